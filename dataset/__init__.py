@@ -1,0 +1,1 @@
+"""What the data is: objects, cameras, views, shards, the catalog and snapshots."""

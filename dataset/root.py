@@ -1,0 +1,73 @@
+"""The root of a dataset: its format version, and the configuration of its last build."""
+
+import json
+from typing import Any
+
+from dataset.config import canonical_json
+from dataset.errors import BadInput, WorkFailed
+from dataset.storage import Storage
+
+__all__ = ["FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
+
+FORMAT_VERSION = 1
+_FORMAT_FILE = "dataset.json"
+_BUILD_FILE = "build.json"
+
+
+def open_root(uri: str) -> Storage:
+    """An existing dataset. Raises BadInput if there is none or this version cannot read it."""
+    root = Storage(uri)
+    if not check_root(root):
+        raise BadInput(f"{uri}: no dataset here; `lrm build --root {uri} ...` makes one")
+    return root
+
+
+def check_root(root: Storage) -> bool:
+    """Whether the storage holds a dataset that this version can use; False if it is empty.
+
+    Raises BadInput if the format is newer, or if other people's files lie there.
+    """
+    try:
+        found = json.loads(root.read(_FORMAT_FILE))["format"]
+    except FileNotFoundError:
+        if root.exists(""):
+            _refuse_foreign_files(root)
+        return False
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{root.uri}: {_FORMAT_FILE} is unreadable: {error}") from None
+    if found > FORMAT_VERSION:
+        raise BadInput(
+            f"{root.uri}: dataset format {found} is newer than {FORMAT_VERSION}, the newest that "
+            "this version knows; update the software"
+        )
+    return True
+
+
+def write_build(root: Storage, build: dict[str, Any]) -> None:
+    """Record the format version and the configuration of a build that is about to start.
+
+    Raises BadInput if the root cannot be written.
+    """
+    try:
+        root.write(_BUILD_FILE, canonical_json(build).encode())
+        if not root.exists(_FORMAT_FILE):
+            root.write(_FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
+    except OSError as error:
+        raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
+
+
+def read_build(root: Storage) -> dict[str, Any]:
+    """The configuration of the last build. Raises WorkFailed if it is unreadable."""
+    try:
+        return json.loads(root.read(_BUILD_FILE))
+    except (OSError, ValueError) as error:
+        raise WorkFailed(f"{root.uri}: {_BUILD_FILE} is unreadable: {error}") from None
+
+
+def _refuse_foreign_files(root: Storage) -> None:
+    foreign = [name for name in root.list_files("") if name != _BUILD_FILE]
+    if foreign:
+        raise BadInput(
+            f"{root.uri}: is no dataset but holds files (such as {foreign[0]}); give an empty or "
+            "new folder"
+        )

@@ -1,0 +1,1 @@
+"""Which objects are kept: pure functions from measurements to verdicts."""

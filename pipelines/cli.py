@@ -1,0 +1,47 @@
+"""The `lrm` command. `python -m pipelines.cli` does the same."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from dataset.errors import LrmError
+from pipelines import commands
+from pipelines.options import Parser
+
+__all__ = ["main", "make_parser"]
+
+
+def make_parser() -> Parser:
+    """The parser of all subcommands."""
+    parser = Parser(prog="lrm", description="Objaverse into training data for LRMs, and training.")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
+    for command in commands.COMMANDS:
+        command.add(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0, 1 (work failed), 2 (bad input), 130 (interrupted)."""
+    name = "lrm"
+    try:
+        arguments = make_parser().parse_args(argv)
+        name = f"lrm {arguments.command}"
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+    except LrmError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader left (`lrm status | head`): nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Where tasks run: in this process, or on Ray. Both do the same tasks and give the same results."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dataset.catalog import Event
+from pipelines.ray_session import start_ray
+from pipelines.settings import BuildConfig
+from pipelines.sources import Source
+from pipelines.stages import Workshop, advance, pack
+from pipelines.state import ObjectState
+
+__all__ = ["Executor", "Finished", "InProcess", "OnRay", "Task", "open_executor"]
+
+LANES = ("pack", "render", "fetch")
+"""In the order of urgency: what frees space first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One piece of work: the stages of a lane for one object, or a shard of several."""
+
+    lane: str
+    states: tuple[ObjectState, ...]
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A task that ended: with events, or with the loss of its worker."""
+
+    task: Task
+    events: Sequence[Event] = ()
+    lost: str = ""
+    """Why the worker was lost; empty if it was not."""
+
+
+class Executor(Protocol):
+    """Runs tasks. One thread uses it."""
+
+    def room(self, lane: str) -> int:
+        """How many more tasks of a lane should be submitted now."""
+
+    def submit(self, task: Task) -> None:
+        """Start a task, or queue it."""
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Tasks that ended since the last call; waits for the first of them at most so long."""
+
+    def close(self) -> None:
+        """Stop all work and end everything that was started."""
+
+
+def run_task(task: Task, shop: Workshop) -> list[Event]:
+    """Do a task."""
+    if task.lane == "pack":
+        return pack(task.states, shop)
+    return [event for state in task.states for event in advance(state, task.lane, shop)]
+
+
+class InProcess:
+    """Runs one task after the other in this process."""
+
+    def __init__(self, config: BuildConfig, source: Source) -> None:
+        self._shop = Workshop(config, source)
+        self._queue: deque[Task] = deque()
+
+    def room(self, lane: str) -> int:
+        """One: what is submitted runs at the next wait."""
+        return 0 if self._queue else 1
+
+    def submit(self, task: Task) -> None:
+        """Queue a task."""
+        self._queue.append(task)
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Do the next task, however long it takes."""
+        if not self._queue:
+            return []
+        task = self._queue.popleft()
+        return [Finished(task=task, events=run_task(task, self._shop))]
+
+    def close(self) -> None:
+        """End the Blender child."""
+        self._shop.close()
+
+
+class OnRay:
+    """Runs tasks on a Ray cluster, a bounded number of them in flight."""
+
+    _QUEUED_PER_SLOT = 2
+    """Tasks in flight per slot: enough that no worker waits for the driver."""
+
+    def __init__(self, config: BuildConfig, source: Source) -> None:
+        import ray
+
+        self._ray = ray
+        start_ray(config.address)
+        self._setup = ray.put((config, source))
+        self._cores = {
+            "fetch": config.execution.fetch_cpus,
+            "render": float(config.blender.threads),
+            "pack": 1.0,
+        }
+        self._remote = ray.remote(_run_on_worker)
+        self._running: dict[Any, Task] = {}
+
+    def room(self, lane: str) -> int:
+        """Slots of the cluster for this lane, times the queue, less what is in flight."""
+        slots = max(1, int(self._ray.cluster_resources().get("CPU", 0) / self._cores[lane]))
+        in_flight = Counter(task.lane for task in self._running.values())[lane]
+        return slots * self._QUEUED_PER_SLOT - in_flight
+
+    def submit(self, task: Task) -> None:
+        """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
+        options = {"num_cpus": self._cores[task.lane], "max_retries": 0, "name": f"lrm.{task.lane}"}
+        reference = self._remote.options(enable_task_events=False, **options).remote(
+            self._setup, task
+        )
+        self._running[reference] = task
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Tasks that ended since the last call."""
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        if ready:
+            more, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+            ready = list(dict.fromkeys([*ready, *more]))
+        return [self._collect(reference) for reference in ready]
+
+    def _collect(self, reference: Any) -> Finished:
+        task = self._running.pop(reference)
+        try:
+            return Finished(task=task, events=self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            return Finished(task=task, lost=f"{type(error).__name__}: {reason}")
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends, with all its workers."""
+        self._ray.shutdown()
+
+
+def open_executor(config: BuildConfig, source: Source) -> Executor:
+    """The executor that the configuration's address names. Raises BadInput."""
+    return InProcess(config, source) if config.address == "none" else OnRay(config, source)
+
+
+class _Shops:
+    """The workshops of a Ray worker process: one per build, kept between tasks."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._shop: Workshop | None = None
+
+    def get(self, config: BuildConfig, source: Source) -> Workshop:
+        """This build's workshop; another build's is closed first."""
+        key = config.digest()
+        if self._shop is None or self._key != key:
+            if self._shop is not None:
+                self._shop.close()
+            self._shop, self._key = Workshop(config, source), key
+        return self._shop
+
+
+_SHOPS = _Shops()
+
+
+def _run_on_worker(setup: tuple[BuildConfig, Source], task: Task) -> list[Event]:
+    return run_task(task, _SHOPS.get(*setup))

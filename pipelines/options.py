@@ -1,0 +1,137 @@
+"""Command-line options made from configurations: every field can be set, and nothing else."""
+
+import argparse
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import pydantic
+import yaml
+
+from dataset.config import Config, merge, read_yaml
+from dataset.errors import BadInput
+
+__all__ = ["Parser", "add_config_options", "load_config"]
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+_DEST = "config_values"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with a suggestion for a mistyped option."""
+
+    def __init__(
+        self, populate: Callable[["Parser"], None] | None = None, **options: Any
+    ) -> None:
+        """`populate` adds the options when the parser is used and not before: so one command does
+        not import what only the others need."""
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=layout, **options)
+        self._populate = populate
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """As argparse does, but an unknown option names the closest one there is."""
+        if self._populate is not None:
+            populate, self._populate = self._populate, None
+            populate(self)
+        found, unknown = super().parse_known_args(*args, **options)
+        mistyped = next((word for word in unknown if word.startswith("--")), None)
+        if mistyped is not None:
+            name = mistyped.partition("=")[0]
+            close = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unknown option {name}{hint}")
+        return found, unknown
+
+
+def add_config_options(
+    parser: argparse.ArgumentParser, config: type[Config], skip: frozenset[str] = frozenset()
+) -> None:
+    """Add `--config FILE` and an option for every field: nested fields as `--render.samples 8`."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
+    groups: dict[str, Any] = {"": parser}
+    for path, field in _leaves(config):
+        room = path.rpartition(".")[0]
+        if path in skip:
+            continue
+        if room not in groups:
+            groups[room] = parser.add_argument_group(room)
+        description = " ".join((field.description or "").split())
+        default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+        groups[room].add_argument(
+            "--" + path.replace("_", "-"),
+            action=_Store,
+            path=path,
+            annotation=field.annotation,
+            dest=_DEST,
+            default={},
+            metavar=path.rpartition(".")[2].upper(),
+            help=f"{description} [{default}]".strip().replace("%", "%%"),
+        )
+
+
+def load_config(
+    config: type[ConfigType], arguments: argparse.Namespace, **fixed: Any
+) -> ConfigType:
+    """The configuration from `--config`, with the options of the command line on top.
+
+    Raises BadInput with one line that names every wrong key or value.
+    """
+    file = arguments.config
+    values = merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
+    where = f"{file} and options" if file else "options"
+    return config.load(merge(values, fixed), where=where)
+
+
+class _Store(argparse.Action):
+    """Puts a value at its place in a nested mapping."""
+
+    def __init__(self, path: str, annotation: Any, **options: Any) -> None:
+        super().__init__(nargs=1, **options)
+        self._path = path
+        self._annotation = annotation
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        nested: Any = _parse(values[0], self._annotation)
+        for part in reversed(self._path.split(".")):
+            nested = {part: nested}
+        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), nested))
+
+
+def _leaves(
+    config: type[pydantic.BaseModel], prefix: str = ""
+) -> Iterator[tuple[str, pydantic.fields.FieldInfo]]:
+    for name, field in config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    """A value as YAML reads it, except that text stays text where the field takes text."""
+    takes_text = annotation is str or (
+        isinstance(annotation, types.UnionType | type(typing.Union[int, str]))  # noqa: UP007
+        and str in typing.get_args(annotation)
+    )
+    if takes_text:
+        return None if text == "null" and annotation is not str else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"cannot read the value {text!r}") from None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{...}" if value else "{}"
+    return "none" if value is None else str(value)

@@ -1,0 +1,38 @@
+"""Joining a Ray cluster, or starting one for the length of a command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dataset.errors import BadInput
+
+__all__ = ["ray_session", "start_ray"]
+
+
+@contextmanager
+def ray_session(address: str) -> Iterator[None]:
+    """A connection to Ray; one that was started here ends with the block. Raises BadInput."""
+    import ray
+
+    start_ray(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_ray(address: str) -> None:
+    """Connect to `auto` or HOST:PORT, or start Ray here (`local`). Raises BadInput."""
+    import ray
+
+    # Newer Ray asks for a token even on one machine; a cluster sets its own mode.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        options["include_dashboard"] = False
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise BadInput(f"--address {address}: cannot join Ray: {problem}") from None

@@ -1,0 +1,76 @@
+"""The configuration of a build: everything that `lrm build` can be told."""
+
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from dataset.config import Config
+from dataset.errors import BadInput
+from dataset.storage import Storage
+from filters.chain import FilterConfig
+from filters.inspect_glb import InspectLimits
+from pipelines.sources import is_hub
+from render.rigs import get_rig
+from render.settings import BlenderLimits, RenderConfig
+
+__all__ = ["BuildConfig", "ExecutionConfig", "ShardConfig"]
+
+
+class ShardConfig(Config):
+    """How samples are packed."""
+
+    samples_per_shard: Annotated[int, Field(ge=1)] = 64
+    """Samples in a full shard; the last one of a build may hold fewer."""
+
+
+class ExecutionConfig(Config):
+    """How work is spread; nothing here changes a byte of the result."""
+
+    fetch_cpus: Annotated[float, Field(gt=0)] = 0.25
+    """Cores that a download reserves."""
+    attempts: Annotated[int, Field(ge=1)] = 3
+    """How often the work of a lost worker is tried before the object counts as failed."""
+    commit_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Outcomes are committed to the catalog at least this often."""
+    commit_events: Annotated[int, Field(ge=1)] = 1000
+    """Outcomes are committed when this many have come together."""
+
+
+class BuildConfig(Config):
+    """What to build, from what, and where."""
+
+    source: str
+    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror in its layout."""
+    root: str
+    """Folder or URI of the dataset."""
+    captions: str | None = None
+    """Cap3D's CSV: a path or URI. Without it no object has a caption."""
+    rig: str = "lrm32"
+    """The cameras."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only the first N objects in the order of their ids."""
+    address: str = "local"
+    """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
+    keep_raw: bool | None = None
+    """Keep the GLB files below the root; by default only those of a remote source."""
+    filters: FilterConfig = FilterConfig()
+    render: RenderConfig = RenderConfig()
+    inspect: InspectLimits = InspectLimits()
+    blender: BlenderLimits = BlenderLimits()
+    shards: ShardConfig = ShardConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    def checked(self) -> Self:
+        """The same configuration with absolute local paths, so that it holds on every worker.
+
+        Raises BadInput for what only other rooms can judge: storages and the name of the rig.
+        """
+        get_rig(self.rig)
+        if not self.source or not self.root:
+            raise BadInput("source and root must not be empty")
+        paths = {"root": Storage(self.root).uri}
+        if not is_hub(self.source):
+            paths["source"] = Storage(self.source).uri
+        if self.captions is not None:
+            paths["captions"] = Storage(self.captions).uri
+        return self.model_copy(update=paths)

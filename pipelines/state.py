@@ -1,0 +1,154 @@
+"""The state of one object and what must happen to it next: one pure function decides it all.
+
+The plan, the workers, `lrm status` and `lrm inspect` all ask `decide`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from dataset.catalog import Event
+from dataset.config import digest
+from dataset.objects import ObjectRecord
+from filters.chain import judge
+from filters.inspect_glb import INSPECT_VERSION
+from filters.verdict import Facts, Verdict
+from pipelines.settings import BuildConfig
+from render.rigs import get_rig
+from render.settings import RENDERER_VERSION
+
+__all__ = ["STAGES", "TRANSIENT", "Decider", "Decision", "ObjectState", "State"]
+
+STAGES = ("fetch", "inspect", "measure", "render", "pack")
+"""In the order in which an object passes them; those below depend on the rig."""
+RIG_STAGES = frozenset({"measure", "render", "pack"})
+TRANSIENT = frozenset({"download", "worker_lost", "staging_lost", "storage"})
+"""Kinds of failure that the next build tries again by itself; all others wait for a change."""
+_FACT_STAGES = ("inspect", "measure", "render")
+"""The stages whose measurements filters may read."""
+MEASURE_VERSION = 1
+"""Raise it when the measure stage measures something else."""
+
+State = Literal["kept", "dropped", "failed", "pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectState:
+    """What the source and the catalog say of one object."""
+
+    record: ObjectRecord
+    version: str
+    """The version of its file at the source."""
+    results: Mapping[str, Event]
+    """The last event of each stage (for this build's rig)."""
+
+    def with_event(self, event: Event) -> "ObjectState":
+        """The state after one more event."""
+        return replace(self, results={**self.results, event.stage: event})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Where an object stands, and the next stage it needs, if any."""
+
+    state: State
+    stage: str | None = None
+    """The stage to do next. Set for pending objects, and for failures worth another try."""
+    why: str = ""
+    """Why that stage must be done: `new`, `bytes changed`, `configuration changed`, `retry`."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Every verdict that can be given now; those that drop are all the known reasons."""
+    failure: Event | None = None
+
+    @property
+    def dropped(self) -> Verdict | None:
+        """The verdict under which a dropped object is counted: the first in the chain."""
+        return next((verdict for verdict in self.verdicts if not verdict.keep), None)
+
+
+class Decider:
+    """Decides by one build configuration."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        self._config = config
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Per stage, the digest of what its result depends on beside the object's bytes."""
+        rig = get_rig(self._config.rig)
+        cameras = [rig.name, rig.version, rig.normalise]
+        inspect = digest([INSPECT_VERSION, self._config.inspect.dump()])
+        measure = digest([MEASURE_VERSION, RENDERER_VERSION, cameras])
+        render = digest([RENDERER_VERSION, cameras, self._config.render.dump()])
+        return {"inspect": inspect, "measure": measure, "render": render, "pack": render}
+
+    def rig_of(self, stage: str) -> str:
+        """The rig column of a stage's events."""
+        return self._config.rig if stage in RIG_STAGES else ""
+
+    def key(self, stage: str, state: ObjectState) -> str:
+        """The identity of a stage's result: equal keys mean that nothing needs to be redone."""
+        if stage == "fetch":
+            return digest([state.record.path, state.version])
+        return digest([_content(state), self._digests[stage]])
+
+    def event(self, stage: str, state: ObjectState, **fields: Any) -> Event:
+        """An event of this object and stage, under its current key."""
+        data = dict(fields.pop("data", {}))
+        if stage != "fetch":
+            data.setdefault("sha256", _content(state))
+        return Event(
+            asset_id=state.record.asset_id,
+            stage=stage,
+            rig=self.rig_of(stage),
+            key=self.key(stage, state),
+            data=data,
+            **fields,
+        )
+
+    def decide(self, state: ObjectState) -> Decision:
+        """Walk the stages in order until one drops, fails or is still to be done."""
+        facts = self._facts(state)
+        verdicts = tuple(judge(facts, self._config.filters))
+        passed = Facts(record=state.record, inspect=None, measure=None, render=None)
+        for stage in STAGES:
+            if any(not verdict.keep for verdict in judge(passed, self._config.filters)):
+                return Decision(state="dropped", verdicts=verdicts)
+            found = state.results.get(stage)
+            if found is None or found.key != self.key(stage, state):
+                why = _why(found, state)
+                return Decision(state="pending", stage=stage, why=why, verdicts=verdicts)
+            if found.status == "failed":
+                again = (
+                    {"stage": stage, "why": "retry"} if found.kind in TRANSIENT else {}
+                )
+                return Decision(state="failed", verdicts=verdicts, failure=found, **again)
+            if stage in _FACT_STAGES:
+                passed = replace(passed, **{stage: found.data})
+        return Decision(state="kept", verdicts=verdicts)
+
+    def _facts(self, state: ObjectState) -> Facts:
+        """All measurements that are still valid."""
+        valid: dict[str, Any] = dict.fromkeys(_FACT_STAGES)
+        fetched = state.results.get("fetch")
+        if fetched is not None and fetched.key == self.key("fetch", state):
+            for stage in valid:
+                found = state.results.get(stage)
+                usable = found is not None and found.status == "ok"
+                if found is not None and usable and found.key == self.key(stage, state):
+                    valid[stage] = found.data
+        return Facts(record=state.record, **valid)
+
+
+def _content(state: ObjectState) -> str:
+    fetched = state.results.get("fetch")
+    return str(fetched.data.get("sha256", "")) if fetched is not None else ""
+
+
+def _why(found: Event | None, state: ObjectState) -> str:
+    if found is None:
+        return "new"
+    if found.stage == "fetch":
+        return "file changed"
+    return "configuration changed" if found.data.get("sha256") == _content(state) else "bytes changed"

@@ -1,0 +1,1 @@
+"""Training of large reconstruction models: data order, models, losses, recipes, one loop."""

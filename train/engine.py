@@ -1,0 +1,234 @@
+"""The one training loop: every recipe, every number of workers, with DeepSpeed.
+
+A step is a function of (configuration, step number, weights) alone, so a run that goes on from a
+checkpoint repeats what it would have done.
+"""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dataset.config import digest
+from dataset.errors import BadInput, WorkFailed
+from dataset.snapshot import Sample, open_snapshot
+from dataset.storage import Storage
+from train.checkpoint import Checkpoints
+from train.config import OptimizerConfig, TrainConfig
+from train.data import batches, global_batch, make_loader
+from train.metrics_log import MetricsLog
+from train.order import sample_at
+
+__all__ = ["Preflight", "Recipe", "learning_rate", "preflight", "train"]
+
+Batch = dict[str, Tensor]
+
+
+class Recipe(Protocol):
+    """What is trained: a recipe builds a module whose forward pass gives the loss terms."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of the run."""
+
+    def build(self) -> nn.Module:
+        """A module with fresh weights: batch -> {"loss": scalar, further terms: scalars}."""
+
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
+        """The samples by position in the order."""
+
+    def preview(self, module: nn.Module, batch: Batch) -> Image.Image:
+        """A picture of inputs, targets and predictions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a run starts from."""
+
+    samples: Sequence[Sample]
+    first_step: int
+
+
+def preflight(config: TrainConfig) -> Preflight:
+    """Check everything that can be checked before a worker starts. Raises BadInput."""
+    config.check()
+    snapshot = open_snapshot(_root(config), config.snapshot)
+    samples = snapshot.of_split("train")
+    if not samples:
+        raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
+    found = _checkpoints(config).check(config.dump(), config.num_workers)
+    return Preflight(samples=samples, first_step=found.step if found else 0)
+
+
+def train(recipe: Recipe) -> None:
+    """Train to the configured step; every rank calls it, in an initialised process group.
+
+    Goes on from the newest whole checkpoint in the output folder. Raises BadInput as `preflight`
+    does, and WorkFailed naming the step if the loss is not finite.
+    """
+    config = recipe.config
+    start = preflight(config)
+    if start.first_step >= config.steps:
+        return
+    torch.manual_seed(config.seed)
+    engine, optimizer = _initialise(recipe.build(), config)
+    checkpoints = _checkpoints(config)
+    if start.first_step:
+        found = checkpoints.latest()
+        assert found is not None
+        checkpoints.load(engine, found)
+    log = MetricsLog(Path(config.out), start.first_step) if dist.get_rank() == 0 else None
+    dataset = recipe.dataset(_root(config), start.samples)
+    world = dist.get_world_size()
+    plan = list(
+        batches(
+            start.first_step, config.steps, config.batch_size, config.micro, dist.get_rank(), world
+        )
+    )
+    micro_batches = iter(make_loader(dataset, plan, config.loader_workers))
+    for step in range(start.first_step, config.steps):
+        started = time.monotonic()
+        rate = learning_rate(config.optimizer, step, config.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        terms = _step(engine, micro_batches, config, step)
+        if log is not None:
+            keys = _batch_keys(start.samples, config, step)
+            log.write(
+                step=step + 1,
+                samples=(step + 1) * config.batch_size,
+                **terms,
+                lr=rate,
+                batch=digest(keys),
+                seconds=round(time.monotonic() - started, 4),
+            )
+        done = step + 1
+        if config.preview_every and (done % config.preview_every == 0 or done == config.steps):
+            _preview(recipe, engine.module, dataset, config, done)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            checkpoints.save(engine, done, config.dump())
+    if log is not None:
+        log.close()
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of a step (counted from 0): linear warm-up, then half a cosine to the final rate."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    length = max(1, (config.schedule_steps or steps) - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / length)
+    span = config.learning_rate - config.final_learning_rate
+    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _step(engine: Any, micro_batches: Any, config: TrainConfig, step: int) -> dict[str, float]:
+    """One optimizer step over all micro-batches; the terms' means over the global batch."""
+    accumulation = config.share // config.micro
+    sums: dict[str, Tensor] = {}
+    for _ in range(accumulation):
+        batch = {name: value.to(engine.device) for name, value in next(micro_batches).items()}
+        terms = engine(batch)
+        _require_finite(terms["loss"], step)
+        engine.backward(terms["loss"])
+        engine.step()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0) + value.detach().float() / accumulation
+    names = sorted(sums)
+    means = torch.stack([sums[name] for name in names])
+    dist.all_reduce(means)
+    values = (means / dist.get_world_size()).tolist()
+    return dict(zip(names, values, strict=True))
+
+
+def _require_finite(loss: Tensor, step: int) -> None:
+    """All ranks stop together if any of them has a loss that is not finite."""
+    bad = (~torch.isfinite(loss.detach())).float().reshape(1)
+    dist.all_reduce(bad)
+    if bad.item():
+        raise WorkFailed(
+            f"step {step + 1}: the loss is not finite on {int(bad.item())} worker(s); a lower "
+            "--optimizer.learning-rate or a look at the step's samples may help"
+        )
+
+
+def _initialise(module: nn.Module, config: TrainConfig) -> tuple[Any, torch.optim.Optimizer]:
+    """DeepSpeed's engine around the module, and the optimizer whose rate the loop sets."""
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+    import deepspeed.ops
+
+    if not on_gpu:
+        # Its shared-memory operator would be compiled for a minute at the first start.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(module, config.optimizer),
+        lr=config.optimizer.learning_rate,
+        betas=(config.optimizer.beta1, config.optimizer.beta2),
+    )
+    settings = {
+        "train_batch_size": config.batch_size,
+        "train_micro_batch_size_per_gpu": config.micro,
+        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": on_gpu},
+        "gradient_clipping": config.optimizer.gradient_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": config.precision == "bf16"},
+        "steps_per_print": 2**31,
+    }
+    engine, wrapped, _, _ = deepspeed.initialize(
+        model=module, optimizer=optimizer, config=settings | config.deepspeed
+    )
+    return engine, wrapped
+
+
+def _parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _preview(
+    recipe: Recipe, module: nn.Module, dataset: Dataset[Batch], config: TrainConfig, done: int
+) -> None:
+    """Rank 0 draws the first samples of the last step; the others wait."""
+    if dist.get_rank() == 0:
+        item = dataset[global_batch(done - 1, config.batch_size)[0]]
+        device = next(module.parameters()).device
+        batch = {name: value[None].to(device) for name, value in item.items()}
+        module.eval()
+        with torch.no_grad():
+            picture = recipe.preview(module, batch)
+        module.train()
+        folder = Path(config.out) / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"step-{done:08d}.png")
+    dist.barrier()
+
+
+def _batch_keys(samples: Sequence[Sample], config: TrainConfig, step: int) -> list[str]:
+    return [
+        samples[sample_at(position, len(samples), config.seed)].entry.key
+        for position in global_batch(step, config.batch_size)
+    ]
+
+
+def _checkpoints(config: TrainConfig) -> Checkpoints:
+    return Checkpoints(Path(config.out), config.keep_checkpoints)
+
+
+def _root(config: TrainConfig) -> Storage:
+    return Storage(config.root)

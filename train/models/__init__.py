@@ -1,0 +1,1 @@
+"""The models in plain PyTorch; module names are the keys of the published checkpoints."""

@@ -1,0 +1,31 @@
+"""Pictures of what a model shows, for people to look at while it trains."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+__all__ = ["picture_rows"]
+
+_MARGIN = 48
+"""Pixels at the left for a row's name."""
+
+
+def picture_rows(
+    rows: Mapping[str, Float[Tensor, "v c h w"]], size: tuple[int, int]
+) -> Image.Image:
+    """One picture with a named row per entry: its views in [0, 1], grey or RGB, side by side."""
+    height, width = size
+    columns = max(len(views) for views in rows.values())
+    sheet = Image.new("RGB", (_MARGIN + columns * width, len(rows) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, views) in enumerate(rows.items()):
+        draw.text((4, row * height + height // 2), name, fill="black")
+        scaled = F.interpolate(views.float(), size, mode="bilinear", antialias=True)
+        pixels = (scaled.clamp(0, 1).expand(-1, 3, -1, -1) * 255).round().to(torch.uint8)
+        for column, view in enumerate(pixels.permute(0, 2, 3, 1).cpu().numpy()):
+            sheet.paste(Image.fromarray(view), (_MARGIN + column * width, row * height))
+    return sheet

@@ -1,0 +1,1 @@
+"""What is trained: one file per recipe, each with its configuration, model, step and preview."""

@@ -1,0 +1,123 @@
+"""LRM stage 1: a triplane NeRF learns to show an object from every side (InstantMesh, eq. 1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dataset.config import merge
+from dataset.snapshot import Sample
+from dataset.storage import Storage
+from train.config import TrainConfig
+from train.data import ViewDataConfig, ViewDataset
+from train.losses import NerfLossConfig, nerf_loss
+from train.lpips import LpipsConfig, load_lpips
+from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
+from train.preview import picture_rows
+
+__all__ = ["NerfRecipe", "NerfTrainConfig"]
+
+
+class NerfTrainConfig(TrainConfig):
+    """What stage 1 adds to every run."""
+
+    preset: str = "base"
+    """Size of the model: base, large (the paper's), small (one GPU) or tiny (a CPU)."""
+    model: dict[str, Any] = {}
+    """Settings of the model that differ from the preset, such as {nerf: {samples_per_ray: 64}}."""
+    data: ViewDataConfig = ViewDataConfig()
+    loss: NerfLossConfig = NerfLossConfig()
+    lpips: LpipsConfig = LpipsConfig()
+    preview_size: PositiveInt = 128
+    """Side of the pictures in a preview, in pixels."""
+
+    def check(self) -> None:
+        """Raise BadInput if the settings do not fit each other."""
+        super().check()
+        self.data.check()
+        self.model_config_of_preset()
+
+    def model_config_of_preset(self) -> NerfLRMConfig:
+        """The whole configuration of the model. Raises BadInput."""
+        nerf_preset(self.preset)
+        return NerfLRMConfig.load(merge(PRESETS[self.preset], self.model), where="model")
+
+
+class NerfRecipe:
+    """Builds and shows stage 1."""
+
+    def __init__(self, config: NerfTrainConfig) -> None:
+        self.config = config
+        self._model_config = config.model_config_of_preset()
+
+    def build(self) -> nn.Module:
+        """The model inside its objective."""
+        return _Objective(NerfLRM(self._model_config), self.config)
+
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
+        """Input views and patches of all views."""
+        size = self._model_config.image_size
+        seed = self.config.seed
+        return ViewDataset(root, samples, self.config.data, input_size=size, seed=seed)
+
+    def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
+        """Rows of pictures: the input views, and what the model shows from the same cameras."""
+        assert isinstance(module, _Objective)
+        size = (self.config.preview_size, self.config.preview_size)
+        views = batch["images"].shape[1]
+        planes = module.model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
+        )
+        cameras = batch["target_camera_to_world"][:, :views]
+        full = batch["input_intrinsics"]
+        shown = module.model.render(planes, cameras, full, size)
+        near, far = shown.depth.amin(), shown.depth.amax()
+        depth = (far - shown.depth) / (far - near).clamp(min=1e-6) * shown.alpha
+        return picture_rows(
+            {
+                "input": batch["images"][0],
+                "rgb": shown.rgb[0],
+                "alpha": shown.alpha[0],
+                "depth": depth[0],
+            },
+            size,
+        )
+
+
+class _Objective(nn.Module):
+    """The model and its loss: DeepSpeed wraps what is called in training."""
+
+    def __init__(self, model: NerfLRM, config: NerfTrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = config.loss
+        # A frozen network that only measures is no part of the trained state.
+        self._lpips = [load_lpips(config.lpips)] if config.loss.lpips else []
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss terms of a batch: means over its objects, each with its own random numbers."""
+        planes = self.model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
+        )
+        each = [self._object(planes[i : i + 1], batch, i) for i in range(len(planes))]
+        return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
+
+    def _object(self, planes: Tensor, batch: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+        one = {name: value[i : i + 1] for name, value in batch.items()}
+        size = tuple(one["target_rgb"].shape[-2:])
+        generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
+        shown = self.model.render(
+            planes,
+            one["target_camera_to_world"],
+            one["target_intrinsics"],
+            size,
+            randomness=generator,
+        )
+        lpips = self._lpips[0].to(planes.device) if self._lpips else None
+        return nerf_loss(
+            shown.rgb, shown.alpha, one["target_rgb"], one["target_alpha"], self._loss, lpips
+        )
