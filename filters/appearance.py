@@ -45,6 +45,4 @@ def _reason(covered: int, states: set[str]) -> str:
     return "unreadable_texture" if states else "no_texture_map"
 
 
-TEXTURED = Filter(
-    name="textured", needs="inspect", version=1, config=TexturedConfig, judge=_textured
-)
+TEXTURED = Filter(name="textured", needs="inspect", version=1, judge=_textured)

@@ -142,7 +142,8 @@ def read_glb(source: Path | str | bytes, limits: InspectLimits) -> Glb:
     except pydantic.ValidationError as error:
         issue = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in issue["loc"]) or "document"
-        raise GlbRefused("malformed", f"JSON: {where}: {issue['msg']}"[:300]) from None
+        kind: RefusalKind = "too_large" if issue["type"] == "too_long" else "malformed"
+        raise GlbRefused(kind, f"JSON: {where}: {issue['msg']}"[:300]) from None
     if gltf.asset.version != "2.0":
         raise GlbRefused("malformed", f"asset version {gltf.asset.version[:20]!r} is not 2.0")
     _check_extensions(gltf)
@@ -171,7 +172,7 @@ def _split_chunks(data: memoryview, limits: InspectLimits) -> tuple[memoryview, 
     if version != 2:
         raise GlbRefused("malformed", f"GLB version {version}; only version 2 can be read")
     if length != len(data):
-        raise GlbRefused("malformed", f"the header says {length} bytes, the file has {len(data)}")
+        raise GlbRefused("malformed", f"{len(data)} bytes of the {length} that the header says")
     kind, json_chunk, end = _chunk(data, 12)
     if kind != b"JSON":
         raise GlbRefused("malformed", "the first chunk is not JSON")
@@ -205,11 +206,12 @@ def _check_extensions(gltf: Gltf) -> None:
 
 
 def _check_references(gltf: Gltf) -> None:
-    buffers = [("buffer", buffer.uri) for buffer in gltf.buffers or [] if buffer.uri]
-    images = [("image", image.uri) for image in gltf.images or [] if image.uri is not None]
-    for what, uri in buffers + images:
-        if not uri.startswith("data:"):
-            raise GlbRefused("external_reference", f"a {what} lies outside the file: {uri[:80]!r}")
+    buffers = [buffer.uri for buffer in gltf.buffers or [] if buffer.uri]
+    images = [image.uri for image in gltf.images or [] if image.uri is not None]
+    outside = [uri for uri in buffers + images if not uri.startswith("data:")]
+    if outside:
+        names = ", ".join(repr(uri[:80]) for uri in outside[:3])
+        raise GlbRefused("external_reference", f"needs {len(outside)} other files: {names}")
 
 
 def _decode_data_uri(uri: str) -> bytes:

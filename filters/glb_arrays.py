@@ -7,7 +7,7 @@ from filters.gltf import Accessor, Sparse
 
 __all__ = ["accessor_arrays"]
 
-_COMPONENTS = {
+_COMPONENTS: dict[int, np.dtype] = {
     5120: np.dtype("<i1"),
     5121: np.dtype("<u1"),
     5122: np.dtype("<i2"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 from PIL import Image
 
@@ -71,7 +72,7 @@ def base_colour_maps(
 
     Raises GlbRefused if a material names what does not exist or an image exceeds the limits.
     """
-    pictures: dict[int, _Picture] = {}
+    pictures: dict[tuple[str, int], _Picture] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
     for item in drawn:
         material = item.primitive.material
@@ -85,9 +86,10 @@ def base_colour_maps(
     for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
         picture = _Picture(state="missing")
         if image is not None:
-            if image not in pictures:
-                pictures[image] = _decode(glb, image, limits)
-            picture = pictures[image]
+            place = _place(glb, image)
+            if place not in pictures:
+                pictures[place] = _decode(glb, image, limits)
+            picture = pictures[place]
         state: MapState = picture.state
         if source in _NOT_SHOWN:
             state = "not_shown"
@@ -103,20 +105,29 @@ def largest_image(glb: Glb, limits: InspectLimits) -> int:
 
     Raises GlbRefused if an image's bytes are missing or its size exceeds the limits.
     """
-    largest = total = num_bytes = 0
+    sizes: dict[tuple[str, int], int] = {}
+    total = num_bytes = 0
     for index in range(len(glb.gltf.images or [])):
-        data = glb.image(index)
-        # Many images may share the same bytes: reading them all must stay linear in the file.
-        num_bytes += len(data)
-        if num_bytes > 2 * glb.num_bytes:
-            raise GlbRefused("malformed", "the images overlap in the file")
-        width, height = _size(data, index, limits)
-        largest = max(largest, width * height)
-        total += width * height
+        place = _place(glb, index)
+        if place not in sizes:
+            data = glb.image(index)
+            num_bytes += len(data)
+            # Reading them all must stay linear in the file.
+            if num_bytes > 2 * glb.num_bytes:
+                raise GlbRefused("malformed", "the images overlap in the file")
+            width, height = _size(data, index, limits)
+            sizes[place] = width * height
+        total += sizes[place]
         if total > limits.max_total_pixels:
             text = f"more than {limits.max_total_pixels} pixels of images"
             raise GlbRefused("too_large", text)
-    return largest
+    return max(sizes.values(), default=0)
+
+
+def _place(glb: Glb, image: int) -> tuple[str, int]:
+    """Where the bytes of an image lie: several images may share them."""
+    view = glb.item(glb.gltf.images, image, "image").buffer_view
+    return ("image", image) if view is None else ("view", view)
 
 
 def _material(glb: Glb, index: int) -> Material:
@@ -188,19 +199,14 @@ def _decode(glb: Glb, index: int, limits: InspectLimits) -> _Picture:
         return _Picture()
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            # A JPEG decodes at an eighth of its size, and still reads all of its bytes.
-            picture.draft(None, (1, 1))
+            # A large JPEG decodes at a fraction of its size, and still reads all of its bytes.
+            picture.draft(None, (256, 256))
             picture.load()
-            colours = picture.convert("RGB") if picture.mode in ("P", "PA") else picture
-            bands = zip(colours.getbands(), _ranges(colours), strict=True)
-            spread = max(high - low for name, (low, high) in bands if name not in ("A", "a"))
+            ranges = np.array(picture.convert("RGB").getextrema())
     except _BOMBS:
         raise _too_many_pixels(index, "more than Pillow's limit", limits) from None
     except _DECODE_ERRORS:
         return _Picture(width, height, "unreadable")
-    return _Picture(width, height, "detailed" if spread > _FLAT_LEVELS else "flat")
-
-
-def _ranges(picture: Image.Image) -> list[tuple[float, float]]:
-    extrema = picture.getextrema()
-    return [extrema] if len(picture.getbands()) == 1 else list(extrema)  # type: ignore[list-item]
+    return _Picture(
+        width, height, "detailed" if np.ptp(ranges, axis=1).max() > _FLAT_LEVELS else "flat"
+    )

@@ -12,8 +12,8 @@ __all__ = ["Accessor", "Gltf", "Material", "Mesh", "Node", "Primitive", "Sparse"
 
 Index = Annotated[int, pydantic.Field(ge=0)]
 _T = TypeVar("_T")
-# One wrong item is enough to refuse a file; a million of them must not become a million errors.
-_Items = Annotated[list[_T], pydantic.Field(fail_fast=True)]
+# One wrong item is enough to refuse a file, and a few bytes of JSON must not become gigabytes.
+_Items = Annotated[list[_T], pydantic.Field(fail_fast=True, max_length=250_000)]
 
 
 class _Part(pydantic.BaseModel):

@@ -17,10 +17,11 @@ from scipy.spatial import cKDTree
 __all__ = ["DILATIONS", "measure_islands"]
 
 DILATIONS = (1, 2, 4)
-"""In voxels: surfaces up to 2 d + 1 voxels apart count as joined."""
+"""In voxels: what lies up to 2 d + 1 voxels apart counts as joined (2.3, 3.9, 7.0 % of the side)."""
 
 _GRID = 128
 _VOXEL = 2.0 / _GRID
+_FLAT = np.array([_GRID * _GRID, _GRID, 1])
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _NUM_LISTED = 8
 # Crumbs take no part in grouping.
@@ -84,8 +85,8 @@ def measure_islands(points: Float[np.ndarray, "n 3"]) -> dict[str, Any]:
 
 def _voxelise(points: Float[np.ndarray, "n 3"]) -> _Surface:
     cells = np.clip((np.asarray(points) + 1) / _VOXEL, 0, _GRID - 1).astype(np.int64)
-    flat, counts = np.unique(np.ravel_multi_index(cells.T, (_GRID,) * 3), return_counts=True)
-    return _Surface(np.stack(np.unravel_index(flat, (_GRID,) * 3), axis=1), counts / len(points))
+    flat, counts = np.unique(cells @ _FLAT, return_counts=True)
+    return _Surface(flat[:, None] // _FLAT % _GRID, counts / len(points))
 
 
 def _measure(surface: _Surface) -> dict[str, Any]:
@@ -162,7 +163,9 @@ def _gap(cells: Int[np.ndarray, "n 3"], mine: Bool[np.ndarray, "n"]) -> float | 
     fewer, more = sorted((cells[mine], cells[~mine]), key=len)
     if len(fewer) == 0:
         return None
-    return round(float(cKDTree(more).query(fewer)[0].min()) * _VOXEL, 4)
+    # On a lattice, where many distances are equal, the unbalanced tree is several times faster.
+    tree = cKDTree(more, balanced_tree=False)
+    return round(float(tree.query(fewer)[0].min()) * _VOXEL, 4)
 
 
 def _find_slab(surface: _Surface) -> tuple[int, float] | None:

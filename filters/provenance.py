@@ -21,10 +21,10 @@ __all__ = [
     "is_lowpoly_tag",
 ]
 
-# "low" begins a word ("yellow poly", "slow", "below-poly" do not match) and "poly" may go on
-# ("lowpolyart", "low-polygon"), though not into another English word.
-_LOWPOLY = re.compile(r"(?<![^\W\d_])low[\W_]*poly(?!ester|mer|phon)")
-_CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# "low" begins a word ("yellow poly", "slow-poly" do not match) and "poly" may go on ("lowpolyart",
+# "low-polygon"), though not into another English word ("low-polyester").
+_LOWPOLY = re.compile(r"(?:(?<![^\W\d_])|(?<=3d))low[\W_]*poly(?!ester|mer|phon)")
+_CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class CaptionConfig(Config):
@@ -108,7 +108,7 @@ def _age(facts: Facts, config: AgeConfig) -> Verdict:  # noqa: ARG001 - one sign
     )
 
 
-CAPTION = Filter(name="caption", needs="list", version=1, config=CaptionConfig, judge=_caption)
-LOWPOLY = Filter(name="lowpoly", needs="list", version=1, config=LowPolyConfig, judge=_lowpoly)
-LICENCE = Filter(name="licence", needs="list", version=1, config=LicenceConfig, judge=_licence)
-AGE = Filter(name="age", needs="list", version=1, config=AgeConfig, judge=_age)
+CAPTION = Filter(name="caption", needs="list", version=1, judge=_caption)
+LOWPOLY = Filter(name="lowpoly", needs="list", version=1, judge=_lowpoly)
+LICENCE = Filter(name="licence", needs="list", version=1, judge=_licence)
+AGE = Filter(name="age", needs="list", version=1, judge=_age)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from dataset.config import Config
 from dataset.objects import ObjectRecord
 
 __all__ = ["PASSED", "Facts", "Filter", "Judge", "Stage", "Verdict"]
@@ -71,5 +70,4 @@ class Filter:
     """The stage whose measurements it reads."""
     version: int
     """Raised whenever the same facts and configuration may give another verdict."""
-    config: type[Config]
     judge: Judge

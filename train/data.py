@@ -91,7 +91,7 @@ class ViewDataset(Dataset[Item]):
         count = self._config.num_inputs + self._config.num_targets
         if len(cameras) < count:
             raise ValueError(f"it has {len(cameras)} views, {count} are asked for")
-        chosen = rng.choice(len(cameras), count, replace=False)
+        chosen = rng.choice(len(cameras), count, replace=False).tolist()
         names = [view_member(view, "rgba") for view in chosen]
         members = self._read(sample, names)
         rgba = torch.stack([_to_tensor(decode_rgba(members[name])) for name in names])

@@ -41,6 +41,8 @@ class LpipsConfig(Config):
 class Lpips(nn.Module):
     """Perceptual distance of images; its weights are constants, not parameters to train."""
 
+    mean_std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []

@@ -85,7 +85,7 @@ class NerfDecoder(nn.Module):
         self, features: Float[Tensor, "*n f"]
     ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
         """Raw density and RGB in float32; RGB reaches 0.001 past [0, 1] so that 0 and 1 are met."""
-        out = self.net(features.to(self.net[0].weight.dtype)).float()
+        out = self.net(features.to(next(self.parameters()).dtype)).float()
         return out[..., 0], out[..., 1:].sigmoid() * 1.002 - 0.001
 
 

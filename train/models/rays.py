@@ -177,7 +177,7 @@ def draw_places(
     count, device = samples_per_ray // 2, rays.origins.device
     shape = (*rays.cosines.shape, count)
     if generator is None:
-        shares = [torch.full((), 0.5, device=device).expand(shape)] * 2
+        shares = torch.full((), 0.5, device=device).expand(2, *shape)
     else:
         shares = torch.rand(2, *shape, generator=generator, device=generator.device).to(device)
     quantiles = (torch.arange(count, device=device) + shares[1]) / count

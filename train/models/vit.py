@@ -50,6 +50,8 @@ def camera_vector(
 class CameraViT(nn.Module):
     """Images and their cameras to tokens: the `encoder` of the whole model."""
 
+    mean_std: Tensor
+
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.model = _ViT(config)
@@ -79,18 +81,23 @@ class _ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.embeddings = _Embeddings(config)
-        layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
-        self.encoder = nn.ModuleDict({"layer": layers})
+        self.encoder = _Layers(config)
         self.layernorm = nn.LayerNorm(config.width, eps=_NORM_EPS)
         self.apply(_initialise)
-        for layer in layers:
-            layer.start_unmodulated()
 
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
-        x = self.embeddings(images)
-        for layer in self.encoder["layer"]:
+        return self.layernorm(self.encoder(self.embeddings(images), camera))
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:
+        for layer in self.layer:
             x = layer(x, camera)
-        return self.layernorm(x)
+        return x
 
 
 class _Embeddings(nn.Module):
@@ -144,11 +151,6 @@ class _Layer(nn.Module):
         self.layernorm_after = nn.LayerNorm(width, eps=_NORM_EPS)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 4 * width))
 
-    def start_unmodulated(self) -> None:
-        """Zero the modulation: training starts from the pretrained encoder's own function."""
-        nn.init.zeros_(self.adaLN_modulation[1].weight)
-        nn.init.zeros_(self.adaLN_modulation[1].bias)
-
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         modulation = self.adaLN_modulation(camera)[:, None]
         shift_attention, scale_attention, shift_mlp, scale_mlp = modulation.chunk(4, dim=-1)
@@ -185,3 +187,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    if isinstance(module, _Layer):
+        # After its parts: training starts from the pretrained encoder's own function.
+        for parameter in module.adaLN_modulation.parameters():
+            nn.init.zeros_(parameter)

@@ -152,9 +152,9 @@ def test_the_mended_sampling_meets_the_published_one_when_samples_are_many(oracl
             rendered[published] = synthesizer(expected["in.planes"], *case[1][:3])
     torch.testing.assert_close(rendered[False].rgb, rendered[True].rgb, atol=5e-3, rtol=0)
     torch.testing.assert_close(rendered[False].alpha, rendered[True].alpha, atol=5e-3, rtol=0)
-    seen = rendered[False].alpha > 0.1
-    gap = (rendered[False].distance - rendered[True].distance)[seen].abs().max()
-    assert gap < 0.02
+    free = rendered[True].distance > rendered[True].distance.min()
+    mended, published = (rendered[key].distance[free] for key in (False, True))
+    torch.testing.assert_close(mended, published, atol=0.02, rtol=0)
 
 
 BALL_CENTRE, BALL_RADIUS = (0.3, -0.25, 0.35), 0.3
@@ -252,7 +252,7 @@ def test_shapes_and_ranges(scene):
     assert shapes == {"rgb": (2, 3, 3, 6, 9)} | dict.fromkeys(
         ("alpha", "depth", "distance"), (2, 3, 1, 6, 9)
     )
-    assert 0.01 < views.alpha.min() + views.alpha.max()
+    assert views.alpha.max() > 0.01
     assert views.alpha.max() <= 1 + 1e-6
     assert views.rgb.min() >= -0.002
     assert views.rgb.max() <= 1.002

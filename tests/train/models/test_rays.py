@@ -48,9 +48,7 @@ def test_camera_rays_and_their_box_interval_match_the_oracle(oracle):
     hit = expected["out.camera_far"] > expected["out.camera_near"]
     assert torch.equal((far > near)[..., None], hit)
     for distance, name in ((near, "out.camera_near"), (far, "out.camera_far")):
-        torch.testing.assert_close(
-            distance[..., None][hit], expected[name][hit], atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(distance[..., None][hit], expected[name][hit], atol=1e-4, rtol=0)
 
 
 def test_box_and_sampling_match_the_oracle(oracle):

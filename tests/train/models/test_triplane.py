@@ -37,9 +37,7 @@ def test_point_features_match_the_oracle(oracle):
     expected.check(by_plane, "out.features")
 
 
-@pytest.mark.parametrize(
-    ("plane", "width_axis", "height_axis"), [(0, 0, 1), (1, 0, 2), (2, 2, 1)]
-)
+@pytest.mark.parametrize(("plane", "width_axis", "height_axis"), [(0, 0, 1), (1, 0, 2), (2, 2, 1)])
 def test_each_plane_reads_its_two_axes(plane, width_axis, height_axis):
     side = 8
     planes = torch.zeros(1, 3, 1, side, side)

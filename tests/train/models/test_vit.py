@@ -6,9 +6,7 @@ import torch
 from dataset.errors import BadInput
 from train.models.vit import CameraViT, ViTConfig, camera_vector
 
-SMALL = ViTConfig(
-    num_layers=2, width=24, num_heads=3, mlp_width=40, patch_size=8, position_side=4
-)
+SMALL = ViTConfig(num_layers=2, width=24, num_heads=3, mlp_width=40, patch_size=8, position_side=4)
 
 
 def config_of(values):
@@ -53,7 +51,7 @@ def test_a_new_encoder_ignores_the_camera_and_a_modulated_one_does_not(encoder):
     images = torch.rand(1, 3, 16, 32)
     cameras = torch.randn(2, 1, 16)
     torch.testing.assert_close(encoder(images, cameras[0]), encoder(images, cameras[1]))
-    torch.nn.init.normal_(encoder.model.encoder["layer"][0].adaLN_modulation[1].weight, std=0.1)
+    torch.nn.init.normal_(encoder.model.encoder.layer[0].adaLN_modulation[1].weight, std=0.1)
     difference = encoder(images, cameras[0]) - encoder(images, cameras[1])
     assert difference.abs().max() > 1e-3
 

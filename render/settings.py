@@ -1,0 +1,54 @@
+"""What can be set about rendering: what changes pixels, and what does not."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dataset.config import Config
+
+__all__ = ["RENDERER_VERSION", "BlenderLimits", "RenderConfig"]
+
+RENDERER_VERSION = "blender-4.5/1"
+"""Part of every render's identity: change it whenever the same settings give other pixels."""
+
+
+class RenderConfig(Config):
+    """What changes pixels."""
+
+    resolution: PositiveInt = 512
+    """Side of the images in pixels."""
+    samples: PositiveInt = 8
+    """Cycles samples per pixel, before denoising."""
+    denoise: bool = True
+    """Open Image Denoise, guided by albedo and normals."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where Cycles renders; asking for a GPU that it cannot use is an error."""
+    texture_size: PositiveInt = 2048
+    """Larger textures are scaled down to this side."""
+    world_strength: NonNegativeFloat = 0.55
+    """Even white light from everywhere."""
+    sun_strength: NonNegativeFloat = 0.7
+    """Each of four suns around the object, 35 degrees above the horizon, in W/m^2."""
+    seed: NonNegativeInt = 0
+    """Of Cycles' sampling pattern."""
+
+
+class BlenderLimits(Config):
+    """What a Blender child may use; nothing here changes pixels."""
+
+    threads: PositiveInt = 1
+    """Cores per child."""
+    import_seconds: PositiveFloat = 120.0
+    """Time limit for loading one object."""
+    measure_seconds: PositiveFloat = 120.0
+    """Time limit for its silhouettes and surface points."""
+    render_seconds: PositiveFloat = 1800.0
+    """Time limit for all its views."""
+    memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
+    """Most memory (resident) of a child."""
+    objects_per_child: PositiveInt = 50
+    """A child is replaced after so many objects: Blender leaks."""
+    max_nodes: PositiveInt = 20_000
+    max_triangles: PositiveInt = 5_000_000
+    max_texture_pixels: PositiveInt = 2**28
+    """Of all textures of an object together."""

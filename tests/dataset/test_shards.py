@@ -1,0 +1,115 @@
+"""Shards: any WebDataset reader opens them, and the index finds every byte."""
+
+import io
+import os
+import tarfile
+
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.errors import WorkFailed
+from dataset.shards import (
+    index_path,
+    read_index,
+    read_members,
+    read_sample_tar,
+    scan_tar,
+    write_index,
+    write_sample_tar,
+    write_tar,
+)
+from dataset.storage import Storage
+
+members = st.dictionaries(
+    st.sampled_from(["json", "000.rgba.webp", "000.depth.png", "001.rgba.webp"]),
+    st.binary(max_size=3000),
+    min_size=1,
+)
+
+
+def put(root: Storage, samples) -> str:
+    tar = io.BytesIO()
+    write_tar(tar, samples)
+    tar.seek(0)
+    root.write("a.tar", tar.getvalue())
+    root.write(index_path("a.tar"), write_index(list(scan_tar(tar)), "ab", len(tar.getvalue())))
+    return "a.tar"
+
+
+@given(st.lists(members, min_size=1, max_size=5))
+def test_every_member_is_found_by_its_range(tmp_path_factory, contents):
+    root = Storage(str(tmp_path_factory.mktemp("shard")))
+    samples = [(f"objaverse-{i}", content) for i, content in enumerate(contents)]
+    entries, metadata = read_index(root, put(root, samples))
+    assert metadata["shard_sha256"] == "ab"
+    assert [entry.key for entry in entries] == [key for key, _ in samples]
+    for entry, (_, content) in zip(entries, samples, strict=True):
+        assert read_members(root, "a.tar", entry, content) == content
+        assert entry.num_bytes == sum(map(len, content.values()))
+
+
+def test_plain_webdataset_reads_it(tmp_path):
+    root = Storage(str(tmp_path))
+    put(root, [("objaverse-a", {"json": b'{"a": 1}', "000.rgba.webp": b"xyz"})])
+    (sample,) = webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
+    assert sample["__key__"] == "objaverse-a"
+    assert sample["000.rgba.webp"] == b"xyz"
+
+
+def test_equal_samples_give_equal_bytes_whatever_the_clock(monkeypatch):
+    def once():
+        tar = io.BytesIO()
+        write_tar(tar, [("objaverse-a", {"json": b"{}"})])
+        return tar.getvalue()
+
+    first = once()
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert once() == first
+
+
+def test_neighbouring_members_are_one_request(tmp_path, monkeypatch):
+    root = Storage(str(tmp_path))
+    content = {f"{view:03d}.rgba.webp": os.urandom(5000) for view in range(4)}
+    entries, _ = read_index(root, put(root, [("objaverse-a", content)]))
+    calls = []
+    whole = Storage.read_range
+    monkeypatch.setattr(
+        Storage, "read_range", lambda self, *args: calls.append(args) or whole(self, *args)
+    )
+    read_members(root, "a.tar", entries[0], ["000.rgba.webp", "001.rgba.webp", "003.rgba.webp"])
+    assert len(calls) == 2
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+    root = Storage(str(tmp_path))
+    entries, _ = read_index(root, put(root, [("objaverse-a", {"json": b"hello"})]))
+    data = bytearray(root.read("a.tar"))
+    data[entries[0].offsets[0]] ^= 1
+    root.write("a.tar", bytes(data))
+    with pytest.raises(WorkFailed, match=r"objaverse-a\.json fails its checksum"):
+        read_members(root, "a.tar", entries[0], ["json"])
+
+
+def test_a_long_key_survives(tmp_path):
+    root = Storage(str(tmp_path))
+    key = "files-" + "a%2F" * 80
+    entries, _ = read_index(root, put(root, [(key, {"json": b"{}"})]))
+    assert entries[0].key == key
+    assert read_members(root, "a.tar", entries[0], ["json"]) == {"json": b"{}"}
+
+
+@given(members)
+def test_one_sample_tar_round_trip(content):
+    assert read_sample_tar(write_sample_tar("objaverse-a", content)) == ("objaverse-a", content)
+
+
+def test_a_torn_sample_tar_is_refused():
+    data = write_sample_tar("objaverse-a", {"json": b"x" * 5000})
+    with pytest.raises(WorkFailed, match="torn"):
+        read_sample_tar(data[:3000])
+    with pytest.raises(WorkFailed, match="empty"):
+        tar = io.BytesIO()
+        tarfile.open(fileobj=tar, mode="w").close()
+        read_sample_tar(tar.getvalue())

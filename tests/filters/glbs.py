@@ -1,0 +1,75 @@
+"""Small GLB files to inspect, built in memory."""
+
+import io
+import json
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
+    """A GLB with the given document and BIN chunk (none for None)."""
+    text = document if isinstance(document, bytes) else json.dumps(document).encode()
+    chunks = [(b"JSON", text + b" " * (-len(text) % 4))]
+    if binary is not None:
+        chunks.append((b"BIN\0", binary + b"\0" * (-len(binary) % 4)))
+    body = b"".join(struct.pack("<I", len(data)) + kind + data for kind, data in chunks)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (8, 8), flat: bool = False) -> bytes:
+    """An encoded image: noise, or one colour."""
+    pixels = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(np.full_like(pixels, 90) if flat else pixels).save(out, kind)
+    return out.getvalue()
+
+
+def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
+    """The document and the binary chunk of a square with a base-colour map: two triangles."""
+    image = picture() if image is None else image
+    positions = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype="<f4").tobytes()
+    uvs = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype="<f4").tobytes()
+    indices = np.array([0, 1, 2, 0, 2, 3], dtype="<u2").tobytes()
+    views, binary = [], b""
+    for part in (positions, uvs, indices, image):
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(part)})
+        binary += part + b"\0" * (-len(part) % 4)
+    document = {
+        "asset": {"version": "2.0", "generator": "tests"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"children": [1], "translation": [0.0, 1.0, 0.0]}, {"mesh": 0}],
+        "meshes": [
+            {
+                "primitives": [
+                    {
+                        "attributes": {"POSITION": 0, "TEXCOORD_0": 1},
+                        "indices": 2,
+                        "material": 0,
+                        "mode": 4,
+                    }
+                ]
+            }
+        ],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": 4,
+                "type": "VEC3",
+                "min": [0.0, 0.0, 0.0],
+                "max": [1.0, 1.0, 0.0],
+            },
+            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
+            {"bufferView": 2, "componentType": 5123, "count": 6, "type": "SCALAR"},
+        ],
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}],
+        "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    return document, binary

@@ -1,0 +1,118 @@
+"""What a training step sees: the right pixels, with cameras that still fit them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.errors import BadInput, WorkFailed
+from dataset.snapshot import open_snapshot
+from dataset.storage import Storage
+from train.augment import AugmentConfig, draw_augmentation
+from train.data import ViewDataConfig, ViewDataset, make_loader
+
+STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
+CONFIG = ViewDataConfig(
+    num_inputs=3, num_targets=2, patch_size=32, target_size_min=48, target_size_max=64
+)
+
+
+def make(sphere_dataset, **changes) -> ViewDataset:
+    root, snapshot = sphere_dataset
+    config = CONFIG.model_copy(update=changes)
+    samples = open_snapshot(root, snapshot).samples
+    return ViewDataset(root, samples, config, input_size=40, seed=5)
+
+
+def test_shapes_and_ranges(sphere_dataset):
+    item = make(sphere_dataset)[0]
+    assert item["images"].shape == (3, 3, 40, 40)
+    assert item["target_rgb"].shape == (5, 3, 32, 32)
+    assert item["target_alpha"].shape == (5, 1, 32, 32)
+    assert all(0 <= item[name].min() and item[name].max() <= 1 for name in ("images", "target_rgb"))
+
+
+def test_an_item_is_a_function_of_its_position(sphere_dataset):
+    first, again, other = make(sphere_dataset)[7], make(sphere_dataset)[7], make(sphere_dataset)[8]
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+    assert not torch.equal(first["images"], other["images"])
+
+
+@pytest.mark.parametrize("augment", [STILL, AugmentConfig(camera_noise=0)])
+def test_patches_show_what_their_cameras_see(sphere_dataset, augment):
+    """The silhouette of a sphere is known: rays hit it exactly where alpha is one."""
+    dataset = make(sphere_dataset, augment=augment)
+    for position in range(6):
+        item = dataset[position]
+        for view in range(5):
+            hit = _sphere_hit(item, view)
+            alpha = item["target_alpha"][view, 0] > 0.5
+            assert (hit == alpha).float().mean() > 0.97
+
+
+def _sphere_hit(item, view):
+    """Where rays pass the origin closer than the radius, which the largest silhouette tells."""
+    side = item["target_alpha"].shape[-1]
+    fx, fy, cx, cy = item["target_intrinsics"][view]
+    centres = (torch.arange(side) + 0.5) / side
+    x, y = (centres[None, :] - cx) / fx, -(centres[:, None] - cy) / fy
+    local = torch.stack([x.expand(side, side), y.expand(side, side), -torch.ones(side, side)], -1)
+    camera = item["target_camera_to_world"][view]
+    directions = torch.nn.functional.normalize(local @ camera[:3, :3].T, dim=-1)
+    closest = torch.linalg.cross(camera[:3, 3].expand_as(directions), directions).norm(dim=-1)
+    alpha = item["target_alpha"][view, 0] > 0.5
+    # The radius is the one unknown: the best threshold must separate object and background.
+    candidates = closest.flatten().sort().values[::8]
+    errors = torch.stack([((closest <= radius) != alpha).float().mean() for radius in candidates])
+    return closest <= candidates[errors.argmin()]
+
+
+def test_rotation_and_scaling_move_all_cameras_together():
+    augmentation = draw_augmentation(
+        AugmentConfig(rotation=1, scaling=1), np.random.default_rng(0), 2
+    )
+    cameras = torch.eye(4).repeat(3, 1, 1)
+    cameras[:, :3, 3] = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 2]])
+    moved = augmentation.transform(cameras)
+    between = torch.cdist(cameras[:, :3, 3], cameras[:, :3, 3])
+    moved_between = torch.cdist(moved[:, :3, 3], moved[:, :3, 3])
+    assert torch.allclose(moved_between, between * augmentation.scale, atol=1e-5)
+    assert torch.allclose(moved[2, :2, 3], torch.zeros(2))
+    assert 0.7 <= augmentation.scale <= 1.1
+
+
+def test_noise_is_on_the_inputs_only(sphere_dataset):
+    noisy = make(sphere_dataset, augment=AugmentConfig(rotation=0, scaling=0, camera_noise=0.02))
+    item = noisy[0]
+    difference = item["camera_to_world"] - item["target_camera_to_world"][:3]
+    assert 0 < difference.abs().max() <= 0.02
+    assert torch.equal(difference[:, 3], torch.zeros(3, 4))
+
+
+def test_a_damaged_sample_is_named(sphere_dataset, tmp_path):
+    root, snapshot = sphere_dataset
+    samples = open_snapshot(root, snapshot).samples
+    lost = [dataclasses.replace(sample, shard="shards/gone.tar") for sample in samples]
+    dataset = ViewDataset(Storage(str(tmp_path)), lost, CONFIG, input_size=40, seed=5)
+    with pytest.raises(WorkFailed, match=r"objaverse:0+\d: cannot read its views in shards/gone"):
+        dataset[0]
+
+
+def test_too_few_views_are_named(sphere_dataset):
+    with pytest.raises(WorkFailed, match="12 views, 20 are asked for"):
+        make(sphere_dataset, num_targets=17)[0]
+
+
+def test_loader_processes_give_the_same_batches(sphere_dataset):
+    dataset = make(sphere_dataset)
+    plan = [[0, 1], [5, 4]]
+    here, there = (list(make_loader(dataset, plan, workers)) for workers in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(BadInput, match="patch_size 70 <= target_size_min 48"):
+        CONFIG.model_copy(update={"patch_size": 70}).check()

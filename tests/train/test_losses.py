@@ -1,0 +1,67 @@
+"""The stage-1 losses: their oracle, their weights, and what reaches LPIPS."""
+
+import pytest
+import torch
+
+from dataset.errors import BadInput
+from train.losses import NerfLossConfig, nerf_loss
+from train.lpips import Lpips
+
+WITHOUT_LPIPS = NerfLossConfig(lpips=0)
+
+
+def test_stage_one_matches_the_oracle(oracle):
+    expected = oracle("losses")
+    rgb = expected["in.s1.images_rgb"].clone().requires_grad_()
+    alpha = expected["in.s1.images_weight"].clone().requires_grad_()
+    targets = expected["in.s1.target_images"], expected["in.s1.target_alphas"]
+    terms = nerf_loss(rgb, alpha, *targets, WITHOUT_LPIPS)
+    expected.check(WITHOUT_LPIPS.mse * terms["mse"], "out.s1.loss_mse")
+    expected.check(WITHOUT_LPIPS.mask * terms["mask"], "out.s1.loss_mask")
+    expected.check(terms["loss"], "out.s1.loss")
+    terms["loss"].backward()
+    expected.check(rgb.grad, "out.grad.s1.images_rgb")
+    expected.check(alpha.grad, "out.grad.s1.images_weight")
+
+
+def images(count, side=16):
+    generator = torch.Generator().manual_seed(7)
+    return (torch.rand(1, 2, count, side, side, generator=generator) for _ in range(2))
+
+
+def test_the_defaults_are_the_papers_and_every_weight_counts():
+    assert NerfLossConfig().dump() == {"mse": 1.0, "lpips": 2.0, "mask": 1.0}
+    torch.manual_seed(0)
+    lpips = Lpips()
+    for weight in lpips.linear:
+        torch.nn.init.uniform_(weight)
+    (rgb, target), (alpha, target_alpha) = images(3), images(1)
+    config = NerfLossConfig(mse=3.0, lpips=5.0, mask=7.0)
+    terms = nerf_loss(rgb, alpha, target, target_alpha, config, lpips)
+    assert set(terms) == {"loss", "mse", "lpips", "mask"}
+    weighted = 3 * terms["mse"] + 5 * terms["lpips"] + 7 * terms["mask"]
+    torch.testing.assert_close(terms["loss"], weighted)
+    signed = (rgb * 2 - 1)[0], (target * 2 - 1)[0]
+    torch.testing.assert_close(terms["lpips"], lpips(*signed).mean())
+    torch.testing.assert_close(terms["mse"], 4 * (rgb - target).square().mean())
+
+
+def test_a_term_without_weight_is_left_out_and_lpips_is_not_forgotten():
+    (rgb, target), (alpha, target_alpha) = images(3), images(1)
+    terms = nerf_loss(rgb, alpha, target, target_alpha, WITHOUT_LPIPS)
+    assert set(terms) == {"loss", "mse", "mask"}
+    with pytest.raises(ValueError, match="no Lpips was given"):
+        nerf_loss(rgb, alpha, target, target_alpha, NerfLossConfig())
+
+
+def test_a_perfect_picture_costs_nothing_even_slightly_out_of_range():
+    (rgb, _), (alpha, _) = images(3), images(1)
+    rgb[..., 0], alpha[..., 0] = 1.0, 0.0
+    rendered, opacity = rgb.clone(), alpha.clone()
+    rendered[..., 0], opacity[..., 0] = 1.001, -1e-7
+    assert nerf_loss(rendered, opacity, rgb, alpha, WITHOUT_LPIPS)["loss"] == 0
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(BadInput, match="mask"):
+        NerfLossConfig.load({"mask": -1.0})
