@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 __all__ = ["DILATIONS", "measure_islands"]
 
 DILATIONS = (1, 2, 4)
-"""In voxels: what lies up to 2 d + 1 voxels apart counts as joined (2.3, 3.9, 7.0 % of the side)."""
+"""In voxels: what lies up to 2 d + 1 voxels (2.3, 3.9, 7.0 % of the frame) apart is joined."""
 
 _GRID = 128
 _VOXEL = 2.0 / _GRID
@@ -163,9 +163,12 @@ def _gap(cells: Int[np.ndarray, "n 3"], mine: Bool[np.ndarray, "n"]) -> float | 
     fewer, more = sorted((cells[mine], cells[~mine]), key=len)
     if len(fewer) == 0:
         return None
-    # On a lattice, where many distances are equal, the unbalanced tree is several times faster.
-    tree = cKDTree(more, balanced_tree=False)
-    return round(float(tree.query(fewer)[0].min()) * _VOXEL, 4)
+    # Both make it many times faster: an unbalanced tree, for the equal distances of a lattice, and
+    # a bound from a few of the voxels.
+    tree = cKDTree(more, balanced_tree=False, compact_nodes=False)
+    bound = float(tree.query(fewer[::100])[0].min())
+    shortest = float(tree.query(fewer, distance_upper_bound=bound)[0].min())
+    return round(min(bound, shortest) * _VOXEL, 4)
 
 
 def _find_slab(surface: _Surface) -> tuple[int, float] | None:

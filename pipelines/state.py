@@ -12,7 +12,6 @@ from dataset.catalog import Event
 from dataset.config import digest
 from dataset.objects import ObjectRecord
 from filters.chain import judge
-from filters.inspect_glb import INSPECT_VERSION
 from filters.verdict import Facts, Verdict
 from pipelines.settings import BuildConfig
 from render.rigs import get_rig
@@ -27,8 +26,10 @@ TRANSIENT = frozenset({"download", "worker_lost", "staging_lost", "storage"})
 """Kinds of failure that the next build tries again by itself; all others wait for a change."""
 _FACT_STAGES = ("inspect", "measure", "render")
 """The stages whose measurements filters may read."""
+INSPECT_VERSION = 1
+"""Raise it when filters.inspect_glb reads something else from the same file."""
 MEASURE_VERSION = 1
-"""Raise it when the measure stage measures something else."""
+"""Raise it when the measure stage (silhouettes, filters.islands) measures something else."""
 
 State = Literal["kept", "dropped", "failed", "pending"]
 

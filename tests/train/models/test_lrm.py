@@ -8,6 +8,7 @@ from dataset import cameras
 from dataset.errors import BadInput
 from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
 from train.models.rays import Window
+from train.models.vit import camera_vector
 
 TINY = NerfLRMConfig.load(
     {
@@ -160,10 +161,13 @@ def test_any_number_of_input_views(model, views):
     assert planes.isfinite().all()
 
 
-def test_the_order_of_the_views_does_not_matter_but_each_views_camera_does(model):
+def test_each_view_is_encoded_with_its_camera_and_their_order_does_not_matter(model):
     camera_to_world, intrinsics = viewpoints(3)
     images = torch.rand(1, 3, 3, 32, 32)
     planes = model.forward_planes(images, camera_to_world, intrinsics)
+    vectors = camera_vector(camera_to_world, intrinsics)
+    tokens = [model.encoder(images[:, view], vectors[:, view]) for view in range(3)]
+    torch.testing.assert_close(model.transformer(torch.cat(tokens, dim=1)), planes)
     flipped = model.forward_planes(images.flip(1), camera_to_world.flip(1), intrinsics.flip(1))
     torch.testing.assert_close(flipped, planes, atol=1e-5, rtol=1e-4)
     swapped = model.forward_planes(images, camera_to_world.flip(1), intrinsics)

@@ -356,6 +356,22 @@ def test_a_camera_in_the_box_starts_where_it_stands():
     assert abs(rendered.alpha.item() - expected) < 2e-3
 
 
+def test_a_translucent_sheet_is_as_far_as_an_opaque_one():
+    def sheet(points):
+        raw = torch.where((points[..., 1] - 0.4).abs() < 0.1, 3.0, -1000.0)
+        return raw, torch.zeros_like(points)
+
+    camera_to_world = torch.from_numpy(cameras.look_at(np.array([0.0, -2.5, 0.0])))[None]
+    intrinsics = torch.from_numpy(cameras.intrinsics_from_fov(20.0))[None]
+    rays = camera_rays(camera_to_world, intrinsics, (3, 3))
+    rendered = volume_render(sheet, rays, draw_places(rays, 512))
+    assert (rendered.alpha > 0.3).all()
+    assert (rendered.alpha < 0.4).all()
+    torch.testing.assert_close(rendered.depth, torch.full((1, 9), 2.9), atol=0.02, rtol=0)
+    expected = rendered.alpha * rendered.depth / rays.cosines
+    torch.testing.assert_close(rendered.distance, expected)
+
+
 def test_density_and_colour_are_the_published_functions():
     assert abs(activate_density(torch.tensor(1.0)).item() - np.log(2)) < 1e-6
     decoder = NerfDecoder(6, 8, 2)

@@ -65,6 +65,23 @@ def test_the_position_table_is_used_as_it_is_at_its_own_size_only(encoder):
     assert not torch.allclose(wide, embeddings.position_embeddings)
 
 
+def test_the_position_table_is_sampled_by_the_published_scale_factor():
+    side, rows, columns = 14, 20, 24
+    encoder = CameraViT(SMALL.model_copy(update={"position_side": side}))
+    embeddings = encoder.model.embeddings
+    ramp = torch.arange(side, dtype=torch.float32)
+    with torch.no_grad():
+        # Bicubic interpolation keeps straight lines: each number then tells where it was read.
+        table = (100 * ramp[:, None] + ramp).flatten()
+        embeddings.position_embeddings[0, 1:] = table[:, None]
+    read = embeddings.positions(rows, columns)[0, 1:, 0].view(rows, columns)
+    read_rows = (torch.arange(rows) + 0.5) * side / (rows + 0.1) - 0.5
+    read_columns = (torch.arange(columns) + 0.5) * side / (columns + 0.1) - 0.5
+    expected = 100 * read_rows[:, None] + read_columns
+    inner = (slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(read[inner], expected[inner], atol=1e-2, rtol=0)
+
+
 def test_an_image_that_does_not_divide_into_patches_is_refused(encoder):
     with pytest.raises(ValueError, match="20x16"):
         encoder(torch.rand(1, 3, 20, 16), torch.randn(1, 16))

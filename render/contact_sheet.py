@@ -1,0 +1,61 @@
+"""One picture of all views of an object: colour, depth and normals, for people to look at."""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from dataset.views import ViewSet
+
+__all__ = ["contact_sheet"]
+
+_COLUMNS = 8
+_TITLE_HEIGHT = 24
+
+
+def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Image:
+    """Rows of eight views: colour on white, then their depth (near is bright), then normals."""
+    count = len(views.cameras)
+    columns = min(_COLUMNS, count)
+    rows = -(-count // columns)
+    sheet = Image.new("RGB", (columns * tile, _TITLE_HEIGHT + rows * 3 * tile), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((6, 6), _printable(title), fill="black")
+    near, far = _depth_range(views)
+    for view in range(count):
+        row, column = divmod(view, columns)
+        pictures = (
+            _on_white(views.rgba[view]),
+            _grey(views.depth[view], near, far),
+            _colours(views.normals[view]),
+        )
+        for layer, pixels in enumerate(pictures):
+            place = (column * tile, _TITLE_HEIGHT + (row * 3 + layer) * tile)
+            sheet.paste(Image.fromarray(pixels).resize((tile, tile), Image.Resampling.BOX), place)
+        draw.text((column * tile + 4, _TITLE_HEIGHT + row * 3 * tile + 2), str(view), fill="gray")
+    return sheet
+
+
+def _on_white(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def _depth_range(views: ViewSet) -> tuple[float, float]:
+    hit = views.depth[views.depth > 0]
+    return (float(hit.min()), float(hit.max())) if hit.size else (0.0, 1.0)
+
+
+def _grey(depth: np.ndarray, near: float, far: float) -> UInt8[np.ndarray, "h w 3"]:
+    brightness = 1 - 0.85 * (depth - near) / max(far - near, 1e-6)
+    grey = np.where(depth > 0, np.clip(brightness, 0, 1) * 255, 0).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _colours(normals: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    hit = normals.any(axis=-1, keepdims=True)
+    return np.where(hit, np.rint((normals + 1) * 127.5), 255).astype(np.uint8)
+
+
+def _printable(title: str) -> str:
+    """Names come from strangers: only what the built-in font draws, on one line."""
+    return "".join(c if c.isprintable() and ord(c) < 256 else "?" for c in title)[:120]
