@@ -134,7 +134,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     console = Console(highlight=False)
-    console.print(f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}", markup=False)
+    console.print(
+        f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}", markup=False
+    )
     for verdict in found["dropped"]:
         limit, measured = verdict["limit"], verdict["measured"]
         line = f"  dropped by {verdict['filter']}: {verdict['reason']}"

@@ -56,11 +56,15 @@ def _demo(out: Path, source: str, captions: str | None) -> int:
     rows = read_metrics(Path(run))
     before = fmean(row["loss"] for row in rows[:_AVERAGED])
     after = fmean(row["loss"] for row in rows[-_AVERAGED:])
-    print(f"\nloss: {before:.4f} (mean of the first {_AVERAGED} steps) -> {after:.4f} (of the last)")
+    print(
+        f"\nloss: {before:.4f} (mean of the first {_AVERAGED} steps) -> {after:.4f} (of the last)"
+    )
     print(f"contact sheet: {sheet}\npreviews: {run}/previews")
     print("\nthree commands to try next:")
     _show("inspect", "--root", root, kept)
-    _show("plan", "--source", source, *words, "--root", root, "--filters.occupancy.min-share", "0.2")
+    _show(
+        "plan", "--source", source, *words, "--root", root, "--filters.occupancy.min-share", "0.2"
+    )
     _show("train", "nerf", *pinned, *_TRAIN[2:], "--steps", str(10 * _STEPS))
     return 0
 
@@ -78,7 +82,9 @@ def _lrm(*words: str) -> str:
     _show(*words)
     command = [sys.executable, "-m", "pipelines.cli", *words]
     as_json = "--json" in words
-    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE if as_json else None)
+    done = subprocess.run(
+        command, check=True, text=True, stdout=subprocess.PIPE if as_json else None
+    )
     if as_json:
         print(done.stdout.strip())
     return done.stdout or ""

@@ -93,9 +93,7 @@ def _train_on_ray(name: str, config: TrainConfig) -> None:
             _worker,
             train_loop_config={"name": name, "config": config.dump()},
             torch_config=TorchConfig(backend=_backend(), timeout_s=600),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=config.num_workers, use_gpu=on_gpu
-            ),
+            scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
             # Checkpoints are the engine's own: Ray starts every attempt from a clean slate.
             run_config=ray.train.RunConfig(
                 name=uuid.uuid4().hex,

@@ -22,9 +22,7 @@ _DEST = "config_values"
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with a suggestion for a mistyped option."""
 
-    def __init__(
-        self, populate: Callable[["Parser"], None] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, populate: Callable[["Parser"], None] | None = None, **options: Any) -> None:
         """`populate` adds the options when the parser is used and not before: so one command does
         not import what only the others need."""
         layout = argparse.RawDescriptionHelpFormatter

@@ -33,6 +33,7 @@ class FetchFailed(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+        self.message = message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class HuggingFaceObjaverse:
 
         try:
             info = huggingface_hub.HfApi().dataset_info(_OBJAVERSE_REPOSITORY, revision=revision)
-        except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+        except (huggingface_hub.errors.HTTPError, OSError) as error:
             problem = str(error).strip().splitlines()[0]
             raise BadInput(
                 f"objaverse@{revision}: the hub cannot be asked for {_OBJAVERSE_REPOSITORY}: "
@@ -154,7 +155,7 @@ class HuggingFaceObjaverse:
             (target.parent / f".{target.name}.hub" / path).replace(target)
         except huggingface_hub.errors.EntryNotFoundError:
             raise FetchFailed("missing", f"{path} is not in the hub at {self._revision}") from None
-        except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+        except (huggingface_hub.errors.HTTPError, OSError) as error:
             problem = str(error).strip().splitlines()[0]
             raise FetchFailed("download", f"{path}: {problem}") from None
         finally:

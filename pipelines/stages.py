@@ -205,7 +205,7 @@ def _attempt(stage: str, state: ObjectState, shop: Workshop) -> dict[str, Any]:
     try:
         return {"data": _STAGES[stage](state, shop)}
     except (FetchFailed, GlbRefused) as error:
-        return {"status": "failed", "kind": error.kind, "message": str(error)}
+        return {"status": "failed", "kind": error.kind, "message": error.message}
     except RenderFailure as error:
         data = {"log_tail": error.log_tail}
         return {"status": "failed", "kind": error.kind, "message": str(error), "data": data}

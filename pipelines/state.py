@@ -121,9 +121,7 @@ class Decider:
                 why = _why(found, state)
                 return Decision(state="pending", stage=stage, why=why, verdicts=verdicts)
             if found.status == "failed":
-                again = (
-                    {"stage": stage, "why": "retry"} if found.kind in TRANSIENT else {}
-                )
+                again = {"stage": stage, "why": "retry"} if found.kind in TRANSIENT else {}
                 return Decision(state="failed", verdicts=verdicts, failure=found, **again)
             if stage in _FACT_STAGES:
                 passed = replace(passed, **{stage: found.data})
@@ -152,4 +150,6 @@ def _why(found: Event | None, state: ObjectState) -> str:
         return "new"
     if found.stage == "fetch":
         return "file changed"
-    return "configuration changed" if found.data.get("sha256") == _content(state) else "bytes changed"
+    return (
+        "configuration changed" if found.data.get("sha256") == _content(state) else "bytes changed"
+    )

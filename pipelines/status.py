@@ -27,7 +27,9 @@ class Standing:
     @property
     def kept(self) -> list[ObjectState]:
         """The objects whose samples lie in a shard, in the order of their ids."""
-        return [s for asset_id, s in self.states.items() if self.decisions[asset_id].state == "kept"]
+        return [
+            s for asset_id, s in self.states.items() if self.decisions[asset_id].state == "kept"
+        ]
 
 
 def load_standing(root: Storage) -> Standing:

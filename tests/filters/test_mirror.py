@@ -5,14 +5,13 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import trimesh
 
 from filters.geometry import SeveralConfig, count_objects
 from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
 from filters.islands import measure_islands
 from filters.provenance import is_lowpoly_tag
+from tests.filters.surfaces import glb_surface
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +90,6 @@ def test_captions(mirror: Path, labels) -> None:
         assert (uid in captioned) is label["caption"], (uid, label)
 
 
-def surface(path: Path) -> np.ndarray | None:
-    """Points on a model in the normalised frame, z up; None where trimesh cannot read it."""
-    try:
-        mesh = trimesh.load_scene(path).to_geometry()
-        points, _ = trimesh.sample.sample_surface(mesh, 200_000, seed=0)
-    except (ValueError, KeyError, IndexError, NotImplementedError, AttributeError, TypeError):
-        return None
-    low, high = mesh.bounds
-    points = (points - (low + high) / 2) * (2 / (high - low).max())
-    return (points * [1, 1, -1])[:, [0, 2, 1]].astype(np.float32)
-
-
 def test_one_or_several(labels, files, inspected) -> None:
     """At least 90 % of the decided agree, and one single object in twenty goes at most."""
     answers = []
@@ -113,7 +100,7 @@ def test_one_or_several(labels, files, inspected) -> None:
             continue
         # trimesh knows neither Draco nor GPU instances; Blender does, in production.
         needed = {"KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"}
-        points = None if needed & set(found.extensions_used) else surface(files[uid])
+        points = None if needed & set(found.extensions_used) else glb_surface(files[uid])
         if points is not None:
             answer = count_objects(measure_islands(points), SeveralConfig())[0]
             answers.append((several, answer, label["name"]))

@@ -5,6 +5,7 @@ Section 3.3 of arXiv 2404.07191. Module names are the keys of the published chec
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -116,8 +117,8 @@ def march(
     weight is T (1 - exp(-density length)) with T the transmittance of those before (Max 1995).
     """
     optical = activate_density(_middles(raw_density, -1)) * depths.diff(dim=-1)
-    behind = optical.cumsum(dim=-1)
-    weights = (optical - behind).exp() * -torch.expm1(-optical)
+    before = F.pad(optical[..., :-1].cumsum(dim=-1), (1, 0))
+    weights = (-before).exp() * -torch.expm1(-optical)
     return MarchedRays(
         rgb=(weights[..., None] * _middles(rgb, -2)).sum(dim=-2),
         alpha=weights.sum(dim=-1),
@@ -250,18 +251,16 @@ class NerfSynthesizer(nn.Module):
         )
 
     def _render_chunks(self, planes: Tensor, rays: Rays, places: SamplePlaces) -> RenderedRays:
-        again = self.config.checkpoint_chunks and torch.is_grad_enabled()
+        render = self._render
+        if self.config.checkpoint_chunks and torch.is_grad_enabled():
+            # Nothing random happens inside: the places were drawn before.
+            render = partial(checkpoint, render, use_reentrant=False, preserve_rng_state=False)
         step = self.config.rays_per_chunk
-        chunks = []
-        for start in range(0, rays.cosines.shape[1], step):
-            part = (slice(None), slice(start, start + step))
-            arguments = (planes, rays[part], places[part])
-            chunks.append(
-                # Nothing random happens inside: the places are drawn before.
-                checkpoint(self._render, *arguments, use_reentrant=False, preserve_rng_state=False)
-                if again
-                else self._render(*arguments)
-            )
+        parts = [
+            (slice(None), slice(start, start + step))
+            for start in range(0, rays.cosines.shape[1], step)
+        ]
+        chunks = [render(planes, rays[part], places[part]) for part in parts]
         return RenderedRays(
             **{
                 name: torch.cat([getattr(chunk, name) for chunk in chunks], dim=1)

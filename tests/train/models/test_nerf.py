@@ -77,6 +77,14 @@ def test_marching_matches_the_oracle(oracle):
     expected.check(marched.distance.clamp(depths.min(), depths.max()), "out.depth")
 
 
+def test_marching_stays_exact_however_dense_the_field_is():
+    depths = torch.linspace(1.0, 2.0, 9).expand(1, 9)
+    raw = torch.tensor([[-1e3] * 3 + [1e8] * 6])
+    marched = march(raw, torch.full((1, 9, 3), 0.25), depths)
+    torch.testing.assert_close(marched.alpha, torch.ones(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(marched.rgb, torch.full((1, 3), 0.25), atol=1e-6, rtol=0)
+
+
 def published_case(expected, case):
     """The synthesizer and its arguments for one case of the oracle `nerf_full`."""
     sizes = expected.config

@@ -1,0 +1,139 @@
+"""Bodies with closed forms, as GLB files: what a renderer must show of them is known exactly."""
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from jaxtyping import Bool, Float, Int
+
+from dataset.cameras import Camera, rays
+
+__all__ = ["Box", "Seen", "edit_glb", "letter_block", "look_at_boxes", "write_boxes", "write_sphere"]
+
+_GLTF_FROM_WORLD = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
+"""glTF is y up, the world z up: the world's z becomes glTF's y."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in the z-up world."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the centre of every pixel shows."""
+
+    depth: Float[np.ndarray, "h w"]
+    """Planar; 0 for background."""
+    normals: Float[np.ndarray, "h w 3"]
+    face: Int[np.ndarray, "h w"]
+    """A number for every face of every box (6 per box); -1 for background."""
+
+    @property
+    def inner(self) -> Bool[np.ndarray, "h w"]:
+        """Pixels whose eight neighbours show the same face."""
+        padded = np.pad(self.face, 1, constant_values=-2)
+        height, width = self.face.shape
+        around = [padded[j : j + height, i : i + width] for j in range(3) for i in range(3)]
+        return (np.stack(around) == self.face).all(axis=0)
+
+
+def letter_block() -> list[Box]:
+    """A grey block 2 x 1 x 0.6 around the origin, with a raised red F on the side that faces -y.
+
+    No mirror image of it is itself. Seen from -y with z up, x points to the right: the F's stem is
+    on the left, at low x, and its arms are above.
+    """
+    red = (230, 20, 20)
+    return [
+        Box((-1, -0.45, -0.3), (1, 0.5, 0.3), (150, 150, 150)),
+        Box((-0.4, -0.5, -0.25), (-0.25, -0.45, 0.25), red),
+        Box((-0.25, -0.5, 0.13), (0.3, -0.45, 0.25), red),
+        Box((-0.25, -0.5, -0.06), (0.1, -0.45, 0.06), red),
+    ]
+
+
+def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
+    """Cast a ray through every pixel's centre (the slab method)."""
+    origin, directions = rays(camera, size, size)
+    origin, directions = origin.astype(float), directions.astype(float)
+    depth = np.full((size, size), np.inf)
+    normals, face = np.zeros((size, size, 3)), np.full((size, size), -1)
+    with np.errstate(divide="ignore"):
+        inverse = 1 / directions
+    for number, box in enumerate(boxes):
+        to_low, to_high = (np.array(box.low) - origin) * inverse, (box.high - origin) * inverse
+        entry, leave = np.minimum(to_low, to_high), np.maximum(to_low, to_high)
+        near, axis = entry.max(axis=-1), entry.argmax(axis=-1)
+        nearer = (near < leave.min(axis=-1)) & (near > 0) & (near < depth)
+        sign = -np.sign(np.take_along_axis(directions, axis[..., None], axis=-1)[..., 0])
+        depth = np.where(nearer, near, depth)
+        normals = np.where(nearer[..., None], np.eye(3)[axis] * sign[..., None], normals)
+        face = np.where(nearer, 6 * number + 2 * axis + (sign > 0), face)
+    return Seen(depth=np.where(face >= 0, depth, 0), normals=normals, face=face)
+
+
+def write_boxes(path: Path, boxes: Sequence[Box], **transform: Any) -> Path:
+    """Write boxes, each a root node of its own, shifted and scaled by `scale` and `shift`."""
+    scale, shift = transform.get("scale", 1.0), np.array(transform.get("shift", (0, 0, 0)))
+    scene = trimesh.Scene()
+    for number, box in enumerate(boxes):
+        low, high = np.array(box.low) * scale + shift, np.array(box.high) * scale + shift
+        mesh = trimesh.creation.box(bounds=[low, high])
+        mesh.unmerge_vertices()  # flat faces, not smoothed corners
+        mesh.visual = trimesh.visual.TextureVisuals(
+            material=trimesh.visual.material.PBRMaterial(
+                baseColorFactor=[*box.colour, 255], metallicFactor=0.0, roughnessFactor=1.0
+            )
+        )
+        mesh.apply_transform(_GLTF_FROM_WORLD)
+        scene.add_geometry(mesh, node_name=f"box{number}")
+    return _flattened(path, scene)
+
+
+def write_sphere(
+    path: Path, radius: float = 1.0, centre: Sequence[float] = (0.0, 0.0, 0.0)
+) -> Path:
+    """Write a white sphere with smooth normals, 82,000 triangles: 4e-5 radii from the true one."""
+    sphere = trimesh.creation.icosphere(subdivisions=6, radius=radius)
+    normals = sphere.vertices / radius
+    mesh = trimesh.Trimesh(
+        sphere.vertices + np.asarray(centre), sphere.faces, vertex_normals=normals, process=False
+    )
+    mesh.apply_transform(_GLTF_FROM_WORLD)
+    return _flattened(path, trimesh.Scene(mesh))
+
+
+def edit_glb(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """Change a GLB's document in place."""
+    data = path.read_bytes()
+    length = struct.unpack_from("<I", data, 12)[0]
+    document, rest = json.loads(data[20 : 20 + length]), data[20 + length :]
+    edit(document)
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON")
+    path.write_bytes(head + text + rest)
+    return path
+
+
+def _flattened(path: Path, scene: trimesh.Scene) -> Path:
+    """Write a scene without trimesh's own node above all others: its children become the roots."""
+    path.write_bytes(scene.export(file_type="glb", include_normals=True))
+
+    def drop_the_top(document: dict[str, Any]) -> None:
+        roots = document["scenes"][0]["nodes"]
+        document["scenes"][0]["nodes"] = [
+            child for root in roots for child in document["nodes"][root].get("children", [root])
+        ]
+
+    return edit_glb(path, drop_the_top)
