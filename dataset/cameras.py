@@ -86,7 +86,7 @@ def world_to_camera(
 def opencv_from_opengl(
     camera_to_world: Float[np.ndarray, "*b 4 4"],
 ) -> Float[np.ndarray, "*b 4 4"]:
-    """Turn OpenGL camera axes into OpenCV's (y down, looking along +z), or back: its own inverse."""
+    """OpenGL camera axes to OpenCV's (y down, looking along +z), or back: its own inverse."""
     return camera_to_world * np.array([1, -1, -1, 1], dtype=camera_to_world.dtype)
 
 

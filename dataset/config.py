@@ -63,12 +63,18 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` laid on top, mapping by mapping."""
+    """`base` with the values of `over` laid on top, mapping by mapping.
+
+    Raises BadInput where `over` has settings inside something that is no mapping in `base`.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both_nested = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = merge(below, value) if both_nested else value
+        if isinstance(value, Mapping) and below is not None:
+            if not isinstance(below, Mapping):
+                raise BadInput(f"{key} must be a mapping of settings, got {below!r}")
+            value = merge(below, value)
+        merged[key] = value
     return merged
 
 

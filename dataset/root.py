@@ -33,6 +33,8 @@ def check_root(root: Storage) -> bool:
         if root.exists(""):
             _refuse_foreign_files(root)
         return False
+    except NotADirectoryError:
+        raise BadInput(f"{root.uri}: cannot write here: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{root.uri}: {_FORMAT_FILE} is unreadable: {error}") from None
     if found > FORMAT_VERSION:

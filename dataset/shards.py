@@ -94,7 +94,8 @@ def read_sample_tar(data: bytes) -> tuple[str, dict[str, bytes]]:
 def scan_tar(file: IO[bytes]) -> Iterator[SampleEntry]:
     """The entries of a tar, read back from its headers and contents (not from what was meant)."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        key, rows = "", []
+        key = ""
+        rows: list[tuple[str, int, int, int]] = []
         for info in tar:
             sample, _, member = info.name.partition(".")
             if rows and sample != key:

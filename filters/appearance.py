@@ -11,13 +11,14 @@ __all__ = ["TEXTURED", "TexturedConfig"]
 
 
 class TexturedConfig(Config):
-    """Objects without texture maps (InstantMesh, section 4.1).
+    """Objects without texture maps (InstantMesh, arXiv 2404.07191).
 
     A texture map is a base-colour image that the render will show: it decodes, has more than one
     colour, and a primitive of the scene has texture coordinates for it.
     """
 
     enabled: bool = True
+    """Drop objects without a texture map."""
     min_triangle_share: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
     """The least fraction of the drawn triangles under such a map; above 0 in any case."""
 

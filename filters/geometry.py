@@ -14,18 +14,21 @@ Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class OccupancyConfig(Config):
-    """Objects that fill too little of the frame in any view (InstantMesh, section 4.1)."""
+    """Objects that fill too little of the frame in any view (InstantMesh, arXiv 2404.07191)."""
 
     enabled: bool = True
-    min_coverage: Fraction = 0.1
+    """Drop objects that fill too little of a view."""
+    min_share: Fraction = 0.1
+    """The least share of the frame, in every view."""
 
 
 class SeveralConfig(Config):
-    """Files that hold several separate objects (InstantMesh, section 4.1; the test is ours)."""
+    """Files that hold several separate objects (InstantMesh drops them; the test is ours)."""
 
     enabled: bool = True
+    """Drop files with several objects."""
     drop_unsure: bool = False
-    """Whether an object goes for which the geometry gives no clear answer."""
+    """Drop also what may be several objects: the geometry gives no clear answer."""
     min_share: Fraction = 0.1
     """Several: a second group with this share of the area stays apart over a clear gap (4 %)."""
     min_share_close: Fraction = 0.25
@@ -87,13 +90,13 @@ def _several(facts: Facts, config: SeveralConfig) -> Verdict:
 def _occupancy(facts: Facts, config: OccupancyConfig) -> Verdict:
     assert facts.measure is not None
     least = min(facts.measure["coverage"])
-    keep = least >= config.min_coverage
+    keep = least >= config.min_share
     return Verdict(
         filter="occupancy",
         keep=keep,
         reason=PASSED if keep else "low_occupancy",
         measured=round(least, 6),
-        limit=config.min_coverage,
+        limit=config.min_share,
     )
 
 

@@ -46,7 +46,7 @@ IMPORTABLE_EXTENSIONS = frozenset(
 """What Blender 4.5's importer accepts in `extensionsRequired`; it refuses every other one."""
 
 
-class GlbRefused(Exception):  # noqa: N818 - "refused" is the state that the catalog stores
+class GlbRefused(Exception):
     """A file that is not worth opening in Blender, with the kind of the reason."""
 
     def __init__(self, kind: RefusalKind, message: str) -> None:
@@ -62,7 +62,9 @@ class InspectLimits(Config):
     """Caps on what a single file may ask of the renderer."""
 
     max_file_bytes: Annotated[int, pydantic.Field(gt=0)] = 1 << 29
+    """The whole file."""
     max_json_bytes: Annotated[int, pydantic.Field(gt=0)] = 1 << 25
+    """Its document, which takes many times as much memory once it is parsed."""
     max_nodes: Annotated[int, pydantic.Field(gt=0)] = 20_000
     """Nodes and GPU instances together: Blender makes an object of each."""
     max_node_depth: Annotated[int, pydantic.Field(gt=0)] = 256
@@ -72,6 +74,7 @@ class InspectLimits(Config):
     max_elements: Annotated[int, pydantic.Field(gt=0)] = 50_000_000
     """Vertices and indices that the primitives of the file read."""
     max_image_pixels: Annotated[int, pydantic.Field(gt=0)] = 8192 * 8192
+    """In a single image."""
     max_total_pixels: Annotated[int, pydantic.Field(gt=0)] = 4 * 8192 * 8192
     """Over all images of the file."""
 

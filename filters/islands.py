@@ -166,8 +166,8 @@ def _gap(cells: Int[np.ndarray, "n 3"], mine: Bool[np.ndarray, "n"]) -> float | 
     # Both make it many times faster: an unbalanced tree, for the equal distances of a lattice, and
     # a bound from a few of the voxels.
     tree = cKDTree(more, balanced_tree=False, compact_nodes=False)
-    bound = float(tree.query(fewer[::100])[0].min())
-    shortest = float(tree.query(fewer, distance_upper_bound=bound)[0].min())
+    bound = float(np.min(tree.query(fewer[::100])[0]))
+    shortest = float(np.min(tree.query(fewer, distance_upper_bound=bound)[0]))
     return round(min(bound, shortest) * _VOXEL, 4)
 
 

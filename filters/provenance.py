@@ -28,30 +28,35 @@ _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class CaptionConfig(Config):
-    """Objects without a Cap3D caption (InstantMesh, section 4.1)."""
+    """Objects without a Cap3D caption (InstantMesh, arXiv 2404.07191)."""
 
     enabled: bool = True
+    """Drop objects without a caption."""
     min_characters: Annotated[int, pydantic.Field(ge=1)] = 1
+    """A shorter caption is none."""
 
 
 class LowPolyConfig(Config):
-    """Objects whose tags call them low-poly, in any spelling (InstantMesh, section 4.1)."""
+    """Objects whose tags call them low-poly, in any spelling (InstantMesh, arXiv 2404.07191)."""
 
     enabled: bool = True
+    """Drop objects tagged as low-poly."""
 
 
 class LicenceConfig(Config):
     """Objects under a licence outside an allow-list."""
 
     enabled: bool = False
+    """Drop objects under other licences, or none."""
     allowed: tuple[str, ...] = ("by", "by-sa", "cc0")
-    """In the source's own spelling; capitals do not matter."""
+    """Licences in the source's own spelling; capitals do not matter."""
 
 
 class AgeConfig(Config):
     """Objects that their source restricts to adults."""
 
     enabled: bool = False
+    """Drop objects restricted to adults."""
 
 
 def is_lowpoly_tag(tag: str) -> bool:

@@ -146,7 +146,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         line = f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}"
         console.print(line, markup=False)
     for event in found["events"]:
-        line = f"  {event['time'][:19]}  {event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
+        what = f"{event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
+        line = f"  {event['time'][:19]}  {what}"
         console.print(line, markup=False)
     for sample in found["samples"]:
         console.print(f"  views: {sample['shard']} ({sample['key']})", markup=False)

@@ -59,7 +59,8 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 48) -> Part:
     """
     points = np.array(profile, dtype=float)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    along = np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
+    along = np.concatenate([[0], np.cumsum(steps)])
+    along /= along[-1]
     edges = [0, *(np.flatnonzero(steps == 0) + 1), len(points)]
     angle = np.linspace(0, 2 * np.pi, segments + 1)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -87,9 +88,13 @@ def ball(radius: float, segments: int = 40) -> Part:
     return lathe([(radius * np.cos(a), radius * np.sin(a)) for a in angle], segments)
 
 
-def tube(path: np.ndarray, radius: float | np.ndarray, closed: bool = False) -> Part:
+def tube(
+    points: np.ndarray | Sequence[Sequence[float]],
+    radius: float | np.ndarray,
+    closed: bool = False,
+) -> Part:
     """A round tube along a path of points (n x 3); u goes around it, v along it."""
-    path = np.asarray(path, dtype=float)
+    path = np.asarray(points, dtype=float)
     if closed:
         path = np.concatenate([path, path[:1]])
         ahead = np.roll(path[:-1], -1, axis=0) - np.roll(path[:-1], 1, axis=0)

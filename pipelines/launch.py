@@ -157,10 +157,9 @@ class _MetricsTail:
             rows = read_metrics(self._out)
             if rows and rows[-1]["step"] != shown:
                 shown = rows[-1]["step"]
-                seconds = rows[-1]["seconds"]
+                loss, seconds = rows[-1]["loss"], rows[-1]["seconds"]
                 print(
-                    f"step {shown}/{self._steps}  loss {rows[-1]['loss']:.4f}  {seconds:.2f} s/step",
-                    flush=True,
+                    f"step {shown}/{self._steps}  loss {loss:.4f}  {seconds:.2f} s/step", flush=True
                 )
             if last:
                 return

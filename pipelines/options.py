@@ -61,7 +61,11 @@ def add_config_options(
         if room not in groups:
             groups[room] = parser.add_argument_group(room)
         description = " ".join((field.description or "").split())
-        default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+        default = (
+            "required"
+            if field.is_required()
+            else f"default: {_shown(field.get_default(call_default_factory=True))}"
+        )
         groups[room].add_argument(
             "--" + path.replace("_", "-"),
             action=_Store,

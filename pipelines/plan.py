@@ -159,7 +159,7 @@ def _estimate(
             share *= 1.0 if stage == decision.stage else _DEFAULT_PASS[stage]
             expected[stage] += share
     on_gpu = {"render"} if config.render.device == "gpu" else set()
-    threads = {stage: config.blender.threads for stage in ("measure", "render")}
+    threads = dict.fromkeys(("measure", "render"), config.blender.threads)
     hours = {
         stage: expected[stage] * seconds[stage] * threads.get(stage, 1) / 3600 for stage in STAGES
     }

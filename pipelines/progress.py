@@ -1,4 +1,4 @@
-"""What a person sees of a running build: one live line on a terminal, one line per interval else."""
+"""What a person sees of a running build: a live line on a terminal, else one per interval."""
 
 import sys
 import time

@@ -1,6 +1,7 @@
 """Joining a Ray cluster, or starting one for the length of a command."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from dataset.errors import BadInput
 
 __all__ = ["ray_session", "start_ray"]
+
+_REACH_SECONDS = 10.0
 
 
 @contextmanager
@@ -31,8 +34,20 @@ def start_ray(address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options["include_dashboard"] = False
+    _require_reachable(address)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[0]
         raise BadInput(f"--address {address}: cannot join Ray: {problem}") from None
+
+
+def _require_reachable(address: str) -> None:
+    """Ask once whether anybody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--address {address}: cannot join Ray: {error}") from None

@@ -109,7 +109,7 @@ class HuggingFaceObjaverse:
 
         try:
             info = huggingface_hub.HfApi().dataset_info(_OBJAVERSE_REPOSITORY, revision=revision)
-        except (huggingface_hub.errors.HTTPError, OSError) as error:
+        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             problem = str(error).strip().splitlines()[0]
             raise BadInput(
                 f"objaverse@{revision}: the hub cannot be asked for {_OBJAVERSE_REPOSITORY}: "
@@ -155,7 +155,7 @@ class HuggingFaceObjaverse:
             (target.parent / f".{target.name}.hub" / path).replace(target)
         except huggingface_hub.errors.EntryNotFoundError:
             raise FetchFailed("missing", f"{path} is not in the hub at {self._revision}") from None
-        except (huggingface_hub.errors.HTTPError, OSError) as error:
+        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             problem = str(error).strip().splitlines()[0]
             raise FetchFailed("download", f"{path}: {problem}") from None
         finally:

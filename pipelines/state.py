@@ -124,7 +124,8 @@ class Decider:
                 again = {"stage": stage, "why": "retry"} if found.kind in TRANSIENT else {}
                 return Decision(state="failed", verdicts=verdicts, failure=found, **again)
             if stage in _FACT_STAGES:
-                passed = replace(passed, **{stage: found.data})
+                measured: dict[str, Any] = {stage: found.data}
+                passed = replace(passed, **measured)
         return Decision(state="kept", verdicts=verdicts)
 
     def _facts(self, state: ObjectState) -> Facts:

@@ -11,6 +11,8 @@ __all__ = ["check_views", "depth_agreement"]
 _RADIUS = 3**0.5
 """Of the sphere around the cube in which every object lies."""
 _SLACK = 1e-3
+_BLACK = 2
+"""In 8 bits. Even a black object reflects some of the light around it."""
 _MOST_MISMATCH = 0.05
 """Share of the pixels at which alpha and depth may disagree about object or background."""
 _MOST_WITHOUT_NORMAL = 0.01
@@ -50,6 +52,8 @@ def _problem(views: ViewSet) -> str | None:
         return "depth or normals are no numbers"
     if not views.rgba[..., 3].any():
         return "all views are empty"
+    if views.rgba[..., :3].max(where=views.rgba[..., 3:] > 127, initial=0) <= _BLACK:
+        return "all views are black"
     for view, camera in enumerate(views.cameras):
         problem = _view_problem(views, view, camera)
         if problem is not None:
@@ -61,11 +65,11 @@ def _view_problem(views: ViewSet, view: int, camera: Camera) -> str | None:
     depth, normals, alpha = views.depth[view], views.normals[view], views.rgba[view, ..., 3]
     hit = depth > 0
     if hit.any():
-        distance = float(np.linalg.norm(camera.camera_to_world[:3, 3]))
-        # Planar depth of a point in the sphere: at most distance + radius, at least 0.
-        if depth[hit].max() > distance + _RADIUS + _SLACK:
+        _, (origin,) = project(camera, np.zeros((1, 3), dtype=np.float32))
+        # Planar depth of points in the sphere: that of its centre, give or take the radius.
+        if depth[hit].max() > origin + _RADIUS + _SLACK:
             return f"depth {depth[hit].max():.3f} is behind the object"
-        if depth[hit].min() < distance - _RADIUS - _SLACK:
+        if depth[hit].min() < origin - _RADIUS - _SLACK:
             return f"depth {depth[hit].min():.3f} is before the object"
     length = np.linalg.norm(normals, axis=-1)[hit]
     # A triangle without area has no normal: a few such pixels are the object's own.

@@ -58,9 +58,7 @@ def _straight_srgb(premultiplied: Float[np.ndarray, "h w 4"]) -> UInt8[np.ndarra
     return np.rint(np.concatenate([rgb, alpha], axis=-1) * 255).astype(np.uint8)
 
 
-def _unit(
-    normals: Float[np.ndarray, "h w 3"], hit: np.ndarray
-) -> Float[np.ndarray, "h w 3"]:
+def _unit(normals: Float[np.ndarray, "h w 3"], hit: np.ndarray) -> Float[np.ndarray, "h w 3"]:
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(hit[..., None] & (length > 0), normals / np.maximum(length, 1e-12), 0)
 

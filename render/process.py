@@ -42,6 +42,10 @@ __all__ = ["BlenderProcess", "Measurement", "RenderFailure", "SceneReport"]
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 _LOG_TAIL = 4096
+_SETTLED: frozenset[FailureKind] = frozenset(
+    ("refused", "unsupported_extension", "import_error", "empty", "too_large")
+)
+"""Failures that a child reports in good health: it may take the next object."""
 _PROJECT = Path(__file__).parent.parent
 _PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_CACHE_PATH")
 """What a child inherits of the environment: no credentials."""
@@ -64,7 +68,6 @@ class SceneReport:
     num_triangles: int
     """Of the evaluated scene, instances counted each."""
     num_images: int
-    num_missing_images: int
     num_texture_pixels: int
     scale: float
     """World units after normalisation per unit of the file."""
@@ -85,7 +88,10 @@ class Measurement:
 
 
 class BlenderProcess:
-    """A Blender child that holds one open object at a time. Not for several threads."""
+    """A Blender child that holds one open object at a time. Not for several threads.
+
+    The kernel ends the child with the thread that started it: the one of the first `open`.
+    """
 
     def __init__(self, limits: BlenderLimits) -> None:
         self._limits = limits
@@ -105,6 +111,11 @@ class BlenderProcess:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is no child."""
+        return None if self._child is None else self._child.pid
+
     def close(self) -> None:
         """End the child and everything it started."""
         if self._child is not None:
@@ -114,9 +125,12 @@ class BlenderProcess:
 
     def open(self, glb: Path, normalise: str) -> SceneReport:
         """Load an object and normalise it. Raises RenderFailure."""
-        if self._objects >= self._limits.objects_per_child:
+        if self._is_worn():
             self.close()
         self.has_scene = False
+        self._objects += 1
+        if self._child is not None:
+            self._child.forget_log()
         request = OpenRequest(
             glb=str(glb),
             normalise=normalise,
@@ -125,7 +139,6 @@ class BlenderProcess:
             max_texture_pixels=self._limits.max_texture_pixels,
         )
         data = self._call(request, self._limits.import_seconds)
-        self._objects += 1
         self.has_scene = True
         return SceneReport(**data)
 
@@ -152,6 +165,8 @@ class BlenderProcess:
                 points = np.load(Path(out) / "points.npy", allow_pickle=False)
             except (FrameError, OSError, ValueError) as error:
                 raise self._failure("bad_output", f"unreadable measurement: {error}") from error
+        if points.shape != (num_points, 3) or not np.isfinite(points).all():
+            raise self._failure("bad_output", f"{points.shape} is no list of {num_points} points")
         return Measurement(coverage=alpha.mean(axis=(1, 2)), points=points)
 
     def render(
@@ -185,14 +200,15 @@ class BlenderProcess:
         if self._child is None or not self._child.is_alive():
             if not isinstance(request, OpenRequest):
                 raise RenderFailure("crash", "the Blender child with the open object is gone")
+            self.close()
             self._child = _Child()
-            self._objects = 0
+            self._objects = 1
             self._expect(self._child, "start", _START_SECONDS)
         name = type(request).__name__.removesuffix("Request").lower()
         self._child.send(request)
         reply = self._expect(self._child, name, seconds)
         if reply.kind is not None:
-            raise self._failure(reply.kind, reply.message, keep_child=True)
+            raise self._failure(reply.kind, reply.message, keep_child=reply.kind in _SETTLED)
         return reply.data
 
     def _expect(self, child: "_Child", name: str, seconds: float) -> Reply:
@@ -213,9 +229,14 @@ class BlenderProcess:
                     "out_of_memory", f"{name} used {used >> 20} MiB, the limit is {limit >> 20} MiB"
                 )
 
-    def _failure(
-        self, kind: FailureKind, message: str, keep_child: bool = False
-    ) -> RenderFailure:
+    def _is_worn(self) -> bool:
+        """Whether the child has done its share: Blender leaks and slows down."""
+        if self._child is None:
+            return False
+        swollen = self._child.memory() > self._limits.recycle_bytes
+        return swollen or self._objects >= self._limits.objects_per_child
+
+    def _failure(self, kind: FailureKind, message: str, keep_child: bool = False) -> RenderFailure:
         """The failure with the log's end. Only a child that answered in order may live on."""
         log_tail = self._child.log_tail() if self._child is not None else ""
         self.has_scene = False
@@ -233,7 +254,7 @@ class _Child:
         child_in, to_child = os.pipe()
         from_child, child_out = os.pipe()
         command = [sys.executable, "-m", "render.blender.worker"]
-        with open(self._log, "wb") as log:
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 [*command, str(os.getpid()), str(child_in), str(child_out)],
                 stdin=subprocess.DEVNULL,
@@ -256,6 +277,10 @@ class _Child:
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         own = {"HOME": scratch, "TMPDIR": scratch, "PYTHONPATH": str(_PROJECT)}
         return kept | own | {"BLENDER_USER_RESOURCES": scratch, "PYTHONNOUSERSITE": "1"}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def is_alive(self) -> bool:
         return not self._ended and self._process.poll() is None
@@ -302,10 +327,16 @@ class _Child:
     def log_tail(self) -> str:
         """The end of what Blender printed."""
         try:
-            data = self._log.read_bytes()
+            with open(self._log, "rb") as log:
+                log.seek(max(0, self._log.stat().st_size - _LOG_TAIL))
+                return log.read(_LOG_TAIL).decode(errors="replace")
         except OSError:
             return ""
-        return data[-_LOG_TAIL:].decode(errors="replace")
+
+    def forget_log(self) -> None:
+        """Begin a new log: what was printed about one object does not explain the next."""
+        with contextlib.suppress(OSError):
+            os.truncate(self._log, 0)
 
     def kill(self) -> None:
         """End the whole process group, and clean up."""

@@ -5,6 +5,7 @@ A new rig is a function from a generator to cameras and a line in `RIGS`.
 
 import difflib
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +28,16 @@ class Rig:
     version: int
     """Raise it when the cameras change."""
     normalise: Literal["cube", "sphere"]
+    """What of the object has half-width 1: its bounding cube or its bounding sphere."""
+    num_views: int
     place: Place
 
     def cameras(self, asset_id: str) -> list[Camera]:
         """This object's cameras: the same on every machine and every call."""
         seed = hashlib.sha256(f"{self.name}/{self.version}/{asset_id}".encode()).digest()
-        return self.place(np.random.default_rng(int.from_bytes(seed[:16], "big")))
+        cameras = self.place(np.random.default_rng(int.from_bytes(seed[:16], "big")))
+        assert len(cameras) == self.num_views
+        return cameras
 
 
 def get_rig(name: str) -> Rig:
@@ -61,16 +66,55 @@ def _lrm32(rng: np.random.Generator) -> list[Camera]:
     return _at(eyes, fov=50)
 
 
-def _orbit21(rng: np.random.Generator) -> list[Camera]:
+def _zero123plus(rng: np.random.Generator) -> list[Camera]:
+    """A query view, then the six targets of Zero123++ v1.2.
+
+    Targets: azimuths 30, 90 ... 330 relative to the query, elevations 20 and -10 in turn, both
+    absolute; at their distance a field of view of 30 degrees spans the unit sphere's diameter.
+    Query: the ranges of InstantMesh's authors. Its near end crops the object.
+    """
+    azimuth, elevation = rng.uniform(0, 360), rng.uniform(-20, 45)
+    query = orbit_eye(azimuth, elevation, rng.uniform(2.5, 5.0))
+    distance = 1 / math.tan(math.radians(15))
+    targets = [orbit_eye(azimuth + 30 + 60 * i, (20, -10)[i % 2], distance) for i in range(6)]
+    return _at([query, *targets], fov=30)
+
+
+def _orbit21(_: np.random.Generator) -> list[Camera]:
     """The paper's evaluation: 21 views, even azimuths, elevations 30, 0 and -30 in turn."""
     eyes = [orbit_eye(i * 360 / 21, (30, 0, -30)[i % 3], 4.0) for i in range(21)]
     return _at(eyes, fov=30)
 
 
+def _one2345(_: np.random.Generator) -> list[Camera]:
+    """Eight fixed views as in One-2-3-45: two rings of four, 30 degrees apart both ways.
+
+    Its camera: radius 1.2 around an object in [-0.5, 0.5]^3, which is 2.4 here; focal length 280
+    of 256 pixels. Elevations there follow the input picture; here they are 30 and 0.
+    """
+    rings = ((30, 0), (0, 30))
+    eyes = [
+        orbit_eye(first + 90 * i, elevation, 2.4) for elevation, first in rings for i in range(4)
+    ]
+    return _at(eyes, fov=2 * math.degrees(math.atan(128 / 280)))
+
+
+def _fixed48(_: np.random.Generator) -> list[Camera]:
+    """48 fixed views, to compare objects and renderers: four rings of twelve, -30 to 60 degrees."""
+    rings = ((-30, 0), (0, 15), (30, 0), (60, 15))
+    eyes = [
+        orbit_eye(first + 30 * i, elevation, 2.75) for elevation, first in rings for i in range(12)
+    ]
+    return _at(eyes, fov=50)
+
+
 RIGS = {
     rig.name: rig
     for rig in (
-        Rig(name="lrm32", version=1, normalise="cube", place=_lrm32),
-        Rig(name="orbit21", version=1, normalise="cube", place=_orbit21),
+        Rig(name="lrm32", version=1, normalise="cube", num_views=32, place=_lrm32),
+        Rig(name="zero123plus", version=1, normalise="sphere", num_views=7, place=_zero123plus),
+        Rig(name="orbit21", version=1, normalise="cube", num_views=21, place=_orbit21),
+        Rig(name="one2345", version=1, normalise="cube", num_views=8, place=_one2345),
+        Rig(name="fixed48", version=1, normalise="cube", num_views=48, place=_fixed48),
     )
 }

@@ -48,6 +48,8 @@ class BlenderLimits(Config):
     """Most memory (resident) of a child."""
     objects_per_child: PositiveInt = 50
     """A child is replaced after so many objects: Blender leaks."""
+    recycle_bytes: PositiveInt = 3 * 2**30
+    """A child that holds more memory than this when an object comes is replaced."""
     max_nodes: PositiveInt = 20_000
     max_triangles: PositiveInt = 5_000_000
     max_texture_pixels: PositiveInt = 2**28

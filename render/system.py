@@ -41,8 +41,11 @@ def main() -> int:
     """Say what is missing and how to install it; 1 if anything is."""
     missing = missing_packages()
     if missing:
-        print(f"Blender needs system libraries that are not here. Install them with:\n"
-              f"  {apt_command(missing)}", file=sys.stderr)
+        print(
+            f"Blender needs system libraries that are not here. Install them with:\n"
+            f"  {apt_command(missing)}",
+            file=sys.stderr,
+        )
     return 1 if missing else 0
 
 

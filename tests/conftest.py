@@ -13,21 +13,22 @@ import tests.shapes
 
 # Before any test imports them: every jaxtyping annotation of these rooms is checked at run time.
 _HOOK = install_import_hook(
-    ["dataset.cameras", "dataset.views", "filters", "render", "train"], f"{tests.shapes.__name__}.check"
+    ["dataset.cameras", "dataset.views", "filters", "render", "train"],
+    f"{tests.shapes.__name__}.check",
 )
 
-from dataset.cameras import (  # noqa: E402
+from dataset.cameras import (
     Camera,
     intrinsics_from_fov,
     look_at,
     orbit_eye,
     rays,
 )
-from dataset.root import write_build  # noqa: E402
-from dataset.shards import index_path, scan_tar, write_index, write_tar  # noqa: E402
-from dataset.snapshot import Sample, write_snapshot  # noqa: E402
-from dataset.storage import Storage  # noqa: E402
-from dataset.views import ViewSet, encode_views  # noqa: E402
+from dataset.root import write_build
+from dataset.shards import index_path, scan_tar, write_index, write_tar
+from dataset.snapshot import Sample, write_snapshot
+from dataset.storage import Storage
+from dataset.views import ViewSet, encode_views
 
 # The machines of a check are shared: how long one example takes says nothing.
 hypothesis.settings.register_profile("shared-machine", deadline=None)

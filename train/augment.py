@@ -1,4 +1,4 @@
-"""Augmentation of cameras (InstantMesh, section 3.2): the object turns and grows with its cameras."""
+"""Augmentation of cameras (InstantMesh, section 3.2): the object turns and grows with them."""
 
 import math
 from dataclasses import dataclass

@@ -28,10 +28,23 @@ _MANIFEST = "manifest.json"
 _FORMAT = 1
 _NAME = re.compile(r"^step-(\d{8})$")
 _HARMLESS = frozenset(
-    "steps num_workers address loader_workers checkpoint_every keep_checkpoints preview_every "
-    "max_failures root out micro_batch".split()
+    {
+        "address",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "loader_workers",
+        "max_failures",
+        "micro_batch",
+        "num_workers",
+        "out",
+        "preview_every",
+        "preview_size",
+        "root",
+        "steps",
+    }
 )
-"""Settings that may change when a run goes on: none of them changes what a step computes."""
+"""Settings that may change when a run goes on: they do not change what a step computes, but that
+more steps stretch the learning-rate schedule unless `schedule_steps` fixes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +120,18 @@ class Checkpoints:
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             }
-            manifest = {"format": _FORMAT, "step": step, "world": dist.get_world_size()}
+            manifest: dict[str, Any] = {
+                "format": _FORMAT,
+                "step": step,
+                "world": dist.get_world_size(),
+            }
             manifest |= {"config": dict(config), "files": files}
             Storage(str(folder)).write(_MANIFEST, json.dumps(manifest, indent=1).encode())
             self._remove_old()
         dist.barrier()
 
     def load(self, engine: Any, checkpoint: Checkpoint) -> None:
-        """Load this rank's shard; all ranks call it. Raises WorkFailed if the state is not whole."""
+        """Load this rank's shard; all ranks call it. Raises WorkFailed if it is not whole."""
         path, client = engine.load_checkpoint(
             str(self._folder), tag=checkpoint.folder.name, load_module_strict=True
         )

@@ -55,7 +55,7 @@ class TrainConfig(Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
-    deepspeed: dict[str, Any] = {}
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Further keys of DeepSpeed's own configuration."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; the last step has one as well."""

@@ -159,8 +159,13 @@ def make_loader(
     dataset: Dataset[Item], positions: Sequence[list[int]], num_workers: int
 ) -> DataLoader[Item]:
     """A loader of the given micro-batches, in their order."""
-    workers = {"multiprocessing_context": "forkserver", "prefetch_factor": 2} if num_workers else {}
-    return DataLoader(dataset, batch_sampler=positions, num_workers=num_workers, **workers)
+    return DataLoader(
+        dataset,
+        batch_sampler=positions,
+        num_workers=num_workers,
+        # A fork would inherit the threads of gloo and DeepSpeed.
+        multiprocessing_context="forkserver" if num_workers else None,
+    )
 
 
 def _to_tensor(pixels: np.ndarray) -> Float[Tensor, "c h w"]:
@@ -180,7 +185,7 @@ def _random_patches(
     rng: np.random.Generator,
 ) -> tuple[Float[Tensor, "v c p p"], Float[Tensor, "v 4"]]:
     """A random square window of every view, and the intrinsics of the camera that sees only it."""
-    size = tuple(images.shape[-2:])
+    size = (images.shape[-2], images.shape[-1])
     windows, cropped = [], []
     for image, camera in zip(images, intrinsics, strict=True):
         left, top = (int(rng.integers(0, room - patch + 1)) for room in reversed(size))

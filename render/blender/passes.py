@@ -13,6 +13,7 @@ from typing import Any
 import bpy
 from mathutils import Euler, Matrix
 
+from render.blender.opacity import round_opacity
 from render.blender.scene import SceneFailure
 from render.job import CameraSpec, MeasureRequest, RenderRequest
 
@@ -39,7 +40,9 @@ def render_views(request: RenderRequest) -> dict[str, Any]:
     scene.cycles.seed = request.seed
     prepared = time.monotonic()
     _geometry_settings(scene)
+    round_opacity(True)
     _render_all(scene, Path(request.out) / "geometry_")
+    round_opacity(False)
     measured = time.monotonic()
     _colour_settings(scene, request.samples, request.denoise)
     _render_all(scene, Path(request.out) / "colour_")
@@ -130,7 +133,7 @@ def _frame(scene: Any, resolution: int) -> None:
     cycles.use_animated_seed = False
     cycles.pixel_filter_type = "BOX"
     cycles.caustics_reflective = cycles.caustics_refractive = False
-    cycles.transparent_max_bounces = 16
+    cycles.transparent_max_bounces = 32
 
 
 def _geometry_settings(scene: Any) -> None:

@@ -1,5 +1,7 @@
 """From a GLB to a normalised scene: everything in place, at rest, inside the cube or the sphere."""
 
+import re
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +12,15 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from render.blender.container import external_files, write_still
+from render.blender.opacity import insert_gates
 from render.job import FailureKind, OpenRequest
 
 __all__ = ["SceneFailure", "open_scene", "world_triangles"]
 
 _HELPERS = "glTF_not_exported"
 """The collection in which the importer puts shapes that only show bones in the editor."""
+_LACKS_EXTENSION = re.compile(r"Extension \S+ is not available")
 
 
 class SceneFailure(Exception):
@@ -40,7 +45,7 @@ def open_scene(request: OpenRequest) -> dict[str, Any]:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     _import(Path(request.glb))
     imported = time.monotonic()
-    _remove_what_is_no_surface()
+    _hide_what_is_no_surface()
     _rest()
     num_nodes = len(bpy.data.objects)
     if num_nodes > request.max_nodes:
@@ -48,6 +53,7 @@ def open_scene(request: OpenRequest) -> dict[str, Any]:
     textures = _check_textures(request.max_texture_pixels)
     num_triangles = _count_triangles(request.max_triangles)
     scale, centre = _normalise(request.normalise)
+    insert_gates()
     return {
         "num_nodes": num_nodes,
         "num_triangles": num_triangles,
@@ -82,49 +88,64 @@ def _instances() -> Iterator[_Instance]:
 
 def _import(path: Path) -> None:
     try:
-        bpy.ops.import_scene.gltf(filepath=str(path), loglevel=50)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        message = lines[-1] if lines else "the importer gave no reason"
-        kind: FailureKind = "import_error"
-        if "extension" in str(error).lower() and "required" in str(error).lower():
-            kind = "unsupported_extension"
-        raise SceneFailure(kind, message[:500]) from None
+        others = external_files(path)
+    except OSError as error:
+        raise SceneFailure("import_error", f"cannot read the file: {error.strerror}") from None
+    if others:
+        named = ", ".join(repr(uri[:80]) for uri in others[:3])
+        raise SceneFailure("refused", f"the file refers to {len(others)} other files: {named}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            still = write_still(path, Path(folder))
+            bpy.ops.import_scene.gltf(filepath=str(still), loglevel=50)
+        except RuntimeError as error:
+            raise _import_failure(str(error)) from None
 
 
-def _remove_what_is_no_surface() -> None:
-    """Drop lights and cameras of the file, and the importer's own helper shapes."""
+def _import_failure(report: str) -> SceneFailure:
+    """The importer's report without the place in Blender's own code where it was made."""
+    lines = [line.strip() for line in report.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Location:")]
+    message = lines[-1].removeprefix("Error: ") if lines else "the importer gave no reason"
+    lacks = _LACKS_EXTENSION.search(message)
+    return SceneFailure("unsupported_extension" if lacks else "import_error", message[:500])
+
+
+def _hide_what_is_no_surface() -> None:
+    """Turn off the file's lights and cameras, and remove the importer's own helper shapes.
+
+    Lights and cameras stay as nodes: what hangs below them would move if they were removed.
+    """
+    for found in bpy.data.objects:
+        found.hide_render = found.hide_render or found.type == "LIGHT"
+    bpy.context.scene.camera = None
     helpers = bpy.data.collections.get(_HELPERS)
-    drawn_for_the_editor = set(helpers.all_objects) if helpers else set()
-    for found in list(bpy.data.objects):
-        if found.type in {"LIGHT", "CAMERA", "SPEAKER"} or found in drawn_for_the_editor:
-            bpy.data.objects.remove(found, do_unlink=True)
+    for found in list(helpers.all_objects) if helpers else []:
+        bpy.data.objects.remove(found, do_unlink=True)
 
 
 def _rest() -> None:
-    """Take all animation away: nodes stay as the file places them, skins take their rest pose."""
+    """Skins take their rest pose; nodes are where the file places them, for nothing is animated."""
     for found in bpy.data.objects:
-        found.animation_data_clear()
         if found.type == "ARMATURE":
             found.data.pose_position = "REST"
-        keys = getattr(found.data, "shape_keys", None)
-        if keys is not None:
-            keys.animation_data_clear()
     bpy.context.view_layer.update()
 
 
 def _check_textures(max_pixels: int) -> dict[str, int]:
-    pixels = missing = images = 0
+    pixels = images = 0
     for image in bpy.data.images:
         if image.source not in {"FILE", "GENERATED"} or image.type == "RENDER_RESULT":
             continue
         images += 1
         width, height = image.size
+        if width * height == 0:
+            # Blender would paint it magenta, without a word.
+            raise SceneFailure("import_error", f"the texture {image.name!r} cannot be read")
         pixels += width * height
-        missing += width * height == 0
     if pixels > max_pixels:
         raise SceneFailure("too_large", f"{pixels} texture pixels, more than {max_pixels}")
-    return {"num_images": images, "num_missing_images": missing, "num_texture_pixels": pixels}
+    return {"num_images": images, "num_texture_pixels": pixels}
 
 
 def _count_triangles(max_triangles: int) -> int:

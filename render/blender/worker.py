@@ -7,10 +7,12 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TextIO
 
 from render.job import (
+    FailureKind,
     MeasureRequest,
     OpenRequest,
     Reply,
@@ -59,6 +61,10 @@ def _serve(request: Request) -> Reply:
         return Reply(kind=error.kind, message=str(error))
     except MemoryError:
         return Reply(kind="out_of_memory", message="no memory left in the Blender child")
+    except Exception as error:  # noqa: BLE001 - the parent must hear of it, and replaces this child
+        traceback.print_exc()
+        kind: FailureKind = "out_of_memory" if "out of memory" in str(error).lower() else "crash"
+        return Reply(kind=kind, message=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _do(request: Request) -> dict[str, object]:
@@ -77,4 +83,7 @@ def _do(request: Request) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # bpy 4.5 hangs in the interpreter's own clean-up.
+    os._exit(status)

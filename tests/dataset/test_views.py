@@ -25,9 +25,7 @@ def test_colour_under_zero_alpha_is_kept():
     views = sphere_views(1, num_views=1, size=8)
     rgba = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4), dtype=np.uint8)
     rgba[..., 3] = 0
-    noisy = ViewSet(
-        cameras=views.cameras, rgba=rgba, depth=views.depth, normals=views.normals
-    )
+    noisy = ViewSet(cameras=views.cameras, rgba=rgba, depth=views.depth, normals=views.normals)
     np.testing.assert_array_equal(decode_views(dict(encode_views(noisy, {})))[0].rgba, rgba)
 
 

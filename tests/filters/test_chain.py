@@ -79,7 +79,7 @@ def test_judging_changes_nothing_and_repeats() -> None:
 
 
 def test_configuration_round_trip_and_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = FilterConfig.load({"occupancy": {"min_coverage": 0.2}})
+    config = FilterConfig.load({"occupancy": {"min_share": 0.2}})
     assert FilterConfig.load(config.dump()) == config
     assert chain_digest(config) != chain_digest(FilterConfig())
     assert chain_digest(FilterConfig()) == chain_digest(FilterConfig.load({}))
@@ -90,5 +90,5 @@ def test_configuration_round_trip_and_digest(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_wrong_key_is_explained() -> None:
-    with pytest.raises(BadInput, match=r"min_coverage"):
-        FilterConfig.load({"occupancy": {"min_coverag": 0.2}})
+    with pytest.raises(BadInput, match=r"min_share"):
+        FilterConfig.load({"occupancy": {"min_shar": 0.2}})

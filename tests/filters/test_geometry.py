@@ -27,7 +27,7 @@ def test_occupancy_looks_at_the_emptiest_view(coverage: list[float]) -> None:
 def test_the_occupancy_limit_belongs_to_the_kept() -> None:
     assert verdict("occupancy", coverage=[0.1, 0.9]).keep
     assert not verdict("occupancy", coverage=[0.0999, 0.9]).keep
-    config = FilterConfig.load({"occupancy": {"min_coverage": 0.05}})
+    config = FilterConfig.load({"occupancy": {"min_share": 0.05}})
     assert verdict("occupancy", config, coverage=[0.0999]).keep
 
 

@@ -16,7 +16,7 @@ _REPOSITORY = "allenai/objaverse"
 
 @contextmanager
 def serve_hub(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the folder as the dataset repository; its address, and the paths that were asked for."""
+    """Serve the folder as the dataset repository; its address, and the paths asked for."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -13,7 +13,15 @@ from jaxtyping import Bool, Float, Int
 
 from dataset.cameras import Camera, rays
 
-__all__ = ["Box", "Seen", "edit_glb", "letter_block", "look_at_boxes", "write_boxes", "write_sphere"]
+__all__ = [
+    "Box",
+    "Seen",
+    "edit_glb",
+    "letter_block",
+    "look_at_boxes",
+    "write_boxes",
+    "write_sphere",
+]
 
 _GLTF_FROM_WORLD = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
 """glTF is y up, the world z up: the world's z becomes glTF's y."""

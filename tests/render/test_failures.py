@@ -25,13 +25,9 @@ ENDLESS = RenderConfig(resolution=512, samples=4096, denoise=False)
 PROJECT = Path(__file__).parents[2]
 
 
-def children() -> list[psutil.Process]:
-    """The Blender children of this process."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.is_running() and "render.blender.worker" in " ".join(child.cmdline())
-    ]
+def child_of(process: BlenderProcess) -> psutil.Process:
+    assert process.pid is not None
+    return psutil.Process(process.pid)
 
 
 def works(process: BlenderProcess, glb: Path) -> None:
@@ -140,7 +136,7 @@ def mortal(block: Path) -> Iterator[BlenderProcess]:
 
 
 def test_time_limit(mortal: BlenderProcess, block: Path):
-    (before,) = children()
+    before = child_of(mortal)
     started = time.monotonic()
     failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
     assert failure.kind == "timeout"
@@ -160,7 +156,7 @@ def test_memory_limit(block: Path):
 
 
 def test_a_child_killed_while_it_renders(mortal: BlenderProcess, block: Path):
-    (child,) = children()
+    child = child_of(mortal)
     timer = threading.Timer(0.7, child.kill)
     timer.start()
     failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
@@ -172,7 +168,7 @@ def test_a_child_killed_while_it_renders(mortal: BlenderProcess, block: Path):
 
 
 def test_a_child_killed_between_two_steps(mortal: BlenderProcess, block: Path):
-    (child,) = children()
+    child = child_of(mortal)
     child.kill()
     child.wait(10)
     assert failure_of(lambda: mortal.render([CAMERA], QUICK)).kind == "crash"
@@ -189,7 +185,7 @@ def test_a_child_is_replaced_after_so_many_objects(block: Path):
         seen = []
         for _ in range(3):
             process.open(block, "cube")
-            seen.append(children()[0].pid)
+            seen.append(process.pid)
     assert seen[0] == seen[1] != seen[2]
 
 
@@ -198,16 +194,15 @@ def test_a_child_that_swelled_is_replaced(block: Path):
         seen = []
         for _ in range(2):
             process.open(block, "cube")
-            seen.append(children()[0].pid)
+            seen.append(process.pid)
     assert seen[0] != seen[1]
 
 
 def test_close_leaves_nothing(block: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = {child.pid for child in children()}
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with BlenderProcess(BlenderLimits()) as process:
         works(process, block)
-        (child,) = [child for child in children() if child.pid not in before]
+        child = child_of(process)
     assert not child.is_running()
     assert list(tmp_path.iterdir()) == []
     process.close()  # once more does no harm
@@ -215,22 +210,20 @@ def test_close_leaves_nothing(block: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_child_gets_no_secrets(block: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    before = {child.pid for child in children()}
     with BlenderProcess(BlenderLimits()) as process:
         process.open(block, "cube")
-        (child,) = [child for child in children() if child.pid not in before]
-        assert "AWS_SECRET_ACCESS_KEY" not in child.environ()
+        assert "AWS_SECRET_ACCESS_KEY" not in child_of(process).environ()
 
 
 def test_a_killed_parent_leaves_no_orphan(block: Path):
     script = (
-        "import sys, time, psutil\n"
+        "import sys, time\n"
         "from pathlib import Path\n"
         "from render.process import BlenderProcess\n"
         "from render.settings import BlenderLimits\n"
         "process = BlenderProcess(BlenderLimits())\n"
         "process.open(Path(sys.argv[1]), 'cube')\n"
-        "print(psutil.Process().children()[0].pid, flush=True)\n"
+        "print(process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen(

@@ -12,10 +12,12 @@ from PIL import Image
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess, RenderFailure
 from render.settings import RenderConfig
-from tests.render.bodies import edit_glb, letter_block, look_at_boxes, write_boxes
+from tests.render.bodies import Box, edit_glb, letter_block, look_at_boxes, write_boxes
 
 SIZE = 96
-FRONT = Camera(camera_to_world=look_at(np.array([0.6, -2.5, 0.8])), intrinsics=intrinsics_from_fov(50))
+FRONT = Camera(
+    camera_to_world=look_at(np.array([0.6, -2.5, 0.8])), intrinsics=intrinsics_from_fov(50)
+)
 CONFIG = RenderConfig(resolution=SIZE, samples=1, denoise=False)
 
 
@@ -155,7 +157,10 @@ def texture(document: dict[str, Any], image: dict[str, Any]) -> None:
     document["images"] = [image]
     document["textures"] = [{"source": 0}]
     for material in document["materials"]:
-        material["pbrMetallicRoughness"] = {"baseColorTexture": {"index": 0}}
+        material["pbrMetallicRoughness"] |= {
+            "baseColorFactor": [1, 1, 1, 1],
+            "baseColorTexture": {"index": 0},
+        }
 
 
 def test_a_texture_that_cannot_be_read_is_no_magenta_object(blender: BlenderProcess, glb: Path):
@@ -194,15 +199,16 @@ def test_large_textures_are_scaled_down(blender: BlenderProcess, glb: Path):
                 primitive["attributes"]["TEXCOORD_0"] = _texture_coordinates(document, primitive)
 
     edit_glb(glb, checkerboard)
-    spread = []
+    seen = look_at_boxes(letter_block(), FRONT, SIZE)
+    front = seen.inner & (seen.face == 2)
+    contrast = []
     for side in (4096, 16):
         report = blender.open(glb, "cube")
         assert report.num_texture_pixels == 256 * 256
         config = RenderConfig(resolution=SIZE, samples=1, denoise=False, texture_size=side)
         views, _ = blender.render([FRONT], config)
-        opaque = views.rgba[0][views.rgba[0, ..., 3] == 255]
-        spread.append(opaque[:, 0].std())
-    assert spread[1] < 0.5 * spread[0]
+        contrast.append(views.rgba[0][front][:, 0].astype(float).std())
+    assert contrast[0] > 2 * contrast[1]
 
 
 def _texture_coordinates(document: dict[str, Any], primitive: dict[str, Any]) -> int:
@@ -219,3 +225,33 @@ def _texture_coordinates(document: dict[str, Any], primitive: dict[str, Any]) ->
         }
     )
     return len(document["accessors"]) - 1
+
+
+@pytest.mark.parametrize("opacity", [0.3, 0.7])
+def test_half_transparent_surfaces_are_there_or_not(
+    blender: BlenderProcess, tmp_path: Path, opacity: float
+):
+    """Depth and normals show the first surface that is more than half opaque; alpha shows both."""
+    pane = Box((-1, -0.7, -1), (1, -0.69, 1), (200, 200, 255))
+    behind = Box((-0.5, -0.2, -0.5), (0.5, 0.7, 0.5), (150, 150, 150))
+    glb = write_boxes(tmp_path / "pane.glb", [pane, behind])
+
+    def thin_out(document: dict[str, Any]) -> None:
+        material = document["materials"][document["meshes"][0]["primitives"][0]["material"]]
+        material["pbrMetallicRoughness"]["baseColorFactor"] = [0.8, 0.8, 1, opacity]
+        material["alphaMode"] = "BLEND"
+
+    blender.open(edit_glb(glb, thin_out), "cube")
+    config = RenderConfig(resolution=SIZE, samples=64, denoise=False)
+    seen = look_at_boxes([pane, behind] if opacity > 0.5 else [behind], FRONT, SIZE)
+    alone = look_at_boxes([pane], FRONT, SIZE)
+    glass = alone.inner & (alone.face >= 0) & (look_at_boxes([behind], FRONT, SIZE).face < 0)
+    for _ in range(2):  # what is done to the materials for depth is undone for colour
+        views, _ = blender.render([FRONT], config)
+        np.testing.assert_allclose(views.depth[0][seen.inner], seen.depth[seen.inner], atol=4e-3)
+        np.testing.assert_allclose(
+            views.normals[0][seen.inner], seen.normals[seen.inner], atol=0.02
+        )
+        # Two sides of the pane lie one behind the other.
+        found = views.rgba[0, ..., 3][glass].mean() / 255
+        assert found == pytest.approx(1 - (1 - opacity) ** 2, abs=0.03)

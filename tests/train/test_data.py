@@ -30,7 +30,7 @@ def test_shapes_and_ranges(sphere_dataset):
     assert item["images"].shape == (3, 3, 40, 40)
     assert item["target_rgb"].shape == (5, 3, 32, 32)
     assert item["target_alpha"].shape == (5, 1, 32, 32)
-    assert all(0 <= item[name].min() and item[name].max() <= 1 for name in ("images", "target_rgb"))
+    assert all(item[name].min() >= 0 and item[name].max() <= 1 for name in ("images", "target_rgb"))
 
 
 def test_an_item_is_a_function_of_its_position(sphere_dataset):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -27,7 +27,7 @@ class NerfTrainConfig(TrainConfig):
 
     preset: str = "base"
     """Size of the model: base, large (the paper's), small (one GPU) or tiny (a CPU)."""
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
     """Settings of the model that differ from the preset, such as {nerf: {samples_per_ray: 64}}."""
     data: ViewDataConfig = ViewDataConfig()
     loss: NerfLossConfig = NerfLossConfig()
@@ -108,7 +108,7 @@ class _Objective(nn.Module):
 
     def _object(self, planes: Tensor, batch: dict[str, Tensor], i: int) -> dict[str, Tensor]:
         one = {name: value[i : i + 1] for name, value in batch.items()}
-        size = tuple(one["target_rgb"].shape[-2:])
+        size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
         generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
         shown = self.model.render(
             planes,

@@ -241,13 +241,14 @@ def red_ball(camera_to_world, intrinsics, side):
 
 def test_it_learns_one_object():
     torch.manual_seed(0)
-    model = NerfLRM(TINY)
-    side, seen = 24, viewpoints(4)
+    nerf = TINY.nerf.model_copy(update={"checkpoint_chunks": False})
+    model = NerfLRM(TINY.model_copy(update={"nerf": nerf}))
+    side, seen = 16, viewpoints(4)
     rgb, alpha = red_ball(*seen, side)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95))
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=10)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(80):
+    for _ in range(120):
         views = model(rgb, *seen, *seen, (side, side), randomness=generator)
         loss = (views.rgb - rgb).square().mean() + (views.alpha - alpha).square().mean()
         optimizer.zero_grad()

@@ -1,0 +1,78 @@
+"""A built dataset, made once for all tests of this folder."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.demo_source import CAPTIONS_FILE, write_demo_source
+
+# As small as it can be and still be a picture; one sample per shard group of three.
+QUICK = ["--render.resolution", "40", "--render.samples", "1", "--shards.samples-per-shard", "4"]
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+def run_lrm(*words: Any, **environment: str) -> Answer:
+    """Run `lrm` as a user would, from another folder than the repository."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environment},
+        cwd="/",
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def lrm() -> Callable[..., Answer]:
+    return run_lrm
+
+
+@pytest.fixture(scope="session")
+def demo_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's own mirror."""
+    folder = tmp_path_factory.mktemp("source")
+    write_demo_source(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Built:
+    """A dataset and the words that built it."""
+
+    root: Path
+    source: Path
+
+    @property
+    def words(self) -> list[str]:
+        captions = str(self.source / CAPTIONS_FILE)
+        return ["--source", str(self.source), "--captions", captions, *QUICK]
+
+
+@pytest.fixture(scope="session")
+def built(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The demo source built on a local Ray. Tests must not change it."""
+    dataset = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
+    answer = run_lrm("build", *dataset.words, "--root", dataset.root)
+    assert answer.code == 0, answer.err
+    return dataset

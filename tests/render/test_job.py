@@ -1,0 +1,70 @@
+"""Whatever crosses the process border arrives as it was sent, on one line."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from render.job import (
+    CameraSpec,
+    MeasureRequest,
+    OpenRequest,
+    RenderRequest,
+    Reply,
+    decode_reply,
+    decode_request,
+    encode,
+)
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+CAMERAS = st.lists(
+    st.builds(
+        CameraSpec,
+        camera_to_world=st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=4, max_size=4),
+        intrinsics=st.lists(NUMBERS, min_size=4, max_size=4),
+    ),
+    max_size=3,
+)
+REQUESTS = st.one_of(
+    st.builds(OpenRequest),
+    st.builds(MeasureRequest, cameras=CAMERAS),
+    st.builds(RenderRequest, cameras=CAMERAS, world_strength=NUMBERS, sun_strength=NUMBERS),
+)
+KINDS = st.sampled_from([None, "refused", "crash", "too_large"])
+
+
+# beartype looks at a random item of each list while hypothesis builds it.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+@given(REQUESTS)
+def test_requests_survive_the_border(request):
+    line = encode(request)
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    assert decode_request(line) == request
+
+
+@given(st.builds(Reply, kind=KINDS, data=st.dictionaries(st.text(), NUMBERS | st.text())))
+def test_replies_survive_the_border(reply: Reply):
+    line = encode(reply)
+    assert line.count("\n") == 1
+    assert decode_reply(line) == reply
+
+
+@pytest.mark.parametrize("line", ["", "Fra:1 Mem:12M", "{}", "[]", '{"type": "OpenRequest"}', "7"])
+def test_anything_else_is_no_reply(line: str):
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        decode_reply(line)
+
+
+def test_a_request_is_read_by_its_type():
+    values = json.loads(
+        encode(
+            OpenRequest(
+                glb="a.glb", normalise="cube", max_nodes=1, max_triangles=1, max_texture_pixels=1
+            )
+        )
+    )
+    assert values["type"] == "OpenRequest"
+    with pytest.raises(KeyError):
+        decode_request(json.dumps(values | {"type": "Reply"}))
