@@ -14,11 +14,11 @@ from train.metrics_log import read_metrics
 __all__ = ["main"]
 
 # Small enough for two CPU cores; a real dataset keeps the defaults (512 pixels, preset base).
-_RENDER = ["--render.resolution", "256"]
+_RENDER = ["--render.resolution", "192", "--render.samples", "4"]
 _STEPS = 40
 _TRAIN = (
     f"--steps {_STEPS} --batch-size 4 --num-workers 2 --preset tiny --loss.lpips 0 "
-    "--data.patch-size 40 --data.target-size-min 64 --data.target-size-max 96 "
+    "--data.patch-size 32 --data.target-size-min 48 --data.target-size-max 64 "
     "--optimizer.learning-rate 2e-3 --checkpoint-every 20 --preview-every 20"
 ).split()
 _AVERAGED = 5

@@ -132,7 +132,7 @@ class BlenderProcess:
         if self._child is not None:
             self._child.forget_log()
         request = OpenRequest(
-            glb=str(glb),
+            glb=str(glb.absolute()),
             normalise=normalise,
             max_nodes=self._limits.max_nodes,
             max_triangles=self._limits.max_triangles,

@@ -112,6 +112,25 @@ def test_bad_files(
     works(blender, block)
 
 
+def test_a_line_has_no_surface(blender: BlenderProcess, block: Path, tmp_path: Path):
+    path = tmp_path / "line.glb"
+    path.write_bytes(block.read_bytes())
+
+    def flatten(document: dict[str, Any]) -> None:
+        for root in document["scenes"][0]["nodes"]:
+            document["nodes"][root].pop("matrix", None)
+            document["nodes"][root]["scale"] = [1, 0, 0]
+
+    blender.open(edit_glb(path, flatten), "cube")
+    assert failure_of(lambda: blender.measure([CAMERA])).kind == "empty"
+    works(blender, block)
+
+
+def test_a_relative_path(blender: BlenderProcess, block: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(block.parent)
+    works(blender, Path(block.name))
+
+
 def test_a_file_that_is_not_there(blender: BlenderProcess, block: Path, tmp_path: Path):
     assert failure_of(lambda: blender.open(tmp_path / "no.glb", "cube")).kind == "import_error"
     works(blender, block)
@@ -215,7 +234,7 @@ def test_the_child_gets_no_secrets(block: Path, monkeypatch: pytest.MonkeyPatch)
         assert "AWS_SECRET_ACCESS_KEY" not in child_of(process).environ()
 
 
-def test_a_killed_parent_leaves_no_orphan(block: Path):
+def test_a_killed_parent_leaves_no_orphan(block: Path, tmp_path: Path):
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -231,7 +250,7 @@ def test_a_killed_parent_leaves_no_orphan(block: Path):
         stdout=subprocess.PIPE,
         text=True,
         cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "TMPDIR": str(tmp_path)},
     )
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))

@@ -242,7 +242,7 @@ def test_half_transparent_surfaces_are_there_or_not(
         material["alphaMode"] = "BLEND"
 
     blender.open(edit_glb(glb, thin_out), "cube")
-    config = RenderConfig(resolution=SIZE, samples=64, denoise=False)
+    config = RenderConfig(resolution=SIZE, samples=16, denoise=False)
     seen = look_at_boxes([pane, behind] if opacity > 0.5 else [behind], FRONT, SIZE)
     alone = look_at_boxes([pane], FRONT, SIZE)
     glass = alone.inner & (alone.face >= 0) & (look_at_boxes([behind], FRONT, SIZE).face < 0)
