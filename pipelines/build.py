@@ -73,6 +73,11 @@ class _InOrderPacker:
         """An object is done: with a rendered sample to pack, or without (None)."""
         self._settled[asset_id] = rendered
 
+    @property
+    def waiting(self) -> int:
+        """Objects that are rendered and not yet handed out."""
+        return sum(state is not None for state in self._settled.values()) + len(self._group)
+
     def take(self) -> Iterator[tuple[ObjectState, ...]]:
         """The groups that are complete by now; the last may be short."""
         while self._next < len(self._order) and self._order[self._next] in self._settled:
@@ -127,7 +132,7 @@ class Build:
             self._pack_groups()
             if self._committer.tick():
                 self._remove_retired()
-            self._progress.tick(len(self._order), finals)
+            self._progress.tick(len(self._order), finals, self._packer.waiting)
         self._committer.flush()
         self._remove_retired()
         self._progress.done(len(self._order), finals)

@@ -15,13 +15,14 @@ __all__ = ["main"]
 
 # Small enough for two CPU cores; a real dataset keeps the defaults (512 pixels, preset base).
 _RENDER = ["--render.resolution", "192", "--render.samples", "4"]
-_STEPS = 40
+_STEPS = 60
 _TRAIN = (
     f"--steps {_STEPS} --batch-size 4 --num-workers 2 --preset tiny --loss.lpips 0 "
-    "--data.patch-size 32 --data.target-size-min 48 --data.target-size-max 64 "
-    "--optimizer.learning-rate 2e-3 --checkpoint-every 20 --preview-every 20"
+    "--data.num-inputs 4 --data.num-targets 2 --data.patch-size 32 --data.target-size-min 40 "
+    "--data.target-size-max 56 --optimizer.learning-rate 1e-3 --checkpoint-every 20 "
+    "--preview-every 20"
 ).split()
-_AVERAGED = 5
+_AVERAGED = 10
 
 
 def main() -> int:

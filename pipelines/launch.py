@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 import threading
 import uuid
@@ -158,8 +159,7 @@ class _MetricsTail:
             if rows and rows[-1]["step"] != shown:
                 shown = rows[-1]["step"]
                 loss, seconds = rows[-1]["loss"], rows[-1]["seconds"]
-                print(
-                    f"step {shown}/{self._steps}  loss {loss:.4f}  {seconds:.2f} s/step", flush=True
-                )
+                line = f"step {shown}/{self._steps}  loss {loss:.4f}  {seconds:.2f} s/step"
+                print(line, file=sys.stderr, flush=True)
             if last:
                 return

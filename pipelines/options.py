@@ -52,6 +52,7 @@ def add_config_options(
     parser: argparse.ArgumentParser, config: type[Config], skip: frozenset[str] = frozenset()
 ) -> None:
     """Add `--config FILE` and an option for every field: nested fields as `--render.samples 8`."""
+    parser.usage = f"{parser.prog} [OPTIONS]"
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
     groups: dict[str, Any] = {"": parser}
     for path, field in _leaves(config):

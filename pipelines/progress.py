@@ -32,8 +32,9 @@ class Progress:
         """Take note of what was done."""
         self._stages.update(event.stage for event in events if event.status == "ok")
 
-    def tick(self, total: int, finals: Mapping[str, int]) -> None:
-        """Show where things stand, if it is time."""
+    def tick(self, total: int, finals: Mapping[str, int], rendered: int) -> None:
+        """Show where things stand, if it is time: `rendered` objects wait for their shard."""
+        finals = {**finals, "rendered": rendered} if rendered else finals
         if self._live.is_started:
             self._live.update(Text(self._line(total, finals), no_wrap=True))
         elif time.monotonic() - self._shown >= self._interval:

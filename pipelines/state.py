@@ -22,8 +22,9 @@ __all__ = ["STAGES", "TRANSIENT", "Decider", "Decision", "ObjectState", "State"]
 STAGES = ("fetch", "inspect", "measure", "render", "pack")
 """In the order in which an object passes them; those below depend on the rig."""
 RIG_STAGES = frozenset({"measure", "render", "pack"})
-TRANSIENT = frozenset({"download", "worker_lost", "staging_lost", "storage"})
-"""Kinds of failure that the next build tries again by itself; all others wait for a change."""
+TRANSIENT = frozenset({"download", "no_device", "worker_lost", "staging_lost", "storage"})
+"""Kinds of failure that are no fault of the object: the next build tries again by itself. All
+others wait for a change."""
 _FACT_STAGES = ("inspect", "measure", "render")
 """The stages whose measurements filters may read."""
 INSPECT_VERSION = 1

@@ -31,6 +31,7 @@ FailureKind = Literal[
     "out_of_memory",
     "crash",
     "bad_output",
+    "no_device",
 ]
 """Every way in which rendering an object fails."""
 

@@ -114,7 +114,7 @@ def _use_device(scene: Any, device: str, threads: int) -> None:
         if found:
             scene.cycles.device = "GPU"
             return
-    raise SceneFailure("refused", "a GPU was asked for, but Cycles finds none on this machine")
+    raise SceneFailure("no_device", "a GPU was asked for, but Cycles finds none on this machine")
 
 
 def _frame(scene: Any, resolution: int) -> None:

@@ -1,0 +1,73 @@
+"""The command line is a contract: what it takes, and how it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import make_parser
+from pipelines.commands import COMMANDS
+from pipelines.launch import RECIPES
+from pipelines.options import Parser
+from tests.pipelines.conftest import run_lrm
+
+FROZEN = Path(__file__).with_name("options.txt")
+
+
+def options_of(words: list[str]) -> list[str]:
+    """The options that a command's own help lists."""
+    answer = run_lrm(*words, "--help")
+    assert answer.code == 0
+    assert "example:" in answer.out
+    listed = (line.strip().split() for line in answer.out.splitlines())
+    names = {word.strip(",") for words in listed for word in words[:1] if word.startswith("--")}
+    return sorted(f"{' '.join(words)} {name}" for name in names)
+
+
+def test_options_are_frozen():
+    """A change here changes what users' scripts rely on: edit options.txt on purpose."""
+    commands = [[command.name] for command in COMMANDS if command.name != "train"]
+    commands += [["train", name] for name in RECIPES]
+    found = [line for words in commands for line in options_of(words)]
+    assert found == FROZEN.read_text().splitlines()
+
+
+def test_every_command_is_in_the_contract():
+    names = [command.name for command in COMMANDS]
+    assert names == ["build", "plan", "status", "inspect", "snapshot", "train"]
+    assert isinstance(make_parser(), Parser)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"]])
+def test_help_names_the_commands(words):
+    answer = run_lrm(*words)
+    assert answer.code == (0 if words else 2)
+    if words:
+        assert all(name in answer.out for name in (RECIPES if "train" in words else ["build"]))
+
+
+def test_a_mistyped_command_is_one_line():
+    answer = run_lrm("biuld")
+    assert answer.code == 2
+    assert len(answer.err.strip().splitlines()) == 1
+    assert "biuld" in answer.err
+
+
+def test_the_installed_command_is_the_same():
+    installed = Path(sys.executable).with_name("lrm")
+    if not installed.exists():
+        pytest.skip("the project is not installed in this environment")
+    done = subprocess.run([installed, "--help"], capture_output=True, text=True, cwd="/")
+    assert done.stdout == run_lrm("--help").out
+
+
+def test_a_reader_that_leaves_is_no_error(built):
+    command = f"{sys.executable} -m pipelines.cli inspect --root {built.root} --json objaverse:x"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} 2>&1 | head -c 1"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "Traceback" not in done.stdout + done.stderr
