@@ -4,7 +4,7 @@ It reads only the members that a step needs, by byte ranges.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -156,9 +156,9 @@ def batches(
 
 
 def make_loader(
-    dataset: Dataset[Item], positions: Sequence[list[int]], num_workers: int
+    dataset: Dataset[Item], positions: Iterable[list[int]], num_workers: int
 ) -> DataLoader[Item]:
-    """A loader of the given micro-batches, in their order."""
+    """A loader of the given micro-batches, in their order; it can be iterated once."""
     return DataLoader(
         dataset,
         batch_sampler=positions,

@@ -7,7 +7,7 @@ checkpoint repeats what it would have done.
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from dataset.config import digest
 from dataset.errors import BadInput, WorkFailed
 from dataset.snapshot import Sample, open_snapshot
 from dataset.storage import Storage
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoint, Checkpoints
 from train.config import OptimizerConfig, TrainConfig
 from train.data import batches, global_batch, make_loader
 from train.metrics_log import MetricsLog
@@ -55,7 +55,12 @@ class Preflight:
     """What a run starts from."""
 
     samples: Sequence[Sample]
-    first_step: int
+    checkpoint: Checkpoint | None
+
+    @property
+    def first_step(self) -> int:
+        """Steps that are done already."""
+        return self.checkpoint.step if self.checkpoint is not None else 0
 
 
 def preflight(config: TrainConfig) -> Preflight:
@@ -66,7 +71,7 @@ def preflight(config: TrainConfig) -> Preflight:
     if not samples:
         raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
     found = _checkpoints(config).check(config.dump(), config.num_workers)
-    return Preflight(samples=samples, first_step=found.step if found else 0)
+    return Preflight(samples=samples, checkpoint=found)
 
 
 def train(recipe: Recipe) -> None:
@@ -82,39 +87,27 @@ def train(recipe: Recipe) -> None:
     torch.manual_seed(config.seed)
     engine, optimizer = _initialise(recipe.build(), config)
     checkpoints = _checkpoints(config)
-    if start.first_step:
-        found = checkpoints.latest()
-        assert found is not None
-        checkpoints.load(engine, found)
+    if start.checkpoint is not None:
+        checkpoints.load(engine, start.checkpoint)
     log = MetricsLog(Path(config.out), start.first_step) if dist.get_rank() == 0 else None
     dataset = recipe.dataset(_root(config), start.samples)
-    world = dist.get_world_size()
-    plan = list(
-        batches(
-            start.first_step, config.steps, config.batch_size, config.micro, dist.get_rank(), world
-        )
-    )
-    micro_batches = iter(make_loader(dataset, plan, config.loader_workers))
+    micro_batches = iter(make_loader(dataset, _positions(config, start), config.loader_workers))
     for step in range(start.first_step, config.steps):
         started = time.monotonic()
         rate = learning_rate(config.optimizer, step, config.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         terms = _step(engine, micro_batches, config, step)
-        if log is not None:
-            keys = _batch_keys(start.samples, config, step)
-            log.write(
-                step=step + 1,
-                samples=(step + 1) * config.batch_size,
-                **terms,
-                lr=rate,
-                batch=digest(keys),
-                seconds=round(time.monotonic() - started, 4),
-            )
         done = step + 1
-        if config.preview_every and (done % config.preview_every == 0 or done == config.steps):
+        if log is not None:
+            seconds = {"seconds": round(time.monotonic() - started, 4)}
+            keys = {"batch": digest(_batch_keys(start.samples, config, step))}
+            log.write(
+                step=done, samples=done * config.batch_size, **terms, lr=rate, **keys | seconds
+            )
+        if _is_due(done, config.preview_every, config.steps):
             _preview(recipe, engine.module, dataset, config, done)
-        if done % config.checkpoint_every == 0 or done == config.steps:
+        if _is_due(done, config.checkpoint_every, config.steps):
             checkpoints.save(engine, done, config.dump())
     if log is not None:
         log.close()
@@ -217,6 +210,17 @@ def _preview(
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"step-{done:08d}.png")
     dist.barrier()
+
+
+def _positions(config: TrainConfig, start: Preflight) -> Iterator[list[int]]:
+    """The positions of all micro-batches that this rank still has to do."""
+    steps = (start.first_step, config.steps)
+    share = (dist.get_rank(), dist.get_world_size())
+    return batches(*steps, config.batch_size, config.micro, *share)
+
+
+def _is_due(done: int, every: int, last: int) -> bool:
+    return bool(every) and (done % every == 0 or done == last)
 
 
 def _batch_keys(samples: Sequence[Sample], config: TrainConfig, step: int) -> list[str]:

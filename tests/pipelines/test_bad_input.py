@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset.root import open_root
 from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.status import load_standing
 from tests.pipelines.conftest import QUICK, Answer, run_lrm
 
 
@@ -163,15 +165,10 @@ def test_objects_that_are_not_there(built):
 
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
-    dropped = next(built.source.glob("glbs/*/*.glb")).stem
-    for path in built.source.glob("glbs/*/*.glb"):
-        if run_lrm("inspect", "--root", built.root, f"objaverse:{path.stem}", "--json").json()[
-            "dropped"
-        ]:
-            dropped = path.stem
-            break
+    decisions = load_standing(open_root(str(built.root))).decisions
+    dropped = next(key for key, decision in decisions.items() if decision.state == "dropped")
     sheet = tmp_path / "sheet.png"
-    answer = run_lrm("inspect", "--root", built.root, f"objaverse:{dropped}", "--sheet", sheet)
+    answer = run_lrm("inspect", "--root", built.root, dropped, "--sheet", sheet)
     refused(answer, "it has no views to show")
     assert not sheet.exists()
 
