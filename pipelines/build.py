@@ -120,6 +120,7 @@ class Build:
         """Do all the work; objects per final state, of those that had work to do."""
         self._committer.add(self._plan.listing)
         self._committer.flush()
+        self._retire_leftovers()
         finals: Counter[str] = Counter()
         for asset_id in self._order:
             self._route(self._plan.states[asset_id], finals, first=True)
@@ -178,8 +179,10 @@ class Build:
                 state = state.with_event(event)
             self._progress.count(own)
             if task.lane == "pack":
-                finals[self._decider.decide(state).state] += 1
-                self._retired.append(str(state.results["render"].data.get("staging", "")))
+                final = self._decider.decide(state).state
+                finals[final] += 1
+                if final == "kept":
+                    self._retired.append(str(state.results["render"].data["staging"]))
             else:
                 self._route(state, finals)
 
@@ -200,6 +203,14 @@ class Build:
     def _remove_retired(self) -> None:
         """Staged samples go when the catalog knows their shard, and not before."""
         for path in self._retired:
-            if path:
-                self._root.delete(path)
+            self._root.delete(path)
         self._retired = []
+
+    def _retire_leftovers(self) -> None:
+        """Staged samples of an earlier build that was killed before it removed them."""
+        staged = set(self._root.list_files("staging"))
+        for asset_id, decision in self._plan.decisions.items():
+            if decision.state == "kept":
+                name = f"{self._plan.states[asset_id].results['pack'].key}.tar"
+                if name in staged:
+                    self._retired.append(f"staging/{name}")

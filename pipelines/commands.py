@@ -66,6 +66,8 @@ def _build(arguments: argparse.Namespace) -> int:
     from pipelines.status import load_standing, summarise
 
     config = load_config(BuildConfig, arguments).checked()
+    if config.address in ("local", "none"):
+        _require_system_libraries()
     root = Storage(config.root)
     check_root(root)
     source = open_source(config.source)
@@ -82,6 +84,16 @@ def _build(arguments: argparse.Namespace) -> int:
         executor.close()
     _show_status(summarise(load_standing(root)), arguments.json)
     return 0
+
+
+def _require_system_libraries() -> None:
+    """Before this machine renders: Blender would end without a word."""
+    from render.system import apt_command, missing_packages
+
+    missing = missing_packages()
+    if missing:
+        command = apt_command(missing)
+        raise BadInput(f"Blender needs system libraries that are not here; install: {command}")
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ They know nothing of Ray: the same functions run in this process, in a Ray worke
 
 import hashlib
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ from pipelines.state import Decider, ObjectState
 from render.check import check_views
 from render.process import BlenderProcess, RenderFailure
 from render.rigs import get_rig
+from render.scratch import remove_orphans, scratch_folder
 
 __all__ = ["Workshop", "advance", "pack"]
 
@@ -55,7 +55,8 @@ class Workshop:
         self.root = Storage(config.root)
         self.rig = get_rig(config.rig)
         self.keep_raw = not source.is_local if config.keep_raw is None else config.keep_raw
-        self._scratch = tempfile.TemporaryDirectory(prefix="lrm-")
+        remove_orphans()
+        self._scratch = scratch_folder("work")
         self._opened: tuple[str, Any] | None = None
 
     def __enter__(self) -> Self:
@@ -246,7 +247,11 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
     names = "\n".join(shop.decider.key("pack", item.state) for item in staged)
     name = hashlib.sha256(names.encode()).hexdigest()[:16]
     shard = f"shards/{shop.rig.name}/{name}.tar"
-    digest = _write_shard(shard, staged, shop)
+    try:
+        digest = _write_shard(shard, staged, shop)
+    except (OSError, WorkFailed) as error:
+        unwritten = {"status": "failed", "kind": "storage", "message": f"{shard}: {error}"}
+        return events + [shop.decider.event("pack", item.state, **unwritten) for item in staged]
     seconds = round((time.monotonic() - started) / len(staged), 3)
     for item in staged:
         data = {"shard": shard, "sample": item.key, "shard_sha256": digest}

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from render.job import (
     decode_reply,
     encode,
 )
+from render.scratch import scratch_folder
 from render.settings import BlenderLimits, RenderConfig
 
 __all__ = ["BlenderProcess", "Measurement", "RenderFailure", "SceneReport"]
@@ -150,7 +150,7 @@ class BlenderProcess:
         seed: int = 0,
     ) -> Measurement:
         """Silhouettes and surface points of the open object. Raises RenderFailure."""
-        with tempfile.TemporaryDirectory(prefix="lrm-measure-") as out:
+        with scratch_folder("measure") as out:
             request = MeasureRequest(
                 cameras=_specs(cameras),
                 resolution=resolution,
@@ -173,7 +173,7 @@ class BlenderProcess:
         self, cameras: Sequence[Camera], config: RenderConfig
     ) -> tuple[ViewSet, dict[str, float]]:
         """All views of the open object, and the seconds of each part. Raises RenderFailure."""
-        with tempfile.TemporaryDirectory(prefix="lrm-render-") as out:
+        with scratch_folder("render") as out:
             request = RenderRequest(
                 cameras=_specs(cameras),
                 resolution=config.resolution,
@@ -249,7 +249,7 @@ class _Child:
     """The operating system's side: a process in a group of its own, two pipes and a log."""
 
     def __init__(self) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="lrm-blender-")
+        self._scratch = scratch_folder("blender")
         self._log = Path(self._scratch.name) / "log.txt"
         child_in, to_child = os.pipe()
         from_child, child_out = os.pipe()

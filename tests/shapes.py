@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeDecorHintPep673Exception
+from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 
 __all__ = ["check"]
 
@@ -13,8 +13,8 @@ _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype, but for methods that return `Self`: it takes those only with their whole class."""
+    """beartype, but for what it refuses: `Self` outside its class, and protocols."""
     try:
         return _checked(function)
-    except BeartypeDecorHintPep673Exception:
+    except (BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception):
         return function

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from dataset.storage import Storage
 from tests.pipelines.conftest import REPOSITORY, run_lrm
 
 SMALL = (
@@ -136,6 +137,17 @@ def test_a_snapshot_that_is_not_there(sphere_dataset, tmp_path):
     assert answer.code == 2
     assert f"there are: {sphere_dataset[1]}" in answer.err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_falls_on_real_renders(built, tmp_path):
+    snapshot = run_lrm("snapshot", "--root", built.root, "--validation-share", 0, "--json").json()
+    command = words((Storage(str(built.root)), snapshot["snapshot"]), tmp_path, 40)
+    learns = ["--optimizer.learning-rate", "2e-3", "--optimizer.schedule-steps", "40"]
+    often = ["--checkpoint-every", "40", "--address", "none"]
+    answer = run_lrm(*command, *learns, *often)
+    assert answer.code == 0, answer.err
+    found = losses(tmp_path)
+    assert sum(found[-10:]) < 0.9 * sum(found[:10])
 
 
 def test_training_alone_without_ray(sphere_dataset, tmp_path):
