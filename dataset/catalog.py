@@ -85,7 +85,7 @@ class Catalog:
     """The event table below `catalog/` in a dataset's root."""
 
     def __init__(self, root: Storage) -> None:
-        self._uri = root.resolve("catalog")
+        self._uri = f"{root.uri}/catalog"
         self._table: DeltaTable | None = None
 
     def commit(self, events: Sequence[Event], run: str, batch: int) -> None:

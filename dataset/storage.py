@@ -81,7 +81,12 @@ class Storage:
             entries = self._fs.ls(self.resolve(folder), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        files = {e["name"].rsplit("/", 1)[-1]: e for e in entries if e["type"] == "file"}
+        # A link is what it points to: the caches of model hubs consist of links.
+        files = {
+            entry["name"].rsplit("/", 1)[-1]: entry
+            for entry in entries
+            if entry["type"] == "file" or (entry.get("islink") and self._fs.isfile(entry["name"]))
+        }
         return {name: entry for name, entry in files.items() if not name.startswith(".")}
 
     def write(self, path: str, data: bytes) -> None:

@@ -52,9 +52,9 @@ def view_member(view: int, kind: str) -> str:
 
 
 def encode_views(views: ViewSet, meta: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """The members of a sample in their order in the shard: metadata, then view by view.
+    """The members of a sample: its metadata, and the pictures view by view.
 
-    `meta` is stored beside the cameras in the first member. Depth is exact to half of
+    `meta` is stored beside the cameras. The shard sorts members by name. Depth is exact to half of
     `depth_scale` (the largest depth / 65535), normals to 1/255 a component, RGBA is lossless.
     """
     scale = max(float(views.depth.max(initial=0.0)), 1e-6) / _DEPTH_LEVELS

@@ -169,7 +169,8 @@ class Build:
     def _settle(self, finished: Finished, finals: Counter[str]) -> None:
         task = finished.task
         if finished.lost and task.attempt < self._config.execution.attempts:
-            self._queues[task.lane].append(replace(task, attempt=task.attempt + 1))
+            # To the front: the packer goes in order, and would wait for it.
+            self._queues[task.lane].appendleft(replace(task, attempt=task.attempt + 1))
             return
         events = self._lost(finished) if finished.lost else finished.events
         self._committer.add(events)

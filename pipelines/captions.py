@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import re
 
 import fsspec
@@ -32,7 +33,7 @@ def read_captions(uri: str) -> tuple[dict[str, str], str]:
             "complete, end it with a newline)"
         )
     captions: dict[str, str] = {}
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
             _take(row, captions, f"{uri} line {reader.line_num}")

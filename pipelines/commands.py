@@ -221,7 +221,9 @@ def _train(arguments: argparse.Namespace) -> int:
         return 0
     first = summary["first_step"]
     print(f"went on after step {first}" if first else "started at step 1")
-    print(f"loss {summary['loss_first']:.4f} at the first step, {summary['loss']:.4f} at the last")
+    if summary["loss"] is not None:
+        losses = (summary["loss_first"], summary["loss"])
+        print("loss {:.4f} at the first step, {:.4f} at the last".format(*losses))
     print(f"metrics, checkpoints and previews: {summary['out']}")
     return 0
 

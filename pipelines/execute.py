@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dataset.catalog import Event
+from dataset.errors import BadInput
 from pipelines.ray_session import start_ray
 from pipelines.settings import BuildConfig
 from pipelines.sources import Source
@@ -104,21 +105,43 @@ class OnRay:
             "render": float(config.blender.threads),
             "pack": 1.0,
         }
-        self._remote = ray.remote(_run_on_worker)
+        self._gpus = {"render": config.execution.render_gpus if _on_gpu(config) else 0.0}
+        # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
+        self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
+        if config.address == "local":
+            self._require_room_here()
+
+    def _require_room_here(self) -> None:
+        """Nobody will bring more cores or GPUs to this machine: such work would wait for ever."""
+        found = self._ray.cluster_resources()
+        wanted = {"CPU": max(self._cores.values()), "GPU": max(self._gpus.values())}
+        for name, amount in wanted.items():
+            if amount > found.get(name, 0):
+                self.close()
+                raise BadInput(
+                    f"a task asks for {amount:g} {name}, this machine has {found.get(name, 0):g}; "
+                    "see --blender.threads, --render.device and --address"
+                )
 
     def room(self, lane: str) -> int:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
-        slots = max(1, int(self._ray.cluster_resources().get("CPU", 0) / self._cores[lane]))
+        resources = self._ray.cluster_resources()
+        slots = resources.get("CPU", 0) / self._cores[lane]
+        if self._gpus.get(lane):
+            slots = min(slots, resources.get("GPU", 0) / self._gpus[lane])
         in_flight = Counter(task.lane for task in self._running.values())[lane]
-        return slots * self._QUEUED_PER_SLOT - in_flight
+        return max(1, int(slots)) * self._QUEUED_PER_SLOT - in_flight
 
     def submit(self, task: Task) -> None:
         """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
-        options = {"num_cpus": self._cores[task.lane], "max_retries": 0, "name": f"lrm.{task.lane}"}
-        reference = self._remote.options(enable_task_events=False, **options).remote(
-            self._setup, task
-        )
+        reference = self._remote.options(
+            name=f"lrm.{task.lane}",
+            num_cpus=self._cores[task.lane],
+            num_gpus=self._gpus.get(task.lane, 0.0),
+            max_retries=0,
+            enable_task_events=False,
+        ).remote(self._setup, task)
         self._running[reference] = task
 
     def wait(self, seconds: float) -> list[Finished]:
@@ -147,6 +170,10 @@ class OnRay:
 def open_executor(config: BuildConfig, source: Source) -> Executor:
     """The executor that the configuration's address names. Raises BadInput."""
     return InProcess(config, source) if config.address == "none" else OnRay(config, source)
+
+
+def _on_gpu(config: BuildConfig) -> bool:
+    return config.render.device == "gpu"
 
 
 class _Shops:

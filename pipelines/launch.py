@@ -57,9 +57,9 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
     return {
         "out": config.out,
         "first_step": first,
-        "step": rows[-1]["step"],
-        "loss_first": rows[0]["loss"],
-        "loss": rows[-1]["loss"],
+        "step": max(first, config.steps),
+        "loss_first": rows[0]["loss"] if rows else None,
+        "loss": rows[-1]["loss"] if rows else None,
     }
 
 

@@ -28,6 +28,8 @@ class ExecutionConfig(Config):
 
     fetch_cpus: Annotated[float, Field(gt=0)] = 0.25
     """Cores that a download reserves."""
+    render_gpus: Annotated[float, Field(gt=0)] = 1.0
+    """GPUs, or the share of one, that a render reserves with `--render.device gpu`."""
     attempts: Annotated[int, Field(ge=1)] = 3
     """How often the work of a lost worker is tried before the object counts as failed."""
     commit_seconds: Annotated[float, Field(gt=0)] = 5.0

@@ -153,7 +153,7 @@ class HuggingFaceObjaverse:
                 local_dir=target.parent / f".{target.name}.hub",
             )
             (target.parent / f".{target.name}.hub" / path).replace(target)
-        except huggingface_hub.errors.EntryNotFoundError:
+        except huggingface_hub.errors.RemoteEntryNotFoundError:
             raise FetchFailed("missing", f"{path} is not in the hub at {self._revision}") from None
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             problem = str(error).strip().splitlines()[0]
@@ -219,14 +219,17 @@ def _record(
     categories: tuple[str, ...],
     caption: str | None,
 ) -> ObjectRecord:
-    user = annotation.get("user") or {}
+    user = annotation.get("user")
+    tags = (
+        tag.get("name") if isinstance(tag, dict) else tag for tag in annotation.get("tags") or ()
+    )
     return ObjectRecord(
         asset_id=f"objaverse:{uid}",
         path=path,
         name=str(annotation.get("name") or ""),
         licence=annotation.get("license"),
-        author=user.get("username"),
-        tags=tuple(str(tag["name"]) for tag in annotation.get("tags") or () if tag.get("name")),
+        author=user.get("username") if isinstance(user, dict) else user,
+        tags=tuple(str(tag) for tag in tags if tag),
         categories=categories,
         caption=(caption or "").strip() or None,
         age_restricted=bool(annotation.get("isAgeRestricted")),

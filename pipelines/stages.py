@@ -238,6 +238,8 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
         rendered = state.results["render"]
         try:
             key, members = read_sample_tar(shop.root.read(rendered.data["staging"]))
+            if key != sample_key(state.record.asset_id):
+                raise WorkFailed(f"{rendered.data['staging']} holds {key}")
             staged.append(_Staged(state, key, members))
         except (OSError, WorkFailed) as error:
             lost = {"status": "failed", "kind": "staging_lost", "message": str(error)}

@@ -22,9 +22,13 @@ __all__ = ["STAGES", "TRANSIENT", "Decider", "Decision", "ObjectState", "State"]
 STAGES = ("fetch", "inspect", "measure", "render", "pack")
 """In the order in which an object passes them; those below depend on the rig."""
 RIG_STAGES = frozenset({"measure", "render", "pack"})
-TRANSIENT = frozenset({"download", "no_device", "worker_lost", "staging_lost", "storage"})
+TRANSIENT = frozenset(
+    {"download", "no_device", "no_start", "staging_lost", "storage", "worker_lost"}
+)
 """Kinds of failure that are no fault of the object: the next build tries again by itself. All
 others wait for a change."""
+LIMITED = frozenset({"out_of_memory", "timeout", "too_large"})
+"""Kinds of failure that other limits of the Blender child may mend."""
 _FACT_STAGES = ("inspect", "measure", "render")
 """The stages whose measurements filters may read."""
 INSPECT_VERSION = 1
@@ -93,6 +97,9 @@ class Decider:
         """The identity of a stage's result: equal keys mean that nothing needs to be redone."""
         if stage == "fetch":
             return digest([state.record.path, state.version])
+        if stage in RIG_STAGES:
+            # The cameras follow from the asset id: equal files of two objects give other views.
+            return digest([state.record.asset_id, _content(state), self._digests[stage]])
         return digest([_content(state), self._digests[stage]])
 
     def event(self, stage: str, state: ObjectState, **fields: Any) -> Event:
@@ -100,6 +107,8 @@ class Decider:
         data = dict(fields.pop("data", {}))
         if stage != "fetch":
             data.setdefault("sha256", _content(state))
+        if stage in RIG_STAGES and fields.get("status") == "failed":
+            data["limits"] = self._limits
         return Event(
             asset_id=state.record.asset_id,
             stage=stage,
@@ -122,12 +131,24 @@ class Decider:
                 why = _why(found, state)
                 return Decision(state="pending", stage=stage, why=why, verdicts=verdicts)
             if found.status == "failed":
-                again = {"stage": stage, "why": "retry"} if found.kind in TRANSIENT else {}
+                why = self._why_again(found)
+                again = {"stage": stage, "why": why} if why else {}
                 return Decision(state="failed", verdicts=verdicts, failure=found, **again)
             if stage in _FACT_STAGES:
                 measured: dict[str, Any] = {stage: found.data}
                 passed = replace(passed, **measured)
         return Decision(state="kept", verdicts=verdicts)
+
+    @cached_property
+    def _limits(self) -> str:
+        return digest(self._config.blender.dump())
+
+    def _why_again(self, failure: Event) -> str:
+        """Why a failure is worth another try; empty if it is not."""
+        if failure.kind in TRANSIENT:
+            return "retry"
+        other_limits = failure.data.get("limits") != self._limits
+        return "limits changed" if failure.kind in LIMITED and other_limits else ""
 
     def _facts(self, state: ObjectState) -> Facts:
         """All measurements that are still valid."""

@@ -120,8 +120,10 @@ def _bytes(standing: Standing) -> dict[str, int]:
 def _stages(standing: Standing) -> dict[str, dict[str, float]]:
     done: Counter[str] = Counter()
     seconds: dict[str, float] = defaultdict(float)
+    decider = Decider(standing.config)
     for state in standing.states.values():
         for stage, event in state.results.items():
-            done[stage] += event.status == "ok"
-            seconds[stage] += event.seconds
+            if event.key == decider.key(stage, state):
+                done[stage] += event.status == "ok"
+                seconds[stage] += event.seconds
     return {stage: {"done": done[stage], "seconds": round(seconds[stage], 3)} for stage in STAGES}

@@ -32,6 +32,7 @@ FailureKind = Literal[
     "crash",
     "bad_output",
     "no_device",
+    "no_start",
 ]
 """Every way in which rendering an object fails."""
 

@@ -203,7 +203,11 @@ class BlenderProcess:
             self.close()
             self._child = _Child()
             self._objects = 1
-            self._expect(self._child, "start", _START_SECONDS)
+            try:
+                self._expect(self._child, "start", _START_SECONDS)
+            except RenderFailure as error:
+                # No object was touched yet: this machine cannot run Blender, or not now.
+                raise RenderFailure("no_start", str(error), error.log_tail) from None
         name = type(request).__name__.removesuffix("Request").lower()
         self._child.send(request)
         reply = self._expect(self._child, name, seconds)

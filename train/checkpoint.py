@@ -127,7 +127,7 @@ class Checkpoints:
             }
             manifest |= {"config": dict(config), "files": files}
             Storage(str(folder)).write(_MANIFEST, json.dumps(manifest, indent=1).encode())
-            self._remove_old()
+            self._remove_old(step)
         dist.barrier()
 
     def load(self, engine: Any, checkpoint: Checkpoint) -> None:
@@ -151,12 +151,20 @@ class Checkpoints:
             return None
         return manifest if manifest.get("format") == _FORMAT else None
 
-    def _remove_old(self) -> None:
-        whole = [path for path in self._folders(newest_first=True) if self._read_manifest(path)]
-        for folder in whole[self._keep :]:
+    def _remove_old(self, step: int) -> None:
+        """Remove what lies before the newest N, and what a run that went back has left behind."""
+        folders = self._folders(newest_first=True)
+        abandoned = [path for path in folders if _step_of(path) > step]
+        past = [path for path in folders if _step_of(path) <= step]
+        whole = [path for path in past if self._read_manifest(path)][: self._keep]
+        for folder in [*abandoned, *(path for path in past if path not in whole)]:
             # The manifest goes first: a half-removed checkpoint must not look whole.
-            (folder / _MANIFEST).unlink()
+            (folder / _MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(folder)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _is_intact(folder: Path, manifest: Mapping[str, Any]) -> bool:

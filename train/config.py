@@ -63,6 +63,8 @@ class TrainConfig(Config):
     """Older checkpoints are removed."""
     preview_every: NonNegativeInt = 500
     """Steps between preview pictures; 0 makes none."""
+    preview_size: PositiveInt = 128
+    """Side of the pictures in a preview, in pixels."""
     max_failures: NonNegativeInt = 3
     """How often a run whose workers died starts again by itself."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from dataset.config import Config
@@ -27,6 +28,8 @@ _SMALLEST_SIDE = 2 ** (len(_BLOCKS) - 1)
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
 _HINT = "or set the weight lpips to 0 to train without this term"
+_VGG_REMEDY = f"download {_VGG_URL} to there, name a copy as vgg, {_HINT}"
+_LINEAR_REMEDY = f"name the wheel's weights/v0.1/vgg.pth as linear, {_HINT}"
 
 
 class LpipsConfig(Config):
@@ -36,6 +39,12 @@ class LpipsConfig(Config):
     """VGG16 in torchvision's layout; None: the checkpoints of the torch hub cache."""
     linear: str | None = None
     """The linear layers (vgg.pth of the lpips wheel); None: the installed wheel."""
+
+    @field_validator("vgg", "linear")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        # Workers stand in folders of their own.
+        return None if path is None else str(Path(path).expanduser().absolute())
 
 
 class Lpips(nn.Module):
@@ -91,10 +100,8 @@ def _unit(features: Tensor) -> Tensor:
 
 def load_lpips(config: LpipsConfig) -> Lpips:
     """LPIPS with its published weights. Raises BadInput naming a file that is missing or wrong."""
-    vgg_path = Path(config.vgg) if config.vgg else _hub_file()
-    linear_path = Path(config.linear) if config.linear else _wheel_file()
-    vgg = _read(vgg_path, f"download {_VGG_URL} to there, name a copy as vgg, {_HINT}")
-    linear = _read(linear_path, f"name the wheel's weights/v0.1/vgg.pth as linear, {_HINT}")
+    vgg_path, linear_path = find_weights(config)
+    vgg, linear = _read(vgg_path, _VGG_REMEDY), _read(linear_path, _LINEAR_REMEDY)
     model = Lpips()
     weights = {name: vgg.get(name) for name in model.state_dict() if name.startswith("features.")}
     _copy(model, weights, vgg_path)
@@ -103,6 +110,16 @@ def load_lpips(config: LpipsConfig) -> Lpips:
     }
     _copy(model, weights, linear_path)
     return model
+
+
+def find_weights(config: LpipsConfig) -> tuple[Path, Path]:
+    """The files of VGG16 and of the linear layers. Raises BadInput naming one that is missing."""
+    vgg = Path(config.vgg) if config.vgg else _hub_file()
+    linear = Path(config.linear) if config.linear else _wheel_file()
+    for path, remedy in ((vgg, _VGG_REMEDY), (linear, _LINEAR_REMEDY)):
+        if not path.exists():
+            raise BadInput(f"LPIPS: {path} is missing: {remedy}")
+    return vgg, linear
 
 
 def _hub_file() -> Path:

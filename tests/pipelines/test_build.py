@@ -12,6 +12,7 @@ import webdataset
 
 from dataset.catalog import Catalog
 from dataset.root import open_root
+from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
 from dataset.views import decode_views
 from pipelines.demo_source import CAPTIONS_FILE
@@ -132,6 +133,20 @@ def test_changed_bytes_redo_one_object(copied: Built):
     assert plan_of(copied) == {}
     assert sample_of(copied, victim) != before
     assert sample_of(copied, other)[1] == sample_of(copied, victim)[1]
+
+
+def test_two_objects_with_the_same_bytes_have_views_of_their_own(copied: Built):
+    """The cameras follow from the id, so equal files are still two samples."""
+    victim, other = (asset_id.partition(":")[2] for asset_id in kept_ids(copied)[:2])
+    paths = {path.stem: path for path in copied.source.glob("glbs/*/*.glb")}
+    paths[victim].write_bytes(paths[other].read_bytes())
+    assert build(copied)["kept"] == len(kept_ids(copied))
+    snapshot = run_lrm("snapshot", "--root", copied.root, "--json").json()["snapshot"]
+    samples = open_snapshot(open_root(str(copied.root)), snapshot).samples
+    pair = [sample for sample in samples if sample.asset_id.endswith((victim, other))]
+    assert pair[0].sha256 == pair[1].sha256
+    assert pair[0].render_key != pair[1].render_key
+    assert {sample.entry.key for sample in pair} == {f"objaverse-{victim}", f"objaverse-{other}"}
 
 
 def test_a_touched_file_with_the_same_bytes_is_read_but_not_rendered(copied: Built):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -15,7 +15,7 @@ from dataset.storage import Storage
 from train.config import TrainConfig
 from train.data import ViewDataConfig, ViewDataset
 from train.losses import NerfLossConfig, nerf_loss
-from train.lpips import LpipsConfig, load_lpips
+from train.lpips import LpipsConfig, find_weights, load_lpips
 from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
 from train.preview import picture_rows
 
@@ -32,14 +32,14 @@ class NerfTrainConfig(TrainConfig):
     data: ViewDataConfig = ViewDataConfig()
     loss: NerfLossConfig = NerfLossConfig()
     lpips: LpipsConfig = LpipsConfig()
-    preview_size: PositiveInt = 128
-    """Side of the pictures in a preview, in pixels."""
 
     def check(self) -> None:
         """Raise BadInput if the settings do not fit each other."""
         super().check()
         self.data.check()
         self.model_config_of_preset()
+        if self.loss.lpips:
+            find_weights(self.lpips)
 
     def model_config_of_preset(self) -> NerfLRMConfig:
         """The whole configuration of the model. Raises BadInput."""
