@@ -1,5 +1,6 @@
 """The command line is a contract: what it takes, and how it ends."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_the_installed_command_is_the_same():
     installed = Path(sys.executable).with_name("lrm")
     if not installed.exists():
         pytest.skip("the project is not installed in this environment")
-    done = subprocess.run([installed, "--help"], capture_output=True, text=True, cwd="/")
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([installed, "--help"], capture_output=True, text=True, cwd="/", env=wide)
     assert done.stdout == run_lrm("--help").out
 
 
