@@ -4,11 +4,11 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from dataset.errors import BadInput
 
-__all__ = ["ObjectRecord", "asset_id_of_key", "sample_key", "split_asset_id"]
+__all__ = ["ObjectRecord", "sample_key", "split_asset_id"]
 
 _ASSET_ID = re.compile(r"^([a-z0-9_]+):(.+)$", re.DOTALL)
 
@@ -58,9 +58,3 @@ def sample_key(asset_id: str) -> str:
     """
     source, native = split_asset_id(asset_id)
     return f"{source}-{quote(native, safe='').replace('.', '%2E')}"
-
-
-def asset_id_of_key(key: str) -> str:
-    """The asset id that `sample_key` made into `key`."""
-    source, _, native = key.partition("-")
-    return f"{source}:{unquote(native)}"

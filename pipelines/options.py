@@ -48,17 +48,13 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-def add_config_options(
-    parser: argparse.ArgumentParser, config: type[Config], skip: frozenset[str] = frozenset()
-) -> None:
+def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
     """Add `--config FILE` and an option for every field: nested fields as `--render.samples 8`."""
     parser.usage = f"{parser.prog} [OPTIONS]"
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
     groups: dict[str, Any] = {"": parser}
     for path, field in _leaves(config):
         room = path.rpartition(".")[0]
-        if path in skip:
-            continue
         if room not in groups:
             groups[room] = parser.add_argument_group(room)
         description = " ".join((field.description or "").split())
@@ -79,9 +75,7 @@ def add_config_options(
         )
 
 
-def load_config(
-    config: type[ConfigType], arguments: argparse.Namespace, **fixed: Any
-) -> ConfigType:
+def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> ConfigType:
     """The configuration from `--config`, with the options of the command line on top.
 
     Raises BadInput with one line that names every wrong key or value.
@@ -89,7 +83,7 @@ def load_config(
     file = arguments.config
     values = merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
     where = f"{file} and options" if file else "options"
-    return config.load(merge(values, fixed), where=where)
+    return config.load(values, where=where)
 
 
 class _Store(argparse.Action):
