@@ -68,15 +68,13 @@ class _InOrderPacker:
         self._settled: dict[str, ObjectState | None] = {}
         self._next = 0
         self._group: list[ObjectState] = []
+        self.waiting = 0
+        """Objects that are rendered and not yet handed out."""
 
     def settle(self, asset_id: str, rendered: ObjectState | None) -> None:
         """An object is done: with a rendered sample to pack, or without (None)."""
         self._settled[asset_id] = rendered
-
-    @property
-    def waiting(self) -> int:
-        """Objects that are rendered and not yet handed out."""
-        return sum(state is not None for state in self._settled.values()) + len(self._group)
+        self.waiting += rendered is not None
 
     def take(self) -> Iterator[tuple[ObjectState, ...]]:
         """The groups that are complete by now; the last may be short."""
@@ -87,6 +85,7 @@ class _InOrderPacker:
                 self._group.append(state)
             ended = self._next == len(self._order)
             if self._group and (len(self._group) == self._size or ended):
+                self.waiting -= len(self._group)
                 yield tuple(self._group)
                 self._group = []
 
