@@ -1,12 +1,16 @@
 """Looks at rendered views for what cannot be: nothing false is ever packed."""
 
-import numpy as np
+from collections.abc import Sequence
 
-from dataset.cameras import Camera, project, unproject
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from dataset.cameras import Camera, project
 from dataset.views import ViewSet
+from render.agreement import Patches, depth_agreement, find_patches, pairs_to_compare
 from render.process import RenderFailure
 
-__all__ = ["check_views", "depth_agreement"]
+__all__ = ["check_views"]
 
 _RADIUS = 3**0.5
 """Of the sphere around the cube in which every object lies."""
@@ -16,11 +20,24 @@ _BLACK = 2
 _MOST_MISMATCH = 0.05
 """Share of the pixels at which alpha and depth may disagree about object or background."""
 _MOST_WITHOUT_NORMAL = 0.01
-_LEAST_AGREEMENT = 0.95
-_AGREES_WITHIN = 0.01
-"""Relative difference of depths that still agree, beyond what lies between two pixels."""
-_EDGE = 0.04
-"""Neighbouring pixels that differ by more (relative) lie on both sides of an edge."""
+_FEWEST = 100
+"""Pixels that must speak on a pair of views, a view or a side before an object fails."""
+_FEWEST_IN_ALL = 1000
+_SAMPLES = 128
+"""Surfaces are compared at so many pixels of a view each way, whatever its resolution."""
+
+# Measured on 71 real models (`lrm32`, 96 to 512 pixels). True: depths agree at 99.99 % of the
+# pixels or more, where 1,000 speak; normals lie within 60 degrees of those that depth implies at
+# 89 % or more of every view and side. False: depth 3 % too large agrees at 97 % or less from 256
+# pixels on; of normals in camera axes, y up, turned round or with two axes swapped, some side has
+# 34 % or less, unless the object faces so few ways that they are hardly changed.
+_LEAST_AGREEMENT = 0.99
+_LEAST_PAIR_AGREEMENT = 0.9
+_LEAST_ALIGNED = 0.4
+_ALIGNED_COSINE = 0.5
+"""Of 60 degrees: shading normals are interpolated and bent by normal maps."""
+_LEAST_OF_A_SIDE = 0.01
+"""Share of the pixels that must face the same way (+x, -x, +y ...) to be judged as a side."""
 
 
 def check_views(views: ViewSet) -> None:
@@ -28,23 +45,6 @@ def check_views(views: ViewSet) -> None:
     problem = _problem(views)
     if problem is not None:
         raise RenderFailure("bad_output", problem)
-
-
-def depth_agreement(views: ViewSet, first: int, second: int) -> tuple[float, int]:
-    """How well the depth of one view, moved into another, agrees with the depth there.
-
-    Returns the share of the pixels visible in both that agree within 1 %, and their number.
-    A point behind what the second view sees is hidden there and does not count; one before it,
-    which the second view looks through, is a contradiction.
-    """
-    depth = views.depth[first]
-    points = unproject(views.cameras[first], depth)[depth > 0]
-    image, expected = project(views.cameras[second], points)
-    low, high = _look_up(views.depth[second], image)
-    # Between pixels the surface may be anywhere between its depths at the four around.
-    visible = (expected > 0) & (low > 0) & (expected < high * (1 + _AGREES_WITHIN))
-    agrees = expected[visible] > low[visible] * (1 - _AGREES_WITHIN)
-    return (float(agrees.mean()) if agrees.size else 1.0), agrees.size
 
 
 def _problem(views: ViewSet) -> str | None:
@@ -58,7 +58,9 @@ def _problem(views: ViewSet) -> str | None:
         problem = _view_problem(views, view, camera)
         if problem is not None:
             return f"view {view}: {problem}"
-    return _agreement_problem(views)
+    stride = max(1, max(views.depth.shape[1:]) // _SAMPLES)
+    patches = [find_patches(views, view, stride) for view in range(len(views.cameras))]
+    return _agreement_problem(views, patches) or _normals_problem(patches)
 
 
 def _view_problem(views: ViewSet, view: int, camera: Camera) -> str | None:
@@ -81,27 +83,47 @@ def _view_problem(views: ViewSet, view: int, camera: Camera) -> str | None:
     return None
 
 
-def _agreement_problem(views: ViewSet) -> str | None:
-    """Neighbouring views in the list must see the same surface, where they see it at all."""
-    agreeing = total = 0.0
-    for first in range(0, len(views.cameras) - 1, 4):
-        share, count = depth_agreement(views, first, first + 1)
+def _agreement_problem(views: ViewSet, patches: Sequence[Patches]) -> str | None:
+    """Views of one side of the object must see the same surface."""
+    agreeing, total, worst, pair = 0.0, 0, 1.0, (0, 0)
+    for first, second in pairs_to_compare(views.cameras):
+        share, count = depth_agreement(patches[first], views.cameras[second], views.depth[second])
         agreeing, total = agreeing + share * count, total + count
-    if total and agreeing / total < _LEAST_AGREEMENT:
-        return f"depths of different views agree at only {agreeing / total:.1%} of the pixels"
+        if count >= _FEWEST and share < worst:
+            worst, pair = share, (first, second)
+    named = f"views {pair[0]} and {pair[1]}"
+    if worst < _LEAST_PAIR_AGREEMENT:
+        return f"depths of {named} agree at only {worst:.1%} of the pixels that both see"
+    if total >= _FEWEST_IN_ALL and agreeing / total < _LEAST_AGREEMENT:
+        return f"depths of all views agree at only {agreeing / total:.1%}, worst between {named}"
     return None
 
 
-def _look_up(depth: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest depth of the four pixels around image coordinates.
+def _normals_problem(patches: Sequence[Patches]) -> str | None:
+    """Normals must be those of the surface that the depth shows: in each view, on every side."""
+    aligned = [(part.facing * part.normals).sum(axis=-1) > _ALIGNED_COSINE for part in patches]
+    views = {f"of view {view}": part for view, part in enumerate(aligned)}
+    facing = np.concatenate([part.facing for part in patches])
+    sides = _by_side(facing, np.concatenate(aligned))
+    found = []
+    for groups in (views, sides):
+        shares = [(group.mean(), name) for name, group in groups.items() if len(group) >= _FEWEST]
+        share, name = min(shares, default=(1.0, ""))
+        if share < _LEAST_ALIGNED:
+            found.append(f"{share:.1%} of the pixels {name}")
+    return f"normals fit the depth at only {' and '.join(found)}" if found else None
 
-    Zero where they are not all on one surface: outside, at the background or across an edge.
-    """
-    height, width = depth.shape
-    x, y = image[:, 0] * width - 0.5, image[:, 1] * height - 0.5
-    inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
-    left, top = np.where(inside, x, 0).astype(int), np.where(inside, y, 0).astype(int)
-    corners = np.stack([depth[top + j, left + i] for j in (0, 1) for i in (0, 1)])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    one_surface = inside & (low > 0) & (high < low * (1 + _EDGE))
-    return np.where(one_surface, low, 0), np.where(one_surface, high, 0)
+
+def _by_side(
+    facing: Float32[np.ndarray, "n 3"], aligned: Bool[np.ndarray, "n"]
+) -> dict[str, Bool[np.ndarray, "m"]]:
+    """One mirrored axis shows on two sides only, however few pixels face that way."""
+    axis = np.abs(facing).argmax(axis=-1)
+    positive = np.take_along_axis(facing, axis[:, None], axis=-1)[:, 0] > 0
+    sides = {}
+    for number, name in enumerate("xyz"):
+        for sign, chosen in (("+", positive), ("-", ~positive)):
+            group = aligned[(axis == number) & chosen]
+            if len(group) >= _LEAST_OF_A_SIDE * len(aligned):
+                sides[f"that face {sign}{name}"] = group
+    return sides

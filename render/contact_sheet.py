@@ -13,11 +13,15 @@ _TITLE_HEIGHT = 24
 
 
 def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Image:
-    """Rows of eight views: colour on white, then their depth (near is bright), then normals."""
+    """Rows of eight views: colour on white, then their depth (near is bright), then normals.
+
+    A title has a line of its own at the top.
+    """
     count = len(views.cameras)
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
-    sheet = Image.new("RGB", (columns * tile, _TITLE_HEIGHT + rows * 3 * tile), "white")
+    top = _TITLE_HEIGHT if title else 0
+    sheet = Image.new("RGB", (columns * tile, top + rows * 3 * tile), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((6, 6), _printable(title), fill="black")
     near, far = _depth_range(views)
@@ -29,9 +33,9 @@ def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Ima
             _colours(views.normals[view]),
         )
         for layer, pixels in enumerate(pictures):
-            place = (column * tile, _TITLE_HEIGHT + (row * 3 + layer) * tile)
+            place = (column * tile, top + (row * 3 + layer) * tile)
             sheet.paste(Image.fromarray(pixels).resize((tile, tile), Image.Resampling.BOX), place)
-        draw.text((column * tile + 4, _TITLE_HEIGHT + row * 3 * tile + 2), str(view), fill="gray")
+        draw.text((column * tile + 4, top + row * 3 * tile + 2), str(view), fill="gray")
     return sheet
 
 

@@ -9,8 +9,11 @@ from jaxtyping import Float, Float32, UInt8
 
 from dataset.cameras import Camera
 from dataset.views import ViewSet
+from render.job import Window
 
-__all__ = ["FrameError", "read_silhouettes", "read_views", "srgb_from_linear"]
+__all__ = ["FrameError", "empty_views", "read_silhouettes", "read_view", "srgb_from_linear"]
+
+_FRAMES = ("colour", "geometry")
 
 _NO_HIT = 1e9
 """Cycles writes 1e10 as the depth of the background."""
@@ -20,29 +23,45 @@ class FrameError(Exception):
     """A frame is missing, unreadable or of another size."""
 
 
-def read_views(folder: Path, cameras: Sequence[Camera]) -> ViewSet:
-    """All views below `folder` (colour_NNNN.exr, geometry_NNNN.exr). Raises FrameError."""
-    rgba, depth, normals = [], [], []
-    for frame in range(1, len(cameras) + 1):
-        colour = _read(folder / f"colour_{frame:04d}.exr", "Combined", "RGBA")
-        rgba.append(_straight_srgb(colour))
-        geometry = folder / f"geometry_{frame:04d}.exr"
-        distance = _read(geometry, "Depth", "Z")[..., 0]
-        hit = distance < _NO_HIT
-        depth.append(np.where(hit, distance, 0))
-        normals.append(_unit(_read(geometry, "Normal", "XYZ"), hit))
+def empty_views(cameras: Sequence[Camera], resolution: int) -> ViewSet:
+    """Views of nothing but background, to be filled in."""
+    shape = (len(cameras), resolution, resolution)
     return ViewSet(
         cameras=list(cameras),
-        rgba=_stack(rgba),
-        depth=_stack(depth).astype(np.float32),
-        normals=_stack(normals).astype(np.float32),
+        rgba=np.zeros((*shape, 4), np.uint8),
+        depth=np.zeros(shape, np.float32),
+        normals=np.zeros((*shape, 3), np.float32),
     )
 
 
+def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> None:
+    """Fill in one view from colour_NNN.exr and geometry_NNN.exr, and remove them.
+
+    The frames show the window of the picture; None stands for a view of nothing. Raises FrameError.
+    """
+    if window is None:
+        return
+    colour_path, geometry_path = (folder / f"{name}_{view:03d}.exr" for name in _FRAMES)
+    colour = _read(colour_path, "Combined", "RGBA", window)
+    distance = _read(geometry_path, "Depth", "Z", window)[..., 0]
+    normals = _read(geometry_path, "Normal", "XYZ", window)
+    rows = slice(window.top, window.top + window.height)
+    columns = slice(window.left, window.left + window.width)
+    hit = distance < _NO_HIT
+    into.rgba[view, rows, columns] = _straight_srgb(colour)
+    into.depth[view, rows, columns] = np.where(hit, distance, 0)
+    into.normals[view, rows, columns][hit] = _unit(normals[hit])
+    colour_path.unlink()
+    geometry_path.unlink()
+
+
 def read_silhouettes(folder: Path, count: int) -> Float32[np.ndarray, "v h w"]:
-    """The opacity of silhouette_NNNN.exr. Raises FrameError."""
-    paths = [folder / f"silhouette_{frame:04d}.exr" for frame in range(1, count + 1)]
-    return _stack([_read(path, "Combined", "A")[..., 0] for path in paths])
+    """The opacity of silhouette_NNN.exr. Raises FrameError."""
+    paths = [folder / f"silhouette_{view:03d}.exr" for view in range(count)]
+    frames = [_read(path, "Combined", "A")[..., 0] for path in paths]
+    if len({frame.shape for frame in frames}) != 1:
+        raise FrameError("the frames are not all of one size")
+    return np.stack(frames)
 
 
 def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
@@ -51,19 +70,24 @@ def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]
     return np.where(linear <= 0.0031308, low, high)
 
 
-def _straight_srgb(premultiplied: Float[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 4"]:
-    alpha = premultiplied[..., 3:].clip(0, 1)
-    linear = np.where(alpha > 0, premultiplied[..., :3] / np.maximum(alpha, 1e-6), 0)
-    rgb = srgb_from_linear(linear.clip(0, 1))
-    return np.rint(np.concatenate([rgb, alpha], axis=-1) * 255).astype(np.uint8)
+def _straight_srgb(premultiplied: Float32[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 4"]:
+    alpha = premultiplied[..., 3].clip(0, 1)
+    seen = alpha > 0
+    pixels = np.zeros(premultiplied.shape, np.uint8)
+    linear = premultiplied[..., :3][seen] / np.maximum(alpha[seen], 1e-6)[:, None]
+    pixels[..., :3][seen] = np.rint(srgb_from_linear(linear.clip(0, 1)) * 255)
+    pixels[..., 3] = np.rint(alpha * 255)
+    return pixels
 
 
-def _unit(normals: Float[np.ndarray, "h w 3"], hit: np.ndarray) -> Float[np.ndarray, "h w 3"]:
+def _unit(normals: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return np.where(hit[..., None] & (length > 0), normals / np.maximum(length, 1e-12), 0)
+    return np.where(length > 0, normals / np.maximum(length, 1e-12), 0)
 
 
-def _read(path: Path, name: str, parts: str) -> Float32[np.ndarray, "h w c"]:
+def _read(
+    path: Path, name: str, parts: str, window: Window | None = None
+) -> Float32[np.ndarray, "h w c"]:
     """Channels of one pass, such as ViewLayer.Normal.X; a lone letter gives a last axis of one."""
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
@@ -71,10 +95,10 @@ def _read(path: Path, name: str, parts: str) -> Float32[np.ndarray, "h w c"]:
             found = [channels[f"ViewLayer.{name}.{part}"].pixels for part in parts]
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise FrameError(f"{path.name}: unreadable frame: {error}") from error
-    return np.stack(found, axis=-1).astype(np.float32)
-
-
-def _stack(frames: list[np.ndarray]) -> np.ndarray:
-    if len({frame.shape for frame in frames}) != 1:
-        raise FrameError("the frames are not all of one size")
-    return np.stack(frames)
+    pixels = np.stack(found, axis=-1).astype(np.float32)
+    if window is not None and pixels.shape[:2] != (window.height, window.width):
+        height, width = pixels.shape[:2]
+        raise FrameError(
+            f"{path.name}: {width}x{height} pixels, not {window.width}x{window.height}"
+        )
+    return pixels

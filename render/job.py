@@ -9,17 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "COLOUR_MARK",
     "CameraSpec",
     "FailureKind",
+    "GeometryRequest",
     "MeasureRequest",
     "OpenRequest",
     "RenderRequest",
+    "Rendered",
     "Reply",
     "Request",
-    "decode_reply",
+    "WarmRequest",
+    "Window",
+    "decode_answer",
     "decode_request",
     "encode",
 ]
+
+COLOUR_MARK = "-- colour frames --"
+"""A line of the child's log, after which it renders colour."""
 
 FailureKind = Literal[
     "refused",
@@ -68,7 +76,17 @@ class MeasureRequest:
     seed: int
     threads: int
     out: str
-    """Folder for silhouette_NNNN.exr (frames count from 1) and points.npy."""
+    """Folder for silhouette_NNN.exr (views count from 0) and points.npy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryRequest:
+    """Sample points with normals on the surface of the open object, and write its mesh."""
+
+    num_points: int
+    seed: int
+    out: str
+    """Folder for surface.npz."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +96,55 @@ class RenderRequest:
     cameras: list[CameraSpec]
     resolution: int
     samples: int
+    """The most."""
+    min_samples: int
+    quality: float
+    """In dB: fewer samples where fewer reach it."""
     denoise: bool
     device: str
     threads: int
     texture_size: int
     """Textures are scaled down to at most this side."""
-    world_strength: float
-    sun_strength: float
+    light_strength: float
+    light_gradient: float
     seed: int
     out: str
-    """Folder for colour_NNNN.exr and geometry_NNNN.exr (frames count from 1)."""
+    """Folder for colour_NNN.exr and geometry_NNN.exr (views count from 0)."""
 
 
-Request = OpenRequest | MeasureRequest | RenderRequest
-_REQUESTS = {kind.__name__: kind for kind in (OpenRequest, MeasureRequest, RenderRequest)}
+@dataclass(frozen=True, kw_only=True)
+class WarmRequest:
+    """Render something small, so that the driver compiles its kernels before time counts."""
+
+    device: str
+    threads: int
+    out: str
+
+
+Request = OpenRequest | MeasureRequest | GeometryRequest | RenderRequest | WarmRequest
+_REQUESTS = {
+    kind.__name__: kind
+    for kind in (OpenRequest, MeasureRequest, GeometryRequest, RenderRequest, WarmRequest)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The part of a picture outside which there is nothing but background, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """Both frames of a view lie ready, while the child goes on with the next."""
+
+    view: int
+    window: Window | None
+    """What the frames show of the picture. None: no part of the object, and there are no frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +157,7 @@ class Reply:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def encode(message: Request | Reply) -> str:
+def encode(message: Request | Rendered | Reply) -> str:
     """One line of JSON."""
     return json.dumps({"type": type(message).__name__, **dataclasses.asdict(message)}) + "\n"
 
@@ -118,9 +171,13 @@ def decode_request(line: str) -> Request:
     return kind(**values)
 
 
-def decode_reply(line: str) -> Reply:
-    """The reply in a line. Raises ValueError, KeyError or TypeError if there is none."""
+def decode_answer(line: str) -> Rendered | Reply:
+    """What the child says in a line. Raises ValueError, KeyError or TypeError if it is nothing."""
     values = json.loads(line)
-    if values.pop("type") != "Reply":
-        raise ValueError("not a reply")
+    kind = values.pop("type")
+    if kind == "Rendered":
+        window = values["window"]
+        return Rendered(view=values["view"], window=Window(**window) if window else None)
+    if kind != "Reply":
+        raise ValueError("not an answer")
     return Reply(**values)

@@ -3,52 +3,47 @@
 Blender crashes, hangs and leaks. A failure here costs the object; the next one gets a new child.
 """
 
-import contextlib
-import os
-import select
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
-import psutil
 from jaxtyping import Float, Float32
 
 from dataset.cameras import Camera
+from dataset.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
-from render.frames import FrameError, read_silhouettes, read_views
+from render.child import Child
+from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
     CameraSpec,
     FailureKind,
+    GeometryRequest,
     MeasureRequest,
     OpenRequest,
+    Rendered,
     RenderRequest,
     Reply,
     Request,
-    decode_reply,
-    encode,
+    WarmRequest,
+    decode_answer,
 )
+from render.render_log import split_seconds
 from render.scratch import scratch_folder
 from render.settings import BlenderLimits, RenderConfig
 
-__all__ = ["BlenderProcess", "Measurement", "RenderFailure", "SceneReport"]
+__all__ = ["BlenderProcess", "Measurement", "RenderFailure", "RenderReport", "SceneReport"]
 
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
-_LOG_TAIL = 4096
 _SETTLED: frozenset[FailureKind] = frozenset(
     ("refused", "unsupported_extension", "import_error", "empty", "too_large")
 )
 """Failures that a child reports in good health: it may take the next object."""
-_PROJECT = Path(__file__).parent.parent
-_PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_CACHE_PATH")
-"""What a child inherits of the environment: no credentials."""
 
 
 class RenderFailure(Exception):
@@ -74,7 +69,17 @@ class SceneReport:
     centre: list[float]
     """The point of the file (z up) that became the origin."""
     timings: dict[str, float]
-    """Seconds."""
+    """Seconds; `start` is that of a new child."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderReport:
+    """How an object's views were rendered."""
+
+    samples: int
+    """Per pixel of the colours: what this object needed."""
+    timings: dict[str, float]
+    """Seconds; see docs/rendering.md."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,13 +95,17 @@ class Measurement:
 class BlenderProcess:
     """A Blender child that holds one open object at a time. Not for several threads.
 
-    The kernel ends the child with the thread that started it: the one of the first `open`.
+    The kernel ends the child with the thread that started it: the one of the first `open`. With
+    `device="gpu"` a new child compiles its kernels before any object's time counts.
     """
 
-    def __init__(self, limits: BlenderLimits) -> None:
+    def __init__(self, limits: BlenderLimits, device: str = "cpu") -> None:
         self._limits = limits
-        self._child: _Child | None = None
+        self._device = device
+        self._child: Child | None = None
         self._objects = 0
+        self._starting = 0.0
+        """Seconds that the last `open` spent on a new child."""
         self.has_scene = False
         """Whether the object opened last is still there."""
 
@@ -138,8 +147,10 @@ class BlenderProcess:
             max_triangles=self._limits.max_triangles,
             max_texture_pixels=self._limits.max_texture_pixels,
         )
+        self._starting = 0.0
         data = self._call(request, self._limits.import_seconds)
         self.has_scene = True
+        data["timings"]["start"] = self._starting
         return SceneReport(**data)
 
     def measure(
@@ -169,61 +180,140 @@ class BlenderProcess:
             raise self._failure("bad_output", f"{points.shape} is no list of {num_points} points")
         return Measurement(coverage=alpha.mean(axis=(1, 2)), points=points)
 
+    def geometry(self, num_points: int = 100_000, seed: int = 0) -> SurfaceGeometry:
+        """Points on the surface of the open object, and its mesh. Raises RenderFailure."""
+        with scratch_folder("geometry") as out:
+            request = GeometryRequest(num_points=num_points, seed=seed, out=out)
+            self._call(request, self._limits.measure_seconds)
+            try:
+                with np.load(Path(out) / "surface.npz", allow_pickle=False) as arrays:
+                    surface = surface_from_arrays(arrays)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise self._failure("bad_output", f"unusable geometry: {error}") from error
+        if len(surface.points) != num_points:
+            raise self._failure("bad_output", f"{len(surface.points)} points, not {num_points}")
+        return surface
+
     def render(
-        self, cameras: Sequence[Camera], config: RenderConfig
-    ) -> tuple[ViewSet, dict[str, float]]:
-        """All views of the open object, and the seconds of each part. Raises RenderFailure."""
+        self,
+        cameras: Sequence[Camera],
+        config: RenderConfig,
+        each: Callable[[int, ViewSet], None] | None = None,
+    ) -> tuple[ViewSet, RenderReport]:
+        """All views of the open object, and what they took. Raises RenderFailure.
+
+        `prepare`, `geometry`, `probe`, `colour` and `handover` add up to the seconds that this
+        takes; during the last the child is not at work: it is asked, and then views are still to be
+        read. `each` is called with the number of every view as soon as it is filled in, while
+        Blender renders the next. What it raises ends the child and goes to the caller.
+        """
+        began = time.monotonic()
+        views = empty_views(cameras, config.resolution)
+        reading = 0.0
+
+        def collect(rendered: Rendered) -> None:
+            nonlocal reading
+            started = time.monotonic()
+            read_view(Path(out), rendered.view, rendered.window, into=views)
+            reading += time.monotonic() - started
+            if each is not None:
+                each(rendered.view, views)
+
         with scratch_folder("render") as out:
             request = RenderRequest(
                 cameras=_specs(cameras),
                 resolution=config.resolution,
                 samples=config.samples,
+                min_samples=config.min_samples,
+                quality=config.quality,
                 denoise=config.denoise,
                 device=config.device,
                 threads=self._limits.threads,
                 texture_size=config.texture_size,
-                world_strength=config.world_strength,
-                sun_strength=config.sun_strength,
+                light_strength=config.light_strength,
+                light_gradient=config.light_gradient,
                 seed=config.seed,
                 out=out,
             )
-            timings = self._call(request, self._limits.render_seconds)["timings"]
-            started = time.monotonic()
             try:
-                views = read_views(Path(out), cameras)
+                done = self._call(request, self._limits.render_seconds, collect)
             except FrameError as error:
                 raise self._failure("bad_output", str(error)) from error
-        return views, timings | {"read": round(time.monotonic() - started, 3)}
+            except BaseException:
+                self.close()  # the child is in the middle of its work
+                raise
+        log = self._child.log() if self._child is not None else ""
+        within = split_seconds(log, config.denoise) | {"read": reading}
+        handover = time.monotonic() - began - sum(done["timings"].values())
+        timings = done["timings"] | {"handover": handover} | within
+        return views, RenderReport(samples=done["samples"], timings=timings)
 
-    def _call(self, request: Request, seconds: float) -> dict[str, Any]:
+    def _call(
+        self,
+        request: Request,
+        seconds: float,
+        collect: Callable[[Rendered], None] | None = None,
+    ) -> dict[str, Any]:
         """Send a request and wait for its reply; the child is gone if this fails."""
         if self._child is None or not self._child.is_alive():
             if not isinstance(request, OpenRequest):
                 raise RenderFailure("crash", "the Blender child with the open object is gone")
-            self.close()
-            self._child = _Child()
-            self._objects = 1
-            try:
-                self._expect(self._child, "start", _START_SECONDS)
-            except RenderFailure as error:
-                # No object was touched yet: this machine cannot run Blender, or not now.
-                raise RenderFailure("no_start", str(error), error.log_tail) from None
+            self._start()
         name = type(request).__name__.removesuffix("Request").lower()
+        return self._ask(request, name, seconds, collect)
+
+    def _start(self) -> None:
+        """A new child, ready for its first object."""
+        self.close()
+        began = time.monotonic()
+        self._child = Child(self._limits.threads)
+        self._objects = 1
+        try:
+            self._expect(self._child, "start", _START_SECONDS)
+            if self._device != "cpu":
+                with scratch_folder("warm") as out:
+                    threads = self._limits.threads
+                    request = WarmRequest(device=self._device, threads=threads, out=out)
+                    self._ask(request, "warm-up", self._limits.warm_seconds)
+        except RenderFailure as error:
+            # No object was touched yet: this machine cannot run Blender, or not now.
+            kind: FailureKind = "no_device" if error.kind == "no_device" else "no_start"
+            raise RenderFailure(kind, str(error), error.log_tail) from None
+        self._starting = time.monotonic() - began
+
+    def _ask(
+        self,
+        request: Request,
+        name: str,
+        seconds: float,
+        collect: Callable[[Rendered], None] | None = None,
+    ) -> dict[str, Any]:
+        assert self._child is not None
         self._child.send(request)
-        reply = self._expect(self._child, name, seconds)
+        reply = self._expect(self._child, name, seconds, collect)
         if reply.kind is not None:
             raise self._failure(reply.kind, reply.message, keep_child=reply.kind in _SETTLED)
         return reply.data
 
-    def _expect(self, child: "_Child", name: str, seconds: float) -> Reply:
+    def _expect(
+        self,
+        child: Child,
+        name: str,
+        seconds: float,
+        collect: Callable[[Rendered], None] | None = None,
+    ) -> Reply:
         deadline = time.monotonic() + seconds
         while True:
             line = child.poll(_POLL_SECONDS)
             if line is not None:
                 try:
-                    return decode_reply(line)
+                    answer = decode_answer(line)
                 except (ValueError, KeyError, TypeError):
                     raise self._failure("crash", child.end_reason(name)) from None
+                if isinstance(answer, Reply):
+                    return answer
+                if collect is not None:
+                    collect(answer)
             if time.monotonic() > deadline:
                 raise self._failure("timeout", f"{name} took more than {seconds:g} s")
             used = child.memory()
@@ -247,111 +337,6 @@ class BlenderProcess:
         if not keep_child:
             self.close()
         return RenderFailure(kind, message, log_tail)
-
-
-class _Child:
-    """The operating system's side: a process in a group of its own, two pipes and a log."""
-
-    def __init__(self) -> None:
-        self._scratch = scratch_folder("blender")
-        self._log = Path(self._scratch.name) / "log.txt"
-        child_in, to_child = os.pipe()
-        from_child, child_out = os.pipe()
-        command = [sys.executable, "-m", "render.blender.worker"]
-        with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                [*command, str(os.getpid()), str(child_in), str(child_out)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(child_in, child_out),
-                env=self._environment(),
-                cwd=self._scratch.name,
-                process_group=0,
-            )
-        os.close(child_in)
-        os.close(child_out)
-        self._requests: IO[str] = open(to_child, "w")  # noqa: SIM115 - lives as long as the child
-        self._replies = from_child
-        self._buffer = b""
-        self._ended = False
-
-    def _environment(self) -> dict[str, str]:
-        scratch = self._scratch.name
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        own = {"HOME": scratch, "TMPDIR": scratch, "PYTHONPATH": str(_PROJECT)}
-        return kept | own | {"BLENDER_USER_RESOURCES": scratch, "PYTHONNOUSERSITE": "1"}
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def is_alive(self) -> bool:
-        return not self._ended and self._process.poll() is None
-
-    def send(self, request: Request) -> None:
-        """Send a request; a child that is gone shows at the next poll."""
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.write(encode(request))
-            self._requests.flush()
-
-    def poll(self, seconds: float) -> str | None:
-        """The next line of the child, None if there is none yet, an empty one if it ended."""
-        ready, _, _ = select.select([self._replies], [], [], seconds)
-        if ready:
-            block = os.read(self._replies, 1 << 16)
-            if not block:
-                self._ended = True
-                return ""
-            self._buffer += block
-        line, newline, rest = self._buffer.partition(b"\n")
-        if not newline:
-            return None
-        self._buffer = rest
-        return line.decode()
-
-    def memory(self) -> int:
-        """Resident bytes of the child and all it started."""
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self._process.pid)
-            for one in [process, *process.children(recursive=True)]:
-                total += one.memory_info().rss
-        return total
-
-    def end_reason(self, name: str) -> str:
-        """How the child ended."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return f"Blender broke off its answer during {name}"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"Blender ended with {how} during {name}"
-
-    def log_tail(self) -> str:
-        """The end of what Blender printed."""
-        try:
-            with open(self._log, "rb") as log:
-                log.seek(max(0, self._log.stat().st_size - _LOG_TAIL))
-                return log.read(_LOG_TAIL).decode(errors="replace")
-        except OSError:
-            return ""
-
-    def forget_log(self) -> None:
-        """Begin a new log: what was printed about one object does not explain the next."""
-        with contextlib.suppress(OSError):
-            os.truncate(self._log, 0)
-
-    def kill(self) -> None:
-        """End the whole process group, and clean up."""
-        self._ended = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        with contextlib.suppress(OSError):
-            self._requests.close()
-        os.close(self._replies)
-        self._scratch.cleanup()
 
 
 def _specs(cameras: Sequence[Camera]) -> list[CameraSpec]:

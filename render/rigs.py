@@ -3,7 +3,6 @@
 A new rig is a function from a generator to cameras and a line in `RIGS`.
 """
 
-import difflib
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
-from dataset.errors import BadInput
+from dataset.choices import choose
 
 __all__ = ["RIGS", "Rig", "get_rig"]
 
@@ -42,12 +41,7 @@ class Rig:
 
 def get_rig(name: str) -> Rig:
     """The rig of that name. Raises BadInput with the closest name if there is none."""
-    try:
-        return RIGS[name]
-    except KeyError:
-        close = difflib.get_close_matches(name, RIGS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(RIGS)}"
-        raise BadInput(f"rig {name!r} does not exist; {hint}") from None
+    return choose("rig", name, RIGS)
 
 
 def _at(eyes: Sequence[np.ndarray], fov: float) -> list[Camera]:

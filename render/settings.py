@@ -8,7 +8,7 @@ from dataset.config import Config
 
 __all__ = ["RENDERER_VERSION", "BlenderLimits", "RenderConfig"]
 
-RENDERER_VERSION = "blender-4.5/1"
+RENDERER_VERSION = "blender-4.5/3"
 """Part of every render's identity: change it whenever the same settings give other pixels."""
 
 
@@ -17,18 +17,22 @@ class RenderConfig(Config):
 
     resolution: PositiveInt = 512
     """Side of the images in pixels."""
-    samples: PositiveInt = 8
-    """Cycles samples per pixel, before denoising."""
+    samples: PositiveInt = 12
+    """Most Cycles samples per pixel, before denoising."""
+    min_samples: PositiveInt = 4
+    """Fewest. As many as `samples`: all objects take so many."""
+    quality: PositiveFloat = 41.0
+    """PSNR in dB to aim at: an object that reaches it with fewer samples takes no more."""
     denoise: bool = True
     """Open Image Denoise, guided by albedo and normals."""
     device: Literal["cpu", "gpu"] = "cpu"
     """Where Cycles renders; asking for a GPU that it cannot use is an error."""
     texture_size: PositiveInt = 2048
     """Larger textures are scaled down to this side."""
-    world_strength: NonNegativeFloat = 0.55
-    """Even white light from everywhere."""
-    sun_strength: NonNegativeFloat = 0.7
-    """Each of four suns around the object, 35 degrees above the horizon, in W/m^2."""
+    light_strength: NonNegativeFloat = 0.78
+    """Radiance of the light around the object, averaged over all directions."""
+    light_gradient: NonNegativeFloat = 0.28
+    """How much more comes from above and in front, and less from the opposite side."""
     seed: NonNegativeInt = 0
     """Of Cycles' sampling pattern."""
 
@@ -41,9 +45,11 @@ class BlenderLimits(Config):
     import_seconds: PositiveFloat = 120.0
     """Time limit for loading one object."""
     measure_seconds: PositiveFloat = 120.0
-    """Time limit for its silhouettes and surface points."""
+    """Time limit for its silhouettes and surface points, and for its companion geometry."""
     render_seconds: PositiveFloat = 1800.0
     """Time limit for all its views."""
+    warm_seconds: PositiveFloat = 1800.0
+    """Time limit for compiling a GPU's kernels, once per child and before any object."""
     memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
     """Most memory (resident) of a child."""
     objects_per_child: PositiveInt = 50

@@ -7,7 +7,7 @@ but depth and normals come from one ray, and would be a screen of dots.
 from collections.abc import Iterator
 from typing import Any
 
-import bpy
+from render.blender.shaders import node_trees
 
 __all__ = ["insert_gates", "round_opacity"]
 
@@ -16,7 +16,7 @@ _GATE = "opacity gate"
 
 def insert_gates() -> None:
     """Put a node, which changes nothing yet, before every opacity of the scene's materials."""
-    for tree in _trees():
+    for tree in node_trees():
         for socket in [socket for node in tree.nodes for socket in _opacities(node)]:
             _insert(tree, socket)
     round_opacity(False)
@@ -24,17 +24,11 @@ def insert_gates() -> None:
 
 def round_opacity(rounded: bool) -> None:
     """Make surfaces that are more than half opaque wholly opaque and drop others, or undo it."""
-    for tree in _trees():
+    for tree in node_trees():
         for node in tree.nodes:
             if node.name.startswith(_GATE):
                 node.operation = "GREATER_THAN" if rounded else "MULTIPLY"
                 node.inputs[1].default_value = 0.5 if rounded else 1.0
-
-
-def _trees() -> Iterator[Any]:
-    for material in bpy.data.materials:
-        if material.node_tree is not None:
-            yield material.node_tree
 
 
 def _opacities(node: Any) -> Iterator[Any]:

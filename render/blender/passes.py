@@ -1,73 +1,202 @@
-"""Cycles: cameras, light, and the two renders of every view.
+"""Cycles: the camera, and the two renders of every view.
 
 Colour is sampled and denoised. Geometry (depth, normal) is one sample through each pixel's centre:
 exact, where a pass of the colour render would be jittered (depth) or averaged (normals).
 """
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import bpy
-from mathutils import Euler, Matrix
+import numpy as np
+from mathutils import Matrix
 
+from render.blender.framing import object_windows
+from render.blender.light import set_light
 from render.blender.opacity import round_opacity
+from render.blender.quality import PROBE, choose_samples, probe_views
 from render.blender.scene import SceneFailure
-from render.job import CameraSpec, MeasureRequest, RenderRequest
+from render.job import (
+    COLOUR_MARK,
+    CameraSpec,
+    MeasureRequest,
+    Rendered,
+    RenderRequest,
+    WarmRequest,
+    Window,
+)
 
-__all__ = ["place_cameras", "render_silhouettes", "render_views"]
+__all__ = ["render_silhouettes", "render_views", "warm_up"]
 
 _SENSOR = 36.0
 """Width of the sensor in mm; only its ratio to the focal length matters."""
-_SUN_AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
-_SUN_ELEVATION = 35.0
+_FORMAT = "OPEN_EXR_MULTILAYER"
 _PIXEL_CENTRE = 0.01
 """Width of a pixel filter that lets rays through the centre only."""
 
 
-def render_views(request: RenderRequest) -> dict[str, Any]:
-    """Write geometry_NNNN.exr and colour_NNNN.exr for all cameras; seconds of each part."""
-    scene = bpy.context.scene
+def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> dict[str, Any]:
+    """Write geometry_NNN.exr and colour_NNN.exr of every view.
+
+    Returns the seconds of each part, and how many samples the colours have.
+    `tell` hears of every view as soon as both frames are there.
+    """
     started = time.monotonic()
+    scene = bpy.context.scene
     _use_device(scene, request.device, request.threads)
     for image in bpy.data.images:
         _shrink(image, request.texture_size)
-    _light(scene, request.world_strength, request.sun_strength)
-    place_cameras(scene, request.cameras)
-    _frame(scene, request.resolution)
+    set_light(scene, request.light_strength, request.light_gradient)
+    _frame(scene)
     scene.cycles.seed = request.seed
+    windows = object_windows(request.cameras, request.resolution)
+    views = [
+        _View(*pair, request.resolution) for pair in zip(request.cameras, windows, strict=True)
+    ]
+    camera = _new_camera(scene)
+    folder = Path(request.out)
     prepared = time.monotonic()
     _geometry_settings(scene)
     round_opacity(True)
-    _render_all(scene, Path(request.out) / "geometry_")
+    for number, view in enumerate(views):
+        view.render(scene, camera, folder / f"geometry_{number:03d}.exr")
     round_opacity(False)
     measured = time.monotonic()
-    _colour_settings(scene, request.samples, request.denoise)
-    _render_all(scene, Path(request.out) / "colour_")
+    samples = _needed_samples(request, views, camera)
+    probed = time.monotonic()
+    _colour_settings(scene, samples, request.denoise)
+    print(COLOUR_MARK, flush=True)
+    for number, view in enumerate(views):
+        view.render(scene, camera, folder / f"colour_{number:03d}.exr")
+        tell(Rendered(view=number, window=view.window))
     return {
         "timings": {
-            "prepare": round(prepared - started, 3),
-            "geometry": round(measured - prepared, 3),
-            "colour": round(time.monotonic() - measured, 3),
-        }
+            "prepare": prepared - started,
+            "geometry": measured - prepared,
+            "probe": probed - measured,
+            "colour": time.monotonic() - probed,
+        },
+        "samples": samples,
     }
 
 
+def _needed_samples(request: RenderRequest, views: Sequence["_View"], camera: Any) -> int:
+    """As few samples as give the quality that is asked for, at most `request.samples`.
+
+    Without a denoiser all of them: what it leaves over is what is judged.
+    """
+    if not request.denoise or request.samples <= request.min_samples:
+        return request.samples
+    scene = bpy.context.scene
+    scene.render.image_settings.file_format = "OPEN_EXR"
+    path = Path(request.out) / "probe.exr"
+    probes = []
+    for number in probe_views([view.window for view in views]):
+        pictures = []
+        for seed, (samples, denoise) in enumerate(PROBE, start=request.seed + 1):
+            _colour_settings(scene, samples, denoise)
+            scene.cycles.seed = seed
+            views[number].render(scene, camera, path)
+            pictures.append(_read_frame(path))
+        probes.append((pictures[0], pictures[1], pictures[2]))
+    scene.cycles.seed = request.seed
+    scene.render.image_settings.file_format = _FORMAT
+    return choose_samples(probes, request.quality, request.min_samples, request.samples)
+
+
+def _read_frame(path: Path) -> np.ndarray:
+    """A frame of one layer, linear and premultiplied (h, w, 4), bottom row first."""
+    image = bpy.data.images.load(str(path))
+    pixels = np.empty(len(image.pixels), dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    width, height = image.size
+    bpy.data.images.remove(image)
+    path.unlink()
+    return pixels.reshape(height, width, 4)
+
+
 def render_silhouettes(request: MeasureRequest) -> None:
-    """Write silhouette_NNNN.exr: what the cameras see, one sample per pixel."""
+    """Write silhouette_NNN.exr: what the cameras see, one sample per pixel."""
     scene = bpy.context.scene
     _use_device(scene, "cpu", request.threads)
-    place_cameras(scene, request.cameras)
-    _frame(scene, request.resolution)
+    _frame(scene)
     _geometry_settings(scene)
     scene.cycles.filter_width = 1.0
-    _render_all(scene, Path(request.out) / "silhouette_")
+    camera = _new_camera(scene)
+    whole = Window(left=0, top=0, width=request.resolution, height=request.resolution)
+    for number, spec in enumerate(request.cameras):
+        view = _View(spec, whole, request.resolution)
+        view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
 
 
-def place_cameras(scene: Any, cameras: Sequence[CameraSpec]) -> None:
-    """One camera that stands where the n-th of `cameras` does at frame n, counted from 1."""
+def warm_up(request: WarmRequest) -> None:
+    """Render a small cube with both settings: this compiles all that later renders need."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.ops.mesh.primitive_cube_add(size=2)
+    material = bpy.data.materials.new("material")
+    material.use_nodes = True
+    bpy.context.object.data.materials.append(material)
+    in_front = [[1.0, 0, 0, 0], [0, 0, -1.0, -4.0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]]
+    spec = CameraSpec(camera_to_world=in_front, intrinsics=[1.0, 1.0, 0.5, 0.5])
+    small = RenderRequest(
+        cameras=[spec],
+        resolution=64,
+        samples=2,
+        min_samples=2,
+        quality=40.0,
+        denoise=True,
+        device=request.device,
+        threads=request.threads,
+        texture_size=64,
+        light_strength=1.0,
+        light_gradient=0.0,
+        seed=0,
+        out=request.out,
+    )
+    render_views(small, tell=lambda _: None)
+
+
+class _View:
+    """A camera's place, and the window of its picture that is worth rendering."""
+
+    def __init__(self, spec: CameraSpec, window: Window | None, resolution: int) -> None:
+        self._spec = spec
+        self.window = window
+        self._resolution = resolution
+
+    def render(self, scene: Any, camera: Any, path: Path) -> None:
+        """Write the window as a frame of its own size. A window of None needs none."""
+        if self.window is None:
+            return
+        self._aim(camera)
+        self._crop(scene.render, self.window)
+        scene.render.filepath = str(path)
+        bpy.ops.render.render(write_still=True)
+
+    def _aim(self, camera: Any) -> None:
+        fx, fy, cx, cy = self._spec.intrinsics
+        if abs(fx - fy) > 1e-6 * fx:
+            raise SceneFailure("refused", "a camera's pixels are not square")
+        location, rotation, _ = Matrix(self._spec.camera_to_world).decompose()
+        camera.location, camera.rotation_quaternion = location, rotation
+        # The principal point moves against the shift of the image.
+        lens = camera.data
+        lens.lens, lens.shift_x, lens.shift_y = fx * _SENSOR, 0.5 - cx, cy - 0.5
+
+    def _crop(self, render: Any, window: Window) -> None:
+        side = self._resolution
+        render.resolution_x = render.resolution_y = side
+        bottom = side - window.top - window.height  # Blender counts from below
+        # Blender cuts off fractions of pixels: half a pixel more keeps rounding out of it.
+        render.border_min_x, render.border_min_y = (window.left + 0.5) / side, (bottom + 0.5) / side
+        render.border_max_x = (window.left + window.width + 0.5) / side
+        render.border_max_y = (bottom + window.height + 0.5) / side
+
+
+def _new_camera(scene: Any) -> Any:
+    """The scene's camera; one of an earlier request goes."""
     old = scene.camera
     if old is not None:
         bpy.data.objects.remove(old, do_unlink=True)
@@ -79,19 +208,7 @@ def place_cameras(scene: Any, cameras: Sequence[CameraSpec]) -> None:
     camera.rotation_mode = "QUATERNION"
     scene.collection.objects.link(camera)
     scene.camera = camera
-    for frame, spec in enumerate(cameras, start=1):
-        fx, fy, cx, cy = spec.intrinsics
-        if abs(fx - fy) > 1e-6 * fx:
-            raise SceneFailure("refused", f"view {frame - 1}: its pixels are not square")
-        location, rotation, _ = Matrix(spec.camera_to_world).decompose()
-        camera.location, camera.rotation_quaternion = location, rotation
-        # The principal point moves against the shift of the image.
-        lens.lens, lens.shift_x, lens.shift_y = fx * _SENSOR, 0.5 - cx, cy - 0.5
-        for path in ("location", "rotation_quaternion"):
-            camera.keyframe_insert(path, frame=frame)
-        for path in ("lens", "shift_x", "shift_y"):
-            lens.keyframe_insert(path, frame=frame)
-    scene.frame_start, scene.frame_end = 1, len(cameras)
+    return camera
 
 
 def _use_device(scene: Any, device: str, threads: int) -> None:
@@ -117,20 +234,16 @@ def _use_device(scene: Any, device: str, threads: int) -> None:
     raise SceneFailure("no_device", "a GPU was asked for, but Cycles finds none on this machine")
 
 
-def _frame(scene: Any, resolution: int) -> None:
+def _frame(scene: Any) -> None:
     render = scene.render
-    render.resolution_x = render.resolution_y = resolution
     render.resolution_percentage = 100
     render.film_transparent = True
     render.use_persistent_data = True
-    render.use_file_extension = True
-    render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
+    render.use_border = render.use_crop_to_border = True
+    render.image_settings.file_format = _FORMAT
     render.image_settings.exr_codec = "NONE"
-    layer = scene.view_layers[0]
-    layer.use_pass_z = layer.use_pass_normal = True
     cycles = scene.cycles
     cycles.use_adaptive_sampling = False
-    cycles.use_animated_seed = False
     cycles.pixel_filter_type = "BOX"
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.transparent_max_bounces = 32
@@ -138,6 +251,8 @@ def _frame(scene: Any, resolution: int) -> None:
 
 def _geometry_settings(scene: Any) -> None:
     scene.render.image_settings.color_depth = "32"
+    layer = scene.view_layers[0]
+    layer.use_pass_z = layer.use_pass_normal = True
     cycles = scene.cycles
     cycles.samples = 1
     cycles.use_denoising = False
@@ -147,6 +262,8 @@ def _geometry_settings(scene: Any) -> None:
 
 def _colour_settings(scene: Any, samples: int, denoise: bool) -> None:
     scene.render.image_settings.color_depth = "16"
+    layer = scene.view_layers[0]
+    layer.use_pass_z = layer.use_pass_normal = False
     cycles = scene.cycles
     cycles.samples = samples
     cycles.filter_width = 1.0
@@ -155,35 +272,8 @@ def _colour_settings(scene: Any, samples: int, denoise: bool) -> None:
     if denoise:
         cycles.denoiser = "OPENIMAGEDENOISE"
         cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL"
-        cycles.denoising_prefilter = "NONE"
+        cycles.denoising_prefilter = "FAST"
         cycles.denoising_quality = "BALANCED"
-
-
-def _render_all(scene: Any, prefix: Path) -> None:
-    """All cameras as the frames of one animation: the scene is built once.
-
-    No Python handler may be set meanwhile: they deadlock with the render thread (bpy 4.5).
-    """
-    scene.render.filepath = f"{prefix}####"
-    bpy.ops.render.render(animation=True)
-
-
-def _light(scene: Any, world_strength: float, sun_strength: float) -> None:
-    """Even light from everywhere, and four suns that give shapes some relief."""
-    world = bpy.data.worlds.new("world")
-    scene.world = world
-    world.use_nodes = True
-    background = world.node_tree.nodes["Background"]
-    background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
-    background.inputs["Strength"].default_value = world_strength
-    tilt = math.radians(90 - _SUN_ELEVATION)
-    for azimuth in _SUN_AZIMUTHS if sun_strength else ():
-        lamp = bpy.data.lights.new("sun", "SUN")
-        lamp.energy = sun_strength
-        lamp.angle = math.radians(20)
-        sun = bpy.data.objects.new("sun", lamp)
-        sun.rotation_euler = Euler((tilt, 0.0, math.radians(azimuth + 90)))
-        scene.collection.objects.link(sun)
 
 
 def _shrink(image: Any, side: int) -> None:

@@ -1,34 +1,32 @@
 """From a GLB to a normalised scene: everything in place, at rest, inside the cube or the sphere."""
 
+import logging
 import re
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import bpy
 import numpy as np
 from mathutils import Matrix
 
-from render.blender.container import external_files, write_still
+from render.blender.failure import SceneFailure
+from render.blender.normals import turn_contradicting_normals
 from render.blender.opacity import insert_gates
-from render.job import FailureKind, OpenRequest
+from render.blender.prepare import prepare
+from render.blender.shaders import check_textures, connect_glossiness
+from render.job import OpenRequest
 
-__all__ = ["SceneFailure", "open_scene", "world_triangles"]
+__all__ = ["SceneFailure", "open_scene", "world_meshes", "world_triangles"]
 
-_HELPERS = "glTF_not_exported"
-"""The collection in which the importer puts shapes that only show bones in the editor."""
 _LACKS_EXTENSION = re.compile(r"Extension \S+ is not available")
-
-
-class SceneFailure(Exception):
-    """The object cannot be rendered; `kind` says why."""
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+_LARGEST = 1e18
+"""Beyond this, squares of coordinates overflow."""
+_FARTHEST = 1e11
+"""Distance from the origin in sizes of the object; beyond it, doubles blur its shape."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,16 @@ def open_scene(request: OpenRequest) -> dict[str, Any]:
     """Load and normalise an object; what was found. Raises SceneFailure."""
     started = time.monotonic()
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    _import(Path(request.glb))
+    _import(request)
     imported = time.monotonic()
-    _hide_what_is_no_surface()
-    _rest()
     num_nodes = len(bpy.data.objects)
     if num_nodes > request.max_nodes:
         raise SceneFailure("too_large", f"{num_nodes} nodes, more than {request.max_nodes}")
-    textures = _check_textures(request.max_texture_pixels)
+    textures = check_textures(request.max_texture_pixels)
+    turn_contradicting_normals()
     num_triangles = _count_triangles(request.max_triangles)
     scale, centre = _normalise(request.normalise)
+    connect_glossiness()
     insert_gates()
     return {
         "num_nodes": num_nodes,
@@ -61,22 +59,34 @@ def open_scene(request: OpenRequest) -> dict[str, Any]:
         "centre": centre,
         **textures,
         "timings": {
-            "import": round(imported - started, 3),
-            "evaluate": round(time.monotonic() - imported, 3),
+            "import": imported - started,
+            "evaluate": time.monotonic() - imported,
         },
     }
 
 
 def world_triangles() -> Iterator[np.ndarray]:
     """The triangles of every instance of every evaluated mesh, in world axes: (n, 3, 3) each."""
+    for vertices, faces in world_meshes():
+        yield vertices[faces]
+
+
+def world_meshes() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Vertices (v, 3), in world axes, and faces (f, 3) of every instance of every evaluated mesh.
+
+    Faces are counter-clockwise seen from outside, in mirrored instances too.
+    """
     for instance in _instances():
-        mesh = instance.mesh
+        mesh, matrix = instance.mesh, instance.matrix
+        mesh.calc_loop_triangles()
         vertices = np.empty(len(mesh.vertices) * 3, dtype=np.float32)
         mesh.vertices.foreach_get("co", vertices)
         corners = np.empty(len(mesh.loop_triangles) * 3, dtype=np.int32)
         mesh.loop_triangles.foreach_get("vertices", corners)
-        world = vertices.reshape(-1, 3) @ instance.matrix[:3, :3].T + instance.matrix[:3, 3]
-        yield world[corners].reshape(-1, 3, 3)
+        faces = corners.reshape(-1, 3)
+        if np.linalg.det(matrix[:3, :3]) < 0:
+            faces = faces[:, ::-1]  # a mirror turns the inside out
+        yield vertices.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3], faces
 
 
 def _instances() -> Iterator[_Instance]:
@@ -86,20 +96,50 @@ def _instances() -> Iterator[_Instance]:
             yield _Instance(found.object.data, np.array(found.matrix_world, dtype=np.float64))
 
 
-def _import(path: Path) -> None:
-    try:
-        others = external_files(path)
-    except OSError as error:
-        raise SceneFailure("import_error", f"cannot read the file: {error.strerror}") from None
-    if others:
-        named = ", ".join(repr(uri[:80]) for uri in others[:3])
-        raise SceneFailure("refused", f"the file refers to {len(others)} other files: {named}")
-    with tempfile.TemporaryDirectory() as folder:
+def _import(request: OpenRequest) -> None:
+    """Load what is to be seen; skins are in the pose that the file's nodes give them.
+
+    Blender could guess the pose in which a skin was bound, but not which way up it stood.
+    """
+    with tempfile.TemporaryDirectory() as folder, _Complaints() as complaints:
+        still = prepare(request, Path(folder))
         try:
-            still = write_still(path, Path(folder))
-            bpy.ops.import_scene.gltf(filepath=str(still), loglevel=50)
+            bpy.ops.import_scene.gltf(
+                filepath=str(still),
+                loglevel=50,
+                disable_bone_shape=True,
+                guess_original_bind_pose=False,
+                import_select_created_objects=False,
+            )
         except RuntimeError as error:
             raise _import_failure(str(error)) from None
+    for message in complaints.messages:
+        # The importer goes on without the part of the object that it could not decode.
+        if message.startswith("Draco Decoder"):
+            raise SceneFailure("import_error", message[:500])
+
+
+class _Complaints(logging.Handler):
+    """What the importer logs as errors, though it goes on."""
+
+    _LOGGERS = ("glTFImporter", "glTFImporter_errors")
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        for name in self._LOGGERS:
+            logging.getLogger(name).addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name in self._LOGGERS:
+            # The importer leaves its own handlers behind when it fails.
+            logging.getLogger(name).handlers.clear()
 
 
 def _import_failure(report: str) -> SceneFailure:
@@ -109,43 +149,6 @@ def _import_failure(report: str) -> SceneFailure:
     message = lines[-1].removeprefix("Error: ") if lines else "the importer gave no reason"
     lacks = _LACKS_EXTENSION.search(message)
     return SceneFailure("unsupported_extension" if lacks else "import_error", message[:500])
-
-
-def _hide_what_is_no_surface() -> None:
-    """Turn off the file's lights and cameras, and remove the importer's own helper shapes.
-
-    Lights and cameras stay as nodes: what hangs below them would move if they were removed.
-    """
-    for found in bpy.data.objects:
-        found.hide_render = found.hide_render or found.type == "LIGHT"
-    bpy.context.scene.camera = None
-    helpers = bpy.data.collections.get(_HELPERS)
-    for found in list(helpers.all_objects) if helpers else []:
-        bpy.data.objects.remove(found, do_unlink=True)
-
-
-def _rest() -> None:
-    """Skins take their rest pose; nodes are where the file places them, for nothing is animated."""
-    for found in bpy.data.objects:
-        if found.type == "ARMATURE":
-            found.data.pose_position = "REST"
-    bpy.context.view_layer.update()
-
-
-def _check_textures(max_pixels: int) -> dict[str, int]:
-    pixels = images = 0
-    for image in bpy.data.images:
-        if image.source not in {"FILE", "GENERATED"} or image.type == "RENDER_RESULT":
-            continue
-        images += 1
-        width, height = image.size
-        if width * height == 0:
-            # Blender would paint it magenta, without a word.
-            raise SceneFailure("import_error", f"the texture {image.name!r} cannot be read")
-        pixels += width * height
-    if pixels > max_pixels:
-        raise SceneFailure("too_large", f"{pixels} texture pixels, more than {max_pixels}")
-    return {"num_images": images, "num_texture_pixels": pixels}
 
 
 def _count_triangles(max_triangles: int) -> int:
@@ -174,6 +177,8 @@ def _normalise(how: str) -> tuple[float, list[float]]:
         )
     if not size > 0:
         raise SceneFailure("empty", "all of the object lies in one point")
+    if np.abs(centre).max() > _FARTHEST * size:
+        raise SceneFailure("refused", "the object is too far from the origin to keep its shape")
     scale = 2 / size
     root = bpy.data.objects.new("normalised", None)
     bpy.context.scene.collection.objects.link(root)
@@ -194,4 +199,6 @@ def _bounds() -> tuple[np.ndarray, np.ndarray]:
             raise SceneFailure("refused", "coordinates are infinite or no numbers")
         low = np.minimum(low, triangles.min(axis=(0, 1)))
         high = np.maximum(high, triangles.max(axis=(0, 1)))
+    if max(-low.min(), high.max()) > _LARGEST:
+        raise SceneFailure("refused", f"coordinates lie beyond {_LARGEST:g}")
     return low, high

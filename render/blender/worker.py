@@ -1,6 +1,6 @@
 """The Blender child: reads a request a line, does it, answers with a line.
 
-Start it with `python -m render.blender.worker PARENT_PID IN_FD OUT_FD`; render.process does.
+Start it with `python -m render.blender.worker PARENT_PID IN_FD OUT_FD THREADS`; render.child does.
 """
 
 import ctypes
@@ -8,15 +8,20 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from render.job import (
     FailureKind,
+    GeometryRequest,
     MeasureRequest,
     OpenRequest,
+    Rendered,
     Reply,
     Request,
+    WarmRequest,
     decode_request,
     encode,
 )
@@ -28,14 +33,15 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Serve requests until the parent closes the pipe or dies."""
-    parent, in_fd, out_fd = (int(word) for word in sys.argv[1:4])
+    parent, in_fd, out_fd, threads = (int(word) for word in sys.argv[1:5])
     _die_with(parent)
     with open(in_fd) as requests, open(out_fd, "w") as replies:
-        import bpy
-
+        with _few_cores(threads):
+            import bpy
         _answer(replies, Reply(data={"blender": bpy.app.version_string}))
         for line in requests:
-            _answer(replies, _serve(decode_request(line)))
+            request = decode_request(line)
+            _answer(replies, _serve(request, lambda rendered: _answer(replies, rendered)))
     return 0
 
 
@@ -47,16 +53,38 @@ def _die_with(parent: int) -> None:
         sys.exit("the parent ended before this child was up")
 
 
-def _answer(replies: TextIO, reply: Reply) -> None:
-    replies.write(encode(reply))
+@contextmanager
+def _few_cores(count: int) -> Iterator[None]:
+    """Use that many cores only, until the end of the block.
+
+    Blender's scheduler (TBB) takes as many threads as it finds cores when it is loaded. Those for
+    which `render.threads` leaves no work do not sleep: one thread of two kept both cores busy.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    # Not the same ones in all children of a machine.
+    start = os.getpid() % len(cores)
+    turned = sorted(cores)[start:] + sorted(cores)[:start]
+    os.sched_setaffinity(0, turned[:count])
+    try:
+        yield
+    finally:
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def _answer(replies: TextIO, answer: Rendered | Reply) -> None:
+    replies.write(encode(answer))
     replies.flush()
 
 
-def _serve(request: Request) -> Reply:
-    from render.blender.scene import SceneFailure
+def _serve(request: Request, tell: Callable[[Rendered], None]) -> Reply:
+    from render.blender.failure import SceneFailure
 
     try:
-        return Reply(data=_do(request))
+        return Reply(data=_do(request, tell))
     except SceneFailure as error:
         return Reply(kind=error.kind, message=str(error))
     except MemoryError:
@@ -67,8 +95,8 @@ def _serve(request: Request) -> Reply:
         return Reply(kind=kind, message=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _do(request: Request) -> dict[str, object]:
-    from render.blender import measure, passes, scene
+def _do(request: Request, tell: Callable[[Rendered], None]) -> dict[str, object]:
+    from render.blender import passes, scene, surface
 
     if isinstance(request, OpenRequest):
         return scene.open_scene(request)
@@ -76,10 +104,16 @@ def _do(request: Request) -> dict[str, object]:
         import numpy as np
 
         passes.render_silhouettes(request)
-        points = measure.sample_surface(request.num_points, request.seed)
+        points = surface.sample_surface(request.num_points, request.seed)
         np.save(Path(request.out) / "points.npy", points)
         return {}
-    return passes.render_views(request)
+    if isinstance(request, GeometryRequest):
+        surface.write_surface(request)
+        return {}
+    if isinstance(request, WarmRequest):
+        passes.warm_up(request)
+        return {}
+    return passes.render_views(request, tell)
 
 
 if __name__ == "__main__":

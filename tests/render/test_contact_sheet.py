@@ -11,10 +11,11 @@ TILE = 64
 
 @pytest.mark.parametrize("count, size", [(1, (1, 1)), (8, (8, 1)), (12, (8, 2))])
 def test_size(count: int, size: tuple[int, int]):
-    sheet = contact_sheet(sphere_views(0, num_views=count), tile=TILE)
-    title = sheet.height - size[1] * 3 * TILE
-    assert sheet.width == size[0] * TILE
-    assert 0 < title < TILE
+    views = sphere_views(0, num_views=count)
+    assert contact_sheet(views, tile=TILE).size == (size[0] * TILE, size[1] * 3 * TILE)
+    titled = contact_sheet(views, title="a sphere", tile=TILE)
+    assert titled.width == size[0] * TILE
+    assert 0 < titled.height - size[1] * 3 * TILE < TILE
 
 
 def test_each_picture_is_in_its_place():

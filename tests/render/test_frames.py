@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
-from render.frames import FrameError, read_silhouettes, read_views, srgb_from_linear
+from dataset.views import ViewSet
+from render.frames import (
+    FrameError,
+    empty_views,
+    read_silhouettes,
+    read_view,
+    srgb_from_linear,
+)
+from render.job import Window
 
 CAMERA = Camera(camera_to_world=look_at(np.array([0, -2.6, 0])), intrinsics=intrinsics_from_fov(50))
 
@@ -24,18 +32,18 @@ def plane(*values: float) -> np.ndarray:
     return np.array([values], dtype=np.float32)
 
 
-def write_frame(folder: Path, frame: int = 1) -> None:
+def write_frame(folder: Path, view: int = 0) -> None:
     """Four pixels: opaque grey, half-covered grey, background, and glowing red."""
     half = np.float32(0.5)
     write(
-        folder / f"colour_{frame:04d}.exr",
+        folder / f"colour_{view:03d}.exr",
         ViewLayer_Combined_R=plane(0.2, 0.2 * half, 0, 7),
         ViewLayer_Combined_G=plane(0.2, 0.2 * half, 0, 0),
         ViewLayer_Combined_B=plane(0.2, 0.2 * half, 0, -0.1),
         ViewLayer_Combined_A=plane(1, half, 0, 1),
     )
     write(
-        folder / f"geometry_{frame:04d}.exr",
+        folder / f"geometry_{view:03d}.exr",
         ViewLayer_Depth_Z=plane(2.5, 3.0, 1e10, 1.5),
         ViewLayer_Normal_X=plane(0, 3, 0, 0),
         ViewLayer_Normal_Y=plane(-1, 4, 0, 0),
@@ -43,47 +51,82 @@ def write_frame(folder: Path, frame: int = 1) -> None:
     )
 
 
+ROW = Window(left=3, top=5, width=4, height=1)
+"""Where the four pixels lie in a picture of eight by eight."""
+
+
+def read(folder: Path, window: Window | None = ROW, view: int = 0) -> ViewSet:
+    views = empty_views([CAMERA, CAMERA], resolution=8)
+    read_view(folder, view, window, into=views)
+    return views
+
+
 def test_pixels_are_straight_srgb(tmp_path: Path):
     write_frame(tmp_path)
-    views = read_views(tmp_path, [CAMERA])
+    views = read(tmp_path)
     grey = 124  # 0.2 on the sRGB curve: 0.4845 of 255
     expected = [(grey, grey, grey, 255), (grey, grey, grey, 128), (0, 0, 0, 0), (255, 0, 0, 255)]
-    np.testing.assert_array_equal(views.rgba[0, 0], expected)
+    np.testing.assert_array_equal(views.rgba[0, 5, 3:7], expected)
 
 
 def test_depth_is_zero_and_normals_are_unit(tmp_path: Path):
     write_frame(tmp_path)
-    views = read_views(tmp_path, [CAMERA])
-    np.testing.assert_array_equal(views.depth[0, 0], plane(2.5, 3.0, 0, 1.5)[0])
+    views = read(tmp_path)
+    np.testing.assert_array_equal(views.depth[0, 5, 3:7], plane(2.5, 3.0, 0, 1.5)[0])
     expected = [(0, -1, 0), (0.6, 0.8, 0), (0, 0, 0), (0, 0, 1)]
-    np.testing.assert_allclose(views.normals[0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(views.normals[0, 5, 3:7], expected, atol=1e-6)
     assert views.depth.dtype == views.normals.dtype == np.float32
+
+
+def test_what_is_outside_the_window_is_background(tmp_path: Path):
+    write_frame(tmp_path, view=1)
+    views = read(tmp_path, view=1)
+    for picture in (views.rgba, views.depth, views.normals):
+        assert picture[1, 5, 3:7].any()
+        picture[1, 5, 3:7] = 0
+        assert not picture.any()
+
+
+def test_a_view_of_nothing_has_no_frames(tmp_path: Path):
+    assert not read(tmp_path, window=None).rgba.any()
+
+
+def test_frames_are_removed_once_they_are_read(tmp_path: Path):
+    write_frame(tmp_path)
+    read(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_frame(tmp_path: Path):
     write_frame(tmp_path)
-    with pytest.raises(FrameError, match=r"colour_0002\.exr"):
-        read_views(tmp_path, [CAMERA, CAMERA])
+    with pytest.raises(FrameError, match=r"colour_001\.exr"):
+        read(tmp_path, view=1)
+
+
+def test_a_frame_of_another_size(tmp_path: Path):
+    write_frame(tmp_path)
+    with pytest.raises(FrameError, match="4x1 pixels, not 4x2"):
+        read(tmp_path, Window(left=0, top=0, width=4, height=2))
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200])
 def test_a_truncated_frame(tmp_path: Path, kept: int):
     write_frame(tmp_path)
-    path = tmp_path / "geometry_0001.exr"
+    path = tmp_path / "geometry_000.exr"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(FrameError, match="unreadable"):
-        read_views(tmp_path, [CAMERA])
+        read(tmp_path)
 
 
 def test_a_frame_without_the_pass(tmp_path: Path):
-    write(tmp_path / "silhouette_0001.exr", ViewLayer_Depth_Z=plane(1.0))
+    write(tmp_path / "silhouette_000.exr", ViewLayer_Depth_Z=plane(1.0))
     with pytest.raises(FrameError, match="Combined"):
         read_silhouettes(tmp_path, 1)
 
 
 def test_frames_of_two_sizes(tmp_path: Path):
-    write(tmp_path / "silhouette_0001.exr", ViewLayer_Combined_A=plane(1, 1))
-    write(tmp_path / "silhouette_0002.exr", ViewLayer_Combined_A=plane(1))
+    write(tmp_path / "silhouette_000.exr", ViewLayer_Combined_A=plane(1, 1))
+    write(tmp_path / "silhouette_001.exr", ViewLayer_Combined_A=plane(1))
     with pytest.raises(FrameError, match="one size"):
         read_silhouettes(tmp_path, 2)
 

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from render.job import (
     CameraSpec,
+    GeometryRequest,
     MeasureRequest,
     OpenRequest,
+    Rendered,
     RenderRequest,
     Reply,
-    decode_reply,
+    WarmRequest,
+    Window,
+    decode_answer,
     decode_request,
     encode,
 )
@@ -29,7 +33,9 @@ CAMERAS = st.lists(
 REQUESTS = st.one_of(
     st.builds(OpenRequest),
     st.builds(MeasureRequest, cameras=CAMERAS),
-    st.builds(RenderRequest, cameras=CAMERAS, world_strength=NUMBERS, sun_strength=NUMBERS),
+    st.builds(GeometryRequest),
+    st.builds(WarmRequest),
+    st.builds(RenderRequest, cameras=CAMERAS, light_strength=NUMBERS, light_gradient=NUMBERS),
 )
 KINDS = st.sampled_from([None, "refused", "crash", "too_large"])
 
@@ -48,13 +54,20 @@ def test_requests_survive_the_border(request):
 def test_replies_survive_the_border(reply: Reply):
     line = encode(reply)
     assert line.count("\n") == 1
-    assert decode_reply(line) == reply
+    assert decode_answer(line) == reply
+
+
+@given(st.builds(Rendered, window=st.none() | st.builds(Window)))
+def test_news_of_a_view_survives_the_border(rendered: Rendered):
+    line = encode(rendered)
+    assert line.count("\n") == 1
+    assert decode_answer(line) == rendered
 
 
 @pytest.mark.parametrize("line", ["", "Fra:1 Mem:12M", "{}", "[]", '{"type": "OpenRequest"}', "7"])
-def test_anything_else_is_no_reply(line: str):
+def test_anything_else_is_no_answer(line: str):
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
-        decode_reply(line)
+        decode_answer(line)
 
 
 def test_a_request_is_read_by_its_type():

@@ -1,5 +1,6 @@
 """Real models: good ones render and pass the check, bad ones fail by name and harm no other."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from dataset.cameras import project
+from dataset.views import ViewSet
+from render.agreement import depth_agreement, find_patches, pairs_to_compare
 from render.check import check_views
 from render.process import BlenderProcess, RenderFailure
 from render.rigs import get_rig
@@ -52,6 +55,45 @@ def _surface_lies_where_the_pictures_show_it(points: np.ndarray, views) -> None:
             alpha[row[inside] + j, column[inside] + i] for j in (-1, 0, 1) for i in (-1, 0, 1)
         ]
         assert (np.max(around, axis=0) == 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["textured", "animated", "lowpoly", "thin"])
+def test_depths_and_normals_of_a_model_agree(blender: BlenderProcess, mirror: Path, kind: str):
+    """Pixels that two views see lie at one depth, and normals are those that depth implies."""
+    path = models(mirror, kind, 1)[0]
+    blender.open(path, "cube")
+    cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:12]
+    views, _ = blender.render(cameras, RenderConfig(resolution=128, samples=1, denoise=False))
+    agreeing, seen = _agreement(views)
+    assert seen > 500
+    assert agreeing / seen >= 0.99
+    assert _aligned(views) > 0.95
+    check_views(views)
+    for order, signs in (
+        ((0, 2, 1), (1, 1, 1)),
+        ((0, 2, 1), (1, 1, -1)),
+        ((0, 1, 2), (-1, -1, -1)),
+    ):
+        false = views.normals[..., order] * np.float32(signs)
+        with pytest.raises(RenderFailure, match="normals fit the depth at only"):
+            check_views(dataclasses.replace(views, normals=false))
+
+
+def _agreement(views: ViewSet) -> tuple[float, int]:
+    """How many pixels that two views see agree, and how many there are."""
+    patches = [find_patches(views, view) for view in range(len(views.cameras))]
+    agreeing, seen = 0.0, 0
+    for first, second in pairs_to_compare(views.cameras):
+        share, count = depth_agreement(patches[first], views.cameras[second], views.depth[second])
+        agreeing, seen = agreeing + share * count, seen + count
+    return agreeing, seen
+
+
+def _aligned(views: ViewSet) -> float:
+    """The share of normals within 30 degrees of those that depth implies."""
+    patches = [find_patches(views, view) for view in range(len(views.cameras))]
+    cosines = np.concatenate([(part.facing * part.normals).sum(axis=-1) for part in patches])
+    return float((cosines > np.cos(np.radians(30))).mean())
 
 
 def test_malformed_models_fail_by_name(blender: BlenderProcess, mirror: Path):

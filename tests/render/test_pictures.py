@@ -1,11 +1,14 @@
-"""What Blender renders of bodies with closed forms is what their equations say."""
+"""What Blender renders of bodies with closed forms, seen by cameras that no rig has.
+
+The rigs' own cameras are in test_rig_pictures.py.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye, rays
+from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
 from dataset.views import ViewSet
 from render.check import check_views
 from render.process import BlenderProcess, SceneReport
@@ -24,14 +27,12 @@ def camera(eye, fov=50.0, target=None, up=(0.0, 0.0, 1.0), centre=(0.5, 0.5)) ->
 
 CAMERAS = [
     camera((0, -2.6, 0)),
-    camera((1.5, -2.1, 1.2)),
     camera((-2.2, 1.4, -0.7)),
-    camera((1.1, 2.6, 1.6), fov=30.0),
     camera((0.3, -0.2, 3.0), up=(0.0, 1.0, 0.0)),
     camera((-0.7, -2.4, 0.8), target=np.array([0.3, 0.1, -0.2]), up=(0.3, 0.0, 1.0)),
     camera((0.9, -2.5, 0.5), centre=(0.62, 0.41)),
 ]
-"""Every side; a narrow lens; from straight above; off the centre and rolled; a shifted principal
+"""From the front and the back; from straight above; off the centre and rolled; a shifted principal
 point."""
 
 
@@ -104,18 +105,6 @@ def test_the_letter_reads_from_left_to_right(block_views: ViewSet):
     assert top > red.sum() / 2
 
 
-@pytest.mark.parametrize("view", range(len(CAMERAS)))
-def test_depth_and_normals_of_the_sphere(sphere_pictures: ViewSet, view: int):
-    origin, directions = rays(CAMERAS[view], SIZE, SIZE)
-    a, b = (directions**2).sum(-1), directions @ origin
-    inside = b * b - a * (origin @ origin - 1)
-    hit = inside > 0.05 * (b * b).max()  # away from the rim
-    depth = (-b - np.sqrt(np.maximum(inside, 0))) / a
-    normals = origin + depth[..., None] * directions
-    np.testing.assert_allclose(sphere_pictures.depth[view][hit], depth[hit], atol=2e-3)
-    assert angles(sphere_pictures.normals[view], normals)[hit].max() < 1.5
-
-
 @pytest.mark.parametrize("name", ["block_views", "sphere_pictures"])
 def test_pictures_pass_the_check(name: str, request: pytest.FixtureRequest):
     check_views(request.getfixturevalue(name))
@@ -143,10 +132,10 @@ def test_one_import_serves_measuring_and_rendering(blender: BlenderProcess, bloc
     assert isinstance(report, SceneReport)
     assert report.num_triangles == 12 * len(letter_block())
     measured = blender.measure(CAMERAS, num_points=20_000)
-    views, timings = blender.render(CAMERAS, CONFIG)
+    views, rendering = blender.render(CAMERAS, CONFIG)
     rendered = views.rgba[..., 3].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(measured.coverage, rendered, atol=0.01)
-    assert all(seconds >= 0 for seconds in timings.values())
+    assert all(seconds >= 0 for seconds in rendering.timings.values())
 
 
 def test_points_spread_evenly_over_the_surface(blender: BlenderProcess, sphere: Path):

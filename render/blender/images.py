@@ -1,0 +1,66 @@
+"""What the bytes of an encoded image say before anything is decoded: its size, and its end."""
+
+import struct
+
+__all__ = ["image_size", "is_cut_off"]
+
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of the segments that hold the size: SOF0 to SOF15, without DHT, JPG and DAC."""
+_JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+"""Markers without a segment."""
+
+
+def image_size(data: memoryview) -> tuple[int, int] | None:
+    """Width and height of a PNG, JPEG or WebP, None of anything else and of broken ones."""
+    try:
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return struct.unpack_from(">II", data, 16)
+        if data[:2] == b"\xff\xd8":
+            return _jpeg_size(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp_size(data)
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def is_cut_off(data: memoryview) -> bool:
+    """Whether the end of a JPEG or WebP is missing: Blender fills up what is not there."""
+    if data[:2] == b"\xff\xd8":
+        return b"\xff\xd9" not in bytes(data)
+    if data[:4] == b"RIFF" and len(data) >= 8:
+        return struct.unpack_from("<I", data, 4)[0] + 8 > len(data)
+    return False
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
+    place = 2
+    while place < len(data):
+        if data[place] != 0xFF:
+            return None
+        marker = data[place + 1]
+        if marker == 0xFF:  # a byte of padding
+            place += 1
+        elif marker in _JPEG_BARE:
+            place += 2
+        elif marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        else:
+            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return None
+
+
+def _webp_size(data: memoryview) -> tuple[int, int] | None:
+    kind = bytes(data[12:16])
+    if kind == b"VP8X":
+        # 24 bits each, and both less one.
+        low = struct.unpack_from("<HBHB", data, 24)
+        return (low[0] | low[1] << 16) + 1, (low[2] | low[3] << 16) + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None

@@ -1,0 +1,57 @@
+"""The node trees of imported materials: nothing missing, and what the importer left to us."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import bpy
+
+from render.blender.failure import SceneFailure
+from render.blender.materials import GLOSSINESS
+
+__all__ = ["check_textures", "connect_glossiness", "node_trees"]
+
+
+def check_textures(max_pixels: int) -> dict[str, int]:
+    """Count images and pixels. Raises SceneFailure: `import_error` if one is missing, `too_large`.
+
+    Blender would paint a surface magenta, without a word.
+    """
+    for tree in node_trees():
+        if any(node.type == "TEX_IMAGE" and node.image is None for node in tree.nodes):
+            raise SceneFailure("import_error", "a texture has no image")
+    pixels = images = 0
+    for image in bpy.data.images:
+        if image.source not in {"FILE", "GENERATED"} or image.type == "RENDER_RESULT":
+            continue
+        images += 1
+        width, height = image.size
+        if width * height == 0:
+            raise SceneFailure("import_error", f"the texture {image.name!r} cannot be read")
+        pixels += width * height
+    if pixels > max_pixels:
+        raise SceneFailure("too_large", f"{pixels} texture pixels, more than {max_pixels}")
+    return {"num_images": images, "num_texture_pixels": pixels}
+
+
+def connect_glossiness() -> None:
+    """Roughness = 1 - factor * alpha of the texture of specular colour and glossiness."""
+    for material in bpy.data.materials:
+        factor = material.get(GLOSSINESS)
+        if factor is None:
+            continue
+        tree = material.node_tree
+        texture = next(node for node in tree.nodes if node.label == "SPECULAR COLOR")
+        surface = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
+        roughness = tree.nodes.new("ShaderNodeMath")
+        roughness.operation = "MULTIPLY_ADD"
+        roughness.inputs[1].default_value = -factor
+        roughness.inputs[2].default_value = 1.0
+        tree.links.new(texture.outputs["Alpha"], roughness.inputs[0])
+        tree.links.new(roughness.outputs[0], surface.inputs["Roughness"])
+
+
+def node_trees() -> Iterator[Any]:
+    """The node trees of all materials."""
+    for material in bpy.data.materials:
+        if material.node_tree is not None:
+            yield material.node_tree
