@@ -1,13 +1,18 @@
-"""Filters on how an object looks: does it carry a real texture map?"""
+"""Filters on how an object looks: does it carry a real texture map, and all of its textures?"""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+import pyarrow as pa
 import pydantic
 
+from dataset.columns import Columns
 from dataset.config import Config
-from filters.verdict import PASSED, Facts, Filter, Verdict
+from filters.verdict import Fact, Filter, Judgement
 
-__all__ = ["TEXTURED", "TexturedConfig"]
+__all__ = ["MISSING_TEXTURE", "TEXTURED", "MissingTextureConfig", "TexturedConfig"]
+
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class TexturedConfig(Config):
@@ -19,31 +24,78 @@ class TexturedConfig(Config):
 
     enabled: bool = True
     """Drop objects without a texture map."""
-    min_triangle_share: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
+    min_triangle_share: Share = 0.0
     """The least fraction of the drawn triangles under such a map; above 0 in any case."""
 
 
-def _textured(facts: Facts, config: TexturedConfig) -> Verdict:
-    assert facts.inspect is not None
-    maps = facts.inspect["base_colour_maps"]
-    covered = sum(item["triangles"] for item in maps if item["state"] == "detailed")
-    share = covered / facts.inspect["num_triangles"]
-    keep = covered > 0 and share >= config.min_triangle_share
-    return Verdict(
-        filter="textured",
-        keep=keep,
-        reason=PASSED if keep else _reason(covered, {item["state"] for item in maps}),
-        measured=round(share, 6),
+class MissingTextureConfig(Config):
+    """Objects that name a base-colour image which is not there or cannot be read.
+
+    They would be rendered in a colour that nobody chose.
+    """
+
+    enabled: bool = True
+    """Drop objects that lack a base-colour image of their own."""
+    max_triangle_share: Share = 0.0
+    """The largest fraction of the drawn triangles that may lack theirs."""
+
+
+def _share(inspected: Mapping[str, Any], *states: str) -> float:
+    """The fraction of the drawn triangles under a base-colour map in one of the states."""
+    maps = inspected["base_colour_maps"]
+    covered = sum(item["triangles"] for item in maps if item["state"] in states)
+    return covered / max(int(inspected["num_triangles"]), 1)
+
+
+def _states(inspected: Mapping[str, Any]) -> set[str]:
+    return {item["state"] for item in inspected["base_colour_maps"]}
+
+
+def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
+    share = facts.numbers("inspect.texture_share")
+    none = share <= 0
+    return Judgement(
+        drops={
+            "no_texture_map": none & ~facts.flags("inspect.has_map"),
+            "flat_texture": none & facts.flags("inspect.only_flat_maps"),
+            "unreadable_texture": none,
+            "little_texture": share < config.min_triangle_share,
+        },
+        measured=lambda row: round(float(share[row]), 6),
         limit=config.min_triangle_share,
     )
 
 
-def _reason(covered: int, states: set[str]) -> str:
-    if covered:
-        return "little_texture"
-    if states == {"flat"}:
-        return "flat_texture"
-    return "unreadable_texture" if states else "no_texture_map"
+def _missing_texture(facts: Columns, config: MissingTextureConfig) -> Judgement:
+    share = facts.numbers("inspect.missing_share")
+    return Judgement(
+        drops={"missing_texture": share > config.max_triangle_share},
+        measured=lambda row: round(float(share[row]), 6),
+        limit=config.max_triangle_share,
+    )
 
 
-TEXTURED = Filter(name="textured", needs="inspect", version=1, judge=_textured)
+TEXTURED = Filter(
+    name="textured",
+    needs="inspect",
+    version=1,
+    facts=(
+        Fact(name="texture_share", type=pa.float64(), of=lambda found: _share(found, "detailed")),
+        Fact(name="has_map", type=pa.bool_(), of=lambda found: bool(_states(found))),
+        Fact(name="only_flat_maps", type=pa.bool_(), of=lambda found: _states(found) == {"flat"}),
+    ),
+    judge=_textured,
+)
+MISSING_TEXTURE = Filter(
+    name="missing_texture",
+    needs="inspect",
+    version=1,
+    facts=(
+        Fact(
+            name="missing_share",
+            type=pa.float64(),
+            of=lambda found: _share(found, "missing", "unreadable"),
+        ),
+    ),
+    judge=_missing_texture,
+)

@@ -1,11 +1,26 @@
 """The filters in their order, the cheapest first, and their configuration.
 
-A new filter is one function in the file of its subject, one line in `CHAIN` and one field here.
+A new filter is one function with its facts in the file of its subject, one line in `CHAIN` and one
+field here.
 """
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from dataset.columns import Columns
 from dataset.config import Config, digest
-from filters.appearance import TEXTURED, TexturedConfig
-from filters.geometry import OCCUPANCY, SEVERAL, OccupancyConfig, SeveralConfig
+from filters.appearance import MISSING_TEXTURE, TEXTURED, MissingTextureConfig, TexturedConfig
+from filters.geometry import (
+    DEGENERATE,
+    OCCUPANCY,
+    RENDERED_OCCUPANCY,
+    SEVERAL,
+    DegenerateConfig,
+    OccupancyConfig,
+    SeveralConfig,
+)
 from filters.provenance import (
     AGE,
     CAPTION,
@@ -16,11 +31,22 @@ from filters.provenance import (
     LicenceConfig,
     LowPolyConfig,
 )
-from filters.verdict import Facts, Filter, Verdict
+from filters.verdict import Fact, Filter, Judgement, Stage, Verdict
 
-__all__ = ["CHAIN", "FilterConfig", "chain_digest", "judge"]
+__all__ = ["CHAIN", "FilterConfig", "chain_digest", "fact_types", "judge", "read_facts", "verdicts"]
 
-CHAIN: tuple[Filter, ...] = (CAPTION, LOWPOLY, LICENCE, AGE, TEXTURED, SEVERAL, OCCUPANCY)
+CHAIN: tuple[Filter, ...] = (
+    CAPTION,
+    LOWPOLY,
+    LICENCE,
+    AGE,
+    TEXTURED,
+    MISSING_TEXTURE,
+    DEGENERATE,
+    SEVERAL,
+    OCCUPANCY,
+    RENDERED_OCCUPANCY,
+)
 
 
 class FilterConfig(Config):
@@ -31,21 +57,49 @@ class FilterConfig(Config):
     licence: LicenceConfig = LicenceConfig()
     age: AgeConfig = AgeConfig()
     textured: TexturedConfig = TexturedConfig()
+    missing_texture: MissingTextureConfig = MissingTextureConfig()
+    degenerate: DegenerateConfig = DegenerateConfig()
     several: SeveralConfig = SeveralConfig()
     occupancy: OccupancyConfig = OccupancyConfig()
 
 
-def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
-    """The verdicts of all enabled filters whose measurements are there, in the chain's order.
+def judge(columns: Columns, config: FilterConfig) -> list[tuple[Filter, Judgement]]:
+    """What every enabled filter says of all objects, in the chain's order.
 
-    An object is kept while every verdict keeps it; its first reason is the one that counts.
+    Where a filter's measurements are missing, what it says means nothing. An object is kept while
+    every filter keeps it; the first that drops it is the reason that counts.
     """
-    verdicts = []
+    found = []
     for link in CHAIN:
-        settings = getattr(config, link.name)
-        if settings.enabled and facts.has(link.needs):
-            verdicts.append(link.judge(facts, settings))
-    return verdicts
+        settings = getattr(config, link.settings or link.name)
+        if settings.enabled:
+            found.append((link, link.judge(columns, settings)))
+    return found
+
+
+def verdicts(
+    columns: Columns, config: FilterConfig, known: Collection[Stage], row: int = 0
+) -> list[Verdict]:
+    """The verdicts on one object by the filters whose measurements are known."""
+    return [
+        judgement.verdict(link.name, row)
+        for link, judgement in judge(columns, config)
+        if link.needs in known
+    ]
+
+
+def fact_types(stage: str) -> dict[str, pa.DataType]:
+    """Name and type of all facts that filters keep of a stage."""
+    return {fact.name: fact.type for fact in _facts(stage)}
+
+
+def read_facts(stage: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of what a stage stored, by name."""
+    return {fact.name: fact.of(measured) for fact in _facts(stage)}
+
+
+def _facts(stage: str) -> list[Fact]:
+    return [fact for link in CHAIN if link.needs == stage for fact in link.facts]
 
 
 def chain_digest(config: FilterConfig) -> str:

@@ -1,25 +1,53 @@
-"""Filters on an object's shape: it fills enough of every view, and it is one object."""
+"""Filters on an object's shape: one object, with a body, that fills enough of every view."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
 import pydantic
 
+from dataset.columns import Columns
 from dataset.config import Config
-from filters.verdict import PASSED, Facts, Filter, Verdict
+from filters.verdict import Fact, Filter, Judgement
 
-__all__ = ["OCCUPANCY", "SEVERAL", "OccupancyConfig", "SeveralConfig", "count_objects"]
+__all__ = [
+    "DEGENERATE",
+    "OCCUPANCY",
+    "RENDERED_OCCUPANCY",
+    "SEVERAL",
+    "DegenerateConfig",
+    "OccupancyConfig",
+    "SeveralConfig",
+]
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 
+_NUM_GROUPS = 8
+"""As many groups as `measure_islands` lists."""
+
 
 class OccupancyConfig(Config):
-    """Objects that fill too little of the frame in any view (InstantMesh, arXiv 2404.07191)."""
+    """Objects that fill too little of the frame in any view (InstantMesh, arXiv 2404.07191).
+
+    Judged twice: by silhouettes at the rig's cameras before the render, by its alpha after it.
+    """
 
     enabled: bool = True
     """Drop objects that fill too little of a view."""
     min_share: Fraction = 0.1
     """The least share of the frame, in every view."""
+
+
+class DegenerateConfig(Config):
+    """Objects without a body: a sheet, a card, a line."""
+
+    enabled: bool = True
+    """Drop objects that are too thin to be bodies."""
+    min_thickness: Fraction = 0.001
+    """The least extent along the thinnest principal axis of the surface, by that along the
+    longest."""
 
 
 class SeveralConfig(Config):
@@ -42,63 +70,126 @@ class SeveralConfig(Config):
     """The height, in the frame [-1, 1]^3, from which a group counts as standing on the ground."""
 
 
-def count_objects(
-    islands: Mapping[str, Any], config: SeveralConfig
-) -> tuple[Literal["one", "several", "unsure"], float]:
-    """Read the measurement of `measure_islands`: the answer and the share of area it rests on.
+def _several(facts: Columns, config: SeveralConfig) -> Judgement:
+    clear = facts.numbers("measure.second_at_clear_gap")
+    close = facts.numbers("measure.second_at_narrow_gap")
+    shares = facts.lists("measure.ground_shares", _NUM_GROUPS)
+    heights = facts.lists("measure.ground_heights", _NUM_GROUPS)
+    standing = (shares >= config.min_share) & (heights >= config.ground_height)
+    apart = clear >= config.min_share
+    apart_close = ~apart & (close >= config.min_share_close)
+    on_ground = ~apart & ~apart_close & (standing.sum(axis=1) >= config.ground_groups)
+    rest = np.fmax(1 - facts.numbers("measure.largest_island"), 1 - shares[:, 0])
+    several = apart | apart_close | on_ground
+    unsure = ~several & (rest > 1 - config.one_share)
+    share = np.where(on_ground, _second(shares, standing), rest)
+    share = np.where(apart_close, close, share)
+    share = np.where(apart, clear, share)
 
-    That share is the second group's for `several`, otherwise what the largest piece leaves.
-    """
-    close, clear = islands["whole"]["1"], islands["whole"]["2"]
-    for level, least in ((clear, config.min_share), (close, config.min_share_close)):
-        second = _share(level["groups"], 1)
-        if second >= least:
-            return "several", second
-    rest = 1 - _share(close["islands"], 0)
-    above = islands["slab"] and islands["slab"]["above"]
-    if above:
-        groups = above["2"]["groups"]
-        standing = [
-            group
-            for group in groups
-            if group["share"] >= config.min_share and group["height"] >= config.ground_height
-        ]
-        if len(standing) >= config.ground_groups:
-            return "several", _share(standing, 1)
-        rest = max(rest, 1 - _share(groups, 0))
-    return ("one" if rest <= 1 - config.one_share else "unsure"), rest
+    def measured(row: int) -> dict[str, Any]:
+        answer = "several" if several[row] else "unsure" if unsure[row] else "one"
+        return {"objects": answer, "share": round(float(share[row]), 4)}
 
-
-def _share(pieces: list[dict[str, Any]], index: int) -> float:
-    return float(pieces[index]["share"]) if index < len(pieces) else 0.0
-
-
-def _several(facts: Facts, config: SeveralConfig) -> Verdict:
-    assert facts.measure is not None
-    answer, share = count_objects(facts.measure["islands"], config)
-    keep = answer == "one" or (answer == "unsure" and not config.drop_unsure)
-    reasons = {"one": PASSED, "several": "several_objects", "unsure": "maybe_several_objects"}
-    return Verdict(
-        filter="several",
-        keep=keep,
-        reason=reasons[answer],
-        measured={"objects": answer, "share": round(share, 4)},
+    drops = {"several_objects": several}
+    maybe = {"maybe_several_objects": unsure}
+    return Judgement(
+        drops=drops | maybe if config.drop_unsure else drops,
+        remarks={} if config.drop_unsure else maybe,
+        measured=measured,
         limit={"share": config.min_share, "drop_unsure": config.drop_unsure},
     )
 
 
-def _occupancy(facts: Facts, config: OccupancyConfig) -> Verdict:
-    assert facts.measure is not None
-    least = min(facts.measure["coverage"])
-    keep = least >= config.min_share
-    return Verdict(
-        filter="occupancy",
-        keep=keep,
-        reason=PASSED if keep else "low_occupancy",
-        measured=round(least, 6),
+def _second(shares: np.ndarray, standing: np.ndarray) -> np.ndarray:
+    """The second largest share among the groups that stand on the ground."""
+    ordered = np.sort(np.where(standing, shares, 0), axis=1)
+    return ordered[:, -2]
+
+
+def _piece(level: Mapping[str, Any], kind: str, index: int) -> float:
+    pieces = level[kind]
+    return float(pieces[index]["share"]) if index < len(pieces) else 0.0
+
+
+def _ground(measured: Mapping[str, Any], value: str) -> list[float] | None:
+    """A value of each group above the ground plate; None if there is no plate."""
+    above = measured["islands"]["slab"] and measured["islands"]["slab"]["above"]
+    return [float(group[value]) for group in above["2"]["groups"]] if above else None
+
+
+def _occupancy(column: str, facts: Columns, config: OccupancyConfig) -> Judgement:
+    least = facts.numbers(column)
+    return Judgement(
+        drops={"low_occupancy": least < config.min_share},
+        measured=lambda row: round(float(least[row]), 6),
         limit=config.min_share,
     )
 
 
-SEVERAL = Filter(name="several", needs="measure", version=1, judge=_several)
-OCCUPANCY = Filter(name="occupancy", needs="measure", version=1, judge=_occupancy)
+def _degenerate(facts: Columns, config: DegenerateConfig) -> Judgement:
+    thickness = facts.numbers("measure.thickness")
+    return Judgement(
+        drops={"degenerate_geometry": thickness < config.min_thickness},
+        measured=lambda row: round(float(thickness[row]), 6),
+        limit=config.min_thickness,
+    )
+
+
+DEGENERATE = Filter(
+    name="degenerate",
+    needs="measure",
+    version=1,
+    facts=(Fact(name="thickness", type=pa.float64(), of=lambda found: found.get("thickness")),),
+    judge=_degenerate,
+)
+SEVERAL = Filter(
+    name="several",
+    needs="measure",
+    version=1,
+    facts=(
+        Fact(
+            name="second_at_clear_gap",
+            type=pa.float64(),
+            of=lambda found: _piece(found["islands"]["whole"]["2"], "groups", 1),
+        ),
+        Fact(
+            name="second_at_narrow_gap",
+            type=pa.float64(),
+            of=lambda found: _piece(found["islands"]["whole"]["1"], "groups", 1),
+        ),
+        Fact(
+            name="largest_island",
+            type=pa.float64(),
+            of=lambda found: _piece(found["islands"]["whole"]["1"], "islands", 0),
+        ),
+        Fact(
+            name="ground_shares",
+            type=pa.list_(pa.float64()),
+            of=lambda found: _ground(found, "share"),
+        ),
+        Fact(
+            name="ground_heights",
+            type=pa.list_(pa.float64()),
+            of=lambda found: _ground(found, "height"),
+        ),
+    ),
+    judge=_several,
+)
+_MIN_COVERAGE = Fact(
+    name="min_coverage", type=pa.float64(), of=lambda found: min(found["coverage"])
+)
+OCCUPANCY = Filter(
+    name="occupancy",
+    needs="measure",
+    version=1,
+    facts=(_MIN_COVERAGE,),
+    judge=partial(_occupancy, "measure.min_coverage"),
+)
+RENDERED_OCCUPANCY = Filter(
+    name="rendered_occupancy",
+    settings="occupancy",
+    needs="render",
+    version=1,
+    facts=(_MIN_COVERAGE,),
+    judge=partial(_occupancy, "render.min_coverage"),
+)

@@ -40,10 +40,13 @@ IMPORTABLE_EXTENSIONS = frozenset(
         "KHR_materials_variants",
         "KHR_materials_volume",
         "KHR_mesh_quantization",
+        "KHR_node_visibility",
         "KHR_texture_transform",
+        "MSFT_lod",
     }
 )
-"""What Blender 4.5's importer accepts in `extensionsRequired`; it refuses every other one."""
+"""What may stand in `extensionsRequired`: what Blender 4.5's importer reads, and what
+render.blender settles before it does."""
 
 
 class GlbRefused(Exception):

@@ -13,6 +13,10 @@ from filters.gltf import Accessor, Mesh, Node, Primitive
 __all__ = ["Drawn", "DrawnScene", "draw_scene"]
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+# Separate lines and triangles need whole ones: Blender's importer reads beyond its arrays for the
+# rest. Loops, strips and fans need at least so many corners.
+_WHOLE = {1: 2, _TRIANGLES: 3}
+_LEAST = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
 _INDEX_TYPES = (5121, 5123, 5125)
 # No attribute has this name: the specification keeps small letters out of them.
 _INDICES = "indices"
@@ -195,6 +199,11 @@ def _num_triangles(primitive: Primitive, arrays: list[tuple[str, int, Accessor]]
         return 0
     corners = (arrays[0] if primitive.indices is None else arrays[-1])[2].count
     mode = _TRIANGLES if primitive.mode is None else primitive.mode
+    # What Draco decodes to has its own count.
+    if primitive.extension("KHR_draco_mesh_compression") is None and (
+        corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)
+    ):
+        raise GlbRefused("malformed", f"{corners} corners make no primitive of mode {mode}")
     if mode == _TRIANGLES:
         return corners // 3
     if mode in (_STRIP, _FAN):

@@ -4,10 +4,12 @@ import re
 import unicodedata
 from typing import Annotated
 
+import pyarrow as pa
 import pydantic
 
+from dataset.columns import Columns
 from dataset.config import Config
-from filters.verdict import PASSED, Facts, Filter, Verdict
+from filters.verdict import Fact, Filter, Judgement
 
 __all__ = [
     "AGE",
@@ -65,55 +67,88 @@ def is_lowpoly_tag(tag: str) -> bool:
     return _LOWPOLY.search(words.casefold()) is not None
 
 
-def _caption(facts: Facts, config: CaptionConfig) -> Verdict:
-    length = len((facts.record.caption or "").strip())
-    keep = length >= config.min_characters
-    return Verdict(
-        filter="caption",
-        keep=keep,
-        reason=PASSED if keep else "no_caption",
-        measured=length,
+def _caption(facts: Columns, config: CaptionConfig) -> Judgement:
+    length = facts.numbers("list.caption_characters")
+    return Judgement(
+        drops={"no_caption": length < config.min_characters},
+        measured=lambda row: int(length[row]),
         limit=config.min_characters,
     )
 
 
-def _lowpoly(facts: Facts, config: LowPolyConfig) -> Verdict:  # noqa: ARG001 - one signature
-    tags = [tag for tag in facts.record.tags if is_lowpoly_tag(tag)]
-    return Verdict(
-        filter="lowpoly",
-        keep=not tags,
-        reason="lowpoly_tag" if tags else PASSED,
-        measured=tags,
+def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG001 - one signature
+    return Judgement(
+        drops={"lowpoly_tag": facts.present("list.lowpoly_tags")},
+        measured=lambda row: list(facts.value("list.lowpoly_tags", row) or ()),
         limit=[],
     )
 
 
-def _licence(facts: Facts, config: LicenceConfig) -> Verdict:
-    licence = facts.record.licence
-    keep = licence is not None and licence.casefold() in {
-        allowed.casefold() for allowed in config.allowed
-    }
-    return Verdict(
-        filter="licence",
-        keep=keep,
-        reason=PASSED if keep else "licence_not_allowed",
-        measured=licence,
+def _licence(facts: Columns, config: LicenceConfig) -> Judgement:
+    allowed = {licence.casefold() for licence in config.allowed}
+    return Judgement(
+        drops={"licence_not_allowed": ~facts.one_of("list.licence_folded", allowed)},
+        measured=lambda row: facts.value("list.licence_folded", row),
         limit=list(config.allowed),
     )
 
 
-def _age(facts: Facts, config: AgeConfig) -> Verdict:  # noqa: ARG001 - one signature
-    restricted = facts.record.age_restricted
-    return Verdict(
-        filter="age",
-        keep=not restricted,
-        reason="age_restricted" if restricted else PASSED,
-        measured=restricted,
+def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - one signature
+    restricted = facts.flags("list.age_restricted")
+    return Judgement(
+        drops={"age_restricted": restricted},
+        measured=lambda row: bool(restricted[row]),
         limit=False,
     )
 
 
-CAPTION = Filter(name="caption", needs="list", version=1, judge=_caption)
-LOWPOLY = Filter(name="lowpoly", needs="list", version=1, judge=_lowpoly)
-LICENCE = Filter(name="licence", needs="list", version=1, judge=_licence)
-AGE = Filter(name="age", needs="list", version=1, judge=_age)
+CAPTION = Filter(
+    name="caption",
+    needs="list",
+    version=1,
+    facts=(
+        Fact(
+            name="caption_characters",
+            type=pa.int32(),
+            of=lambda record: len((record["caption"] or "").strip()),
+        ),
+    ),
+    judge=_caption,
+)
+LOWPOLY = Filter(
+    name="lowpoly",
+    needs="list",
+    version=1,
+    facts=(
+        Fact(
+            name="lowpoly_tags",
+            type=pa.list_(pa.string()),
+            of=lambda record: [tag for tag in record["tags"] if is_lowpoly_tag(tag)] or None,
+        ),
+    ),
+    judge=_lowpoly,
+)
+LICENCE = Filter(
+    name="licence",
+    needs="list",
+    version=1,
+    facts=(
+        Fact(
+            name="licence_folded",
+            type=pa.string(),
+            of=lambda record: record["licence"] and record["licence"].casefold(),
+        ),
+    ),
+    judge=_licence,
+)
+AGE = Filter(
+    name="age",
+    needs="list",
+    version=1,
+    facts=(
+        Fact(
+            name="age_restricted", type=pa.bool_(), of=lambda record: bool(record["age_restricted"])
+        ),
+    ),
+    judge=_age,
+)

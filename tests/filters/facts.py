@@ -1,9 +1,51 @@
 """Facts about made-up objects, one filter at a time."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from dataset.columns import RowColumns
 from dataset.objects import ObjectRecord
-from filters.verdict import Facts
+from filters.chain import FilterConfig, read_facts, verdicts
+from filters.geometry import SEVERAL, SeveralConfig
+from filters.verdict import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of one object so far; None where a stage has not run."""
+
+    record: ObjectRecord
+    inspect: Mapping[str, Any] | None = None
+    measure: Mapping[str, Any] | None = None
+    render: Mapping[str, Any] | None = None
+
+    def stages(self) -> dict[str, Mapping[str, Any]]:
+        """What each stage stored."""
+        found = {"list": self.record.to_dict(), "inspect": self.inspect}
+        found |= {"measure": self.measure, "render": self.render}
+        return {stage: stored for stage, stored in found.items() if stored is not None}
+
+    def row(self) -> dict[str, Any]:
+        """The facts as columns."""
+        return {
+            f"{stage}.{name}": value
+            for stage, stored in self.stages().items()
+            for name, value in read_facts(stage, stored).items()
+        }
+
+
+def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
+    """The verdicts of all enabled filters whose measurements are there."""
+    return verdicts(RowColumns(facts.row()), config, facts.stages().keys())
+
+
+def count_objects(islands: Mapping[str, Any], config: SeveralConfig) -> tuple[str, float]:
+    """Read the measurement of `measure_islands`: the answer and the share of area it rests on."""
+    stored = {"islands": islands}
+    row = {f"measure.{fact.name}": fact.of(stored) for fact in SEVERAL.facts}
+    measured = SEVERAL.judge(RowColumns(row), config).measured(0)
+    return measured["objects"], measured["share"]
 
 
 def record(**changed: Any) -> ObjectRecord:
@@ -46,7 +88,7 @@ def kept_facts(**changed: Any) -> Facts:
     values: dict[str, Any] = {
         "record": record(),
         "inspect": {"num_triangles": 100, "base_colour_maps": [texture]},
-        "measure": {"coverage": [0.5, 0.3, 0.4], "islands": islands(1.0)},
-        "render": {},
+        "measure": {"coverage": [0.5, 0.3, 0.4], "islands": islands(1.0), "thickness": 0.4},
+        "render": {"coverage": [0.5, 0.3, 0.4]},
     }
     return Facts(**values | changed)

@@ -2,16 +2,20 @@
 
 import pytest
 
-from filters.chain import FilterConfig, judge
+from filters.chain import FilterConfig
 from filters.inspect_glb import inspect_glb
 from filters.verdict import PASSED, Verdict
-from tests.filters.facts import kept_facts
+from tests.filters.facts import judge, kept_facts
 from tests.filters.glbs import pack, picture, textured_square
 
 
-def textured(inspect: dict, config: FilterConfig | None = None) -> Verdict:
+def judged(name: str, inspect: dict, config: FilterConfig | None = None) -> Verdict:
     verdicts = judge(kept_facts(inspect=inspect), config or FilterConfig())
-    return next(found for found in verdicts if found.filter == "textured")
+    return next(found for found in verdicts if found.filter == name)
+
+
+def textured(inspect: dict, config: FilterConfig | None = None) -> Verdict:
+    return judged("textured", inspect, config)
 
 
 def maps(*states: tuple[str, int]) -> dict:
@@ -53,3 +57,21 @@ def test_the_least_share_is_a_setting() -> None:
 )
 def test_from_a_file_to_a_verdict(image: bytes, keep: bool) -> None:
     assert textured(inspect_glb(pack(*textured_square(image))).to_dict()).keep is keep
+
+
+@pytest.mark.parametrize(
+    ("found", "share"),
+    [
+        (maps(("detailed", 100)), 0),
+        (maps(("detailed", 60), ("missing", 40)), 0.4),
+        (maps(("unreadable", 100)), 1),
+        (maps(("flat", 100)), 0),
+        (maps(), 0),
+    ],
+)
+def test_missing_textures_are_not_untextured_objects(found: dict, share: float) -> None:
+    verdict = judged("missing_texture", found)
+    assert (verdict.keep, verdict.measured) == (share == 0, share)
+    assert verdict.reason == (PASSED if share == 0 else "missing_texture")
+    config = FilterConfig.load({"missing_texture": {"max_triangle_share": 0.4}})
+    assert judged("missing_texture", found, config).keep is (share <= 0.4)

@@ -1,17 +1,19 @@
 """Occupancy in every view, and one or several objects, from stored measurements."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.chain import FilterConfig, judge
-from filters.geometry import SeveralConfig, count_objects
+from filters.chain import FilterConfig
+from filters.geometry import SeveralConfig
+from filters.thickness import thickness
 from filters.verdict import Verdict
-from tests.filters.facts import islands, kept_facts, level
+from tests.filters.facts import count_objects, islands, judge, kept_facts, level
 
 
 def verdict(name: str, config: FilterConfig | None = None, **measure) -> Verdict:
-    measured = {"coverage": [1.0], "islands": islands(1.0)} | measure
+    measured = {"coverage": [1.0], "islands": islands(1.0), "thickness": 0.5} | measure
     verdicts = judge(kept_facts(measure=measured), config or FilterConfig())
     return next(found for found in verdicts if found.filter == name)
 
@@ -69,3 +71,38 @@ def test_the_fate_of_the_unsure_is_a_setting() -> None:
     assert dropped.measured == {"objects": "unsure", "share": 0.08}
     assert not verdict("several", islands=islands(0.5, 0.5)).keep
     assert verdict("several", config).keep
+
+
+def test_what_has_no_body_is_degenerate() -> None:
+    assert verdict("degenerate", thickness=0.001).keep
+    dropped = verdict("degenerate", thickness=0.0009)
+    assert (dropped.keep, dropped.reason) == (False, "degenerate_geometry")
+    config = FilterConfig.load({"degenerate": {"min_thickness": 0.2}})
+    assert not verdict("degenerate", config, thickness=0.1).keep
+
+
+def test_the_rendered_alpha_confirms_the_silhouettes() -> None:
+    facts = kept_facts(render={"coverage": [0.5, 0.09]})
+    found = {v.filter: v for v in judge(facts, FilterConfig())}
+    assert found["occupancy"].keep
+    assert not found["rendered_occupancy"].keep
+    assert found["rendered_occupancy"].reason == "low_occupancy"
+    loose = FilterConfig.load({"occupancy": {"min_share": 0.05}})
+    assert all(v.keep for v in judge(facts, loose))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**16))
+def test_thickness_is_the_thinnest_extent_by_the_longest(b: float, c: float, seed: int) -> None:
+    """Of a box of sides 1, b, c in any orientation."""
+    rng = np.random.default_rng(seed)
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, b) for z in (0, c)], dtype=float)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    found = thickness(corners @ turn + rng.normal(size=3))
+    # Equal sides have no principal axes of their own: then the extent is at most a diagonal.
+    assert found <= min(b, c) * 2**0.5 + 1e-9
+    if max(b, c) < 0.9 and abs(b - c) > 0.1:
+        assert found == pytest.approx(min(b, c), abs=1e-6)
+
+
+def test_a_point_has_no_thickness() -> None:
+    assert thickness(np.zeros((5, 3))) == 0

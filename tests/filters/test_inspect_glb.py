@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from filters.glb import IMPORTABLE_EXTENSIONS
 from filters.inspect_glb import GlbRefused, Inspection, InspectLimits, inspect_glb
+from tests.conftest import REPOSITORY
 from tests.filters.glbs import pack, picture, textured_square
 
 DOCUMENT, BINARY = textured_square()
@@ -72,6 +73,24 @@ def test_triangles_of_each_mode(mode: int | None, triangles: int) -> None:
         assert inspect_glb(data).num_triangles == triangles
     else:
         assert refusal(data).kind == "empty"
+
+
+@pytest.mark.parametrize(
+    ("mode", "corners"),
+    [(4, 1), (4, 2), (4, 5), (5, 0), (5, 2), (6, 2), (1, 1), (1, 5), (2, 0), (3, 1)],
+)
+def test_what_the_importer_reads_beyond_its_end(mode: int, corners: int) -> None:
+    accessors = [*DOCUMENT["accessors"], DOCUMENT["accessors"][2] | {"count": corners}]
+    part = PRIMITIVE | {"indices": 3, "mode": mode}
+    data = changed(accessors=accessors, meshes=[{"primitives": [PRIMITIVE, part]}])
+    refused = refusal(data)
+    assert refused.kind == "malformed"
+    assert f"{corners} corners" in refused.message
+
+
+def test_corners_without_indices_must_be_whole_triangles() -> None:
+    part = {"attributes": {"POSITION": 0}}
+    assert refusal(changed(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
 
 
 def test_only_the_default_scene_is_drawn() -> None:
@@ -191,14 +210,18 @@ def test_required_extensions_that_the_importer_has() -> None:
     assert found.extensions_required == tuple(names)
 
 
-def test_the_list_of_extensions_is_the_importers() -> None:
+def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it() -> None:
     spec = importlib.util.find_spec("bpy")
     if spec is None or spec.origin is None:
         pytest.skip("bpy is not installed")
     (source,) = Path(spec.origin).parent.rglob("io_scene_gltf2/io/imp/gltf2_io_gltf.py")
     listed = re.search(r"extensions_managed = \[(.*?)\]", source.read_text(), re.DOTALL)
     assert listed is not None
-    assert set(re.findall(r"'(\w+)'", listed.group(1))) == IMPORTABLE_EXTENSIONS
+    prepare = REPOSITORY / "render" / "blender" / "prepare.py"
+    settled = re.search(r"_SETTLED = frozenset\((.*?)\n\)", prepare.read_text(), re.DOTALL)
+    assert settled is not None
+    importable = set(re.findall(r"'(\w+)'", listed.group(1)))
+    assert importable | set(re.findall(r'"(\w+)"', settled.group(1))) == IMPORTABLE_EXTENSIONS
 
 
 def test_limits() -> None:

@@ -9,8 +9,9 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.geometry import SeveralConfig, count_objects
+from filters.geometry import SeveralConfig
 from filters.islands import measure_islands
+from tests.filters.facts import count_objects
 
 NUM_POINTS = 60_000
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from filters.geometry import SeveralConfig, count_objects
+from filters.geometry import SeveralConfig
 from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
 from filters.islands import measure_islands
 from filters.provenance import is_lowpoly_tag
+from tests.filters.facts import count_objects
 from tests.filters.surfaces import glb_surface
 
 

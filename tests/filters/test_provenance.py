@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.chain import FilterConfig, judge
+from filters.chain import FilterConfig
 from filters.provenance import AgeConfig, LicenceConfig, is_lowpoly_tag
-from filters.verdict import Facts, Verdict
-from tests.filters.facts import record
+from filters.verdict import Verdict
+from tests.filters.facts import Facts, judge, record
 
 
 def verdict(of: str, config: FilterConfig | None = None, **changed) -> Verdict:
