@@ -1,17 +1,19 @@
-"""The catalog: an append-only table of what happened to every object, and its current state.
+"""The catalog: an append-only table of what happened to every object.
 
-A Delta Lake table, written by one committer at a time. Nothing in it is ever changed: the state of
-an object is the last event of each of its stages.
+A Delta Lake table. Nothing in it is ever changed: the state of an object is the last event of each
+of its stages (dataset.latest). One committer at a time writes the outcomes of a build; whoever adds
+a note of another kind (a tombstone, a cleared failure) may append beside it.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from dataset.config import canonical_json
@@ -27,7 +29,8 @@ _SCHEMA = pa.schema(
         ("asset_id", pa.string()),
         ("stage", pa.string()),
         ("rig", pa.string()),
-        ("key", pa.string()),
+        ("content", pa.string()),
+        ("settings", pa.string()),
         ("status", pa.string()),
         ("kind", pa.string()),
         ("message", pa.string()),
@@ -35,8 +38,25 @@ _SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+_ENDINGS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("started", pa.timestamp("us", tz="UTC")),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("stage", pa.string()),
+        ("status", pa.string()),
+        ("objects", pa.int64()),
+    ]
+)
 _BATCH_BITS = 24
 """seq = table version << 24 | place in the batch: grows with every event."""
+_LATE_VERSIONS = 64
+"""Who appends beside the committer numbers by the version he saw: he may be late by a few."""
+_COMPACT_FILES = 100
+"""Every commit adds a file: so many small ones are made one when a build ends."""
+_SCANNED_ROWS = 16_384
+_RECENT_EVENTS = 100_000
+"""Enough to tell how fast a build works."""
 _CONFIGURATION = {
     # A pinned snapshot outlives the table's own history, so old files may go; but readers that
     # hold an old version for days must not lose its files under them.
@@ -51,12 +71,14 @@ class Event:
 
     asset_id: str
     stage: str
-    key: str
-    """Digest of everything the result depends on: content, stage, configuration, versions."""
+    content: str = ""
+    """What of the object it was made from: a version of its file, or the SHA-256 of its bytes."""
+    settings: str = ""
+    """Digest of all else that the result depends on: configuration and versions."""
     rig: str = ""
     """The rig of the stages that depend on it; empty for the others."""
     status: str = "ok"
-    """`ok` or `failed`."""
+    """`ok`, `failed`, `gone` (no longer listed) or `cleared` (as if it had never happened)."""
     kind: str = ""
     """The kind of a failure."""
     message: str = ""
@@ -109,32 +131,106 @@ class Catalog:
             commit_properties=CommitProperties(app_transactions=[Transaction(run, batch)]),
         )
 
-    def current(self, stages: Iterable[str] | None = None) -> dict[tuple[str, str, str], Event]:
-        """The last event of every (asset id, stage, rig), in the order of the asset ids."""
-        where = "" if stages is None else f"WHERE stage IN ({_quoted(stages)})"
-        query = f"""
-            SELECT unnest(arg_max(e, seq)) FROM (SELECT seq, e FROM events e {where})
-            GROUP BY e.asset_id, e.stage, e.rig ORDER BY e.asset_id
-        """  # noqa: S608 - the stage names are quoted
-        return {
-            (record.event.asset_id, record.event.stage, record.event.rig): record.event
-            for record in self._query(query)
-        }
-
     def history(self, asset_id: str) -> list[StageRecord]:
         """Every event of one object, oldest first."""
         query = "SELECT * FROM events WHERE asset_id = $asset_id ORDER BY seq"
         return self._query(query, {"asset_id": asset_id})
 
-    def _query(self, query: str, parameters: dict[str, Any] | None = None) -> list[StageRecord]:
+    def endings(self, last: timedelta | None = None) -> pa.Table:
+        """How many objects ended their way through a run, and when, by their last stage there.
+
+        Columns: run, started (the first event of any of them), time, stage, status, objects. An
+        object that a run only listed has the stage `list`. The rows are as many as there were
+        commits, not as there are objects. `last` asks for that much of the end of the table, or
+        less where very many events lie in it: so the answer comes at once, however large it is.
+        """
+        query = """
+            SELECT run, min(started) AS started, time, stage, status, count(*) AS objects
+            FROM (
+                SELECT run, min(time) AS started, max(time) AS time,
+                    arg_max(stage, seq) AS stage, arg_max(status, seq) AS status
+                FROM events WHERE time >= $since AND status IN ('ok', 'failed')
+                GROUP BY run, asset_id
+            )
+            GROUP BY run, time, stage, status ORDER BY time, run, stage, status
+        """
+        since = datetime.min.replace(tzinfo=UTC) if last is None else self._near_end(last)
+        found = self._select(query, {"since": since})
+        return _ENDINGS.empty_table() if found is None else found.cast(_ENDINGS)
+
+    def newest(self, asset_ids: Sequence[str], stage: str, rig: str) -> dict[str, Event]:
+        """The last event of a stage and rig of some objects, with all its data."""
+        query = """
+            SELECT unnest(arg_max(e, seq)) FROM (
+                SELECT seq, e FROM events e
+                WHERE stage = $stage AND rig = $rig AND list_contains($asset_ids, asset_id)
+            ) GROUP BY e.asset_id
+        """
+        wanted = {"stage": stage, "rig": rig, "asset_ids": list(asset_ids)}
+        return {record.event.asset_id: record.event for record in self._query(query, wanted)}
+
+    def files(self) -> frozenset[str]:
+        """The names of the files of the log, as it is now."""
+        table = self._open()
+        return frozenset() if table is None else frozenset(map(_name, table.file_uris()))
+
+    def since(self, seq: int, known: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Every event after `seq`, in no order, but those in the files `known`; `data` as JSON.
+
+        A few before it may be among them: those that a second writer might have added late. A file
+        that is not known may still hold old events, if small files were made one.
+        """
+        table = self._open()
+        if table is not None:
+            after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
+            dataset = table.to_pyarrow_dataset()
+            for fragment in dataset.get_fragments():
+                if _name(fragment.path) not in known:
+                    yield from fragment.to_batches(
+                        dataset.schema, filter=after, batch_size=_SCANNED_ROWS
+                    )
+
+    def last_seq(self) -> int:
+        """At least the number of any event that is there now; 0 if there are none."""
+        table = self._open()
+        return 0 if table is None else (table.version() + 1) << _BATCH_BITS
+
+    def compact(self) -> None:
+        """Make many small files a few large ones, if it is worth it. For the committer."""
+        table = self._open()
+        if table is not None and len(table.file_uris()) > _COMPACT_FILES:
+            table.optimize.compact()
+
+    def _near_end(self, last: timedelta) -> datetime:
+        """A moment at most `last` before the last event, after which not too many events lie.
+
+        By the table's own statistics, as if the events of a file came evenly.
+        """
+        table = self._open()
+        files = [] if table is None else pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        files = sorted((f for f in files if f["max.time"]), key=lambda f: f["max.time"])
+        if not files:
+            return datetime.now(UTC)
+        until = since = files[-1]["max.time"]
+        events = 0
+        while files and events < _RECENT_EVENTS and until - since < last:
+            file = files.pop()
+            since, events = min(since, file["min.time"]), events + file["num_records"]
+        return until - min(last, (until - since) * min(1.0, _RECENT_EVENTS / max(1, events)))
+
+    def _query(self, query: str, parameters: dict[str, Any]) -> list[StageRecord]:
+        found = self._select(query, parameters)
+        return [] if found is None else [_record(row) for row in found.to_pylist()]
+
+    def _select(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
+        """The answer to a query of the table `events`; None if nothing was ever committed."""
         table = self._open()
         if table is None:
-            return []
+            return None
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("events", table.to_pyarrow_dataset())
-            rows = connection.sql(query, params=parameters or {}).to_arrow_table().to_pylist()
-        return [_record(row) for row in rows]
+            return connection.sql(query, params=parameters).to_arrow_table()
 
     def _open(self) -> DeltaTable | None:
         if self._table is None:
@@ -146,15 +242,15 @@ class Catalog:
 
 
 def _row(event: Event, seq: int, now: datetime, run: str) -> dict[str, Any]:
-    row = asdict(event) | {"seq": seq, "time": now, "run": run}
-    return row | {"data": canonical_json(event.data)}
+    row = {name: getattr(event, name) for name in Event.__dataclass_fields__}
+    return row | {"seq": seq, "time": now, "run": run, "data": canonical_json(event.data)}
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 def _record(row: dict[str, Any]) -> StageRecord:
     seq, time, run = row.pop("seq"), row.pop("time"), row.pop("run")
     event = Event(**row | {"data": json.loads(row["data"])})
     return StageRecord(event=event, seq=seq, time=time, run=run)
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)

@@ -9,7 +9,7 @@ from dataset.storage import Storage
 
 __all__ = ["FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
 
@@ -41,6 +41,11 @@ def check_root(root: Storage) -> bool:
         raise BadInput(
             f"{root.uri}: dataset format {found} is newer than {FORMAT_VERSION}, the newest that "
             "this version knows; update the software"
+        )
+    if found < FORMAT_VERSION:
+        raise BadInput(
+            f"{root.uri}: dataset format {found} is of an earlier version, whose catalog this one "
+            "does not read; build into an empty root"
         )
     return True
 

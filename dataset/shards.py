@@ -3,22 +3,24 @@
 The bytes of a shard follow from its samples alone: the same samples give the same file.
 """
 
+import hashlib
 import io
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import webdataset
 
 from dataset.errors import WorkFailed
 from dataset.storage import Storage
 
 __all__ = [
     "SampleEntry",
+    "SupportsRead",
     "index_path",
     "read_index",
     "read_members",
@@ -26,6 +28,7 @@ __all__ = [
     "scan_tar",
     "write_index",
     "write_sample_tar",
+    "write_shard",
     "write_tar",
 ]
 
@@ -40,6 +43,13 @@ INDEX_SCHEMA = pa.schema(
 )
 _MAX_GAP = 4096
 """Members closer than this (in bytes) are fetched in one request: tar headers lie between."""
+
+
+class SupportsRead(Protocol):
+    """Anything that gives bytes from front to back."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes; none at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,9 @@ class SampleEntry:
 
 def write_tar(file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
     """Write samples (key, members) as a WebDataset tar; members are sorted by name."""
+    # It imports torch, which takes seconds that only who writes a shard should wait for.
+    import webdataset
+
     with webdataset.TarWriter(
         file, mtime=0, encoder=False, compress=False, format="PAX_FORMAT"
     ) as writer:
@@ -91,9 +104,12 @@ def read_sample_tar(data: bytes) -> tuple[str, dict[str, bytes]]:
     return key, members
 
 
-def scan_tar(file: IO[bytes]) -> Iterator[SampleEntry]:
-    """The entries of a tar, read back from its headers and contents (not from what was meant)."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+def scan_tar(file: SupportsRead) -> Iterator[SampleEntry]:
+    """The entries of a tar, read back from its headers and contents (not from what was meant).
+
+    The file is read once, from front to back; one member at a time is in memory.
+    """
+    with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:  # type: ignore[call-overload]
         key = ""
         rows: list[tuple[str, int, int, int]] = []
         for info in tar:
@@ -112,6 +128,39 @@ def scan_tar(file: IO[bytes]) -> Iterator[SampleEntry]:
 def _entry(key: str, rows: list[tuple[str, int, int, int]]) -> SampleEntry:
     members, offsets, sizes, checksums = zip(*rows, strict=True)
     return SampleEntry(key=key, members=members, offsets=offsets, sizes=sizes, crc32=checksums)
+
+
+def write_shard(
+    root: Storage,
+    samples: Iterable[tuple[str, Mapping[str, bytes]]],
+    scratch: Path,
+    name: Callable[[str], str],
+) -> tuple[str, str, list[SampleEntry]]:
+    """Write samples as a shard with its index, by way of a local file.
+
+    `name` makes the shard's path from its SHA-256. Returns path, SHA-256 and the entries, which
+    describe what was written, not what was meant. Raises WorkFailed if the two differ.
+    """
+    meant: list[tuple[str, list[str]]] = []
+
+    def noted() -> Iterator[tuple[str, Mapping[str, bytes]]]:
+        for key, members in samples:
+            meant.append((key, sorted(members)))
+            yield key, members
+
+    with open(scratch, "wb") as file:
+        write_tar(file, noted())
+    with open(scratch, "rb") as written:
+        entries = list(scan_tar(written))
+        written.seek(0)
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+    shard = name(sha256)
+    if [(entry.key, sorted(entry.members)) for entry in entries] != meant:
+        raise WorkFailed(f"{shard}: the shard does not hold the samples that were written")
+    root.put(shard, scratch)
+    # The index comes last: a shard counts when it has one.
+    root.write(index_path(shard), write_index(entries, sha256, scratch.stat().st_size))
+    return shard, sha256, entries
 
 
 def index_path(shard: str) -> str:

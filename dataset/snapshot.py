@@ -2,25 +2,36 @@
 
 import hashlib
 import io
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, overload
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.config import canonical_json
+from dataset.credits import credit_lines
 from dataset.errors import BadInput
+from dataset.protection import (
+    PROTECT_DAYS,
+    list_snapshots,
+    protected_until,
+    read_manifest,
+    until,
+    write_manifest,
+)
 from dataset.shards import SampleEntry
 from dataset.storage import Storage
 
-__all__ = ["Sample", "Snapshot", "list_snapshots", "open_snapshot", "split_of", "write_snapshot"]
+__all__ = ["Sample", "Samples", "Snapshot", "open_snapshot", "split_of", "write_snapshot"]
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
+_BATCH = 1000
+"""Rows that are Python objects at a time."""
 SCHEMA = pa.schema(
     [
         ("asset_id", pa.string()),
@@ -40,6 +51,7 @@ SCHEMA = pa.schema(
         ("author", pa.string()),
         ("tags", pa.list_(pa.string())),
         ("categories", pa.list_(pa.string())),
+        ("geometry", pa.string()),
     ]
 )
 
@@ -64,6 +76,8 @@ class Sample:
     author: str | None
     tags: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    geometry: str | None = None
+    """Path of the companion file (dataset.geometry) below the dataset's root, if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,12 +85,44 @@ class Snapshot:
     """An opened snapshot."""
 
     snapshot_id: str
-    samples: Sequence[Sample]
+    samples: "Samples"
     """Sorted by asset id."""
 
-    def of_split(self, split: str) -> list[Sample]:
+    def of_split(self, split: str) -> Sequence[Sample]:
         """The samples of one split, in the snapshot's order."""
-        return [sample for sample in self.samples if sample.split == split]
+        return self.samples.of_split(split)
+
+
+class Samples(Sequence[Sample]):
+    """Rows of a snapshot's table, made into samples as they are asked for.
+
+    A row lists a hundred members with three numbers each: as Python objects they would take
+    gigabytes.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Samples": ...
+    def __getitem__(self, place: int | slice) -> "Sample | Samples":
+        if isinstance(place, slice):
+            return Samples(self._table.take(pa.array(range(len(self))[place], pa.int64())))
+        row = range(len(self))[place]
+        return _sample(self._table.slice(row, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self._table.to_batches(max_chunksize=_BATCH):
+            yield from map(_sample, batch.to_pylist())
+
+    def of_split(self, split: str) -> "Samples":
+        """Those of one split."""
+        return Samples(self._table.filter(pc.equal(self._table["split"], split)))
 
 
 def split_of(asset_id: str, validation_share: float) -> str:
@@ -85,65 +131,87 @@ def split_of(asset_id: str, validation_share: float) -> str:
     return "validation" if place < validation_share else "train"
 
 
-def write_snapshot(root: Storage, samples: Sequence[Sample], where: str | None) -> dict[str, Any]:
+def write_snapshot(
+    root: Storage, samples: Iterable[Sample], where: str | None, protect_days: float = PROTECT_DAYS
+) -> dict[str, Any]:
     """Freeze the samples that satisfy `where` (a SQL condition over the columns of the snapshot).
 
-    Returns the manifest: id, number of samples, licence counts. The id is a digest of the rows, so
-    the same samples always give the same snapshot. Raises BadInput if `where` is no condition or
-    nothing is left.
+    Returns the manifest: id, number of samples, licence counts, the end of its protection. The id
+    is a digest of the rows, so the same samples always give the same snapshot; freezing them again
+    prolongs the protection. Raises BadInput if `where` is no condition or nothing is left.
     """
-    rows = [_row(sample) for sample in sorted(samples, key=lambda s: s.asset_id)]
-    table = _filter(pa.Table.from_pylist(rows, schema=SCHEMA), where)
+    rows, blocks = map(_row, samples), [SCHEMA.empty_table()]
+    while block := list(islice(rows, _BATCH)):
+        blocks.append(pa.Table.from_pylist(block, schema=SCHEMA))
+    table = _filter(pa.concat_tables(blocks).sort_by("asset_id"), where)
     if table.num_rows == 0:
         raise BadInput(f"{root.uri}: no kept sample to freeze" + (f" where {where}" * bool(where)))
-    kept = table.to_pylist()
-    hasher = hashlib.sha256()
-    for row in kept:
-        hasher.update(canonical_json(row).encode() + b"\n")
-    snapshot_id = hasher.hexdigest()[:16]
+    snapshot_id = _digest(table)
+    licences = Counter(licence or "unknown" for licence in table["licence"].to_pylist())
     manifest = {
         "format": SNAPSHOT_FORMAT,
         "snapshot": snapshot_id,
-        "samples": len(kept),
-        "splits": dict(Counter(row["split"] for row in kept)),
-        "licences": dict(Counter(row["licence"] or "unknown" for row in kept)),
-        "bytes": sum(sum(row["sizes"]) for row in kept),
+        "samples": table.num_rows,
+        "splits": dict(Counter(table["split"].to_pylist())),
+        "licences": dict(licences),
+        "bytes": pc.sum(pc.list_flatten(table["sizes"])).as_py(),
         "where": where,
+        "credits": f"snapshots/{snapshot_id}.credits.md",
+        "protected_until": until(protect_days),
     }
-    if not root.exists(_manifest_path(snapshot_id)):
+    return _write(root, manifest, table)
+
+
+def _digest(table: pa.Table) -> str:
+    hasher = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            hasher.update(canonical_json(_identity(row)).encode() + b"\n")
+    return hasher.hexdigest()[:16]
+
+
+def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """Write the files of a snapshot, or what is missing of one that is there; its manifest."""
+    snapshot_id = manifest["snapshot"]
+    if snapshot_id in list_snapshots(root):
+        known = read_manifest(root, snapshot_id)
+        ends = max(manifest, known, key=protected_until)
+        manifest |= {"created": known["created"], "where": known["where"]}
+        manifest |= {"protected_until": protected_until(ends).isoformat()}
+    else:
+        manifest |= {"created": until(0)}
         out = io.BytesIO()
         pq.write_table(table, out, compression="zstd")
         root.write(f"snapshots/{snapshot_id}.parquet", out.getvalue())
-        created = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
-        # The manifest comes last: a snapshot exists when its manifest does.
-        root.write(_manifest_path(snapshot_id), json.dumps(manifest | created, indent=1).encode())
+    columns = [table[name].to_pylist() for name in ("asset_id", "name", "author", "licence")]
+    with root.writing(manifest["credits"]) as file:
+        for line in credit_lines(snapshot_id, manifest["licences"], zip(*columns, strict=True)):
+            file.write(line.encode())
+    # The manifest comes last: a snapshot exists when its manifest does.
+    write_manifest(root, manifest)
     return manifest
 
 
 def open_snapshot(root: Storage, snapshot_id: str) -> Snapshot:
-    """Read a snapshot. Raises BadInput if there is none of that id, naming those there are."""
-    if not root.exists(_manifest_path(snapshot_id)):
-        known = ", ".join(list_snapshots(root)) or "none"
-        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; there are: {known}")
-    manifest = json.loads(root.read(_manifest_path(snapshot_id)))
+    """Read a snapshot.
+
+    Raises BadInput if there is none of that id, naming those there are, or if compaction deleted
+    its shards after its protection had ended.
+    """
+    manifest = read_manifest(root, snapshot_id)
     if manifest["format"] > SNAPSHOT_FORMAT:
         raise BadInput(
             f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
             " update the software"
         )
+    if "compacted" in manifest:
+        raise BadInput(
+            f"snapshot {snapshot_id}: shards of it are gone: its protection ended on "
+            f"{protected_until(manifest):%Y-%m-%d} and `lrm compact` freed them; freeze a new "
+            "snapshot (`lrm snapshot`)"
+        )
     table = pq.read_table(io.BytesIO(root.read(f"snapshots/{snapshot_id}.parquet")))
-    samples = [_sample(row) for row in table.to_pylist()]
-    return Snapshot(snapshot_id=snapshot_id, samples=samples)
-
-
-def list_snapshots(root: Storage) -> list[str]:
-    """The ids of all snapshots of a dataset."""
-    names = root.list_files("snapshots")
-    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
-
-
-def _manifest_path(snapshot_id: str) -> str:
-    return f"snapshots/{snapshot_id}.json"
+    return Snapshot(snapshot_id=snapshot_id, samples=Samples(table))
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:
@@ -169,6 +237,11 @@ _ENTRY_FIELDS = ("key", "members", "offsets", "sizes", "crc32")
 def _row(sample: Sample) -> dict[str, Any]:
     row = {name: getattr(sample, name) for name in SCHEMA.names if name not in _ENTRY_FIELDS}
     return row | {name: getattr(sample.entry, name) for name in _ENTRY_FIELDS}
+
+
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the id is a digest of: an object without geometry counts as it did in format 1."""
+    return {name: value for name, value in row.items() if (name, value) != ("geometry", None)}
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:

@@ -11,7 +11,7 @@ import fsspec
 
 from dataset.errors import BadInput
 
-__all__ = ["Storage"]
+__all__ = ["Storage", "storage_errors"]
 
 
 class Storage:
@@ -89,8 +89,66 @@ class Storage:
         }
         return {name: entry for name, entry in files.items() if not name.startswith(".")}
 
+    def find_files(self, folder: str) -> dict[str, int]:
+        """The size of every file at any depth below a folder, by path; also of hidden ones."""
+        self._fs.invalidate_cache()
+        base = len(self._base) + 1
+        found = self._fs.find(self.resolve(folder), detail=True)
+        return {str(name)[base:]: int(entry["size"]) for name, entry in sorted(found.items())}
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a whole file that must not be there yet. Raises FileExistsError if it is.
+
+        Of several writers at once, one succeeds: an object store is asked for a conditional put.
+        """
+        if not self.is_local:
+            self._fs.pipe_file(self.resolve(path), data, mode="create")
+            return
+        target = Path(self.resolve(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def version(self, path: str) -> str:
+        """What changes when a file's bytes may have: size and time of change, or the store's ETag.
+
+        Raises FileNotFoundError.
+        """
+        if self.is_local:
+            return _local_version(Path(self.resolve(path)).stat())
+        self._fs.invalidate_cache()
+        return _version(self.info(path))
+
+    def versions(self, folder: str = "", *, deep: bool = False) -> dict[str, str]:
+        """The versions of the files in a folder, by name; below it as well (`deep`), by path.
+
+        Hidden files and folders are left out; links to files count as files, links to folders do
+        not count. None if there is no such folder.
+        """
+        if self.is_local:
+            return dict(_scan(self.resolve(folder), "", deep))
+        base = self.resolve(folder)
+        self._fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = self._fs.find(base, maxdepth=None if deep else 1, detail=True)
+            paths = {entry["name"].removeprefix(f"{base}/"): entry for entry in found.values()}
+            return {
+                path: _version(entry)
+                for path, entry in paths.items()
+                if not any(part.startswith(".") for part in path.split("/"))
+            }
+        return {}
+
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file atomically, replacing what was there."""
+        if not self.is_local:
+            # No transaction: one belongs to the whole file system, this may run in any thread.
+            self._fs.pipe_file(self.resolve(path), data)
+            return
         with self.writing(path) as file:
             file.write(data)
 
@@ -123,6 +181,41 @@ class Storage:
         """Remove a file; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self.resolve(path))
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What a storage raises when it cannot be reached or refuses, object stores included."""
+    with contextlib.suppress(ImportError):
+        from botocore.exceptions import BotoCoreError
+
+        return (OSError, BotoCoreError)
+    return (OSError,)
+
+
+def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
+    """Paths and versions of local files: one call of the system per entry, a million in seconds."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            if deep:
+                yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
+        elif entry.is_file():
+            # Gone between the two calls: it is not there.
+            with contextlib.suppress(FileNotFoundError):
+                yield prefix + entry.name, _local_version(entry.stat())
+
+
+def _local_version(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _version(entry: dict[str, Any]) -> str:
+    changed = entry.get("ETag") or entry.get("mtime") or entry.get("LastModified") or ""
+    return f"{entry['size']}-{changed}".replace('"', "")
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -1,36 +1,51 @@
-"""The rendered views of one object, and how they become the members of a sample.
+"""The rendered views of one object, and the members of the sample that they become.
 
 docs/dataset-format.md states every member, field and unit.
 """
 
-import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from dataset.cameras import Camera
+from dataset.encoding import (
+    decode_depth,
+    decode_normal,
+    decode_rgba,
+    encode_depth,
+    encode_normal,
+    encode_rgba,
+    largest_depth,
+)
 from dataset.errors import WorkFailed
 
 __all__ = [
     "META_MEMBER",
+    "SAMPLE_FORMAT",
     "ViewSet",
     "decode_depth",
     "decode_normal",
     "decode_rgba",
     "decode_views",
+    "depth_scale_for",
+    "encode_meta",
+    "encode_view",
     "encode_views",
     "parse_cameras",
     "view_member",
 ]
 
 META_MEMBER = "json"
-SAMPLE_FORMAT = 1
-_DEPTH_LEVELS = 65535
+SAMPLE_FORMAT = 2
+"""Raise it when the members of a sample change their meaning; no other format is read."""
+_FINEST_DEPTH_SCALE = 2**-12
+_OBJECT_RADIUS = math.sqrt(3)
+"""Of the sphere around the cube [-1, 1]^3, in which every object lies."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,58 +61,106 @@ class ViewSet:
     """Unit normals in world axes; zero where nothing was hit."""
 
 
-def view_member(view: int, kind: str) -> str:
-    """The member name of one picture of a view: kind is `rgba`, `depth` or `normal`."""
-    return f"{view:03d}.{kind}.{'png' if kind == 'depth' else 'webp'}"
+def view_member(view: int, kind: Literal["rgba", "depth", "normal"]) -> str:
+    """The member name of one picture of a view."""
+    return f"{view:03d}.{kind}.webp"
+
+
+def depth_scale_for(cameras: Sequence[Camera]) -> float:
+    """World units per level of depth: 2^-12, doubled until every camera's object fits 16 bits.
+
+    It follows from the cameras alone, so a view can be encoded before the next one is rendered.
+    A power of two, so that levels times scale are exact in float32.
+    """
+    farthest = max(float(np.linalg.norm(camera.camera_to_world[:3, 3])) for camera in cameras)
+    scale = _FINEST_DEPTH_SCALE
+    while largest_depth(scale) < farthest + _OBJECT_RADIUS:
+        scale *= 2
+    return scale
+
+
+def encode_view(
+    view: int,
+    rgba: UInt8[np.ndarray, "h w 4"],
+    depth: Float32[np.ndarray, "h w"],
+    normals: Float32[np.ndarray, "h w 3"],
+    depth_scale: float,
+) -> Iterator[tuple[str, bytes]]:
+    """The members of one view. Raises WorkFailed if a depth is out of the scale's range.
+
+    RGBA is lossless, depth exact to half of `depth_scale`, a normal to 0.65 degrees.
+    """
+    try:
+        yield view_member(view, "rgba"), encode_rgba(rgba)
+        yield view_member(view, "depth"), encode_depth(depth, depth_scale)
+        yield view_member(view, "normal"), encode_normal(normals)
+    except WorkFailed as error:
+        raise WorkFailed(f"view {view} cannot be encoded: {error}") from None
+
+
+def encode_meta(
+    cameras: Sequence[Camera],
+    height: int,
+    width: int,
+    depth_scale: float,
+    meta: Mapping[str, Any],
+) -> tuple[str, bytes]:
+    """The metadata member: `meta` beside what is needed to decode the views."""
+    header = {"format": SAMPLE_FORMAT, "height": height, "width": width}
+    views = [
+        {
+            "camera_to_world": camera.camera_to_world.astype(float).tolist(),
+            "intrinsics": camera.intrinsics.astype(float).tolist(),
+        }
+        for camera in cameras
+    ]
+    fields = {**meta, **header, "depth_scale": depth_scale, "views": views}
+    return META_MEMBER, json.dumps(fields, sort_keys=True).encode()
 
 
 def encode_views(views: ViewSet, meta: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """The members of a sample: its metadata, and the pictures view by view.
 
-    `meta` is stored beside the cameras. The shard sorts members by name. Depth is exact to half of
-    `depth_scale` (the largest depth / 65535), normals to 1/255 a component, RGBA is lossless.
+    `meta` is stored beside the cameras. The shard sorts members by name. Raises WorkFailed if a
+    depth is larger than any of an object in [-1, 1]^3 can be.
     """
-    scale = max(float(views.depth.max(initial=0.0)), 1e-6) / _DEPTH_LEVELS
-    cameras = [
-        {
-            "camera_to_world": camera.camera_to_world.astype(float).tolist(),
-            "intrinsics": camera.intrinsics.astype(float).tolist(),
-        }
-        for camera in views.cameras
-    ]
+    scale = depth_scale_for(views.cameras)
     height, width = views.depth.shape[1:]
-    header = {"format": SAMPLE_FORMAT, "height": height, "width": width, "depth_scale": scale}
-    header |= {"views": cameras} | dict(meta)
-    yield META_MEMBER, json.dumps(header, sort_keys=True).encode()
+    yield encode_meta(views.cameras, height, width, scale, meta)
     for view in range(len(views.cameras)):
-        yield view_member(view, "rgba"), _webp(views.rgba[view])
-        levels = np.rint(views.depth[view] / scale).astype(np.uint16)
-        yield view_member(view, "depth"), _png16(levels)
-        yield view_member(view, "normal"), _webp(_normals_to_bytes(views.normals[view]))
+        pictures = views.rgba[view], views.depth[view], views.normals[view]
+        yield from encode_view(view, *pictures, scale)
 
 
-def decode_views(members: Mapping[str, bytes]) -> tuple[ViewSet, dict[str, Any]]:
-    """The views and the metadata of a whole sample. Raises WorkFailed if a member is unreadable."""
+def decode_views(
+    members: Mapping[str, bytes], num_views: int | None = None
+) -> tuple[ViewSet, dict[str, Any]]:
+    """The views (all, or the first so many) and the metadata of a sample.
+
+    Raises WorkFailed if a member is unreadable, or if the sample has another format.
+    """
     try:
         header = json.loads(members[META_MEMBER])
-        count = len(header["views"])
-        scale = header["depth_scale"]
-        rgba = [decode_rgba(members[view_member(v, "rgba")]) for v in range(count)]
-        depth = [decode_depth(members[view_member(v, "depth")], scale) for v in range(count)]
-        normals = [decode_normal(members[view_member(v, "normal")]) for v in range(count)]
-    except (KeyError, ValueError, OSError) as error:
+        cameras, scale = parse_cameras(header)[:num_views], header["depth_scale"]
+        each = range(len(cameras))
+        return ViewSet(
+            cameras=cameras,
+            rgba=np.stack([decode_rgba(members[view_member(v, "rgba")]) for v in each]),
+            depth=np.stack([decode_depth(members[view_member(v, "depth")], scale) for v in each]),
+            normals=np.stack([decode_normal(members[view_member(v, "normal")]) for v in each]),
+        ), header
+    except (KeyError, ValueError, OSError, EOFError) as error:
         raise WorkFailed(f"a sample cannot be decoded: {type(error).__name__}: {error}") from error
-    views = ViewSet(
-        cameras=parse_cameras(header),
-        rgba=np.stack(rgba),
-        depth=np.stack(depth),
-        normals=np.stack(normals),
-    )
-    return views, header
 
 
 def parse_cameras(header: Mapping[str, Any]) -> list[Camera]:
-    """The cameras in a sample's metadata member."""
+    """The cameras in a sample's metadata. Raises WorkFailed if the sample has another format."""
+    found = header.get("format")
+    if found != SAMPLE_FORMAT:
+        raise WorkFailed(
+            f"{header.get('asset_id', 'a sample')}: sample format {found}, but this version reads "
+            f"{SAMPLE_FORMAT} only; build the dataset again"
+        )
     return [
         Camera(
             camera_to_world=np.array(view["camera_to_world"], dtype=np.float32),
@@ -105,44 +168,3 @@ def parse_cameras(header: Mapping[str, Any]) -> list[Camera]:
         )
         for view in header["views"]
     ]
-
-
-def decode_rgba(data: bytes) -> UInt8[np.ndarray, "h w 4"]:
-    """sRGB with straight alpha."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGBA"))
-
-
-def decode_depth(data: bytes, depth_scale: float) -> Float32[np.ndarray, "h w"]:
-    """Planar depth in world units, 0 for background."""
-    with Image.open(io.BytesIO(data)) as image:
-        levels = np.asarray(image, dtype=np.uint16)
-    return levels.astype(np.float32) * np.float32(depth_scale)
-
-
-def decode_normal(data: bytes) -> Float32[np.ndarray, "h w 3"]:
-    """Unit normals in world axes, zero where nothing was hit (stored as black)."""
-    with Image.open(io.BytesIO(data)) as image:
-        levels = np.asarray(image.convert("RGB"))
-    normals = levels.astype(np.float32) * np.float32(2 / 255) - 1
-    hit = levels.any(axis=-1, keepdims=True)
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return np.where(hit, normals / np.maximum(length, 1e-6), 0).astype(np.float32)
-
-
-def _normals_to_bytes(normals: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    hit = normals.any(axis=-1, keepdims=True)
-    return np.where(hit, np.rint((normals + 1) * 127.5), 0).astype(np.uint8)
-
-
-def _webp(pixels: UInt8[np.ndarray, "h w c"]) -> bytes:
-    out = io.BytesIO()
-    # `exact` keeps the colour below a zero alpha: the round trip has no exceptions.
-    Image.fromarray(pixels).save(out, "WEBP", lossless=True, quality=20, method=1, exact=True)
-    return out.getvalue()
-
-
-def _png16(levels: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(levels).save(out, "PNG", compress_level=3)
-    return out.getvalue()

@@ -10,8 +10,8 @@ from dataset.catalog import Catalog, Event
 from dataset.storage import Storage
 
 
-def event(asset: str, stage: str = "fetch", key: str = "k", **fields) -> Event:
-    return Event(asset_id=f"objaverse:{asset}", stage=stage, key=key, **fields)
+def event(asset: str, stage: str = "fetch", content: str = "c", **fields) -> Event:
+    return Event(asset_id=f"objaverse:{asset}", stage=stage, content=content, **fields)
 
 
 @pytest.fixture
@@ -20,25 +20,28 @@ def catalog(tmp_path) -> Catalog:
 
 
 def test_an_empty_root_has_an_empty_catalog(catalog):
-    assert catalog.current() == {}
     assert catalog.history("objaverse:a") == []
+    assert list(catalog.since(0)) == []
+    assert catalog.files() == frozenset()
 
 
-def test_the_last_event_of_each_stage_and_rig_counts(catalog):
-    catalog.commit([event("a", key="1"), event("a", key="2")], "run", 1)
-    catalog.commit([event("a", key="3"), event("a", "render", rig="lrm32")], "run", 2)
-    catalog.commit([event("a", "render", rig="orbit21", data={"x": [1, None, "ü"]})], "other", 1)
-    current = catalog.current()
-    assert {place: found.key for place, found in current.items()} == {
-        ("objaverse:a", "fetch", ""): "3",
-        ("objaverse:a", "render", "lrm32"): "k",
-        ("objaverse:a", "render", "orbit21"): "k",
-    }
-    assert current["objaverse:a", "render", "orbit21"].data == {"x": [1, None, "ü"]}
-    assert set(catalog.current(["render"])) == {
-        ("objaverse:a", "render", rig) for rig in ("lrm32", "orbit21")
-    }
-    assert [record.event.key for record in catalog.history("objaverse:a")][:3] == ["1", "2", "3"]
+def test_every_event_is_kept_in_order(catalog):
+    catalog.commit([event("a", content="1"), event("b"), event("a", content="2")], "run", 1)
+    catalog.commit([event("a", "render", rig="lrm32", data={"x": [1, None, "ü"]})], "other", 1)
+    history = catalog.history("objaverse:a")
+    assert [record.event.content for record in history] == ["1", "2", "c"]
+    assert history[-1].event.data == {"x": [1, None, "ü"]}
+    assert list(catalog.since(0, catalog.files())) == []
+    assert sum(batch.num_rows for batch in catalog.since(0)) == 4
+
+
+def test_two_who_append_at_once_both_stay(tmp_path):
+    """The second has opened the table before the first commits."""
+    first, second = Catalog(Storage(str(tmp_path))), Catalog(Storage(str(tmp_path)))
+    first.commit([event("a")], "first", 1)
+    second.commit([event("b")], "second", 1)
+    first.commit([event("c")], "first", 2)
+    assert sum(batch.num_rows for batch in second.since(0)) == 3
 
 
 def test_a_repeated_batch_is_not_appended_twice(catalog, tmp_path):

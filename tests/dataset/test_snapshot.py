@@ -1,0 +1,90 @@
+"""Snapshots across formats: what was frozen before objects had geometry, and after."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from dataset.config import canonical_json
+from dataset.errors import BadInput
+from dataset.protection import list_snapshots
+from dataset.shards import SampleEntry
+from dataset.snapshot import SCHEMA, Sample, open_snapshot, write_snapshot
+from dataset.storage import Storage
+
+
+def sample(number: int, **fields) -> Sample:
+    return Sample(
+        asset_id=f"objaverse:{number:032x}",
+        split="train",
+        rig="lrm32",
+        sha256="s",
+        render_key="r",
+        shard="shards/lrm32/a.tar",
+        entry=SampleEntry(
+            key=f"objaverse-{number:032x}", members=("json",), offsets=(0,), sizes=(5,), crc32=(1,)
+        ),
+        name="chair",
+        caption=None,
+        licence="by",
+        author=None,
+        **fields,
+    )
+
+
+@pytest.fixture
+def root(tmp_path) -> Storage:
+    return Storage(str(tmp_path))
+
+
+def test_what_was_frozen_comes_back(root: Storage):
+    samples = [sample(1, geometry="geometry/cube/ab/abc.npz"), sample(2)]
+    made = write_snapshot(root, samples, None)
+    found = open_snapshot(root, made["snapshot"]).samples
+    assert [item.geometry for item in found] == ["geometry/cube/ab/abc.npz", None]
+    assert [item.asset_id for item in found] == [item.asset_id for item in samples]
+
+
+def test_geometry_is_part_of_the_identity(root: Storage):
+    plain = [sample(1), sample(2)]
+    full = [replace(item, geometry=f"geometry/{item.entry.key}.npz") for item in plain]
+    ids = {write_snapshot(root, samples, None)["snapshot"] for samples in (plain, full, full[:1])}
+    assert len(ids) == 3
+    assert list_snapshots(root) == sorted(ids)
+
+
+def test_a_condition_may_ask_for_geometry(root: Storage):
+    samples = [sample(1), sample(2, geometry="geometry/cube/ab/abc.npz")]
+    made = write_snapshot(root, samples, "geometry IS NOT NULL")
+    assert [item.asset_id for item in open_snapshot(root, made["snapshot"]).samples] == [
+        samples[1].asset_id
+    ]
+
+
+def test_a_snapshot_of_format_1_opens_and_keeps_its_id(root: Storage):
+    """There was no column `geometry`: the same samples, frozen again, are the same snapshot."""
+    made = write_snapshot(root, [sample(1), sample(2)], None)["snapshot"]
+    table = pq.read_table(root.resolve(f"snapshots/{made}.parquet")).drop_columns(["geometry"])
+    rows = "".join(canonical_json(row) + "\n" for row in table.to_pylist())
+    assert hashlib.sha256(rows.encode()).hexdigest()[:16] == made
+    pq.write_table(table, root.resolve(f"snapshots/{made}.parquet"))
+    manifest = json.loads(root.read(f"snapshots/{made}.json"))
+    assert manifest["format"] == 2
+    root.write(f"snapshots/{made}.json", json.dumps(manifest | {"format": 1}).encode())
+    assert [item.geometry for item in open_snapshot(root, made).samples] == [None, None]
+
+
+def test_a_later_format_is_refused(root: Storage):
+    made = write_snapshot(root, [sample(1)], None)["snapshot"]
+    manifest = json.loads(root.read(f"snapshots/{made}.json"))
+    root.write(f"snapshots/{made}.json", json.dumps(manifest | {"format": 3}).encode())
+    with pytest.raises(BadInput, match="update the software"):
+        open_snapshot(root, made)
+
+
+def test_columns_are_those_of_the_page():
+    page = open("docs/dataset-format.md").read().partition("## A snapshot")[2]
+    missing = [name for name in SCHEMA.names if f"`{name}`" not in page]
+    assert missing == []
