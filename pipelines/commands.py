@@ -2,18 +2,23 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from dataset.catalog import Catalog
-from dataset.errors import BadInput
-from dataset.root import check_root, open_root, write_build
-from dataset.storage import Storage
-from pipelines.options import Parser, add_config_options, load_config
+from dataset.errors import BadInput, WorkFailed
+from dataset.protection import MAX_PROTECT_DAYS, PROTECT_DAYS
+from dataset.root import open_root
+from pipelines import build_commands as building
+from pipelines import upkeep_commands as upkeep
+from pipelines.options import (
+    Parser,
+    add_config_options,
+    add_json_option,
+    add_root_options,
+    load_config,
+)
 
 __all__ = ["COMMANDS", "Command"]
 
@@ -40,96 +45,39 @@ class Command:
         parser.set_defaults(run=self.run)
 
 
-def _build_options(parser: Parser) -> None:
-    from pipelines.settings import BuildConfig
-
-    add_config_options(parser, BuildConfig)
-    _json_option(parser)
-
-
-def _root_options(parser: Parser) -> None:
-    parser.add_argument("--root", required=True, help="folder or URI of the dataset")
-    _json_option(parser)
-
-
-def _json_option(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def _build(arguments: argparse.Namespace) -> int:
-    from pipelines.build import Build
-    from pipelines.execute import InProcess, open_executor
-    from pipelines.plan import load_plan
-    from pipelines.progress import Progress
-    from pipelines.settings import BuildConfig
-    from pipelines.sources import open_source
-    from pipelines.status import load_standing, summarise
-
-    config = load_config(BuildConfig, arguments).checked()
-    if config.address in ("local", "none"):
-        _require_system_libraries()
-    root = Storage(config.root)
-    check_root(root)
-    source = open_source(config.source)
-    catalog = Catalog(root)
-    # Everything that can be wrong with the input is found before the first byte is written.
-    plan = load_plan(config, source, catalog)
-    executor = open_executor(config, source) if plan.work else InProcess(config, source)
-    progress = Progress()
-    try:
-        write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
-        Build(config, plan, catalog, executor, progress).run()
-    finally:
-        progress.close()
-        executor.close()
-    _show_status(summarise(load_standing(root)), arguments.json)
-    return 0
-
-
-def _require_system_libraries() -> None:
-    """Before this machine renders: Blender would end without a word."""
-    from render.system import apt_command, missing_packages
-
-    missing = missing_packages()
-    if missing:
-        command = apt_command(missing)
-        raise BadInput(f"Blender needs system libraries that are not here; install: {command}")
-
-
-def _plan(arguments: argparse.Namespace) -> int:
-    from pipelines.plan import load_plan
-    from pipelines.settings import BuildConfig
-    from pipelines.sources import open_source
-
-    config = load_config(BuildConfig, arguments).checked()
-    root = Storage(config.root)
-    check_root(root)
-    plan = load_plan(config, open_source(config.source), Catalog(root)).to_dict()
-    if arguments.json:
-        print(json.dumps(plan))
-        return 0
-    table = Table("stage", "why", "objects", title="work to do (next stage of each object)")
-    for stage, reasons in plan["work"].items():
-        for why, count in reasons.items():
-            table.add_row(stage, why, str(count))
-    estimate = plan["estimate"]
-    Console().print(table if plan["work"] else "nothing to do")
-    print(
-        f"about {estimate['core_hours']:.2f} core-hours, {estimate['gpu_hours']:.2f} GPU-hours, "
-        f"{_size(estimate['bytes'])} of samples"
+def _report_options(parser: Parser) -> None:
+    add_root_options(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets it")
+    parser.add_argument(
+        "--thumbnails",
+        type=int,
+        default=8,
+        metavar="N",
+        help="objects per reason to show, rendered now if their files are at hand; 0 shows some "
+        "without pictures and needs no Blender [default: 8]",
     )
-    return 0
+    parser.add_argument(
+        "--shards",
+        type=int,
+        default=12,
+        metavar="N",
+        help="shards of which samples are shown [default: 12]",
+    )
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from pipelines.status import load_standing, summarise
+def _report(arguments: argparse.Namespace) -> int:
+    from pipelines.report.write import write_report
 
-    _show_status(summarise(load_standing(open_root(arguments.root))), arguments.json)
+    if min(arguments.thumbnails, arguments.shards) < 0:
+        raise BadInput("--thumbnails and --shards must be at least 0")
+    sizes = (arguments.thumbnails, arguments.shards)
+    found = write_report(open_root(arguments.root), arguments.out, *sizes)
+    print(json.dumps(found) if arguments.json else found["report"])
     return 0
 
 
 def _inspect_options(parser: Parser) -> None:
-    _root_options(parser)
+    add_root_options(parser)
     parser.add_argument("object", metavar="OBJECT", help="an asset id, such as objaverse:UID")
     parser.add_argument("--sheet", metavar="FILE", help="write its contact sheet as a picture")
 
@@ -137,6 +85,7 @@ def _inspect_options(parser: Parser) -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     from pipelines.sheets import write_sheet
     from pipelines.status import inspect_object
+    from pipelines.tables import show_object
 
     root = open_root(arguments.root)
     found = inspect_object(root, arguments.object)
@@ -144,30 +93,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
         write_sheet(root, found, arguments.sheet)
     if arguments.json:
         print(json.dumps(found))
-        return 0
-    console = Console(highlight=False)
-    console.print(
-        f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}", markup=False
-    )
-    for verdict in found["dropped"]:
-        limit, measured = verdict["limit"], verdict["measured"]
-        line = f"  dropped by {verdict['filter']}: {verdict['reason']}"
-        console.print(f"{line} (measured {measured}, limit {limit})", markup=False)
-    if found["failed"]:
-        failure = found["failed"]
-        line = f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}"
-        console.print(line, markup=False)
-    for event in found["events"]:
-        what = f"{event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
-        line = f"  {event['time'][:19]}  {what}"
-        console.print(line, markup=False)
-    for sample in found["samples"]:
-        console.print(f"  views: {sample['shard']} ({sample['key']})", markup=False)
+    else:
+        show_object(found)
     return 0
 
 
 def _snapshot_options(parser: Parser) -> None:
-    _root_options(parser)
+    add_root_options(parser)
     parser.add_argument(
         "--where",
         metavar="EXPR",
@@ -180,6 +112,14 @@ def _snapshot_options(parser: Parser) -> None:
         metavar="SHARE",
         help="share of the objects, chosen by their ids, that validation gets [default: 0.01]",
     )
+    parser.add_argument(
+        "--protect-days",
+        type=float,
+        default=PROTECT_DAYS,
+        metavar="N",
+        help=f"days for which no shard of it may be deleted [default: {PROTECT_DAYS}]",
+    )
+    parser.add_argument("--list", action="store_true", help="list the snapshots there are")
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
@@ -187,12 +127,59 @@ def _snapshot(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.validation_share < 1:
         raise BadInput("--validation-share must be at least 0 and less than 1")
-    manifest = freeze(open_root(arguments.root), arguments.where, arguments.validation_share)
+    if not 0 <= arguments.protect_days <= MAX_PROTECT_DAYS:
+        raise BadInput(f"--protect-days must be between 0 and {MAX_PROTECT_DAYS}")
+    root = open_root(arguments.root)
+    if arguments.list:
+        return upkeep.show_snapshots(root, arguments.json)
+    chosen = (arguments.where, arguments.validation_share, arguments.protect_days)
+    manifest = freeze(root, *chosen)
     if arguments.json:
         print(json.dumps(manifest))
     else:
         splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
         print(f"snapshot {manifest['snapshot']}: {manifest['samples']} samples ({splits})")
+        print(f"credits: {manifest['credits']}; protected until {manifest['protected_until']}")
+    return 0
+
+
+def _export_options(parser: Parser) -> None:
+    add_root_options(parser)
+    parser.add_argument("--snapshot", required=True, metavar="ID", help="id of the snapshot")
+    parser.add_argument(
+        "--layout", required=True, help="instantmesh or trellis: whose folders to write"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets them")
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "all"),
+        default="all",
+        help="which samples of the snapshot [default: all]",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes that write objects, 0.6 GB each at 512 pixels [default: one per core]",
+    )
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pipelines.export import export
+
+    if arguments.workers < 1:
+        raise BadInput("--workers must be at least 1")
+    pinned = (arguments.snapshot, arguments.layout, arguments.split)
+    found = export(open_root(arguments.root), *pinned, arguments.out, arguments.workers)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        there = f" ({found['skipped']} lay there already)" if found["skipped"] else ""
+        print(f"exported {found['exported']} of {found['objects']} objects{there}: {found['out']}")
+    if found["failed"]:
+        why = next(iter(found["failed"].values()))
+        raise WorkFailed(f"{len(found['failed'])} objects could not be exported; the first: {why}")
     return 0
 
 
@@ -208,7 +195,7 @@ def _train_options(parser: Parser) -> None:
             name, help=kind.purpose, description=kind.purpose, epilog=example
         )
         add_config_options(recipe, kind.config)
-        _json_option(recipe)
+        add_json_option(recipe)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -228,57 +215,27 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_status(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary))
-        return
-    table = Table("state", "reason", "objects", title="funnel")
-    table.add_row("listed", "", str(summary["listed"]))
-    for state in ("dropped", "failed"):
-        for reason, count in summary[state].items():
-            table.add_row(state, reason, str(count))
-    table.add_row("pending", "", str(summary["pending"]))
-    table.add_row("kept", "", str(summary["kept"]))
-    console = Console(highlight=False)
-    console.print(table)
-    stages = ", ".join(
-        f"{stage} {values['done']} in {values['seconds']:.0f} s"
-        for stage, values in summary["stages"].items()
-    )
-    size = summary["bytes"]
-    console.print(f"done: {stages}", soft_wrap=True)
-    console.print(f"fetched {_size(size['fetched'])}, samples {_size(size['samples'])}")
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
-
-
 COMMANDS = (
     Command(
         name="build",
         purpose="Plan and do whatever is missing; the same command again is the refresh.",
         example="lrm build --source DIR --captions FILE.csv --root DATASET",
-        options=_build_options,
-        run=_build,
+        options=building.build_options,
+        run=building.build,
     ),
     Command(
         name="plan",
         purpose="Say what build would do and what it would cost; changes nothing.",
         example="lrm plan --source DIR --captions FILE.csv --root DATASET",
-        options=_build_options,
-        run=_plan,
+        options=building.plan_options,
+        run=building.plan,
     ),
     Command(
         name="status",
         purpose="Show the funnel: listed, kept, dropped per reason, failed per kind.",
         example="lrm status --root DATASET",
-        options=_root_options,
-        run=_status,
+        options=add_root_options,
+        run=building.status,
     ),
     Command(
         name="inspect",
@@ -288,11 +245,53 @@ COMMANDS = (
         run=_inspect,
     ),
     Command(
+        name="report",
+        purpose="Write one HTML page: funnel, dropped and kept objects in pictures, time, bytes.",
+        example="lrm report --root DATASET --out REPORT",
+        options=_report_options,
+        run=_report,
+    ),
+    Command(
+        name="verify",
+        purpose="Read every shard again, against its index and checksums; name what is damaged.",
+        example="lrm verify --root DATASET",
+        options=upkeep.verify_options,
+        run=upkeep.verify,
+    ),
+    Command(
+        name="retry",
+        purpose="Forget failures, so that the next build tries again.",
+        example="lrm retry --root DATASET --kind timeout",
+        options=upkeep.retry_options,
+        run=upkeep.retry,
+    ),
+    Command(
+        name="remove",
+        purpose="Take objects down: gone from every later snapshot, never built again.",
+        example="lrm remove --root DATASET objaverse:UID --reason 'asked by its author'",
+        options=upkeep.remove_options,
+        run=upkeep.remove,
+    ),
+    Command(
+        name="compact",
+        purpose="Free the space of samples that nothing counts on; says what holds bytes back.",
+        example="lrm compact --root DATASET --dry-run",
+        options=upkeep.compact_options,
+        run=upkeep.compact,
+    ),
+    Command(
         name="snapshot",
         purpose="Freeze the kept samples for training; prints the snapshot's id.",
         example="lrm snapshot --root DATASET",
         options=_snapshot_options,
         run=_snapshot,
+    ),
+    Command(
+        name="export",
+        purpose="Write a snapshot in the folder layout of another trainer; again: go on.",
+        example="lrm export --root DATASET --snapshot ID --layout instantmesh --out DIR",
+        options=_export_options,
+        run=_export,
     ),
     Command(
         name="train",

@@ -74,7 +74,7 @@ def _first_kept(root: str) -> str:
     from dataset.root import open_root
     from pipelines.status import load_standing
 
-    return load_standing(open_root(root)).kept[0].record.asset_id
+    return next(load_standing(open_root(root)).kept).asset_id
 
 
 def _lrm(*words: str) -> str:

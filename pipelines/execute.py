@@ -1,7 +1,9 @@
 """Where tasks run: in this process, or on Ray. Both do the same tasks and give the same results."""
 
+import math
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from pipelines.state import ObjectState
 
 __all__ = ["Executor", "Finished", "InProcess", "OnRay", "Task", "open_executor"]
 
+_RESOURCES_SECONDS = 5.0
 LANES = ("pack", "render", "fetch")
 """In the order of urgency: what frees space first."""
 
@@ -61,6 +64,9 @@ def run_task(task: Task, shop: Workshop) -> list[Event]:
     return [event for state in task.states for event in advance(state, task.lane, shop)]
 
 
+Work = Callable[[Task, Workshop], list[Event]]
+
+
 class InProcess:
     """Runs one task after the other in this process."""
 
@@ -94,12 +100,13 @@ class OnRay:
     _QUEUED_PER_SLOT = 2
     """Tasks in flight per slot: enough that no worker waits for the driver."""
 
-    def __init__(self, config: BuildConfig, source: Source) -> None:
+    def __init__(self, config: BuildConfig, source: Source, work: Work | None = None) -> None:
+        """`work` does a task on a worker; by default `run_task`."""
         import ray
 
         self._ray = ray
         start_ray(config.address)
-        self._setup = ray.put((config, source))
+        self._setup = ray.put((config, source, work or run_task))
         self._cores = {
             "fetch": config.execution.fetch_cpus,
             "render": float(config.blender.threads),
@@ -109,6 +116,9 @@ class OnRay:
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._found: Mapping[str, float] = {}
+        self._asked = -math.inf
         if config.address == "local":
             self._require_room_here()
 
@@ -126,12 +136,17 @@ class OnRay:
 
     def room(self, lane: str) -> int:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
-        resources = self._ray.cluster_resources()
+        resources = self._resources()
         slots = resources.get("CPU", 0) / self._cores[lane]
         if self._gpus.get(lane):
             slots = min(slots, resources.get("GPU", 0) / self._gpus[lane])
-        in_flight = Counter(task.lane for task in self._running.values())[lane]
-        return max(1, int(slots)) * self._QUEUED_PER_SLOT - in_flight
+        return max(1, int(slots)) * self._QUEUED_PER_SLOT - self._in_flight[lane]
+
+    def _resources(self) -> Mapping[str, float]:
+        """Of the cluster, asked for every few seconds: nodes come and go."""
+        if time.monotonic() - self._asked > _RESOURCES_SECONDS:
+            self._found, self._asked = self._ray.cluster_resources(), time.monotonic()
+        return self._found
 
     def submit(self, task: Task) -> None:
         """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
@@ -143,6 +158,7 @@ class OnRay:
             enable_task_events=False,
         ).remote(self._setup, task)
         self._running[reference] = task
+        self._in_flight[task.lane] += 1
 
     def wait(self, seconds: float) -> list[Finished]:
         """Tasks that ended since the last call."""
@@ -156,6 +172,7 @@ class OnRay:
 
     def _collect(self, reference: Any) -> Finished:
         task = self._running.pop(reference)
+        self._in_flight[task.lane] -= 1
         try:
             return Finished(task=task, events=self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
@@ -196,5 +213,6 @@ class _Shops:
 _SHOPS = _Shops()
 
 
-def _run_on_worker(setup: tuple[BuildConfig, Source], task: Task) -> list[Event]:
-    return run_task(task, _SHOPS.get(*setup))
+def _run_on_worker(setup: tuple[BuildConfig, Source, Work], task: Task) -> list[Event]:
+    config, source, work = setup
+    return work(task, _SHOPS.get(config, source))

@@ -1,33 +1,54 @@
 """From the catalog to a snapshot: which samples are kept now, and where their members lie."""
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dataset.errors import WorkFailed
+from dataset.lock import exclusive
 from dataset.shards import SampleEntry, index_path, read_index
 from dataset.snapshot import Sample, split_of, write_snapshot
 from dataset.storage import Storage
+from pipelines.progress import waiter
 from pipelines.state import ObjectState
 from pipelines.status import Standing, load_standing
 
 __all__ = ["freeze", "kept_samples"]
 
 
-def freeze(root: Storage, where: str | None, validation_share: float) -> dict[str, Any]:
+def freeze(
+    root: Storage, where: str | None, validation_share: float, protect_days: float
+) -> dict[str, Any]:
     """Write a snapshot of all kept samples that satisfy `where`; its manifest."""
-    samples = kept_samples(root, load_standing(root), validation_share)
-    return write_snapshot(root, samples, where)
+    # A compaction that moved samples at this moment would not know of the new snapshot.
+    with exclusive(root, "lrm snapshot", what="snapshots", on_wait=waiter(wait=True)):
+        samples = kept_samples(root, load_standing(root), validation_share)
+        return write_snapshot(root, samples, where, protect_days)
 
 
-def kept_samples(root: Storage, standing: Standing, validation_share: float) -> list[Sample]:
-    """The samples of all kept objects. Raises WorkFailed if a shard or its index is damaged."""
-    indexes: dict[str, dict[str, SampleEntry]] = {}
-    samples = []
-    for state in standing.kept:
-        shard = str(state.results["pack"].data["shard"])
-        if shard not in indexes:
-            indexes[shard] = _index(root, shard)
-        samples.append(_sample(state, shard, indexes[shard], validation_share))
-    return samples
+def kept_samples(root: Storage, standing: Standing, validation_share: float) -> Iterator[Sample]:
+    """The samples of all kept objects, shard by shard.
+
+    Raises WorkFailed if a shard or its index is damaged.
+    """
+    rows = np.flatnonzero(standing.decisions.where("kept"))
+    if not len(rows):
+        return
+    shards = standing.objects.table["pack.shard"].cast(pa.string()).take(pa.array(rows))
+    order = rows[pc.sort_indices(shards).to_numpy()]
+    # One index at a time: all of them would be gigabytes.
+    for shard, states in groupby(standing.objects.states(order), _shard_of):
+        index = _index(root, shard)
+        for state in states:
+            yield _sample(state, shard, index, standing, validation_share)
+
+
+def _shard_of(state: ObjectState) -> str:
+    return str(state.get("pack", "shard"))
 
 
 def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
@@ -39,19 +60,23 @@ def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
 
 
 def _sample(
-    state: ObjectState, shard: str, index: dict[str, SampleEntry], validation_share: float
+    state: ObjectState,
+    shard: str,
+    index: dict[str, SampleEntry],
+    standing: Standing,
+    validation_share: float,
 ) -> Sample:
-    record, packed = state.record, state.results["pack"]
+    record = state.record
     try:
-        entry = index[packed.data["sample"]]
+        entry = index[str(state.get("pack", "sample"))]
     except KeyError:
         raise WorkFailed(f"{record.asset_id}: its sample is not in the index of {shard}") from None
     return Sample(
         asset_id=record.asset_id,
         split=split_of(record.asset_id, validation_share),
-        rig=packed.rig,
-        sha256=str(packed.data["sha256"]),
-        render_key=packed.key,
+        rig=standing.config.rig,
+        sha256=str(state.get("pack", "content")),
+        render_key=standing.decider.key("pack", state),
         shard=shard,
         entry=entry,
         name=record.name,
@@ -60,4 +85,5 @@ def _sample(
         author=record.author,
         tags=record.tags,
         categories=record.categories,
+        geometry=standing.geometry_path(state),
     )

@@ -13,7 +13,15 @@ import yaml
 from dataset.config import Config, merge, read_yaml
 from dataset.errors import BadInput
 
-__all__ = ["Parser", "add_config_options", "load_config"]
+__all__ = [
+    "Parser",
+    "add_config_options",
+    "add_json_option",
+    "add_root_options",
+    "add_wait_option",
+    "given_values",
+    "load_config",
+]
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
@@ -48,6 +56,26 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
+def add_root_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--root` and `--json`, which every command on a dataset takes."""
+    parser.add_argument("--root", required=True, help="folder or URI of the dataset")
+    add_json_option(parser)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_wait_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--wait`, of commands that only one may run at a time."""
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="if another command is writing shards here, wait for it instead of ending",
+    )
+
+
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
     """Add `--config FILE` and an option for every field: nested fields as `--render.samples 8`."""
     parser.usage = f"{parser.prog} [OPTIONS]"
@@ -66,6 +94,8 @@ def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) ->
         groups[room].add_argument(
             "--" + path.replace("_", "-"),
             action=_Store,
+            # A switch may stand alone: `--geometry` is `--geometry true`.
+            **{"nargs": "?", "const": "true"} if _is_switch(field.annotation) else {},
             path=path,
             annotation=field.annotation,
             dest=_DEST,
@@ -80,24 +110,28 @@ def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> Conf
 
     Raises BadInput with one line that names every wrong key or value.
     """
+    where = f"{arguments.config} and options" if arguments.config else "options"
+    return config.load(given_values(arguments), where=where)
+
+
+def given_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, and no defaults. Raises BadInput if --config is unreadable."""
     file = arguments.config
-    values = merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
-    where = f"{file} and options" if file else "options"
-    return config.load(values, where=where)
+    return merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
 
 
 class _Store(argparse.Action):
     """Puts a value at its place in a nested mapping."""
 
     def __init__(self, path: str, annotation: Any, **options: Any) -> None:
-        super().__init__(nargs=1, **options)
+        super().__init__(**options)
         self._path = path
         self._annotation = annotation
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
-        nested: Any = _parse(values[0], self._annotation)
+        nested: Any = _parse(values, self._annotation)
         for part in reversed(self._path.split(".")):
             nested = {part: nested}
         setattr(namespace, self.dest, merge(getattr(namespace, self.dest), nested))
@@ -112,6 +146,10 @@ def _leaves(
             yield from _leaves(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, field
+
+
+def _is_switch(annotation: Any) -> bool:
+    return annotation is bool or bool in typing.get_args(annotation)
 
 
 def _parse(text: str, annotation: Any) -> Any:

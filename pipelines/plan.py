@@ -1,29 +1,50 @@
 """What a build would do, and why: a pure function of listing, catalog and configuration."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from dataset.catalog import Catalog, Event
-from dataset.config import digest
-from dataset.objects import ObjectRecord
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Int64
+
+from dataset.latest import Latest
+from dataset.storage import Storage
 from pipelines.captions import read_captions
+from pipelines.columns import NOT_FOR_PLANS, PROJECTION
+from pipelines.listing import Listing, read_listing, read_parts
+from pipelines.objects import Objects, widen
 from pipelines.settings import BuildConfig
-from pipelines.sources import Source, SourceObject, list_objects
-from pipelines.state import STAGES, Decider, Decision, ObjectState
+from pipelines.sources import Source
+from pipelines.state import REASONS_TO_WORK, STAGES, Decider, Decisions
 
-__all__ = ["Estimate", "Plan", "current_states", "load_plan", "make_plan"]
+__all__ = ["Estimate", "Plan", "load_plan", "make_plan"]
 
-CurrentEvents = Mapping[tuple[str, str, str], Event]
-
-_DEFAULT_SECONDS = {"fetch": 1.0, "inspect": 0.1, "measure": 5.0, "render": 40.0, "pack": 0.2}
+_DEFAULT_SECONDS = {
+    "fetch": 1.0,
+    "inspect": 0.1,
+    "measure": 5.0,
+    "render": 30.0,
+    "geometry": 0.5,
+    "pack": 0.2,
+}
 """Core-seconds per object where the catalog has no measurement of its own yet (2 CPU cores, 512 px,
-8 samples)."""
-_DEFAULT_BYTES = 10_000_000
-"""Bytes of a sample (32 views at 512 px) where the catalog has none yet."""
-_DEFAULT_PASS = {"fetch": 1.0, "inspect": 0.95, "measure": 0.5, "render": 0.7, "pack": 1.0}
+up to 12 samples)."""
+_DEFAULT_BYTES: dict[str, float] = {"render": 3_500_000, "geometry": 1_500_000}
+"""Bytes of a sample (32 views at 512 px) and of a companion file where the catalog has none yet."""
+_DEFAULT_PASS = {
+    "fetch": 1.0,
+    "inspect": 0.95,
+    "measure": 0.5,
+    "render": 0.7,
+    "geometry": 1.0,
+    "pack": 1.0,
+}
 """Share of objects that reach a stage after the one before: Objaverse's 800,000 become 270,000."""
+
+_COLUMNS = sorted(
+    {name for stage in PROJECTION.types for name in PROJECTION.schema(stage).names} - NOT_FOR_PLANS
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,34 +54,44 @@ class Estimate:
     core_hours: float
     gpu_hours: float
     num_bytes: int
-    """Of new samples."""
+    """Of new samples and companion files."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """The work of one build, in the order of the asset ids."""
 
-    listing: Sequence[Event]
-    """What is new in the source's listing: objects that came, changed or went."""
-    states: Mapping[str, ObjectState]
-    decisions: Mapping[str, Decision]
+    listing: Listing
+    objects: Objects
+    decisions: Decisions
+    """On the objects, row by row."""
+    rows: Int64[np.ndarray, "m"]
+    """Of the objects that this build works on, those with something to do."""
     estimate: Estimate
-    captions_revision: str = ""
+    captions_revision: str
     """Digest of the captions' file."""
 
-    @property
+    @cached_property
     def work(self) -> dict[str, dict[str, int]]:
         """Objects per next stage and reason."""
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for decision in self.decisions.values():
-            if decision.stage is not None:
-                counts[decision.stage][decision.why] += 1
-        return {stage: dict(counts[stage]) for stage in STAGES if stage in counts}
+        pairs = self.decisions.stage[self.rows].astype(np.int64) * len(REASONS_TO_WORK)
+        pairs += self.decisions.why[self.rows]
+        counts = np.bincount(pairs, minlength=len(STAGES) * len(REASONS_TO_WORK))
+        table = counts.reshape(len(STAGES), len(REASONS_TO_WORK))
+        return {
+            stage: {why: int(n) for why, n in zip(REASONS_TO_WORK, table[i], strict=True) if n}
+            for i, stage in enumerate(STAGES)
+            if table[i].any()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `lrm plan --json`."""
         return {
             "work": self.work,
+            "listing": {
+                "changed": self.listing.changed.num_rows,
+                "gone": len(self.listing.gone),
+            },
             "estimate": {
                 "core_hours": round(self.estimate.core_hours, 4),
                 "gpu_hours": round(self.estimate.gpu_hours, 4),
@@ -69,102 +100,64 @@ class Plan:
         }
 
 
-def load_plan(config: BuildConfig, source: Source, catalog: Catalog) -> Plan:
+def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest) -> Plan:
     """Read captions, listing and catalog, and plan. Raises BadInput; writes nothing."""
-    captions, revision = read_captions(config.captions) if config.captions else ({}, "")
-    objects, all_ids = list_objects(source, config.source, captions, config.limit)
-    plan = make_plan(objects, all_ids, catalog.current(), config)
-    return replace(plan, captions_revision=revision)
+    captions: dict[str, str] = {}
+    revision = ""
+    if config.captions and not source.has_captions:
+        captions, revision = read_captions(config.captions)
+    decider = Decider(config)
+    tables = latest.tables(decider.places.values(), _COLUMNS)
+    known = tables.pop(decider.places["list"])
+    parts = read_parts(root, config) if known.num_rows else {}
+    listing = read_listing(source, config, captions, known, parts)
+    del captions
+    return make_plan(listing, widen(listing.listed, tables, decider), config, revision)
 
 
 def make_plan(
-    objects: Sequence[SourceObject],
-    all_ids: frozenset[str],
-    current: CurrentEvents,
-    config: BuildConfig,
+    listing: Listing, objects: Objects, config: BuildConfig, captions_revision: str = ""
 ) -> Plan:
-    """Compare the listing with the catalog. Objects beyond a limit are left as they are."""
+    """Decide on every object. Objects beyond the build's limit are left as they are."""
     decider = Decider(config)
-    listed = [_listed_event(item) for item in objects]
-    changed = [event for event in listed if _differs(event, current)]
-    gone = [
-        Event(asset_id=asset_id, stage="list", key="gone", status="gone")
-        for asset_id, stage, _ in current
-        if stage == "list" and asset_id not in all_ids
-    ]
-    gone = [event for event in gone if _differs(event, current)]
-    merged = dict(current) | {(e.asset_id, "list", ""): e for e in [*changed, *gone]}
-    states = current_states(merged, config.rig)
-    chosen = {item.record.asset_id for item in objects}
-    decisions = {
-        asset_id: decider.decide(state) for asset_id, state in states.items() if asset_id in chosen
-    }
+    decisions = decider.decide_all(objects.columns)
+    chosen = pc.is_in(objects.ids, value_set=listing.chosen).to_numpy()
+    rows = np.flatnonzero((decisions.stage >= 0) & chosen)
     return Plan(
-        listing=[*changed, *gone],
-        states=states,
+        listing=listing,
+        objects=objects,
         decisions=decisions,
-        estimate=_estimate(decisions.values(), current.values(), config),
+        rows=rows,
+        estimate=_estimate(decisions.stage[rows], objects, config, decider),
+        captions_revision=captions_revision,
     )
 
 
-def current_states(current: CurrentEvents, rig: str) -> dict[str, ObjectState]:
-    """The state of every object that its source still lists, in the order of the asset ids."""
-    results: dict[str, dict[str, Event]] = defaultdict(dict)
-    for (asset_id, stage, event_rig), event in current.items():
-        if event_rig in ("", rig):
-            results[asset_id][stage] = event
-    states = {}
-    for asset_id in sorted(results):
-        stages = results[asset_id]
-        listed = stages.pop("list", None)
-        if listed is not None and listed.status == "ok":
-            states[asset_id] = ObjectState(
-                record=ObjectRecord.from_dict(dict(listed.data["record"])),
-                version=listed.data["version"],
-                results=stages,
-            )
-    return states
-
-
-def _listed_event(item: SourceObject) -> Event:
-    data = {"record": item.record.to_dict(), "version": item.version}
-    return Event(asset_id=item.record.asset_id, stage="list", key=digest(data), data=data)
-
-
-def _differs(event: Event, current: CurrentEvents) -> bool:
-    known = current.get((event.asset_id, "list", ""))
-    return known is None or known.key != event.key
-
-
 def _estimate(
-    decisions: Iterable[Decision], events: Iterable[Event], config: BuildConfig
+    stages: np.ndarray, objects: Objects, config: BuildConfig, decider: Decider
 ) -> Estimate:
     """Expected cost: each object's next stage for certain, later stages by their pass shares."""
-    done: dict[str, list[Event]] = defaultdict(list)
-    for event in events:
-        if event.status == "ok" and event.rig in ("", config.rig):
-            done[event.stage].append(event)
-    seconds = dict(_DEFAULT_SECONDS)
+    seconds, sizes = dict(_DEFAULT_SECONDS), dict(_DEFAULT_BYTES)
     for stage in STAGES:
-        if done[stage]:
-            seconds[stage] = sum(event.seconds for event in done[stage]) / len(done[stage])
-    sizes = [event.data["bytes"] for event in done["render"] if "bytes" in event.data]
-    sample_bytes = sum(sizes) / len(sizes) if sizes else _DEFAULT_BYTES
-    expected: dict[str, float] = defaultdict(float)
-    for decision in decisions:
-        if decision.stage is None:
-            continue
-        share = 1.0
-        for stage in STAGES[STAGES.index(decision.stage) :]:
-            share *= 1.0 if stage == decision.stage else _DEFAULT_PASS[stage]
-            expected[stage] += share
+        done = objects.columns.one_of(f"{stage}.status", {"ok"})
+        if done.any():
+            seconds[stage] = float(objects.columns.numbers(f"{stage}.seconds")[done].mean())
+            if stage in sizes:
+                sizes[stage] = float(objects.columns.numbers(f"{stage}.bytes")[done].mean())
+    starting = np.bincount(stages, minlength=len(STAGES))
+    expected = dict.fromkeys(STAGES, 0.0)
+    for place, first in enumerate(STAGES):
+        reaching = float(starting[place])
+        for stage in decider.stages[decider.stages.index(first) :] if reaching else ():
+            reaching *= 1.0 if stage == first else _DEFAULT_PASS[stage]
+            expected[stage] += reaching
     on_gpu = {"render"} if config.render.device == "gpu" else set()
-    threads = dict.fromkeys(("measure", "render"), config.blender.threads)
+    threads = dict.fromkeys(("measure", "render", "geometry"), config.blender.threads)
     hours = {
         stage: expected[stage] * seconds[stage] * threads.get(stage, 1) / 3600 for stage in STAGES
     }
     return Estimate(
         core_hours=sum(value for stage, value in hours.items() if stage not in on_gpu),
         gpu_hours=sum(hours[stage] for stage in on_gpu),
-        num_bytes=round(expected["render"] * sample_bytes),
+        num_bytes=round(sum(expected[stage] * size for stage, size in sizes.items())),
     )

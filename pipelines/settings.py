@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dataset.config import Config
 from dataset.errors import BadInput
@@ -10,10 +10,20 @@ from dataset.storage import Storage
 from filters.chain import FilterConfig
 from filters.inspect_glb import InspectLimits
 from pipelines.sources import is_hub
+from pipelines.transfers.settings import FetchConfig
 from render.rigs import get_rig
 from render.settings import BlenderLimits, RenderConfig
 
-__all__ = ["BuildConfig", "ExecutionConfig", "ShardConfig"]
+__all__ = ["BuildConfig", "ExecutionConfig", "ShardConfig", "SurfaceConfig"]
+
+
+class SurfaceConfig(Config):
+    """What the companion geometry of an object holds beside its mesh."""
+
+    points: PositiveInt = 100_000
+    """Points on the surface, each with a normal."""
+    seed: NonNegativeInt = 0
+    """Of the points."""
 
 
 class ShardConfig(Config):
@@ -42,22 +52,28 @@ class BuildConfig(Config):
     """What to build, from what, and where."""
 
     source: str
-    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror in its layout."""
+    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files."""
     root: str
     """Folder or URI of the dataset."""
     captions: str | None = None
-    """Cap3D's CSV: a path or URI. Without it no object has a caption."""
+    """Cap3D's CSV, or for a folder of GLB files a CSV with a header: a path or URI."""
     rig: str = "lrm32"
     """The cameras."""
+    geometry: bool = False
+    """Also write surface points with normals and the normalised mesh, a file per object."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Only the first N objects in the order of their ids."""
+    """Only the first N objects in the order of the source's parts."""
+    lvis: bool = False
+    """Only objects of LVIS."""
     address: str = "local"
     """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
     keep_raw: bool | None = None
     """Keep the GLB files below the root; by default only those of a remote source."""
+    fetch: FetchConfig = FetchConfig()
     filters: FilterConfig = FilterConfig()
     render: RenderConfig = RenderConfig()
     inspect: InspectLimits = InspectLimits()
+    surface: SurfaceConfig = SurfaceConfig()
     blender: BlenderLimits = BlenderLimits()
     shards: ShardConfig = ShardConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -17,22 +17,19 @@ from typing import Any, Self
 
 from dataset.catalog import Event
 from dataset.errors import WorkFailed
+from dataset.geometry import geometry_path, write_geometry
+from dataset.mend import restore_shard
 from dataset.objects import sample_key
-from dataset.shards import (
-    index_path,
-    read_sample_tar,
-    scan_tar,
-    write_index,
-    write_sample_tar,
-    write_tar,
-)
+from dataset.shards import read_sample_tar, write_sample_tar, write_shard
 from dataset.storage import Storage
-from dataset.views import encode_views
+from dataset.views import ViewSet, depth_scale_for, encode_meta, encode_view
 from filters.inspect_glb import GlbRefused, inspect_glb
 from filters.islands import measure_islands
+from filters.thickness import thickness
 from pipelines.settings import BuildConfig
 from pipelines.sources import FetchFailed, Source
 from pipelines.state import Decider, ObjectState
+from pipelines.transfers.outcome import file_sha256
 from render.check import check_views
 from render.process import BlenderProcess, RenderFailure
 from render.rigs import get_rig
@@ -40,7 +37,7 @@ from render.scratch import remove_orphans, scratch_folder
 
 __all__ = ["Workshop", "advance", "pack"]
 
-_LANES = {"fetch": ("fetch", "inspect"), "render": ("measure", "render")}
+_LANES = {"fetch": ("fetch", "inspect"), "render": ("measure", "render", "geometry")}
 """Stages that one task may do for an object, one after the other: they share a file or a scene."""
 
 
@@ -57,7 +54,7 @@ class Workshop:
         self.keep_raw = not source.is_local if config.keep_raw is None else config.keep_raw
         remove_orphans()
         self._scratch = scratch_folder("work")
-        self._opened: tuple[str, Any] | None = None
+        self._opened: tuple[str, dict[str, Any]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +76,7 @@ class Workshop:
     @cached_property
     def blender(self) -> BlenderProcess:
         """This worker's Blender child."""
-        return BlenderProcess(self.config.blender)
+        return BlenderProcess(self.config.blender, self.config.render.device)
 
     @contextmanager
     def scratch_file(self, name: str) -> Iterator[Path]:
@@ -96,40 +93,46 @@ class Workshop:
 
         Raises FetchFailed if they cannot be had any more.
         """
-        fetched = state.results["fetch"].data
-        with self.scratch_file(f"{fetched['sha256']}.glb") as path:
-            if fetched["raw"] is not None:
+        sha256, raw = state.get("fetch", "sha256"), state.get("fetch", "raw")
+        with self.scratch_file(f"{sha256}.glb") as path:
+            if raw is not None:
                 try:
-                    with self.root.open(fetched["raw"]) as source, open(path, "wb") as file:
+                    with self.root.open(raw) as source, open(path, "wb") as file:
                         shutil.copyfileobj(source, file, 1 << 22)
                 except FileNotFoundError:
-                    self.source.fetch(state.record.path, path)
+                    self.source.fetch(state.record.path, state.get("list", "version"), path)
             else:
-                self.source.fetch(state.record.path, path)
-            if _sha256(path) != fetched["sha256"]:
-                raise FetchFailed("download", f"{state.record.path} changed since it was fetched")
+                self.source.fetch(state.record.path, state.get("list", "version"), path)
+            if file_sha256(path) != sha256:
+                raise FetchFailed("changed", f"{state.record.path} changed since it was fetched")
             yield path
 
-    def open_scene(self, state: ObjectState) -> dict[str, Any]:
-        """Load the object into Blender, unless it is the one that lies there; what was found."""
-        sha256 = state.results["fetch"].data["sha256"]
-        if self._opened is None or self._opened[0] != sha256 or not self.blender.has_scene:
-            self._opened = None
-            with self.glb(state) as path:
-                report = self.blender.open(path, self.rig.normalise)
-            self._opened = (sha256, asdict(report))
-        return dict(self._opened[1])
+    def open_scene(self, state: ObjectState) -> tuple[dict[str, Any], dict[str, float]]:
+        """Load the object into Blender, unless it is the one that lies there.
+
+        Returns what was found in it, and the seconds that were spent now.
+        """
+        sha256 = state.get("fetch", "sha256")
+        if self._opened is not None and self._opened[0] == sha256 and self.blender.has_scene:
+            return self._opened[1], {}
+        self._opened = None
+        began = time.monotonic()
+        with self.glb(state) as path:
+            report = asdict(self.blender.open(path, self.rig.normalise))
+        seconds = report.pop("timings")
+        seconds["bring"] = time.monotonic() - began - sum(seconds.values())
+        self._opened = (sha256, report)
+        return report, seconds
 
 
 def fetch(state: ObjectState, shop: Workshop) -> dict[str, Any]:
-    """Bring the object's file here, hash it, and keep it below the root if asked to."""
-    with shop.scratch_file(f"{sample_key(state.record.asset_id)[:100]}.fetch") as path:
-        shop.source.fetch(state.record.path, path)
-        sha256 = _sha256(path)
-        raw = f"raw/{sha256[:2]}/{sha256}.glb" if shop.keep_raw else None
+    """Bring the object's verified file here, and keep it below the root if asked to."""
+    with shop.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
+        found = shop.source.fetch(state.record.path, state.get("list", "version"), path)
+        raw = f"raw/{found.sha256[:2]}/{found.sha256}.glb" if shop.keep_raw else None
         if raw is not None and not shop.root.exists(raw):
             shop.root.put(raw, path)
-        return {"sha256": sha256, "bytes": path.stat().st_size, "raw": raw}
+        return {"sha256": found.sha256, "bytes": found.num_bytes, "raw": raw}
 
 
 def inspect(state: ObjectState, shop: Workshop) -> dict[str, Any]:
@@ -140,38 +143,81 @@ def inspect(state: ObjectState, shop: Workshop) -> dict[str, Any]:
 
 def measure(state: ObjectState, shop: Workshop) -> dict[str, Any]:
     """Measure silhouettes at the rig's own cameras, and how many separate objects there are."""
-    scene = shop.open_scene(state)
-    measured = shop.blender.measure(shop.rig.cameras(state.record.asset_id))
+    scene, seconds = shop.open_scene(state)
+    opened = time.monotonic()
+    measured = shop.blender.measure(shop.rig.cameras(state.asset_id))
+    seen = time.monotonic()
+    islands, thin = measure_islands(measured.points), thickness(measured.points)
+    seconds |= {"measure": seen - opened, "islands": time.monotonic() - seen}
     return {
         "scene": scene,
+        "thickness": round(thin, 6),
         "coverage": [round(float(share), 6) for share in measured.coverage],
-        "islands": measure_islands(measured.points),
+        "islands": islands,
+        "timings": _rounded(seconds),
     }
 
 
 def render(state: ObjectState, shop: Workshop) -> dict[str, Any]:
     """Render all views, check them, and lay them ready for packing."""
-    scene = shop.open_scene(state)
-    cameras = shop.rig.cameras(state.record.asset_id)
-    views, timings = shop.blender.render(cameras, shop.config.render)
+    _, seconds = shop.open_scene(state)
+    cameras = shop.rig.cameras(state.asset_id)
+    scale = depth_scale_for(cameras)
+    members: dict[str, bytes] = {}
+    encoding = 0.0
+
+    def encode(view: int, views: ViewSet) -> None:
+        nonlocal encoding
+        started = time.monotonic()
+        pictures = views.rgba[view], views.depth[view], views.normals[view]
+        members.update(encode_view(view, *pictures, scale))
+        encoding += time.monotonic() - started
+
+    views, report = shop.blender.render(cameras, shop.config.render, each=encode)
+    rendered = time.monotonic()
     check_views(views)
-    started = time.monotonic()
+    coverage = [round(float((rgba[..., 3] > 127).mean()), 6) for rgba in views.rgba]
+    checked = time.monotonic()
     meta = {
-        "asset_id": state.record.asset_id,
-        "sha256": state.results["fetch"].data["sha256"],
+        "asset_id": state.asset_id,
+        "sha256": state.get("fetch", "sha256"),
         "rig": shop.rig.name,
         "normalise": shop.rig.normalise,
         "render_key": shop.decider.key("render", state),
+        "samples": report.samples,
     }
-    members = dict(encode_views(views, meta))
-    sample = write_sample_tar(sample_key(state.record.asset_id), members)
+    side = shop.config.render.resolution
+    members |= [encode_meta(cameras, side, side, scale, meta)]
+    sample = write_sample_tar(sample_key(state.asset_id), members)
     staging = f"staging/{meta['render_key']}.tar"
     shop.root.write(staging, sample)
+    seconds |= report.timings | {"encode": encoding, "check": checked - rendered}
+    seconds["stage"] = time.monotonic() - checked
     return {
         "staging": staging,
         "bytes": sum(len(data) for data in members.values()),
-        "coverage": [round(float((rgba[..., 3] > 127).mean()), 6) for rgba in views.rgba],
-        "timings": {**scene.get("timings", {}), **timings, "encode": time.monotonic() - started},
+        "coverage": coverage,
+        "samples": report.samples,
+        "timings": _rounded(seconds),
+    }
+
+
+def geometry(state: ObjectState, shop: Workshop) -> dict[str, Any]:
+    """Write points on the object's surface, and its mesh, in the frame that the rig sees."""
+    _, seconds = shop.open_scene(state)
+    opened = time.monotonic()
+    surface = shop.blender.geometry(shop.config.surface.points, shop.config.surface.seed)
+    sampled = time.monotonic()
+    path = geometry_path(shop.rig.normalise, shop.decider.key("geometry", state))
+    size = write_geometry(shop.root, path, surface)
+    seconds |= {"surface": sampled - opened, "write": time.monotonic() - sampled}
+    return {
+        "path": path,
+        "bytes": size,
+        "num_points": len(surface.points),
+        "num_vertices": len(surface.vertices),
+        "num_faces": len(surface.faces),
+        "timings": _rounded(seconds),
     }
 
 
@@ -180,6 +226,7 @@ _STAGES: dict[str, Callable[[ObjectState, Workshop], dict[str, Any]]] = {
     "inspect": inspect,
     "measure": measure,
     "render": render,
+    "geometry": geometry,
 }
 
 
@@ -230,54 +277,67 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
 
     The shard is named by its contents, so repeating a pack repeats the same file. An object whose
     rendered sample is gone gets a failed render event and is rendered again by the next build.
+    Samples of one damaged shard are put back into it, if that gives the bytes it had.
     """
-    events: list[Event] = []
-    staged: list[_Staged] = []
     started = time.monotonic()
-    for state in states:
-        rendered = state.results["render"]
-        try:
-            key, members = read_sample_tar(shop.root.read(rendered.data["staging"]))
-            if key != sample_key(state.record.asset_id):
-                raise WorkFailed(f"{rendered.data['staging']} holds {key}")
-            staged.append(_Staged(state, key, members))
-        except (OSError, WorkFailed) as error:
-            lost = {"status": "failed", "kind": "staging_lost", "message": str(error)}
-            events.append(shop.decider.event("render", state, **lost))
+    staged, lost = _read_staged(states, shop)
+    restored = _restore(states, staged, shop)
+    if restored:
+        return restored
     if not staged:
-        return events
+        return lost
     names = "\n".join(shop.decider.key("pack", item.state) for item in staged)
     name = hashlib.sha256(names.encode()).hexdigest()[:16]
     shard = f"shards/{shop.rig.name}/{name}.tar"
+    samples = ((item.key, item.members) for item in staged)
     try:
-        digest = _write_shard(shard, staged, shop)
+        with shop.scratch_file("shard.tar") as path:
+            _, digest, _ = write_shard(shop.root, samples, path, name=lambda _: shard)
     except (OSError, WorkFailed) as error:
         unwritten = {"status": "failed", "kind": "storage", "message": f"{shard}: {error}"}
-        return events + [shop.decider.event("pack", item.state, **unwritten) for item in staged]
+        return lost + [shop.decider.event("pack", item.state, **unwritten) for item in staged]
     seconds = round((time.monotonic() - started) / len(staged), 3)
+    events = []
     for item in staged:
         data = {"shard": shard, "sample": item.key, "shard_sha256": digest}
         events.append(shop.decider.event("pack", item.state, data=data, seconds=seconds))
-    return events
+    return lost + events
 
 
-def _write_shard(shard: str, staged: Sequence[_Staged], shop: Workshop) -> str:
-    """Write a shard and its index; the index describes what was written, not what was meant."""
+def _read_staged(
+    states: Sequence[ObjectState], shop: Workshop
+) -> tuple[list[_Staged], list[Event]]:
+    """The rendered samples that lie ready, and a failed event for each that does not."""
+    staged, lost = [], []
+    for state in states:
+        path = str(state.get("render", "staging"))
+        try:
+            key, members = read_sample_tar(shop.root.read(path))
+            if key != sample_key(state.asset_id):
+                raise WorkFailed(f"{path} holds {key}")
+            staged.append(_Staged(state, key, members))
+        except (OSError, WorkFailed) as error:
+            failed = {"status": "failed", "kind": "staging_lost", "message": str(error)}
+            lost.append(shop.decider.event("render", state, **failed))
+    return staged, lost
+
+
+def _restore(
+    states: Sequence[ObjectState], staged: Sequence[_Staged], shop: Workshop
+) -> list[Event]:
+    """Mend the damaged shard that these objects lay in; nothing if that cannot be."""
+    places = [shop.decider.broken_shard(state) for state in states]
+    damaged = [place for place in places if place is not None]
+    if len(damaged) < len(places) or len({place["shard"] for place in damaged}) != 1:
+        return []
+    shard, sha256 = damaged[0]["shard"], damaged[0]["shard_sha256"]
+    donors = {item.key: item.members for item in staged}
     with shop.scratch_file("shard.tar") as path:
-        with open(path, "wb") as file:
-            write_tar(file, ((item.key, item.members) for item in staged))
-        with open(path, "rb") as file:
-            entries = list(scan_tar(file))
-        if [entry.key for entry in entries] != [item.key for item in staged]:
-            raise WorkFailed(f"{shard}: the shard does not hold the samples that were written")
-        digest = _sha256(path)
-        index = write_index(entries, digest, path.stat().st_size)
-        shop.root.put(shard, path)
-        # The index comes last: a shard counts when it has one.
-        shop.root.write(index_path(shard), index)
-    return digest
+        if not restore_shard(shop.root, shard, sha256, donors, path):
+            return []
+    pairs = zip(states, damaged, strict=True)
+    return [shop.decider.event("pack", state, data=dict(place)) for state, place in pairs]
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(spent, 3) for name, spent in seconds.items()}

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from dataset.catalog import Catalog
+from dataset.storage import Storage
 from pipelines.demo_source import CAPTIONS_FILE, write_demo_source
 
 # As small as it can be and still be a picture; one sample per shard group of three.
@@ -41,6 +43,14 @@ def run_lrm(*words: Any, **environment: str) -> Answer:
         cwd="/",
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def events_of(root: Path) -> list[dict[str, Any]]:
+    """All events of a dataset, in their order."""
+    batches = Catalog(Storage(str(root))).since(0)
+    return sorted(
+        (row for batch in batches for row in batch.to_pylist()), key=lambda row: row["seq"]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,27 +4,26 @@ import csv
 import gzip
 import json
 import shutil
+import statistics
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import webdataset
 
-from dataset.catalog import Catalog
 from dataset.root import open_root
 from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
 from dataset.views import decode_views
 from pipelines.demo_source import CAPTIONS_FILE
 from pipelines.status import load_standing
-from tests.pipelines.conftest import Built, run_lrm
+from tests.pipelines.conftest import Built, events_of, run_lrm
 
 REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "several_objects"}
 
 
 def states(root: Path) -> Counter:
     standing = load_standing(open_root(str(root)))
-    return Counter(decision.state for decision in standing.decisions.values())
+    return Counter(decision.state for _, decision in standing.each())
 
 
 def test_every_filter_drops_something_and_something_is_kept(built: Built):
@@ -50,12 +49,13 @@ def test_any_webdataset_reader_opens_the_shards(built: Built):
         views, meta = decode_views({k: v for k, v in sample.items() if not k.startswith("__")})
         assert views.rgba.shape == (32, 40, 40, 4)
         assert meta["asset_id"].startswith("objaverse:")
+        assert meta["samples"] == 1
         assert (views.rgba[..., 3] > 127).mean() > 0.05
 
 
 def test_shards_are_full_but_for_the_last(built: Built):
     standing = load_standing(open_root(str(built.root)))
-    sizes = Counter(state.results["pack"].data["shard"] for state in standing.kept)
+    sizes = Counter(state.get("pack", "shard") for state in standing.kept)
     assert sorted(sizes.values(), reverse=True)[:-1] == [4] * (len(sizes) - 1)
 
 
@@ -66,13 +66,13 @@ def test_nothing_temporary_is_left(built: Built):
 
 def test_the_same_command_again_does_nothing(built: Built):
     before = {path: path.stat().st_mtime_ns for path in built.root.rglob("*.tar")}
-    events = len(Catalog(Storage(str(built.root))).current())
+    events = len(events_of(built.root))
     plan = run_lrm("plan", *built.words, "--root", built.root, "--json").json()
     assert plan["work"] == {}
     again = run_lrm("build", *built.words, "--root", built.root, "--json").json()
     assert again == run_lrm("status", "--root", built.root, "--json").json()
     assert {path: path.stat().st_mtime_ns for path in built.root.rglob("*.tar")} == before
-    assert len(Catalog(Storage(str(built.root))).current()) == events
+    assert len(events_of(built.root)) == events
 
 
 def test_without_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path):
@@ -106,7 +106,7 @@ def build(dataset: Built, *words: str) -> dict:
 
 def kept_ids(dataset: Built) -> list[str]:
     standing = load_standing(open_root(str(dataset.root)))
-    return [state.record.asset_id for state in standing.kept]
+    return [state.asset_id for state in standing.kept]
 
 
 def test_a_lost_caption_drops_and_a_new_one_keeps_without_a_render(copied: Built):
@@ -147,6 +147,40 @@ def test_two_objects_with_the_same_bytes_have_views_of_their_own(copied: Built):
     assert pair[0].sha256 == pair[1].sha256
     assert pair[0].render_key != pair[1].render_key
     assert {sample.entry.key for sample in pair} == {f"objaverse-{victim}", f"objaverse-{other}"}
+
+
+WITHIN_OTHERS = ("sync", "sample", "denoise", "read", "encode")
+"""Parts of `colour`, and what the worker does meanwhile."""
+
+
+@pytest.mark.parametrize("stage", ["measure", "render"])
+def test_the_time_of_an_object_is_accounted_for(built: Built, stage: str):
+    """The parts one after the other make up an event's seconds; nothing lies between them.
+
+    The median over the objects: a busy machine may stop a worker between two clocks, but not most.
+    """
+    missing = []
+    kept = set(kept_ids(built))
+    for event in events_of(built.root):
+        if event["stage"] != stage or event["asset_id"] not in kept:
+            continue
+        spent = json.loads(event["data"])["timings"]
+        assert all(seconds >= 0 for seconds in spent.values())
+        named = sum(seconds for part, seconds in spent.items() if part not in WITHIN_OTHERS)
+        assert named < event["seconds"] + 0.02
+        missing.append(event["seconds"] - named)
+        if stage == "render":
+            assert spent["sync"] + spent["sample"] + spent["denoise"] < spent["colour"] + 0.05
+    assert len(missing) >= 6
+    assert statistics.median(missing) < 0.05, missing
+
+
+def test_the_sums_of_the_parts_are_in_the_status(built: Built):
+    status = run_lrm("status", "--root", str(built.root), "--json").json()
+    parts = {stage: set(status["stages"][stage]["parts"]) for stage in ("measure", "render")}
+    opening = {"bring", "start", "import", "evaluate"}
+    assert parts["measure"] == opening | {"measure", "islands"}
+    assert parts["render"] >= {*WITHIN_OTHERS, "prepare", "geometry", "colour", "handover", "check"}
 
 
 def test_a_touched_file_with_the_same_bytes_is_read_but_not_rendered(copied: Built):
@@ -190,8 +224,9 @@ def test_a_limit_does_not_forget_the_others(copied: Built):
 
 def sample_of(dataset: Built, uid: str) -> tuple[dict, str]:
     standing = load_standing(open_root(str(dataset.root)))
-    results = standing.states[f"objaverse:{uid}"].results
-    return dict(results["pack"].data), results["fetch"].data["sha256"]
+    state = standing.objects.state(standing.objects.find(f"objaverse:{uid}"))
+    packed = {name: state.get("pack", name) for name in ("shard", "sample", "content")}
+    return packed, state.get("fetch", "sha256")
 
 
 def _write(captions: Path, rows: list[list[str]]) -> None:

@@ -36,7 +36,8 @@ def test_options_are_frozen():
 
 def test_every_command_is_in_the_contract():
     names = [command.name for command in COMMANDS]
-    assert names == ["build", "plan", "status", "inspect", "snapshot", "train"]
+    looking = ["build", "plan", "status", "inspect", "report", "verify"]
+    assert names == [*looking, "retry", "remove", "compact", "snapshot", "export", "train"]
     assert isinstance(make_parser(), Parser)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ import pytest
 
 from dataset.cameras import project
 from dataset.errors import BadInput
-from filters.chain import CHAIN, FilterConfig, judge
+from filters.chain import FilterConfig
 from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
 from filters.islands import measure_islands
-from filters.verdict import Facts
+from filters.thickness import thickness
 from pipelines.captions import read_captions
 from pipelines.demo_objects import OBJECTS, DemoObject
 from pipelines.demo_source import CAPTIONS_FILE, main, write_demo_source
-from pipelines.sources import SourceObject, list_objects, open_source
+from pipelines.sources import SourceObject, open_source
 from render.rigs import get_rig
+from tests.filters.facts import Facts, judge
 from tests.filters.surfaces import glb_surface
 
 
@@ -35,7 +37,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def listed(demo: Path) -> list[SourceObject]:
     captions, _ = read_captions(str(demo / CAPTIONS_FILE))
-    return list_objects(open_source(str(demo)), "objaverse", captions, None)[0]
+    source = open_source(str(demo))
+    found = [item for part in sorted(source.parts()) for item in source.read_part(part)]
+    return [
+        replace(item, record=replace(item.record, caption=captions.get(item.record.asset_id[10:])))
+        for item in found
+    ]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -111,7 +118,11 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
         facts = Facts(
             record=item.record,
             inspect=inspected.to_dict(),
-            measure={"coverage": shares, "islands": measure_islands(points)},
+            measure={
+                "coverage": shares,
+                "islands": measure_islands(points),
+                "thickness": thickness(points),
+            },
         )
         verdicts = judge(facts, FilterConfig())
         dropped = [verdict.filter for verdict in verdicts if not verdict.keep]
@@ -120,12 +131,12 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
             assert min(shares) > 0.12, item.record.name
             assert all(verdict.reason == "passed" for verdict in verdicts), verdicts
     assert failed == [("torn atlas", "malformed")]
-    enabled = [f.name for f in CHAIN if getattr(FilterConfig(), f.name).enabled]
-    for name in enabled:
+    of_the_paper = ("caption", "lowpoly", "textured", "several", "occupancy")
+    for name in of_the_paper:
         assert [name] in reasons.values(), name
     kept = [name for name, dropped in reasons.items() if not dropped]
     assert len(kept) >= 6
-    assert len(kept) + len(enabled) + len(failed) == len(OBJECTS)
+    assert len(kept) + len(of_the_paper) + len(failed) == len(OBJECTS)
 
 
 def test_textures_are_detailed(demo: Path, listed: list[SourceObject]) -> None:

@@ -13,18 +13,22 @@ def test_build_from_the_hub_pins_a_commit_and_fetches_only_what_it_needs(
 ):
     words = ["--source", "objaverse", "--captions", demo_source / CAPTIONS_FILE, *QUICK]
     words += ["--root", tmp_path / "root", "--limit", "5", "--address", "none", "--json"]
-    with serve_hub(demo_source) as (address, asked):
-        here = {"HF_ENDPOINT": address, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    with serve_hub(demo_source) as hub:
+        asked = hub.asked
+        here = {"HF_ENDPOINT": hub.address, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
         status = run_lrm("build", *words, **here).json()
         glbs = {path for path in asked if path.endswith(".glb") and path.startswith("GET")}
         assert status["listed"] == 5
-        assert len(glbs) == status["stages"]["fetch"]["done"] < 5
+        fetched = status["stages"]["fetch"]["done"]
+        # What is no whole GLB at the source was asked for, too, and goes no further.
+        assert len(glbs) == fetched + status["failed"].get("malformed", 0) < 5
         assert all(f"/resolve/{COMMIT}/" in path for path in glbs)
         raw = [path.stem for path in tmp_path.glob("root/raw/*/*.glb")]
-        assert len(raw) == len(glbs)
+        assert len(raw) == fetched
         assert all(re.fullmatch("[0-9a-f]{64}", name) for name in raw)
         del asked[:]
-        assert run_lrm("build", *words, **here).json() == status
+        again = run_lrm("build", *words, **here).json()
+        assert again["stages"] == status["stages"]
         assert not [path for path in asked if path.endswith(".glb")]
 
 

@@ -15,8 +15,8 @@ from tests.pipelines.conftest import run_lrm
 
 def ids_by_state(built):
     found = {}
-    for asset_id, decision in load_standing(open_root(str(built.root))).decisions.items():
-        found.setdefault(decision.state, []).append(asset_id)
+    for state, decision in load_standing(open_root(str(built.root))).each():
+        found.setdefault(decision.state, []).append(state.asset_id)
     return found
 
 
@@ -59,7 +59,7 @@ def test_a_failed_object_names_kind_and_cause(built):
     (asset_id,) = ids_by_state(built)["failed"]
     failed = inspect(built, asset_id)["failed"]
     assert failed["kind"] == "malformed"
-    assert failed["stage"] == "inspect"
+    assert failed["stage"] == "fetch"
     assert "log_tail" in failed
     assert len(failed["message"]) > 10
     assert "malformed" in run_lrm("inspect", "--root", built.root, asset_id).out

@@ -15,7 +15,7 @@ from dataset.root import open_root
 from dataset.shards import read_members
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
-from tests.pipelines.conftest import REPOSITORY, Built, run_lrm
+from tests.pipelines.conftest import REPOSITORY, Built, events_of, run_lrm
 
 
 def samples(root: Path) -> dict[str, dict[str, bytes]]:
@@ -68,8 +68,7 @@ def _wait_for(driver: subprocess.Popen, root: Path, rendered: int) -> None:
     while True:
         assert driver.poll() is None, "the build ended before it could be killed"
         assert time.monotonic() < deadline
-        current = Catalog(Storage(str(root))).current(["render"])
-        if len(current) >= rendered:
+        if sum(event["stage"] == "render" for event in events_of(root)) >= rendered:
             return
         time.sleep(0.1)
 

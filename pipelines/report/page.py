@@ -1,0 +1,198 @@
+"""The page: from what a report says and its pictures to one HTML file that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipelines import quantities
+from pipelines.report.gather import ReportData
+from pipelines.report.pictures import Picture
+from pipelines.throughput import Timeline, builds, timeline
+
+__all__ = ["FunnelRow", "funnel", "render_page"]
+
+_TEMPLATE = "report.html.j2"
+_MOST_BUILDS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunnelRow:
+    """One bar: what goes, beside what is left after it; both are shares of what is listed."""
+
+    kind: str
+    """`listed`, `dropped`, `failed`, `pending` or `kept`: its colour."""
+    label: str
+    detail: str
+    count: int
+    left: int
+    """Objects that remain after this row."""
+
+
+def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
+    """The HTML of a report. Every name, tag and message in it is a stranger's, and is escaped."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "objects": lambda value: f"{value:,} object" + "s" * (value != 1),
+        "size": quantities.size,
+        "short": quantities.short,
+        "value": _value,
+    }
+    chart = timeline(data.endings)
+    return environment.get_template(_TEMPLATE).render(
+        data=data,
+        pictures=pictures,
+        summary=data.summary,
+        funnel=funnel(data),
+        reasons=_in_chain_order(data),
+        kinds=_largest_first(data.summary["failed"]),
+        purpose_of={
+            reason: next(f.purpose for f in data.filters if f.name == _filter_of(data, reason))
+            for reason in data.dropped
+        },
+        stages=_stages(data.summary["stages"]),
+        chart=None if chart is None else _chart(chart),
+        builds=builds(data.endings)[-_MOST_BUILDS:],
+        percent=quantities.percent,
+        moment=_moment,
+    )
+
+
+def funnel(data: ReportData) -> list[FunnelRow]:
+    """The rows in their order: listed, the filters of the chain, failures, pending, kept."""
+    summary = data.summary
+    left = summary["listed"]
+    rows = [_row("listed", "listed", "", left, left)]
+    by_filter: dict[str, list[str]] = {}
+    for reason in _in_chain_order(data):
+        by_filter.setdefault(_filter_of(data, reason), []).append(reason)
+    for link in data.filters:
+        reasons = by_filter.get(link.name, [])
+        if link.enabled or reasons:
+            count = sum(summary["dropped"][reason] for reason in reasons)
+            left -= count
+            rows.append(_row("dropped", link.name, ", ".join(reasons), count, left))
+    for kind in _largest_first(summary["failed"]):
+        left -= summary["failed"][kind]
+        rows.append(_row("failed", kind, "failed", summary["failed"][kind], left))
+    left -= summary["pending"]
+    rows.append(_row("pending", "pending", "still to be done", summary["pending"], left))
+    rows.append(_row("kept", "kept", "", summary["kept"], left))
+    return rows
+
+
+def _filter_of(data: ReportData, reason: str) -> str:
+    return data.dropped[reason][0].verdict.filter
+
+
+def _in_chain_order(data: ReportData) -> dict[str, int]:
+    """The counts of the reasons, by filter; those of one filter the largest first."""
+    place = {link.name: i for i, link in enumerate(data.filters)}
+    counts = _largest_first(data.summary["dropped"])
+    return dict(sorted(counts.items(), key=lambda item: place[_filter_of(data, item[0])]))
+
+
+def _row(kind: str, label: str, detail: str, count: int, left: int) -> FunnelRow:
+    return FunnelRow(kind=kind, label=label, detail=detail, count=count, left=left)
+
+
+def _largest_first(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _stages(stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per stage its time, and that of its parts; widths are shares of the longest stage.
+
+    A part may lie within another one (`sample` and `denoise` within `colour`), so parts are bars
+    beside each other, not a sum.
+    """
+    longest = max((values["seconds"] for values in stages.values()), default=0) or 1
+    return [
+        {
+            "name": name,
+            "done": values["done"],
+            "seconds": values["seconds"],
+            "mean": values["seconds"] / values["done"] if values["done"] else None,
+            "width": 100 * values["seconds"] / longest,
+            "parts": [
+                {"name": part, "seconds": seconds, "width": 100 * seconds / longest}
+                for part, seconds in values["parts"].items()
+            ],
+        }
+        for name, values in stages.items()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chart:
+    """A timeline, ready to be drawn in a box of 100 units height and one unit per bar."""
+
+    bars: Sequence[tuple[int, str, float, float]]
+    """(place, outcome, top, height)."""
+    num_bars: int
+    each: str
+    """How long a bar is."""
+    highest: int
+    """Objects at the top of the box."""
+    labels: Sequence[tuple[float, str]]
+    """(place in percent, time)."""
+
+
+def _chart(found: Timeline) -> _Chart:
+    totals = [sum(counts) for counts in zip(*found.counts.values(), strict=True)]
+    highest = _round_up(max(totals))
+    bars = []
+    for place in range(found.num_bars):
+        top = 100.0
+        for outcome, counts in found.counts.items():
+            height = 100 * counts[place] / highest
+            if height:
+                top -= height
+                bars.append((place, outcome, round(top, 3), round(height, 3)))
+    return _Chart(
+        bars=bars,
+        num_bars=found.num_bars,
+        each=quantities.round_duration(found.bar_seconds),
+        highest=highest,
+        labels=_labels(found),
+    )
+
+
+def _labels(found: Timeline, count: int = 4) -> list[tuple[float, str]]:
+    span = timedelta(seconds=found.bar_seconds * found.num_bars)
+    form = "%d %b" if span > timedelta(days=4) else "%d %b %H:%M"
+    form = "%H:%M:%S" if span < timedelta(hours=1) else form
+    places = [i / count for i in range(count + 1)]
+    return [(100 * place, (found.started + span * place).strftime(form)) for place in places]
+
+
+def _round_up(value: int) -> int:
+    """The next number of the form 1, 2, 4, 6 or 8 times a power of ten; even, or 1."""
+    power = 10 ** (len(str(value)) - 1)
+    return next(k * power for k in (1, 2, 4, 6, 8, 10) if k * power >= value)
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _value(measured: Any) -> str:
+    """A measurement or limit of any filter, as words."""
+    if isinstance(measured, bool):
+        return "yes" if measured else "no"
+    if isinstance(measured, float):
+        return f"{measured:.4g}"
+    if isinstance(measured, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_value(v)}" for name, v in measured.items())
+    if isinstance(measured, list | tuple):
+        return ", ".join(_value(item) for item in measured) or "none"
+    return "none" if measured is None else str(measured)

@@ -1,0 +1,160 @@
+"""A folder or bucket of GLB files, in whatever folders below it, and a CSV that describes them."""
+
+import csv
+import hashlib
+import io
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dataset.config import digest
+from dataset.errors import BadInput
+from dataset.objects import ObjectRecord
+from dataset.storage import Storage
+from pipelines.sources.files import copy_glb, reading
+from pipelines.sources.source import SourceObject
+from pipelines.transfers.outcome import Fetched
+
+__all__ = ["OBJECTS_CSV", "Folder"]
+
+OBJECTS_CSV = "objects.csv"
+_COLUMNS = ("path", "caption", "tags", "licence", "author", "name")
+_SUFFIX = ".glb"
+
+
+@dataclass(frozen=True)
+class _Listing:
+    files: Mapping[str, Mapping[str, str]]
+    """Versions by path, by part; paths in the order of the asset ids."""
+    rows: Mapping[str, Mapping[str, str]]
+    """Rows of the CSV by path."""
+
+
+class Folder:
+    """Asset ids are `folder:` and the path without .glb. A part is a 256th of all paths."""
+
+    prefix = "folder"
+    has_captions = True
+
+    def __init__(self, uri: str, csv_uri: str | None) -> None:
+        self.name = uri
+        self._csv = csv_uri
+        self._storage = Storage(uri)
+        self.is_local = self._storage.is_local
+        self.revision = ""
+        self._listing: _Listing | None = None
+
+    def __reduce__(self) -> tuple[type["Folder"], tuple[str, str | None]]:
+        return Folder, (self.name, self._csv)
+
+    def parts(self) -> Mapping[str, str]:
+        """The parts, each with a digest of its rows of the CSV. Raises BadInput."""
+        self._listing = None
+        listing = self._list()
+        return {
+            part: digest({path: listing.rows[path] for path in files if path in listing.rows})
+            for part, files in listing.files.items()
+        }
+
+    def files(self, part: str, lvis: bool) -> Mapping[str, str]:
+        """The asset ids of a part and the versions of their files; none is of LVIS."""
+        found = self._list().files[part]
+        return {} if lvis else {_asset_id(path): version for path, version in found.items()}
+
+    def read_part(self, name: str) -> list[SourceObject]:
+        """The objects of a part, sorted by asset id. Raises BadInput."""
+        listing = self._list()
+        return [
+            SourceObject(record=_record(path, listing.rows.get(path, {})), version=version)
+            for path, version in listing.files[name].items()
+        ]
+
+    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+        """Copy the file of this version, atomically. Raises FetchFailed."""
+        return copy_glb(self._storage, path, version, target)
+
+    def _list(self) -> _Listing:
+        if self._listing is None:
+            with reading(self.name):
+                files = self._storage.versions(deep=True)
+            models = {path: files[path] for path in files if path.lower().endswith(_SUFFIX)}
+            self._require_names(models)
+            rows = self._read_csv(OBJECTS_CSV in files)
+            if rows and not rows.keys() & models.keys():
+                text = f"no path of {self._csv or OBJECTS_CSV} is a .glb file of this folder"
+                raise BadInput(f"{self.name}: {text} (paths are relative to it, with .glb)")
+            parts: dict[str, dict[str, str]] = defaultdict(dict)
+            for path in sorted(models, key=_asset_id):
+                parts[f"{zlib.crc32(path.encode()) & 0xFF:02x}"][path] = models[path]
+            self._listing = _Listing(dict(sorted(parts.items())), rows)
+        return self._listing
+
+    def _require_names(self, models: Mapping[str, str]) -> None:
+        """Every path must be text, and the only one of its asset id."""
+        paths: dict[str, str] = {}
+        for path in models:
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise BadInput(f"{self.name}: {path!r} is not named in UTF-8: rename it") from None
+            other = paths.setdefault(_asset_id(path), path)
+            if other != path:
+                text = f"{other!r} and {path!r} would be one object: rename one of them"
+                raise BadInput(f"{self.name}: {text}")
+
+    def _read_csv(self, lies_here: bool) -> dict[str, dict[str, str]]:
+        if self._csv is None and not lies_here:
+            return {}
+        where = self._csv or f"{self.name}/{OBJECTS_CSV}"
+        try:
+            with reading(where):
+                folder, _, file = where.rpartition("/")
+                data = Storage(folder).read(file) if self._csv else self._storage.read(OBJECTS_CSV)
+            text = data.decode("utf-8-sig")
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise BadInput(f"{where}: cannot read the table of objects: {error}") from None
+        self.revision = hashlib.sha256(data).hexdigest()[:16]
+        return _parse(text, where)
+
+
+def _parse(text: str, where: str) -> dict[str, dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        columns = reader.fieldnames or []
+        unknown = [name for name in columns if name not in _COLUMNS]
+        if "path" not in columns or unknown or len(set(columns)) < len(columns):
+            wanted = ",".join(_COLUMNS)
+            raise BadInput(f"{where}: the first line must name path and any others of {wanted}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise BadInput(f"{where} line {reader.line_num}: not as many values as columns")
+            rows[row["path"].removeprefix("./")] = row
+    except csv.Error as error:
+        raise BadInput(f"{where} line {reader.line_num}: {error}") from None
+    return rows
+
+
+def _asset_id(path: str) -> str:
+    return f"folder:{path[: -len(_SUFFIX)]}"
+
+
+def _record(path: str, row: Mapping[str, str]) -> ObjectRecord:
+    def cell(name: str) -> str | None:
+        return row.get(name, "").strip() or None
+
+    tags = re.split(r"[,;]", cell("tags") or "")
+    return ObjectRecord(
+        asset_id=_asset_id(path),
+        path=path,
+        name=cell("name") or PurePosixPath(path).name[: -len(_SUFFIX)],
+        licence=cell("licence"),
+        author=cell("author"),
+        tags=tuple(tag.strip() for tag in tags if tag.strip()),
+        categories=(),
+        caption=cell("caption"),
+        age_restricted=False,
+    )

@@ -1,0 +1,126 @@
+"""Objaverse 1.0 on the Hugging Face hub, read at one commit."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataset.errors import BadInput
+from pipelines.sources.objaverse import ObjaverseSource
+from pipelines.transfers.budget import RequestBudget
+from pipelines.transfers.cluster_budget import open_budget
+from pipelines.transfers.download import download
+from pipelines.transfers.outcome import Fetched, glb_problem
+from pipelines.transfers.settings import FetchConfig
+
+__all__ = ["HuggingFaceObjaverse"]
+
+_REPOSITORY = "allenai/objaverse"
+_REQUESTS = 3000
+_REQUESTS_WITH_TOKEN = 5000
+
+
+class HuggingFaceObjaverse(ObjaverseSource):
+    """Honours HF_ENDPOINT, HF_TOKEN and the token file of the process that made it, everywhere.
+
+    Annotations are kept in the cache folder of the `objaverse` package. Models that this package
+    downloaded earlier are taken from there if they are what the hub promises.
+    """
+
+    def __init__(self, commit: str, endpoint: str, token: str | None, config: FetchConfig) -> None:
+        super().__init__(f"objaverse@{commit}")
+        self.revision = commit
+        self._endpoint = endpoint
+        self._token = token
+        self._config = config
+        self._budget: RequestBudget | None = None
+        self._trees: dict[str, dict[str, str]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.revision, self._endpoint, self._token, self._config)
+
+    @classmethod
+    def resolve(cls, revision: str, config: FetchConfig) -> "HuggingFaceObjaverse":
+        """Pin a branch, tag or commit to the commit it names now. Raises BadInput."""
+        import huggingface_hub
+        from huggingface_hub.constants import ENDPOINT
+
+        try:
+            info = huggingface_hub.HfApi().dataset_info(_REPOSITORY, revision=revision)
+        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+            problem = str(error).strip().splitlines()[0]
+            raise BadInput(
+                f"objaverse@{revision}: the hub cannot be asked for {_REPOSITORY}: "
+                f"{problem} (HF_ENDPOINT names another hub; --source DIR takes a mirror)"
+            ) from None
+        return cls(str(info.sha), ENDPOINT, huggingface_hub.get_token(), config)
+
+    def read(self, path: str) -> bytes:
+        """A whole annotation file, from the local cache if it is there. Raises FetchFailed."""
+        import objaverse
+
+        cached = Path(objaverse._VERSIONED_PATH) / self.revision / path
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            self._download(path, cached, lambda _: "", None)
+        return cached.read_bytes()
+
+    def annotation_versions(self) -> Mapping[str, str]:
+        """What the commit's tree says of metadata/; the commit itself if the hub shows no tree."""
+        if "metadata" not in self._trees:
+            self._trees["metadata"] = self._tree("metadata")
+        names = (f"{folder}.json.gz" for folder in self._read_index().folders)
+        return {name: self._trees["metadata"].get(name, self.revision) for name in names}
+
+    def glb_versions(self, folder: str) -> str:
+        """The folder's name in the commit's tree: equal in all commits in which it is the same."""
+        if "glbs" not in self._trees:
+            self._trees["glbs"] = self._tree("glbs")
+        return self._trees["glbs"].get(folder, self.revision)
+
+    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+        """Download a file of the commit, or take it from the cache. Raises FetchFailed."""
+        import objaverse
+
+        cached = Path(objaverse._VERSIONED_PATH) / path
+        return self._download(path, target, glb_problem, cached if cached.is_file() else None)
+
+    def _download(self, path: str, target: Path, check: Any, seed: Path | None) -> Fetched:
+        import huggingface_hub
+
+        url = huggingface_hub.hf_hub_url(
+            _REPOSITORY,
+            path,
+            repo_type="dataset",
+            revision=self.revision,
+            endpoint=self._endpoint,
+        )
+        if self._budget is None:
+            default = _REQUESTS_WITH_TOKEN if self._token else _REQUESTS
+            requests = self._config.requests or default
+            self._budget = open_budget(self._endpoint, requests, self._config.window_seconds)
+        return download(url, target, check, self._config, self._budget, self._token, seed)
+
+    def _tree(self, folder: str) -> dict[str, str]:
+        """Git's object ids of what lies in a folder, by name; empty if the hub shows no trees."""
+        import huggingface_hub
+        import huggingface_hub.utils
+
+        url = f"{self._endpoint}/api/datasets/{_REPOSITORY}/tree/{self.revision}/{folder}"
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            ask = huggingface_hub.utils.http_backoff  # type: ignore[attr-defined]
+            response = ask("GET", url, headers=headers)
+            if response.status_code in (400, 404):
+                return {}
+            response.raise_for_status()
+            entries = response.json()
+        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+            problem = str(error).strip().splitlines()[0]
+            text = f"the hub cannot be asked for {folder}: {problem}"
+            raise BadInput(f"{self.name}: {text}") from None
+        except json.JSONDecodeError:
+            return {}
+        if not isinstance(entries, list):
+            return {}
+        return {Path(entry["path"]).name: str(entry["oid"]) for entry in entries}

@@ -1,0 +1,42 @@
+"""A folder or bucket in Objaverse's layout."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dataset.storage import Storage
+from pipelines.sources.files import copy_glb, reading
+from pipelines.sources.objaverse import ObjaverseSource
+from pipelines.transfers.outcome import Fetched
+
+__all__ = ["Mirror"]
+
+
+class Mirror(ObjaverseSource):
+    """Files are told apart by size and time of change, or by the store's ETag."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._storage = Storage(uri)
+        self.is_local = self._storage.is_local
+
+    def __reduce__(self) -> tuple[type["Mirror"], tuple[str]]:
+        return Mirror, (self.name,)
+
+    def read(self, path: str) -> bytes:
+        """A whole annotation file. Raises FileNotFoundError, BadInput."""
+        with reading(self.name):
+            return self._storage.read(path)
+
+    def annotation_versions(self) -> Mapping[str, str]:
+        """Versions of the files in metadata/. Raises BadInput."""
+        with reading(self.name):
+            return self._storage.versions("metadata")
+
+    def glb_versions(self, folder: str) -> Mapping[str, str]:
+        """Versions of the files in a folder. Raises BadInput."""
+        with reading(self.name):
+            return self._storage.versions(f"glbs/{folder}")
+
+    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+        """Copy the file of this version, atomically. Raises FetchFailed."""
+        return copy_glb(self._storage, path, version, target)

@@ -1,0 +1,161 @@
+"""Objaverse's layout, wherever its files lie.
+
+object-paths.json.gz (uid -> path), metadata/NNN-NNN.json.gz (uid -> annotation),
+lvis-annotations.json.gz (category -> uids), glbs/NNN-NNN/<uid>.glb.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset.config import digest
+from dataset.errors import BadInput
+from dataset.objects import ObjectRecord
+from pipelines.sources.files import MISSING
+from pipelines.sources.source import SourceObject
+from pipelines.transfers.outcome import Fetched, FetchFailed
+
+__all__ = ["OBJECT_PATHS", "ObjaverseSource"]
+
+OBJECT_PATHS = "object-paths.json.gz"
+_LVIS = "lvis-annotations.json.gz"
+_GLB_PATH = re.compile(r"^glbs/([\w-]+)/[\w-]+\.glb$")
+
+
+@dataclass(frozen=True)
+class _Index:
+    folders: Mapping[str, Mapping[str, str]]
+    """uid -> path of the file, by folder, both sorted."""
+    categories: Mapping[str, tuple[str, ...]]
+    """LVIS categories by uid."""
+
+
+class ObjaverseSource(ABC):
+    """The listing; a subclass knows how to read files. A part is a folder such as 000-012."""
+
+    prefix = "objaverse"
+    is_local = False
+    has_captions = False
+    revision = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """As the user wrote it, for messages."""
+        self._index: _Index | None = None
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """A whole annotation file. Raises FileNotFoundError, FetchFailed, BadInput."""
+
+    @abstractmethod
+    def annotation_versions(self) -> Mapping[str, str]:
+        """Versions of the files in metadata/, by name."""
+
+    @abstractmethod
+    def glb_versions(self, folder: str) -> Mapping[str, str] | str:
+        """Versions of the files in glbs/`folder`, by name, or one for all."""
+
+    @abstractmethod
+    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+        """Write a verified file to `target`, atomically. Raises FetchFailed."""
+
+    def parts(self) -> Mapping[str, str]:
+        """The folders, with the versions of their annotations and of LVIS. Raises BadInput."""
+        self._index = None
+        index = self._read_index()
+        annotations = self.annotation_versions()
+        lvis = digest(dict(index.categories))
+        return {
+            folder: digest([lvis, annotations.get(f"{folder}.json.gz")]) for folder in index.folders
+        }
+
+    def files(self, part: str, lvis: bool) -> Mapping[str, str]:
+        """The asset ids of a folder and the versions of their files."""
+        index, versions = self._read_index(), self.glb_versions(part)
+        return {
+            f"{self.prefix}:{uid}": _version_of(path, versions)
+            for uid, path in index.folders[part].items()
+            if not lvis or uid in index.categories
+        }
+
+    def read_part(self, name: str) -> list[SourceObject]:
+        """The objects of a folder, sorted by asset id. Raises BadInput."""
+        index = self._read_index()
+        annotations = self._read_json(f"metadata/{name}.json.gz")
+        versions = self.glb_versions(name)
+        objects = []
+        for uid, path in index.folders[name].items():
+            record = _record(uid, path, annotations.get(uid) or {}, index.categories.get(uid, ()))
+            objects.append(SourceObject(record=record, version=_version_of(path, versions)))
+        return objects
+
+    def _read_index(self) -> _Index:
+        if self._index is None:
+            folders: dict[str, dict[str, str]] = defaultdict(dict)
+            paths = self._read_json(OBJECT_PATHS)
+            for uid in sorted(paths):
+                folders[self._folder(paths[uid])][uid] = paths[uid]
+            categories = _categories(self._read_json(_LVIS))
+            self._index = _Index(dict(sorted(folders.items())), categories)
+        return self._index
+
+    def _folder(self, path: Any) -> str:
+        match = _GLB_PATH.match(path) if isinstance(path, str) else None
+        if match is None:
+            text = f"{OBJECT_PATHS} is damaged: {path!r} is no glbs/FOLDER/FILE"
+            raise BadInput(f"{self.name}: {text}")
+        return match.group(1)
+
+    def _read_json(self, path: str) -> dict[str, Any]:
+        try:
+            values = json.loads(gzip.decompress(self.read(path)))
+        except FileNotFoundError:
+            raise BadInput(f"{self.name}: is no Objaverse mirror: it has no {path}") from None
+        except FetchFailed as error:
+            raise BadInput(f"{self.name}: cannot read {path}: {error}") from None
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise BadInput(f"{self.name}: {path} is damaged: {error}") from None
+        if not isinstance(values, dict):
+            raise BadInput(f"{self.name}: {path} is damaged: it holds no mapping")
+        return values
+
+
+def _version_of(path: str, versions: Mapping[str, str] | str) -> str:
+    if isinstance(versions, str):
+        return versions
+    return versions.get(path.rsplit("/", 1)[-1], MISSING)
+
+
+def _record(
+    uid: str, path: str, annotation: Mapping[str, Any], categories: tuple[str, ...]
+) -> ObjectRecord:
+    user = annotation.get("user")
+    tags = (
+        tag.get("name") if isinstance(tag, dict) else tag for tag in annotation.get("tags") or ()
+    )
+    return ObjectRecord(
+        asset_id=f"objaverse:{uid}",
+        path=path,
+        name=str(annotation.get("name") or ""),
+        licence=annotation.get("license"),
+        author=user.get("username") if isinstance(user, dict) else user,
+        tags=tuple(str(tag) for tag in tags if tag),
+        categories=categories,
+        caption=None,
+        age_restricted=bool(annotation.get("isAgeRestricted")),
+    )
+
+
+def _categories(lvis: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    by_uid: dict[str, list[str]] = defaultdict(list)
+    for category in sorted(lvis):
+        for uid in lvis[category]:
+            by_uid[uid].append(category)
+    return {uid: tuple(names) for uid, names in by_uid.items()}

@@ -1,0 +1,40 @@
+"""Opening a source by its name."""
+
+from dataset.errors import BadInput
+from dataset.storage import Storage
+from pipelines.sources.files import reading
+from pipelines.sources.folder import Folder
+from pipelines.sources.mirror import Mirror
+from pipelines.sources.objaverse import OBJECT_PATHS
+from pipelines.sources.source import Source
+from pipelines.transfers.settings import FetchConfig
+
+__all__ = ["is_hub", "open_source"]
+
+
+def open_source(name: str, fetch: FetchConfig | None = None, captions: str | None = None) -> Source:
+    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files.
+
+    `captions` is a CSV that describes the files of a folder; a source in Objaverse's layout leaves
+    it alone. Raises BadInput.
+    """
+    if is_hub(name):
+        from pipelines.sources.hub import HuggingFaceObjaverse
+
+        return HuggingFaceObjaverse.resolve(
+            name.partition("@")[2] or "main", fetch or FetchConfig()
+        )
+    storage = Storage(name)
+    with reading(name):
+        if storage.exists(OBJECT_PATHS):
+            return Mirror(name)
+        folder = Folder(name, captions)
+        if not folder.parts():
+            text = f"is no Objaverse mirror: it has no {OBJECT_PATHS}, nor are there *.glb files"
+            raise BadInput(f"{name}: {text}")
+    return folder
+
+
+def is_hub(name: str) -> bool:
+    """Whether a source's name means Objaverse on the Hugging Face hub."""
+    return name.partition("@")[0] == "objaverse"

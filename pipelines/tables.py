@@ -1,0 +1,110 @@
+"""What commands print for people: the funnel, a plan, one object."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.quantities import duration, percent, size
+
+__all__ = ["show_object", "show_plan", "show_status"]
+
+
+def show_status(summary: Mapping[str, Any]) -> None:
+    """The JSON of `lrm status` as tables."""
+    console = Console(highlight=False)
+    console.print(_funnel(summary))
+    if summary["stages"]:
+        console.print(_stages(summary["stages"]))
+    sizes = ", ".join(f"{name} {size(count)}" for name, count in summary["bytes"].items())
+    console.print(f"bytes: {sizes}", soft_wrap=True)
+    for line in _throughput(summary):
+        console.print(line, soft_wrap=True)
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """The JSON of `lrm plan` as a table and a line."""
+    console = Console(highlight=False)
+    table = _table("work to do (next stage of each object)", ["stage", "why"], ["objects"])
+    for stage, reasons in plan["work"].items():
+        for why, count in reasons.items():
+            table.add_row(stage, why, f"{count:,}")
+    console.print(table if plan["work"] else "nothing to do")
+    estimate = plan["estimate"]
+    console.print(
+        f"about {estimate['core_hours']:.2f} core-hours, {estimate['gpu_hours']:.2f} GPU-hours, "
+        f"{size(estimate['bytes'])} to store",
+        soft_wrap=True,
+    )
+
+
+def show_object(found: Mapping[str, Any]) -> None:
+    """The JSON of `lrm inspect` as lines."""
+    lines = [f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}"]
+    for verdict in found["dropped"]:
+        line = f"  dropped by {verdict['filter']}: {verdict['reason']}"
+        lines.append(f"{line} (measured {verdict['measured']}, limit {verdict['limit']})")
+    if found["failed"]:
+        failure = found["failed"]
+        lines.append(f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}")
+    for event in found["events"]:
+        what = f"{event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
+        lines.append(f"  {event['time'][:19]}  {what}")
+    lines += [f"  views: {sample['shard']} ({sample['key']})" for sample in found["samples"]]
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _funnel(summary: Mapping[str, Any]) -> Table:
+    listed = summary["listed"]
+    table = _table("funnel", ["state", "reason"], ["objects", "of listed"])
+
+    def add(state: str, reason: str, count: int) -> None:
+        table.add_row(state, Text(reason), f"{count:,}", percent(count, listed))
+
+    add("listed", "", listed)
+    for state in ("dropped", "failed"):
+        for reason, count in summary[state].items():
+            add(state, reason, count)
+    add("pending", "", summary["pending"])
+    add("kept", "", summary["kept"])
+    if summary["unsure"]:
+        add("", "of which unsure", summary["unsure"])
+    return table
+
+
+def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Table:
+    numbers = ["done", "time", "seconds each"]
+    table = _table("stages (time of one worker each)", ["stage"], numbers)
+    table.add_column("of which (seconds)")
+    for stage, values in stages.items():
+        done, seconds = values["done"], values["seconds"]
+        parts = ", ".join(f"{part} {spent:.0f}" for part, spent in values["parts"].items())
+        each = f"{seconds / done:.2f}" if done else ""
+        table.add_row(stage, f"{done:,}", duration(seconds), each, parts)
+    return table
+
+
+def _throughput(summary: Mapping[str, Any]) -> list[str]:
+    recent = summary["throughput"]
+    if recent is None:
+        return []
+    rate = f", {recent['per_hour']:,.0f} per hour" if recent["per_hour"] else ""
+    lines = [f"last work: {recent['objects']:,} objects until {recent['ended'][:19]}{rate}"]
+    if summary["pending"]:
+        left = duration(summary["seconds_to_go"])
+        lines.append(f"pending: {summary['pending']:,} objects, {left} to go at that rate")
+    return lines
+
+
+def _table(title: str, words: list[str], numbers: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in words:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table

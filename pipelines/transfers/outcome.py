@@ -1,0 +1,54 @@
+"""How the transfer of a file ends, and what every GLB file must begin with."""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["FetchFailed", "Fetched", "file_sha256", "glb_problem"]
+
+_HEADER = struct.Struct("<4sII")
+
+
+class FetchFailed(Exception):
+    """An object's file could not be had.
+
+    `kind` is `missing` (the source lacks it), `changed` (it is not what the listing promised),
+    `corrupt` (wrong bytes each time), `malformed` (the source's own file is no GLB), all of which
+    wait for a change at the source; or `download`, `storage`, which the next build tries again.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A verified file."""
+
+    sha256: str
+    num_bytes: int
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def glb_problem(path: Path) -> str:
+    """What is wrong with a GLB file's header; empty if nothing is."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or header[:4] != b"glTF":
+        return f"not a GLB file ({size} bytes)"
+    _, version, length = _HEADER.unpack(header)
+    if version != 2:
+        return f"GLB version {version}; only version 2 can be read"
+    return "" if length == size else f"{size} bytes of the {length} that the header says"

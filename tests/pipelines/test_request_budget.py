@@ -1,0 +1,112 @@
+"""One request budget: no window ever holds more requests, and a pause holds everybody."""
+
+import bisect
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.transfers.budget import Ledger, LocalBudget
+from pipelines.transfers.outcome import FetchFailed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(
+    requests=st.integers(2, 100),
+    seconds=st.floats(0.5, 300),
+    gaps=st.lists(st.floats(0, 20), min_size=1, max_size=20),
+    lease=st.sampled_from([0.0, 1.0]),
+)
+def test_no_window_holds_more_than_the_budget(requests, seconds, gaps, lease):
+    clock = Clock()
+    ledger = Ledger(requests, seconds, lease, clock)
+    sent: list[float] = []
+    for gap in gaps:
+        clock.now += gap
+        for _ in range(requests // 4 + 1):
+            turn, wait = ledger.reserve()
+            sent += [clock.now + wait] * turn.count
+    sent.sort()
+    for number, first in enumerate(sent):
+        assert bisect.bisect_left(sent, first + seconds - 1e-6) - number <= requests
+
+
+def test_turns_keep_the_rate_and_the_order():
+    clock = Clock()
+    ledger = Ledger(100, 10, clock=clock)
+    waits = [ledger.reserve()[1] for _ in range(100)]
+    assert waits[:5] == pytest.approx([0] * 5)
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(10, rel=0.02)
+
+
+def test_a_pause_moves_the_turns_of_all_who_wait():
+    clock = Clock()
+    ledger = Ledger(1, 1, clock=clock)
+    first, wait = ledger.reserve()
+    second, later = ledger.reserve()
+    assert (wait, later) == (0, 1)
+    ledger.pause(10)
+    assert ledger.wait(second) == pytest.approx(11)
+    clock.now += 4
+    ledger.pause(3)
+    assert ledger.wait(second) == pytest.approx(7)
+    ledger.pause(8)
+    assert ledger.wait(second) == pytest.approx(9)
+    clock.now += 8
+    assert ledger.wait(second) == pytest.approx(1)
+    clock.now += 1
+    assert ledger.wait(second) == 0
+    assert ledger.wait(first) == 0
+
+
+def test_what_the_server_announces_only_lowers_the_budget():
+    clock = Clock()
+    ledger = Ledger(100, 10, clock=clock)
+    ledger.limit(1000, 10)
+    assert [ledger.reserve()[1] for _ in range(100)][-1] == pytest.approx(10, rel=0.02)
+    clock.now += 100
+    ledger.limit(10, 10)
+    assert [ledger.reserve()[1] for _ in range(10)][-1] == pytest.approx(10, rel=0.02)
+
+
+def test_a_turn_of_another_ledger_says_nothing():
+    turn, _ = Ledger(1, 1).reserve()
+    assert Ledger(1, 1).wait(turn) is None
+
+
+def test_threads_share_a_budget():
+    budget = LocalBudget(100, 1.0)
+    times: list[float] = []
+
+    def work() -> None:
+        for _ in range(25):
+            budget.take(30)
+            times.append(time.monotonic())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(times) == 100
+    assert 0.95 < max(times) - min(times) < 5
+
+
+def test_a_wait_has_an_end():
+    budget = LocalBudget(1, 100.0)
+    budget.take(1)
+    started = time.monotonic()
+    with pytest.raises(FetchFailed, match="no turn for") as raised:
+        budget.take(1)
+    assert raised.value.kind == "download"
+    assert time.monotonic() - started < 1
