@@ -1,14 +1,20 @@
 """The training losses of InstantMesh (arXiv 2404.07191), term by term."""
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from dataset.config import Config
 from train.lpips import Lpips
+from train.models.flexicubes import sdf_sign_loss
+from train.models.mesh import Geometry
+from train.models.mesh_render import MeshViews
 
-__all__ = ["NerfLossConfig", "nerf_loss"]
+__all__ = ["MeshLossConfig", "NerfLossConfig", "mesh_loss", "nerf_loss"]
+
+
+_REGULARIZERS = ("sdf_sign", "deviation", "weight_size")
 
 
 class NerfLossConfig(Config):
@@ -20,6 +26,25 @@ class NerfLossConfig(Config):
     """Perceptual distance (VGG)."""
     mask: NonNegativeFloat = 1.0
     """Squared error of opacity."""
+
+
+class MeshLossConfig(NerfLossConfig):
+    """Weights of the stage-2 terms, which are those of stage 1 and more."""
+
+    depth: NonNegativeFloat = 0.5
+    """Absolute error of planar depth."""
+    normal: NonNegativeFloat = 0.2
+    """One minus the cosine between normals."""
+    regularizer: NonNegativeFloat = 0.01
+    """FlexiCubes' own terms together; each has its share below."""
+    sdf_sign: NonNegativeFloat = 1.0
+    """Share of the cross entropy of signs along the grid's edges."""
+    deviation: NonNegativeFloat = 50.0
+    """Share of L_dev: 0.5 of the whole, as released."""
+    weight_size: NonNegativeFloat = 10.0
+    """Share of the mean squared FlexiCubes weights: 0.1 of the whole, as released."""
+    published_normal: bool = False
+    """Do not tell a normal from its opposite, as released."""
 
 
 def nerf_loss(
@@ -35,6 +60,53 @@ def nerf_loss(
     RGB on white, RGB and alpha in [0, 1]; what is rendered is clamped to that first. `lpips` is
     needed unless its weight is 0.
     """
+    terms = _picture_terms(rgb, alpha, target_rgb, target_alpha, config, lpips)
+    return _weighted(terms, {name: getattr(config, name) for name in terms}, alpha)
+
+
+def mesh_loss(
+    views: MeshViews,
+    geometry: Geometry,
+    target_rgb: Float[Tensor, "*n 3 h w"],
+    target_alpha: Float[Tensor, "*n 1 h w"],
+    target_depth: Float[Tensor, "*n 1 h w"],
+    target_normals: Float[Tensor, "*n 3 h w"],
+    config: MeshLossConfig,
+    lpips: Lpips | None = None,
+) -> dict[str, Float[Tensor, ""]]:
+    """Equation 4: the unweighted terms by name, and their weighted sum as `loss`.
+
+    Depth is planar and 0 where the target shows nothing; normals are unit vectors in world axes.
+    Both are compared, in the mean, where the target has depth. What is left out is as in
+    `nerf_loss`.
+    """
+    terms = _picture_terms(views.rgb, views.alpha, target_rgb, target_alpha, config, lpips)
+    seen = target_depth > 0
+    if config.depth:
+        terms["depth"] = _mean_where((views.depth - target_depth).abs(), seen)
+    if config.normal:
+        cosines = (views.normals * target_normals).sum(dim=-3, keepdim=True)
+        cosines = cosines.abs() if config.published_normal else cosines
+        terms["normal"] = _mean_where(1 - cosines, seen)
+    shares = {name: config.regularizer * getattr(config, name) for name in _REGULARIZERS}
+    if shares["sdf_sign"]:
+        terms["sdf_sign"] = sdf_sign_loss(geometry.sdf)
+    if shares["deviation"]:
+        terms["deviation"] = geometry.deviation
+    if shares["weight_size"]:
+        terms["weight_size"] = geometry.weight_size
+    weights = {name: shares.get(name, getattr(config, name)) for name in terms}
+    return _weighted(terms, weights, views.alpha)
+
+
+def _picture_terms(
+    rgb: Float[Tensor, "*n 3 h w"],
+    alpha: Float[Tensor, "*n 1 h w"],
+    target_rgb: Float[Tensor, "*n 3 h w"],
+    target_alpha: Float[Tensor, "*n 1 h w"],
+    config: NerfLossConfig,
+    lpips: Lpips | None,
+) -> dict[str, Tensor]:
     rgb, target_rgb = _signed(rgb.float().clamp(0, 1)), _signed(target_rgb.float())
     terms: dict[str, Tensor] = {}
     if config.mse:
@@ -45,8 +117,20 @@ def nerf_loss(
         terms["lpips"] = lpips(rgb.flatten(0, -4), target_rgb.flatten(0, -4)).mean()
     if config.mask:
         terms["mask"] = F.mse_loss(alpha.float().clamp(0, 1), target_alpha.float())
-    total = sum((getattr(config, name) * term for name, term in terms.items()), rgb.new_zeros(()))
+    return terms
+
+
+def _weighted(
+    terms: dict[str, Tensor], weights: dict[str, float], like: Tensor
+) -> dict[str, Tensor]:
+    """The terms, and their weighted sum as `loss`; of no term, 0."""
+    total = sum((weights[name] * term for name, term in terms.items()), like.new_zeros(()).float())
     return {"loss": total, **terms}
+
+
+def _mean_where(values: Float[Tensor, "*n"], where: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """The mean over some places; of none, 0."""
+    return (values * where).sum() / where.sum().clamp(min=1)
 
 
 def _signed(images: Tensor) -> Tensor:

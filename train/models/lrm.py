@@ -14,12 +14,25 @@ from torch import Tensor, nn
 
 from dataset.config import Config
 from dataset.errors import BadInput
+from train.models.mesh import Geometry, MeshConfig, MeshSynthesizer
+from train.models.mesh_render import MeshViews
 from train.models.nerf import NerfConfig, NerfSynthesizer, RenderedViews
 from train.models.rays import SamplePlaces, Window
 from train.models.triplane import TriplaneConfig, TriplaneTransformer
 from train.models.vit import CameraViT, ViTConfig, camera_vector
 
-__all__ = ["LRM", "PRESETS", "LRMConfig", "NerfLRM", "NerfLRMConfig", "nerf_preset"]
+__all__ = [
+    "LRM",
+    "MESH_PRESETS",
+    "PRESETS",
+    "LRMConfig",
+    "MeshLRM",
+    "MeshLRMConfig",
+    "NerfLRM",
+    "NerfLRMConfig",
+    "mesh_preset",
+    "nerf_preset",
+]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Table 1 of the paper; the fields' defaults are `base`.
@@ -58,6 +71,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Named sizes: values for `NerfLRMConfig.load` laid over its defaults."""
 
+_MESHES: Mapping[str, Mapping[str, Any]] = {
+    "base": {},
+    "large": {},
+    "small": {"grid_resolution": 96},
+    "tiny": {"decoder_width": 32, "grid_resolution": 32},
+}
+MESH_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    name: {key: value for key, value in sizes.items() if key != "nerf"} | {"mesh": _MESHES[name]}
+    for name, sizes in PRESETS.items()
+}
+"""The same sizes for stage 2, which starts from stage 1: values for `MeshLRMConfig.load`."""
+
 
 class LRMConfig(Config):
     """From views to triplanes: what all stages share; the defaults are InstantMesh base."""
@@ -83,11 +108,26 @@ class NerfLRMConfig(LRMConfig):
     nerf: NerfConfig = NerfConfig()
 
 
+class MeshLRMConfig(LRMConfig):
+    """The stage-2 model."""
+
+    mesh: MeshConfig = MeshConfig()
+
+
 def nerf_preset(name: str) -> NerfLRMConfig:
     """The stage-1 model of a preset. Raises BadInput for an unknown name."""
-    if name not in PRESETS:
-        raise BadInput(f"model preset {name!r} does not exist: choose from {', '.join(PRESETS)}")
-    return NerfLRMConfig.load(PRESETS[name], where=f"model preset {name}")
+    return NerfLRMConfig.load(_sizes(PRESETS, name), where=f"model preset {name}")
+
+
+def mesh_preset(name: str) -> MeshLRMConfig:
+    """The stage-2 model of a preset. Raises BadInput for an unknown name."""
+    return MeshLRMConfig.load(_sizes(MESH_PRESETS, name), where=f"model preset {name}")
+
+
+def _sizes(presets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in presets:
+        raise BadInput(f"model preset {name!r} does not exist: choose from {', '.join(presets)}")
+    return presets[name]
 
 
 class LRM(nn.Module):
@@ -148,3 +188,24 @@ class NerfLRM(LRM):
         return self.render(
             planes, render_camera_to_world, render_intrinsics, size, window, randomness
         )
+
+
+class MeshLRM(LRM):
+    """Stage 2: the triplanes are a mesh, rendered by rasterization."""
+
+    def __init__(self, config: MeshLRMConfig) -> None:
+        super().__init__(config)
+        self.synthesizer = MeshSynthesizer(config.mesh, config.transformer.channels)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b v 3 h w"],
+        camera_to_world: Float[Tensor, "b v 4 4"],
+        intrinsics: Float[Tensor, "b v 4"],
+        render_camera_to_world: Float[Tensor, "b m 4 4"],
+        render_intrinsics: Float[Tensor, "b m 4"],
+        size: tuple[int, int],
+    ) -> tuple[MeshViews, Geometry]:
+        """Reconstruct from v views and render m others: the step that training differentiates."""
+        planes = self.forward_planes(images, camera_to_world, intrinsics)
+        return self.synthesizer(planes, render_camera_to_world, render_intrinsics, size)

@@ -6,7 +6,6 @@ Section 3.3 of arXiv 2404.07191. Module names are the keys of the published chec
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dataset.config import Config
+from train.models.mlp import point_mlp
 from train.models.rays import (
     Rays,
     SamplePlaces,
@@ -38,8 +38,10 @@ __all__ = [
     "RenderedRays",
     "RenderedViews",
     "activate_density",
+    "activate_rgb",
     "boxed",
     "march",
+    "raw_density",
     "volume_render",
 ]
 
@@ -73,26 +75,29 @@ class NerfDecoder(nn.Module):
 
     def __init__(self, features: int, width: int, num_hidden_layers: int) -> None:
         super().__init__()
-        widths = [features] + [width] * num_hidden_layers
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.Linear(width, 4))
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                nn.init.zeros_(layer.bias)
+        self.net = point_mlp(features, width, num_hidden_layers, 4)
 
     def forward(
         self, features: Float[Tensor, "*n f"]
     ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
-        """Raw density and RGB in float32; RGB reaches 0.001 past [0, 1] so that 0 and 1 are met."""
+        """Raw density (see `activate_density`) and RGB (`activate_rgb`) in float32."""
         out = self.net(features.to(next(self.parameters()).dtype)).float()
-        return out[..., 0], out[..., 1:].sigmoid() * 1.002 - 0.001
+        return out[..., 0], activate_rgb(out[..., 1:])
+
+
+def activate_rgb(raw: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """RGB that reaches 0.001 past [0, 1], so that 0 and 1 are met."""
+    return raw.sigmoid() * 1.002 - 0.001
 
 
 def activate_density(raw: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Density per unit length: softplus(raw - 1)."""
     return F.softplus(raw - 1)
+
+
+def raw_density(density: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The raw density that `activate_density` turns into this one (above 0)."""
+    return density + torch.log(-torch.expm1(-density)) + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
