@@ -13,7 +13,15 @@ import tests.shapes
 
 # Before any test imports them: every jaxtyping annotation of these rooms is checked at run time.
 _HOOK = install_import_hook(
-    ["dataset.cameras", "dataset.views", "filters", "render", "train"],
+    [
+        "dataset.cameras",
+        "dataset.encoding",
+        "dataset.geometry",
+        "dataset.views",
+        "filters",
+        "render",
+        "train",
+    ],
     f"{tests.shapes.__name__}.check",
 )
 

@@ -1,0 +1,1 @@
+"""Measurements on real models that take too long for the tests."""

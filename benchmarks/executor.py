@@ -1,0 +1,106 @@
+"""How many stages a second the driver of a build gets through, and what it keeps of them.
+
+`python -m benchmarks.executor` builds 100,000 objects on a local Ray, with everything that a build
+does but the work itself: each object is submitted, decided on and committed; the worker returns an
+event at once. docs/scale.md holds a run's figures.
+"""
+
+import argparse
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.catalog import Tables, write_source
+from dataset.catalog import Catalog, Event
+from dataset.root import write_build
+from dataset.storage import Storage
+from filters.chain import FilterConfig
+from filters.provenance import LowPolyConfig
+from pipelines.build import Build, Committer
+from pipelines.execute import OnRay, Task
+from pipelines.objects import latest_of
+from pipelines.plan import load_plan
+from pipelines.progress import Progress
+from pipelines.settings import BuildConfig
+from pipelines.stages import Workshop
+
+
+def main() -> None:
+    """Build, and print rate and memory."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--objects", type=int, default=100_000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_source(Path(folder), args.objects)
+        measure(Path(folder))
+
+
+def measure(folder: Path) -> None:
+    """One build."""
+    config = BuildConfig(
+        source=str(folder / "source"),
+        captions=str(folder / "captions.csv"),
+        root=str(folder / "root"),
+        filters=FilterConfig(lowpoly=LowPolyConfig(enabled=False)),
+    ).checked()
+    source, root = Tables(folder), Storage(config.root)
+    catalog = Catalog(root)
+    latest = latest_of(root, catalog)
+    plan = load_plan(config, source, root, latest)
+    write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
+    executor, progress = OnRay(config, source, work=at_once), Progress()
+    committer = Committer(catalog, latest, config)
+    build = Build(config, plan, committer, executor, progress, still_ours=lambda: None)
+    memory = _Memory()
+    started = time.monotonic()
+    with memory:
+        finals = build.run()
+    seconds = time.monotonic() - started
+    executor.close()
+    count = sum(finals.values())
+    print(f"{count} objects in {seconds:.0f} s: {count / seconds:.0f} stages a second, {finals}")
+    # The first third fills caches and queues.
+    times, bytes_held = np.array(memory.samples[len(memory.samples) // 3 :]).T
+    slope = np.polyfit(times, bytes_held, 1)[0] * seconds / count * 1000
+    print(
+        f"driver's memory: {bytes_held[0] / 1e6:.0f} MB after a third, {bytes_held[-1] / 1e6:.0f} "
+        f"MB at the end; slope {slope / 1e6:.3f} MB per 1,000 stages"
+    )
+
+
+def at_once(task: Task, shop: Workshop) -> list[Event]:
+    """A stage without work: the object's file cannot be had."""
+    events = []
+    for state in task.states:
+        fields = {"status": "failed", "kind": "missing", "message": "no file", "seconds": 0.001}
+        events.append(shop.decider.event("fetch", state, **fields))
+    return events
+
+
+class _Memory:
+    """Samples this process's resident memory: (seconds, bytes)."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, int]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process, started = psutil.Process(), time.monotonic()
+        while not self._ended.wait(1.0):
+            self.samples.append((time.monotonic() - started, process.memory_info().rss))
+
+
+if __name__ == "__main__":
+    main()
