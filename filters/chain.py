@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataset.columns import Columns
-from dataset.config import Config, digest
+from dataset.config import Config
 from filters.appearance import MISSING_TEXTURE, TEXTURED, MissingTextureConfig, TexturedConfig
 from filters.geometry import (
     DEGENERATE,
@@ -33,7 +33,7 @@ from filters.provenance import (
 )
 from filters.verdict import Fact, Filter, Judgement, Stage, Verdict
 
-__all__ = ["CHAIN", "FilterConfig", "chain_digest", "fact_types", "judge", "read_facts", "verdicts"]
+__all__ = ["CHAIN", "FilterConfig", "fact_types", "judge", "read_facts", "verdicts"]
 
 CHAIN: tuple[Filter, ...] = (
     CAPTION,
@@ -100,8 +100,3 @@ def read_facts(stage: str, measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(stage: str) -> list[Fact]:
     return [fact for link in CHAIN if link.needs == stage for fact in link.facts]
-
-
-def chain_digest(config: FilterConfig) -> str:
-    """Identifies configuration and code of the chain: equal digests give equal verdicts."""
-    return digest({"config": config.dump(), "versions": {f.name: f.version for f in CHAIN}})

@@ -8,7 +8,7 @@ import pyarrow as pa
 from dataset.latest import FEW, Projection
 from filters.chain import CHAIN, fact_types, read_facts
 
-__all__ = ["LISTED", "NOT_FOR_PLANS", "PROJECTION", "flatten"]
+__all__ = ["LISTED", "NOT_FOR_PLANS", "PROJECTION", "SAMPLE_PLACE", "flatten"]
 
 _TEXT, _COUNT, _TEXTS = pa.string(), pa.int64(), pa.list_(pa.string())
 LISTED: dict[str, pa.DataType] = {
@@ -25,6 +25,9 @@ LISTED: dict[str, pa.DataType] = {
 }
 """What a source lists of an object: the fields of `ObjectRecord`, the version of its file, and the
 part of the listing that it stands in."""
+_PLACE: dict[str, pa.DataType] = {"shard": FEW, "sample": _TEXT, "shard_sha256": FEW}
+SAMPLE_PLACE = tuple(_PLACE)
+"""What an event of `pack` says of where the sample lies: the shard, the key in it, its bytes."""
 _MADE: dict[str, dict[str, pa.DataType]] = {
     "list": LISTED,
     "fetch": {"sha256": _TEXT, "bytes": _COUNT, "raw": _TEXT},
@@ -32,7 +35,7 @@ _MADE: dict[str, dict[str, pa.DataType]] = {
     "measure": {},
     "render": {"staging": _TEXT, "bytes": _COUNT},
     "geometry": {"path": _TEXT, "bytes": _COUNT},
-    "pack": {"shard": FEW, "sample": _TEXT, "shard_sha256": FEW},
+    "pack": _PLACE,
     "remove": {},
 }
 """Per stage, fields of an event's data that later stages need."""

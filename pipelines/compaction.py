@@ -19,6 +19,7 @@ from dataset.latest import rows_with
 from dataset.lock import Check, exclusive
 from dataset.protection import Pinned, pinned_by, read_manifest, release
 from dataset.storage import Storage
+from pipelines.columns import SAMPLE_PLACE
 from pipelines.objects import latest_of
 from pipelines.progress import waiter
 from pipelines.state import CLEARED, DAMAGED, REMOVE
@@ -135,7 +136,7 @@ def _newest_results(root: Storage) -> dict[Result, dict[str, Any]]:
     """What went well last, of every object, stage that makes files, and rig; and the takedowns."""
     latest = latest_of(root)
     wanted = [place for place in latest.places() if place[0] in (*_POINTERS, REMOVE)]
-    columns = ["status", "content", "settings", *_POINTERS.values(), "sample", "shard_sha256"]
+    columns = ["status", "content", "settings", *{*_POINTERS.values(), *SAMPLE_PLACE}]
     return {
         (row["asset_id"], *place): row
         for place, table in latest.tables(wanted, columns).items()
@@ -194,7 +195,7 @@ class _CatalogLedger:
         of_rig: dict[str, list[str]] = defaultdict(list)
         for place in sorted({place for path in paths for place in self._owners.get(path, ())}):
             asset_id, stage, rig = place
-            names = ("path",) if stage == "geometry" else ("shard", "sample", "shard_sha256")
+            names = ("path",) if stage == "geometry" else SAMPLE_PLACE
             data = {name: self._rows[place][name] for name in names}
             self._add(self._event(place, data=data, status=CLEARED, kind=_COMPACTED))
             if stage == "pack":

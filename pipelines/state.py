@@ -19,7 +19,7 @@ from dataset.objects import ObjectRecord
 from dataset.views import SAMPLE_FORMAT
 from filters.chain import judge
 from filters.verdict import Filter, Judgement, Verdict
-from pipelines.columns import flatten
+from pipelines.columns import SAMPLE_PLACE, flatten
 from pipelines.settings import BuildConfig
 from render.rigs import get_rig
 from render.settings import RENDERER_VERSION
@@ -284,12 +284,12 @@ class Decider:
         return good and bool(self.valid(stage, RowColumns(state.row))[0])
 
     def broken_shard(self, state: ObjectState) -> dict[str, str] | None:
-        """Where the object's sample lay (`shard`, `sample`, `shard_sha256`), if it is damaged."""
+        """Where the object's sample lay (SAMPLE_PLACE), if it is damaged."""
         broken = state.get("pack", "status") == CLEARED and state.get("pack", "kind") == DAMAGED
         same = state.get("pack", "content") == _content("pack", state)
         if not broken or not same or state.get("pack", "settings") != self.settings["pack"]:
             return None
-        return {name: state.get("pack", name) for name in ("shard", "sample", "shard_sha256")}
+        return {name: state.get("pack", name) for name in SAMPLE_PLACE}
 
     def decide(self, state: ObjectState) -> Decision:
         """The decision on one object."""

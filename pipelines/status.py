@@ -14,7 +14,7 @@ from dataset.errors import BadInput
 from dataset.objects import split_asset_id
 from dataset.root import read_build
 from dataset.storage import Storage
-from pipelines.columns import PROJECTION
+from pipelines.columns import PROJECTION, SAMPLE_PLACE
 from pipelines.objects import Objects, latest_of, load_objects
 from pipelines.settings import BuildConfig
 from pipelines.state import STAGES, Decider, Decision, Decisions, ObjectState
@@ -24,7 +24,7 @@ __all__ = ["Standing", "inspect_object", "load_standing", "stored_config", "summ
 _FOR_STATUS = sorted(
     {name for stage in ("list", *STAGES) for name in PROJECTION.schema(stage).names}
     - {"name", "author", "caption", "tags", "categories", "path", "message", "licence"}
-    - {"raw", "staging", "shard", "sample", "shard_sha256"}
+    - {"raw", "staging", *SAMPLE_PLACE}
 )
 """Columns that `summarise` needs: nothing that is long."""
 

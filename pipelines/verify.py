@@ -17,6 +17,7 @@ from dataset.catalog import Catalog, Event
 from dataset.protection import pinned_by
 from dataset.storage import Storage
 from dataset.verify import Expected, Finding, Report, check_geometry, check_shard, run_checks
+from pipelines.columns import SAMPLE_PLACE
 from pipelines.progress import Display
 from pipelines.quantities import duration
 from pipelines.state import CLEARED, DAMAGED, STATES, Decider, ObjectState
@@ -101,8 +102,7 @@ def _places(root: Storage, standing: Standing) -> _Places:
     for row, state in zip(rows, standing.objects.states(rows), strict=True):
         place = standing.decider.broken_shard(state)
         if STATES[decisions.state[row]] == "kept":
-            names = ("shard", "sample", "shard_sha256")
-            place = {name: state.get("pack", name) for name in names}
+            place = {name: state.get("pack", name) for name in SAMPLE_PLACE}
         path = standing.geometry_path(state) or _broken_geometry(state)
         if path is not None:
             geometry.append(path)
@@ -157,7 +157,7 @@ def _events(report: Report, places: _Places) -> list[Event]:
         if key in report.lost:
             events += note("render", "failed", ())
         if key in report.lost | report.torn:
-            events += note("pack", CLEARED, ("shard", "sample", "shard_sha256"))
+            events += note("pack", CLEARED, SAMPLE_PLACE)
     return events
 
 

@@ -1,13 +1,11 @@
 """The chain: order, needs, configuration, and verdicts as data."""
 
-import dataclasses
 import json
 
 import pytest
 
 from dataset.errors import BadInput
-from filters import chain
-from filters.chain import CHAIN, FilterConfig, chain_digest
+from filters.chain import CHAIN, FilterConfig
 from filters.verdict import PASSED, Verdict
 from tests.filters.facts import Facts, islands, judge, kept_facts, record
 
@@ -82,15 +80,9 @@ def test_judging_changes_nothing_and_repeats() -> None:
     assert json.dumps([facts.inspect, facts.measure]) == before
 
 
-def test_configuration_round_trip_and_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configuration_round_trip() -> None:
     config = FilterConfig.load({"occupancy": {"min_share": 0.2}})
     assert FilterConfig.load(config.dump()) == config
-    assert chain_digest(config) != chain_digest(FilterConfig())
-    assert chain_digest(FilterConfig()) == chain_digest(FilterConfig.load({}))
-    before = chain_digest(config)
-    newer = dataclasses.replace(CHAIN[0], version=CHAIN[0].version + 1)
-    monkeypatch.setattr(chain, "CHAIN", (newer, *CHAIN[1:]))
-    assert chain_digest(config) != before
 
 
 def test_a_wrong_key_is_explained() -> None:
