@@ -19,7 +19,7 @@ from train.engine import Recipe, preflight, train
 from train.metrics_log import read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
-__all__ = ["RECIPES", "RecipeKind", "launch"]
+__all__ = ["RECIPES", "RecipeKind", "launch", "train_alone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
     first = start.first_step
     if first < config.steps:
         if config.address == "none":
-            _train_here(name, config)
+            train_alone(_recipe(name, config.dump()))
         else:
             _train_on_ray(name, config)
     rows = read_metrics(Path(config.out))
@@ -68,18 +68,18 @@ def _recipe(name: str, values: Mapping[str, Any]) -> Recipe:
     return kind.make(kind.config.load(values))
 
 
-def _train_here(name: str, config: TrainConfig) -> None:
-    """Train in this process, as a process group of one."""
+def train_alone(recipe: Recipe) -> None:
+    """Train in this process, as a process group of one. Raises as `train.engine.train` does."""
     import torch.distributed as dist
 
-    if config.num_workers != 1:
+    if recipe.config.num_workers != 1:
         raise BadInput("--address none trains in this process: it needs --num-workers 1")
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{folder}/store"
         os.environ.setdefault("LOCAL_RANK", "0")
         dist.init_process_group(_backend(), init_method=store, rank=0, world_size=1)
         try:
-            train(_recipe(name, config.dump()))
+            train(recipe)
         finally:
             dist.destroy_process_group()
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
 from dataset.catalog import Event
+from dataset.columns import TableColumns
 from dataset.config import canonical_json, digest
 from dataset.errors import BadInput
-from dataset.latest import rows_with
 from dataset.storage import Storage
 from pipelines.columns import LISTED, NOT_FOR_PLANS, PROJECTION, flatten
 from pipelines.settings import BuildConfig
@@ -95,35 +97,43 @@ def read_listing(
     now = source.parts()
     if config.lvis and not any(source.files(name, True) for name in now):
         raise BadInput(f"{config.source}: --lvis: this source has no objects of LVIS")
-    active = rows_with(known, "status", "ok").select(_SCHEMA.names)
-    of_source = pc.starts_with(active["asset_id"], f"{source.prefix}:")
-    others, mine = active.filter(pc.invert(of_source)), active.filter(of_source)
+    is_active = TableColumns(known).one_of("status", {"ok"})
+    of_source = pc.starts_with(known["asset_id"], f"{source.prefix}:").to_numpy()
+    known = known.select(_SCHEMA.names)
+    others, mine = _where(known, is_active & ~of_source), _where(known, is_active & of_source)
+    del known
     walk = _walk(source, config, sorted(now))
-    # Its place among the known, if the known one stands in the same part.
-    place = pc.index_in(walk.ids, value_set=_ids(mine))
-    stands = pc.equal(mine["part"].cast(pa.string()).take(place), walk.parts)
-    is_known = pc.and_(
-        pc.fill_null(stands, False), pc.is_in(walk.parts, value_set=_same_parts(now, parts))
-    )
-    to_read = pc.unique(walk.parts.filter(pc.invert(is_known)))
-    is_kept = pc.invert(pc.is_in(walk.parts, value_set=to_read))
-    kept = mine.take(place.filter(is_kept))
-    kept = _renewed(kept, walk.versions.filter(is_kept), captions, source)
-    taken = set(walk.ids.filter(pc.invert(is_kept)).to_pylist())
-    rows = [_table(source, name, taken, captions) for name in to_read.to_pylist()]
+    ids, part = _column(mine, "asset_id"), _column(mine, "part").cast(pa.string())
+    # Where the source lists it now; its annotations are known if they stand in the same part.
+    place = pc.index_in(ids, value_set=walk.ids)
+    stands = _mask(pc.equal(part, walk.parts.take(place)))
+    is_known = stands & _mask(pc.is_in(part, value_set=_same_parts(now, parts)))
+    is_new = np.ones(len(walk.ids), dtype=bool)
+    is_new[place.filter(pa.array(is_known)).to_numpy()] = False
+    to_read = pc.unique(walk.parts.filter(pa.array(is_new)))
+    is_kept = is_known & ~_mask(pc.is_in(part, value_set=to_read))
     # Beyond the limit, or outside the selection, but still there: left as they are.
-    passed_over = pc.or_(
-        pc.is_in(mine["part"].cast(pa.string()), value_set=pa.array(walk.unread, pa.string())),
-        pc.is_in(mine["asset_id"], value_set=pa.array(walk.passed_over, pa.string())),
+    passed_over = _mask(place.is_null()) & (
+        _mask(pc.is_in(part, value_set=pa.array(walk.unread, pa.string())))
+        | _mask(pc.is_in(ids, value_set=pa.array(walk.passed_over, pa.string())))
     )
-    of_mine = pa.concat_tables([kept, *rows, mine.filter(passed_over)])
-    before = mine["content"].take(pc.index_in(of_mine["asset_id"], value_set=_ids(mine)))
-    differs = pc.fill_null(pc.not_equal(of_mine["content"], before), True)
-    still = pc.is_in(mine["asset_id"], value_set=_ids(of_mine))
+    versions = walk.versions.take(place)
+    texts = _captions_now(mine, captions, source)
+    is_same = _equal(_column(mine, "version"), versions) & _equal(_column(mine, "caption"), texts)
+    stays = (is_kept & is_same) | passed_over
+    differs = pa.array(is_kept & ~is_same)
+    renewed = _renewed(mine.filter(differs), versions.filter(differs), texts.filter(differs))
+    wanted = set(walk.ids.filter(pc.is_in(walk.parts, value_set=to_read)).to_pylist())
+    read = [_table(source, name, wanted, captions) for name in to_read.to_pylist()]
+    found = pa.concat_tables([renewed, *read])
+    before = mine.select(["asset_id", "content"]).filter(pa.array(~stays))
+    old = before["content"].take(pc.index_in(found["asset_id"], _column(before, "asset_id")))
+    is_changed = pc.fill_null(pc.not_equal(found["content"], old), True)
+    still = pc.is_in(before["asset_id"], value_set=_column(found, "asset_id"))
     return Listing(
-        listed=pa.concat_tables([others, of_mine]),
-        changed=of_mine.filter(differs),
-        gone=mine["asset_id"].filter(pc.invert(still)).combine_chunks(),
+        listed=pa.concat_tables([others, _where(mine, stays), found]),
+        changed=found.filter(is_changed),
+        gone=before["asset_id"].filter(pc.invert(still)).combine_chunks(),
         chosen=walk.ids,
         parts={name: now[name] for name in sorted(walk.complete)},
     )
@@ -198,35 +208,42 @@ def _row(asset_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return found | flatten("list", "ok", data)
 
 
-def _renewed(
-    rows: pa.Table, versions: pa.Array, captions: Mapping[str, str], source: Source
-) -> pa.Table:
-    """Known objects with the versions of their files and the captions of today."""
-    texts = rows["caption"]
-    if not source.has_captions:
-        natives = pc.utf8_slice_codeunits(rows["asset_id"], len(source.prefix) + 1)
-        place = pc.index_in(natives, value_set=pa.array(captions.keys(), pa.string()))
-        texts = pc.utf8_trim_whitespace(pa.array(captions.values(), pa.string()).take(place))
-        texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    now = rows.append_column("version_now", versions).append_column("caption_now", texts)
-    equal = pc.and_(
-        _same(now["version"], now["version_now"]), _same(now["caption"], now["caption_now"])
-    )
-    if pc.all(equal).as_py() is not False:
-        return rows
+def _captions_now(
+    rows: pa.Table, captions: Mapping[str, str], source: Source
+) -> pa.Array | pa.ChunkedArray:
+    """Today's captions of known objects; null where there is none."""
+    if source.has_captions:
+        return _column(rows, "caption")
+    natives = pc.utf8_slice_codeunits(_column(rows, "asset_id"), len(source.prefix) + 1)
+    place = pc.index_in(natives, value_set=pa.array(captions.keys(), pa.string()))
+    texts = pc.utf8_trim_whitespace(pa.array(captions.values(), pa.string()).take(place))
+    return pc.if_else(pc.equal(texts, ""), None, texts)
+
+
+def _renewed(rows: pa.Table, versions: pa.Array, texts: pa.Array) -> pa.Table:
+    """Known objects with other versions of their files or other captions."""
+    now = zip(rows.to_pylist(), versions.to_pylist(), texts.to_pylist(), strict=True)
     renewed = []
-    for row in now.filter(pc.invert(equal)).to_pylist():
-        data = {name: row[name] for name in LISTED}
-        data |= {"version": row["version_now"], "caption": row["caption_now"]}
+    for row, version, text in now:
+        data = {name: row[name] for name in LISTED} | {"version": version, "caption": text}
         renewed.append(_row(row["asset_id"], data))
-    return pa.concat_tables([rows.filter(equal), pa.Table.from_pylist(renewed, schema=_SCHEMA)])
+    return pa.Table.from_pylist(renewed, schema=_SCHEMA)
 
 
-def _same(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
+def _where(rows: pa.Table, mask: Bool[np.ndarray, "n"]) -> pa.Table:
+    """Some of the rows; if that is all of them, they are not copied."""
+    return rows if mask.all() else rows.filter(pa.array(mask))
+
+
+def _equal(a: pa.Array, b: pa.Array) -> Bool[np.ndarray, "n"]:
     """Where two columns are equal; null equals null."""
-    equal = pc.fill_null(pc.equal(a, b), False)
-    return pc.or_(equal, pc.and_(pc.is_null(a), pc.is_null(b)))
+    return _mask(pc.equal(a, b)) | (_mask(a.is_null()) & _mask(b.is_null()))
 
 
-def _ids(rows: pa.Table) -> pa.Array:
-    return rows["asset_id"].combine_chunks()
+def _mask(flags: pa.Array) -> Bool[np.ndarray, "n"]:
+    """Null is False."""
+    return flags.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    return rows[name].combine_chunks()

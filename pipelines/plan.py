@@ -108,9 +108,9 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         captions, revision = read_captions(config.captions)
     decider = Decider(config)
     tables = latest.tables(decider.places.values(), _COLUMNS)
-    known = tables.pop(decider.places["list"])
-    parts = read_parts(root, config) if known.num_rows else {}
-    listing = read_listing(source, config, captions, known, parts)
+    listed = decider.places["list"]
+    parts = read_parts(root, config) if tables[listed].num_rows else {}
+    listing = read_listing(source, config, captions, tables.pop(listed), parts)
     del captions
     return make_plan(listing, widen(listing.listed, tables, decider), config, revision)
 

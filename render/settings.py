@@ -17,11 +17,11 @@ class RenderConfig(Config):
 
     resolution: PositiveInt = 512
     """Side of the images in pixels."""
-    samples: PositiveInt = 12
+    samples: PositiveInt = 13
     """Most Cycles samples per pixel, before denoising."""
     min_samples: PositiveInt = 4
     """Fewest. As many as `samples`: all objects take so many."""
-    quality: PositiveFloat = 41.0
+    quality: PositiveFloat = 41.5
     """PSNR in dB to aim at: an object that reaches it with fewer samples takes no more."""
     denoise: bool = True
     """Open Image Denoise, guided by albedo and normals."""
