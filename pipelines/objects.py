@@ -73,7 +73,9 @@ def load_objects(latest: Latest, decider: Decider, columns: Sequence[str] | None
 
 def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: Decider) -> Objects:
     """One row for each listed object, with what each stage's table says of it."""
-    listed = listed.sort_by("asset_id")
+    ids = listed["asset_id"].combine_chunks()
+    if not pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py():  # the base's rows are sorted
+        listed = listed.sort_by("asset_id")
     ids = listed["asset_id"]
     wide = listed.rename_columns(
         [name if name == "asset_id" else f"list.{name}" for name in listed.column_names]
