@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from benchmarks.surfaces import defects
 from dataset.errors import BadInput
 from tests.train.models.test_lrm import TINY, viewpoints
+from train.initial_weights import initialize
 from train.models.flexicubes import grid_vertices
 from train.models.lrm import MeshLRM, MeshLRMConfig, NerfLRM, NerfLRMConfig, nerf_preset
 from train.models.nerf import activate_density, raw_density
 from train.models.triplane import TriplaneTransformer, sample_planes
-from train.weights import export_weights, initialize, load_state, load_weights
+from train.weights import export_weights, load_state, load_weights
 
 BOTH = ("weight", "bias")
 
