@@ -1,5 +1,7 @@
 """Depth and normals as pictures that people can read."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,17 +13,15 @@ __all__ = ["depth_normals", "picture_depths", "picture_normals"]
 
 
 def picture_depths(
-    depths: dict[str, Float[Tensor, "v 1 h w"]], alphas: dict[str, Float[Tensor, "v 1 h w"]]
-) -> dict[str, Float[Tensor, "v 1 h w"]]:
-    """Planar depths on one common scale: the nearest white, the farthest grey, nothing black."""
-    seen = torch.cat([depth[alphas[name] > 0.5].flatten() for name, depth in depths.items()])
+    depths: Sequence[Float[Tensor, "v 1 h w"]], alphas: Sequence[Float[Tensor, "v 1 h w"]]
+) -> list[Float[Tensor, "v 1 h w"]]:
+    """Planar depths on one common scale, the nearest white, the farthest dark grey; on black."""
+    pairs = list(zip(depths, alphas, strict=True))
+    seen = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
     if not len(seen):
-        return {name: torch.zeros_like(depth) for name, depth in depths.items()}
+        return [torch.zeros_like(depth) for depth in depths]
     near, span = seen.min(), (seen.max() - seen.min()).clamp(min=1e-6)
-    return {
-        name: (1 - 0.8 * ((depth - near) / span).clamp(0, 1)) * alphas[name]
-        for name, depth in depths.items()
-    }
+    return [(1 - 0.8 * ((depth - near) / span).clamp(0, 1)) * alpha for depth, alpha in pairs]
 
 
 def picture_normals(

@@ -22,7 +22,7 @@ from train.models.lrm import MeshLRM, MeshLRMConfig, mesh_preset
 from train.recipes.lrm import LRMTrainConfig, Objective, load_init
 from train.recipes.sheet import Shown, compare
 
-__all__ = ["MeshRecipe", "MeshTrainConfig"]
+__all__ = ["MeshRecipe", "MeshTrainConfig", "view_by_view"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,8 +93,9 @@ class MeshRecipe:
         )
         cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
         shown, _ = module.model.synthesizer(planes, *cameras, size)
-        names = ("rgb", "alpha", "depth", "normals")
-        model = Shown(**{name: getattr(shown, name)[0] for name in names})
+        model = Shown(
+            rgb=shown.rgb[0], alpha=shown.alpha[0], depth=shown.depth[0], normals=shown.normals[0]
+        )
         item = {name: values[0] for name, values in batch.items()}
         return compare(item["images"], Shown.of_item(item, views), model, size)
 
@@ -113,11 +114,11 @@ class _Objective(Objective[MeshLRM, MeshLossConfig]):
             one["target_depth"],
             one["target_normals"],
             self.loss,
-            lpips and _view_by_view(lpips),
+            lpips and view_by_view(lpips),
         )
 
 
-def _view_by_view(lpips: Distance) -> Distance:
+def view_by_view(lpips: Distance) -> Distance:
     """The same distance, of which the backward pass computes each view again.
 
     Half a gigabyte of activations for a frame of 512 x 512: ten of them need not be kept.

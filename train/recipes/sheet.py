@@ -11,6 +11,8 @@ from train.preview import picture_rows
 
 __all__ = ["Shown", "compare"]
 
+_KINDS = ("rgb", "alpha", "depth", "normals")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
@@ -23,30 +25,25 @@ class Shown:
 
     @classmethod
     def of_item(cls, item: dict[str, Tensor], views: slice) -> "Shown":
-        """Some targets of an item of stage 2, on the CPU."""
-        names = ("rgb", "alpha", "depth", "normals")
-        return cls(**{name: item[f"target_{name}"][views].cpu() for name in names})
+        """Some targets of an item of stage 2."""
+        return cls(**{name: item[f"target_{name}"][views] for name in _KINDS})
+
+    def on_cpu(self) -> "Shown":
+        """The same in float32 on the CPU."""
+        return Shown(**{name: getattr(self, name).cpu().float() for name in _KINDS})
 
 
 def compare(
     inputs: Float[Tensor, "v 3 s s"], target: Shown, model: Shown, size: tuple[int, int]
 ) -> Image.Image:
-    """Rows input, and target and prediction of RGB, alpha, depth and normals."""
-    seen = {"target": target, "model": model}
-    alphas = {name: one.alpha.cpu().float() for name, one in seen.items()}
-    depths = {name: one.depth.cpu().float() for name, one in seen.items()}
-    # Depth and normals are those of pixel centres, and have edges of their own.
-    solid = {
-        "target": (depths["target"] > 0).float(),
-        "model": alphas["model"] * (depths["model"] > 0),
-    }
-    depths = picture_depths(depths, solid)
+    """The inputs, then pairs of rows: rgb, alpha, depth and normals, and the model's with a hat."""
     rows = {"input": inputs.cpu()}
-    rows |= {f"rgb {name}": one.rgb.cpu() for name, one in seen.items()}
-    rows |= {f"alpha {name}": alphas[name] for name in seen}
-    rows |= {f"depth {name}": depths[name] for name in seen}
-    rows |= {
-        f"normal {name}": picture_normals(one.normals.cpu().float(), solid[name])
-        for name, one in seen.items()
-    }
+    truth, guess = target.on_cpu(), model.on_cpu()
+    # Depth and normals are those of pixel centres, and have edges of their own.
+    solid, guessed = (truth.depth > 0).float(), guess.alpha * (guess.depth > 0)
+    depths = picture_depths([truth.depth, guess.depth], [solid, guessed])
+    rows |= {"rgb": truth.rgb, "rgb^": guess.rgb, "alpha": truth.alpha, "alpha^": guess.alpha}
+    rows |= dict(zip(("depth", "depth^"), depths, strict=True))
+    rows["normal"] = picture_normals(truth.normals, solid)
+    rows["normal^"] = picture_normals(guess.normals, guessed)
     return picture_rows(rows, size)
