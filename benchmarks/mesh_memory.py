@@ -2,7 +2,7 @@
 
 `python -m benchmarks.mesh_memory --resolution 128 --size 512` prints MiB of saved tensors and CPU
 seconds of: geometry, one rendered view, the perceptual distance of a view, and the same as training
-takes it. The shape is a sphere, half frame wide; all runs on the CPU, and saved tensors are the same
+takes it. The shape is a sphere, half frame wide. All runs on the CPU: what is saved is the same
 anywhere.
 """
 

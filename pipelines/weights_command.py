@@ -14,6 +14,7 @@ def weights_options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
         "--run",
+        dest="from_run",  # `run` is what the command does
         required=True,
         metavar="DIR",
         help="a run's folder (its newest whole checkpoint counts) or one checkpoint's",
@@ -29,7 +30,7 @@ def weights_options(parser: Parser) -> None:
 
 def weights(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    found = export_run(Path(arguments.run), Path(arguments.out))
+    found = export_run(Path(arguments.from_run), Path(arguments.out))
     if arguments.json:
         print(json.dumps(found))
     else:

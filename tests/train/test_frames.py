@@ -1,6 +1,5 @@
 """What a step of stage 2 sees, against the arrays that were stored."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -79,10 +78,15 @@ def test_other_sizes_hold_no_depth_and_no_normal_that_was_not_stored(sphere_data
     length = normals.norm(dim=1, keepdim=True)
     assert torch.allclose(length, (depth > 0).float(), atol=1e-5)
     # A sphere: where a pixel's centre is seen is its radius, give or take half a native pixel.
-    radius = augmentation.scale * np.linalg.norm(
-        points_of(views.cameras[0].camera_to_world, views.cameras[0].intrinsics, views.depth[0]),
-        axis=1,
-    ).mean()
+    radius = (
+        augmentation.scale
+        * np.linalg.norm(
+            points_of(
+                views.cameras[0].camera_to_world, views.cameras[0].intrinsics, views.depth[0]
+            ),
+            axis=1,
+        ).mean()
+    )
     for row in range(4):
         seen = [item[f"target_{name}"][row] for name in ("camera_to_world", "intrinsics")]
         points = points_of(*seen, depth[row, 0].numpy())
