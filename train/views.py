@@ -33,7 +33,7 @@ from train.augment import Augmentation, AugmentConfig, draw_augmentation
 from train.order import sample_at, sample_rng
 from train.resize import resize
 
-__all__ = ["ChosenViews", "Item", "ObjectDataset", "ViewChoiceConfig"]
+__all__ = ["ChosenViews", "Item", "Kind", "ObjectDataset", "ViewChoiceConfig"]
 
 Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
