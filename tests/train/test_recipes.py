@@ -20,7 +20,7 @@ RENDERERS = {
     "mesh": {"mesh": {"grid_resolution": 16, "decoder_width": 16}},
 }
 PATCHES = {"patch_size": 16, "target_size_min": 24, "target_size_max": 32}
-TOLERANCE = 0.05
+TOLERANCE = 0.01
 """Relative error of the loss in bfloat16, whose numbers have 8 bits: 0.4 % each."""
 
 
