@@ -1,50 +1,38 @@
 """LRM stage 1: a triplane NeRF learns to show an object from every side (InstantMesh, eq. 1)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.config import merge
 from dataset.snapshot import Sample
 from dataset.storage import Storage
-from train.config import TrainConfig
 from train.data import ViewDataConfig, ViewDataset
+from train.frames import FrameDataConfig, FrameDataset
 from train.losses import NerfLossConfig, nerf_loss
-from train.lpips import LpipsConfig, find_weights, load_lpips
-from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
-from train.preview import picture_rows
+from train.models.lrm import NerfLRM, NerfLRMConfig, nerf_preset
+from train.pictures import depth_normals
+from train.recipes.lrm import LRMTrainConfig, Objective, load_init
+from train.recipes.sheet import Shown, compare
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
 
-class NerfTrainConfig(TrainConfig):
+class NerfTrainConfig(LRMTrainConfig):
     """What stage 1 adds to every run."""
 
-    preset: str = "base"
-    """Size of the model: base, large (the paper's), small (one GPU) or tiny (a CPU)."""
-    model: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the model that differ from the preset, such as {nerf: {samples_per_ray: 64}}."""
     data: ViewDataConfig = ViewDataConfig()
     loss: NerfLossConfig = NerfLossConfig()
-    lpips: LpipsConfig = LpipsConfig()
 
-    def check(self) -> None:
-        """Raise BadInput if the settings do not fit each other."""
-        super().check()
-        self.data.check()
-        self.model_config_of_preset()
-        if self.loss.lpips:
-            find_weights(self.lpips)
-
-    def model_config_of_preset(self) -> NerfLRMConfig:
+    def model_sizes(self) -> NerfLRMConfig:
         """The whole configuration of the model. Raises BadInput."""
-        nerf_preset(self.preset)
-        return NerfLRMConfig.load(merge(PRESETS[self.preset], self.model), where="model")
+        return nerf_preset(self.preset, self.model)
+
+    def new_model(self) -> NerfLRM:
+        """The model with fresh weights."""
+        return NerfLRM(self.model_sizes())
 
 
 class NerfRecipe:
@@ -52,72 +40,56 @@ class NerfRecipe:
 
     def __init__(self, config: NerfTrainConfig) -> None:
         self.config = config
-        self._model_config = config.model_config_of_preset()
+        self._frames: list[FrameDataset] = []
 
     def build(self) -> nn.Module:
         """The model inside its objective."""
-        return _Objective(NerfLRM(self._model_config), self.config)
+        config = self.config
+        model = config.new_model()
+        load_init(config, model)
+        return _Objective(model, config.loss, config.lpips)
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
         """Input views and patches of all views."""
-        size = self._model_config.image_size
-        seed = self.config.seed
-        return ViewDataset(root, samples, self.config.data, input_size=size, seed=seed)
+        config = self.config
+        sizes = {"input_size": config.model_sizes().image_size, "seed": config.seed}
+        # What previews compare with: whole frames of the same views in the same world.
+        whole = FrameDataConfig(
+            num_inputs=config.data.num_inputs,
+            num_targets=config.data.num_targets,
+            augment=config.data.augment,
+            frame_size=config.preview_size,
+        )
+        self._frames.append(FrameDataset(root, samples, whole, **sizes))
+        number = len(self._frames) - 1
+        return ViewDataset(root, samples, config.data, **sizes, number=number)
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
-        """Rows of pictures: the input views, and what the model shows from the same cameras."""
+        """Rows of pictures: the input views, and targets and predictions from the same cameras."""
         assert isinstance(module, _Objective)
         size = (self.config.preview_size, self.config.preview_size)
-        views = batch["images"].shape[1]
+        number, position = batch["origin"][0].tolist()
+        frames = self._frames[number][position]
+        views = slice(len(batch["images"][0]))
         planes = module.model.forward_planes(
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
-        cameras = batch["target_camera_to_world"][:, :views]
-        full = batch["input_intrinsics"]
-        shown = module.model.render(planes, cameras, full, size)
-        near, far = shown.depth.amin(), shown.depth.amax()
-        depth = (far - shown.depth) / (far - near).clamp(min=1e-6) * shown.alpha
-        return picture_rows(
-            {
-                "input": batch["images"][0],
-                "rgb": shown.rgb[0],
-                "alpha": shown.alpha[0],
-                "depth": depth[0],
-            },
-            size,
-        )
+        cameras = batch["target_camera_to_world"][:, views], batch["input_intrinsics"]
+        shown = module.model.render(planes, *cameras, size)
+        alpha, depth = shown.alpha[0], shown.depth[0]
+        camera_to_world, intrinsics = (one[0].float() for one in cameras)
+        normals = depth_normals(depth, camera_to_world, intrinsics)
+        model = Shown(rgb=shown.rgb[0], alpha=alpha, depth=depth, normals=normals)
+        return compare(batch["images"][0], Shown.of_item(frames, views), model, size)
 
 
-class _Objective(nn.Module):
-    """The model and its loss: DeepSpeed wraps what is called in training."""
-
-    def __init__(self, model: NerfLRM, config: NerfTrainConfig) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = config.loss
-        # A frozen network that only measures is no part of the trained state.
-        self._lpips = [load_lpips(config.lpips)] if config.loss.lpips else []
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss terms of a batch: means over its objects, each with its own random numbers."""
-        planes = self.model.forward_planes(
-            batch["images"], batch["camera_to_world"], batch["intrinsics"]
-        )
-        each = [self._object(planes[i : i + 1], batch, i) for i in range(len(planes))]
-        return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
-
-    def _object(self, planes: Tensor, batch: dict[str, Tensor], i: int) -> dict[str, Tensor]:
-        one = {name: value[i : i + 1] for name, value in batch.items()}
+class _Objective(Objective[NerfLRM, NerfLossConfig]):
+    def object_terms(self, planes: Tensor, one: dict[str, Tensor]) -> dict[str, Tensor]:
         size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
+        # The object's own random numbers, whatever it shares a batch with.
         generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
-        shown = self.model.render(
-            planes,
-            one["target_camera_to_world"],
-            one["target_intrinsics"],
-            size,
-            randomness=generator,
-        )
-        lpips = self._lpips[0].to(planes.device) if self._lpips else None
-        return nerf_loss(
-            shown.rgb, shown.alpha, one["target_rgb"], one["target_alpha"], self._loss, lpips
-        )
+        cameras = one["target_camera_to_world"], one["target_intrinsics"]
+        shown = self.model.render(planes, *cameras, size, randomness=generator)
+        targets = one["target_rgb"], one["target_alpha"]
+        lpips = self.lpips_on(planes.device)
+        return nerf_loss(shown.rgb, shown.alpha, *targets, self.loss, lpips)
