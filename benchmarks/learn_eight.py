@@ -79,7 +79,7 @@ class _Watched(NerfRecipe):
             root,
             open_snapshot(root, config.snapshot).samples,
             config.data.model_copy(update=whole),
-            input_size=config.model_config_of_preset().image_size,
+            input_size=config.model_sizes().image_size,
             seed=config.seed,
         )
 
