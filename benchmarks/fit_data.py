@@ -121,8 +121,12 @@ def export_objects(root: str, snapshot_id: str | None, chosen: list[str], out: P
         members = read_members(storage, sample.shard, sample.entry, sample.entry.members)
         files = {member: np.frombuffer(data, np.uint8) for member, data in members.items()}
         path = out / f"{sample.entry.key}.npz"
-        normals = surface.normals.astype(np.float16)
-        np.savez(path, **files, surface_points=surface.points, surface_normals=normals)  # type: ignore[arg-type]
+        rest = {
+            "asset_id": np.array(name),
+            "surface_points": surface.points,
+            "surface_normals": surface.normals.astype(np.float16),
+        }
+        np.savez(path, **files, **rest)  # type: ignore[arg-type]
         written.append(path)
     return written
 
@@ -131,11 +135,12 @@ def read_object(path: Path) -> FitObject:
     """Read what `export_objects` wrote. Raises WorkFailed if the file is missing or damaged."""
     try:
         with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {key: archive[key] for key in archive.files}
+        name = str(arrays.pop("asset_id"))
         points, normals = arrays.pop("surface_points"), arrays.pop("surface_normals")
     except (OSError, ValueError, KeyError) as error:
         raise WorkFailed(f"{path}: cannot be read: {error}") from error
-    views, meta = decode_views({name: value.tobytes() for name, value in arrays.items()})
+    views, _ = decode_views({key: value.tobytes() for key, value in arrays.items()})
     normals = normals.astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return FitObject(name=meta["asset_id"], views=views, points=points, normals=normals)
+    return FitObject(name=name, views=views, points=points, normals=normals)
