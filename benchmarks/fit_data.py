@@ -126,7 +126,7 @@ def export_objects(root: str, snapshot_id: str | None, chosen: list[str], out: P
             "surface_points": surface.points,
             "surface_normals": surface.normals.astype(np.float16),
         }
-        np.savez(path, **files, **rest)  # type: ignore[arg-type]
+        np.savez(path, **files, **rest)
         written.append(path)
     return written
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["MasterAdamW", "Stopwatch", "peak_flops"]
 
@@ -65,7 +65,7 @@ class MasterAdamW:
     """AdamW on float32 copies of the parameters, as DeepSpeed keeps them under bf16."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self._is_copied = any(p.dtype != torch.float32 for p in self._parameters)
         self._masters = [
             p.detach().float().clone().requires_grad_() if self._is_copied else p
@@ -84,8 +84,8 @@ class MasterAdamW:
         if self._is_copied:
             with torch.no_grad():
                 torch._foreach_copy_(self._parameters, self._masters)
-        for parameter in (*self._parameters, *self._masters):
-            parameter.grad = None
+        for tensor in (*self._parameters, *self._masters):
+            tensor.grad = None
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

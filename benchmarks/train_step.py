@@ -24,6 +24,7 @@ from dataset.errors import BadInput, LrmError
 from train.losses import MeshLossConfig, NerfLossConfig, mesh_loss, nerf_loss
 from train.lpips import Lpips
 from train.models.lrm import PRESETS, MeshLRM, NerfLRM, mesh_preset, nerf_preset
+from train.models.mesh import MeshSynthesizer
 from train.models.rasterize import RasterizerName, open_rasterizer
 
 __all__ = ["main", "measure_step"]
@@ -134,7 +135,8 @@ class _Step:
         self.optimizer = MasterAdamW(self.model)
         sizes = (options.inputs, options.views, self._image_size, options.size or size)
         self.batch: StepBatch = random_batch(options.batch, *sizes, device)
-        self.encode, self.transform = self.model.encoder, self.model.transformer
+        self.encode: Callable[..., Tensor] = self.model.encoder
+        self.transform: Callable[..., Tensor] = self.model.transformer
 
     def _build(
         self,
@@ -199,6 +201,7 @@ class _Step:
 
     def _mesh(self, loss: MeshLossConfig, watch: Stopwatch, planes: Tensor) -> dict[str, Tensor]:
         batch, synthesizer = self.batch, self.model.synthesizer
+        assert isinstance(synthesizer, MeshSynthesizer)
         with watch.part("geometry"):
             geometry = synthesizer.geometry(planes)
         with watch.part("render"):

@@ -136,8 +136,8 @@ def test_both_stages_run_and_are_measured(sphere, tmp_path):
     arrays["asset_id"] = np.array(sphere.name)
     path = tmp_path / "sphere.npz"
     np.savez(path, **arrays, surface_points=sphere.points, surface_normals=sphere.normals)
-    sizes = "--size 32 --plane-channels 4 --plane-resolution 16 --samples-per-ray 16 --grid 12"
-    lengths = "--steps-nerf 30 --rays 512 --steps-mesh 3 --views 2"
+    sizes = "--size 16 --plane-channels 4 --plane-resolution 16 --samples-per-ray 8 --grid 10"
+    lengths = "--steps-nerf 20 --rays 128 --steps-mesh 2 --views 1"
     main(f"--data {path} --device cpu --out {tmp_path} {sizes} {lengths}".split())
     (result,) = json.loads((tmp_path / "results.json").read_text())["objects"]
     assert result["psnr stage 1"] > 8
