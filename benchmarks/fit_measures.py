@@ -46,8 +46,8 @@ def surface_distance(
 
     Their mean is the Chamfer distance, as Occupancy Networks' L1 (not squared, not summed).
     """
-    there = cKDTree(second).query(first)[0].mean()
-    back = cKDTree(first).query(second)[0].mean()
+    there = cKDTree(second).query(first, workers=-1)[0].mean()
+    back = cKDTree(first).query(second, workers=-1)[0].mean()
     return float(there), float(back)
 
 
@@ -58,7 +58,7 @@ def angles(
     true_normals: Float[np.ndarray, "n 3"],
 ) -> Float[np.ndarray, "k"]:
     """Degrees in [0, 180] between each normal and that of the nearest true point."""
-    nearest = cKDTree(true_points).query(points)[1]
+    nearest = cKDTree(true_points).query(points, workers=-1)[1]
     cosines = (normals * true_normals[nearest]).sum(axis=1)
     return np.degrees(np.arccos(np.clip(cosines, -1, 1)))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import fit_object
 from benchmarks.fit_data import FitObject, export_objects, read_object
 from benchmarks.fit_measures import angles, mean_psnr, sample_mesh, seen_points, surface_distance
 from benchmarks.fit_object import main, measure_mesh
@@ -130,7 +131,8 @@ def test_objects_are_exported_from_a_dataset_with_geometry(sphere_dataset, tmp_p
     assert np.allclose(one.points, normals) and np.allclose(one.normals, normals, atol=1e-3)
 
 
-def test_both_stages_run_and_are_measured(sphere, tmp_path):
+def test_both_stages_run_and_are_measured(sphere, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_object, "_SURFACE_POINTS", 500)
     members = dict(encode_views(sphere.views, {}))
     arrays = {name: np.frombuffer(data, np.uint8) for name, data in members.items()}
     arrays["asset_id"] = np.array(sphere.name)
