@@ -1,12 +1,13 @@
 """How well a fit shows held-out views, and how close its mesh is to the true surface."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dataset.cameras import project
-from dataset.views import ViewSet
+from dataset.cameras import Camera, project
 
 __all__ = ["angles", "mean_psnr", "sample_mesh", "seen_points", "surface_distance"]
 
@@ -63,14 +64,16 @@ def angles(
     return np.degrees(np.arccos(np.clip(cosines, -1, 1)))
 
 
-def seen_points(points: Float32[np.ndarray, "n 3"], views: ViewSet) -> Bool[np.ndarray, "n"]:
-    """The surface points that some view shows; no fit can know of the others."""
+def seen_points(
+    points: Float[np.ndarray, "n 3"], cameras: Sequence[Camera], depth: Float32[np.ndarray, "v h w"]
+) -> Bool[np.ndarray, "n"]:
+    """The points that some view shows, by the views' pictures of planar depth."""
     seen = np.zeros(len(points), dtype=bool)
-    height, width = views.depth.shape[1:]
-    for camera, depth in zip(views.cameras, views.depth, strict=True):
+    height, width = depth.shape[1:]
+    for camera, picture in zip(cameras, depth, strict=True):
         image, distance = project(camera, points)
         pixels = np.floor(image * (width, height)).astype(int)
         inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
         column, row = np.where(inside[:, None], pixels, 0).T
-        seen |= inside & (np.abs(depth[row, column] - distance) < _SAME_DEPTH)
+        seen |= inside & (np.abs(picture[row, column] - distance) < _SAME_DEPTH)
     return seen

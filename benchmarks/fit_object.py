@@ -132,12 +132,12 @@ def fit(one: FitObject, settings: FitSettings, device: torch.device, out: Path) 
     result["psnr stage 1"] = mean_psnr(first["rgb"], test.rgb)
     print(f"  stage 1: PSNR {result['psnr stage 1']:.2f} dB", flush=True)
     start = FreeMesh(settings, nerf).to(device)
-    result |= {f"start {name}": value for name, value in _measured(start, one).items()}
+    result |= {f"start {name}": value for name, value in _measured(start, one, views).items()}
     mesh = fit_mesh(training, nerf, settings)
     result["seconds stage 2"] = time.monotonic() - between
     second = _pictures(mesh, test)
     result["psnr stage 2"] = mean_psnr(second["rgb"], test.rgb)
-    result |= _view_errors(second, test) | _measured(mesh, one)
+    result |= _view_errors(second, test) | _measured(mesh, one, views)
     target = {name: getattr(test, name) for name in ("rgb", "alpha", "depth", "normals")}
     picture = comparison({"target": target, "stage 1": first, "stage 2": second})
     picture.save(out / f"{one.name.replace(':', '-')}.png")
@@ -172,33 +172,45 @@ def _view_errors(shown: dict[str, Tensor], target: FitViews) -> dict[str, float]
     }
 
 
-def _measured(model: FreeMesh, one: FitObject) -> dict[str, float]:
-    vertices, faces = model.mesh()
-    return measure_mesh(vertices.cpu().numpy(), faces.cpu().numpy(), one)
+def _measured(model: FreeMesh, one: FitObject, views: FitViews) -> dict[str, float]:
+    vertices, faces = (part.cpu().numpy() for part in model.mesh())
+    depth = torch.cat([shown.depth[0, :, 0] for shown in show(model, views)])
+    return measure_mesh(vertices, faces, depth.cpu().numpy(), one)
 
 
-def measure_mesh(vertices: np.ndarray, faces: np.ndarray, one: FitObject) -> dict[str, float]:
+def measure_mesh(
+    vertices: np.ndarray, faces: np.ndarray, depth: np.ndarray, one: FitObject
+) -> dict[str, float]:
     """A mesh against the true surface; without a surface, infinitely far from it.
 
-    The Chamfer distance is also taken to those of the true points alone that some view shows:
-    what lies inside an object cannot be learned from its pictures.
+    `depth` is what the object's cameras see of the mesh. `outer` figures compare what views show of
+    the mesh with what they show of the true surface: the inside cannot be learned from pictures.
     """
     try:
         points, normals = sample_mesh(vertices, faces, _SURFACE_POINTS, seed=0)
     except ValueError:
         return {"triangles": 0, "chamfer": np.inf, "normals median": 180.0}
     there, back = surface_distance(points, one.points[:_SURFACE_POINTS])
-    seen = one.points[seen_points(one.points, one.views)][:_SURFACE_POINTS]
     degrees = angles(points, normals, one.points, one.normals)
-    return {
+    found = {
         "triangles": len(faces),
         "chamfer": (there + back) / 2,
         "mesh to true": there,
         "true to mesh": back,
-        "chamfer seen": sum(surface_distance(points, seen)) / 2,
         "normals median": float(np.median(degrees)),
         "normals median unsigned": float(np.median(np.minimum(degrees, 180 - degrees))),
     }
+    outer = seen_points(points, one.views.cameras, depth)
+    true = seen_points(one.points, one.views.cameras, one.views.depth)
+    found |= {"outer share": float(outer.mean()), "true outer share": float(true.mean())}
+    if outer.any() and true.any():
+        distances = surface_distance(points[outer], one.points[true][:_SURFACE_POINTS])
+        degrees = angles(points[outer], normals[outer], one.points[true], one.normals[true])
+        found |= {
+            "chamfer outer": sum(distances) / 2,
+            "normals median outer": float(np.median(degrees)),
+        }
+    return found
 
 
 _COLUMNS = {
@@ -206,8 +218,9 @@ _COLUMNS = {
     "psnr stage 2": "PSNR 2",
     "start chamfer": "CD start",
     "chamfer": "CD",
-    "chamfer seen": "CD seen",
+    "chamfer outer": "CD outer",
     "normals median": "normals",
+    "normals median outer": "n. outer",
     "depth median": "depth",
     "view normals median": "view n.",
     "seconds stage 1": "s 1",

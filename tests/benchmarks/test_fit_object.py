@@ -71,8 +71,8 @@ def test_distances_and_angles_are_those_of_shifted_planes():
 
 def test_only_what_a_view_shows_is_seen(sphere):
     sharp = sphere_views(0, num_views=9, size=128)
-    assert seen_points(sphere.points, sharp).mean() > 0.8
-    assert not seen_points(sphere.points * np.float32(0.5), sphere.views).any()
+    assert seen_points(sphere.points, sharp.cameras, sharp.depth).mean() > 0.8
+    assert not seen_points(sphere.points * 0.5, sharp.cameras, sharp.depth).any()
 
 
 def test_smaller_pictures_mix_no_two_surfaces(sphere):
@@ -105,9 +105,14 @@ def test_a_mesh_that_is_the_surface_has_no_distance_to_it(sphere):
         )
         corners = np.stack([a, ab, ca, ab, b, bc, ca, bc, c, ab, bc, ca], axis=1).reshape(-1, 3)
         faces = np.arange(len(corners)).reshape(-1, 3)
-    found = measure_mesh(corners, faces, sphere)
+    depth = sphere.views.depth
+    found = measure_mesh(corners, faces, depth, sphere)
     assert found["chamfer"] < 0.02 and found["normals median"] < 5
-    inside_out = measure_mesh(corners, faces[:, ::-1], sphere)
+    inside_out = measure_mesh(corners, faces[:, ::-1], depth, sphere)
+    # A smaller sphere inside, which no view shows.
+    hidden = np.concatenate([corners, corners * 0.5])
+    found = measure_mesh(hidden, np.concatenate([faces, faces + len(corners)]), depth, sphere)
+    assert found["chamfer"] > 0.02 > found["chamfer outer"] and found["outer share"] < 0.85
     assert inside_out["normals median"] > 175 and inside_out["normals median unsigned"] < 5
 
 
