@@ -45,6 +45,8 @@ class FitSettings:
     """Whole pictures per step of stage 2."""
     grid: int = 128
     """FlexiCubes along a side."""
+    sdf_sign: float = 1.0
+    """Share of that regularizer: it alone removes surfaces that no view shows."""
     rate_planes: float = 2e-2
     rate_decoder: float = 2e-3
     rate_planes_mesh: float = 5e-3
@@ -128,7 +130,7 @@ def fit_mesh(views: FitViews, nerf: FreeNerf, settings: FitSettings) -> FreeMesh
     torch.manual_seed(settings.seed)
     device = views.rgb.device
     model = FreeMesh(settings, nerf).to(device)
-    loss = MeshLossConfig(lpips=0)
+    loss = MeshLossConfig(lpips=0, sdf_sign=settings.sdf_sign)
     rates = (settings.rate_planes_mesh, settings.rate_decoder_mesh)
     for _ in _steps("stage 2", model, settings.steps_mesh, rates):
         few = views.select(torch.randperm(len(views))[: settings.views].to(device))
