@@ -8,6 +8,7 @@ sphere, so that its number of triangles is real.
 """
 
 import argparse
+import gc
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,14 +38,22 @@ _WARM_UP = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure one configuration, or each of several."""
+    """Measure every configuration; one that fails (out of memory, say) does not stop the others."""
     options = _parser().parse_args(arguments)
-    try:
-        for stage in options.stage:
-            for preset in options.preset:
+    failed = []
+    for stage in options.stage:
+        for preset in options.preset:
+            # What is left of the last one would count as this one's memory.
+            gc.collect()
+            try:
                 _report(measure_step(stage, preset, options), options.json)
-    except LrmError as error:
-        raise SystemExit(f"train_step: {error}") from None
+            except LrmError as error:
+                raise SystemExit(f"train_step: {error}") from None
+            except RuntimeError as error:
+                failed.append(f"{stage} {preset}")
+                print(f"{stage} {preset} failed: {error}", flush=True)
+    if failed:
+        raise SystemExit(f"train_step: failed: {', '.join(failed)}")
 
 
 def _parser() -> argparse.ArgumentParser:
