@@ -16,11 +16,12 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataset.errors import BadInput
 from train.dino import from_dino
-from train.models.lrm import LRM, MeshLRM
+from train.models.lrm import LRM
+from train.models.mesh import MeshSynthesizer
 from train.models.nerf import raw_density
 
 __all__ = [
@@ -94,15 +95,16 @@ def load_weights(
 
 
 def load_state(
-    model: LRM, state: State, kind: str, *, source: str, published_threshold: bool = False
+    model: nn.Module, state: State, kind: str, *, source: str, published_threshold: bool = False
 ) -> LoadReport:
     """Fill a model with tensors that `kind` names, and log what became of them.
 
     The kind decides which keys may be dropped and which of the model may stay new; any other key on
-    one side only is an error. A model of stage 2 takes a state of stage 1 by equations 2 and 3 of
-    InstantMesh: distance = raw(10) - raw density, where raw(10) = 11.0 is what the activation turns
-    into a density of 10. The released code subtracts from 10 itself (`published_threshold`), which
-    is a density of 9. Raises BadInput naming the keys, and leaves the model as it was.
+    one side only is an error. A model with the `synthesizer` of stage 2 takes a state of stage 1 by
+    equations 2 and 3 of InstantMesh: distance = raw(10) - raw density, where raw(10) = 11.0 is what
+    the activation turns into a density of 10. The released code subtracts from 10 itself
+    (`published_threshold`), which is a density of 9. Raises BadInput naming the keys, and leaves
+    the model as it was.
     """
     converted, report = _match(model, state, kind, source, published_threshold)
     model.load_state_dict(model.state_dict() | converted, strict=True)
@@ -121,7 +123,8 @@ def _match(
     """The tensors of `state` under the model's names, and what becomes of every key."""
     convert, may_be_new = _KINDS[kind]
     converted = convert(state)
-    if isinstance(model, MeshLRM) and any(key.startswith(_NERF_DECODER) for key in converted.state):
+    is_mesh = isinstance(getattr(model, "synthesizer", None), MeshSynthesizer)
+    if is_mesh and any(key.startswith(_NERF_DECODER) for key in converted.state):
         _nerf_to_mesh(converted, published_threshold)
         may_be_new = f"{may_be_new}|{_MESH_IS_NEW}"
     own = model.state_dict()

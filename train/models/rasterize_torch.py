@@ -21,8 +21,8 @@ from torch import Tensor
 
 __all__ = ["TorchRaster", "TorchRasterizer"]
 
-_PAIRS_AT_ONCE = 2**21
-"""Pairs of triangle and pixel in one piece of work: bounds the memory."""
+_PAIRS_AT_ONCE = {"cpu": 2**21, "cuda": 2**24}
+"""Pairs of triangle and pixel in one piece of work: bounds the memory. A GPU waits between two."""
 _SLACK = 1e-3
 """Pixels by which a triangle's bounds are widened against rounding."""
 _NOTHING = torch.iinfo(torch.int64).max
@@ -37,7 +37,7 @@ class TorchRasterizer:
         """See the interface."""
         clip, faces = clip.float(), faces.long()
         with torch.no_grad():
-            seen = torch.stack([_visible_faces(corners, size) for corners in clip[:, faces]])
+            seen = _visible_faces(clip[:, faces], size)
         return TorchRaster(clip, faces, seen)
 
 
@@ -127,45 +127,53 @@ def _edge_functions(
     return torch.stack([x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1], dim=-1)
 
 
-def _visible_faces(corners: Float[Tensor, "m 3 4"], size: tuple[int, int]) -> Int[Tensor, "h w"]:
-    """The nearest face at each pixel centre of one view, -1 for none."""
-    height, width = size
-    nearest = torch.full((height * width,), _NOTHING, dtype=torch.int64, device=corners.device)
-    for face, row, column in _candidates(corners, size):
-        at = corners[face]
+def _visible_faces(
+    corners: Float[Tensor, "v m 3 4"], size: tuple[int, int]
+) -> Int[Tensor, "v h w"]:
+    """The nearest face at each pixel centre, -1 for none; all views at once."""
+    (views, faces), (height, width) = corners.shape[:2], size
+    nearest = torch.full(
+        (views * height * width,), _NOTHING, dtype=torch.int64, device=corners.device
+    )
+    corners = corners.flatten(0, 1)
+    for triangle, row, column in _candidates(corners, size):
+        at = corners[triangle]
         shares = _edge_functions(at, _centre(column, width), _centre(row, height))
         total = shares.sum(dim=-1)
         # The sign of the area, so that both sides of a face are seen.
         inside = ((shares * total[:, None].sign()) >= 0).all(dim=-1) & (total != 0)
         z, w = ((shares[..., None] * at[..., 2:]).sum(dim=1) / total[:, None]).unbind(-1)
         kept = (inside & (w > 0) & (z.abs() <= w)).nonzero()[:, 0]
+        triangle, pixel = triangle[kept], (row * width + column)[kept]
         # Positive floats are ordered like their bits; the face's number settles ties.
-        key = (w[kept].contiguous().view(torch.int32).long() << 32) | face[kept]
-        nearest.scatter_reduce_(0, (row * width + column)[kept], key, "amin")
+        key = (w[kept].contiguous().view(torch.int32).long() << 32) | triangle % faces
+        nearest.scatter_reduce_(0, triangle // faces * (height * width) + pixel, key, "amin")
     seen = torch.where(nearest == _NOTHING, -1, nearest & 0xFFFFFFFF)
-    return seen.view(height, width)
+    return seen.view(views, height, width)
 
 
 def _candidates(
-    corners: Float[Tensor, "m 3 4"], size: tuple[int, int]
+    corners: Float[Tensor, "k 3 4"], size: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Faces with the rows and columns of the pixels in their bounds, piece by piece."""
+    """Triangles with the rows and columns of the pixels in their bounds, piece by piece."""
     top_left, extent = _bounds(corners, size)
     counts = extent.prod(dim=-1)
-    faces = counts.nonzero()[:, 0]
-    top_left, extent, counts = top_left[faces], extent[faces], counts[faces]
-    before = counts.cumsum(0) - counts
+    triangles = counts.nonzero()[:, 0]
+    top_left, extent, counts = top_left[triangles], extent[triangles], counts[triangles]
+    after = counts.cumsum(0)
+    before = after - counts
+    most = _PAIRS_AT_ONCE.get(corners.device.type, _PAIRS_AT_ONCE["cpu"])
     start = 0
-    while start < len(faces):
-        limit = before[start] + _PAIRS_AT_ONCE
-        stop = max(int(torch.searchsorted(before + counts, limit, right=True)), start + 1)
+    while start < len(triangles):
+        limit = before[start] + most
+        stop = max(int(torch.searchsorted(after, limit, right=True)), start + 1)
         piece = torch.repeat_interleave(
-            torch.arange(start, stop, device=faces.device), counts[start:stop]
+            torch.arange(start, stop, device=corners.device), counts[start:stop]
         )
-        number = torch.arange(len(piece), device=faces.device) + before[start] - before[piece]
+        number = torch.arange(len(piece), device=corners.device) + before[start] - before[piece]
         columns = extent[piece, 0]
         row, column = top_left[piece, 1] + number // columns, top_left[piece, 0] + number % columns
-        yield faces[piece], row, column
+        yield triangles[piece], row, column
         start = stop
 
 
@@ -189,7 +197,9 @@ def _bounds(corners: Float[Tensor, "m 3 4"], size: tuple[int, int]) -> tuple[Ten
 def _outline(clip: Float[Tensor, "v n 4"], faces: Int[Tensor, "m 3"]) -> _Outline:
     """Edges between a face seen from its front and one seen from its back, and open edges."""
     # Positive if the corners run clockwise in the image, whose y axis points down.
-    front = torch.linalg.det(clip[:, faces][..., [0, 1, 3]]) > 0
+    # Written out, because a library's determinant is a decomposition of each matrix.
+    a, b, c = clip[:, faces][..., [0, 1, 3]].unbind(dim=2)
+    front = (a * torch.linalg.cross(b, c)).sum(dim=-1) > 0
     beside = _neighbours(faces)
     alone = beside < 0
     turns = front[..., None] & ~front[:, beside.clamp(min=0)]
@@ -246,7 +256,8 @@ def _mixtures(
         seen = inside & (depth[near_at] < depth[far_at]) & (crossing_w < depth[far_at])
     reach = torch.where(ahead, near - place, place - near)
     kept = seen.nonzero()[:, 0]
-    kept = kept[_outermost(torch.stack([*far_at, *near_at], dim=1)[kept], reach[kept].detach())]
+    pixel = (view * depth.shape[1] + far_at[1]) * depth.shape[2] + far_at[2]
+    kept = kept[_outermost((2 * pixel + ahead)[kept], reach[kept].detach())]
     return _Mixtures(
         near=tuple(index[kept] for index in near_at),
         far=tuple(index[kept] for index in far_at),
@@ -296,12 +307,13 @@ def _pixel(view: Tensor, line: Tensor, place: Tensor, axis: int) -> tuple[Tensor
     return (view, line, place) if axis == 0 else (view, place, line)
 
 
-def _outermost(pairs: Int[Tensor, "k 6"], reach: Float[Tensor, "k"]) -> Int[Tensor, "p"]:
-    """Of each pair of pixels the outline that reaches farthest: folds overlap, they do not add."""
+def _outermost(pairs: Int[Tensor, "k"], reach: Float[Tensor, "k"]) -> Int[Tensor, "p"]:
+    """Of each pair of pixels the outline that reaches farthest: folds overlap, they do not add.
+
+    A pair's number is the far pixel's, twice, plus the side on which the near one lies.
+    """
     by_reach = reach.argsort(stable=True)
-    _, pair = pairs[by_reach].unique(dim=0, return_inverse=True)
-    last = torch.zeros(
-        int(pair.max()) + 1 if len(pair) else 0, dtype=torch.long, device=pair.device
-    )
+    numbers, pair = pairs[by_reach].unique(return_inverse=True)
+    last = torch.zeros_like(numbers)
     last.scatter_reduce_(0, pair, torch.arange(len(pair), device=pair.device), "amax")
     return by_reach[last]
