@@ -112,13 +112,13 @@ def load_state(
     return report
 
 
-def check_state(model: LRM, state: State, kind: str, *, source: str) -> None:
+def check_state(model: nn.Module, state: State, kind: str, *, source: str) -> None:
     """Raise BadInput where `load_state` would. The model may be on the meta device."""
     _match(model, state, kind, source, published_threshold=False)
 
 
 def _match(
-    model: LRM, state: State, kind: str, source: str, published_threshold: bool
+    model: nn.Module, state: State, kind: str, source: str, published_threshold: bool
 ) -> tuple[State, LoadReport]:
     """The tensors of `state` under the model's names, and what becomes of every key."""
     convert, may_be_new = _KINDS[kind]
