@@ -202,7 +202,7 @@ def cube_corners(cubes: Int[Tensor, "s"], resolution: int) -> Int[Tensor, "s 8"]
     side = resolution + 1
     x, y, z = cubes // resolution**2, cubes // resolution % resolution, cubes % resolution
     corners = torch.tensor(CUBE_CORNERS, device=cubes.device)
-    steps = corners @ torch.tensor([side**2, side, 1], device=cubes.device)
+    steps = (corners * torch.tensor([side**2, side, 1], device=cubes.device)).sum(dim=1)
     return (x * side**2 + y * side + z)[:, None] + steps
 
 
