@@ -37,7 +37,7 @@ class TrainConfig(Config):
     snapshot: str
     """Id of the snapshot to train on."""
     out: str
-    """Folder of the run: metrics, checkpoints, previews."""
+    """Folder of the run: metrics, checkpoints, previews, TensorBoard's files."""
     steps: PositiveInt = 100_000
     """Optimizer steps of the whole run, earlier starts counted in."""
     batch_size: PositiveInt = 64
@@ -65,6 +65,12 @@ class TrainConfig(Config):
     """Steps between preview pictures; 0 makes none."""
     preview_size: PositiveInt = 128
     """Side of the pictures in a preview, in pixels."""
+    validate_every: NonNegativeInt = 1000
+    """Steps between validations on the snapshot's validation split; 0 makes none."""
+    validation_samples: PositiveInt = 16
+    """Objects of the validation split, the first by asset id, that each validation looks at."""
+    tensorboard: bool = True
+    """Write curves and previews for TensorBoard, below the run's folder."""
     max_failures: NonNegativeInt = 3
     """How often a run whose workers died starts again by itself."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -15,9 +15,11 @@ from dataset.storage import Storage
 from train.config import TrainConfig
 from train.data import ViewDataConfig, ViewDataset
 from train.losses import NerfLossConfig, nerf_loss
-from train.lpips import LpipsConfig, find_weights, load_lpips
+from train.lpips import Lpips, LpipsConfig, find_weights, load_lpips
+from train.metrics import picture_metrics
 from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
 from train.preview import picture_rows
+from train.validation import SEED, STILL, EachAlone, held_out
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
@@ -63,6 +65,35 @@ class NerfRecipe:
         size = self._model_config.image_size
         seed = self.config.seed
         return ViewDataset(root, samples, self.config.data, input_size=size, seed=seed)
+
+    def validation_dataset(
+        self, root: Storage, samples: Sequence[Sample]
+    ) -> Dataset[dict[str, Tensor]]:
+        """Whole views at the largest size of a target."""
+        side = self.config.data.target_size_max
+        whole = {"augment": STILL, "patch_size": side, "target_size_min": side}
+        data = self.config.data.model_copy(update=whole)
+        size = self._model_config.image_size
+        return EachAlone(
+            lambda some: ViewDataset(root, some, data, input_size=size, seed=SEED), samples
+        )
+
+    def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """psnr, ssim, mask_iou, and lpips if the loss has it, of views that were not input."""
+        assert isinstance(module, _Objective)
+        views = held_out(batch)
+        target_rgb, target_alpha = batch["target_rgb"][:, views], batch["target_alpha"][:, views]
+        planes = module.model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
+        )
+        shown = module.model.render(
+            planes,
+            batch["target_camera_to_world"][:, views],
+            batch["target_intrinsics"][:, views],
+            (target_rgb.shape[-2], target_rgb.shape[-1]),
+        )
+        lpips = module.lpips(planes.device)
+        return picture_metrics(shown.rgb, shown.alpha, target_rgb, target_alpha, lpips)
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Rows of pictures: the input views, and what the model shows from the same cameras."""
@@ -117,7 +148,11 @@ class _Objective(nn.Module):
             size,
             randomness=generator,
         )
-        lpips = self._lpips[0].to(planes.device) if self._lpips else None
+        lpips = self.lpips(planes.device)
         return nerf_loss(
             shown.rgb, shown.alpha, one["target_rgb"], one["target_alpha"], self._loss, lpips
         )
+
+    def lpips(self, device: torch.device) -> Lpips | None:
+        """The network that measures, if the loss has it."""
+        return self._lpips[0].to(device) if self._lpips else None
