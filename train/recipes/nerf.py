@@ -18,6 +18,7 @@ from train.losses import NerfLossConfig, nerf_loss
 from train.lpips import Lpips, LpipsConfig, find_weights, load_lpips
 from train.metrics import picture_metrics
 from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
+from train.outline import Outline
 from train.preview import picture_rows
 from train.validation import SEED, STILL, EachAlone, held_out
 
@@ -58,7 +59,34 @@ class NerfRecipe:
 
     def build(self) -> nn.Module:
         """The model inside its objective."""
-        return _Objective(NerfLRM(self._model_config), self.config)
+        loss, lpips = self.config.loss, self.config.lpips
+        measure = load_lpips(lpips) if loss.lpips else None
+        return _Objective(NerfLRM(self._model_config), loss, measure)
+
+    def outline(self) -> Outline:
+        """Input views and patches as a step sees them; what is sampled does not depend on them."""
+        data, side = self.config.data, self._model_config.image_size
+        inputs, views = data.num_inputs, data.num_inputs + data.num_targets
+        shapes = {
+            "images": (inputs, 3, side, side),
+            "camera_to_world": (inputs, 4, 4),
+            "intrinsics": (inputs, 4),
+            "target_rgb": (views, 3, data.patch_size, data.patch_size),
+            "target_alpha": (views, 1, data.patch_size, data.patch_size),
+            "target_camera_to_world": (views, 4, 4),
+            "target_intrinsics": (views, 4),
+        }
+        with torch.device("meta"):
+            lpips = Lpips() if self.config.loss.lpips else None
+            module = _Objective(NerfLRM(self._model_config), self.config.loss, lpips)
+
+        def step(objects: int) -> Tensor:
+            batch = {
+                name: torch.empty(objects, *shape, device="meta") for name, shape in shapes.items()
+            }
+            return module(batch)["loss"]
+
+        return Outline(module=module, step=step, frozen={"lpips": lpips} if lpips else {})
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
         """Input views and patches of all views."""
@@ -122,12 +150,12 @@ class NerfRecipe:
 class _Objective(nn.Module):
     """The model and its loss: DeepSpeed wraps what is called in training."""
 
-    def __init__(self, model: NerfLRM, config: NerfTrainConfig) -> None:
+    def __init__(self, model: NerfLRM, loss: NerfLossConfig, lpips: Lpips | None) -> None:
         super().__init__()
         self.model = model
-        self._loss = config.loss
+        self._loss = loss
         # A frozen network that only measures is no part of the trained state.
-        self._lpips = [load_lpips(config.lpips)] if config.loss.lpips else []
+        self._lpips = [lpips] if lpips is not None else []
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms of a batch: means over its objects, each with its own random numbers."""
@@ -140,7 +168,9 @@ class _Objective(nn.Module):
     def _object(self, planes: Tensor, batch: dict[str, Tensor], i: int) -> dict[str, Tensor]:
         one = {name: value[i : i + 1] for name, value in batch.items()}
         size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
-        generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
+        generator = None
+        if not planes.is_meta:
+            generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
         shown = self.model.render(
             planes,
             one["target_camera_to_world"],
