@@ -19,6 +19,7 @@ from dataset.storage import Storage
 from train.engine import train
 from train.metrics_log import read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
+from train.sizing import size_run
 from train.validation import Validation, looking
 
 SMALL = {
@@ -213,3 +214,10 @@ def test_an_object_that_cannot_be_judged_is_named(split_dataset, tmp_path):
         module.model.synthesizer.decoder.net[-1].bias.fill_(float("nan"))
     with pytest.raises(WorkFailed, match=r"objaverse:0+1: validation: psnr is nan"):
         judged(recipe, split_dataset, module)
+
+
+def test_a_checkpoint_is_as_big_as_was_said(split_dataset, watched):
+    recipe = NerfRecipe(config(split_dataset, watched, 4))
+    (newest,) = (watched / "checkpoints").glob("step-00000004")
+    found = sum(path.stat().st_size for path in newest.rglob("*.pt"))
+    assert size_run(recipe).checkpoint_bytes == pytest.approx(found, rel=0.05)
