@@ -56,7 +56,7 @@ class TrainConfig(Config):
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of DeepSpeed's own configuration."""
+    """Further keys of DeepSpeed's own configuration, laid over those that are set here."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; the last step has one as well."""
     keep_checkpoints: PositiveInt = 3

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.config import digest
+from dataset.config import digest, merge
 from dataset.errors import BadInput, WorkFailed
 from dataset.snapshot import Sample, open_snapshot
 from dataset.storage import Storage
@@ -197,7 +197,7 @@ def _initialise(module: nn.Module, config: TrainConfig) -> tuple[Any, Any]:
         "steps_per_print": 2**31,
     }
     engine, wrapped, _, _ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=settings | config.deepspeed
+        model=module, optimizer=optimizer, config=merge(settings, config.deepspeed)
     )
     return engine, wrapped
 
