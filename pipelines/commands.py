@@ -12,6 +12,7 @@ from dataset.protection import MAX_PROTECT_DAYS, PROTECT_DAYS
 from dataset.root import open_root
 from pipelines import build_commands as building
 from pipelines import upkeep_commands as upkeep
+from pipelines import weights_command
 from pipelines.options import (
     Parser,
     add_config_options,
@@ -341,5 +342,12 @@ COMMANDS = (
         example="lrm train nerf --root DATASET --snapshot ID --out RUN --num-workers 2",
         options=_train_options,
         run=_train,
+    ),
+    Command(
+        name="weights",
+        purpose="Write the model of a training run as a file of weights.",
+        example="lrm weights --run RUN --out model.safetensors",
+        options=weights_command.weights_options,
+        run=weights_command.weights,
     ),
 )

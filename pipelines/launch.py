@@ -17,6 +17,7 @@ from pipelines.ray_session import ray_session
 from train.config import TrainConfig
 from train.engine import Recipe, preflight, train
 from train.metrics_log import read_metrics
+from train.recipes.mesh import MeshRecipe, MeshTrainConfig
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
 __all__ = ["RECIPES", "RecipeKind", "launch"]
@@ -34,6 +35,9 @@ class RecipeKind:
 RECIPES: Mapping[str, RecipeKind] = {
     "nerf": RecipeKind(
         purpose="LRM stage 1: triplane NeRF", config=NerfTrainConfig, make=NerfRecipe
+    ),
+    "mesh": RecipeKind(
+        purpose="LRM stage 2: mesh (FlexiCubes)", config=MeshTrainConfig, make=MeshRecipe
     ),
 }
 

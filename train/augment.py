@@ -47,6 +47,10 @@ class Augmentation:
         moved[..., :3, 3] *= self.scale
         return moved
 
+    def turn(self, normals: Float[Tensor, "v 3 h w"]) -> Float[Tensor, "v 3 h w"]:
+        """Pictures of world directions, turned with the object."""
+        return torch.einsum("ij,vjhw->vihw", self.rotation, normals)
+
     def add_noise(
         self, camera_to_world: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "v 4"]
     ) -> tuple[Float[Tensor, "v 4 4"], Float[Tensor, "v 4"]]:

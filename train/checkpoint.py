@@ -5,9 +5,11 @@ before is taken. DeepSpeed's files are pickles, which is why their hashes are ch
 only checkpoints that your own runs wrote.
 """
 
+import functools
 import hashlib
 import json
 import logging
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from dataset.errors import BadInput, WorkFailed
 from dataset.storage import Storage
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "find_checkpoint"]
 
 _log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
+_MODULE_FILE = "mp_rank_00_model_states.pt"
+"""DeepSpeed's name; no model is split over ranks, so it is whole."""
 _FORMAT = 1
 _NAME = re.compile(r"^step-(\d{8})$")
 _HARMLESS = frozenset(
@@ -62,6 +68,36 @@ class Checkpoint:
         """Optimizer steps taken."""
         return int(self.manifest["step"])
 
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the trained module by name, in the precision of the run.
+
+        Raises BadInput if its file holds anything that would run code.
+        """
+        path = self.folder / _MODULE_FILE
+        try:
+            # Everything in it is tensors and plain values: nothing needs to run.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            problem = str(error).splitlines()[0]
+            raise BadInput(f"{path}: holds objects that would run code: {problem}") from None
+        return dict(content["module"])
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The newest whole checkpoint of a run's folder, or the one that the folder itself is.
+
+    Raises BadInput if there is none.
+    """
+    if _NAME.match(path.name):
+        manifest = _read_manifest(path)
+        if manifest is not None and _is_intact(path, manifest):
+            return Checkpoint(folder=path, manifest=manifest)
+        raise BadInput(f"{path}: is not a whole checkpoint")
+    found = Checkpoints(path, keep=1).latest()
+    if found is None:
+        raise BadInput(f"{path}: is no run with a whole checkpoint below checkpoints/")
+    return found
+
 
 class Checkpoints:
     """The checkpoints of one run, below `checkpoints/` in its output folder."""
@@ -73,7 +109,7 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; torn or damaged ones are passed over, saying so."""
         for folder in self._folders(newest_first=True):
-            manifest = self._read_manifest(folder)
+            manifest = _read_manifest(folder)
             if manifest is not None and _is_intact(folder, manifest):
                 return Checkpoint(folder=folder, manifest=manifest)
             _log.warning("%s: not a whole checkpoint, trying the one before", folder)
@@ -147,19 +183,12 @@ class Checkpoints:
         found = [path for path in self._folder.iterdir() if _NAME.match(path.name)]
         return sorted(found, reverse=newest_first)
 
-    def _read_manifest(self, folder: Path) -> dict[str, Any] | None:
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return manifest if manifest.get("format") == _FORMAT else None
-
     def _remove_old(self, step: int) -> None:
         """Remove what lies before the newest N, and what a run that went back has left behind."""
         folders = self._folders(newest_first=True)
         abandoned = [path for path in folders if _step_of(path) > step]
         past = [path for path in folders if _step_of(path) <= step]
-        whole = [path for path in past if self._read_manifest(path)][: self._keep]
+        whole = [path for path in past if _read_manifest(path)][: self._keep]
         for folder in [*abandoned, *(path for path in past if path not in whole)]:
             # The manifest goes first: a half-removed checkpoint must not look whole.
             (folder / _MANIFEST).unlink(missing_ok=True)
@@ -168,6 +197,14 @@ class Checkpoints:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return manifest if manifest.get("format") == _FORMAT else None
 
 
 def _is_intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
@@ -181,5 +218,12 @@ def _is_intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def _hash(path: Path) -> str:
+    """A process asks more than once which checkpoint is whole, and reads each file once."""
+    found = path.stat()
+    return _hash_of_state(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_of_state(path: Path, _state: tuple[int, ...]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

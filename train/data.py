@@ -1,48 +1,30 @@
-"""Samples for training: a map-style dataset over a snapshot, indexed by position in the order.
+"""Samples for stage 1, patches of every view, and how any stage's samples become batches."""
 
-It reads only the members that a step needs, by byte ranges.
-"""
-
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dataset.config import Config
-from dataset.errors import BadInput, WorkFailed
-from dataset.shards import read_members
-from dataset.snapshot import Sample
-from dataset.storage import Storage
-from dataset.views import META_MEMBER, decode_rgba, parse_cameras, view_member
-from train.augment import AugmentConfig, draw_augmentation
+from dataset.errors import BadInput
 from train.models.rays import Window, window_intrinsics
-from train.order import sample_at, sample_rng
+from train.resize import resize
+from train.views import ChosenViews, Item, ObjectDataset, ViewChoiceConfig
 
 __all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch", "make_loader"]
 
-Item = dict[str, Tensor]
 
+class ViewDataConfig(ViewChoiceConfig):
+    """Which views a step sees, and which patches of them supervise."""
 
-class ViewDataConfig(Config):
-    """Which views of an object a step sees, and at what sizes (InstantMesh, section 3.2)."""
-
-    num_inputs: PositiveInt = 6
-    """Views that the model sees."""
-    num_targets: Annotated[int, Field(ge=0)] = 4
-    """Further views that only supervise; the input views supervise as well."""
     patch_size: PositiveInt = 192
     """Side of the supervised patch in pixels."""
     target_size_min: PositiveInt = 192
     """Targets are resized to a side drawn from here to `target_size_max` before cropping."""
     target_size_max: PositiveInt = 512
-    augment: AugmentConfig = AugmentConfig()
 
     def check(self) -> None:
         """Raise BadInput if the sizes do not fit each other."""
@@ -53,87 +35,20 @@ class ViewDataConfig(Config):
             )
 
 
-class ViewDataset(Dataset[Item]):
-    """Item `position` is what the step at that position of the order trains on.
+class ViewDataset(ObjectDataset[ViewDataConfig]):
+    """A patch of every view of an object: colour and alpha."""
 
-    A function of (snapshot, seed, position) alone. Raises WorkFailed naming the sample if its
-    members cannot be read or hold too few views.
-    """
-
-    def __init__(
-        self,
-        root: Storage,
-        samples: Sequence[Sample],
-        config: ViewDataConfig,
-        *,
-        input_size: int,
-        seed: int,
-    ) -> None:
-        self._root = root
-        self._samples = samples
-        self._config = config
-        self._input_size = input_size
-        self._seed = seed
-
-    def __getitem__(self, position: int) -> Item:
-        sample = self._samples[sample_at(position, len(self._samples), self._seed)]
-        rng = sample_rng(self._seed, position)
-        try:
-            return self._load(sample, rng)
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise WorkFailed(
-                f"{sample.asset_id}: cannot read its views in {sample.shard}: {error}"
-            ) from error
-
-    def _load(self, sample: Sample, rng: np.random.Generator) -> Item:
-        header = json.loads(self._read(sample, [META_MEMBER])[META_MEMBER])
-        cameras = parse_cameras(header)
-        count = self._config.num_inputs + self._config.num_targets
-        if len(cameras) < count:
-            raise ValueError(f"it has {len(cameras)} views, {count} are asked for")
-        chosen = rng.choice(len(cameras), count, replace=False).tolist()
-        names = [view_member(view, "rgba") for view in chosen]
-        members = self._read(sample, names)
-        rgba = torch.stack([_to_tensor(decode_rgba(members[name])) for name in names])
-        camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in chosen]))
-        intrinsics = torch.from_numpy(np.stack([cameras[v].intrinsics for v in chosen]))
-        return self._prepare(rgba, camera_to_world, intrinsics, rng)
-
-    def _prepare(
-        self,
-        rgba: Float[Tensor, "v 4 h w"],
-        camera_to_world: Float[Tensor, "v 4 4"],
-        intrinsics: Float[Tensor, "v 4"],
-        rng: np.random.Generator,
-    ) -> Item:
+    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
         config = self._config
-        augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
-        camera_to_world = augmentation.transform(camera_to_world)
-        inputs = slice(config.num_inputs)
-        noisy, noisy_intrinsics = augmentation.add_noise(
-            camera_to_world[inputs], intrinsics[inputs]
-        )
-        # Colours are composited before resizing, so that no hidden colour bleeds over an edge.
-        rgb = rgba[:, :3] * rgba[:, 3:] + (1 - rgba[:, 3:])
-        flat = torch.cat([rgb, rgba[:, 3:]], dim=1)
         side = int(rng.integers(config.target_size_min, config.target_size_max + 1))
-        patches, patch_intrinsics = _random_patches(
-            _resize(flat, side), intrinsics, config.patch_size, rng
-        )
+        frames = resize(views.pictures, side, published=config.published_resize)
+        flat = torch.cat([frames["rgb"], frames["alpha"]], dim=1)
+        patches, intrinsics = _random_patches(flat, views.intrinsics, config.patch_size, rng)
         return {
-            "images": _resize(rgb[inputs], self._input_size),
-            "camera_to_world": noisy,
-            "intrinsics": noisy_intrinsics,
-            "input_intrinsics": intrinsics[inputs],
             "target_rgb": patches[:, :3],
             "target_alpha": patches[:, 3:],
-            "target_camera_to_world": camera_to_world,
-            "target_intrinsics": patch_intrinsics,
-            "seed": torch.tensor(int(rng.integers(2**62)), dtype=torch.int64),
+            "target_intrinsics": intrinsics,
         }
-
-    def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, bytes]:
-        return read_members(self._root, sample.shard, sample.entry, names)
 
 
 def global_batch(step: int, batch_size: int) -> range:
@@ -166,16 +81,6 @@ def make_loader(
         # A fork would inherit the threads of gloo and DeepSpeed.
         multiprocessing_context="forkserver" if num_workers else None,
     )
-
-
-def _to_tensor(pixels: np.ndarray) -> Float[Tensor, "c h w"]:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
-
-
-def _resize(images: Float[Tensor, "v c h w"], side: int) -> Float[Tensor, "v c s s"]:
-    if images.shape[-2:] == (side, side):
-        return images
-    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def _random_patches(

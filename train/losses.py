@@ -1,19 +1,22 @@
 """The training losses of InstantMesh (arXiv 2404.07191), term by term."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from dataset.config import Config
-from train.lpips import Lpips
 from train.models.flexicubes import sdf_sign_loss
 from train.models.mesh import Geometry
 from train.models.mesh_render import MeshViews
 
-__all__ = ["MeshLossConfig", "NerfLossConfig", "mesh_loss", "nerf_loss"]
+__all__ = ["Distance", "MeshLossConfig", "NerfLossConfig", "mesh_loss", "nerf_loss"]
 
 
+Distance = Callable[[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]], Float[Tensor, "n"]]
+"""Of each pair of RGB images in [-1, 1], such as `Lpips`."""
 _REGULARIZERS = ("sdf_sign", "deviation", "weight_size")
 
 
@@ -53,7 +56,7 @@ def nerf_loss(
     target_rgb: Float[Tensor, "*n 3 h w"],
     target_alpha: Float[Tensor, "*n 1 h w"],
     config: NerfLossConfig,
-    lpips: Lpips | None = None,
+    lpips: Distance | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Equation 1: the unweighted terms by name, and their weighted sum as `loss`.
 
@@ -72,7 +75,7 @@ def mesh_loss(
     target_depth: Float[Tensor, "*n 1 h w"],
     target_normals: Float[Tensor, "*n 3 h w"],
     config: MeshLossConfig,
-    lpips: Lpips | None = None,
+    lpips: Distance | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Equation 4: the unweighted terms by name, and their weighted sum as `loss`.
 
@@ -105,7 +108,7 @@ def _picture_terms(
     target_rgb: Float[Tensor, "*n 3 h w"],
     target_alpha: Float[Tensor, "*n 1 h w"],
     config: NerfLossConfig,
-    lpips: Lpips | None,
+    lpips: Distance | None,
 ) -> dict[str, Tensor]:
     rgb, target_rgb = _signed(rgb.float().clamp(0, 1)), _signed(target_rgb.float())
     terms: dict[str, Tensor] = {}

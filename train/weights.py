@@ -7,6 +7,7 @@ into stage 2 where the model is of stage 2), `openlrm` OpenLRM v1.0, `dino` the 
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,17 @@ from train.dino import from_dino
 from train.models.lrm import LRM, MeshLRM
 from train.models.nerf import raw_density
 
-__all__ = ["LoadReport", "export_weights", "initialize", "load_state", "load_weights"]
+__all__ = [
+    "KINDS",
+    "LoadReport",
+    "check_ending",
+    "check_state",
+    "export_weights",
+    "load_state",
+    "load_weights",
+    "read_weights",
+    "write_weights",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -73,20 +84,12 @@ class _Converted:
     dropped: list[str] = field(default_factory=list)
 
 
-def initialize(model: LRM, source: str) -> LoadReport:
-    """Load `KIND:FILE`, such as `openlrm:openlrm-base.pth`. Raises BadInput as `load_weights`."""
-    kind, colon, path = source.partition(":")
-    if not colon or kind not in _KINDS:
-        raise BadInput(f"{source}: must be KIND:FILE, with KIND one of {', '.join(_KINDS)}")
-    return load_weights(model, Path(path), kind)
-
-
 def load_weights(
     model: LRM, path: Path, kind: str, *, published_threshold: bool = False
 ) -> LoadReport:
     """Fill a model from a file of `kind` (instantmesh, openlrm, dino): see `load_state`."""
     return load_state(
-        model, _read(path), kind, source=str(path), published_threshold=published_threshold
+        model, read_weights(path), kind, source=str(path), published_threshold=published_threshold
     )
 
 
@@ -101,6 +104,21 @@ def load_state(
     into a density of 10. The released code subtracts from 10 itself (`published_threshold`), which
     is a density of 9. Raises BadInput naming the keys, and leaves the model as it was.
     """
+    converted, report = _match(model, state, kind, source, published_threshold)
+    model.load_state_dict(model.state_dict() | converted, strict=True)
+    report.log()
+    return report
+
+
+def check_state(model: LRM, state: State, kind: str, *, source: str) -> None:
+    """Raise BadInput where `load_state` would. The model may be on the meta device."""
+    _match(model, state, kind, source, published_threshold=False)
+
+
+def _match(
+    model: LRM, state: State, kind: str, source: str, published_threshold: bool
+) -> tuple[State, LoadReport]:
+    """The tensors of `state` under the model's names, and what becomes of every key."""
     convert, may_be_new = _KINDS[kind]
     converted = convert(state)
     if isinstance(model, MeshLRM) and any(key.startswith(_NERF_DECODER) for key in converted.state):
@@ -109,33 +127,40 @@ def load_state(
     own = model.state_dict()
     _check(own, converted.state, may_be_new, source)
     new = tuple(key for key in own if key not in converted.state)
-    model.load_state_dict(own | converted.state, strict=True)
-    report = LoadReport(
+    return converted.state, LoadReport(
         source=source,
         loaded=len(converted.state),
         renamed=converted.renamed,
         dropped=tuple(converted.dropped),
         new=new,
     )
-    report.log()
-    return report
 
 
 def export_weights(model: LRM, path: Path) -> None:
-    """Write a model: `.ckpt` as InstantMesh was released, `.safetensors` without its prefix.
+    """Write a model: see `write_weights`."""
+    write_weights(model.state_dict(), path)
+
+
+def write_weights(state: State, path: Path) -> None:
+    """Write tensors in float32: `.ckpt` as InstantMesh was released, `.safetensors` without prefix.
 
     Raises BadInput for another ending. The file appears whole or not at all.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    check_ending(path)
+    state = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(state, partial, metadata={"format": "pt"})
-    elif path.suffix == ".ckpt":
-        torch.save({"state_dict": {_PREFIX + key: value for key, value in state.items()}}, partial)
     else:
-        raise BadInput(f"{path}: weights are written as .ckpt or .safetensors")
+        torch.save({"state_dict": {_PREFIX + key: value for key, value in state.items()}}, partial)
     partial.replace(path)
+
+
+def check_ending(path: Path) -> None:
+    """Raise BadInput unless a file of that name can be written."""
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise BadInput(f"{path}: weights are written as .ckpt or .safetensors")
 
 
 def _nerf_to_mesh(converted: _Converted, published_threshold: bool) -> None:
@@ -201,6 +226,8 @@ _KINDS: Mapping[str, tuple[Callable[[State], _Converted], str]] = {
     "dino": (_from_dino, rf"{_CAMERA_IS_NEW}|transformer\.|synthesizer\."),
 }
 """How a kind's keys become the model's, and which of the model's it does not have."""
+KINDS = tuple(_KINDS)
+"""Whose files are read: instantmesh, openlrm, dino."""
 
 
 def _check(own: Mapping[str, Tensor], given: State, may_be_new: str, where: str) -> None:
@@ -228,13 +255,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _read(path: Path) -> State:
+def read_weights(path: Path) -> State:
     """The tensors of a file by name. Raises BadInput if it cannot be read or holds others."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         # Without weights_only, opening a file runs what is in it.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # not so before PyTorch 1.6
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file of weights") from None
     except pickle.UnpicklingError:

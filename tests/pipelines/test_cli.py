@@ -37,7 +37,16 @@ def test_options_are_frozen():
 def test_every_command_is_in_the_contract():
     names = [command.name for command in COMMANDS]
     looking = ["build", "plan", "status", "inspect", "report", "verify"]
-    assert names == [*looking, "retry", "remove", "compact", "snapshot", "export", "train"]
+    assert names == [
+        *looking,
+        "retry",
+        "remove",
+        "compact",
+        "snapshot",
+        "export",
+        "train",
+        "weights",
+    ]
     assert isinstance(make_parser(), Parser)
 
 

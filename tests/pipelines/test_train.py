@@ -7,15 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
+from dataset.errors import BadInput
 from dataset.storage import Storage
+from pipelines.cli import main
 from tests.pipelines.conftest import REPOSITORY, run_lrm
+from train.initial_weights import run_weights
+from train.recipes.mesh import MeshRecipe, MeshTrainConfig
+from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
 SMALL = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 3 --data.num-targets 1 "
@@ -24,10 +33,26 @@ SMALL = (
 ).split()
 
 
-def words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+STAGE_TWO = (
+    "--batch-size 1 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
+    "--data.frame-size 32 --checkpoint-every 2 --preview-every 0 --address none "
+    "--optimizer.schedule-steps 8"
+).split()
+COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
+
+
+def pinned(dataset, out: Path) -> list[str]:
     root, snapshot = dataset
-    pinned = ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
-    return ["train", "nerf", *pinned, *SMALL, "--steps", str(steps), *more]
+    return ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
+
+
+def words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+    return ["train", "nerf", *pinned(dataset, out), *SMALL, "--steps", str(steps), *more]
+
+
+def mesh_words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+    there = pinned(dataset, out)
+    return ["train", "mesh", *there, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]
 
 
 def rows(out: Path) -> list[dict]:
@@ -119,6 +144,7 @@ def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
         (["--num-workers", "2", "--optimizer.beta1", "0.5"], ["optimizer", "0.5"]),
         (["--num-workers", "3"], ["batch_size 2 is not a multiple of num_workers 3"]),
         (["--num-workers", "2", "--preset", "huge"], ["model preset 'huge'"]),
+        (["--num-workers", "2", "--init", "dino:/gone"], ["init (None -> 'dino:/gone')"]),
         (["--num-workers", "2", "--loss.lpips", "2"], ["lpips"]),
         (["--num-workers", "2", "--data.patch-size", "64"], ["patch_size 64"]),
     ],
@@ -153,3 +179,138 @@ def test_the_loss_falls_on_real_renders(built, tmp_path):
 def test_training_alone_without_ray(sphere_dataset, tmp_path):
     answer = run_lrm(*words(sphere_dataset, tmp_path, 2, "--address", "none", "--json"))
     assert answer.json()["step"] == 2
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Two steps of stage 2, and the model of stage 1 that they started from."""
+
+    out: Path
+    stage_one: dict[str, Tensor]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def mesh(sphere_dataset, undisturbed, tmp_path_factory) -> Mesh:
+    """The run of stage 1 is gone afterwards."""
+    folder = tmp_path_factory.mktemp("stages")
+    run = shutil.copytree(undisturbed, folder / "nerf")
+    _, stage_one = run_weights(run)
+    stage_one = {name: value.clone() for name, value in stage_one.items()}
+    command = mesh_words(sphere_dataset, folder / "mesh", 2, "--init", str(run))
+    answer = run_lrm(*command)
+    assert answer.code == 0, answer.err
+    shutil.rmtree(run)
+    return Mesh(folder / "mesh", stage_one, answer.err)
+
+
+def test_stage_two_goes_on_from_stage_one_and_then_without_it(sphere_dataset, mesh):
+    run = mesh.out.parent / "nerf"
+    record = json.loads((mesh.out / "init.json").read_text())
+    assert record["init"] == str(run)
+    assert record["source"] == str(run / "checkpoints" / "step-00000006")
+    assert all("net_deformation" in key or "net_weight" in key for key in record["new"])
+    assert "converge" not in mesh.said
+    before = rows(mesh.out)
+    assert before[0]["lr"] == 4e-5
+    for row in before:
+        weighted = {"mse": 1, "mask": 1, "depth": 0.5, "normal": 0.2}
+        weighted |= {"sdf_sign": 0.01, "deviation": 0.5, "weight_size": 0.1}
+        total = sum(weight * row[name] for name, weight in weighted.items())
+        assert row["loss"] == pytest.approx(total, rel=1e-5)
+    # Two steps at this rate change little: most of stage 1 is still there.
+    _, now = run_weights(mesh.out)
+    for name, value in mesh.stage_one.items():
+        if not name.startswith("synthesizer."):
+            assert (now[name] - value).abs().max() <= 1.1e-4, name
+    command = mesh_words(sphere_dataset, mesh.out, 3, "--init", str(run), "--json")
+    answer = run_lrm(*command)
+    assert answer.json()["first_step"] == 2
+    assert [row["step"] for row in rows(mesh.out)] == [1, 2, 3]
+    assert losses(mesh.out)[:2] == [row["loss"] for row in before]
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "safetensors"])
+def test_a_runs_weights_come_out_and_go_in_again(mesh, ending, tmp_path, capsys):
+    checkpoint, out = mesh.out / "checkpoints" / "step-00000002", tmp_path / f"model.{ending}"
+    assert main(["weights", "--run", str(checkpoint), "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["out"]) == (2, str(out))
+    config = MeshTrainConfig.load(
+        {
+            "root": "r",
+            "snapshot": "s",
+            "out": str(tmp_path / "run"),
+            "preset": "tiny",
+            "model": {"mesh": {"grid_resolution": 16}},
+            "loss": {"lpips": 0},
+            "init": str(out),
+        }
+    )
+    config.check()
+    model = MeshRecipe(config).build().model.state_dict()
+    _, state = run_weights(checkpoint)
+    assert found["tensors"] == len(state) == len(model)
+    assert all(torch.equal(model[name], value) for name, value in state.items())
+
+
+def test_weights_of_no_run_and_with_another_ending_are_refused(mesh, tmp_path, capsys):
+    for run, out in ((tmp_path, tmp_path / "w.ckpt"), (mesh.out, tmp_path / "w.pt")):
+        assert main(["weights", "--run", str(run), "--out", str(out)]) == 2
+        assert not out.exists()
+    first, second = capsys.readouterr().err.splitlines()
+    assert "is no run with a whole checkpoint" in first
+    assert "written as .ckpt or .safetensors" in second
+
+
+def settings(out: Path, init: Any, **changes: Any) -> dict[str, Any]:
+    plain = {"root": "r", "snapshot": "s", "out": str(out), "preset": "tiny"}
+    return plain | {"loss": {"lpips": 0}, "init": str(init)} | changes
+
+
+def test_a_run_starts_from_another_runs_weights(undisturbed, tmp_path):
+    config = NerfTrainConfig.load(settings(tmp_path, undisturbed))
+    config.check()
+    model = NerfRecipe(config).build().model.state_dict()
+    _, state = run_weights(undisturbed)
+    assert all(torch.equal(model[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (MeshTrainConfig, {"model": {"transformer": {"num_heads": 2}}}, "num_heads 4 -> 2"),
+        (MeshTrainConfig, {"model": {"transformer": {"channels": 6}}}, r"other shapes: \S*deconv"),
+        (MeshTrainConfig, {"preset": "small"}, "step-00000006: does not fit the model"),
+    ],
+)
+def test_a_run_of_another_model_is_refused(undisturbed, tmp_path, kind, changes, message):
+    with pytest.raises(BadInput, match=message) as error:
+        kind.load(settings(tmp_path, undisturbed, **changes)).check()
+    assert "\n" not in str(error.value)
+
+
+def test_a_mesh_is_no_start_for_stage_one_and_a_torn_checkpoint_none_at_all(mesh, tmp_path):
+    with pytest.raises(BadInput, match=r"the model needs synthesizer\.decoder\.net\."):
+        NerfTrainConfig.load(settings(tmp_path, mesh.out)).check()
+    torn = shutil.copytree(mesh.out, tmp_path / "torn")
+    for folder in (torn / "checkpoints").iterdir():
+        if folder.is_dir():
+            (folder / "mp_rank_00_model_states.pt").write_bytes(b"PK")
+    for place in (torn, torn / "checkpoints" / "step-00000002"):
+        with pytest.raises(BadInput, match="whole checkpoint"):
+            MeshTrainConfig.load(settings(tmp_path / "run", place)).check()
+
+
+def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_path):
+    out = tmp_path / "run"
+    answer = run_lrm(*mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth"))
+    assert answer.code == 2
+    (line,) = answer.err.strip().splitlines()
+    assert "clip:weights.pth: no such source; give KIND:FILE with KIND one of" in line
+    assert not out.exists()
+
+
+def test_stage_two_from_nothing_warns(tmp_path, caplog):
+    MeshTrainConfig.load(settings(tmp_path, "x") | {"init": None}).check()
+    assert "not expected to converge: give a run of stage 1, --init RUN" in caplog.text

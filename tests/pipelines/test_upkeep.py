@@ -36,7 +36,7 @@ def lrm(*words: Any) -> Answer:
 
 @pytest.fixture
 def copied(built: Built, tmp_path: Path) -> Built:
-    """A dataset that a test may change; its source stays, and so do the snapshots of other tests."""
+    """A dataset that a test may change; its source and the snapshots of other tests stay."""
     copy = Built(tmp_path / "root", built.source)
     shutil.copytree(built.root, copy.root)
     shutil.rmtree(copy.root / "snapshots", ignore_errors=True)

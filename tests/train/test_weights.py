@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -11,11 +12,12 @@ import torch.nn.functional as F
 from benchmarks.surfaces import defects
 from dataset.errors import BadInput
 from tests.train.models.test_lrm import TINY, viewpoints
+from train.initial_weights import absolute_source, initialize
 from train.models.flexicubes import grid_vertices
 from train.models.lrm import MeshLRM, MeshLRMConfig, NerfLRM, NerfLRMConfig, nerf_preset
 from train.models.nerf import activate_density, raw_density
 from train.models.triplane import TriplaneTransformer, sample_planes
-from train.weights import export_weights, initialize, load_state, load_weights
+from train.weights import export_weights, load_state, load_weights
 
 BOTH = ("weight", "bias")
 
@@ -325,10 +327,13 @@ def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path, capsys):
     assert "ran" not in capsys.readouterr().out
 
 
-def test_a_source_is_a_kind_and_a_file():
-    for source in ("openlrm.pth", "clip:file.pth"):
-        with pytest.raises(BadInput, match=rf"{source}: must be KIND:FILE, with KIND one of"):
+def test_a_source_is_a_kind_and_a_file_or_something_of_ours():
+    for source in ("openlrm.pth", "clip:file.pth", "openlrm"):
+        with pytest.raises(BadInput, match=rf"{source}: no such source; give KIND:FILE with KIND"):
             initialize(tiny(), source)
+    assert absolute_source("dino:/some/file.pth") == "dino:/some/file.pth"
+    assert absolute_source("dino:file.pth") == f"dino:{Path.cwd()}/file.pth"
+    assert absolute_source("clip:runs/nerf") == f"{Path.cwd()}/clip:runs/nerf"
 
 
 def test_planes_read_the_same_after_a_round_trip(tmp_path):

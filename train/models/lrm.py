@@ -5,6 +5,7 @@ state dict exactly the keys of the published checkpoints (without their prefix `
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from dataset.config import Config
+from dataset.config import Config, merge
 from dataset.errors import BadInput
 from train.models.mesh import Geometry, MeshConfig, MeshSynthesizer
 from train.models.mesh_render import MeshViews
@@ -32,6 +33,7 @@ __all__ = [
     "NerfLRMConfig",
     "mesh_preset",
     "nerf_preset",
+    "shared_preset",
 ]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -114,20 +116,28 @@ class MeshLRMConfig(LRMConfig):
     mesh: MeshConfig = MeshConfig()
 
 
-def nerf_preset(name: str) -> NerfLRMConfig:
-    """The stage-1 model of a preset. Raises BadInput for an unknown name."""
-    return NerfLRMConfig.load(_sizes(PRESETS, name), where=f"model preset {name}")
+def nerf_preset(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> NerfLRMConfig:
+    """The stage-1 model of a preset, with `changes` laid over it. Raises BadInput."""
+    return NerfLRMConfig.load(_sizes(PRESETS, name, changes), where="model")
 
 
-def mesh_preset(name: str) -> MeshLRMConfig:
-    """The stage-2 model of a preset. Raises BadInput for an unknown name."""
-    return MeshLRMConfig.load(_sizes(MESH_PRESETS, name), where=f"model preset {name}")
+def mesh_preset(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> MeshLRMConfig:
+    """The stage-2 model of a preset, with `changes` laid over it. Raises BadInput."""
+    return MeshLRMConfig.load(_sizes(MESH_PRESETS, name, changes), where="model")
 
 
-def _sizes(presets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+def shared_preset(name: str, changes: Mapping[str, Any]) -> LRMConfig:
+    """What the models of both stages have in common. Raises BadInput."""
+    sizes = _sizes(PRESETS, name, {k: v for k, v in changes.items() if k in LRMConfig.model_fields})
+    return LRMConfig.load({k: v for k, v in sizes.items() if k in LRMConfig.model_fields})
+
+
+def _sizes(
+    presets: Mapping[str, Mapping[str, Any]], name: str, changes: Mapping[str, Any]
+) -> Mapping[str, Any]:
     if name not in presets:
         raise BadInput(f"model preset {name!r} does not exist: choose from {', '.join(presets)}")
-    return presets[name]
+    return merge(presets[name], changes)
 
 
 class LRM(nn.Module):

@@ -1,0 +1,32 @@
+"""Samples for stage 2: whole frames of every view, with depth and normals."""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import PositiveInt
+
+from train.resize import resize
+from train.views import ChosenViews, Item, Kind, ObjectDataset, ViewChoiceConfig
+
+__all__ = ["FrameDataConfig", "FrameDataset"]
+
+
+class FrameDataConfig(ViewChoiceConfig):
+    """Which views a step sees, and at what size."""
+
+    frame_size: PositiveInt = 512
+    """Side of the supervised frames in pixels; free of loss where it is that of the renders."""
+
+
+class FrameDataset(ObjectDataset[FrameDataConfig]):
+    """All views of an object as whole frames: colour, alpha, planar depth and world normals."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("rgba", "depth", "normal")
+
+    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
+        config = self._config
+        frames = resize(views.pictures, config.frame_size, published=config.published_resize)
+        return {
+            **{f"target_{name}": values for name, values in frames.items()},
+            "target_intrinsics": views.intrinsics,
+        }
