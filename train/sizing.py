@@ -130,7 +130,8 @@ _ASSUMED = (
     "operations: matrix products, convolutions and attention, counted on the model's own step",
     "activations: counted for one and two objects and continued in a straight line",
     "memory: without the CUDA context, fragmentation and the libraries' workspaces",
-    "speed: without reading and communication",
+    "speed: every operation at the precision's peak, also those that stay in float32 (LPIPS, the "
+    "mesh's fields); without what is no operation, reading and communication",
 )
 
 

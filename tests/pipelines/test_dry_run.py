@@ -7,6 +7,7 @@ import pytest
 from dataset.snapshot import open_snapshot
 from dataset.views import META_MEMBER, view_member
 from pipelines.cli import main
+from pipelines.launch import RECIPES
 
 SMALL = (
     "train nerf --dry-run --preset tiny --loss.lpips 0 --batch-size 2 --data.num-inputs 3 "
@@ -22,6 +23,17 @@ def test_it_needs_no_snapshot(capsys):
         assert text in shown
     assert "samples in the training split" not in shown
     assert "would not start" not in shown
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_size(name, capsys):
+    assert (
+        main(["train", name, "--dry-run", "--preset", "tiny", "--batch-size", "1", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert {"encoder", "transformer", "synthesizer", "lpips"} == set(found["forward"])
+    assert all(ops > 0 for ops in found["forward"].values())
+    assert found["backward"] > sum(found["forward"].values())
 
 
 def test_a_snapshot_says_what_is_read(sphere_dataset, tmp_path, capsys):
