@@ -13,9 +13,12 @@ __all__ = ["depth_normals", "picture_depths", "picture_normals"]
 
 
 def picture_depths(
-    depths: Sequence[Float[Tensor, "v 1 h w"]], alphas: Sequence[Float[Tensor, "v 1 h w"]]
-) -> list[Float[Tensor, "v 1 h w"]]:
-    """Planar depths on one common scale, the nearest white, the farthest dark grey; on black."""
+    depths: Sequence[Float[Tensor, "v 1 _ _"]], alphas: Sequence[Float[Tensor, "v 1 _ _"]]
+) -> list[Float[Tensor, "v 1 _ _"]]:
+    """Planar depths on one common scale, the nearest white, the farthest dark grey; on black.
+
+    The pictures may differ in size.
+    """
     pairs = list(zip(depths, alphas, strict=True))
     seen = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
     if not len(seen):

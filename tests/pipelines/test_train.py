@@ -25,6 +25,7 @@ from tests.pipelines.conftest import REPOSITORY, run_lrm
 from train.initial_weights import run_weights
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
+from train.weights import write_weights
 
 SMALL = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 3 --data.num-targets 1 "
@@ -276,6 +277,21 @@ def test_a_run_starts_from_another_runs_weights(undisturbed, tmp_path):
     assert all(torch.equal(model[name], value) for name, value in state.items())
 
 
+def test_a_published_layout_starts_stage_two_at_either_threshold(undisturbed, tmp_path):
+    _, state = run_weights(undisturbed)
+    write_weights(state, tmp_path / "nerf.ckpt")
+    source = f"instantmesh:{tmp_path / 'nerf.ckpt'}"
+    key, levels = "synthesizer.decoder.net_sdf.6.bias", []
+    for published in (False, True):
+        changes = {"published_threshold": published, "out": str(tmp_path / f"run{published}")}
+        config = MeshTrainConfig.load(settings(tmp_path, source) | changes)
+        config.check()
+        levels.append(MeshRecipe(config).build().model.state_dict()[key])
+    raw = state["synthesizer.decoder.net.6.bias"][:1]
+    torch.testing.assert_close(levels[0] + raw, torch.full((1,), 10.99995), atol=1e-4, rtol=0)
+    torch.testing.assert_close(levels[1] + raw, torch.full((1,), 10.0), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
@@ -302,11 +318,10 @@ def test_a_mesh_is_no_start_for_stage_one_and_a_torn_checkpoint_none_at_all(mesh
             MeshTrainConfig.load(settings(tmp_path / "run", place)).check()
 
 
-def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_path):
+def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_path, capsys):
     out = tmp_path / "run"
-    answer = run_lrm(*mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth"))
-    assert answer.code == 2
-    (line,) = answer.err.strip().splitlines()
+    assert main(mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert "clip:weights.pth: no such source; give KIND:FILE with KIND one of" in line
     assert not out.exists()
 

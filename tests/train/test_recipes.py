@@ -105,6 +105,7 @@ def test_an_object_without_a_surface_does_not_spoil_its_batch(sphere_dataset):
         repaired = objective.model.synthesizer.geometry(planes).repaired
     assert (bool(repaired[full]), bool(repaired[empty])) == (False, True)
     terms = objective(batch)
+    assert terms["repaired"] == 0.5
     terms["loss"].backward()
     assert all(term.isfinite() for term in terms.values())
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)

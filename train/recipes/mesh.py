@@ -173,7 +173,7 @@ class _Objective(Objective[MeshLRM, MeshLossConfig]):
         size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
         views, geometry = self.model.synthesizer(planes, *cameras, size)
         lpips = self.lpips_on(planes.device)
-        return mesh_loss(
+        terms = mesh_loss(
             views,
             geometry,
             one["target_rgb"],
@@ -183,6 +183,8 @@ class _Objective(Objective[MeshLRM, MeshLossConfig]):
             self.loss,
             lpips and view_by_view(lpips),
         )
+        # No part of the loss: what a start from too little of stage 1 shows in the metrics.
+        return terms | {"repaired": geometry.repaired.float().mean()}
 
 
 def view_by_view(lpips: Distance) -> Distance:
