@@ -18,7 +18,6 @@ from pipelines.options import (
     add_config_options,
     add_json_option,
     add_root_options,
-    given_values,
     load_config,
 )
 
@@ -186,6 +185,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _train_options(parser: Parser) -> None:
+    from pipelines.dry_run import dry_run_options
     from pipelines.launch import RECIPES
 
     recipes = parser.add_subparsers(
@@ -197,37 +197,18 @@ def _train_options(parser: Parser) -> None:
             name, help=kind.purpose, description=kind.purpose, epilog=example
         )
         add_config_options(recipe, kind.config)
-        _dry_run_options(recipe)
+        dry_run_options(recipe)
         add_json_option(recipe)
 
 
-def _dry_run_options(parser: Parser) -> None:
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only say how big the run is; needs neither --root, --snapshot nor --out",
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="h100, a100, cpu or a peak in TFLOP/s, for the speed in a dry run [default: h100]",
-    )
-    parser.add_argument(
-        "--utilisation",
-        type=float,
-        metavar="SHARE",
-        help="share of that peak which training reaches, in a dry run [default: 0.35]",
-    )
-
-
 def _train(arguments: argparse.Namespace) -> int:
+    from pipelines.dry_run import is_dry_run, print_dry_run
     from pipelines.launch import RECIPES, launch
 
     name = arguments.recipe
-    if arguments.dry_run:
-        return _dry_run(name, arguments)
-    if arguments.device is not None or arguments.utilisation is not None:
-        raise BadInput("--device and --utilisation only say something with --dry-run")
+    if is_dry_run(arguments):
+        print_dry_run(name, arguments)
+        return 0
     summary = launch(name, load_config(RECIPES[name].config, arguments))
     if arguments.json:
         print(json.dumps(summary))
@@ -238,23 +219,6 @@ def _train(arguments: argparse.Namespace) -> int:
         losses = (summary["loss_first"], summary["loss"])
         print("loss {:.4f} at the first step, {:.4f} at the last".format(*losses))
     print(f"metrics, checkpoints and previews: {summary['out']}")
-    return 0
-
-
-def _dry_run(name: str, arguments: argparse.Namespace) -> int:
-    from pipelines.dry_run import PLACES, dry_run
-    from pipelines.launch import RECIPES
-    from pipelines.tables import show_run_size
-
-    values = dict.fromkeys(PLACES, "") | given_values(arguments)
-    config = RECIPES[name].config.load(values, where="options")
-    device = arguments.device or "h100"
-    utilisation = 0.35 if arguments.utilisation is None else arguments.utilisation
-    found = dry_run(name, config, device, utilisation)
-    if arguments.json:
-        print(json.dumps(found))
-    else:
-        show_run_size(found)
     return 0
 
 

@@ -1,5 +1,7 @@
 """`lrm train --dry-run`: what a run would take, before it takes anything."""
 
+import argparse
+import json
 import math
 from typing import Any
 
@@ -7,15 +9,59 @@ from dataset.errors import BadInput, LrmError
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
 from pipelines.launch import RECIPES
+from pipelines.options import Parser, given_values
+from pipelines.tables import show_run_size
 from train.config import TrainConfig
 from train.sizing import find_device, size_run
 
-__all__ = ["PLACES", "dry_run"]
+__all__ = ["dry_run", "dry_run_options", "is_dry_run", "print_dry_run"]
 
-PLACES = ("root", "snapshot", "out")
+_DEVICE = "h100"
+_UTILISATION = 0.35
+_PLACES = ("root", "snapshot", "out")
 """Settings that a model has a size without."""
 _READ = 4
 """Samples that are read to see how many bytes one costs."""
+
+
+def dry_run_options(parser: Parser) -> None:
+    """Add what a dry run is asked with."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say how big the run is; needs neither --root, --snapshot nor --out",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="h100, a100, cpu or a peak in TFLOP/s, for the speed in a dry run "
+        f"[default: {_DEVICE}]",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=float,
+        metavar="SHARE",
+        help=f"share of that peak which training reaches, in a dry run [default: {_UTILISATION}]",
+    )
+
+
+def is_dry_run(arguments: argparse.Namespace) -> bool:
+    """Whether one is asked for. Raises BadInput if only its details are."""
+    if not arguments.dry_run and (arguments.device or arguments.utilisation is not None):
+        raise BadInput("--device and --utilisation only say something with --dry-run")
+    return bool(arguments.dry_run)
+
+
+def print_dry_run(name: str, arguments: argparse.Namespace) -> None:
+    """Print the sizes of the run that the options describe. Raises BadInput."""
+    values = dict.fromkeys(_PLACES, "") | given_values(arguments)
+    config = RECIPES[name].config.load(values, where="options")
+    share = _UTILISATION if arguments.utilisation is None else arguments.utilisation
+    found = dry_run(name, config, arguments.device or _DEVICE, share)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        show_run_size(found)
 
 
 def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> dict[str, Any]:
