@@ -185,6 +185,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _train_options(parser: Parser) -> None:
+    from pipelines.dry_run import dry_run_options
     from pipelines.launch import RECIPES
 
     recipes = parser.add_subparsers(
@@ -196,13 +197,18 @@ def _train_options(parser: Parser) -> None:
             name, help=kind.purpose, description=kind.purpose, epilog=example
         )
         add_config_options(recipe, kind.config)
+        dry_run_options(recipe)
         add_json_option(recipe)
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from pipelines.dry_run import is_dry_run, print_dry_run
     from pipelines.launch import RECIPES, launch
 
     name = arguments.recipe
+    if is_dry_run(arguments):
+        print_dry_run(name, arguments)
+        return 0
     summary = launch(name, load_config(RECIPES[name].config, arguments))
     if arguments.json:
         print(json.dumps(summary))

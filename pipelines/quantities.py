@@ -2,7 +2,16 @@
 
 from datetime import timedelta
 
-__all__ = ["duration", "percent", "round_duration", "short", "size"]
+__all__ = ["duration", "percent", "prefixed", "round_duration", "short", "size"]
+
+
+def prefixed(number: float) -> str:
+    """`312`, `86.4 M`, `5.2 T`: a number with the prefix of its thousands."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if number < 999.95:
+            return f"{number:.0f}" if not prefix else f"{number:.1f} {prefix}"
+        number /= 1000
+    return f"{number:,.1f} P"
 
 
 def size(num_bytes: float) -> str:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.quantities import duration, percent, size
+from pipelines.quantities import duration, percent, prefixed, short, size
 
-__all__ = ["show_object", "show_plan", "show_status"]
+__all__ = ["show_object", "show_plan", "show_run_size", "show_status"]
 
 
 def show_status(summary: Mapping[str, Any]) -> None:
@@ -57,6 +57,60 @@ def show_object(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def show_run_size(found: Mapping[str, Any]) -> None:
+    """The JSON of `lrm train --dry-run` as tables and lines."""
+    console = Console(highlight=False)
+    table = _table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
+    trained, frozen, forward = (found[name] for name in ("parameters", "frozen", "forward"))
+    for part in dict.fromkeys([*trained, *frozen, *forward]):
+        numbers = [prefixed(where.get(part, 0)) for where in (trained, frozen, forward)]
+        table.add_row(part, *numbers)
+    sums = [prefixed(sum(where.values())) for where in (trained, frozen, forward)]
+    table.add_row("together", *sums)
+    table.add_row("backward", "", "", prefixed(found["backward"]))
+    console.print(table)
+    table = _table("memory of a worker", ["what"], ["bytes"])
+    for what, num_bytes in found["memory"].items():
+        table.add_row(what, size(num_bytes))
+    table.add_row("together", size(found["memory_total"]))
+    console.print(table)
+    for line in [*_speed(found), *_length(found)]:
+        console.print(line, soft_wrap=True)
+    for line in found["assumed"]:
+        console.print(f"estimated: {line}", soft_wrap=True)
+    if found["refused"]:
+        console.print(Text(f"would not start here now: {found['refused']}"), soft_wrap=True)
+
+
+def _speed(found: Mapping[str, Any]) -> list[str]:
+    speed = found["speed"]
+    share = percent(speed["utilisation"], 1)
+    reached = f"{share} of {prefixed(speed['peak'])}FLOP/s"
+    lines = [
+        f"{speed['workers']} x {speed['device']} at {reached}: {short(speed['seconds_per_step'])} "
+        f"a step, {speed['samples_per_second']:,.2f} samples/s"
+    ]
+    if speed["fits"] is False:
+        lines.append(
+            f"does not fit {speed['device']}: a smaller --micro-batch, --precision bf16, "
+            "--zero-stage 2 or a smaller reduce_bucket_size in --deepspeed may help"
+        )
+    return lines
+
+
+def _length(found: Mapping[str, Any]) -> list[str]:
+    data = found["data"]
+    steps = f"{found['steps']:,} steps of {found['batch_size']} objects"
+    kept = f"{found['checkpoints_kept']} of {size(found['checkpoint_bytes'])}"
+    lines = [f"{steps}: {duration(found['speed']['seconds'])}", f"checkpoints kept: {kept}"]
+    if data is not None:
+        lines.append(
+            f"{data['samples']:,} samples in the training split: {data['epochs']:,.1f} epochs of "
+            f"{data['steps_per_epoch']:,} steps, {size(data['bytes_per_step'])} to read per step"
+        )
+    return lines
 
 
 def _funnel(summary: Mapping[str, Any]) -> Table:

@@ -47,6 +47,9 @@ _HARMLESS = frozenset(
         "preview_size",
         "root",
         "steps",
+        "tensorboard",
+        "validate_every",
+        "validation_samples",
     }
 )
 """Settings that may change when a run goes on: they do not change what a step computes, but that

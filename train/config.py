@@ -37,7 +37,7 @@ class TrainConfig(Config):
     snapshot: str
     """Id of the snapshot to train on."""
     out: str
-    """Folder of the run: metrics, checkpoints, previews."""
+    """Folder of the run: metrics, checkpoints, previews, TensorBoard's files."""
     steps: PositiveInt = 100_000
     """Optimizer steps of the whole run, earlier starts counted in."""
     batch_size: PositiveInt = 64
@@ -56,7 +56,7 @@ class TrainConfig(Config):
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of DeepSpeed's own configuration."""
+    """Further keys of DeepSpeed's own configuration, laid over those that are set here."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; the last step has one as well."""
     keep_checkpoints: PositiveInt = 3
@@ -65,6 +65,12 @@ class TrainConfig(Config):
     """Steps between preview pictures; 0 makes none."""
     preview_size: PositiveInt = 128
     """Side of the pictures in a preview, in pixels."""
+    validate_every: NonNegativeInt = 1000
+    """Steps between validations on the snapshot's validation split; 0 makes none."""
+    validation_samples: PositiveInt = 16
+    """Objects of the validation split, the first by asset id, that each validation looks at."""
+    tensorboard: bool = True
+    """Write curves and previews for TensorBoard, below the run's folder."""
     max_failures: NonNegativeInt = 3
     """How often a run whose workers died starts again by itself."""
     optimizer: OptimizerConfig = OptimizerConfig()

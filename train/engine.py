@@ -4,10 +4,12 @@ A step is a function of (configuration, step number, weights) alone, so a run th
 checkpoint repeats what it would have done.
 """
 
+import logging
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,22 +20,25 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.config import digest
+from dataset.config import digest, merge
 from dataset.errors import BadInput, WorkFailed
 from dataset.snapshot import Sample, open_snapshot
 from dataset.storage import Storage
 from train.checkpoint import Checkpoint, Checkpoints
 from train.config import OptimizerConfig, TrainConfig
 from train.data import batches, global_batch, make_loader
-from train.metrics_log import MetricsLog
 from train.order import sample_at
+from train.run_log import RunLog, check_tensorboard
+from train.validation import Judge, Validation, looking
 
 __all__ = ["Preflight", "Recipe", "learning_rate", "preflight", "train"]
+
+_log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
 
-class Recipe(Protocol):
+class Recipe(Judge, Protocol):
     """What is trained: a recipe builds a module whose forward pass gives the loss terms."""
 
     @property
@@ -55,6 +60,8 @@ class Preflight:
     """What a run starts from."""
 
     samples: Sequence[Sample]
+    validation: Sequence[Sample]
+    """The objects that the model is judged by; none if it is not."""
     checkpoint: Checkpoint | None
 
     @property
@@ -66,12 +73,16 @@ class Preflight:
 def preflight(config: TrainConfig) -> Preflight:
     """Check everything that can be checked before a worker starts. Raises BadInput."""
     config.check()
+    if config.tensorboard:
+        check_tensorboard()
     snapshot = open_snapshot(_root(config), config.snapshot)
     samples = snapshot.of_split("train")
     if not samples:
         raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
     found = _checkpoints(config).check(config.dump(), config.num_workers)
-    return Preflight(samples=samples, checkpoint=found)
+    judged = snapshot.of_split("validation")[: config.validation_samples]
+    validation = judged if config.validate_every else ()
+    return Preflight(samples=samples, validation=validation, checkpoint=found)
 
 
 def train(recipe: Recipe) -> None:
@@ -89,28 +100,34 @@ def train(recipe: Recipe) -> None:
     checkpoints = _checkpoints(config)
     if start.checkpoint is not None:
         checkpoints.load(engine, start.checkpoint)
-    log = MetricsLog(Path(config.out), start.first_step) if dist.get_rank() == 0 else None
     dataset = recipe.dataset(_root(config), start.samples)
     micro_batches = iter(make_loader(dataset, _positions(config, start), config.loader_workers))
-    for step in range(start.first_step, config.steps):
-        started = time.monotonic()
-        rate = learning_rate(config.optimizer, step, config.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        terms = _step(engine, micro_batches, config, step)
-        done = step + 1
-        if log is not None:
-            seconds = {"seconds": round(time.monotonic() - started, 4)}
-            keys = {"batch": digest(_batch_keys(start.samples, config, step))}
-            log.write(
-                step=done, samples=done * config.batch_size, **terms, lr=rate, **keys | seconds
-            )
-        if _is_due(done, config.preview_every, config.steps):
-            _preview(recipe, engine.module, dataset, config, done)
-        if _is_due(done, config.checkpoint_every, config.steps):
-            checkpoints.save(engine, done, config.dump())
-    if log is not None:
-        log.close()
+    validation = _validation(recipe, start)
+    with ExitStack() as stack:
+        log = None
+        if dist.get_rank() == 0:
+            opened = RunLog(Path(config.out), start.first_step, tensorboard=config.tensorboard)
+            log = stack.enter_context(opened)
+        for step in range(start.first_step, config.steps):
+            started = time.monotonic()
+            rate = learning_rate(config.optimizer, step, config.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            terms = _step(engine, micro_batches, config, step)
+            done = step + 1
+            if log is not None:
+                seconds = {"seconds": round(time.monotonic() - started, 4)}
+                keys = {"batch": digest(_batch_keys(start.samples, config, step))}
+                samples = {"samples": done * config.batch_size}
+                log.step(done, samples | terms | {"lr": rate} | keys | seconds)
+            if _is_due(done, config.preview_every, config.steps):
+                _preview(recipe, engine.module, dataset, log, done)
+            if validation is not None and _is_due(done, config.validate_every, config.steps):
+                metrics = validation.run(engine.module)
+                if log is not None:
+                    log.validation(done, metrics)
+            if _is_due(done, config.checkpoint_every, config.steps):
+                checkpoints.save(engine, done, config.dump())
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -153,7 +170,7 @@ def _require_finite(loss: Tensor, step: int) -> None:
         )
 
 
-def _initialise(module: nn.Module, config: TrainConfig) -> tuple[Any, torch.optim.Optimizer]:
+def _initialise(module: nn.Module, config: TrainConfig) -> tuple[Any, Any]:
     """DeepSpeed's engine around the module, and the optimizer whose rate the loop sets."""
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
@@ -180,7 +197,7 @@ def _initialise(module: nn.Module, config: TrainConfig) -> tuple[Any, torch.opti
         "steps_per_print": 2**31,
     }
     engine, wrapped, _, _ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=settings | config.deepspeed
+        model=module, optimizer=optimizer, config=merge(settings, config.deepspeed)
     )
     return engine, wrapped
 
@@ -194,21 +211,26 @@ def _parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[s
     return [group for group in groups if group["params"]]
 
 
+def _validation(recipe: Recipe, start: Preflight) -> Validation | None:
+    """What judges the model, if the snapshot has objects for it."""
+    config = recipe.config
+    if start.validation:
+        return Validation(recipe, _root(config), start.validation)
+    if config.validate_every and dist.get_rank() == 0:
+        _log.warning("snapshot %s has no validation split: no validation", config.snapshot)
+    return None
+
+
 def _preview(
-    recipe: Recipe, module: nn.Module, dataset: Dataset[Batch], config: TrainConfig, done: int
+    recipe: Recipe, module: nn.Module, dataset: Dataset[Batch], log: RunLog | None, done: int
 ) -> None:
-    """Rank 0 draws the first samples of the last step; the others wait."""
-    if dist.get_rank() == 0:
-        item = dataset[global_batch(done - 1, config.batch_size)[0]]
+    """Rank 0 draws the first sample of the last step; the others wait."""
+    if log is not None:
+        item = dataset[global_batch(done - 1, recipe.config.batch_size)[0]]
         device = next(module.parameters()).device
         batch = {name: value[None].to(device) for name, value in item.items()}
-        module.eval()
-        with torch.no_grad():
-            picture = recipe.preview(module, batch)
-        module.train()
-        folder = Path(config.out) / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"step-{done:08d}.png")
+        with looking(module):
+            log.preview(done, recipe.preview(module, batch))
     dist.barrier()
 
 

@@ -1,24 +1,27 @@
-"""metrics.jsonl: one line per optimizer step, whatever was killed in between."""
+"""Logs of a run, one JSON object a line: metrics.jsonl has exactly one per optimizer step, and
+validation.jsonl one per validation, whatever was killed in between."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MetricsLog", "read_metrics"]
+__all__ = ["METRICS", "VALIDATION", "MetricsLog", "read_metrics"]
 
-_FILE = "metrics.jsonl"
+METRICS = "metrics.jsonl"
+VALIDATION = "validation.jsonl"
 
 
 class MetricsLog:
-    """Appends a line per step. Lines after the step that a run goes on from are cut off first."""
+    """Appends lines that have a `step`. Those after the step that a run goes on from are cut off
+    first."""
 
-    def __init__(self, out: Path, first_step: int) -> None:
+    def __init__(self, out: Path, first_step: int, name: str = METRICS) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(out) if row["step"] <= first_step]
-        temporary = out / f".{_FILE}.tmp"
+        kept = [row for row in read_metrics(out, name) if row["step"] <= first_step]
+        temporary = out / f".{name}.tmp"
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        temporary.replace(out / _FILE)
-        self._file = open(out / _FILE, "a", buffering=1)  # noqa: SIM115 - open for the whole run
+        temporary.replace(out / name)
+        self._file = open(out / name, "a", buffering=1)  # noqa: SIM115 - open for the whole run
 
     def write(self, **values: Any) -> None:
         """Append one line."""
@@ -29,9 +32,9 @@ class MetricsLog:
         self._file.close()
 
 
-def read_metrics(out: Path) -> list[dict[str, Any]]:
+def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
     """The lines of a run so far; a last line that was cut off by a kill is passed over."""
-    path = out / _FILE
+    path = out / name
     if not path.exists():
         return []
     rows = []

@@ -9,6 +9,7 @@ from dataset.snapshot import open_snapshot
 from train.lpips import Lpips
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig, view_by_view
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
+from train.validation import looking
 
 MODEL = {
     "encoder": {"num_layers": 1, "width": 32, "mlp_width": 64},
@@ -159,6 +160,43 @@ def test_previews_show_every_row_and_targets_of_the_right_dataset(stage, sphere_
     for target, nothing in ((3, 0.0), (5, 0.0), (7, 1.0)):  # alpha, depth, normals
         outside = (rows[target] - nothing).abs().amax(dim=-1) < 0.01
         assert (outside == background).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("stage", ["nerf", "mesh"])
+def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
+    """What the model shows of the unseen view, against its target, and against itself."""
+    root, snapshot = sphere_dataset
+    recipe = recipe_of(stage, sphere_dataset)
+    samples = list(open_snapshot(root, snapshot).samples)[:2]
+    item = recipe.validation_dataset(root, samples)[1]
+    assert item["target_rgb"].shape == (3, 3, 32, 32)
+    assert torch.equal(item["target_camera_to_world"][:2], item["camera_to_world"])
+    batch = {name: value[None] for name, value in item.items()}
+    objective = objective_of(recipe)
+    if stage == "mesh":
+        put_surface(objective, batch, 0.3)
+    with looking(objective):
+        found = recipe.evaluate(objective, batch)
+    expected = {"psnr", "ssim", "mask_iou"}
+    assert set(found) == expected | ({"depth_error", "normal_angle"} if stage == "mesh" else set())
+    assert all(value.ndim == 0 and value.isfinite() for value in found.values())
+    # Only the view that was not input counts.
+    for name in ("target_rgb", "target_alpha"):
+        batch[name][:, :2] = 0
+    with looking(objective):
+        assert recipe.evaluate(objective, batch) == found
+    batch["target_rgb"][:, 2:] = 1 - batch["target_rgb"][:, 2:]
+    with looking(objective):
+        assert recipe.evaluate(objective, batch)["psnr"] != found["psnr"]
+
+
+@pytest.mark.parametrize("stage", ["nerf", "mesh"])
+def test_both_stages_outline_their_model(stage, sphere_dataset):
+    recipe = recipe_of(stage, sphere_dataset)
+    outlined, built = recipe.outline().module, recipe.build()
+    shapes = {name: value.shape for name, value in built.state_dict().items()}
+    assert {name: value.shape for name, value in outlined.state_dict().items()} == shapes
+    assert all(value.is_meta for value in outlined.parameters())
 
 
 def test_lpips_view_by_view_is_lpips():

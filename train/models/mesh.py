@@ -100,7 +100,7 @@ class MeshSynthesizer(nn.Module):
         """The predicted signed distances at the grid's vertices, negative inside, not repaired."""
         net, config = self.decoder.net_sdf, self.config
         size, recompute = config.points_per_chunk, config.checkpoint_chunks
-        return torch.stack([self._features(own).scalar(net, size, recompute) for own in planes])
+        return torch.stack([self.features(own).scalar(net, size, recompute) for own in planes])
 
     def geometry(self, planes: Float[Tensor, "b 3 c r r"], *, centred: bool = True) -> Geometry:
         """The mesh of each object; `centred`: as training wants it (see `shape_surface`)."""
@@ -110,7 +110,7 @@ class MeshSynthesizer(nn.Module):
         surfaces, weights = [], []
         for own, distances, is_repaired in zip(planes, sdf, repaired, strict=True):
             frozen = config.published_repair and bool(is_repaired)
-            surface, raw = self._surface(self._features(own), distances, centred, frozen)
+            surface, raw = self._surface(self.features(own), distances, centred, frozen)
             surfaces.append(surface)
             weights.append(raw)
         return Geometry(surfaces=surfaces, sdf=sdf, weights=torch.cat(weights), repaired=repaired)
@@ -166,7 +166,8 @@ class MeshSynthesizer(nn.Module):
         )
         return torch.cat(list(chunks))
 
-    def _features(self, planes: Float[Tensor, "3 c r r"]) -> GridFeatures:
+    def features(self, planes: Float[Tensor, "3 c r r"]) -> GridFeatures:
+        """What one object's planes say at the vertices of its grid."""
         half, side = self.config.grid_size / 2, self.config.grid_resolution + 1
         return GridFeatures(planes, torch.linspace(-half, half, side, device=planes.device))
 
@@ -182,11 +183,11 @@ class MeshSynthesizer(nn.Module):
         moved = moved.detach() if frozen else moved
         grid = grid_vertices(resolution, self.config.grid_size, sdf.device)
         deformed = grid.index_put((vertices,), grid[vertices] + moved)
-        raw, own = self._weights(features, cells)
+        raw, own = self.weights(features, cells)
         weights = CubeWeights.from_raw(own, self.config.weight_scale)
         return shape_surface(cells, deformed, sdf, weights, centred=centred), raw
 
-    def _weights(
+    def weights(
         self, features: GridFeatures, cells: SurfaceCells
     ) -> tuple[Float[Tensor, "s 21"], Float[Tensor, "t 21"]]:
         """The computed weights, and those of the cubes with surface."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from train.models.cube_cases import CUBE_CORNERS, CUBE_EDGES
-from train.models.mlp import exact, point_mlp
+from train.models.mlp import exact, point_mlp, without_autocast
 from train.models.nerf import activate_rgb
 from train.models.triplane import sample_planes
 
@@ -91,7 +91,7 @@ class GridFeatures:
         first, *others = net
         assert isinstance(first, nn.Linear)
         parts = first.weight.float().chunk(3, dim=1)
-        with torch.autocast(self._sampled.device.type, enabled=False):
+        with without_autocast(self._sampled.device):
             xy, xz, zy = (
                 torch.einsum("oc,chw->hwo", part, plane)
                 for part, plane in zip(parts, self._sampled, strict=True)

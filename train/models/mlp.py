@@ -1,6 +1,7 @@
 """The small networks that turn a point's triplane features into what is there."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["exact", "point_mlp"]
+__all__ = ["exact", "point_mlp", "without_autocast"]
 
 
 def point_mlp(inputs: int, width: int, num_hidden_layers: int, outputs: int) -> nn.Sequential:
@@ -29,10 +30,15 @@ def exact(layers: Iterable[nn.Module], inputs: Float[Tensor, "*n f"]) -> Float[T
     Where a distance is 0 decides where a surface is, and bfloat16 has eight bits to say so.
     """
     values = inputs.float()
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values.device):
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 values = F.linear(values, layer.weight.float(), layer.bias.float())
             else:
                 values = layer(values)
     return values
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Types as they are written; the meta device has no autocast to leave."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

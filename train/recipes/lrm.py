@@ -20,7 +20,7 @@ from train.lpips import Lpips, LpipsConfig, find_weights, load_lpips
 from train.models.lrm import LRM, LRMConfig
 from train.views import ViewChoiceConfig
 
-__all__ = ["LRMTrainConfig", "Objective", "load_init"]
+__all__ = ["LRMTrainConfig", "Objective", "load_init", "meta_batch"]
 
 _INIT_FILE = "init.json"
 """In the run's folder: what it started from, and what became of the tensors."""
@@ -54,6 +54,10 @@ class LRMTrainConfig(TrainConfig, ABC):
     def new_model(self) -> LRM:
         """The model with fresh weights."""
 
+    def measure(self) -> Lpips | None:
+        """The perceptual distance with its published weights, if it has a weight in the loss."""
+        return load_lpips(self.lpips) if self.loss.lpips else None
+
     @property
     def is_fresh(self) -> bool:
         """Whether the run starts at its first step: there is no whole checkpoint to go on from."""
@@ -82,12 +86,12 @@ LossType = TypeVar("LossType", bound=NerfLossConfig)
 class Objective(nn.Module, ABC, Generic[ModelType, LossType]):
     """A model and its loss: DeepSpeed wraps what is called in training."""
 
-    def __init__(self, model: ModelType, loss: LossType, lpips: LpipsConfig) -> None:
+    def __init__(self, model: ModelType, loss: LossType, lpips: Lpips | None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
         # A frozen network that only measures is no part of the trained state.
-        self._lpips = [load_lpips(lpips)] if loss.lpips else []
+        self._lpips = [lpips] if lpips is not None else []
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms of a batch: means over its objects."""
@@ -107,6 +111,23 @@ class Objective(nn.Module, ABC, Generic[ModelType, LossType]):
     def lpips_on(self, device: torch.device) -> Lpips | None:
         """The perceptual distance, if it has a weight."""
         return self._lpips[0].to(device) if self._lpips else None
+
+
+def meta_batch(
+    data: ViewChoiceConfig, objects: int, image_size: int, target_size: int
+) -> dict[str, Tensor]:
+    """What both stages' steps see of a batch, as shapes: square pictures of these sides."""
+    inputs, views = data.num_inputs, data.num_inputs + data.num_targets
+    shapes = {
+        "images": (inputs, 3, image_size, image_size),
+        "camera_to_world": (inputs, 4, 4),
+        "intrinsics": (inputs, 4),
+        "target_rgb": (views, 3, target_size, target_size),
+        "target_alpha": (views, 1, target_size, target_size),
+        "target_camera_to_world": (views, 4, 4),
+        "target_intrinsics": (views, 4),
+    }
+    return {name: torch.empty(objects, *shape, device="meta") for name, shape in shapes.items()}
 
 
 def load_init(config: LRMTrainConfig, model: LRM, *, published_threshold: bool = False) -> None:

@@ -17,10 +17,15 @@ from dataset.snapshot import Sample
 from dataset.storage import Storage
 from train.config import OptimizerConfig
 from train.frames import FrameDataConfig, FrameDataset
-from train.losses import Distance, MeshLossConfig, mesh_loss
+from train.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
+from train.lpips import Lpips
+from train.mesh_outline import ASSUMED, sphere_cells, stand_in
+from train.metrics import picture_metrics
 from train.models.lrm import MeshLRM, MeshLRMConfig, mesh_preset
-from train.recipes.lrm import LRMTrainConfig, Objective, load_init
+from train.outline import Outline
+from train.recipes.lrm import LRMTrainConfig, Objective, load_init, meta_batch
 from train.recipes.sheet import Shown, compare
+from train.validation import SEED, STILL, EachAlone, held_out
 
 __all__ = ["MeshRecipe", "MeshTrainConfig", "view_by_view"]
 
@@ -75,13 +80,75 @@ class MeshRecipe:
         config = self.config
         model = config.new_model()
         load_init(config, model, published_threshold=config.published_threshold)
-        return _Objective(model, config.loss, config.lpips)
+        return _Objective(model, config.loss, config.measure())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
         """Input views and whole frames of all views."""
         config = self.config
         size = config.model_sizes().image_size
         return FrameDataset(root, samples, config.data, input_size=size, seed=config.seed)
+
+    def validation_dataset(
+        self, root: Storage, samples: Sequence[Sample]
+    ) -> Dataset[dict[str, Tensor]]:
+        """The frames that training sees, without augmentation."""
+        data = self.config.data.model_copy(update={"augment": STILL})
+        size = self.config.model_sizes().image_size
+        return EachAlone(
+            lambda some: FrameDataset(root, some, data, input_size=size, seed=SEED), samples
+        )
+
+    def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """psnr, ssim, mask_iou, and lpips if the loss has it, of views that were not input; where
+        their target has depth, its mean absolute error, and the mean angle between normals in
+        degrees. A place that the mesh misses counts with its whole depth and 90 degrees."""
+        assert isinstance(module, _Objective)
+        views = held_out(batch)
+        target = {
+            name: batch[f"target_{name}"][:, views] for name in ("rgb", "alpha", "depth", "normals")
+        }
+        planes = module.model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
+        )
+        cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
+        size = (target["rgb"].shape[-2], target["rgb"].shape[-1])
+        shown, _ = module.model.synthesizer(planes, *cameras, size)
+        lpips = module.lpips_on(planes.device)
+        found = picture_metrics(shown.rgb, shown.alpha, target["rgb"], target["alpha"], lpips)
+        seen = target["depth"] > 0
+        count = seen.sum().clamp(min=1)
+        cosines = (shown.normals * target["normals"]).sum(dim=-3, keepdim=True).clamp(-1, 1)
+        found["depth_error"] = ((shown.depth - target["depth"]).abs() * seen).sum() / count
+        found["normal_angle"] = torch.rad2deg((cosines.acos() * seen).sum() / count)
+        return found
+
+    def outline(self) -> Outline:
+        """Input views and frames as a step sees them, around a stand-in for the surface."""
+        config = self.config
+        data, side = config.data, config.data.frame_size
+        image_size = config.model_sizes().image_size
+        with torch.device("meta"):
+            lpips = Lpips() if config.loss.lpips else None
+            module = _Objective(config.new_model(), config.loss, lpips)
+        synthesizer = module.model.synthesizer
+        cells, measure = sphere_cells(synthesizer.config), lpips and view_by_view(lpips)
+
+        def step(objects: int) -> Tensor:
+            batch = meta_batch(data, objects, image_size, side)
+            planes = module.model.forward_planes(
+                batch["images"], batch["camera_to_world"], batch["intrinsics"]
+            )
+            losses = []
+            for own, rgb, alpha in zip(
+                planes, batch["target_rgb"], batch["target_alpha"], strict=True
+            ):
+                one = stand_in(synthesizer, cells, own, len(rgb), (side, side))
+                terms = nerf_loss(one.rgb, one.alpha, rgb, alpha, config.loss, measure)
+                losses.append(terms["loss"] + one.regularizers)
+            return torch.stack(losses).mean()
+
+        frozen = {"lpips": lpips} if lpips else {}
+        return Outline(module=module, step=step, frozen=frozen, assumed=ASSUMED)
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Rows of pictures: the input views, and targets and predictions from the same cameras."""

@@ -12,10 +12,14 @@ from dataset.storage import Storage
 from train.data import ViewDataConfig, ViewDataset
 from train.frames import FrameDataConfig, FrameDataset
 from train.losses import NerfLossConfig, nerf_loss
+from train.lpips import Lpips
+from train.metrics import picture_metrics
 from train.models.lrm import NerfLRM, NerfLRMConfig, nerf_preset
+from train.outline import Outline
 from train.pictures import depth_normals
-from train.recipes.lrm import LRMTrainConfig, Objective, load_init
+from train.recipes.lrm import LRMTrainConfig, Objective, load_init, meta_batch
 from train.recipes.sheet import Shown, compare
+from train.validation import SEED, STILL, EachAlone, held_out
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
@@ -47,7 +51,7 @@ class NerfRecipe:
         config = self.config
         model = config.new_model()
         load_init(config, model)
-        return _Objective(model, config.loss, config.lpips)
+        return _Objective(model, config.loss, config.measure())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
         """Input views and patches of all views."""
@@ -63,6 +67,45 @@ class NerfRecipe:
         self._frames.append(FrameDataset(root, samples, whole, **sizes))
         number = len(self._frames) - 1
         return ViewDataset(root, samples, config.data, **sizes, number=number)
+
+    def validation_dataset(
+        self, root: Storage, samples: Sequence[Sample]
+    ) -> Dataset[dict[str, Tensor]]:
+        """Whole views at the largest size of a target."""
+        side = self.config.data.target_size_max
+        whole = {"augment": STILL, "patch_size": side, "target_size_min": side}
+        data = self.config.data.model_copy(update=whole)
+        size = self.config.model_sizes().image_size
+        return EachAlone(
+            lambda some: ViewDataset(root, some, data, input_size=size, seed=SEED), samples
+        )
+
+    def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """psnr, ssim, mask_iou, and lpips if the loss has it, of views that were not input."""
+        assert isinstance(module, _Objective)
+        views = held_out(batch)
+        target_rgb, target_alpha = batch["target_rgb"][:, views], batch["target_alpha"][:, views]
+        planes = module.model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
+        )
+        cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
+        size = (target_rgb.shape[-2], target_rgb.shape[-1])
+        shown = module.model.render(planes, *cameras, size)
+        lpips = module.lpips_on(planes.device)
+        return picture_metrics(shown.rgb, shown.alpha, target_rgb, target_alpha, lpips)
+
+    def outline(self) -> Outline:
+        """Input views and patches as a step sees them; its work does not depend on them."""
+        config = self.config
+        sides = config.model_sizes().image_size, config.data.patch_size
+        with torch.device("meta"):
+            lpips = Lpips() if config.loss.lpips else None
+            module = _Objective(config.new_model(), config.loss, lpips)
+
+        def step(objects: int) -> Tensor:
+            return module(meta_batch(config.data, objects, *sides))["loss"]
+
+        return Outline(module=module, step=step, frozen={"lpips": lpips} if lpips else {})
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Rows of pictures: the input views, and targets and predictions from the same cameras."""
@@ -87,7 +130,9 @@ class _Objective(Objective[NerfLRM, NerfLossConfig]):
     def object_terms(self, planes: Tensor, one: dict[str, Tensor]) -> dict[str, Tensor]:
         size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
         # The object's own random numbers, whatever it shares a batch with.
-        generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
+        generator = None
+        if not planes.is_meta:
+            generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
         cameras = one["target_camera_to_world"], one["target_intrinsics"]
         shown = self.model.render(planes, *cameras, size, randomness=generator)
         targets = one["target_rgb"], one["target_alpha"]

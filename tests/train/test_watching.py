@@ -1,0 +1,223 @@
+"""Validation, curves and logs: they tell the truth about a run, and the run does not notice."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from dataset.errors import WorkFailed
+from dataset.snapshot import open_snapshot, write_snapshot
+from dataset.storage import Storage
+from train.engine import train
+from train.metrics_log import read_metrics
+from train.recipes.nerf import NerfRecipe, NerfTrainConfig
+from train.sizing import size_run
+from train.validation import Validation, looking
+
+SMALL = {
+    "batch_size": 1,
+    "preset": "tiny",
+    "model": {"transformer": {"num_layers": 1}, "nerf": {"samples_per_ray": 8}},
+    "loss": {"lpips": 0},
+    "data": {
+        "num_inputs": 2,
+        "num_targets": 1,
+        "patch_size": 8,
+        "target_size_min": 12,
+        "target_size_max": 16,
+    },
+    "checkpoint_every": 2,
+    "preview_every": 0,
+    "preview_size": 16,
+    "validation_samples": 2,
+    "optimizer": {"schedule_steps": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def split_dataset(sphere_dataset):
+    """The spheres, three of them for validation."""
+    root, snapshot = sphere_dataset
+    samples = open_snapshot(root, snapshot).samples
+    held = [
+        dataclasses.replace(sample, split="validation" if place % 2 else "train")
+        for place, sample in enumerate(samples)
+    ]
+    return root, write_snapshot(root, held, None)["snapshot"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory):
+    """This process as a process group of one, on one thread: more add up in another order."""
+    torch.set_num_threads(1)
+    store = f"file://{tmp_path_factory.mktemp('group') / 'store'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "0")
+        dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+
+def config(dataset, out: Path, steps: int, **changes) -> NerfTrainConfig:
+    root, snapshot = dataset
+    pinned = {"root": root.uri, "snapshot": snapshot, "out": str(out), "steps": steps}
+    return NerfTrainConfig.load(SMALL | pinned | changes)
+
+
+def lines(out: Path, name: str) -> list[dict]:
+    return [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in read_metrics(out, name)
+    ]
+
+
+def curves(out: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.fixture(scope="module")
+def watched(split_dataset, tmp_path_factory) -> Path:
+    """Four steps with everything on."""
+    out = tmp_path_factory.mktemp("watched")
+    train(NerfRecipe(config(split_dataset, out, 4, validate_every=1, preview_every=2)))
+    return out
+
+
+def test_training_does_not_notice(split_dataset, watched, tmp_path):
+    """The same losses to the last bit."""
+    blind = config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
+    train(NerfRecipe(blind))
+    assert lines(tmp_path, "metrics.jsonl") == lines(watched, "metrics.jsonl")
+    assert [row["step"] for row in lines(watched, "metrics.jsonl")] == [1, 2, 3, 4]
+    assert lines(tmp_path, "validation.jsonl") == []
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_looking_leaves_no_trace():
+    module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
+    module[1].eval()
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError), looking(module):
+        assert not module[0].training
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [part.training for part in module.modules()] == [True, True, False, False]
+
+
+def test_validation_draws_nothing(split_dataset, tmp_path):
+    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
+    module = recipe.build()
+    states = (torch.get_rng_state(), np.random.get_state()[1].copy())
+    first = judged(recipe, split_dataset, module)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert judged(recipe, split_dataset, module) == first
+    assert module.training
+
+
+def judged(recipe: NerfRecipe, dataset, module: nn.Module) -> dict[str, float]:
+    root, snapshot = dataset
+    samples = open_snapshot(root, snapshot).of_split("validation")
+    assert len(samples) == 3
+    return Validation(recipe, root, samples).run(module)
+
+
+def test_validation_judges_at_its_steps(watched):
+    found = lines(watched, "validation.jsonl")
+    assert [row["step"] for row in found] == [1, 2, 3, 4]
+    assert all(set(row) == {"step", "psnr", "ssim", "mask_iou"} for row in found)
+    assert len({row["psnr"] for row in found}) == 4
+    assert all(0 < row["psnr"] < 40 and -1 <= row["ssim"] <= 1 for row in found)
+
+
+def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_path):
+    root, snapshot = split_dataset
+    samples = list(open_snapshot(root, snapshot).of_split("validation"))
+    recipes = [NerfRecipe(config(split_dataset, tmp_path, 1, seed=seed)) for seed in (0, 7)]
+    item = recipes[0].validation_dataset(root, samples)[1]
+    other = recipes[1].validation_dataset(root, samples[1:])[0]
+    assert all(torch.equal(value, other[name]) for name, value in item.items())
+    assert item["target_rgb"].shape == (3, 3, 16, 16)
+    # Whole and not augmented: the lens of the whole view, input cameras without noise.
+    assert torch.equal(item["target_intrinsics"][:2], item["input_intrinsics"])
+    assert torch.equal(item["target_camera_to_world"][:2], item["camera_to_world"])
+
+
+def test_a_resumed_run_repeats_its_validations(split_dataset, watched, tmp_path):
+    """Killed after step 3, it goes on from step 2: no line, no point and no picture twice."""
+    whole = config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
+    train(NerfRecipe(whole.model_copy(update={"steps": 3})))
+    (tmp_path / "checkpoints" / "step-00000003" / "manifest.json").unlink()
+    train(NerfRecipe(whole))
+    for name in ("metrics.jsonl", "validation.jsonl"):
+        assert lines(tmp_path, name) == lines(watched, name)
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    for tag in ("train/loss", "train/lr", "validation/psnr"):
+        assert curves(tmp_path, tag) == curves(watched, tag)
+        assert [step for step, _ in curves(tmp_path, tag)] == [1, 2, 3, 4]
+
+
+def test_tensorboard_shows_the_previews(watched):
+    events = EventAccumulator(str(watched / "tensorboard")).Reload()
+    shown = events.Images("preview")
+    assert [event.step for event in shown] == [2, 4]
+    picture = np.asarray(Image.open(io.BytesIO(shown[1].encoded_image_string)))
+    saved = np.asarray(Image.open(watched / "previews" / "step-00000004.png"))
+    assert np.array_equal(picture, saved)
+
+
+def test_no_validation_split_is_said_once(sphere_dataset, tmp_path, caplog):
+    train(NerfRecipe(config(sphere_dataset, tmp_path, 1, validate_every=1)))
+    said = [message for message in caplog.messages if "no validation split" in message]
+    assert len(said) == 1
+    assert lines(tmp_path, "validation.jsonl") == []
+
+
+def test_numbers_do_not_depend_on_the_workers(split_dataset, tmp_path):
+    """Three objects shared out over two processes give what one finds."""
+    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
+    torch.manual_seed(3)
+    expected = judged(recipe, split_dataset, recipe.build())
+    root, snapshot = split_dataset
+    task = (recipe.config.dump(), root.uri, snapshot, str(tmp_path))
+    torch.multiprocessing.spawn(_judge, task, nprocs=2)
+    found = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in (0, 1)]
+    assert found == [expected, expected]
+
+
+def _judge(rank: int, settings: dict, uri: str, snapshot: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/pair", rank=rank, world_size=2)
+    recipe = NerfRecipe(NerfTrainConfig.load(settings))
+    torch.manual_seed(3)
+    found = judged(recipe, (Storage(uri), snapshot), recipe.build())
+    torch.save(found, Path(folder) / f"rank-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_an_object_that_cannot_be_judged_is_named(split_dataset, tmp_path):
+    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
+    module = recipe.build()
+    with torch.no_grad():
+        module.model.synthesizer.decoder.net[-1].bias.fill_(float("nan"))
+    with pytest.raises(WorkFailed, match=r"objaverse:0+1: validation: psnr is nan"):
+        judged(recipe, split_dataset, module)
+
+
+def test_a_checkpoint_is_as_big_as_was_said(split_dataset, watched):
+    recipe = NerfRecipe(config(split_dataset, watched, 4))
+    (newest,) = (watched / "checkpoints").glob("step-00000004")
+    found = sum(path.stat().st_size for path in newest.rglob("*.pt"))
+    assert size_run(recipe).checkpoint_bytes == pytest.approx(found, rel=0.05)

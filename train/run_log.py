@@ -1,0 +1,82 @@
+"""What a run leaves for people to watch: its logs, its pictures, and both in TensorBoard."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from dataset.errors import BadInput
+from train.metrics_log import METRICS, VALIDATION, MetricsLog
+
+__all__ = ["RunLog", "check_tensorboard"]
+
+
+def check_tensorboard() -> None:
+    """Raise BadInput if the package is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BadInput(
+            "tensorboard is not installed: pip install tensorboard, or turn it off "
+            "with --tensorboard false"
+        )
+
+
+class RunLog:
+    """Writes everything below a run's output folder; of several ranks only one has it.
+
+    What was written after `first_step`, the step that a run goes on from, is taken back first.
+    """
+
+    def __init__(self, out: Path, first_step: int, *, tensorboard: bool) -> None:
+        self._out = out
+        self._metrics = MetricsLog(out, first_step, METRICS)
+        self._validation = MetricsLog(out, first_step, VALIDATION)
+        self._board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Readers drop what earlier files hold from this step on.
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._metrics.close()
+        self._validation.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, step: int, values: Mapping[str, Any]) -> None:
+        """One optimizer step: its line and its curves."""
+        self._metrics.write(step=step, **values)
+        self._curves("train", step, values)
+
+    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One validation: its line and its curves."""
+        self._validation.write(step=step, **metrics)
+        self._curves("validation", step, metrics)
+
+    def preview(self, step: int, picture: Image.Image) -> None:
+        """One preview picture."""
+        folder = self._out / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"step-{step:08d}.png")
+        if self._board is not None:
+            pixels = np.asarray(picture.convert("RGB"))
+            self._board.add_image("preview", pixels, step, dataformats="HWC")
+
+    def _curves(self, group: str, step: int, values: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{group}/{name}", value, step)
