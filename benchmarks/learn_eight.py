@@ -89,8 +89,13 @@ class _Watched(NerfRecipe):
         model = module.model
         assert isinstance(model, NerfLRM)
         decibels = [self._measure(model, i) for i in range(self.config.batch_size)]
-        row = {"minutes": round(spent / 60, 2), "psnr": round(sum(decibels) / len(decibels), 2)}
-        row |= {"least": round(min(decibels), 2), "most": round(max(decibels), 2)}
+        row = {
+            "minutes": round(spent / 60, 2),
+            "cpu_minutes": round(time.process_time() / 60, 2),
+            "psnr": round(sum(decibels) / len(decibels), 2),
+            "least": round(min(decibels), 2),
+            "most": round(max(decibels), 2),
+        }
         print(json.dumps(row), flush=True)
         with open(Path(self.config.out) / "curve.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")

@@ -17,7 +17,7 @@ class RenderConfig(Config):
 
     resolution: PositiveInt = 512
     """Side of the images in pixels."""
-    samples: PositiveInt = 13
+    samples: PositiveInt = 12
     """Most Cycles samples per pixel, before denoising."""
     min_samples: PositiveInt = 4
     """Fewest. As many as `samples`: all objects take so many."""
