@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dataset.cameras import Camera, project
+from train.metrics import match_points, psnr
 
 __all__ = ["angles", "mean_psnr", "sample_mesh", "seen_points", "surface_distance"]
 
@@ -17,8 +19,7 @@ _SAME_DEPTH = 0.02
 
 def mean_psnr(shown: Float[Tensor, "v 3 h w"], target: Float[Tensor, "v 3 h w"]) -> float:
     """The mean over the views of their PSNR in dB; RGB in [0, 1], what is shown is clamped."""
-    errors = (shown.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
-    return float((-10 * errors.log10()).mean())
+    return float(psnr(shown.clamp(0, 1), target).mean())
 
 
 def sample_mesh(
@@ -45,11 +46,10 @@ def surface_distance(
 ) -> tuple[float, float]:
     """Mean distance to the nearest point of the other set, from the first and from the second.
 
-    Their mean is the Chamfer distance, as Occupancy Networks' L1 (not squared, not summed).
+    Their mean is the Chamfer distance of train.metrics.
     """
-    there = cKDTree(second).query(first, workers=-1)[0].mean()
-    back = cKDTree(first).query(second, workers=-1)[0].mean()
-    return float(there), float(back)
+    match = match_points(torch.from_numpy(first)[None], torch.from_numpy(second)[None])
+    return float(match.to_target.mean()), float(match.to_points.mean())
 
 
 def angles(
