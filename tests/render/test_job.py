@@ -35,7 +35,13 @@ REQUESTS = st.one_of(
     st.builds(MeasureRequest, cameras=CAMERAS),
     st.builds(GeometryRequest),
     st.builds(WarmRequest),
-    st.builds(RenderRequest, cameras=CAMERAS, light_strength=NUMBERS, light_gradient=NUMBERS),
+    st.builds(
+        RenderRequest,
+        cameras=CAMERAS,
+        light_strength=NUMBERS,
+        light_gradient=NUMBERS,
+        quality=NUMBERS,
+    ),
 )
 KINDS = st.sampled_from([None, "refused", "crash", "too_large"])
 
