@@ -32,8 +32,9 @@ def main() -> None:
     parser.add_argument("--snapshot", required=True)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the run")
     parser.add_argument("--objects", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--every", type=int, default=150, help="steps between two measurements")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--every", type=int, default=100, help="steps between two measurements")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
     root = open_root(args.root)
@@ -46,7 +47,7 @@ def main() -> None:
             "out": str(args.out),
             "preset": "tiny",
             "steps": args.steps,
-            "batch_size": args.objects,
+            "batch_size": args.batch_size,
             "checkpoint_every": args.steps,
             "preview_every": args.every,
             "loss": {"lpips": 0},
@@ -56,6 +57,8 @@ def main() -> None:
                 "warmup_steps": 50,
             },
             "data": {
+                "num_inputs": 4,
+                "num_targets": 2,
                 "patch_size": 32,
                 "target_size_min": 48,
                 "target_size_max": 64,
@@ -75,9 +78,11 @@ class _Watched(NerfRecipe):
         root = open_root(config.root)
         side = config.data.target_size_max
         whole = {"patch_size": side, "target_size_min": side, "target_size_max": side}
+        samples = open_snapshot(root, config.snapshot).samples
+        self._count = len(samples)
         self._objects = ViewDataset(
             root,
-            open_snapshot(root, config.snapshot).samples,
+            samples,
             config.data.model_copy(update=whole),
             input_size=config.model_sizes().image_size,
             seed=config.seed,
@@ -88,7 +93,7 @@ class _Watched(NerfRecipe):
         spent = time.monotonic() - self._started
         model = module.model
         assert isinstance(model, NerfLRM)
-        decibels = [self._measure(model, i) for i in range(self.config.batch_size)]
+        decibels = [self._measure(model, i) for i in range(self._count)]
         row = {
             "minutes": round(spent / 60, 2),
             "cpu_minutes": round(time.process_time() / 60, 2),
