@@ -29,9 +29,10 @@ from benchmarks.fit_measures import (
     seen_points,
     surface_distance,
 )
-from benchmarks.fit_pictures import comparison, normals_of_depth
+from benchmarks.fit_pictures import comparison
 from benchmarks.fit_stages import FitSettings, FreeMesh, fit_mesh, fit_nerf, show
 from dataset.errors import LrmError
+from train.pictures import depth_normals
 
 __all__ = ["main", "measure_mesh"]
 
@@ -156,7 +157,7 @@ def _pictures(model: Any, views: FitViews) -> dict[str, Tensor]:
     }
     if "normals" not in found:
         cameras = (views.camera_to_world, views.intrinsics)
-        found["normals"] = normals_of_depth(found["depth"], *cameras)
+        found["normals"] = depth_normals(found["depth"], *cameras)
     return found
 
 

@@ -8,28 +8,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from train.models.rays import camera_rays
-
-__all__ = ["comparison", "normals_of_depth"]
+__all__ = ["comparison"]
 
 _MARGIN = 16
 _CELL = 224
 """Side of a picture in pixels."""
-
-
-def normals_of_depth(
-    depth: Float[Tensor, "v 1 h w"],
-    camera_to_world: Float[Tensor, "v 4 4"],
-    intrinsics: Float[Tensor, "v 4"],
-) -> Float[Tensor, "v 3 h w"]:
-    """World normals towards the camera by differences of neighbouring points; the last are 0."""
-    size = (depth.shape[-2], depth.shape[-1])
-    rays = camera_rays(camera_to_world, intrinsics, size)
-    distance = depth.flatten(1) / rays.cosines
-    points = (rays.origins + distance[..., None] * rays.directions).unflatten(1, size)
-    right, down = points[:, :-1, 1:] - points[:, :-1, :-1], points[:, 1:, :-1] - points[:, :-1, :-1]
-    normals = F.normalize(torch.linalg.cross(down, right), dim=-1)
-    return F.pad(normals.movedim(-1, 1), (0, 1, 0, 1))
 
 
 def comparison(

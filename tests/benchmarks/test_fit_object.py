@@ -11,12 +11,12 @@ from benchmarks import fit_object
 from benchmarks.fit_data import FitObject, export_objects, read_object
 from benchmarks.fit_measures import angles, mean_psnr, sample_mesh, seen_points, surface_distance
 from benchmarks.fit_object import main, measure_mesh
-from benchmarks.fit_pictures import normals_of_depth
 from dataset.errors import BadInput
 from dataset.geometry import SurfaceGeometry, write_geometry
 from dataset.snapshot import open_snapshot, write_snapshot
 from dataset.views import encode_views
 from tests.conftest import sphere_views
+from train.pictures import depth_normals
 
 CPU = torch.device("cpu")
 OCTAHEDRON = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
@@ -89,7 +89,7 @@ def test_smaller_pictures_mix_no_two_surfaces(sphere):
 
 def test_normals_of_depth_are_the_surface_s(sphere):
     views = sphere.at_size(32, CPU)
-    found = normals_of_depth(views.depth, views.camera_to_world, views.intrinsics)
+    found = depth_normals(views.depth, views.camera_to_world, views.intrinsics)
     inner = torch.nn.functional.max_pool2d((views.depth == 0).float(), 5, 1, 2) == 0
     cosines = (found * views.normals).sum(dim=1, keepdim=True)[inner]
     assert float(cosines.mean()) > 0.98
