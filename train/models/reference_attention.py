@@ -58,7 +58,10 @@ class ReferenceUNet(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         unet.set_attn_processor(
-            {name: ReferenceAttention(name.removesuffix(".processor")) for name in unet.attn_processors}
+            {
+                name: ReferenceAttention(name.removesuffix(".processor"))
+                for name in unet.attn_processors
+            }
         )
         self.unet = unet
 

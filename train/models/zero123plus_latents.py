@@ -62,9 +62,7 @@ def image_from_vae(decoded: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     return (unscale_image(decoded) / 2 + 0.5).clamp(0, 1)
 
 
-def latents_to_target(
-    encoded: Float[Tensor, "*s"], scaling_factor: float
-) -> Float[Tensor, "*s"]:
+def latents_to_target(encoded: Float[Tensor, "*s"], scaling_factor: float) -> Float[Tensor, "*s"]:
     """The latents that are denoised, from the VAE's of a sheet; `scaling_factor` is the VAE's.
 
     For targets only: the latents of a condition image are used as the VAE gives them.
@@ -72,9 +70,7 @@ def latents_to_target(
     return scale_latents(encoded * scaling_factor)
 
 
-def latents_from_target(
-    latents: Float[Tensor, "*s"], scaling_factor: float
-) -> Float[Tensor, "*s"]:
+def latents_from_target(latents: Float[Tensor, "*s"], scaling_factor: float) -> Float[Tensor, "*s"]:
     """What the VAE decodes: the inverse of `latents_to_target`."""
     return unscale_latents(latents) / scaling_factor
 
