@@ -1,8 +1,8 @@
 """Reference attention: a UNet that looks at a second, noised picture through its self-attention.
 
-Zero123++ (arXiv 2310.15110, section 2.3). A first pass over the noised reference latents keeps what
-goes into every self-attention; in the second pass each self-attention takes its keys and values from
-its own tokens and, after them, the kept ones. Cross-attention is as it was.
+Zero123++ (arXiv 2310.15110). A first pass over the noised reference latents keeps what goes into
+every self-attention; in the second pass each self-attention takes its keys and values from its own
+tokens and, after them, the kept ones. Cross-attention is as it was.
 """
 
 import torch
@@ -20,8 +20,8 @@ Tokens = dict[str, Tensor]
 class ReferenceAttention(AttnProcessor2_0):
     """Processor of one attention layer: keeps its tokens, or attends to kept ones too.
 
-    Without `record` and `recall` it is the stock processor. Which of the two a pass does comes as an
-    argument and is no state, so that a block which activation checkpointing runs again in the
+    Without `record` and `recall` it is the stock processor. Which of the two a pass does comes as
+    an argument and is no state, so that a block which activation checkpointing runs again in the
     backward pass does again what it did.
     """
 

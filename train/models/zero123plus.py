@@ -53,7 +53,7 @@ class SixViews(BaseOutput):
     images: list[Image.Image]
     """One sheet for each query, 3 rows and 2 columns of views."""
     views: Float[Tensor, "b 6 3 h w"]
-    """In [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevation 20° and -10° by turns."""
+    """In [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevations 20° and -10° in turn."""
 
 
 class Zero123PlusPipeline(DiffusionPipeline):
@@ -96,9 +96,18 @@ class Zero123PlusPipeline(DiffusionPipeline):
         self.register_to_config(feature_extractor_clip=processor, feature_extractor_vae=processor)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """The usual folder, also with the tokenizer's files that earlier transformers read."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.tokenizer.backend_tokenizer.model.save(str(Path(save_directory) / "tokenizer"))
+        """The usual folder, with the file and key names of the published one.
+
+        What transformers 5 writes by itself, earlier versions would not find: they would start
+        with a random text encoder.
+        """
+        folder = Path(save_directory)
+        super().save_pretrained(folder, **kwargs)
+        self.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
+        weights = self.text_encoder.state_dict()
+        published = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in weights.items()}
+        options = {k: v for k, v in kwargs.items() if k in ("variant", "max_shard_size")}
+        self.text_encoder.save_pretrained(folder / "text_encoder", state_dict=published, **options)
 
     # What a picture is to the UNet
 
@@ -202,7 +211,8 @@ class Zero123PlusPipeline(DiffusionPipeline):
             unet, scheduler, latents, prompt, condition, guidance_scale, generators
         )
         with self.progress_bar(total=num_inference_steps) as bar:
-            for latents in steps:
+            for step in steps:
+                latents = step
                 bar.update()
         views = self.decode_targets(latents)
         return SixViews(images=[_picture(sheet) for sheet in tile_views(views)], views=views)

@@ -1,7 +1,7 @@
-"""Zero123++ v1.2: the ranges of its images and latents, its noise, its prompt and its sheet of views.
+"""Zero123++ v1.2: the ranges of its images and latents, its noise, its prompt, its sheet of views.
 
-Pure functions. `alphas_cumprod` is the scheduler's, ᾱ by timestep: the published one has linear betas
-from 0.00085 to 0.012 over 1000 timesteps.
+Pure functions. `alphas_cumprod` is the scheduler's, ᾱ by timestep: the published one has linear
+betas from 0.00085 to 0.012 over 1000 timesteps.
 """
 
 from jaxtyping import Float, Int

@@ -1,4 +1,4 @@
-"""Zero123++ sampling: Euler ancestral steps with a noised reference and classifier-free guidance."""
+"""Zero123++ sampling: Euler ancestral steps with a noised reference and guidance."""
 
 from collections.abc import Iterator, Sequence
 
@@ -50,7 +50,8 @@ def denoising_steps(
 
     `prompt` and `condition` hold 2·b samples, all unconditional ones first, and the output is
     u + guidance · (c - u); or b conditional ones, and there is no guidance. Both halves attend to
-    their own condition latents, noised anew at every step to its sigma: (x + σ · noise) / √(σ² + 1).
+    their own condition latents, noised anew at every step:
+    (x + sigma · noise) / √(sigma² + 1).
     """
     halves = prompt.shape[0] // latents.shape[0]
     for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
