@@ -53,7 +53,7 @@ class SixViews(BaseOutput):
     images: list[Image.Image]
     """One sheet for each query, 3 rows and 2 columns of views."""
     views: Float[Tensor, "b 6 3 h w"]
-    """In [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevations 20° and -10° in turn."""
+    """In [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevation 20° or -10°."""
 
 
 class Zero123PlusPipeline(DiffusionPipeline):
