@@ -1,0 +1,280 @@
+"""Zero123++: against its oracle, and what has to hold of the pipeline."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers.schedulers import scheduling_euler_ancestral_discrete
+from PIL import Image
+from safetensors.torch import load_file
+
+from dataset.errors import BadInput
+from train.models import zero123plus_latents as ranges
+from train.models import zero123plus_sampling
+from train.models.reference_attention import ReferenceUNet
+from train.models.zero123plus import load_zero123plus
+from train.models.zero123plus_sampling import denoising_steps, first_latents, sampling_scheduler
+from train.models.zero123plus_tiny import tiny_pipeline
+
+FEW = {"num_inference_steps": 2, "view_size": 16}
+
+
+@pytest.fixture
+def expected(oracle):
+    return oracle("zero123plus")
+
+
+@pytest.fixture
+def expected_unet(expected):
+    unet = UNet2DConditionModel(**expected.config["unet"])
+    unet.load_state_dict(expected.under("state."))
+    return ReferenceUNet(unet)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    pipeline = tiny_pipeline(0)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def query():
+    """A red and a blue patch, with nothing around them."""
+    image = Image.new("RGBA", (40, 40))
+    image.paste("red", (4, 4, 18, 30))
+    image.paste("blue", (22, 10, 36, 36))
+    return image
+
+
+@pytest.fixture(scope="module")
+def saved(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zero123plus")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def test_ranges_prompt_and_sheet_match_the_oracle(expected):
+    latents, images = expected["in.latents"], expected["in.images"]
+    expected.check(ranges.scale_latents(latents), "out.scale_latents")
+    expected.check(ranges.unscale_latents(latents), "out.unscale_latents")
+    expected.check(ranges.scale_image(images), "out.scale_image")
+    expected.check(ranges.unscale_image(images), "out.unscale_image")
+    expected.check(ranges.image_to_vae(images), "out.target_vae_input")
+    target = ranges.latents_to_target(expected["in.vae_sample"], 0.18215)
+    expected.check(target, "out.target_latents")
+    torch.testing.assert_close(
+        ranges.latents_from_target(target, 0.18215), expected["in.vae_sample"]
+    )
+    torch.testing.assert_close(ranges.image_from_vae(ranges.image_to_vae(images)), images)
+    prompt = ranges.ramped_prompt(
+        expected["in.text_embeds"], expected["in.global_embeds"], expected["in.ramp"]
+    )
+    expected.check(prompt, "out.prompt")
+    sheet = ranges.tile_views(expected["in.views"])
+    expected.check(sheet, "out.tiled")
+    assert torch.equal(ranges.untile_views(sheet), expected["in.views"])
+
+
+def test_noise_and_v_match_the_oracle(expected):
+    config = expected.config["scheduler"]
+    alphas = EulerAncestralDiscreteScheduler(**config).alphas_cumprod
+    expected.check(alphas, "out.alphas_cumprod_train")
+    expected.check(alphas, "out.alphas_cumprod_scheduler")
+    latents, noise = expected["in.latents"], expected["in.noise"]
+    timesteps = expected["in.timesteps"].long()
+    noisy = ranges.add_noise(latents, noise, alphas, timesteps)
+    expected.check(noisy, "out.noisy_from_scheduler")
+    torch.testing.assert_close(noisy, DDPMScheduler(**config).add_noise(latents, noise, timesteps))
+    v = ranges.v_target(latents, noise, alphas, timesteps)
+    expected.check(v, "out.v_target")
+    clean = ranges.clean_from_v(noisy, v, alphas, timesteps)
+    expected.check(clean, "out.x0_from_v")
+    torch.testing.assert_close(clean, latents, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointing):
+    unet = expected_unet.unet
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    noisy, timesteps = expected["in.noisy_latents"], expected["in.timesteps"].long()
+    prompt = expected["in.encoder_hidden_states"]
+    alphas = expected["out.alphas_cumprod_train"]
+    reference = ranges.add_noise(
+        expected["in.cond_lat"], expected["in.cond_noise"], alphas, timesteps
+    )
+    expected.check(reference, "out.noisy_cond_train")
+    expected.check(unet(noisy, timesteps, prompt).sample, "out.v_pred_plain")
+    tokens = expected_unet.reference_tokens(reference, timesteps, prompt)
+    assert sorted(tokens) == sorted(expected.under("out.ref."))
+    for name, kept in tokens.items():
+        expected.check(kept, f"out.ref.{name}")
+    v = expected_unet(noisy, timesteps, prompt, reference)
+    expected.check(v, "out.v_pred_train")
+    loss = torch.nn.functional.mse_loss(v, expected["out.v_target"])
+    expected.check(loss, "out.loss")
+    loss.backward()
+    for name in expected.under("out.grad."):
+        expected.check(unet.get_parameter(name).grad, f"out.grad.{name}")
+
+
+def test_guided_sampling_matches_the_oracle(expected, expected_unet, monkeypatch):
+    """The random numbers are the recorded ones; everything else runs."""
+    recorded = {"first": [expected["in.init_noise"]]}
+    recorded["condition"] = [noise[None] for noise in expected["in.cond_noise_steps"]]
+    recorded["step"] = list(expected["in.step_noise"])
+
+    def draw(kind):
+        def drawn(shape, **_):
+            noise = recorded[kind].pop(0)
+            assert noise.shape == tuple(shape)
+            return noise
+
+        return drawn
+
+    scheduler = sampling_scheduler(
+        expected.config["scheduler"] | {"timestep_spacing": "linspace"},
+        expected.config["steps"],
+        torch.device("cpu"),
+    )
+    expected.check(scheduler.timesteps, "out.timesteps_eval")
+    expected.check(scheduler.sigmas, "out.sigmas_eval")
+    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", draw("first"))
+    condition = expected["in.cond_lat_pair"]
+    latents = first_latents(expected["in.init_noise"].shape, scheduler, [], condition)
+    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", draw("condition"))
+    monkeypatch.setattr(scheduling_euler_ancestral_discrete, "randn_tensor", draw("step"))
+    seen = SimpleNamespace(references=[], outputs=[])
+
+    def watch(_, inputs, output):
+        seen.references.append(inputs[3])
+        seen.outputs.append(output)
+
+    expected_unet.register_forward_hook(watch)
+    with torch.no_grad():
+        after = list(
+            denoising_steps(
+                expected_unet,
+                scheduler,
+                latents,
+                expected["in.pair_embeds"],
+                condition,
+                expected.config["guidance"],
+                [],
+            )
+        )
+    expected.check(seen.references[0], "out.noisy_cond_eval_first")
+    expected.check(torch.stack(seen.outputs), "out.v_pred_eval_steps")
+    expected.check(torch.stack(after), "out.latents_steps")
+    assert not any(recorded.values())
+
+
+def test_six_views_of_each_query_that_depend_on_its_seed_alone(pipeline, query):
+    both = pipeline([query, query.rotate(90)], [3, 4], **FEW)
+    assert both.views.shape == (2, 6, 3, 16, 16)
+    assert [sheet.size for sheet in both.images] == [(32, 48)] * 2
+    lower_right = np.asarray(both.images[0].crop((16, 32, 32, 48)))
+    last = (both.views[0, 5].permute(1, 2, 0) * 255).round()
+    assert np.array_equal(lower_right, last.numpy())
+    alone = pipeline([query], [3], **FEW).views
+    torch.testing.assert_close(alone[0], both.views[0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(pipeline([query], [3], **FEW).views, alone)
+    assert (pipeline([query], [4], **FEW).views - alone).abs().max() > 0.01
+
+
+def test_the_reference_changes_the_output_and_cross_attention_does_not_see_it(pipeline):
+    torch.manual_seed(0)
+    unet = ReferenceUNet(pipeline.unet)
+    latents, prompt = torch.randn(1, 4, 24, 16), torch.randn(1, 8, 32)
+    timesteps = torch.tensor([500])
+    with torch.no_grad():
+        plain = pipeline.unet(latents, timesteps, prompt).sample
+        one, other = (unet(latents, timesteps, prompt, torch.randn(1, 4, 8, 8)) for _ in range(2))
+        tokens = unet.reference_tokens(torch.randn(1, 4, 8, 8), timesteps, prompt)
+    assert (one - other).abs().max() > 1e-4
+    assert (one - plain).abs().max() > 1e-4
+    assert {name.rpartition(".")[2] for name in tokens} == {"attn1"}
+
+
+def test_guidance_and_the_blank_query_change_the_views(pipeline, query):
+    guided = pipeline([query], [3], **FEW).views
+    assert (pipeline([query], [3], guidance_scale=1, **FEW).views - guided).abs().max() > 1e-3
+    assert (pipeline([query], [3], blank=0.0, **FEW).views - guided).abs().max() > 1e-4
+
+
+def test_targets_and_conditions_have_their_own_scales(pipeline, query):
+    views = torch.rand(2, 6, 3, 16, 16)
+    generators = [[torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
+    targets = pipeline.encode_targets(views, generators[0])
+    sheets = ranges.image_to_vae(ranges.tile_views(views))
+    unscaled = pipeline.encode_condition(sheets, generators[1])
+    factor = pipeline.vae.config.scaling_factor
+    torch.testing.assert_close(targets, (unscaled * factor - 0.22) * 0.75)
+    assert pipeline.decode_targets(targets).shape == views.shape
+    pixels, clip = pipeline.query_pixels([query])
+    assert pixels.shape == (1, 3, 16, 16)
+    assert clip.shape == (1, 3, 28, 28)
+    torch.testing.assert_close(pixels[0, :, 0, 0], torch.full((3,), 0.625))  # white, once clear
+    assert torch.equal(pipeline.blank_pixels(pixels, 0.5), torch.zeros_like(pixels))
+
+
+def test_only_the_unet_gets_gradients(pipeline, query):
+    unet = ReferenceUNet(pipeline.unet)
+    pixels, clip = pipeline.query_pixels([query])
+    prompt = pipeline.encode_prompt(clip)
+    latents = pipeline.encode_targets(torch.rand(1, 6, 3, 16, 16))
+    alphas, timesteps = pipeline.scheduler.alphas_cumprod, torch.tensor([700])
+    noise, condition = torch.randn_like(latents), pipeline.encode_condition(pixels)
+    noisy = ranges.add_noise(latents, noise, alphas, timesteps)
+    reference = ranges.add_noise(condition, torch.randn_like(condition), alphas, timesteps)
+    v = unet(noisy, timesteps, prompt, reference)
+    (v - ranges.v_target(latents, noise, alphas, timesteps)).square().mean().backward()
+    try:
+        assert all(weight.grad is not None for weight in pipeline.unet.parameters())
+        assert pipeline.unet.conv_in.weight.grad.abs().max() > 0
+        for part in (pipeline.vae, pipeline.text_encoder, pipeline.vision_encoder):
+            assert all(weight.grad is None for weight in part.parameters())
+    finally:
+        pipeline.unet.zero_grad()
+
+
+def test_it_saves_the_published_layout_and_loads_it(pipeline, saved, query):
+    index = json.loads((saved / "model_index.json").read_text())
+    assert index["_class_name"] == "Zero123PlusPipeline"
+    assert index["ramping_coefficients"] == [token / 8 for token in range(8)]
+    for part in ("clip", "vae"):
+        assert index[f"feature_extractor_{part}"] == ["transformers", "CLIPImageProcessor"]
+    for name in ("vocab.json", "merges.txt"):
+        assert (saved / "tokenizer" / name).is_file()
+    text = load_file(saved / "text_encoder" / "model.safetensors")
+    assert {key.partition(".")[0] for key in text} == {"text_model"}
+    again = load_zero123plus(saved)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(again([query], [3], **FEW).views, pipeline([query], [3], **FEW).views)
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_alone_is_enough(saved, tmp_path):
+    """As in the published folder, which transformers 4 wrote."""
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((saved / "tokenizer" / name).read_bytes())
+    tokenizer = type(tiny_pipeline(0).tokenizer).from_pretrained(tmp_path)
+    tokens = tokenizer("", padding="max_length").input_ids
+    start, end, pad = (
+        tokenizer.convert_tokens_to_ids(word) for word in ("<|startoftext|>", "<|endoftext|>", "!")
+    )
+    assert tokens == [start, end, *[pad] * 6]
+
+
+def test_what_does_not_fit_is_one_clear_line(pipeline, query, tmp_path):
+    with pytest.raises(BadInput, match=r"model_index\.json"):
+        load_zero123plus(tmp_path)
+    with pytest.raises(BadInput, match="2 seeds"):
+        pipeline([query], [1, 2])
+    with pytest.raises(BadInput, match="view_size 15"):
+        pipeline([query], [1], view_size=15)
+    with pytest.raises(BadInput, match="7 ramping_coefficients"):
+        type(pipeline)(**pipeline.components, ramping_coefficients=[0.0] * 7)
