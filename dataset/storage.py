@@ -84,7 +84,7 @@ class Storage:
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
         spans = coalesce(ranges, _LOCAL_GAP if self.is_local else _REMOTE_GAP)
-        blocks = self._read_spans(path, spans)
+        blocks = self.read_spans(path, spans)
         starts = [start for start, _ in spans]
         found = []
         for start, stop in ranges:
@@ -93,7 +93,7 @@ class Storage:
             found.append(blocks[at][skip : skip + stop - start] if start < stop else b"")
         return found
 
-    def _read_spans(
+    def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
     ) -> list[bytes]:
         """Each span by a request of its own; an object store gets them at the same time.

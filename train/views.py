@@ -33,7 +33,15 @@ from train.augment import Augmentation, AugmentConfig, draw_augmentation
 from train.order import sample_at, sample_rng
 from train.resize import resize
 
-__all__ = ["ChosenViews", "Item", "Kind", "ObjectDataset", "ViewChoiceConfig", "composite"]
+__all__ = [
+    "ChosenViews",
+    "Item",
+    "Kind",
+    "ObjectDataset",
+    "ViewChoiceConfig",
+    "composite",
+    "count_views",
+]
 
 Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
@@ -115,8 +123,7 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
     def _load(self, sample: Sample, rng: np.random.Generator) -> Item:
         config = self._config
         count = config.num_inputs + config.num_targets
-        # Counted in the index, so that metadata and pictures come in one round of requests.
-        num_views = sum(name.endswith(_RGBA_ENDING) for name in sample.entry.members)
+        num_views = count_views(sample)
         if num_views < count:
             raise ValueError(f"it has {num_views} views, {count} are asked for")
         chosen = rng.choice(num_views, count, replace=False).tolist()
@@ -172,6 +179,11 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
             normals = _stack([decode_normal(data) for data in found["normal"]])
             pictures["normals"] = augmentation.turn(normals)
         return pictures
+
+
+def count_views(sample: Sample) -> int:
+    """How many views it has by its index, so that all that is needed comes in one request."""
+    return sum(name.endswith(_RGBA_ENDING) for name in sample.entry.members)
 
 
 def composite(
