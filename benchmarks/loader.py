@@ -1,13 +1,14 @@
 """Samples per second and bytes per sample: our loader, a folder of PNGs, plain webdataset.
 
-`python -m benchmarks.loader --root DATASET --snapshot ID` writes the dataset as `lrm export --layout
-instantmesh` does, and reads the same views of the same objects in turn from each, in one thread.
+`python -m benchmarks.loader --root DATASET --snapshot ID` writes the dataset as `lrm export
+--layout instantmesh` does, and reads the same views of the same objects in turn from each, in one
+thread.
 
 - Time is that of the process on its core, with the files in the page cache: what decoding costs.
 - Bytes are what the process asked the system for (`rchar`), not what a loader says of itself.
 - `pictures` ends at float tensors of whole views, on white; nothing is resized. `items` goes on to
-  what a step takes. What follows decoding (compositing, resizing, cropping) is one code for all, but
-  for `png, numpy`, which composites view by view in numpy's float32, as loaders of PNGs usually do.
+  what a step takes. What follows decoding (compositing, resizing, cropping) is one code for all,
+  but for `png, numpy`, which composites view by view in numpy, as loaders of PNGs usually do.
 """
 
 import argparse
@@ -169,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is read")
     parser.add_argument("--input-size", type=int, default=320)
     parser.add_argument("--size", type=int, default=512, help="largest side of a target")
+    parser.add_argument("--png", help="folder that keeps the PNGs for another time")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     root = Storage(args.root)
@@ -177,7 +179,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "stage 1, RGBA": (ViewDataset, _patches(args.size)),
         "stage 2, RGBA, depth, normals": (FrameDataset, FrameDataConfig(frame_size=args.size)),
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = args.png or stack.enter_context(tempfile.TemporaryDirectory())
         with contextlib.redirect_stdout(sys.stderr):
             export(root, args.snapshot, _LAYOUT, "all", folder, 1)
         for stage, (kind, config) in stages.items():

@@ -89,7 +89,7 @@ class PatientStorage(Storage):
                     raise OSError(f"{_reason(error)} (attempt {attempt}, the last)") from error
                 bound = config.backoff_seconds * 2 ** min(attempt - 1, 30)
                 # When to ask again is no part of the results: the one draw without a seed.
-                wait = random.uniform(0, min(bound, config.max_backoff_seconds))
+                wait = random.uniform(0, min(bound, config.max_backoff_seconds))  # noqa: S311
                 _log.warning(
                     "%s/%s: %s; attempt %d of %d in %.1f s",
                     self.uri, path, _reason(error), attempt + 1, config.attempts, wait,

@@ -1,6 +1,7 @@
-"""Which byte ranges of a file become one request: few requests, and little that nobody asked for."""
+"""Which byte ranges of a file become one request: few requests, little that nobody asked for."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 __all__ = ["MAX_WASTE", "Range", "coalesce"]
 
@@ -25,7 +26,7 @@ def coalesce(
         else:
             apart.append((start, stop))
     left = max_waste * sum(stop - start for start, stop in apart)
-    gaps = [later[0] - earlier[1] for earlier, later in zip(apart, apart[1:], strict=False)]
+    gaps = [later[0] - earlier[1] for earlier, later in pairwise(apart)]
     closed: set[int] = set()
     for i in sorted(range(len(gaps)), key=gaps.__getitem__):
         left -= gaps[i]

@@ -166,9 +166,7 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         chosen: Sequence[int],
         augmentation: Augmentation,
     ) -> dict[str, Tensor]:
-        found = {
-            kind: [members[view_member(view, kind)] for view in chosen] for kind in self.kinds
-        }
+        found = {kind: [members[view_member(view, kind)] for view in chosen] for kind in self.kinds}
         rgb, alpha = composite([decode_rgba(data) for data in found["rgba"]])
         pictures = {"rgb": rgb, "alpha": alpha}
         if "depth" in found:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -21,8 +22,8 @@ class Store(AsyncFileSystem):
 
     protocol = "store"
     cachable = False
-    script: list[object] = []
-    requests: list[tuple[int, int]] = []
+    script: ClassVar[list[object]] = []
+    requests: ClassVar[list[tuple[int, int]]] = []
 
     async def _cat_file(self, path, start=None, end=None, **_):
         self.requests.append((start, end))

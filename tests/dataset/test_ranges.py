@@ -1,5 +1,7 @@
 """Ranges that become one request: nothing is missed, nothing read twice, little wasted."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,7 @@ def test_each_wanted_range_lies_in_one_span(wanted, max_gap, max_waste):
 @given(ranges, gaps)
 def test_without_a_bound_no_small_gap_stays_and_no_large_one_closes(wanted, max_gap):
     spans = coalesce(wanted, max_gap, max_waste=1e9)
-    between = [later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)]
+    between = [later[0] - earlier[1] for earlier, later in pairwise(spans)]
     assert all(gap > max_gap for gap in between)
     asked = set(covered(wanted))
     skipped = sorted(set(covered(spans)) - asked)

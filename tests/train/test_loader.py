@@ -34,7 +34,9 @@ class Numbers(Dataset):
 
 def test_processes_and_the_thread_give_the_datasets_own_items(sphere_dataset):
     root, snapshot = sphere_dataset
-    dataset = ViewDataset(root, open_snapshot(root, snapshot).samples, CONFIG, input_size=40, seed=5)
+    dataset = ViewDataset(
+        root, open_snapshot(root, snapshot).samples, CONFIG, input_size=40, seed=5
+    )
     torch.manual_seed(3)
     state = torch.get_rng_state()
     for workers, prefetch in ((0, 1), (2, 3)):
