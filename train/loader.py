@@ -48,7 +48,7 @@ def _each(batches: Iterable[Item]) -> Generator[Item, None, None]:
 
 def _one_ahead(batches: Iterable[Item]) -> Generator[Item, None, None]:
     """The batches; while one is used, a thread makes the next. Its errors are raised here."""
-    made: queue.Queue[Item | BaseException | None] = queue.Queue(1)
+    made: queue.Queue[Item | Exception | None] = queue.Queue(1)
     # A batch is begun when the one before was taken: one is in use, and one is made or ready.
     wanted = threading.Semaphore(1)
     ended = threading.Event()
@@ -61,14 +61,14 @@ def _one_ahead(batches: Iterable[Item]) -> Generator[Item, None, None]:
             source = iter(batches)
             while wanted.acquire() and not ended.is_set():
                 made.put(next(source, None))
-        except BaseException as error:
+        except Exception as error:
             made.put(error)
 
     thread = threading.Thread(target=make, name="loader", daemon=True)
     thread.start()
     try:
         while (batch := made.get()) is not None:
-            if isinstance(batch, BaseException):
+            if isinstance(batch, Exception):
                 raise batch
             wanted.release()
             yield batch

@@ -45,6 +45,7 @@ __all__ = [
 
 Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
+_UNREADABLE: tuple[type[Exception], ...] = (*storage_errors(), EOFError, ValueError, KeyError)
 _RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 
 
@@ -111,7 +112,7 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         try:
             origin = torch.tensor([self._number, position])
             return self._load(sample, rng) | {"origin": origin}
-        except (*storage_errors(), EOFError, ValueError, KeyError) as error:
+        except _UNREADABLE as error:
             raise WorkFailed(
                 f"{sample.asset_id}: cannot read its views in {sample.shard}: {error}"
             ) from error
