@@ -1,9 +1,9 @@
 """Batches ahead of the step that wants them, whoever reads: processes, or one thread."""
 
+import functools
 import multiprocessing
-import queue
-import threading
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -48,31 +48,12 @@ def _each(batches: Iterable[Item]) -> Generator[Item, None, None]:
 
 def _one_ahead(batches: Iterable[Item]) -> Generator[Item, None, None]:
     """The batches; while one is used, a thread makes the next. Its errors are raised here."""
-    made: queue.Queue[Item | Exception | None] = queue.Queue(1)
-    # A batch is begun when the one before was taken: one is in use, and one is made or ready.
-    wanted = threading.Semaphore(1)
-    ended = threading.Event()
+    # A new thread would pin memory by way of the first device, and open a context there.
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
-
-    def make() -> None:
-        try:
-            if device is not None:
-                torch.cuda.set_device(device)  # or pinning would open the first one as well
-            source = iter(batches)
-            while wanted.acquire() and not ended.is_set():
-                made.put(next(source, None))
-        except Exception as error:
-            made.put(error)
-
-    thread = threading.Thread(target=make, name="loader", daemon=True)
-    thread.start()
-    try:
-        while (batch := made.get()) is not None:
-            if isinstance(batch, Exception):
-                raise batch
-            wanted.release()
+    start = None if device is None else functools.partial(torch.cuda.set_device, device)
+    source = iter(batches)
+    with ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=start) as thread:
+        made = thread.submit(next, source, None)
+        while (batch := made.result()) is not None:
+            made = thread.submit(next, source, None)
             yield batch
-    finally:
-        ended.set()
-        wanted.release()
-        thread.join()

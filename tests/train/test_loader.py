@@ -60,7 +60,7 @@ def test_the_thread_makes_one_batch_ahead_and_no_more():
     assert dataset.asked == [0, 1]
     loader.close()
     assert dataset.asked == [0, 1]
-    assert not [thread for thread in threading.enumerate() if thread.name == "loader"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
 def test_an_error_of_the_thread_is_raised_where_its_batch_is_wanted():
