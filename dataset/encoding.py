@@ -7,7 +7,7 @@ import functools
 import io
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8, UInt16
 from PIL import Image
 
 from dataset.errors import WorkFailed
@@ -67,10 +67,11 @@ def encode_depth(depth: Float32[np.ndarray, "h w"], depth_scale: float) -> bytes
 
 def decode_depth(data: bytes, depth_scale: float) -> Float32[np.ndarray, "h w"]:
     """Planar depth in world units, 0 for background."""
-    pixels = _pixels(data, "RGB").astype(np.uint16)
-    steps = (pixels[..., 0] << 8) + pixels[..., 1] - _SIGN
-    levels = steps.cumsum(axis=1, dtype=np.uint16).cumsum(axis=0, dtype=np.uint16)
-    return levels.astype(np.float32) * np.float32(depth_scale)
+    levels = _byte_pairs(data)
+    levels -= _SIGN
+    for axis in (1, 0):
+        np.cumsum(levels, axis=axis, out=levels)
+    return np.multiply(levels, np.float32(depth_scale), dtype=np.float32)
 
 
 def encode_normal(normals: Float32[np.ndarray, "h w 3"]) -> bytes:
@@ -90,8 +91,7 @@ def encode_normal(normals: Float32[np.ndarray, "h w 3"]) -> bytes:
 
 def decode_normal(data: bytes) -> Float32[np.ndarray, "h w 3"]:
     """Unit normals in world axes, zero for none."""
-    pixels = _pixels(data, "RGB")
-    return _directions().take(pixels[..., 0].astype(np.uint16) << 8 | pixels[..., 1], axis=0)
+    return _directions().take(_byte_pairs(data), axis=0)
 
 
 def _closest_octahedral(
@@ -140,4 +140,14 @@ def _webp(pixels: Shaped[np.ndarray, "h w c"], method: int) -> bytes:
 
 def _pixels(data: bytes, mode: str) -> UInt8[np.ndarray, "h w c"]:
     with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
-        return np.asarray(image.convert(mode))
+        # Of the same mode, `convert` would be a copy.
+        return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _byte_pairs(data: bytes) -> UInt16[np.ndarray, "h w"]:
+    """256 times red plus green."""
+    pixels = _pixels(data, "RGB")
+    pairs = pixels[..., 0].astype(np.uint16)
+    pairs <<= 8
+    pairs |= pixels[..., 1]
+    return pairs

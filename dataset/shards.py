@@ -41,8 +41,6 @@ INDEX_SCHEMA = pa.schema(
         ("crc32", pa.list_(pa.uint32())),
     ]
 )
-_MAX_GAP = 4096
-"""Members closer than this (in bytes) are fetched in one request: tar headers lie between."""
 
 
 class SupportsRead(Protocol):
@@ -197,26 +195,10 @@ def read_members(
         rows = sorted((place[name] for name in set(wanted)), key=lambda i: entry.offsets[i])
     except KeyError as error:
         raise WorkFailed(f"{shard}: sample {entry.key} has no member {error}") from None
+    ranges = [(entry.offsets[i], entry.offsets[i] + entry.sizes[i]) for i in rows]
     found: dict[str, bytes] = {}
-    for run in _runs(entry, rows):
-        start = entry.offsets[run[0]]
-        stop = entry.offsets[run[-1]] + entry.sizes[run[-1]]
-        block = memoryview(storage.read_range(shard, start, stop))
-        for i in run:
-            at = entry.offsets[i] - start
-            data = bytes(block[at : at + entry.sizes[i]])
-            if zlib.crc32(data) != entry.crc32[i]:
-                raise WorkFailed(f"{shard}: {entry.key}.{entry.members[i]} fails its checksum")
-            found[entry.members[i]] = data
+    for i, data in zip(rows, storage.read_ranges(shard, ranges), strict=True):
+        if zlib.crc32(data) != entry.crc32[i]:
+            raise WorkFailed(f"{shard}: {entry.key}.{entry.members[i]} fails its checksum")
+        found[entry.members[i]] = data
     return found
-
-
-def _runs(entry: SampleEntry, rows: Sequence[int]) -> Iterator[list[int]]:
-    run: list[int] = []
-    for i in rows:
-        if run and entry.offsets[i] - (entry.offsets[run[-1]] + entry.sizes[run[-1]]) > _MAX_GAP:
-            yield run
-            run = []
-        run.append(i)
-    if run:
-        yield run

@@ -3,9 +3,11 @@
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from dataset.errors import BadInput, LrmError
+from dataset.ranges import Range
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
 from pipelines.launch import RECIPES
@@ -143,7 +145,9 @@ class _Scale(Storage):
         self.bytes_read += len(data)
         return data
 
-    def read_range(self, path: str, start: int, stop: int) -> bytes:
-        data = super().read_range(path, start, stop)
-        self.bytes_read += len(data)
-        return data
+    def read_spans(
+        self, path: str, spans: Sequence[Range], timeout: float | None = None
+    ) -> list[bytes]:
+        blocks = super().read_spans(path, spans, timeout)
+        self.bytes_read += sum(map(len, blocks))
+        return blocks

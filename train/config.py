@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dataset.config import Config
 from dataset.errors import BadInput
+from dataset.patient import ReadConfig
 
 __all__ = ["OptimizerConfig", "TrainConfig"]
 
@@ -51,7 +52,10 @@ class TrainConfig(Config):
     address: str = "local"
     """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
     loader_workers: NonNegativeInt = 0
-    """Processes per worker that read and decode; 0 reads in the training process."""
+    """Processes per worker that read and decode; 0 reads in a thread of the training process."""
+    loader_prefetch: PositiveInt = 2
+    """Micro-batches that each of these processes has ready, in shared memory."""
+    reading: ReadConfig = ReadConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
@@ -86,7 +90,10 @@ class TrainConfig(Config):
         return self.micro_batch or self.share
 
     def check(self) -> None:
-        """Raise BadInput if batch, workers and micro-batch do not divide."""
+        """Raise BadInput if batch, workers and micro-batch do not divide, or on a vague path."""
+        if self.reading.cache is not None and not self.reading.cache.is_absolute():
+            # Workers start in folders of their own.
+            raise BadInput(f"reading.cache {self.reading.cache} is not an absolute path")
         if self.batch_size % self.num_workers:
             raise BadInput(
                 f"batch_size {self.batch_size} is not a multiple of num_workers {self.num_workers}"

@@ -1,20 +1,19 @@
-"""Samples for stage 1, patches of every view, and how any stage's samples become batches."""
+"""Samples for stage 1, patches of every view, and which positions make a batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dataset.errors import BadInput
 from train.models.rays import Window, window_intrinsics
 from train.resize import resize
 from train.views import ChosenViews, Item, ObjectDataset, ViewChoiceConfig
 
-__all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch", "make_loader"]
+__all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch"]
 
 
 class ViewDataConfig(ViewChoiceConfig):
@@ -68,19 +67,6 @@ def batches(
         own = global_batch(step, batch_size)[rank * share : (rank + 1) * share]
         for start in range(0, share, micro_batch):
             yield list(own[start : start + micro_batch])
-
-
-def make_loader(
-    dataset: Dataset[Item], positions: Iterable[list[int]], num_workers: int
-) -> DataLoader[Item]:
-    """A loader of the given micro-batches, in their order; it can be iterated once."""
-    return DataLoader(
-        dataset,
-        batch_sampler=positions,
-        num_workers=num_workers,
-        # A fork would inherit the threads of gloo and DeepSpeed.
-        multiprocessing_context="forkserver" if num_workers else None,
-    )
 
 
 def _random_patches(

@@ -22,11 +22,13 @@ from torch.utils.data import Dataset
 
 from dataset.config import digest, merge
 from dataset.errors import BadInput, WorkFailed
+from dataset.patient import PatientStorage
 from dataset.snapshot import Sample, open_snapshot
 from dataset.storage import Storage
 from train.checkpoint import Checkpoint, Checkpoints
 from train.config import OptimizerConfig, TrainConfig
-from train.data import batches, global_batch, make_loader
+from train.data import batches, global_batch
+from train.loader import make_loader
 from train.order import sample_at
 from train.run_log import RunLog, check_tensorboard
 from train.validation import Judge, Validation, looking
@@ -101,9 +103,11 @@ def train(recipe: Recipe) -> None:
     if start.checkpoint is not None:
         checkpoints.load(engine, start.checkpoint)
     dataset = recipe.dataset(_root(config), start.samples)
-    micro_batches = iter(make_loader(dataset, _positions(config, start), config.loader_workers))
+    reading = (config.loader_workers, config.loader_prefetch)
+    micro_batches = make_loader(dataset, _positions(config, start), *reading)
     validation = _validation(recipe, start)
     with ExitStack() as stack:
+        stack.callback(micro_batches.close)
         log = None
         if dist.get_rank() == 0:
             opened = RunLog(Path(config.out), start.first_step, tensorboard=config.tensorboard)
@@ -145,7 +149,8 @@ def _step(engine: Any, micro_batches: Any, config: TrainConfig, step: int) -> di
     accumulation = config.share // config.micro
     sums: dict[str, Tensor] = {}
     for _ in range(accumulation):
-        batch = {name: value.to(engine.device) for name, value in next(micro_batches).items()}
+        found = next(micro_batches).items()
+        batch = {name: value.to(engine.device, non_blocking=True) for name, value in found}
         terms = engine(batch)
         _require_finite(terms["loss"], step)
         engine.backward(terms["loss"])
@@ -257,4 +262,4 @@ def _checkpoints(config: TrainConfig) -> Checkpoints:
 
 
 def _root(config: TrainConfig) -> Storage:
-    return Storage(config.root)
+    return PatientStorage(config.root, config.reading)

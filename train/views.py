@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,7 +20,7 @@ from dataset.config import Config
 from dataset.errors import WorkFailed
 from dataset.shards import read_members
 from dataset.snapshot import Sample
-from dataset.storage import Storage
+from dataset.storage import Storage, storage_errors
 from dataset.views import (
     META_MEMBER,
     decode_depth,
@@ -33,10 +33,20 @@ from train.augment import Augmentation, AugmentConfig, draw_augmentation
 from train.order import sample_at, sample_rng
 from train.resize import resize
 
-__all__ = ["ChosenViews", "Item", "Kind", "ObjectDataset", "ViewChoiceConfig"]
+__all__ = [
+    "ChosenViews",
+    "Item",
+    "Kind",
+    "ObjectDataset",
+    "ViewChoiceConfig",
+    "composite",
+    "count_views",
+]
 
 Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
+_UNREADABLE: tuple[type[Exception], ...] = (*storage_errors(), EOFError, ValueError, KeyError)
+_RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 
 
 class ViewChoiceConfig(Config):
@@ -102,7 +112,7 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         try:
             origin = torch.tensor([self._number, position])
             return self._load(sample, rng) | {"origin": origin}
-        except (OSError, EOFError, ValueError, KeyError) as error:
+        except _UNREADABLE as error:
             raise WorkFailed(
                 f"{sample.asset_id}: cannot read its views in {sample.shard}: {error}"
             ) from error
@@ -112,17 +122,21 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         """What supervises: `target_` pictures of all views and their intrinsics."""
 
     def _load(self, sample: Sample, rng: np.random.Generator) -> Item:
-        header = json.loads(self._read(sample, [META_MEMBER])[META_MEMBER])
-        cameras = parse_cameras(header)
         config = self._config
         count = config.num_inputs + config.num_targets
-        if len(cameras) < count:
-            raise ValueError(f"it has {len(cameras)} views, {count} are asked for")
-        chosen = rng.choice(len(cameras), count, replace=False).tolist()
+        num_views = count_views(sample)
+        if num_views < count:
+            raise ValueError(f"it has {num_views} views, {count} are asked for")
+        chosen = rng.choice(num_views, count, replace=False).tolist()
+        members = self._read(sample, chosen)
+        header = json.loads(members[META_MEMBER])
+        cameras = parse_cameras(header)
+        if len(cameras) != num_views:
+            raise ValueError(f"it has {num_views} views, but cameras of {len(cameras)}")
         augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
         camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in chosen]))
         views = ChosenViews(
-            pictures=self._pictures(sample, header, chosen, augmentation),
+            pictures=self._pictures(members, header, chosen, augmentation),
             camera_to_world=augmentation.transform(camera_to_world),
             intrinsics=torch.from_numpy(np.stack([cameras[v].intrinsics for v in chosen])),
         )
@@ -142,30 +156,49 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
             "seed": torch.tensor(int(rng.integers(2**62)), dtype=torch.int64),
         }
 
+    def _read(self, sample: Sample, chosen: Sequence[int]) -> dict[str, bytes]:
+        pictures = [view_member(view, kind) for kind in self.kinds for view in chosen]
+        return read_members(self._root, sample.shard, sample.entry, [META_MEMBER, *pictures])
+
     def _pictures(
         self,
-        sample: Sample,
+        members: Mapping[str, bytes],
         header: Mapping[str, Any],
         chosen: Sequence[int],
         augmentation: Augmentation,
     ) -> dict[str, Tensor]:
-        names = {kind: [view_member(view, kind) for view in chosen] for kind in self.kinds}
-        members = self._read(sample, [name for kind in self.kinds for name in names[kind]])
-        rgba = _stack([decode_rgba(members[name]) for name in names["rgba"]]) / 255
-        # Composited before resizing, so that no hidden colour bleeds over an edge.
-        rgb, alpha = rgba[:, :3] * rgba[:, 3:] + (1 - rgba[:, 3:]), rgba[:, 3:]
+        found = {kind: [members[view_member(view, kind)] for view in chosen] for kind in self.kinds}
+        rgb, alpha = composite([decode_rgba(data) for data in found["rgba"]])
         pictures = {"rgb": rgb, "alpha": alpha}
-        if "depth" in names:
+        if "depth" in found:
             scale = header["depth_scale"]
-            depth = [decode_depth(members[name], scale)[..., None] for name in names["depth"]]
+            depth = [decode_depth(data, scale)[..., None] for data in found["depth"]]
             pictures["depth"] = _stack(depth) * augmentation.scale
-        if "normal" in names:
-            normals = _stack([decode_normal(members[name]) for name in names["normal"]])
+        if "normal" in found:
+            normals = _stack([decode_normal(data) for data in found["normal"]])
             pictures["normals"] = augmentation.turn(normals)
         return pictures
 
-    def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, bytes]:
-        return read_members(self._root, sample.shard, sample.entry, names)
+
+def count_views(sample: Sample) -> int:
+    """How many views it has by its index, so that all that is needed comes in one request."""
+    return sum(name.endswith(_RGBA_ENDING) for name in sample.entry.members)
+
+
+def composite(
+    pictures: Sequence[UInt8[np.ndarray, "h w 4"]],
+) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v 1 h w"]]:
+    """RGB on white, rgb alpha + (1 - alpha), and alpha; from 0 to 1.
+
+    Before any resizing, so that no hidden colour bleeds over an edge.
+    """
+    height, width, _ = pictures[0].shape
+    # Plane by plane, and one view at a time in the processor's cache: a third of the time.
+    planes = torch.empty(len(pictures), 4, height, width)
+    for view, pixels in zip(planes, pictures, strict=True):
+        view.copy_(torch.from_numpy(pixels.transpose(2, 0, 1).copy())).div_(255)
+        view[:3].mul_(view[3:]).add_(1 - view[3:])
+    return planes[:, :3], planes[:, 3:]
 
 
 def _stack(pictures: Sequence[np.ndarray]) -> Float[Tensor, "v c h w"]:

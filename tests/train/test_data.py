@@ -10,7 +10,7 @@ from dataset.errors import BadInput, WorkFailed
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
 from train.augment import AugmentConfig, draw_augmentation
-from train.data import ViewDataConfig, ViewDataset, make_loader
+from train.data import ViewDataConfig, ViewDataset
 
 STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
 CONFIG = ViewDataConfig(
@@ -103,14 +103,6 @@ def test_a_damaged_sample_is_named(sphere_dataset, tmp_path):
 def test_too_few_views_are_named(sphere_dataset):
     with pytest.raises(WorkFailed, match="12 views, 20 are asked for"):
         make(sphere_dataset, num_targets=17)[0]
-
-
-def test_loader_processes_give_the_same_batches(sphere_dataset):
-    dataset = make(sphere_dataset)
-    plan = [[0, 1], [5, 4]]
-    here, there = (list(make_loader(dataset, plan, workers)) for workers in (0, 2))
-    for one, other in zip(here, there, strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_sizes_that_do_not_fit_are_refused():
