@@ -135,7 +135,8 @@ class _WholeSamples(ObjectDataset[Any]):
         return endless()
 
     def _read(self, sample: Sample, chosen: Sequence[int]) -> dict[str, bytes]:
-        return next(self._stream)
+        # Beside the members, strings that say where the sample came from.
+        return {name: data for name, data in next(self._stream).items() if name[:2] != "__"}
 
 
 def _composite_plainly(pictures: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
