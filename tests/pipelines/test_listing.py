@@ -169,6 +169,14 @@ def test_a_limit_takes_the_first_and_leaves_the_others_as_they_are(refresh):
     assert (less.changed.num_rows, len(less.gone)) == (0, 0)
 
 
+def test_an_object_that_moves_out_of_a_part_beyond_the_limit_is_listed_once(refresh):
+    refresh()
+    refresh.source.content["p1"]["d"] = refresh.source.content["p2"].pop("d")
+    found = refresh(limit=3)
+    assert (names(found.chosen), names(found.listed)) == (list("abd"), list("abcd"))
+    assert (names(found.changed), len(found.gone)) == (["d"], 0)
+
+
 def test_only_lvis(refresh):
     found = refresh(lvis=True)
     assert names(found.chosen) == names(found.listed) == ["b"]
