@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,10 +18,10 @@ from dataset.root import open_root
 from dataset.snapshot import open_snapshot, write_snapshot
 from pipelines.launch import train_alone
 from train.data import ViewDataset
+from train.metrics import psnr
 from train.models.lrm import NerfLRM
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-
-_NO_AUGMENTATION = {"rotation": 0.0, "scaling": 0.0, "camera_noise": 0.0}
+from train.validation import STILL
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
                 "patch_size": 32,
                 "target_size_min": 48,
                 "target_size_max": 64,
-                "augment": _NO_AUGMENTATION,
+                "augment": STILL.dump(),
             },
         }
     )
@@ -114,8 +113,7 @@ class _Watched(NerfRecipe):
         shown = model.render(
             planes, one["target_camera_to_world"], one["target_intrinsics"], tuple(size)
         )
-        error = (shown.rgb.clamp(0, 1) - one["target_rgb"]).square().mean(dim=(-3, -2, -1))
-        return float((-10 * torch.log10(error)).mean())
+        return float(psnr(shown.rgb.clamp(0, 1), one["target_rgb"]).mean())
 
 
 if __name__ == "__main__":

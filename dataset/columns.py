@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64
 
-__all__ = ["Columns", "RowColumns", "TableColumns"]
+__all__ = ["Columns", "RowColumns", "TableColumns", "mask"]
 
 
 class Columns(Protocol):
@@ -102,7 +102,7 @@ class TableColumns:
 
     def flags(self, name: str) -> Bool[np.ndarray, "n"]:
         """A column of booleans; null is False."""
-        return self._nowhere() if name not in self._names else _mask(self._table[name])
+        return self._nowhere() if name not in self._names else mask(self._table[name])
 
     def numbers(self, name: str) -> Float64[np.ndarray, "n"]:
         """A column of numbers; null is NaN."""
@@ -140,7 +140,7 @@ class TableColumns:
         """Where two columns of text hold the same; null equals nothing."""
         if name not in self._names or other not in self._names:
             return self._nowhere()
-        return _mask(pc.equal(self._table[name], self._table[other]))
+        return mask(pc.equal(self._table[name], self._table[other]))
 
     def value(self, name: str, row: int) -> Any:
         """A plain value, or None."""
@@ -156,5 +156,6 @@ def _among(chunk: pa.DictionaryArray, wanted: pa.Array) -> Bool[np.ndarray, "n"]
     return np.append(among, False)[places]
 
 
-def _mask(column: pa.ChunkedArray) -> Bool[np.ndarray, "n"]:
-    return column.fill_null(False).to_numpy()
+def mask(flags: pa.Array | pa.ChunkedArray) -> Bool[np.ndarray, "n"]:
+    """A column of booleans; null is False."""
+    return flags.fill_null(False).to_numpy(zero_copy_only=False)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from dataset.catalog import Event
-from dataset.columns import TableColumns
+from dataset.columns import TableColumns, mask
 from dataset.config import canonical_json, digest
 from dataset.errors import BadInput
 from dataset.storage import Storage
@@ -106,16 +106,16 @@ def read_listing(
     ids, part = _column(mine, "asset_id"), _column(mine, "part").cast(pa.string())
     # Where the source lists it now; its annotations are known if they stand in the same part.
     place = pc.index_in(ids, value_set=walk.ids)
-    stands = _mask(pc.equal(part, walk.parts.take(place)))
-    is_known = stands & _mask(pc.is_in(part, value_set=_same_parts(now, parts)))
+    stands = mask(pc.equal(part, walk.parts.take(place)))
+    is_known = stands & mask(pc.is_in(part, value_set=_same_parts(now, parts)))
     is_new = np.ones(len(walk.ids), dtype=bool)
     is_new[place.filter(pa.array(is_known)).to_numpy()] = False
     to_read = pc.unique(walk.parts.filter(pa.array(is_new)))
-    is_kept = is_known & ~_mask(pc.is_in(part, value_set=to_read))
+    is_kept = is_known & ~mask(pc.is_in(part, value_set=to_read))
     # Beyond the limit, or outside the selection, but still there: left as they are.
-    passed_over = _mask(place.is_null()) & (
-        _mask(pc.is_in(part, value_set=pa.array(walk.unread, pa.string())))
-        | _mask(pc.is_in(ids, value_set=pa.array(walk.passed_over, pa.string())))
+    passed_over = mask(place.is_null()) & (
+        mask(pc.is_in(part, value_set=pa.array(walk.unread, pa.string())))
+        | mask(pc.is_in(ids, value_set=pa.array(walk.passed_over, pa.string())))
     )
     versions = walk.versions.take(place)
     texts = _captions_now(mine, captions, source)
@@ -230,19 +230,14 @@ def _renewed(rows: pa.Table, versions: pa.Array, texts: pa.Array) -> pa.Table:
     return pa.Table.from_pylist(renewed, schema=_SCHEMA)
 
 
-def _where(rows: pa.Table, mask: Bool[np.ndarray, "n"]) -> pa.Table:
+def _where(rows: pa.Table, where: Bool[np.ndarray, "n"]) -> pa.Table:
     """Some of the rows; if that is all of them, they are not copied."""
-    return rows if mask.all() else rows.filter(pa.array(mask))
+    return rows if where.all() else rows.filter(pa.array(where))
 
 
 def _equal(a: pa.Array, b: pa.Array) -> Bool[np.ndarray, "n"]:
     """Where two columns are equal; null equals null."""
-    return _mask(pc.equal(a, b)) | (_mask(a.is_null()) & _mask(b.is_null()))
-
-
-def _mask(flags: pa.Array) -> Bool[np.ndarray, "n"]:
-    """Null is False."""
-    return flags.fill_null(False).to_numpy(zero_copy_only=False)
+    return mask(pc.equal(a, b)) | (mask(a.is_null()) & mask(b.is_null()))
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
