@@ -6,20 +6,31 @@ a note of another kind (a tombstone, a cleared failure) may append beside it.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from dataset.config import canonical_json
-from dataset.storage import Storage
+from dataset.errors import WorkFailed
+from dataset.storage import Storage, storage_errors
 
 __all__ = ["Catalog", "Event", "StageRecord"]
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _SCHEMA = pa.schema(
     [
@@ -48,12 +59,25 @@ _ENDINGS = pa.schema(
         ("objects", pa.int64()),
     ]
 )
+_EFFORT = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("objects", pa.int64()),
+        ("seconds", pa.float64()),
+        ("bytes", pa.float64()),
+    ]
+)
 _BATCH_BITS = 24
 """seq = table version << 24 | place in the batch: grows with every event."""
 _LATE_VERSIONS = 64
 """Who appends beside the committer numbers by the version he saw: he may be late by a few."""
 _COMPACT_FILES = 100
 """Every commit adds a file: so many small ones are made one when a build ends."""
+_ATTEMPTS = 12
+_LONGEST_PAUSE = 60.0
+"""Five minutes in all."""
+_SILENT = 3
+"""So many failures in a row are nothing special."""
 _SCANNED_ROWS = 16_384
 _RECENT_EVENTS = 100_000
 """Enough to tell how fast a build works."""
@@ -107,18 +131,29 @@ class Catalog:
     """The event table below `catalog/` in a dataset's root."""
 
     def __init__(self, root: Storage) -> None:
+        self._root = root
         self._uri = f"{root.uri}/catalog"
+        self._options = _delta_options(root)
         self._table: DeltaTable | None = None
 
     def commit(self, events: Sequence[Event], run: str, batch: int) -> None:
         """Append one batch of a run, atomically; a batch that is already there is not repeated."""
-        if not events:
-            return
+        if events:
+            # Again is safe: what an attempt whose answer was lost did commit is seen.
+            self._patiently(lambda: self._append(events, run, batch))
+
+    def _append(self, events: Sequence[Event], run: str, batch: int) -> None:
         table = self._open()
         if table is None:
             empty = _SCHEMA.empty_table()
-            write_deltalake(self._uri, empty, mode="ignore", configuration=_CONFIGURATION)
-            self._table = table = DeltaTable(self._uri)
+            write_deltalake(
+                self._uri,
+                empty,
+                mode="ignore",
+                configuration=_CONFIGURATION,
+                storage_options=self._options,
+            )
+            self._table = table = DeltaTable(self._uri, storage_options=self._options)
         if (table.transaction_version(run) or 0) >= batch:
             return
         first = (table.version() + 1) << _BATCH_BITS
@@ -158,6 +193,20 @@ class Catalog:
         found = self._select(query, {"since": since})
         return _ENDINGS.empty_table() if found is None else found.cast(_ENDINGS)
 
+    def effort(self, since: datetime) -> pa.Table:
+        """What was done since a moment. Columns: stage, objects (ended, well or badly), seconds of
+        workers, bytes that the stage made of those that ended well."""
+        query = """
+            SELECT stage, count(*) AS objects, sum(seconds) AS seconds, coalesce(sum(
+                CASE WHEN stage IN ('render', 'geometry') AND status = 'ok'
+                THEN CAST(data::JSON->>'$.bytes' AS BIGINT) END
+            ), 0)::DOUBLE AS bytes
+            FROM events WHERE time >= $since AND status IN ('ok', 'failed')
+            GROUP BY stage ORDER BY stage
+        """
+        found = self._select(query, {"since": since})
+        return _EFFORT.empty_table() if found is None else found.cast(_EFFORT)
+
     def newest(self, asset_ids: Sequence[str], stage: str, rig: str) -> dict[str, Event]:
         """The last event of a stage and rig of some objects, with all its data."""
         query = """
@@ -171,7 +220,7 @@ class Catalog:
 
     def files(self) -> frozenset[str]:
         """The names of the files of the log, as it is now."""
-        table = self._open()
+        table = self._patiently(self._open)
         return frozenset() if table is None else frozenset(map(_name, table.file_uris()))
 
     def since(self, seq: int, known: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
@@ -180,33 +229,40 @@ class Catalog:
         A few before it may be among them: those that a second writer might have added late. A file
         that is not known may still hold old events, if small files were made one.
         """
-        table = self._open()
+        table = self._patiently(self._open)
         if table is not None:
             after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
             dataset = table.to_pyarrow_dataset()
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
-                    yield from fragment.to_batches(
-                        dataset.schema, filter=after, batch_size=_SCANNED_ROWS
+                    read = partial(
+                        fragment.to_batches, dataset.schema, filter=after, batch_size=_SCANNED_ROWS
                     )
+                    # A store's file comes whole or again; the kernel's own need not be held.
+                    local = self._root.is_local
+                    yield from read() if local else self._patiently(lambda: list(read()))  # noqa: B023
 
     def last_seq(self) -> int:
         """At least the number of any event that is there now; 0 if there are none."""
-        table = self._open()
+        table = self._patiently(self._open)
         return 0 if table is None else (table.version() + 1) << _BATCH_BITS
 
     def compact(self) -> None:
         """Make many small files a few large ones, if it is worth it. For the committer."""
-        table = self._open()
-        if table is not None and len(table.file_uris()) > _COMPACT_FILES:
-            table.optimize.compact()
+
+        def work() -> None:
+            table = self._open()
+            if table is not None and len(table.file_uris()) > _COMPACT_FILES:
+                table.optimize.compact()
+
+        self._patiently(work)
 
     def _near_end(self, last: timedelta) -> datetime:
         """A moment at most `last` before the last event, after which not too many events lie.
 
         By the table's own statistics, as if the events of a file came evenly.
         """
-        table = self._open()
+        table = self._patiently(self._open)
         files = [] if table is None else pa.table(table.get_add_actions(flatten=True)).to_pylist()
         files = sorted((f for f in files if f["max.time"]), key=lambda f: f["max.time"])
         if not files:
@@ -224,6 +280,9 @@ class Catalog:
 
     def _select(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
         """The answer to a query of the table `events`; None if nothing was ever committed."""
+        return self._patiently(lambda: self._answer(query, parameters))
+
+    def _answer(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
         table = self._open()
         if table is None:
             return None
@@ -232,13 +291,55 @@ class Catalog:
             connection.register("events", table.to_pyarrow_dataset())
             return connection.sql(query, params=parameters).to_arrow_table()
 
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do what asks the store, again if it fails: stores are busy, connections break.
+
+        Raises WorkFailed after the last attempt.
+        """
+        if self._root.is_local:
+            return work()
+        failures: tuple[type[Exception], ...] = (*storage_errors(), DeltaError, duckdb.Error)
+        attempt = 0
+        while True:
+            try:
+                return work()
+            except failures as error:
+                problem = _one_line(error)
+            self._table = None
+            attempt += 1
+            if attempt == _ATTEMPTS:
+                raise WorkFailed(
+                    f"{self._uri}: the store failed {_ATTEMPTS} times, last with: {problem}; the "
+                    "same command goes on"
+                )
+            if attempt > _SILENT:
+                _log.warning("%s: %s; asked again", self._uri, problem)
+            # When to ask again is no part of the results.
+            time.sleep(random.uniform(0.5, 1) * min(2 ** (attempt - 1), _LONGEST_PAUSE))  # noqa: S311
+
     def _open(self) -> DeltaTable | None:
         if self._table is None:
-            if not DeltaTable.is_deltatable(self._uri):
+            if not DeltaTable.is_deltatable(self._uri, self._options):
                 return None
-            self._table = DeltaTable(self._uri)
+            self._table = DeltaTable(self._uri, storage_options=self._options)
         self._table.update_incremental()
         return self._table
+
+
+def _delta_options(root: Storage) -> dict[str, str]:
+    """What Delta Lake's own client of the store needs to be told beside the environment."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    # A store of one's own, in a network of one's own, may do without TLS.
+    plain = not root.is_local and endpoint.startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if plain else {}
+
+
+def _one_line(error: Exception) -> str:
+    """Delta Lake draws its causes as a tree in colours."""
+    plain = re.sub(r"\x1b\[\d+m", "", str(error))
+    return ": ".join(filter(None, (line.strip(" \u21b3") for line in plain.splitlines()))) or repr(
+        error
+    )
 
 
 def _row(event: Event, seq: int, now: datetime, run: str) -> dict[str, Any]:

@@ -92,6 +92,9 @@ def _describe(cls: type[pydantic.BaseModel], issue: Any) -> str:
     path = ".".join(str(part) for part in issue["loc"])
     if issue["type"] == "missing":
         return f"{path} is required"
+    if issue["type"] == "value_error":
+        # A message of our own says what it was given.
+        return f"{path or 'value'}: {issue['ctx']['error']}"
     if issue["type"] != "extra_forbidden":
         return f"{path or 'value'}: {issue['msg'].lower()}, got {issue['input']!r}"
     known = _fields_at(cls, issue["loc"][:-1])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from dataset.objects import split_asset_id
+from dataset.printable import printable
 
 __all__ = ["Credit", "credit_lines"]
 
@@ -57,5 +58,5 @@ def _link(text: str, url: str) -> str:
 
 def _plain(text: str) -> str:
     """A stranger's text as one line that Markdown and HTML show as it is."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return _MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))

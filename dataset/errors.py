@@ -1,6 +1,6 @@
 """The two ways in which work ends badly, as the command line reports them."""
 
-__all__ = ["BadInput", "LrmError", "WorkFailed"]
+__all__ = ["BadInput", "Damaged", "FinalFailure", "LrmError", "Stopped", "WorkFailed"]
 
 
 class LrmError(Exception):
@@ -20,3 +20,17 @@ class BadInput(LrmError):
 
 class WorkFailed(LrmError):
     """The input was fine and the work failed: exit code 1."""
+
+
+class Damaged(WorkFailed):
+    """What lies there is not what was written, whoever reads it and whenever."""
+
+
+class FinalFailure(WorkFailed):
+    """Work that would fail again in the same way: nobody should try it again by himself."""
+
+
+class Stopped(LrmError):
+    """Somebody asked the work to end, and it left in good order; the same command goes on."""
+
+    exit_code = 143

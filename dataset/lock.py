@@ -1,7 +1,9 @@
 """One writer of shards at a time: an exclusive lock on the root of a dataset.
 
 On a local folder the kernel holds the lock (flock) and releases it with the process, however that
-ends. An object store has no kernel: there a lease lies beside the data, which its holder renews.
+ends. An object store has no kernel: there a lease lies beside the data, which its holder renews. It
+runs out some time after a holder that was killed, and counts at once for nothing on the machine
+where that was.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from dataset.errors import BadInput, WorkFailed
-from dataset.storage import Storage
+from dataset.storage import Storage, storage_errors
 
 __all__ = ["LEASE_SECONDS", "Check", "exclusive"]
 
@@ -29,6 +31,8 @@ than that."""
 _RENEWALS = 4
 """Per lease: three may fail before it is lost."""
 _LEASES = "locks"
+_START_FIELD = 22
+"""Of /proc/PID/stat, proc(5)."""
 
 Check = Callable[[], None]
 """Raises WorkFailed if the lock is no longer held; asked before anything is recorded."""
@@ -45,6 +49,26 @@ class _Holder:
     token: str
     expires: float = 0.0
     """Seconds since 1970, of a lease; 0 = released."""
+    kernel: str = ""
+    """Where the process id means something: a boot of a machine, and a namespace of ids there."""
+    started: str = ""
+    """When the process was, by that kernel: ids are given again."""
+
+    @classmethod
+    def of_this_process(cls, command: str) -> "_Holder":
+        return cls(
+            command=command,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+            token=uuid.uuid4().hex,
+            kernel=_kernel(),
+            started=_started(os.getpid()),
+        )
+
+    def is_dead(self) -> bool:
+        """Whether it was a process of this very machine, and is none any more."""
+        return bool(self.kernel) and self.kernel == _kernel() and _started(self.pid) != self.started
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -67,13 +91,7 @@ def exclusive(
     If somebody else holds it: with `on_wait`, call it once with a line for the user and wait;
     without, raise BadInput that names the holder.
     """
-    me = _Holder(
-        command=command,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        token=uuid.uuid4().hex,
-    )
+    me = _Holder.of_this_process(command)
     with contextlib.ExitStack() as stack:
         told = False
         while True:
@@ -95,6 +113,25 @@ def exclusive(
                 told = True
                 time.sleep(min(1.0, lease_seconds / _RENEWALS))
         yield check
+
+
+def _kernel() -> str:
+    """Empty where a system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """In ticks since the machine's boot; empty for no process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # The second field is a name in brackets, which may hold anything.
+    return stat.rpartition(")")[2].split()[_START_FIELD - 3]
 
 
 class _HeldByOther(Exception):
@@ -164,7 +201,7 @@ class _Lease:
         newest = self._newest()
         if newest:
             holder = _Holder(**json.loads(self._root.read(self._path(newest))))
-            if holder.expires > time.time():
+            if holder.expires > time.time() and not holder.is_dead():
                 raise _HeldByOther(str(holder))
         self._number = newest + 1
         mine = self._extended()
@@ -196,7 +233,7 @@ class _Lease:
     def _renew(self) -> None:
         while not self._ended.wait(self._seconds / _RENEWALS):
             # A storage that fails for a moment is asked again until the lease has run out.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*storage_errors()):
                 mine = self._extended()
                 if time.time() >= self._held_until or self._newest() != self._number:
                     self._held_until = 0.0

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
 """What another attempt does not change."""
+_TRANSIENT: tuple[type[Exception], ...] = (EOFError, *storage_errors())
+"""An answer may be cut short."""
 
 
 class ReadConfig(Config):
@@ -84,8 +86,10 @@ class PatientStorage(Storage):
                 return super().read_spans(path, spans, timeout or config.timeout_seconds)
             except _FINAL:
                 raise
-            except storage_errors() as error:
+            except _TRANSIENT as error:
                 if attempt == config.attempts:
+                    if isinstance(error, EOFError):
+                        raise
                     raise OSError(f"{_reason(error)} (attempt {attempt}, the last)") from error
                 bound = config.backoff_seconds * 2 ** min(attempt - 1, 30)
                 # When to ask again is no part of the results: the one draw without a seed.

@@ -7,10 +7,10 @@ from dataset.config import canonical_json
 from dataset.errors import BadInput, WorkFailed
 from dataset.storage import Storage
 
-__all__ = ["FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
+__all__ = ["FORMAT_FILE", "FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
 
 FORMAT_VERSION = 2
-_FORMAT_FILE = "dataset.json"
+FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
 
 
@@ -28,7 +28,7 @@ def check_root(root: Storage) -> bool:
     Raises BadInput if the format is newer, or if other people's files lie there.
     """
     try:
-        found = json.loads(root.read(_FORMAT_FILE))["format"]
+        found = json.loads(root.read(FORMAT_FILE))["format"]
     except FileNotFoundError:
         if root.exists(""):
             _refuse_foreign_files(root)
@@ -36,7 +36,7 @@ def check_root(root: Storage) -> bool:
     except NotADirectoryError:
         raise BadInput(f"{root.uri}: cannot write here: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{root.uri}: {_FORMAT_FILE} is unreadable: {error}") from None
+        raise BadInput(f"{root.uri}: {FORMAT_FILE} is unreadable: {error}") from None
     if found > FORMAT_VERSION:
         raise BadInput(
             f"{root.uri}: dataset format {found} is newer than {FORMAT_VERSION}, the newest that "
@@ -57,8 +57,8 @@ def write_build(root: Storage, build: dict[str, Any]) -> None:
     """
     try:
         root.write(_BUILD_FILE, canonical_json(build).encode())
-        if not root.exists(_FORMAT_FILE):
-            root.write(_FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
+        if not root.exists(FORMAT_FILE):
+            root.write(FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
     except OSError as error:
         raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
 

@@ -1,7 +1,9 @@
 """One interface to local folders and object stores: whole files, byte ranges, atomic writes."""
 
 import contextlib
+import errno
 import os
+import sys
 import uuid
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -13,7 +15,7 @@ import fsspec
 from dataset.errors import BadInput
 from dataset.ranges import Range, coalesce
 
-__all__ = ["Storage", "storage_errors"]
+__all__ = ["Storage", "storage_errors", "store_errors"]
 
 
 _LOCAL_GAP = 1 << 14
@@ -30,7 +32,8 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         try:
-            self._fs, base = fsspec.core.url_to_fs(uri)
+            # Others write here, too: a listing that was kept would hide their files.
+            self._fs, base = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise BadInput(f"{uri}: cannot open this storage: {error}") from None
         self._base = str(base).rstrip("/")
@@ -66,6 +69,10 @@ class Storage:
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading. Raises FileNotFoundError."""
         return self._fs.open(self.resolve(path), "rb")
+
+    def get(self, path: str, local: Path) -> None:
+        """Copy a file from here to local disk. Raises FileNotFoundError."""
+        self._fs.get_file(self.resolve(path), str(local))
 
     def read(self, path: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
@@ -109,9 +116,10 @@ class Storage:
             starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
             blocks = self._fs.cat_ranges([name] * len(spans), starts, stops, **limit)
         for (start, stop), block in zip(spans, blocks, strict=True):
-            if isinstance(block, Exception):
+            past_the_end = isinstance(block, OSError) and block.errno == errno.EINVAL
+            if isinstance(block, Exception) and not past_the_end:
                 raise block
-            if len(block) != stop - start:
+            if past_the_end or len(block) != stop - start:
                 raise EOFError(f"{self.uri}/{path} ends before byte {stop}")
         return blocks
 
@@ -144,9 +152,15 @@ class Storage:
         """Write a whole file that must not be there yet. Raises FileExistsError if it is.
 
         Of several writers at once, one succeeds: an object store is asked for a conditional put.
+        Writers of the same bytes are taken for one.
         """
         if not self.is_local:
-            self._fs.pipe_file(self.resolve(path), data, mode="create")
+            try:
+                self._fs.pipe_file(self.resolve(path), data, mode="create")
+            except FileExistsError:
+                # The client asks again if an answer is lost, and meets what it wrote itself.
+                if self.read(path) != data:
+                    raise
             return
         target = Path(self.resolve(path))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -198,6 +212,9 @@ class Storage:
 
     def put(self, path: str, local: Path) -> None:
         """Copy a local file here atomically, replacing what was there."""
+        if not self.is_local:
+            self._fs.put_file(str(local), self.resolve(path))
+            return
         with open(local, "rb") as source, self.writing(path) as file:
             while block := source.read(1 << 22):
                 file.write(block)
@@ -229,11 +246,16 @@ class Storage:
 
 def storage_errors() -> tuple[type[Exception], ...]:
     """What a storage raises when it cannot be reached or refuses, object stores included."""
-    with contextlib.suppress(ImportError):
-        from botocore.exceptions import BotoCoreError
+    return (OSError, *store_errors())
 
-        return (OSError, BotoCoreError)
-    return (OSError,)
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What only the client of an object store raises: no connection, no credentials.
+
+    Empty as long as nobody has opened one.
+    """
+    exceptions = sys.modules.get("botocore.exceptions")
+    return () if exceptions is None else (exceptions.BotoCoreError, exceptions.ClientError)
 
 
 def _read_at(descriptor: int, start: int, stop: int) -> bytes:

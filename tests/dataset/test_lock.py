@@ -1,12 +1,15 @@
 """One writer at a time: who holds the lock is named, and a dead holder holds nothing."""
 
 import contextlib
+import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,31 @@ def test_a_killed_process_holds_nothing(tmp_path):
     holder.communicate()
     with exclusive(root, "lrm build"):
         pass
+
+
+def test_a_lease_of_a_killed_process_counts_for_nothing_where_that_was(bucket):
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    started = Path(f"/proc/{holder.pid}/stat").read_text().split()[21]
+
+    def write(**changes):
+        with exclusive(bucket, "lrm build"):
+            path = f"locks/shards/{bucket.list_files('locks/shards')[-1]}"
+            lease = json.loads(bucket.read(path)) | {"pid": holder.pid, "started": started}
+        bucket.write(path, json.dumps(lease | changes).encode())
+
+    later = time.time() + 100
+    write(expires=later)
+    with pytest.raises(BadInput, match=f"process {holder.pid}"):
+        take(bucket)
+    holder.kill()
+    holder.wait()
+    take(bucket)
+    # Its id is another's by now, or of another machine's process.
+    write(expires=later, pid=os.getpid())
+    take(bucket)
+    write(expires=later, kernel="another machine")
+    with pytest.raises(BadInput, match=f"process {holder.pid}"):
+        take(bucket)
 
 
 def test_a_lease_is_renewed_while_it_is_held(bucket):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from benchmarks.spheres import sphere_views
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from dataset.encoding import (
     decode_depth,
@@ -33,7 +34,7 @@ from dataset.views import (
     view_member,
 )
 from render.rigs import RIGS
-from tests.conftest import REPOSITORY, sphere_views
+from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "dataset-format.md"
 SCALE = 2**-12

@@ -1,0 +1,25 @@
+"""Strangers' text: nothing of it acts on a terminal, and what can be read stays."""
+
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.printable import printable
+
+
+@given(st.text())
+def test_nothing_acts(text):
+    shown = printable(text)
+    assert all(char == "\n" or unicodedata.category(char)[0] != "C" for char in shown)
+    assert shown.count("\n") == text.count("\n")
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))
+def test_letters_stay(text):
+    assert printable(text) == text
+
+
+def test_what_it_looks_like():
+    assert printable("a\x1b]0;title\x07b\u202ec\rd") == r"a\x1b]0;title\x07b\u202ec\rd"
+    assert printable("Käse 模型 🧀") == "Käse 模型 🧀"
