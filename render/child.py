@@ -11,7 +11,7 @@ from typing import IO
 
 import psutil
 
-from render.job import Request, encode
+from render.job import FailureKind, Request, encode
 from render.scratch import scratch_folder
 
 __all__ = ["Child"]
@@ -22,6 +22,9 @@ _PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 """What a child inherits of the environment: no credentials."""
 _KERNEL_CACHES = ("CUDA_CACHE_PATH", "OPTIX_CACHE_PATH", "XDG_CACHE_HOME")
 """Where drivers and Cycles keep compiled kernels: kept beyond the child, which has its own HOME."""
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""Signals that no program sends itself by a fault: the kernel short of memory, or an operator."""
 
 
 class Child:
@@ -98,14 +101,15 @@ class Child:
             return self._watched.memory_info().rss
         return 0
 
-    def end_reason(self, name: str) -> str:
-        """How the child ended."""
+    def end_reason(self, name: str) -> tuple[FailureKind, str]:
+        """How the child ended: by itself, or killed by the system or somebody."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return f"Blender broke off its answer during {name}"
+            return "crash", f"Blender broke off its answer during {name}"
+        kind: FailureKind = "killed" if -code in _FROM_OUTSIDE else "crash"
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"Blender ended with {how} during {name}"
+        return kind, f"Blender ended with {how} during {name}"
 
     def log_tail(self) -> str:
         """The end of what Blender printed."""

@@ -5,12 +5,14 @@ Standard library only: both sides of the border import it.
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
     "COLOUR_MARK",
     "CameraSpec",
+    "DevicesRequest",
     "FailureKind",
     "GeometryRequest",
     "MeasureRequest",
@@ -39,10 +41,12 @@ FailureKind = Literal[
     "out_of_memory",
     "crash",
     "bad_output",
+    "killed",
+    "no_space",
     "no_device",
     "no_start",
 ]
-"""Every way in which rendering an object fails."""
+"""Every way in which rendering an object fails; the last four are the machine's fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +125,15 @@ class WarmRequest:
     out: str
 
 
-Request = OpenRequest | MeasureRequest | GeometryRequest | RenderRequest | WarmRequest
-_REQUESTS = {
-    kind.__name__: kind
-    for kind in (OpenRequest, MeasureRequest, GeometryRequest, RenderRequest, WarmRequest)
-}
+@dataclass(frozen=True, kw_only=True)
+class DevicesRequest:
+    """List the GPUs that Cycles could render on."""
+
+
+Request = (
+    OpenRequest | MeasureRequest | GeometryRequest | RenderRequest | WarmRequest | DevicesRequest
+)
+_REQUESTS = {kind.__name__: kind for kind in typing.get_args(Request)}
 
 
 @dataclass(frozen=True, kw_only=True)

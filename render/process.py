@@ -3,6 +3,10 @@
 Blender crashes, hangs and leaks. A failure here costs the object; the next one gets a new child.
 """
 
+import errno
+import os
+import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,6 +25,7 @@ from render.child import Child
 from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
     CameraSpec,
+    DevicesRequest,
     FailureKind,
     GeometryRequest,
     MeasureRequest,
@@ -36,10 +41,18 @@ from render.render_log import split_seconds
 from render.scratch import scratch_folder
 from render.settings import BlenderLimits, RenderConfig
 
-__all__ = ["BlenderProcess", "Measurement", "RenderFailure", "RenderReport", "SceneReport"]
+__all__ = [
+    "BlenderProcess",
+    "ChildReport",
+    "Measurement",
+    "RenderFailure",
+    "RenderReport",
+    "SceneReport",
+]
 
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
+_FULL_BYTES = 4 << 20
 _SETTLED: frozenset[FailureKind] = frozenset(
     ("refused", "unsupported_extension", "import_error", "empty", "too_large")
 )
@@ -53,6 +66,20 @@ class RenderFailure(Exception):
         super().__init__(message)
         self.kind = kind
         self.log_tail = log_tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildReport:
+    """What a child says of itself before it sees an object."""
+
+    blender: str
+    """Its version."""
+    not_confined: str
+    """What the system did not let it give up (render.blender.confine); empty if nothing."""
+    gpus: list[tuple[str, str]]
+    """Backend and name of each; `device="gpu"` renders on those of the first one's backend."""
+    seconds: float
+    """That it took to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +131,11 @@ class BlenderProcess:
         self._device = device
         self._child: Child | None = None
         self._objects = 0
+        self._hello: dict[str, str] = {}
+        """What the child said when it was up."""
         self._starting = 0.0
         """Seconds that the last `open` spent on a new child."""
-        self.has_scene = False
-        """Whether the object opened last is still there."""
+        self._has_scene = False
 
     def __enter__(self) -> Self:
         return self
@@ -125,18 +153,29 @@ class BlenderProcess:
         """The child's process id, None while there is no child."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def has_scene(self) -> bool:
+        """Whether the object opened last is still there."""
+        return self._has_scene and self._child is not None and self._child.is_alive()
+
     def close(self) -> None:
         """End the child and everything it started."""
         if self._child is not None:
             self._child.kill()
         self._child = None
-        self.has_scene = False
+        self._has_scene = False
+
+    def look(self) -> ChildReport:
+        """Start a child and ask it what it has. Raises RenderFailure."""
+        data = self._call(DevicesRequest(), self._limits.import_seconds)
+        gpus = [(str(backend), str(name)) for backend, name in data["gpus"]]
+        return ChildReport(**self._hello, gpus=gpus, seconds=self._starting)
 
     def open(self, glb: Path, normalise: str) -> SceneReport:
         """Load an object and normalise it. Raises RenderFailure."""
         if self._is_worn():
             self.close()
-        self.has_scene = False
+        self._has_scene = False
         self._objects += 1
         if self._child is not None:
             self._child.forget_log()
@@ -149,7 +188,7 @@ class BlenderProcess:
         )
         self._starting = 0.0
         data = self._call(request, self._limits.import_seconds)
-        self.has_scene = True
+        self._has_scene = True
         data["timings"]["start"] = self._starting
         return SceneReport(**data)
 
@@ -256,11 +295,17 @@ class BlenderProcess:
     ) -> dict[str, Any]:
         """Send a request and wait for its reply; the child is gone if this fails."""
         if self._child is None or not self._child.is_alive():
-            if not isinstance(request, OpenRequest):
-                raise RenderFailure("crash", "the Blender child with the open object is gone")
+            if not isinstance(request, OpenRequest | DevicesRequest):
+                raise self._gone()
             self._start()
         name = type(request).__name__.removesuffix("Request").lower()
         return self._ask(request, name, seconds, collect)
+
+    def _gone(self) -> RenderFailure:
+        """The child with the open object has ended, or there never was one."""
+        if self._child is None:
+            return RenderFailure("crash", "no object is open in a Blender child")
+        return self._failure(*self._child.end_reason("a pause"))
 
     def _start(self) -> None:
         """A new child, ready for its first object."""
@@ -269,7 +314,7 @@ class BlenderProcess:
         self._child = Child(self._limits.threads)
         self._objects = 1
         try:
-            self._expect(self._child, "start", _START_SECONDS)
+            self._hello = self._expect(self._child, "start", _START_SECONDS).data
             if self._device != "cpu":
                 with scratch_folder("warm") as out:
                     threads = self._limits.threads
@@ -309,7 +354,7 @@ class BlenderProcess:
                 try:
                     answer = decode_answer(line)
                 except (ValueError, KeyError, TypeError):
-                    raise self._failure("crash", child.end_reason(name)) from None
+                    raise self._failure(*child.end_reason(name)) from None
                 if isinstance(answer, Reply):
                     return answer
                 if collect is not None:
@@ -333,10 +378,19 @@ class BlenderProcess:
     def _failure(self, kind: FailureKind, message: str, keep_child: bool = False) -> RenderFailure:
         """The failure with the log's end. Only a child that answered in order may live on."""
         log_tail = self._child.log_tail() if self._child is not None else ""
-        self.has_scene = False
+        self._has_scene = False
         if not keep_child:
+            if _is_full(message + log_tail):
+                kind, message = "no_space", f"no space in {tempfile.gettempdir()}: {message}"
             self.close()
         return RenderFailure(kind, message, log_tail)
+
+
+def _is_full(said: str) -> bool:
+    """Whether the scratch folder has no room, now or by what the child said."""
+    if os.strerror(errno.ENOSPC) in said:
+        return True
+    return shutil.disk_usage(tempfile.gettempdir()).free < _FULL_BYTES
 
 
 def _specs(cameras: Sequence[Camera]) -> list[CameraSpec]:

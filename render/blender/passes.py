@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from render.blender.devices import use_device
 from render.blender.framing import object_windows
 from render.blender.light import set_light
 from render.blender.opacity import round_opacity
@@ -45,7 +46,7 @@ def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> di
     """
     started = time.monotonic()
     scene = bpy.context.scene
-    _use_device(scene, request.device, request.threads)
+    use_device(scene, request.device, request.threads)
     for image in bpy.data.images:
         _shrink(image, request.texture_size)
     set_light(scene, request.light_strength, request.light_gradient)
@@ -120,7 +121,7 @@ def _read_frame(path: Path) -> np.ndarray:
 def render_silhouettes(request: MeasureRequest) -> None:
     """Write silhouette_NNN.exr: what the cameras see, one sample per pixel."""
     scene = bpy.context.scene
-    _use_device(scene, "cpu", request.threads)
+    use_device(scene, "cpu", request.threads)
     _frame(scene)
     _geometry_settings(scene)
     scene.cycles.filter_width = 1.0
@@ -209,29 +210,6 @@ def _new_camera(scene: Any) -> Any:
     scene.collection.objects.link(camera)
     scene.camera = camera
     return camera
-
-
-def _use_device(scene: Any, device: str, threads: int) -> None:
-    scene.render.engine = "CYCLES"
-    scene.render.threads_mode = "FIXED"
-    scene.render.threads = threads
-    if device == "cpu":
-        scene.cycles.device = "CPU"
-        return
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    for backend in ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL"):
-        try:
-            preferences.compute_device_type = backend
-        except TypeError:
-            continue  # this build has no such backend
-        preferences.get_devices()
-        found = [item for item in preferences.devices if item.type == backend]
-        for item in preferences.devices:
-            item.use = item in found
-        if found:
-            scene.cycles.device = "GPU"
-            return
-    raise SceneFailure("no_device", "a GPU was asked for, but Cycles finds none on this machine")
 
 
 def _frame(scene: Any) -> None:

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from render.blender.confine import confine
 from render.job import (
+    DevicesRequest,
     FailureKind,
     GeometryRequest,
     MeasureRequest,
@@ -34,11 +36,15 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Serve requests until the parent closes the pipe or dies."""
     parent, in_fd, out_fd, threads = (int(word) for word in sys.argv[1:5])
+    confined = confine()
+    if confined:
+        print(f"not confined: {confined}", flush=True)
     _die_with(parent)
     with open(in_fd) as requests, open(out_fd, "w") as replies:
         with _few_cores(threads):
             import bpy
-        _answer(replies, Reply(data={"blender": bpy.app.version_string}))
+        version = bpy.app.version_string
+        _answer(replies, Reply(data={"blender": version, "not_confined": confined}))
         for line in requests:
             request = decode_request(line)
             _answer(replies, _serve(request, lambda rendered: _answer(replies, rendered)))
@@ -96,8 +102,10 @@ def _serve(request: Request, tell: Callable[[Rendered], None]) -> Reply:
 
 
 def _do(request: Request, tell: Callable[[Rendered], None]) -> dict[str, object]:
-    from render.blender import passes, scene, surface
+    from render.blender import devices, passes, scene, surface
 
+    if isinstance(request, DevicesRequest):
+        return devices.list_gpus()
     if isinstance(request, OpenRequest):
         return scene.open_scene(request)
     if isinstance(request, MeasureRequest):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.spheres import sphere_views
 from dataset.cameras import rays
 from dataset.views import ViewSet
 from render.agreement import depth_agreement, find_patches, pairs_to_compare
 from render.check import check_views
 from render.process import RenderFailure
 from render.rigs import RIGS, get_rig
-from tests.conftest import sphere_views
 from tests.render.bodies import letter_block, look_at_boxes
 
 

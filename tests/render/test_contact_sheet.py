@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.spheres import sphere_views
 from render.contact_sheet import contact_sheet
-from tests.conftest import sphere_views
 
 TILE = 64
 

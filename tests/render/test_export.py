@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.spheres import sphere_views
 from dataset.cameras import Camera, intrinsics_from_fov, project
 from dataset.errors import BadInput
 from dataset.views import ViewSet
 from render.export import LAYOUTS, get_layout
-from tests.conftest import sphere_views
 
 
 @dataclass(frozen=True, eq=False)

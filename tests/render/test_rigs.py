@@ -15,6 +15,7 @@ ASSET_IDS = st.text(min_size=1, max_size=40).map("objaverse:{}".format)
 LAST_EYE = {
     "lrm32": (-2.157, -1.112, -0.238),
     "zero123plus": (-0.411, 3.652, -0.648),
+    "zero123plus-cube": (-0.411, 3.652, -0.648),
     "orbit21": (3.310, -1.021, -2.0),
     "one2345": (1.2, -2.078, 0.0),
     "fixed48": (1.328, -0.356, 2.382),
@@ -87,6 +88,13 @@ def test_lrm32_fills_its_ranges_evenly():
     for place in places:
         counts, _ = np.histogram(place, bins=8, range=(0, 1))
         np.testing.assert_allclose(counts, 800, rtol=0.15)
+
+
+def test_the_published_cube_is_seen_by_the_same_cameras():
+    cube, sphere = get_rig("zero123plus-cube"), get_rig("zero123plus")
+    assert (cube.normalise, sphere.normalise) == ("cube", "sphere")
+    np.testing.assert_array_equal(eyes(cube.cameras("a")), eyes(sphere.cameras("a")))
+    assert not np.array_equal(eyes(cube.cameras("a")), eyes(cube.cameras("b")))
 
 
 @settings(max_examples=20)
