@@ -1,12 +1,15 @@
 """What every training run is told, whatever it trains."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from dataset.config import Config
 from dataset.errors import BadInput
 from dataset.patient import ReadConfig
+from train.faults import FaultConfig
+from train.step_guard import GuardConfig
 
 __all__ = ["OptimizerConfig", "TrainConfig"]
 
@@ -39,6 +42,9 @@ class TrainConfig(Config):
     """Id of the snapshot to train on."""
     out: str
     """Folder of the run: metrics, checkpoints, previews, TensorBoard's files."""
+    checkpoints: str | None = None
+    """Folder or URI of the checkpoints, by default below `out`. Those of an object store are
+    uploaded while training goes on."""
     steps: PositiveInt = 100_000
     """Optimizer steps of the whole run, earlier starts counted in."""
     batch_size: PositiveInt = 64
@@ -47,8 +53,10 @@ class TrainConfig(Config):
     """Objects per worker and forward pass; by default the worker's whole share of a step."""
     seed: NonNegativeInt = 0
     """Seed of the order, of all draws per sample, and of the initial weights."""
-    num_workers: PositiveInt = 1
-    """Training processes."""
+    num_workers: PositiveInt | str = 1
+    """Training processes; MIN:MAX takes as many as the cluster has room for."""
+    worker_resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's resources of one worker beside its GPU, such as {CPU: 12, train: 1}."""
     address: str = "local"
     """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
     loader_workers: NonNegativeInt = 0
@@ -56,15 +64,39 @@ class TrainConfig(Config):
     loader_prefetch: PositiveInt = 2
     """Micro-batches that each of these processes has ready, in shared memory."""
     reading: ReadConfig = ReadConfig()
+    data_faults: FaultConfig = FaultConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: Annotated[int, Field(ge=0, le=2)] = 1
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer of the transformers, or block of the UNet, and compute the
+    rest again in the backward pass."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
-    deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of DeepSpeed's own configuration, laid over those that are set here."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the machine's memory instead of the GPU's; ZeRO 1 to 3."""
+    deepspeed: dict[str, Any] | str = Field(default_factory=dict)
+    """Further keys of DeepSpeed's own configuration, or a JSON file of them, laid over those that
+    are set here."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; the last step has one as well."""
     keep_checkpoints: PositiveInt = 3
-    """Older checkpoints are removed."""
+    """Older checkpoints are removed,"""
+    keep_every: NonNegativeInt = 0
+    """but for those of every so many steps; 0 keeps none of them."""
+    max_failed_saves: PositiveInt = 3
+    """So many checkpoints in a row that could not be written end the run."""
+    accept_changes: tuple[str, ...] = ()
+    """Settings that may differ from the checkpoint's, such as [optimizer.learning_rate]; others
+    than those that change no result are refused."""
+    guard: GuardConfig = GuardConfig()
+    watchdog_seconds: Annotated[float, Field(ge=0)] = 1800.0
+    """A worker that makes no progress for so long writes down its stacks and ends; 0 never."""
+    check_memory: bool = True
+    """Refuse to start if by estimate a step does not fit into a worker's memory."""
+    slow_ranks_every: NonNegativeInt = 50
+    """Steps between comparisons of the workers' speed; 0 makes none."""
+    peak_flops: Annotated[float, Field(gt=0)] | None = None
+    """Of one device and second, in the run's precision, for the utilisation (MFU) in the metrics;
+    by default that of a known GPU."""
     preview_every: NonNegativeInt = 500
     """Steps between preview pictures; 0 makes none."""
     preview_size: PositiveInt = 128
@@ -76,13 +108,35 @@ class TrainConfig(Config):
     tensorboard: bool = True
     """Write curves and previews for TensorBoard, below the run's folder."""
     max_failures: NonNegativeInt = 3
-    """How often a run whose workers died starts again by itself."""
+    """How often a run whose workers died starts again without a new checkpoint in between."""
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @field_validator("num_workers")
+    @classmethod
+    def _whole_or_range(cls, given: int | str) -> int | str:
+        if isinstance(given, int):
+            return given
+        found = re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*))?", given)
+        if found is None or (found[2] and int(found[2]) < int(found[1])):
+            raise ValueError(f"give a number, or MIN:MAX such as 2:8, not {given!r}")
+        return given if found[2] else int(given)
+
+    @property
+    def worker_counts(self) -> list[int]:
+        """The numbers of workers that the run may have, the least first."""
+        least, _, most = str(self.num_workers).partition(":")
+        sizes = range(int(least), int(most or least) + 1)
+        return [size for size in sizes if self.batch_size % size == 0]
+
+    @property
+    def world(self) -> int:
+        """Training processes; of a range, the most."""
+        return self.worker_counts[-1]
 
     @property
     def share(self) -> int:
         """Objects per worker and step."""
-        return self.batch_size // self.num_workers
+        return self.batch_size // self.world
 
     @property
     def micro(self) -> int:
@@ -94,12 +148,16 @@ class TrainConfig(Config):
         if self.reading.cache is not None and not self.reading.cache.is_absolute():
             # Workers start in folders of their own.
             raise BadInput(f"reading.cache {self.reading.cache} is not an absolute path")
-        if self.batch_size % self.num_workers:
+        if not self.worker_counts:
             raise BadInput(
                 f"batch_size {self.batch_size} is not a multiple of num_workers {self.num_workers}"
             )
-        if self.share % self.micro:
-            raise BadInput(
-                f"each worker's share of {self.share} objects is not a multiple of micro_batch "
-                f"{self.micro}"
-            )
+        for size in self.worker_counts:
+            share = self.batch_size // size
+            if share % (self.micro_batch or share):
+                raise BadInput(
+                    f"each worker's share of {share} objects is not a multiple of micro_batch "
+                    f"{self.micro_batch}"
+                )
+        if self.offload_optimizer and not self.zero_stage:
+            raise BadInput("offload_optimizer needs zero_stage 1, 2 or 3")

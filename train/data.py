@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dataset.errors import BadInput
 from train.models.rays import Window, window_intrinsics
-from train.resize import resize
 from train.views import ChosenViews, Item, ObjectDataset, ViewChoiceConfig
 
 __all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch"]
@@ -40,14 +39,10 @@ class ViewDataset(ObjectDataset[ViewDataConfig]):
     def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
         config = self._config
         side = int(rng.integers(config.target_size_min, config.target_size_max + 1))
-        frames = resize(views.pictures, side, published=config.published_resize)
-        flat = torch.cat([frames["rgb"], frames["alpha"]], dim=1)
-        patches, intrinsics = _random_patches(flat, views.intrinsics, config.patch_size, rng)
-        return {
-            "target_rgb": patches[:, :3],
-            "target_alpha": patches[:, 3:],
-            "target_intrinsics": intrinsics,
-        }
+        frames = views.colours.resized(side)
+        windows, intrinsics = _random_windows(frames.size, views.intrinsics, config.patch_size, rng)
+        rgb, alpha = frames.cropped(windows).floats()
+        return {"target_rgb": rgb, "target_alpha": alpha, "target_intrinsics": intrinsics}
 
 
 def global_batch(step: int, batch_size: int) -> range:
@@ -69,17 +64,13 @@ def batches(
             yield list(own[start : start + micro_batch])
 
 
-def _random_patches(
-    images: Float[Tensor, "v c s s"],
-    intrinsics: Float[Tensor, "v 4"],
-    patch: int,
-    rng: np.random.Generator,
-) -> tuple[Float[Tensor, "v c p p"], Float[Tensor, "v 4"]]:
+def _random_windows(
+    size: tuple[int, int], intrinsics: Float[Tensor, "v 4"], patch: int, rng: np.random.Generator
+) -> tuple[list[Window], Float[Tensor, "v 4"]]:
     """A random square window of every view, and the intrinsics of the camera that sees only it."""
-    size = (images.shape[-2], images.shape[-1])
     windows, cropped = [], []
-    for image, camera in zip(images, intrinsics, strict=True):
+    for camera in intrinsics:
         left, top = (int(rng.integers(0, room - patch + 1)) for room in reversed(size))
-        windows.append(image[:, top : top + patch, left : left + patch])
-        cropped.append(window_intrinsics(camera, size, Window(top, left, patch, patch)))
-    return torch.stack(windows), torch.stack(cropped)
+        windows.append(Window(top, left, patch, patch))
+        cropped.append(window_intrinsics(camera, size, windows[-1]))
+    return windows, torch.stack(cropped)

@@ -25,8 +25,11 @@ class FrameDataset(ObjectDataset[FrameDataConfig]):
 
     def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
         config = self._config
-        frames = resize(views.pictures, config.frame_size, published=config.published_resize)
+        rgb, alpha = views.colours.resized(config.frame_size).floats()
+        maps = resize(views.maps, config.frame_size, published=config.published_resize)
         return {
-            **{f"target_{name}": values for name, values in frames.items()},
+            "target_rgb": rgb,
+            "target_alpha": alpha,
+            **{f"target_{name}": values for name, values in maps.items()},
             "target_intrinsics": views.intrinsics,
         }

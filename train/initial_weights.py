@@ -69,7 +69,7 @@ def run_weights(path: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
     checkpoint = find_checkpoint(path)
     tensors = checkpoint.weights()
     if not all(key.startswith(_MODULE) for key in tensors):
-        raise BadInput(f"{checkpoint.folder}: is no checkpoint of an LRM")
+        raise BadInput(f"{checkpoint.where}: is no checkpoint of an LRM")
     return checkpoint, {key.removeprefix(_MODULE): value for key, value in tensors.items()}
 
 
@@ -80,7 +80,7 @@ def _open(source: str) -> _Source:
         return _Source(state=read_weights(path), kind=kind, name=str(path))
     if path.is_dir():
         checkpoint, state = run_weights(path)
-        name = str(checkpoint.folder)
+        name = checkpoint.where
         return _Source(state=state, kind="instantmesh", name=name, checkpoint=checkpoint)
     if path.suffix in (".safetensors", ".ckpt"):
         return _Source(state=read_weights(path), kind="instantmesh", name=str(path))
@@ -94,12 +94,10 @@ def _split(source: str) -> tuple[str, str]:
 
 
 def _check_sizes(checkpoint: Checkpoint, sizes: LRMConfig) -> None:
-    config = checkpoint.manifest["config"]
+    config = checkpoint.manifest.config
     theirs = shared_preset(config["preset"], config["model"])
     for part in ("encoder", "transformer"):
         before, after = (getattr(one, part).dump() for one in (theirs, sizes))
         changed = [f"{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]
         if changed:
-            raise BadInput(
-                f"{checkpoint.folder}: its model.{part} is another: {', '.join(changed)}"
-            )
+            raise BadInput(f"{checkpoint.where}: its model.{part} is another: {', '.join(changed)}")

@@ -27,7 +27,7 @@ _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 51
 _SMALLEST_SIDE = 2 ** (len(_BLOCKS) - 1)
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
-_HINT = "or set the weight lpips to 0 to train without this term"
+_HINT = "or set the weight lpips to 0 in training, and give lrm evaluate --no-lpips"
 _VGG_REMEDY = f"download {_VGG_URL} to there, name a copy as vgg, {_HINT}"
 _LINEAR_REMEDY = f"name the wheel's weights/v0.1/vgg.pth as linear, {_HINT}"
 
@@ -141,7 +141,7 @@ def _read(path: Path, remedy: str) -> Mapping[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"LPIPS: {path} is missing: {remedy}") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"LPIPS: {path} is no weight file ({problem}): {remedy}") from None
     if not isinstance(weights, Mapping):

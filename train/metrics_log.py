@@ -1,14 +1,18 @@
-"""Logs of a run, one JSON object a line: metrics.jsonl has exactly one per optimizer step, and
-validation.jsonl one per validation, whatever was killed in between."""
+"""Logs of a run, one JSON object a line: metrics.jsonl has exactly one per optimizer step,
+validation.jsonl one per validation, skipped.jsonl one per step that changed no weight,
+replaced.jsonl one per damaged sample; whatever was killed in between."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METRICS", "VALIDATION", "MetricsLog", "read_metrics"]
+__all__ = ["METRICS", "REPLACED", "SKIPPED", "VALIDATION", "MetricsLog", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
+SKIPPED = "skipped.jsonl"
+REPLACED = "replaced.jsonl"
 
 
 class MetricsLog:
@@ -24,8 +28,12 @@ class MetricsLog:
         self._file = open(out / name, "a", buffering=1)  # noqa: SIM115 - open for the whole run
 
     def write(self, **values: Any) -> None:
-        """Append one line."""
-        self._file.write(json.dumps(values) + "\n")
+        """Append one line; a number that is not finite becomes null, which JSON knows."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps(finite) + "\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,10 +1,12 @@
 """The order of samples: a pure function of (seed, epoch, position), whoever asks and whenever."""
 
 import hashlib
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
-__all__ = ["permute", "sample_at", "sample_rng"]
+__all__ = ["candidates_at", "permute", "sample_at", "sample_rng"]
 
 _ROUNDS = 6
 
@@ -34,6 +36,18 @@ def sample_at(position: int, size: int, seed: int) -> int:
     """The sample at a position of the endless sequence: every epoch is its own permutation."""
     epoch, index = divmod(position, size)
     return permute(index, size, (seed, epoch))
+
+
+def candidates_at(position: int, size: int, seed: int, most: int) -> Iterator[int]:
+    """The sample at a position, then those that stand in for it should it be damaged.
+
+    At most `most` of them, all different: neighbours in another permutation of the epoch.
+    """
+    epoch, index = divmod(position, size)
+    first = sample_at(position, size, seed)
+    yield first
+    others = (permute((index + turn) % size, size, (seed, epoch, 1)) for turn in range(size))
+    yield from islice((other for other in others if other != first), most - 1)
 
 
 def sample_rng(seed: int, position: int) -> np.random.Generator:

@@ -84,7 +84,10 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     children = {name: part for name, part in module.named_children() if [*part.parameters()]}
     if len(children) == 1:
         (only,) = children.values()
-        return parts_of(only) or children
+        inner = parts_of(only)
+        # A list of blocks is never called as such: what has some is a part by itself.
+        listed = any(isinstance(part, nn.ModuleList) for part in inner.values())
+        return inner if inner and not listed else children
     return children
 
 

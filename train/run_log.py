@@ -1,7 +1,10 @@
 """What a run leaves for people to watch: its logs, its pictures, and both in TensorBoard."""
 
 import importlib.util
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,9 +13,15 @@ import numpy as np
 from PIL import Image
 
 from dataset.errors import BadInput
-from train.metrics_log import METRICS, VALIDATION, MetricsLog
+from dataset.storage import Storage
+from train.faults import Replacement
+from train.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
+from train.versions import installed_versions
 
-__all__ = ["RunLog", "check_tensorboard"]
+__all__ = ["RUN_FILE", "RunLog", "check_tensorboard"]
+
+RUN_FILE = "run.json"
+"""The last start of a run: its configuration, hosts and versions."""
 
 
 def check_tensorboard() -> None:
@@ -34,6 +43,8 @@ class RunLog:
         self._out = out
         self._metrics = MetricsLog(out, first_step, METRICS)
         self._validation = MetricsLog(out, first_step, VALIDATION)
+        self._skipped = MetricsLog(out, first_step, SKIPPED)
+        self._replaced = MetricsLog(out, first_step, REPLACED)
         self._board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -52,13 +63,35 @@ class RunLog:
     ) -> None:
         self._metrics.close()
         self._validation.close()
+        self._skipped.close()
+        self._replaced.close()
         if self._board is not None:
             self._board.close()
+
+    def started(self, config: Mapping[str, Any], first_step: int, hosts: Sequence[str]) -> None:
+        """What runs now, for `lrm train --status`."""
+        record = {
+            "started": datetime.now(UTC).isoformat(),
+            "first_step": first_step,
+            "hosts": list(hosts),
+            "versions": installed_versions(),
+            "config": dict(config),
+        }
+        Storage(str(self._out)).write(RUN_FILE, json.dumps(record, indent=1).encode())
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """One optimizer step: its line and its curves."""
         self._metrics.write(step=step, **values)
         self._curves("train", step, values)
+
+    def skipped(self, step: int, problem: str, samples: Sequence[str]) -> None:
+        """A step that changed no weight, and the samples of its batch."""
+        self._skipped.write(step=step, problem=problem, samples=list(samples))
+
+    def replaced(self, step: int, replacement: Replacement) -> None:
+        """A position whose sample was damaged, and what stood in; a line per damaged sample."""
+        for fault in replacement.faults:
+            self._replaced.write(step=step, **asdict(fault), replaced_by=replacement.replaced_by)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """One validation: its line and its curves."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from dataset.errors import BadInput
 from train.config import TrainConfig
+from train.deepspeed_settings import deepspeed_settings
 from train.outline import Sizable, StepCost, count_step, parts_of
 
 __all__ = ["DEVICES", "Device", "RunSize", "find_device", "size_run"]
@@ -18,9 +19,6 @@ _ADAM_BYTES = 8
 """Both moments of a parameter, in float32."""
 _MASTER_BYTES = 4
 """DeepSpeed keeps a float32 copy of each parameter that the optimizer changes."""
-_BUCKET_NUMBERS = 5e8
-"""DeepSpeed's default `reduce_bucket_size`: a buffer is made of that size, however small the
-model is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ class RunSize:
     def seconds_per_step(self, config: TrainConfig, device: Device, utilisation: float) -> float:
         """What computing takes, without reading and communication."""
         rate = device.peak[config.precision] * utilisation
-        return self.operations / config.num_workers / rate
+        return self.operations / config.world / rate
 
     def dump(self) -> dict[str, Any]:
         """Plain values."""
@@ -144,15 +142,16 @@ def _memory(
 ) -> dict[str, float]:
     """Bytes of a worker, as DeepSpeed 0.19 lays them out."""
     width = 2 if config.precision == "bf16" else 4
-    shared = config.num_workers if config.zero_stage else 1
-    zero = config.deepspeed.get("zero_optimization", {})
-    buckets = 2 if zero.get("overlap_comm", on_gpu) else 1
-    bucket_bytes = width * zero.get("reduce_bucket_size", _BUCKET_NUMBERS)
+    shared = config.world if config.zero_stage else 1
+    settings = deepspeed_settings(config, num_parameters=numbers, on_gpu=on_gpu)
+    zero = settings["zero_optimization"]
+    # A buffer is made of that size, however small the model is.
+    bucket_bytes = width * zero["reduce_bucket_size"] * (2 if zero["overlap_comm"] else 1)
     return {
-        "weights": held,
-        "gradients": width * numbers / (shared if config.zero_stage == 2 else 1),
-        "optimizer": numbers * _optimizer_bytes(config) / shared,
-        "communication": buckets * bucket_bytes if config.zero_stage else 0,
+        "weights": held / (shared if config.zero_stage == 3 else 1),
+        "gradients": width * numbers / (shared if config.zero_stage >= 2 else 1),
+        "optimizer": 0 if config.offload_optimizer else numbers * _optimizer_bytes(config) / shared,
+        "communication": bucket_bytes if config.zero_stage else 0,
         "frozen": frozen,
         "activations": cost.activation_bytes,
     }

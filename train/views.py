@@ -11,27 +11,21 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.config import Config
-from dataset.errors import WorkFailed
+from dataset.encoding import decode_depth, decode_normal_codes, decode_rgba, normal_table
 from dataset.shards import read_members
 from dataset.snapshot import Sample
-from dataset.storage import Storage, storage_errors
-from dataset.views import (
-    META_MEMBER,
-    decode_depth,
-    decode_normal,
-    decode_rgba,
-    parse_cameras,
-    view_member,
-)
+from dataset.storage import Storage
+from dataset.views import META_MEMBER, parse_cameras, view_member
 from train.augment import Augmentation, AugmentConfig, draw_augmentation
-from train.order import sample_at, sample_rng
-from train.resize import resize
+from train.colours import Colours
+from train.order import sample_rng
+from train.stand_ins import load_at, unreadable
 
 __all__ = [
     "ChosenViews",
@@ -39,13 +33,11 @@ __all__ = [
     "Kind",
     "ObjectDataset",
     "ViewChoiceConfig",
-    "composite",
     "count_views",
 ]
 
 Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
-_UNREADABLE: tuple[type[Exception], ...] = (*storage_errors(), EOFError, ValueError, KeyError)
 _RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 
 
@@ -68,8 +60,9 @@ class ViewChoiceConfig(Config):
 class ChosenViews:
     """Views of one object, the inputs first, in the augmented world."""
 
-    pictures: Mapping[str, Float[Tensor, "v _ h w"]]
-    """rgb (on white) and alpha; depth and normals if they were read, 0 where there is nothing."""
+    colours: Colours
+    maps: Mapping[str, Float[Tensor, "v _ h w"]]
+    """Depth and normals if they were read, 0 where there is nothing."""
     camera_to_world: Float[Tensor, "v 4 4"]
     intrinsics: Float[Tensor, "v 4"]
 
@@ -81,8 +74,9 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
     """Item `position` is what the step at that position of the order trains on.
 
     A function of (snapshot, seed, position) alone; the views and their augmentation are the same in
-    every stage. Raises WorkFailed naming the sample if its members cannot be read or hold too few
-    views.
+    every stage. Another sample stands in for one that is damaged or missing, with the position's
+    own draws, and `faults` tells (train/faults.py). Raises WorkFailed naming the sample if the
+    storage fails or there are too few views, FinalFailure if all that might stand in are damaged.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("rgba",)
@@ -107,15 +101,12 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         self._seed = seed
 
     def __getitem__(self, position: int) -> Item:
-        sample = self._samples[sample_at(position, len(self._samples), self._seed)]
-        rng = sample_rng(self._seed, position)
-        try:
-            origin = torch.tensor([self._number, position])
-            return self._load(sample, rng) | {"origin": origin}
-        except _UNREADABLE as error:
-            raise WorkFailed(
-                f"{sample.asset_id}: cannot read its views in {sample.shard}: {error}"
-            ) from error
+        def load(sample: Sample) -> Item:
+            return self._load(sample, sample_rng(self._seed, position))
+
+        origin = torch.tensor([self._number, position])
+        item = load_at(self._root, self._samples, self._seed, position, load)
+        return item | {"origin": origin}
 
     @abstractmethod
     def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
@@ -126,17 +117,18 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         count = config.num_inputs + config.num_targets
         num_views = count_views(sample)
         if num_views < count:
-            raise ValueError(f"it has {num_views} views, {count} are asked for")
+            raise unreadable(sample, f"it has {num_views} views, {count} are asked for")
         chosen = rng.choice(num_views, count, replace=False).tolist()
+        augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
         members = self._read(sample, chosen)
         header = json.loads(members[META_MEMBER])
         cameras = parse_cameras(header)
         if len(cameras) != num_views:
             raise ValueError(f"it has {num_views} views, but cameras of {len(cameras)}")
-        augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
         camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in chosen]))
         views = ChosenViews(
-            pictures=self._pictures(members, header, chosen, augmentation),
+            colours=self._colours(members, chosen),
+            maps=self._maps(members, header, chosen, augmentation),
             camera_to_world=augmentation.transform(camera_to_world),
             intrinsics=torch.from_numpy(np.stack([cameras[v].intrinsics for v in chosen])),
         )
@@ -144,10 +136,8 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         noisy, noisy_intrinsics = augmentation.add_noise(
             views.camera_to_world[inputs], views.intrinsics[inputs]
         )
-        seen = {"rgb": views.pictures["rgb"][inputs]}
-        published = config.published_resize
         return {
-            "images": resize(seen, self._input_size, published=published)["rgb"],
+            "images": views.colours.resized(self._input_size, inputs).floats()[0],
             "camera_to_world": noisy,
             "intrinsics": noisy_intrinsics,
             "input_intrinsics": views.intrinsics[inputs],
@@ -160,46 +150,39 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         pictures = [view_member(view, kind) for kind in self.kinds for view in chosen]
         return read_members(self._root, sample.shard, sample.entry, [META_MEMBER, *pictures])
 
-    def _pictures(
+    def _colours(self, members: Mapping[str, bytes], chosen: Sequence[int]) -> Colours:
+        pictures = [decode_rgba(members[view_member(view, "rgba")]) for view in chosen]
+        return Colours.of(pictures, published=self._config.published_resize)
+
+    def _maps(
         self,
         members: Mapping[str, bytes],
         header: Mapping[str, Any],
         chosen: Sequence[int],
         augmentation: Augmentation,
     ) -> dict[str, Tensor]:
-        found = {kind: [members[view_member(view, kind)] for view in chosen] for kind in self.kinds}
-        rgb, alpha = composite([decode_rgba(data) for data in found["rgba"]])
-        pictures = {"rgb": rgb, "alpha": alpha}
-        if "depth" in found:
-            scale = header["depth_scale"]
-            depth = [decode_depth(data, scale)[..., None] for data in found["depth"]]
-            pictures["depth"] = _stack(depth) * augmentation.scale
-        if "normal" in found:
-            normals = _stack([decode_normal(data) for data in found["normal"]])
-            pictures["normals"] = augmentation.turn(normals)
-        return pictures
+        found = {}
+        if "depth" in self.kinds:
+            scale = header["depth_scale"] * augmentation.scale
+            pictures = [decode_depth(members[view_member(v, "depth")], scale) for v in chosen]
+            found["depth"] = torch.from_numpy(np.stack(pictures))[:, None]
+        if "normal" in self.kinds:
+            codes = [decode_normal_codes(members[view_member(v, "normal")]) for v in chosen]
+            found["normals"] = _look_up(codes, augmentation)
+        return found
+
+
+def _look_up(
+    codes: Sequence[Int32[np.ndarray, "h w"]], augmentation: Augmentation
+) -> Float[Tensor, "v 3 h w"]:
+    """The normals of these codes, turned: a table of all of them turns instead of the pictures."""
+    table = augmentation.rotation @ torch.from_numpy(normal_table()).T
+    normals = torch.empty(len(codes), 3, *codes[0].shape)
+    for view, picture in zip(normals, codes, strict=True):
+        torch.index_select(table, 1, torch.from_numpy(picture).view(-1), out=view.view(3, -1))
+    return normals
 
 
 def count_views(sample: Sample) -> int:
     """How many views it has by its index, so that all that is needed comes in one request."""
     return sum(name.endswith(_RGBA_ENDING) for name in sample.entry.members)
-
-
-def composite(
-    pictures: Sequence[UInt8[np.ndarray, "h w 4"]],
-) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v 1 h w"]]:
-    """RGB on white, rgb alpha + (1 - alpha), and alpha; from 0 to 1.
-
-    Before any resizing, so that no hidden colour bleeds over an edge.
-    """
-    height, width, _ = pictures[0].shape
-    # Plane by plane, and one view at a time in the processor's cache: a third of the time.
-    planes = torch.empty(len(pictures), 4, height, width)
-    for view, pixels in zip(planes, pictures, strict=True):
-        view.copy_(torch.from_numpy(pixels.transpose(2, 0, 1).copy())).div_(255)
-        view[:3].mul_(view[3:]).add_(1 - view[3:])
-    return planes[:, :3], planes[:, 3:]
-
-
-def _stack(pictures: Sequence[np.ndarray]) -> Float[Tensor, "v c h w"]:
-    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float()

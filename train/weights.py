@@ -273,7 +273,7 @@ def read_weights(path: Path) -> State:
             f"{path}: holds Python objects besides tensors, or is no file of weights; objects are "
             "not loaded, because that runs code: save its state dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, safetensors.SafetensorError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path}: cannot be read as weights: {problem}") from None
     for name in _CONTAINERS:

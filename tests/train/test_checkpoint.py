@@ -1,72 +1,124 @@
-"""Which checkpoint counts, and which are kept."""
+"""Which checkpoint counts, which are kept, and what may change between two starts."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataset.errors import BadInput
-from train.checkpoint import Checkpoints
+from dataset.storage import Storage
+from tests.train.tiny import TinyConfig
+from train.checkpoint import find_checkpoint, latest
+from train.manifest import FileEntry, Manifest, differences
+from train.saving import Checkpoints
+
+SETTINGS = {"root": "/data", "snapshot": "abc"}
 
 
-def write(out: Path, step: int, config: dict | None = None, world: int = 1) -> Path:
+def settings(out: Path, **more) -> TinyConfig:
+    return TinyConfig.load(SETTINGS | {"out": str(out)} | more)
+
+
+def write(out: Path, step: int, world: int = 1, **config) -> Path:
     """A whole checkpoint as it lies on disk, with one small file."""
     folder = out / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     (folder / "weights.pt").write_bytes(b"abc")
-    files = {"weights.pt": {"bytes": 3, "sha256": ABC}}
-    manifest = {"format": 1, "step": step, "world": world, "config": config or {}, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = Manifest(
+        step=step,
+        world=world,
+        config=settings(out, **config).dump(),
+        files={"weights.pt": FileEntry(bytes=3, sha256=hashlib.sha256(b"abc").hexdigest())},
+        versions={},
+        extra={},
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_json())
     return folder
 
 
-ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+def newest(out: Path) -> int | None:
+    found = latest(Storage(str(out / "checkpoints")))
+    return None if found is None else found.step
 
 
 def steps(out: Path) -> list[int]:
     return sorted(int(path.name[5:]) for path in (out / "checkpoints").iterdir())
 
 
-def test_the_newest_whole_one_counts(tmp_path):
-    for step in (1, 2, 3, 4):
-        write(tmp_path, step)
-    folder = tmp_path / "checkpoints"
-    (folder / "step-00000004" / "manifest.json").unlink()
-    (folder / "step-00000003" / "weights.pt").write_bytes(b"abd")
-    found = Checkpoints(tmp_path, keep=3).latest()
-    assert found is not None
-    assert found.step == 2
+DAMAGES = {
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half a manifest": lambda folder: (folder / "manifest.json").write_text('{"format": 2, "st'),
+    "an empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
+    "a manifest of another format": lambda folder: change(folder, format=1),
+    "another configuration in it": lambda folder: change(folder, config={"seed": 1}),
+    "a flipped byte": lambda folder: (folder / "weights.pt").write_bytes(b"abd"),
+    "a short file": lambda folder: (folder / "weights.pt").write_bytes(b"ab"),
+    "a missing file": lambda folder: (folder / "weights.pt").unlink(),
+}
+
+
+def change(folder: Path, **values) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | values))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_passed_over_saying_so(tmp_path, caplog, damage):
+    write(tmp_path, 2)
+    torn = write(tmp_path, 4)
+    assert newest(tmp_path) == 4
+    DAMAGES[damage](torn)
+    assert newest(tmp_path) == 2
+    assert "step-00000004: not a whole checkpoint, trying the one before" in caplog.text
+    with pytest.raises(BadInput, match="is not a whole checkpoint"):
+        find_checkpoint(torn)
 
 
 def test_nothing_is_found_in_an_empty_folder(tmp_path):
-    assert Checkpoints(tmp_path, keep=1).latest() is None
+    assert newest(tmp_path) is None
+    assert Checkpoints(settings(tmp_path)).check() is None
+    assert not Checkpoints(settings(tmp_path)).exists()
+    with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
+        find_checkpoint(tmp_path)
 
 
-def test_the_newest_are_kept_and_an_abandoned_future_goes(tmp_path):
+def test_the_newest_and_every_mth_are_kept_and_an_abandoned_future_goes(tmp_path):
     """A run that went back behind a damaged checkpoint must not lose what it writes now."""
-    for step in (1, 2, 3, 9):
+    for step in (1, 2, 3, 4, 5, 6, 7, 9):
         write(tmp_path, step)
-    torn = write(tmp_path, 4)
-    (torn / "manifest.json").unlink()
-    Checkpoints(tmp_path, keep=2)._remove_old(5 - 2)
-    assert steps(tmp_path) == [2, 3]
+    (tmp_path / "checkpoints/step-00000007/manifest.json").unlink()
+    Checkpoints(settings(tmp_path, keep_checkpoints=2, keep_every=2))._remove_old(7)
+    assert steps(tmp_path) == [2, 4, 5, 6]
 
 
-@pytest.mark.parametrize(
-    ("config", "world", "message"),
-    [
-        ({"seed": 1}, 1, r"seed \(0 -> 1\)"),
-        ({"seed": 0}, 2, "written by 1 workers, not 2"),
-    ],
-)
-def test_another_run_is_refused(tmp_path, config, world, message):
-    write(tmp_path, 2, {"seed": 0, "steps": 5})
-    with pytest.raises(BadInput, match=message):
-        Checkpoints(tmp_path, keep=1).check(config, world)
+def test_another_run_is_refused_naming_what_differs(tmp_path):
+    write(tmp_path, 2)
+    changed = settings(tmp_path, seed=1, optimizer={"beta1": 0.5}, steps=7)
+    with pytest.raises(BadInput) as caught:
+        Checkpoints(changed).check()
+    assert "optimizer.beta1 (0.9 -> 0.5); seed (0 -> 1)" in str(caught.value)
+    assert "steps" not in str(caught.value)
+    assert "--accept-changes '[optimizer.beta1, seed]'" in str(caught.value)
 
 
-def test_harmless_changes_are_not_refused(tmp_path):
-    write(tmp_path, 2, {"seed": 0, "steps": 5})
-    found = Checkpoints(tmp_path, keep=1).check({"seed": 0, "steps": 50}, 1)
+def test_harmless_and_accepted_changes_are_not_refused(tmp_path):
+    write(tmp_path, 2)
+    harmless = {"steps": 50, "num_workers": 2, "reading": {"attempts": 9}, "watchdog_seconds": 1}
+    found = Checkpoints(settings(tmp_path, **harmless)).check()
     assert found is not None
     assert found.step == 2
+    accepted = settings(tmp_path, optimizer={"beta1": 0.5}, accept_changes=["optimizer"])
+    assert Checkpoints(accepted).check() is not None
+
+
+@given(st.dictionaries(st.sampled_from(["seed", "steps", "precision"]), st.integers()))
+def test_nothing_differs_from_itself(values):
+    nested = {"a": values, **values}
+    assert differences(nested, nested) == []
+
+
+def test_a_setting_that_is_gone_or_new_is_a_difference():
+    assert differences({"a": {"b": 1}}, {"a": {"c": 1}}) == ["a.b (1 -> None)", "a.c (None -> 1)"]

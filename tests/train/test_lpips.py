@@ -162,7 +162,7 @@ def test_the_installed_wheels_weights_fit(files):
     assert all((weight > 0).all() for weight in lpips.linear)
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights at all", None])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"half of a file", None])
 def test_a_file_that_is_no_weight_file_is_named(files, tmp_path, content):
     wrong = tmp_path / "wrong.pth"
     if content is None:

@@ -7,8 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from dataset.errors import BadInput
 from train.outline import _count, _Meter, count_step
+from train.preflight import _check_memory
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 from train.sizing import find_device, size_run
+from train.utilisation import Utilisation
 
 SMALL = {
     "root": "",
@@ -83,6 +85,34 @@ def test_memory_is_that_of_a_real_step():
     with _Meter() as meter, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         module(step)["loss"].backward()
     assert size_run(own).memory["activations"] == pytest.approx(meter.peak, rel=0.1)
+
+
+def test_layers_computed_again_take_less_memory_and_more_operations():
+    kept, again = (
+        size_run(recipe(preset="base", model={}, activation_checkpointing=on))
+        for on in (False, True)
+    )
+    assert again.memory["activations"] < 0.4 * kept.memory["activations"]
+    assert again.backward > 1.1 * kept.backward
+    assert again.forward == kept.forward
+
+
+def test_utilisation_counts_nothing_twice():
+    """However much is computed again, the model is the same."""
+    known = {"peak_flops": 1e12, "num_workers": 1}
+    kept = {"model": {"nerf": {"samples_per_ray": 8, "checkpoint_chunks": False}}}
+    kinds = known, known | {"activation_checkpointing": True}, known | kept
+    found = {Utilisation(recipe(**kind)).metrics(2.0)["mfu"] for kind in kinds}
+    assert len(found) == 1
+    forward = sum(size_run(recipe(**known, **kept)).forward.values())
+    # Fused attention does five products backward for two forward.
+    assert found.pop() == pytest.approx(3 * forward / 2.0 / 1e12, rel=0.1)
+
+
+def test_what_does_not_fit_is_refused_with_its_parts():
+    with pytest.raises(BadInput, match=r"activations 0\.\d.* has 0\.1 GB: a smaller --micro-batch"):
+        _check_memory(recipe(batch_size=16), 1e8)
+    _check_memory(recipe(), 1e11)
 
 
 def test_more_objects_go_on_in_a_straight_line():

@@ -311,9 +311,13 @@ class Loud:
 
 
 def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path, capsys):
-    files = {name: tmp_path / name for name in ("code", "text", "empty", "list", "numbers", "odd")}
+    files = {
+        name: tmp_path / name
+        for name in ("code", "text", "half", "empty", "list", "numbers", "odd")
+    }
     files["code"].write_bytes(pickle.dumps({"state_dict": Loud()}, protocol=2))
     files["text"].write_text("<html>not found</html>")
+    files["half"].write_bytes(b"half of a file")
     files["empty"].write_bytes(b"")
     torch.save([torch.ones(1)], files["list"])
     torch.save({"epoch": 3, "name": "x"}, files["numbers"])

@@ -1,0 +1,171 @@
+"""A recipe that trains in milliseconds, and fails as it is told: for tests of the loop itself."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dataset.errors import LrmError
+from dataset.snapshot import Sample
+from dataset.storage import Storage
+from train.config import TrainConfig
+from train.data import ViewDataConfig, ViewDataset
+from train.engine import train
+from train.order import sample_rng
+
+SIZE = 96
+FULL = 40_000
+"""Bytes that a file may have on the full disk: logs fit, checkpoints do not."""
+
+
+class TinyConfig(TrainConfig):
+    """A line to learn, and what goes wrong at which position of the order."""
+
+    nan_at: tuple[int, ...] = ()
+    spike_at: tuple[int, ...] = ()
+    gradient_nan_at: tuple[int, ...] = ()
+    hang_at: tuple[int, ...] = ()
+    terminate_at: tuple[int, ...] = ()
+    full_disk_at: tuple[int, ...] = ()
+    free_disk_at: tuple[int, ...] = ()
+    item_seconds: float = 0.0
+    real_views: bool = False
+    """Learn from the views of the dataset instead."""
+
+
+class TinyRecipe:
+    """Learns y = W x from samples that follow from their positions."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        self.config = config
+
+    def build(self) -> nn.Module:
+        return _Objective()
+
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
+        return _Views(self.config, root, samples) if self.config.real_views else _Items(self.config)
+
+    def validation_dataset(self, root: Storage, samples: Sequence[Sample]) -> Any:
+        return _Items(self.config)
+
+    def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"error": module(batch)["loss"]}
+
+    def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
+        return Image.new("RGB", (8, 8))
+
+
+class _Items(Dataset[dict[str, Tensor]]):
+    def __init__(self, config: TinyConfig) -> None:
+        self._config = config
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        config = self._config
+        time.sleep(config.item_seconds)
+        if position in config.hang_at:
+            time.sleep(3600)
+        if position in config.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if position in config.full_disk_at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
+        if position in config.free_disk_at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        numbers = sample_rng(config.seed, position).normal(size=SIZE)
+        x = torch.from_numpy(numbers).float()
+        factor = float("nan") if position in config.nan_at else 1.0
+        factor *= 1e4 if position in config.spike_at else 1.0
+        broken = torch.tensor(float(position in config.gradient_nan_at))
+        return {"x": x, "y": x.flip(0) * 0.5, "factor": torch.tensor(factor), "broken": broken}
+
+
+class _Views(Dataset[dict[str, Tensor]]):
+    def __init__(self, config: TinyConfig, root: Storage, samples: Sequence[Sample]) -> None:
+        views = ViewDataConfig(
+            num_inputs=1, num_targets=1, patch_size=4, target_size_min=4, target_size_max=8
+        )
+        self._views = ViewDataset(root, samples, views, input_size=8, seed=config.seed)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        item = self._views[position]
+        x = item["images"].flatten()[:SIZE] - 0.5
+        whole = {"factor": torch.tensor(1.0), "broken": torch.tensor(0.0)}
+        return {"x": x, "y": x.flip(0) * 0.5, "faults": item["faults"], **whole}
+
+
+class _Objective(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(SIZE, SIZE)
+        self.second = nn.Linear(SIZE, SIZE)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        x = batch["x"].to(self.first.weight.dtype)
+        found = self.second(torch.tanh(self.first(x)))
+        error = ((found.float() - batch["y"]) ** 2).mean(1) * batch["factor"]
+        if batch["broken"].any():
+            # Adds nothing to the loss, and no number to its gradient: d sqrt(w) at w = 0.
+            error = error + torch.sqrt((found.float() * 0).sum(1).abs())
+        return {"loss": error.mean()}
+
+
+def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any) -> TinyConfig:
+    """A short run without pictures."""
+    root, snapshot = dataset
+    values: dict[str, Any] = {
+        "root": root.uri,
+        "snapshot": snapshot,
+        "out": str(out),
+        "steps": steps,
+        "batch_size": 6,
+        "checkpoint_every": 2,
+        "preview_every": 0,
+        "validate_every": 0,
+        "tensorboard": False,
+        "slow_ranks_every": 0,
+        "optimizer": {"learning_rate": 1e-2, "schedule_steps": 8, "weight_decay": 0.1},
+    }
+    return TinyConfig.load(values | more)
+
+
+def run_group(world: int, configs: Sequence[TinyConfig]) -> list[str]:
+    """Train each in turn in one group of processes; how each ended: empty if it went well."""
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    store = Path(configs[0].out).with_suffix(f".store-{time.monotonic_ns()}")
+    values = [config.model_copy(update={"num_workers": world}).dump() for config in configs]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.multiprocessing.start_processes(
+        _rank, (world, str(store), values, answers), nprocs=world, start_method="spawn"
+    )
+    return answers.get()
+
+
+def _rank(rank: int, world: int, store: str, values: list[dict[str, Any]], answers: Any) -> None:
+    torch.set_num_threads(1)
+    # A file that grows too large is an error of the write, not the end of the process.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
+    place = {"init_method": f"file://{store}", "rank": rank, "world_size": world}
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60), **place)
+    found = []
+    for config in values:
+        try:
+            train(TinyRecipe(TinyConfig.load(config)))
+            found.append("")
+        except LrmError as error:
+            found.append(f"{type(error).__name__}: {error}")
+    if rank == 0:
+        answers.put(found)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,70 @@
+"""Training without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from dataset.errors import BadInput, LrmError
+from dataset.options import Parser, add_config_options, load_config
+from dataset.printable import printable
+from train.config import TrainConfig
+
+__all__ = ["main", "make_parser"]
+
+
+def make_parser() -> Parser:
+    """The parser of all recipes."""
+    from train.recipes.kinds import RECIPES
+
+    parser = Parser(prog="python -m train", description=__doc__)
+    subparsers = parser.add_subparsers(dest="recipe", metavar="RECIPE", required=True)
+    for name, kind in RECIPES.items():
+        subparser = subparsers.add_parser(name, help=kind.purpose)
+        add_config_options(subparser, kind.config)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as one of torchrun's processes; the exit code: 0, 1, 2, or 143 if it was stopped."""
+    from train.recipes.kinds import RECIPES
+
+    arguments = make_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        config = load_config(RECIPES[arguments.recipe].config, arguments)
+        _train(arguments.recipe, config)
+    except LrmError as error:
+        print(f"train {arguments.recipe}: {printable(str(error))}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _train(name: str, config: TrainConfig) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from train.engine import train
+    from train.progress import ProgressPrinter
+    from train.recipes.kinds import make_recipe
+
+    world = int(os.environ.get("WORLD_SIZE", "0"))
+    if not world:
+        raise BadInput("start it with torchrun, or use `lrm train`")
+    if world not in config.model_copy(update={"num_workers": f"1:{world}"}).worker_counts:
+        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world} processes")
+    config = config.model_copy(update={"num_workers": world})
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
+        # Without it some ranks abort while others still talk to them.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""One line that says where a run stands."""
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+__all__ = ["ProgressPrinter", "progress_line"]
+
+
+def progress_line(row: Mapping[str, Any], steps: int) -> str:
+    """From a line of metrics.jsonl: step, loss, speed, time to go at that speed."""
+    left = timedelta(seconds=round((steps - row["step"]) * row["seconds"]))
+    loss = row["loss"]
+    shown = "no number" if loss is None else f"{loss:.4f}"
+    line = f"step {row['step']}/{steps}  loss {shown}  {row['seconds']:.2f} s/step"
+    if "samples_per_second" in row:
+        line += f"  {row['samples_per_second']:.3g} samples/s"
+    if row.get("skipped_so_far"):
+        line += f"  {row['skipped_so_far']} skipped"
+    if row.get("replaced_so_far"):
+        line += f"  {row['replaced_so_far']} samples replaced"
+    return f"{line}  {left} to go"
+
+
+class ProgressPrinter:
+    """Prints a line at most every few seconds, and one for the last step."""
+
+    def __init__(self, steps: int, interval: float = 10.0) -> None:
+        self._steps, self._interval = steps, interval
+        self._printed = time.monotonic()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Take a line of the metrics."""
+        now = time.monotonic()
+        if now - self._printed >= self._interval or row["step"] == self._steps:
+            self._printed = now
+            print(progress_line(row, self._steps), file=sys.stderr, flush=True)
