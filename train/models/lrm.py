@@ -151,6 +151,11 @@ class LRM(nn.Module):
         self.encoder = CameraViT(config.encoder)
         self.transformer = TriplaneTransformer(config.transformer, config.encoder.width)
 
+    def recompute_layers(self) -> None:
+        """Keep only what enters each transformer layer, for a backward pass in less memory."""
+        self.encoder.recompute_layers()
+        self.transformer.recompute_layers()
+
     def forward_planes(
         self,
         images: Float[Tensor, "b v 3 h w"],

@@ -5,17 +5,16 @@ those, side by side. Module names are the keys of the published checkpoints.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from train.models.cube_cases import CUBE_CORNERS, CUBE_EDGES
 from train.models.mlp import exact, point_mlp, without_autocast
 from train.models.nerf import activate_rgb
+from train.models.recompute import recomputed
 from train.models.triplane import sample_planes
 
 __all__ = ["GridFeatures", "MeshDecoder", "in_chunks"]
@@ -111,7 +110,6 @@ def in_chunks(
     work: Callable[[Tensor], Tensor], items: Tensor, size: int, recompute: bool
 ) -> Iterator[Tensor]:
     """A function of some items, chunk by chunk; `recompute`: again in the backward pass."""
-    if recompute and torch.is_grad_enabled():
-        work = partial(checkpoint, work, use_reentrant=False, preserve_rng_state=False)
+    once = recomputed(work, recompute)
     for chunk in items.split(size):
-        yield work(chunk)
+        yield once(chunk)

@@ -5,14 +5,12 @@ Section 3.3 of arXiv 2404.07191. Module names are the keys of the published chec
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dataset.config import Config
 from train.models.mlp import point_mlp
@@ -27,6 +25,7 @@ from train.models.rays import (
     importance_depths,
     window_intrinsics,
 )
+from train.models.recompute import recomputed
 from train.models.triplane import sample_planes
 
 __all__ = [
@@ -256,10 +255,8 @@ class NerfSynthesizer(nn.Module):
         )
 
     def _render_chunks(self, planes: Tensor, rays: Rays, places: SamplePlaces) -> RenderedRays:
-        render = self._render
-        if self.config.checkpoint_chunks and torch.is_grad_enabled():
-            # Nothing random happens inside: the places were drawn before.
-            render = partial(checkpoint, render, use_reentrant=False, preserve_rng_state=False)
+        # The random places were drawn before.
+        render = recomputed(self._render, self.config.checkpoint_chunks)
         step = self.config.rays_per_chunk
         parts = [
             (slice(None), slice(start, start + step))

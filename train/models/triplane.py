@@ -11,6 +11,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dataset.config import Config
+from train.models.recompute import recomputed
 
 __all__ = ["TriplaneConfig", "TriplaneTransformer", "sample_planes"]
 
@@ -51,6 +52,7 @@ class TriplaneTransformer(nn.Module):
         super().__init__()
         low, width = config.low_resolution, config.width
         self._low_resolution = low
+        self._recompute = False
         self.pos_embed = nn.Parameter(torch.randn(1, 3 * low**2, width) * width**-0.5)
         self.layers = nn.ModuleList(
             _Block(width, config.num_heads, feature_width) for _ in range(config.num_layers)
@@ -59,11 +61,15 @@ class TriplaneTransformer(nn.Module):
         factor = config.high_resolution // low
         self.deconv = nn.ConvTranspose2d(width, config.channels, kernel_size=factor, stride=factor)
 
+    def recompute_layers(self) -> None:
+        """Keep only what enters each layer, and compute the rest again in the backward pass."""
+        self._recompute = True
+
     def forward(self, features: Float[Tensor, "b t f"]) -> Float[Tensor, "b 3 c r r"]:
         """Planes from the tokens of all views of each object."""
         x = self.pos_embed.expand(len(features), -1, -1)
         for layer in self.layers:
-            x = layer(x, features)
+            x = recomputed(layer, self._recompute)(x, features)
         side = self._low_resolution
         grids = self.norm(x).reshape(-1, side, side, x.shape[-1]).permute(0, 3, 1, 2)
         return self.deconv(grids.contiguous()).unflatten(0, (-1, 3))

@@ -11,6 +11,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dataset.config import Config
+from train.models.recompute import recomputed
 
 __all__ = ["CAMERA_NUMBERS", "CameraViT", "ViTConfig", "camera_vector"]
 
@@ -63,6 +64,10 @@ class CameraViT(nn.Module):
         mean_std = torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD])[:, :, None, None]
         self.register_buffer("mean_std", mean_std, persistent=False)
 
+    def recompute_layers(self) -> None:
+        """Keep only what enters each layer, and compute the rest again in the backward pass."""
+        self.model.encoder.recompute = True
+
     def forward(
         self, images: Float[Tensor, "n 3 h w"], cameras: Float[Tensor, "n 16"]
     ) -> Float[Tensor, "n t c"]:
@@ -93,10 +98,11 @@ class _Layers(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.recompute = False
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         for layer in self.layer:
-            x = layer(x, camera)
+            x = recomputed(layer, self.recompute)(x, camera)
         return x
 
 

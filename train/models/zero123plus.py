@@ -41,9 +41,15 @@ from train.models.zero123plus_latents import (
     tile_views,
     untile_views,
 )
+from train.models.zero123plus_parts import not_there, pixels_per_latent
+from train.models.zero123plus_query import extract_query
 from train.models.zero123plus_sampling import denoising_steps, first_latents, sampling_scheduler
 
-__all__ = ["SixViews", "Zero123PlusPipeline", "load_zero123plus"]
+__all__ = [
+    "SixViews",
+    "Zero123PlusPipeline",
+    "load_zero123plus",
+]
 
 
 @dataclass
@@ -118,13 +124,9 @@ class Zero123PlusPipeline(DiffusionPipeline):
 
         Alpha is laid over white.
         """
-        opaque = [_over_white(image) for image in images]
         extractors = (self.feature_extractor_vae, self.feature_extractor_clip)
-        vae, clip = (
-            extractor(images=opaque, return_tensors="pt").pixel_values.to(self.device, self.dtype)
-            for extractor in extractors
-        )
-        return vae, clip
+        vae, clip = extract_query(images, *extractors)
+        return vae.to(self.device, self.dtype), clip.to(self.device, self.dtype)
 
     def blank_pixels(
         self, like: Float[Tensor, "b 3 h w"], level: float
@@ -192,19 +194,45 @@ class Zero123PlusPipeline(DiffusionPipeline):
         0.5 as the published pipeline has it. A `guidance_scale` of 1 or less means none. Raises
         BadInput.
         """
-        self._check(images, seeds, num_inference_steps, view_size)
+        if not images or len(seeds) != len(images):
+            raise BadInput(
+                f"Zero123++: {len(images)} images and {len(seeds)} seeds; give one seed per image"
+            )
+        views = self.sample(
+            *self.query_pixels(images),
+            seeds,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            view_size=view_size,
+            blank=blank,
+        )
+        return SixViews(images=[_picture(sheet) for sheet in tile_views(views)], views=views)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        pixels: Float[Tensor, "b 3 h w"],
+        clip_pixels: Float[Tensor, "b 3 hc wc"],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        view_size: int,
+        blank: float,
+    ) -> Float[Tensor, "b 6 3 h6 w6"]:
+        """Six views in [0, 1] of queries that `query_pixels` prepared; as `__call__` otherwise."""
+        self._check(num_inference_steps, view_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        pixels, clip_pixels = self.query_pixels(images)
         prompt = self.encode_prompt(clip_pixels)
         condition = self.encode_condition(pixels, generators)
         if guidance_scale > 1:
-            empty = self.empty_prompt().expand(len(images), -1, -1)
+            empty = self.empty_prompt().expand(len(pixels), -1, -1)
             prompt = torch.cat([empty, prompt])
             unseen = self.encode_condition(self.blank_pixels(pixels, blank), generators)
             condition = torch.cat([unseen, condition])
         scheduler = sampling_scheduler(self.scheduler.config, num_inference_steps, self.device)
         latents = first_latents(
-            self._latent_shape(len(images), view_size), scheduler, generators, condition
+            self._latent_shape(len(pixels), view_size), scheduler, generators, condition
         )
         unet = ReferenceUNet(self.unet)
         steps = denoising_steps(
@@ -214,26 +242,19 @@ class Zero123PlusPipeline(DiffusionPipeline):
             for step in steps:
                 latents = step
                 bar.update()
-        views = self.decode_targets(latents)
-        return SixViews(images=[_picture(sheet) for sheet in tile_views(views)], views=views)
+        return self.decode_targets(latents)
 
     @property
     def pixels_per_latent(self) -> int:
         """How many pixels wide a latent is: 8 in Stable Diffusion's VAE."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return pixels_per_latent(self.vae.config)
 
     def _latent_shape(self, num: int, view_size: int) -> tuple[int, int, int, int]:
         side = view_size // self.pixels_per_latent
         rows, columns = SHEET
         return num, self.unet.config.in_channels, rows * side, columns * side
 
-    def _check(
-        self, images: Sequence[Image.Image], seeds: Sequence[int], num_steps: int, view_size: int
-    ) -> None:
-        if not images or len(seeds) != len(images):
-            raise BadInput(
-                f"Zero123++: {len(images)} images and {len(seeds)} seeds; give one seed per image"
-            )
+    def _check(self, num_steps: int, view_size: int) -> None:
         if num_steps < 1:
             raise BadInput(f"Zero123++: {num_steps} inference steps; give at least 1")
         if view_size < 1 or view_size % self.pixels_per_latent:
@@ -255,11 +276,7 @@ def load_zero123plus(source: str | Path, **kwargs: Any) -> Zero123PlusPipeline:
             str(source), local_files_only=True, low_cpu_mem_usage=False, **kwargs
         )
     except (OSError, ValueError) as error:
-        cause = str(error).strip().splitlines()[0]
-        raise BadInput(
-            f"Zero123++ weights {source}: {cause} Give a folder in diffusers' layout (it has a "
-            "model_index.json), or download the repository into the hub's cache first"
-        ) from error
+        raise not_there(source, error) from error
 
 
 def _sampled(
@@ -270,11 +287,6 @@ def _sampled(
     """A sample of the VAE's latents, each with its generator, or with torch's."""
     drawn_with = None if generators is None else list(generators)
     return vae.encode(pixels).latent_dist.sample(drawn_with)
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _picture(sheet: Float[Tensor, "3 h w"]) -> Image.Image:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,18 +11,21 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from dataset.storage import Storage
-from train.checkpoint import Checkpoints
 from train.config import TrainConfig
 from train.initial_weights import absolute_source, check_source, initialize
 from train.losses import NerfLossConfig
 from train.lpips import Lpips, LpipsConfig, find_weights, load_lpips
 from train.models.lrm import LRM, LRMConfig
+from train.saving import Checkpoints
 from train.views import ViewChoiceConfig
 
 __all__ = ["LRMTrainConfig", "Objective", "load_init", "meta_batch"]
 
 _INIT_FILE = "init.json"
 """In the run's folder: what it started from, and what became of the tensors."""
+
+
+AnyLRM = TypeVar("AnyLRM", bound=LRM)
 
 
 class LRMTrainConfig(TrainConfig, ABC):
@@ -54,6 +56,11 @@ class LRMTrainConfig(TrainConfig, ABC):
     def new_model(self) -> LRM:
         """The model with fresh weights."""
 
+    def _recomputing(self, model: AnyLRM) -> AnyLRM:
+        if self.activation_checkpointing:
+            model.recompute_layers()
+        return model
+
     def measure(self) -> Lpips | None:
         """The perceptual distance with its published weights, if it has a weight in the loss."""
         return load_lpips(self.lpips) if self.loss.lpips else None
@@ -61,7 +68,7 @@ class LRMTrainConfig(TrainConfig, ABC):
     @property
     def is_fresh(self) -> bool:
         """Whether the run starts at its first step: there is no whole checkpoint to go on from."""
-        return Checkpoints(Path(self.out), self.keep_checkpoints).latest() is None
+        return not Checkpoints(self).exists()
 
     def check(self) -> None:
         """Raise BadInput if the settings do not fit each other, or `init` does not fit the model.

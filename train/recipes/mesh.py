@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -10,7 +9,6 @@ import torch.distributed as dist
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from dataset.snapshot import Sample
@@ -22,6 +20,7 @@ from train.lpips import Lpips
 from train.mesh_outline import ASSUMED, sphere_cells, stand_in
 from train.metrics import picture_metrics
 from train.models.lrm import MeshLRM, MeshLRMConfig, mesh_preset
+from train.models.recompute import recomputed
 from train.outline import Outline
 from train.recipes.lrm import LRMTrainConfig, Objective, load_init, meta_batch
 from train.recipes.sheet import Shown, compare
@@ -56,7 +55,7 @@ class MeshTrainConfig(LRMTrainConfig):
 
     def new_model(self) -> MeshLRM:
         """The model with fresh weights."""
-        return MeshLRM(self.model_sizes())
+        return self._recomputing(MeshLRM(self.model_sizes()))
 
     def check(self) -> None:
         """Raise BadInput as stage 1 does; warn of a start that is not known to lead anywhere."""
@@ -194,7 +193,7 @@ def view_by_view(lpips: Distance) -> Distance:
     """
 
     def distances(images: Tensor, targets: Tensor) -> Tensor:
-        measure = partial(checkpoint, lpips, use_reentrant=False, preserve_rng_state=False)
+        measure = recomputed(lpips)
         return torch.cat(
             [measure(*pair) for pair in zip(images.split(1), targets.split(1), strict=True)]
         )

@@ -36,7 +36,7 @@ class NerfTrainConfig(LRMTrainConfig):
 
     def new_model(self) -> NerfLRM:
         """The model with fresh weights."""
-        return NerfLRM(self.model_sizes())
+        return self._recomputing(NerfLRM(self.model_sizes()))
 
 
 class NerfRecipe:

@@ -205,6 +205,21 @@ def test_gradients_reach_every_parameter(model):
             assert parameter.grad.abs().max() > 0, name
 
 
+def test_layers_computed_again_give_the_same_gradients(model):
+    images = torch.rand(1, 2, 3, 32, 32)
+    gradients = []
+    for recompute in (False, True):
+        if recompute:
+            model.recompute_layers()
+        model.zero_grad()
+        model.forward_planes(images, *viewpoints(2)).square().mean().backward()
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+    kept, again = gradients
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        assert torch.equal(gradient, again[name]), name
+
+
 @pytest.mark.parametrize("autocast", [True, False])
 def test_bfloat16_is_near_float32(model, autocast):
     camera_to_world, intrinsics = viewpoints(3)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from dataset.errors import BadInput
 from train.models import zero123plus_latents as ranges
 from train.models import zero123plus_sampling
+from train.models.recompute import recompute_blocks
 from train.models.reference_attention import ReferenceUNet
 from train.models.zero123plus import load_zero123plus
 from train.models.zero123plus_sampling import denoising_steps, first_latents, sampling_scheduler
@@ -100,7 +101,7 @@ def test_noise_and_v_match_the_oracle(expected):
 def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointing):
     unet = expected_unet.unet
     if checkpointing:
-        unet.enable_gradient_checkpointing()
+        recompute_blocks(unet)
     noisy, timesteps = expected["in.noisy_latents"], expected["in.timesteps"].long()
     prompt = expected["in.encoder_hidden_states"]
     alphas = expected["out.alphas_cumprod_train"]
@@ -254,7 +255,12 @@ def test_it_saves_the_published_layout_and_loads_it(pipeline, saved, query):
     assert {key.partition(".")[0] for key in text} == {"text_model"}
     again = load_zero123plus(saved)
     again.set_progress_bar_config(disable=True)
-    assert torch.equal(again([query], [3], **FEW).views, pipeline([query], [3], **FEW).views)
+    for part in ("unet", "vae", "text_encoder", "vision_encoder"):
+        before, after = (one.components[part].state_dict() for one in (pipeline, again))
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+    # Weights that lie elsewhere in memory may be added up in another order.
+    views = [one([query], [3], **FEW).views for one in (pipeline, again)]
+    torch.testing.assert_close(views[1], views[0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_tokenizer_of_vocabulary_and_merges_alone_is_enough(saved, tmp_path):
