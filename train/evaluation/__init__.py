@@ -1,0 +1,1 @@
+"""How good what a model gives is: the protocol of InstantMesh's section 4."""

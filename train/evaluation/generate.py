@@ -1,0 +1,36 @@
+"""Six views that Zero123++ makes of the first view of an object: the paper's input of an LRM."""
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from dataset.cameras import Camera
+from train.evaluation.predict import Generate, azimuth_of
+from train.evaluation.scores import Pictures
+from train.models.zero123plus import Zero123PlusPipeline
+from train.reconstruction.query import prepare_query
+from train.reconstruction.six_views import input_cameras
+
+__all__ = ["six_views_of_first"]
+
+
+def six_views_of_first(
+    pipeline: Zero123PlusPipeline, *, steps: int, seed: int, view_size: int
+) -> Generate:
+    """The query is centred as by `lrm multiview`; cameras are InstantMesh's, from its azimuth."""
+
+    def generate(
+        truth: Pictures, cameras: list[Camera]
+    ) -> tuple[Float[Tensor, "6 3 s s"], list[Camera]]:
+        query = prepare_query(_picture(truth))
+        made = pipeline([query.image], [seed], num_inference_steps=steps, view_size=view_size)
+        return made.views[0].float().cpu(), input_cameras(azimuth=azimuth_of(cameras[0]))
+
+    return generate
+
+
+def _picture(truth: Pictures) -> Image.Image:
+    """View 0 with its alpha."""
+    rgba = torch.cat([truth.rgb[0], truth.alpha[0]]).movedim(0, -1)
+    return Image.fromarray((rgba * 255).round().byte().numpy())

@@ -1,0 +1,1 @@
+"""From six views of an object to a file with its mesh."""

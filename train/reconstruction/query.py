@@ -1,0 +1,99 @@
+"""The query picture of Zero123++: the object alone, in the middle of a square, with alpha.
+
+Alpha that is there is the mask. Where there is none, a plain background is told by its colour and
+filled from the border (OpenCV), and any other is left to rembg if that is installed.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from dataset.errors import BadInput
+
+__all__ = ["Query", "prepare_query"]
+
+_OPAQUE = 250
+"""Alpha from which a pixel counts as opaque when it is asked whether there is a mask."""
+_VISIBLE = 8
+_PLAIN_SHARE = 0.95
+"""Share of the border that must be near its median colour for the background to be plain."""
+_TOLERANCE = 12
+"""Levels by which a plain background may differ from that colour."""
+_FOREGROUND = 0.85
+"""Share of the square's side that the object's longer side takes, as InstantMesh has it."""
+_BORDER = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A picture ready for the pipeline."""
+
+    image: Image.Image
+    """RGBA, square."""
+    background: str
+    """How the object was told from it: alpha, plain, rembg, or kept if it was not."""
+
+
+def prepare_query(image: Image.Image, *, keep_background: bool = False) -> Query:
+    """Mask the object, cut it out and put it into the middle of a square.
+
+    Raises BadInput if nothing is left of it.
+    """
+    rgba = np.array(image.convert("RGBA"))
+    masked, how = (rgba, "kept") if keep_background else _mask(rgba)
+    if how == "kept":
+        return Query(image=_padded(Image.fromarray(rgba)), background=how)
+    rows, columns = (np.flatnonzero((masked[..., 3] > _VISIBLE).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        raise BadInput("the query shows nothing: all of it is transparent or background")
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return Query(image=_centred(Image.fromarray(masked).crop(box)), background=how)
+
+
+def _mask(rgba: UInt8[np.ndarray, "h w 4"]) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
+    if (rgba[..., 3] < _OPAQUE).any():
+        return rgba, "alpha"
+    outside = _plain_background(rgba[..., :3])
+    if outside is not None:
+        masked = rgba.copy()
+        # The outermost pixels of the object are mixed with the background.
+        masked[..., 3] = cv2.erode((~outside).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
+        return masked, "plain"
+    if importlib.util.find_spec("rembg") is not None:
+        import rembg
+
+        return np.array(rembg.remove(Image.fromarray(rgba)).convert("RGBA")), "rembg"
+    return rgba, "kept"
+
+
+def _plain_background(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"] | None:
+    """What is reached from the border without leaving its colour; None if it has not just one."""
+    edge = np.ones(rgb.shape[:2], dtype=bool)
+    edge[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
+    colour = np.median(rgb[edge], axis=0)
+    near = (np.abs(rgb.astype(np.float32) - colour) <= _TOLERANCE).all(axis=-1)
+    if near[edge].mean() < _PLAIN_SHARE:
+        return None
+    _, labels = cv2.connectedComponents(near.astype(np.uint8), connectivity=4)
+    reached = np.unique(labels[edge & near])
+    return np.isin(labels, reached) & near
+
+
+def _padded(image: Image.Image) -> Image.Image:
+    """In the middle of a white square."""
+    side = max(image.size)
+    square = Image.new("RGBA", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _centred(cut: Image.Image) -> Image.Image:
+    """In the middle of a transparent square that it does not quite fill."""
+    side = max(round(max(cut.size) / _FOREGROUND), 1)
+    square = Image.new("RGBA", (side, side), (255, 255, 255, 0))
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
+    return square
