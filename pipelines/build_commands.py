@@ -3,14 +3,14 @@
 import argparse
 import contextlib
 import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from dataset.catalog import Catalog
 from dataset.config import merge
 from dataset.errors import BadInput
 from dataset.lock import exclusive
-from dataset.root import check_root, open_root, read_build, write_build
-from dataset.storage import Storage
-from pipelines.options import (
+from dataset.options import (
     Parser,
     add_config_options,
     add_json_option,
@@ -18,7 +18,13 @@ from pipelines.options import (
     given_values,
     load_config,
 )
+from dataset.root import check_root, open_root, read_build, write_build
+from dataset.storage import Storage
 from pipelines.progress import waiter
+
+if TYPE_CHECKING:
+    from pipelines.plan import Plan
+    from pipelines.settings import BuildConfig
 
 __all__ = ["build", "build_options", "plan", "plan_options", "status"]
 
@@ -76,17 +82,35 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 still_ours = stack.enter_context(lock)
                 # Whoever had the lock may have built here meanwhile.
                 plan = load_plan(config, source, root, latest) if check_root(root) else plan
-            revisions = {
+            record = {
+                "config": config.dump(),
                 "captions_revision": plan.captions_revision,
                 "source_revision": source.revision,
+                **_estimate_of(plan, config, root),
             }
-            write_build(root, {"config": config.dump(), **revisions})
+            write_build(root, record)
             committer = Committer(catalog, latest, config)
             Build(config, plan, committer, executor, progress, still_ours).run()
+            write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
         finally:
             progress.close()
             executor.close()
     return _show_status(root, arguments.json)
+
+
+def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
+    """What `lrm status` compares with: the estimate of the first of the builds that did this work.
+
+    A build that was stopped and started again has expected its work already; one with nothing to do
+    leaves what is known of the last one.
+    """
+    from pipelines.cost import stamped
+
+    before = read_build(root) if check_root(root) else {}
+    goes_on = "ended" not in before and before.get("config") == config.dump()
+    if "estimate" in before and (goes_on or not plan.work):
+        return {"estimate": before["estimate"]}
+    return {"estimate": stamped(plan.estimate)}
 
 
 def _filter_again(arguments: argparse.Namespace) -> int:
@@ -146,12 +170,17 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _show_status(root: Storage, as_json: bool) -> int:
-    from pipelines.status import summarise
+    from pipelines.cost import compare
+    from pipelines.plan import reserved
+    from pipelines.status import stored_config, summarise
     from pipelines.tables import show_status
     from pipelines.throughput import recent_throughput
 
     summary = summarise(root)
-    summary |= recent_throughput(Catalog(root), summary["pending"])
+    catalog = Catalog(root)
+    summary |= recent_throughput(catalog, summary["pending"])
+    config = stored_config(root)
+    summary["cost"] = compare(read_build(root), catalog, reserved(config), config.prices)
     if as_json:
         print(json.dumps(summary))
     else:

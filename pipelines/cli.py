@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from dataset.errors import LrmError
+from dataset.options import Parser
+from dataset.printable import printable
+from dataset.storage import store_errors
 from pipelines import commands
-from pipelines.options import Parser
 
 __all__ = ["main", "make_parser"]
 
@@ -31,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = arguments.run(arguments)
         sys.stdout.flush()
     except LrmError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+    except store_errors() as error:
+        problem = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        print(f"{name}: error: the object store cannot be used: {problem}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command continues", file=sys.stderr)
         return 130

@@ -5,21 +5,29 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dataset.errors import BadInput, WorkFailed
-from dataset.protection import MAX_PROTECT_DAYS, PROTECT_DAYS
-from dataset.root import open_root
-from pipelines import build_commands as building
-from pipelines import upkeep_commands as upkeep
-from pipelines import weights_command
-from pipelines.options import (
+from dataset.options import (
     Parser,
     add_config_options,
     add_json_option,
     add_root_options,
     load_config,
 )
+from dataset.protection import MAX_PROTECT_DAYS, PROTECT_DAYS
+from dataset.root import open_root
+from pipelines import build_commands as building
+from pipelines import (
+    completion_command,
+    doctor_command,
+    evaluate_command,
+    multiview_command,
+    reconstruct_command,
+    weights_command,
+)
+from pipelines import upkeep_commands as upkeep
 
 __all__ = ["COMMANDS", "Command"]
 
@@ -186,11 +194,11 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _train_options(parser: Parser) -> None:
     from pipelines.dry_run import dry_run_options
-    from pipelines.launch import RECIPES
+    from train.recipes.kinds import RECIPES
 
-    recipes = parser.add_subparsers(
-        dest="recipe", metavar="RECIPE", required=True, parser_class=Parser
-    )
+    parser.add_argument("--status", metavar="DIR", help="say where a run stands, and end")
+    add_json_option(parser)
+    recipes = parser.add_subparsers(dest="recipe", metavar="RECIPE", parser_class=Parser)
     for name, kind in RECIPES.items():
         example = f"example:\n  lrm train {name} --root DATASET --snapshot ID --out RUN"
         recipe = recipes.add_parser(
@@ -203,9 +211,14 @@ def _train_options(parser: Parser) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     from pipelines.dry_run import is_dry_run, print_dry_run
-    from pipelines.launch import RECIPES, launch
+    from pipelines.launch import launch
+    from train.recipes.kinds import RECIPES
 
     name = arguments.recipe
+    if arguments.status is not None:
+        return _train_status(arguments)
+    if name is None:
+        raise BadInput(f"give a recipe ({', '.join(RECIPES)}), or --status DIR")
     if is_dry_run(arguments):
         print_dry_run(name, arguments)
         return 0
@@ -219,6 +232,17 @@ def _train(arguments: argparse.Namespace) -> int:
         losses = (summary["loss_first"], summary["loss"])
         print("loss {:.4f} at the first step, {:.4f} at the last".format(*losses))
     print(f"metrics, checkpoints and previews: {summary['out']}")
+    return 0
+
+
+def _train_status(arguments: argparse.Namespace) -> int:
+    from pipelines.train_status import run_status, show_run_status
+
+    found = run_status(Path(arguments.status))
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        show_run_status(found)
     return 0
 
 
@@ -313,5 +337,40 @@ COMMANDS = (
         example="lrm weights --run RUN --out model.safetensors",
         options=weights_command.weights_options,
         run=weights_command.weights,
+    ),
+    Command(
+        name="multiview",
+        purpose="One picture of an object into six views of it, by Zero123++.",
+        example="lrm multiview chair.png --pipeline zero123plus --out VIEWS",
+        options=multiview_command.multiview_options,
+        run=multiview_command.multiview,
+    ),
+    Command(
+        name="reconstruct",
+        purpose="Six views of an object into its mesh: .glb, .obj or .ply.",
+        example="lrm reconstruct VIEWS --mesh RUN --out chair.glb",
+        options=reconstruct_command.reconstruct_options,
+        run=reconstruct_command.reconstruct,
+    ),
+    Command(
+        name="evaluate",
+        purpose="Judge a model or meshes: PSNR, SSIM, LPIPS, Chamfer distance, F-score.",
+        example="lrm evaluate --root DATASET --snapshot ID --mesh RUN --out RESULT",
+        options=evaluate_command.evaluate_options,
+        run=evaluate_command.evaluate,
+    ),
+    Command(
+        name="doctor",
+        purpose="Say what is missing on this machine, and the line that mends it.",
+        example="lrm doctor --for build --for gpu",
+        options=doctor_command.doctor_options,
+        run=doctor_command.doctor,
+    ),
+    Command(
+        name="completion",
+        purpose="Print what completes lrm's commands and options in a shell.",
+        example='eval "$(lrm completion bash)"',
+        options=completion_command.completion_options,
+        run=completion_command.completion,
     ),
 )

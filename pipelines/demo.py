@@ -63,9 +63,8 @@ def _demo(out: Path, source: str, captions: str | None) -> int:
     print(f"contact sheet: {sheet}\npreviews: {run}/previews")
     print("\nthree commands to try next:")
     _show("inspect", "--root", root, kept)
-    _show(
-        "plan", "--source", source, *words, "--root", root, "--filters.occupancy.min-share", "0.2"
-    )
+    stricter = ["--filters.occupancy.min-share", "0.2"]
+    _show("plan", "--source", source, *words, "--root", root, *_RENDER, *stricter)
     _show("train", "nerf", *pinned, *_TRAIN[2:], "--steps", str(10 * _STEPS))
     return 0
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataset.errors import BadInput, LrmError
+from dataset.options import Parser, given_values
 from dataset.ranges import Range
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
-from pipelines.launch import RECIPES
-from pipelines.options import Parser, given_values
 from pipelines.tables import show_run_size
 from train.config import TrainConfig
+from train.recipes.kinds import RECIPES
 from train.sizing import find_device, size_run
 
 __all__ = ["dry_run", "dry_run_options", "is_dry_run", "print_dry_run"]
@@ -88,7 +88,7 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
         "checkpoints_kept": config.keep_checkpoints,
         "speed": {
             "device": machine.name,
-            "workers": config.num_workers,
+            "workers": config.world,
             "peak": machine.peak[config.precision],
             "utilisation": utilisation,
             "fits": None if machine.memory_bytes is None else memory <= machine.memory_bytes,

@@ -107,39 +107,39 @@ class OnRay:
         self._ray = ray
         start_ray(config.address)
         self._setup = ray.put((config, source, work or run_task))
-        self._cores = {
-            "fetch": config.execution.fetch_cpus,
-            "render": float(config.blender.threads),
-            "pack": 1.0,
-        }
-        self._gpus = {"render": config.execution.render_gpus if _on_gpu(config) else 0.0}
+        self._needs = {lane: _needs(config, lane) for lane in LANES}
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
         self._found: Mapping[str, float] = {}
+        self._hinted = False
         self._asked = -math.inf
         if config.address == "local":
             self._require_room_here()
+        self._hinted = config.execution.ask_for_renders > 0
+        if self._hinted:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[self._needs["render"]] * config.execution.ask_for_renders)
 
     def _require_room_here(self) -> None:
         """Nobody will bring more cores or GPUs to this machine: such work would wait for ever."""
         found = self._ray.cluster_resources()
-        wanted = {"CPU": max(self._cores.values()), "GPU": max(self._gpus.values())}
-        for name, amount in wanted.items():
-            if amount > found.get(name, 0):
-                self.close()
-                raise BadInput(
-                    f"a task asks for {amount:g} {name}, this machine has {found.get(name, 0):g}; "
-                    "see --blender.threads, --render.device and --address"
-                )
+        for needs in self._needs.values():
+            for name, amount in needs.items():
+                if amount > found.get(name, 0):
+                    self.close()
+                    raise BadInput(
+                        f"a task asks for {amount:g} {name}, this machine has "
+                        f"{found.get(name, 0):g}; see --blender.threads, --render.device, "
+                        "--execution and --address"
+                    )
 
     def room(self, lane: str) -> int:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
-        resources = self._resources()
-        slots = resources.get("CPU", 0) / self._cores[lane]
-        if self._gpus.get(lane):
-            slots = min(slots, resources.get("GPU", 0) / self._gpus[lane])
+        resources, needs = self._resources(), self._needs[lane]
+        slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
         return max(1, int(slots)) * self._QUEUED_PER_SLOT - self._in_flight[lane]
 
     def _resources(self) -> Mapping[str, float]:
@@ -150,10 +150,13 @@ class OnRay:
 
     def submit(self, task: Task) -> None:
         """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
+        needs = dict(self._needs[task.lane])
         reference = self._remote.options(
             name=f"lrm.{task.lane}",
-            num_cpus=self._cores[task.lane],
-            num_gpus=self._gpus.get(task.lane, 0.0),
+            num_cpus=needs.pop("CPU"),
+            num_gpus=needs.pop("GPU", 0),
+            memory=needs.pop("memory", None),
+            resources=needs,
             max_retries=0,
             enable_task_events=False,
         ).remote(self._setup, task)
@@ -181,6 +184,10 @@ class OnRay:
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends, with all its workers."""
+        if self._hinted:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[])
         self._ray.shutdown()
 
 
@@ -189,8 +196,19 @@ def open_executor(config: BuildConfig, source: Source) -> Executor:
     return InProcess(config, source) if config.address == "none" else OnRay(config, source)
 
 
-def _on_gpu(config: BuildConfig) -> bool:
-    return config.render.device == "gpu"
+def _needs(config: BuildConfig, lane: str) -> dict[str, float]:
+    """What a task of a lane reserves, by Ray's names."""
+    execution = config.execution
+    if lane == "fetch":
+        return {"CPU": execution.fetch_cpus, **execution.fetch_resources}
+    if lane == "pack":
+        return {"CPU": 1.0, **execution.pack_resources}
+    found = {"CPU": float(config.blender.threads), **execution.render_resources}
+    if config.render.device == "gpu":
+        found["GPU"] = execution.render_gpus
+    if execution.render_memory:
+        found["memory"] = execution.render_memory
+    return found
 
 
 class _Shops:

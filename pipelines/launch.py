@@ -1,62 +1,60 @@
 """Starts the training loop on its workers: Ray Train places them, train.engine does the rest."""
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
+import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import BadInput, LrmError, WorkFailed
+from dataset.errors import BadInput, FinalFailure, LrmError, WorkFailed
 from dataset.storage import Storage
 from pipelines.ray_session import ray_session
+from train.checkpoint import names, step_of
 from train.config import TrainConfig
-from train.engine import Recipe, preflight, train
+from train.engine import Recipe, train
 from train.metrics_log import read_metrics
-from train.recipes.mesh import MeshRecipe, MeshTrainConfig
-from train.recipes.nerf import NerfRecipe, NerfTrainConfig
+from train.preflight import preflight
+from train.progress import ProgressPrinter, progress_line
+from train.recipes.kinds import make_recipe
+from train.stopping import STOP_FILE
 
-__all__ = ["RECIPES", "RecipeKind", "launch", "train_alone"]
+__all__ = ["launch", "train_alone"]
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, kw_only=True)
-class RecipeKind:
-    """A recipe by name: its configuration, and how to make it from one."""
-
-    purpose: str
-    config: type[TrainConfig]
-    make: Any
-
-
-RECIPES: Mapping[str, RecipeKind] = {
-    "nerf": RecipeKind(
-        purpose="LRM stage 1: triplane NeRF", config=NerfTrainConfig, make=NerfRecipe
-    ),
-    "mesh": RecipeKind(
-        purpose="LRM stage 2: mesh (FlexiCubes)", config=MeshTrainConfig, make=MeshRecipe
-    ),
-}
+_ROOM_SECONDS = 600.0
+"""So long a run waits for its least number of workers."""
+_GROW_SECONDS = 60.0
+"""Between looks at whether the cluster has room for more workers."""
 
 
 def launch(name: str, config: TrainConfig) -> dict[str, Any]:
     """Train to the configured step, going on from the last checkpoint; the run's summary.
 
-    Raises BadInput before a worker starts, and WorkFailed if training fails for good.
+    Raises BadInput before a worker starts, Stopped if it was asked to end, and WorkFailed if
+    training fails for good.
     """
     # Absolute: workers stand in folders of their own.
     paths = {"root": Storage(config.root).uri, "out": str(Path(config.out).absolute())}
+    if config.checkpoints is not None:
+        paths["checkpoints"] = Storage(config.checkpoints).uri
     config = config.model_copy(update=paths)
-    start = preflight(config)
-    first = start.first_step
+    first = preflight(config).first_step
     if first < config.steps:
+        stop = Path(config.out) / STOP_FILE
+        stop.unlink(missing_ok=True)
         if config.address == "none":
-            train_alone(_recipe(name, config.dump()))
+            train_alone(make_recipe(name, config.dump()))
         else:
-            _train_on_ray(name, config)
+            with _stop_file_on_signal(stop):
+                _train_on_ray(name, config)
     rows = read_metrics(Path(config.out))
     return {
         "out": config.out,
@@ -65,11 +63,6 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
         "loss_first": rows[0]["loss"] if rows else None,
         "loss": rows[-1]["loss"] if rows else None,
     }
-
-
-def _recipe(name: str, values: Mapping[str, Any]) -> Recipe:
-    kind = RECIPES[name]
-    return kind.make(kind.config.load(values))
 
 
 def train_alone(recipe: Recipe) -> None:
@@ -83,42 +76,172 @@ def train_alone(recipe: Recipe) -> None:
         os.environ.setdefault("LOCAL_RANK", "0")
         dist.init_process_group(_backend(), init_method=store, rank=0, world_size=1)
         try:
-            train(recipe)
+            train(recipe, on_step=ProgressPrinter(recipe.config.steps))
         finally:
             dist.destroy_process_group()
 
 
 def _train_on_ray(name: str, config: TrainConfig) -> None:
+    """Start workers until the run is done, on as many as there is room for.
+
+    Ray Train's own elasticity takes any number of workers; only those that divide the global batch
+    give the same steps. So each start is of a fixed size, and a run that may have another size
+    ends itself when the cluster has grown, with a checkpoint.
+    """
+    stop = Path(config.out) / STOP_FILE
+    failures, reached = 0, _newest_checkpoint(config)
+    with ray_session(config.address), _MetricsTail(Path(config.out), config.steps):
+        while True:
+            size = _await_room(config)
+            grown = threading.Event()
+            with _watch_growth(config, size, grown):
+                error = _start(name, config.model_copy(update={"num_workers": size}))
+            if error is None:
+                return
+            if grown.is_set():
+                stop.unlink(missing_ok=True)
+                continue
+            if isinstance(error, BadInput | FinalFailure) or stop.exists():
+                raise error
+            if _newest_checkpoint(config) > reached:
+                failures, reached = 0, _newest_checkpoint(config)
+            failures += 1
+            if failures > config.max_failures:
+                raise error
+            _log.warning("workers ended (%s); they start again", error)
+
+
+def _start(name: str, config: TrainConfig) -> LrmError | None:
+    """One start of the workers: why they ended, None if they reached the last step."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     on_gpu = _backend() == "nccl"
-    with ray_session(config.address), _MetricsTail(Path(config.out), config.steps):
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"name": name, "config": config.dump()},
-            torch_config=TorchConfig(backend=_backend(), timeout_s=600),
-            scaling_config=ray.train.ScalingConfig(num_workers=config.num_workers, use_gpu=on_gpu),
-            # Checkpoints are the engine's own: Ray starts every attempt from a clean slate.
-            run_config=ray.train.RunConfig(
-                name=uuid.uuid4().hex,
-                storage_path=str(Path(config.out) / "ray"),
-                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _cause(error) from error
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"name": name, "config": config.dump()},
+        torch_config=TorchConfig(backend=_backend(), timeout_s=600),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.world,
+            use_gpu=on_gpu,
+            resources_per_worker=config.worker_resources or None,
+        ),
+        # Checkpoints and restarts are our own: Ray starts every time from a clean slate.
+        run_config=ray.train.RunConfig(
+            name=uuid.uuid4().hex,
+            storage_path=str(Path(config.out) / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return _cause(error)
+    except ray.exceptions.RayError as error:
+        return WorkFailed(f"training failed: {error}")
+    return None
+
+
+def _newest_checkpoint(config: TrainConfig) -> int:
+    """The step of the newest one; 0 if there is none."""
+    found = names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
+    return step_of(found[0]) if found else 0
+
+
+def _await_room(config: TrainConfig) -> int:
+    """The largest number of workers that the cluster has room for. Raises WorkFailed."""
+    least = config.worker_counts[0]
+    until = time.monotonic() + _ROOM_SECONDS
+    while True:
+        room = _room(config)
+        fitting = [size for size in config.worker_counts if size <= room]
+        # A run of one size lets Ray wait: its autoscaler adds nodes for what is asked.
+        if fitting or len(config.worker_counts) == 1:
+            return fitting[-1] if fitting else least
+        if time.monotonic() > until:
+            raise WorkFailed(
+                f"the cluster has room for {room} workers, --num-workers {config.num_workers} "
+                f"wants at least {least}"
+            )
+        time.sleep(1.0)
+
+
+def _room(config: TrainConfig) -> int:
+    """Workers that fit into the cluster as it is."""
+    import ray
+
+    wanted = dict(config.worker_resources)
+    if _backend() == "nccl":
+        wanted.setdefault("GPU", 1.0)
+    else:
+        wanted.setdefault("CPU", 1.0)
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(int(node.get(kind, 0.0) / amount) for kind, amount in wanted.items() if amount)
+        for node in there
+    )
+
+
+@contextlib.contextmanager
+def _watch_growth(config: TrainConfig, size: int, grown: threading.Event) -> Iterator[None]:
+    """Ask the workers to end once a larger number of them would fit."""
+    larger = [count for count in config.worker_counts if count > size]
+    if not larger:
+        yield
+        return
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_GROW_SECONDS):
+            if _room(config) >= larger[0]:
+                _log.warning("room for %d workers: saving, to go on with more", larger[0])
+                grown.set()
+                (Path(config.out) / STOP_FILE).touch()
+                return
+
+    thread = threading.Thread(target=look, name="growth", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _stop_file_on_signal(stop: Path) -> Iterator[None]:
+    """SIGTERM of the driver becomes a request to all workers: they save and leave."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(*_: Any) -> None:
+        stop.parent.mkdir(parents=True, exist_ok=True)
+        stop.touch()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stop.unlink(missing_ok=True)
 
 
 def _worker(task: dict[str, Any]) -> None:
     import torch.distributed as dist
 
     logging.basicConfig(level=logging.INFO)
-    train(_recipe(task["name"], task["config"]))
+    train(make_recipe(task["name"], task["config"]), _is_preempted)
     # Without it some ranks abort while others still talk to them.
     dist.barrier()
+
+
+def _is_preempted() -> bool:
+    """Whether the node of any worker is about to go; all ranks ask at the same steps."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None
 
 
 def _backend() -> str:
@@ -162,8 +285,6 @@ class _MetricsTail:
             rows = read_metrics(self._out)
             if rows and rows[-1]["step"] != shown:
                 shown = rows[-1]["step"]
-                loss, seconds = rows[-1]["loss"], rows[-1]["seconds"]
-                line = f"step {shown}/{self._steps}  loss {loss:.4f}  {seconds:.2f} s/step"
-                print(line, file=sys.stderr, flush=True)
+                print(progress_line(rows[-1], self._steps), file=sys.stderr, flush=True)
             if last:
                 return

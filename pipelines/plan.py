@@ -1,7 +1,9 @@
 """What a build would do, and why: a pure function of listing, catalog and configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,24 +14,30 @@ from dataset.latest import Latest
 from dataset.storage import Storage
 from pipelines.captions import read_captions
 from pipelines.columns import NOT_FOR_PLANS, PROJECTION
+from pipelines.cost import Cost, PriceConfig, StageCost, expected_objects, money
 from pipelines.listing import Listing, read_listing, read_parts
 from pipelines.objects import Objects, widen
 from pipelines.settings import BuildConfig
 from pipelines.sources import Source
 from pipelines.state import REASONS_TO_WORK, STAGES, Decider, Decisions
+from render.rigs import get_rig
 
-__all__ = ["Estimate", "Plan", "load_plan", "make_plan"]
+__all__ = ["Plan", "first_estimate", "load_plan", "make_plan", "reserved"]
 
 _DEFAULT_SECONDS = {
     "fetch": 1.0,
     "inspect": 0.1,
-    "measure": 5.0,
-    "render": 30.0,
+    "measure": 2.0,
+    "render": 37.0,
     "geometry": 0.5,
     "pack": 0.2,
 }
-"""Core-seconds per object where the catalog has no measurement of its own yet (2 CPU cores, 512 px,
-up to 12 samples)."""
+"""Seconds of a core per object where the catalog has no measurement of its own yet (32 views, 512
+px, up to 12 samples): of real models, docs/scale.md."""
+_FIXED_SECONDS = 3.0
+"""Of a render: scene, kernels, packing; the rest grows with pixels and samples."""
+_DEFAULT_PIXELS = 32 * 512**2
+_DEFAULT_SAMPLES = 12
 _DEFAULT_BYTES: dict[str, float] = {"render": 3_500_000, "geometry": 1_500_000}
 """Bytes of a sample (32 views at 512 px) and of a companion file where the catalog has none yet."""
 _DEFAULT_PASS = {
@@ -42,19 +50,12 @@ _DEFAULT_PASS = {
 }
 """Share of objects that reach a stage after the one before: Objaverse's 800,000 become 270,000."""
 
+_ENOUGH_OBJECTS = 30
+"""So many tell what share of them a filter drops."""
+
 _COLUMNS = sorted(
     {name for stage in PROJECTION.types for name in PROJECTION.schema(stage).names} - NOT_FOR_PLANS
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What the work of a plan will take."""
-
-    core_hours: float
-    gpu_hours: float
-    num_bytes: int
-    """Of new samples and companion files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +68,8 @@ class Plan:
     """On the objects, row by row."""
     rows: Int64[np.ndarray, "m"]
     """Of the objects that this build works on, those with something to do."""
-    estimate: Estimate
+    estimate: Cost
+    prices: PriceConfig
     captions_revision: str
     """Digest of the captions' file."""
 
@@ -92,11 +94,7 @@ class Plan:
                 "changed": self.listing.changed.num_rows,
                 "gone": len(self.listing.gone),
             },
-            "estimate": {
-                "core_hours": round(self.estimate.core_hours, 4),
-                "gpu_hours": round(self.estimate.gpu_hours, 4),
-                "bytes": self.estimate.num_bytes,
-            },
+            "estimate": self.estimate.to_dict() | {"money": money(self.estimate, self.prices)},
         }
 
 
@@ -128,36 +126,102 @@ def make_plan(
         objects=objects,
         decisions=decisions,
         rows=rows,
-        estimate=_estimate(decisions.stage[rows], objects, config, decider),
+        estimate=_estimate(rows, decisions, objects, config, decider),
+        prices=config.prices,
         captions_revision=captions_revision,
     )
 
 
-def _estimate(
-    stages: np.ndarray, objects: Objects, config: BuildConfig, decider: Decider
-) -> Estimate:
-    """Expected cost: each object's next stage for certain, later stages by their pass shares."""
-    seconds, sizes = dict(_DEFAULT_SECONDS), dict(_DEFAULT_BYTES)
-    for stage in STAGES:
-        done = objects.columns.one_of(f"{stage}.status", {"ok"})
-        if done.any():
-            seconds[stage] = float(objects.columns.numbers(f"{stage}.seconds")[done].mean())
-            if stage in sizes:
-                sizes[stage] = float(objects.columns.numbers(f"{stage}.bytes")[done].mean())
-    starting = np.bincount(stages, minlength=len(STAGES))
-    expected = dict.fromkeys(STAGES, 0.0)
-    for place, first in enumerate(STAGES):
-        reaching = float(starting[place])
-        for stage in decider.stages[decider.stages.index(first) :] if reaching else ():
-            reaching *= 1.0 if stage == first else _DEFAULT_PASS[stage]
-            expected[stage] += reaching
-    on_gpu = {"render"} if config.render.device == "gpu" else set()
-    threads = dict.fromkeys(("measure", "render", "geometry"), config.blender.threads)
-    hours = {
-        stage: expected[stage] * seconds[stage] * threads.get(stage, 1) / 3600 for stage in STAGES
+def reserved(config: BuildConfig) -> dict[str, dict[str, float]]:
+    """Cores and GPUs that a task of each stage holds while it runs.
+
+    A render on a GPU counts as GPU-hours alone: its cores come with the GPU.
+    """
+    execution = config.execution
+    fetching = {"core_hours": execution.fetch_cpus}
+    in_blender = {"core_hours": float(config.blender.threads)}
+    on_gpu = config.render.device == "gpu"
+    rendering = {"gpu_hours": execution.render_gpus} if on_gpu else in_blender
+    return {
+        "fetch": fetching,
+        "inspect": fetching,
+        "measure": in_blender,
+        "render": rendering,
+        "geometry": in_blender,
+        "pack": {"core_hours": 1.0},
     }
-    return Estimate(
-        core_hours=sum(value for stage, value in hours.items() if stage not in on_gpu),
-        gpu_hours=sum(hours[stage] for stage in on_gpu),
-        num_bytes=round(sum(expected[stage] * size for stage, size in sizes.items())),
-    )
+
+
+def _estimate(
+    rows: Int64[np.ndarray, "m"],
+    decisions: Decisions,
+    objects: Objects,
+    config: BuildConfig,
+    decider: Decider,
+) -> Cost:
+    """Expected cost: each object's next stage for certain, later stages by the shares that pass.
+
+    Seconds, bytes and shares are the catalog's own where it has seen enough objects.
+    """
+    seconds, sizes = _defaults(config)
+    ended = {}
+    for stage in STAGES:
+        ended[stage] = objects.columns.one_of(f"{stage}.status", {"ok"})
+        if ended[stage].any():
+            seconds[stage] = float(objects.columns.numbers(f"{stage}.seconds")[ended[stage]].mean())
+            if stage in sizes:
+                bytes_each = objects.columns.numbers(f"{stage}.bytes")[ended[stage]]
+                sizes[stage] = float(bytes_each.mean())
+    next_stages = np.bincount(decisions.stage[rows], minlength=len(STAGES)).tolist()
+    starting = dict(zip(STAGES, next_stages, strict=True))
+    shares = _shares(ended, decisions, decider)
+    expected = expected_objects(starting, decider.stages, shares)
+    return _cost(expected, seconds, sizes, config)
+
+
+def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
+    """What a first build is expected to take, of which so many objects are fetched."""
+    stages = Decider(config).stages
+    expected = expected_objects({"fetch": num_objects}, stages, _DEFAULT_PASS)
+    return _cost(expected, *_defaults(config), config)
+
+
+def _cost(
+    expected: Mapping[str, float],
+    seconds: Mapping[str, float],
+    sizes: Mapping[str, float],
+    config: BuildConfig,
+) -> Cost:
+    """Of so many objects per stage, by what each takes."""
+    stages = {}
+    for stage, held in reserved(config).items():
+        count = expected.get(stage, 0.0)
+        if count:
+            hours = {kind: count * seconds[stage] / 3600 * number for kind, number in held.items()}
+            stages[stage] = StageCost(objects=count, bytes=count * sizes.get(stage, 0.0), **hours)
+    return Cost(stages=stages)
+
+
+def _defaults(config: BuildConfig) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds and bytes of an object where nothing was measured yet, by pixels and samples."""
+    pixels = get_rig(config.rig).num_views * config.render.resolution**2
+    share = pixels / _DEFAULT_PIXELS
+    seconds, sizes = dict(_DEFAULT_SECONDS), dict(_DEFAULT_BYTES)
+    colour = (seconds["render"] - _FIXED_SECONDS) * share * config.render.samples / _DEFAULT_SAMPLES
+    seconds["render"] = _FIXED_SECONDS + colour
+    sizes["render"] *= share
+    return seconds, sizes
+
+
+def _shares(
+    ended: dict[str, np.ndarray], decisions: Decisions, decider: Decider
+) -> dict[str, float]:
+    """Per stage, the share of those who passed the stage before that reach it."""
+    shares = dict(_DEFAULT_PASS)
+    for before, stage in pairwise(decider.stages):
+        # Who still waits for the stage says nothing.
+        waiting = decisions.stage == STAGES.index(stage)
+        settled = ended[before] & ~waiting
+        if settled.sum() >= _ENOUGH_OBJECTS:
+            shares[stage] = float((settled & ended[stage]).sum() / settled.sum())
+    return shares

@@ -2,7 +2,12 @@
 
 from datetime import timedelta
 
-__all__ = ["duration", "percent", "prefixed", "round_duration", "short", "size"]
+__all__ = ["amount", "duration", "percent", "prefixed", "round_duration", "short", "size"]
+
+
+def amount(number: float) -> str:
+    """`0.0021`, `3.5`, `12,345`: two digits that count, or whole."""
+    return f"{number:,.0f}" if number == 0 or number >= 9.95 else f"{number:.2g}"
 
 
 def prefixed(number: float) -> str:

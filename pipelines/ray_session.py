@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, WorkFailed
 
 __all__ = ["ray_session", "start_ray"]
 
@@ -40,6 +40,12 @@ def start_ray(address: str) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[0]
         raise BadInput(f"--address {address}: cannot join Ray: {problem}") from None
+    except Exception as error:
+        # Ray has no class of its own for nodes that do not come up in time.
+        if "startup" not in str(error):
+            raise
+        problem = str(error).strip().splitlines()[0]
+        raise WorkFailed(f"--address {address}: cannot start Ray: {problem}") from None
 
 
 def _require_reachable(address: str) -> None:

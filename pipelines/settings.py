@@ -9,6 +9,7 @@ from dataset.errors import BadInput
 from dataset.storage import Storage
 from filters.chain import FilterConfig
 from filters.inspect_glb import InspectLimits
+from pipelines.cost import PriceConfig
 from pipelines.sources import is_hub
 from pipelines.transfers.settings import FetchConfig
 from render.rigs import get_rig
@@ -40,8 +41,20 @@ class ExecutionConfig(Config):
     """Cores that a download reserves."""
     render_gpus: Annotated[float, Field(gt=0)] = 1.0
     """GPUs, or the share of one, that a render reserves with `--render.device gpu`."""
+    fetch_resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources of a download, such as {net: 0.1}: only nodes that have them take
+    it."""
+    render_resources: dict[str, float] = Field(default_factory=dict)
+    """Those of a measurement or render, such as {render: 1}."""
+    pack_resources: dict[str, float] = Field(default_factory=dict)
+    """Those of the writing of a shard."""
+    render_memory: Annotated[float, Field(ge=0)] = 0.0
+    """Bytes of memory that a render reserves with Ray; by default none, and cores alone count."""
+    ask_for_renders: NonNegativeInt = 0
+    """Ask the cluster's autoscaler at once for room for so many renders, until the build ends."""
     attempts: Annotated[int, Field(ge=1)] = 3
-    """How often the work of a lost worker is tried before the object counts as failed."""
+    """How often work is tried that a lost worker, a killed Blender child, a full disk or a storage
+    that fails took along, before the object counts as failed."""
     commit_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Outcomes are committed to the catalog at least this often."""
     commit_events: Annotated[int, Field(ge=1)] = 1000
@@ -77,6 +90,7 @@ class BuildConfig(Config):
     blender: BlenderLimits = BlenderLimits()
     shards: ShardConfig = ShardConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    prices: PriceConfig = PriceConfig()
 
     def checked(self) -> Self:
         """The same configuration with absolute local paths, so that it holds on every worker.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dataset.catalog import Event
 from dataset.errors import WorkFailed
@@ -21,7 +21,7 @@ from dataset.geometry import geometry_path, write_geometry
 from dataset.mend import restore_shard
 from dataset.objects import sample_key
 from dataset.shards import read_sample_tar, write_sample_tar, write_shard
-from dataset.storage import Storage
+from dataset.storage import Storage, storage_errors
 from dataset.views import ViewSet, depth_scale_for, encode_meta, encode_view
 from filters.inspect_glb import GlbRefused, inspect_glb
 from filters.islands import measure_islands
@@ -37,6 +37,11 @@ from render.scratch import remove_orphans, scratch_folder
 
 __all__ = ["Workshop", "advance", "pack"]
 
+T = TypeVar("T")
+_MACHINE = frozenset({"killed", "no_device", "no_space", "no_start", "storage"})
+"""Kinds of failure that say nothing of the object."""
+_PAUSE_SECONDS = 5.0
+"""Before the first repetition; before the second four times as long."""
 _LANES = {"fetch": ("fetch", "inspect"), "render": ("measure", "render", "geometry")}
 """Stages that one task may do for an object, one after the other: they share a file or a scene."""
 
@@ -233,7 +238,9 @@ _STAGES: dict[str, Callable[[ObjectState, Workshop], dict[str, Any]]] = {
 def advance(state: ObjectState, lane: str, shop: Workshop) -> list[Event]:
     """Do for one object all the stages of a lane that it needs, and that its verdicts allow.
 
-    Never raises for the object's sake: what goes wrong with it is a failed event.
+    Never raises for the object's sake: what goes wrong with it is a failed event. What is the
+    machine's fault is tried again here, after a pause, so that a machine without room or without
+    Blender does not use up the plan.
     """
     events: list[Event] = []
     while True:
@@ -241,12 +248,29 @@ def advance(state: ObjectState, lane: str, shop: Workshop) -> list[Event]:
         if stage not in _LANES[lane] or any(event.stage == stage for event in events):
             return events
         started = time.monotonic()
-        outcome = _attempt(stage, state, shop)
+        outcome = _persevere(stage, state, shop)
         event = shop.decider.event(
             stage, state, seconds=round(time.monotonic() - started, 3), **outcome
         )
         state = state.with_event(event)
         events.append(event)
+
+
+def _persevere(stage: str, state: ObjectState, shop: Workshop) -> dict[str, Any]:
+    last = shop.config.execution.attempts
+    for attempt in range(1, last + 1):
+        outcome = _attempt(stage, state, shop)
+        kind = outcome.get("kind", "")
+        if kind not in _MACHINE or attempt == last:
+            break
+        _pause(kind, attempt)
+    return outcome
+
+
+def _pause(kind: str, attempt: int) -> None:
+    # Whatever killed a child has got what it wanted; room and connections take their time.
+    if kind != "killed":
+        time.sleep(_PAUSE_SECONDS * attempt**2)
 
 
 def _attempt(stage: str, state: ObjectState, shop: Workshop) -> dict[str, Any]:
@@ -257,7 +281,7 @@ def _attempt(stage: str, state: ObjectState, shop: Workshop) -> dict[str, Any]:
     except RenderFailure as error:
         data = {"log_tail": error.log_tail}
         return {"status": "failed", "kind": error.kind, "message": str(error), "data": data}
-    except OSError as error:
+    except storage_errors() as error:
         return {"status": "failed", "kind": "storage", "message": f"{stage}: {error}"}
     except Exception as error:  # noqa: BLE001 - the unforeseen costs the object, never the batch
         data = {"log_tail": traceback.format_exc()[-4096:]}
@@ -280,7 +304,10 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
     Samples of one damaged shard are put back into it, if that gives the bytes it had.
     """
     started = time.monotonic()
-    staged, lost = _read_staged(states, shop)
+    try:
+        staged, lost = _persistently(lambda: _read_staged(states, shop), shop)
+    except storage_errors() as error:
+        return _unpacked(states, f"staging: {error}", shop)
     restored = _restore(states, staged, shop)
     if restored:
         return restored
@@ -289,13 +316,17 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
     names = "\n".join(shop.decider.key("pack", item.state) for item in staged)
     name = hashlib.sha256(names.encode()).hexdigest()[:16]
     shard = f"shards/{shop.rig.name}/{name}.tar"
-    samples = ((item.key, item.members) for item in staged)
-    try:
+
+    def write() -> str:
+        samples = ((item.key, item.members) for item in staged)
         with shop.scratch_file("shard.tar") as path:
-            _, digest, _ = write_shard(shop.root, samples, path, name=lambda _: shard)
-    except (OSError, WorkFailed) as error:
-        unwritten = {"status": "failed", "kind": "storage", "message": f"{shard}: {error}"}
-        return lost + [shop.decider.event("pack", item.state, **unwritten) for item in staged]
+            return write_shard(shop.root, samples, path, name=lambda _: shard)[1]
+
+    problems: tuple[type[Exception], ...] = (*storage_errors(), WorkFailed)
+    try:
+        digest = _persistently(write, shop)
+    except problems as error:
+        return lost + _unpacked([item.state for item in staged], f"{shard}: {error}", shop)
     seconds = round((time.monotonic() - started) / len(staged), 3)
     events = []
     for item in staged:
@@ -304,10 +335,28 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
     return lost + events
 
 
+def _persistently(work: Callable[[], T], shop: Workshop) -> T:
+    """Try it as often as a stage, while the storage fails. Raises what it raises at last."""
+    for attempt in range(1, shop.config.execution.attempts):
+        try:
+            return work()
+        except storage_errors():
+            _pause("storage", attempt)
+    return work()
+
+
+def _unpacked(states: Sequence[ObjectState], message: str, shop: Workshop) -> list[Event]:
+    failed = {"status": "failed", "kind": "storage", "message": message}
+    return [shop.decider.event("pack", state, **failed) for state in states]
+
+
 def _read_staged(
     states: Sequence[ObjectState], shop: Workshop
 ) -> tuple[list[_Staged], list[Event]]:
-    """The rendered samples that lie ready, and a failed event for each that does not."""
+    """The rendered samples that lie ready, and a failed event for each that does not.
+
+    Raises an error of the storage if it cannot be asked.
+    """
     staged, lost = [], []
     for state in states:
         path = str(state.get("render", "staging"))
@@ -316,7 +365,7 @@ def _read_staged(
             if key != sample_key(state.asset_id):
                 raise WorkFailed(f"{path} holds {key}")
             staged.append(_Staged(state, key, members))
-        except (OSError, WorkFailed) as error:
+        except (FileNotFoundError, WorkFailed) as error:
             failed = {"status": "failed", "kind": "staging_lost", "message": str(error)}
             lost.append(shop.decider.event("render", state, **failed))
     return staged, lost

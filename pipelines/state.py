@@ -47,7 +47,17 @@ RIG_STAGES = frozenset({"measure", "render", "pack"})
 DAMAGED = "sample_damaged"
 """The kind of what `lrm verify` found: a rendered sample whose bytes in the shard are bad."""
 TRANSIENT = frozenset(
-    {"download", "no_device", "no_start", DAMAGED, "staging_lost", "storage", "worker_lost"}
+    {
+        "download",
+        "killed",
+        "no_device",
+        "no_space",
+        "no_start",
+        DAMAGED,
+        "staging_lost",
+        "storage",
+        "worker_lost",
+    }
 )
 """Kinds of failure that are no fault of the object: the next build tries again by itself. All
 others wait for a change."""

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.quantities import duration, percent, prefixed, short, size
+from dataset.printable import printable
+from pipelines.quantities import amount, duration, percent, prefixed, short, size
 
-__all__ = ["show_object", "show_plan", "show_run_size", "show_status"]
+__all__ = ["make_table", "show_object", "show_plan", "show_run_size", "show_status"]
 
 
 def show_status(summary: Mapping[str, Any]) -> None:
@@ -21,24 +22,25 @@ def show_status(summary: Mapping[str, Any]) -> None:
         console.print(_stages(summary["stages"]))
     sizes = ", ".join(f"{name} {size(count)}" for name, count in summary["bytes"].items())
     console.print(f"bytes: {sizes}", soft_wrap=True)
-    for line in _throughput(summary):
+    for line in [*_throughput(summary), *_cost(summary["cost"])]:
         console.print(line, soft_wrap=True)
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """The JSON of `lrm plan` as a table and a line."""
     console = Console(highlight=False)
-    table = _table("work to do (next stage of each object)", ["stage", "why"], ["objects"])
+    table = make_table("work to do (next stage of each object)", ["stage", "why"], ["objects"])
     for stage, reasons in plan["work"].items():
         for why, count in reasons.items():
             table.add_row(stage, why, f"{count:,}")
     console.print(table if plan["work"] else "nothing to do")
-    estimate = plan["estimate"]
-    console.print(
-        f"about {estimate['core_hours']:.2f} core-hours, {estimate['gpu_hours']:.2f} GPU-hours, "
-        f"{size(estimate['bytes'])} to store",
-        soft_wrap=True,
-    )
+    if plan["work"]:
+        table = make_table("expected", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
+        for stage, cost in plan["estimate"]["stages"].items():
+            numbers = [amount(cost[name]) for name in ("objects", "core_hours", "gpu_hours")]
+            table.add_row(stage, *numbers, size(cost["bytes"]))
+        console.print(table)
+    console.print(f"about {_amounts(plan['estimate'])}", soft_wrap=True)
 
 
 def show_object(found: Mapping[str, Any]) -> None:
@@ -56,13 +58,13 @@ def show_object(found: Mapping[str, Any]) -> None:
     lines += [f"  views: {sample['shard']} ({sample['key']})" for sample in found["samples"]]
     console = Console(highlight=False)
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def show_run_size(found: Mapping[str, Any]) -> None:
     """The JSON of `lrm train --dry-run` as tables and lines."""
     console = Console(highlight=False)
-    table = _table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
+    table = make_table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
     trained, frozen, forward = (found[name] for name in ("parameters", "frozen", "forward"))
     for part in dict.fromkeys([*trained, *frozen, *forward]):
         numbers = [prefixed(where.get(part, 0)) for where in (trained, frozen, forward)]
@@ -71,7 +73,7 @@ def show_run_size(found: Mapping[str, Any]) -> None:
     table.add_row("together", *sums)
     table.add_row("backward", "", "", prefixed(found["backward"]))
     console.print(table)
-    table = _table("memory of a worker", ["what"], ["bytes"])
+    table = make_table("memory of a worker", ["what"], ["bytes"])
     for what, num_bytes in found["memory"].items():
         table.add_row(what, size(num_bytes))
     table.add_row("together", size(found["memory_total"]))
@@ -115,10 +117,10 @@ def _length(found: Mapping[str, Any]) -> list[str]:
 
 def _funnel(summary: Mapping[str, Any]) -> Table:
     listed = summary["listed"]
-    table = _table("funnel", ["state", "reason"], ["objects", "of listed"])
+    table = make_table("funnel", ["state", "reason"], ["objects", "of listed"])
 
     def add(state: str, reason: str, count: int) -> None:
-        table.add_row(state, Text(reason), f"{count:,}", percent(count, listed))
+        table.add_row(state, Text(printable(reason)), f"{count:,}", percent(count, listed))
 
     add("listed", "", listed)
     for state in ("dropped", "failed"):
@@ -133,7 +135,7 @@ def _funnel(summary: Mapping[str, Any]) -> Table:
 
 def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Table:
     numbers = ["done", "time", "seconds each"]
-    table = _table("stages (time of one worker each)", ["stage"], numbers)
+    table = make_table("stages (time of one worker each)", ["stage"], numbers)
     table.add_column("of which (seconds)")
     for stage, values in stages.items():
         done, seconds = values["done"], values["seconds"]
@@ -155,7 +157,30 @@ def _throughput(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _table(title: str, words: list[str], numbers: list[str]) -> Table:
+def _cost(cost: Mapping[str, Any] | None) -> list[str]:
+    if cost is None:
+        return []
+    since = cost["since"][:19]
+    so_far = "" if cost["ended"] else " so far"
+    lines = [f"expected since {since}: {_amounts(cost['expected'])}"]
+    error = cost["error"]["core_hours"]
+    off = "" if error is None else f" ({100 * error:+.0f} % core-hours)"
+    return [*lines, f"took{so_far}: {_amounts(cost['took'])}{off}"]
+
+
+def _amounts(cost: Mapping[str, Any]) -> str:
+    amounts = [f"{amount(cost['core_hours'])} core-hours", f"{amount(cost['gpu_hours'])} GPU-hours"]
+    line = ", ".join([*amounts, f"{size(cost['bytes'])} to store"])
+    paid = cost["money"]
+    if paid is None:
+        return line
+    line += f": {paid['work']:,.2f} {paid['currency']}"
+    monthly = paid["per_month"]
+    return line if monthly is None else f"{line}, and {monthly:,.2f} a month to keep it"
+
+
+def make_table(title: str, words: list[str], numbers: list[str]) -> Table:
+    """An empty table with columns of words, then of numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in words:
         table.add_column(name)

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dataset.errors import BadInput
+from dataset.options import Parser, add_root_options, add_wait_option
+from dataset.printable import printable
 from dataset.protection import manifests, protected_until
 from dataset.root import open_root
 from dataset.storage import Storage
 from pipelines import quantities
-from pipelines.options import Parser, add_root_options, add_wait_option
 
 __all__ = [
     "compact",
@@ -53,7 +54,7 @@ def verify(arguments: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 1 if found["findings"] else 0
     for finding in found["findings"]:
-        print(finding["text"])
+        print(printable(finding["text"]))
     print(
         f"{found['shards']} shards with {found['samples']} samples and {found['geometry']} "
         f"companion files ({quantities.size(found['bytes'])}): "

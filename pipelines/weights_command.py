@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.options import Parser, add_json_option
+from dataset.errors import BadInput
+from dataset.options import Parser, add_json_option
 
 __all__ = ["export_run", "weights", "weights_options"]
 
@@ -23,14 +24,20 @@ def weights_options(parser: Parser) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help=".ckpt: as InstantMesh's files are laid out; .safetensors: the same without prefix",
+        help="of an LRM a file, .ckpt: as InstantMesh's are laid out, .safetensors: the same "
+        "without prefix; of Zero123++ a new folder: the whole pipeline as diffusers lays it out",
+    )
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="the moving average of a run of Zero123++ that keeps one, instead of its weights",
     )
     add_json_option(parser)
 
 
 def weights(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    found = export_run(Path(arguments.from_run), Path(arguments.out))
+    found = export_run(Path(arguments.from_run), Path(arguments.out), ema=arguments.ema)
     if arguments.json:
         print(json.dumps(found))
     else:
@@ -38,21 +45,39 @@ def weights(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def export_run(run: Path, out: Path) -> dict[str, Any]:
+def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     """Write the model of a run in float32, and say which step it is of.
 
-    Raises BadInput if the run has no whole checkpoint, or for another ending than .ckpt and
-    .safetensors.
+    Raises BadInput if the run has no whole checkpoint, for another ending than .ckpt and
+    .safetensors (LRM) or a folder that is there already (Zero123++), and for `ema` where no
+    moving average is kept.
     """
+    from train.checkpoint import find_checkpoint
+    from train.recipes.zero123plus_config import UNET_KEYS
+
+    checkpoint = find_checkpoint(run)
+    weights = checkpoint.weights()
+    if any(name.startswith(UNET_KEYS) for name in weights):
+        from train.zero123plus_export import write_pipeline
+
+        tensors = write_pipeline(checkpoint, weights, out, ema=ema)
+    else:
+        tensors = _write_lrm(run, out, ema=ema)
+    return {
+        "out": str(out),
+        "checkpoint": checkpoint.where,
+        "step": checkpoint.step,
+        "tensors": tensors,
+    }
+
+
+def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
     from train.initial_weights import run_weights
     from train.weights import check_ending, write_weights
 
+    if ema:
+        raise BadInput(f"{run}: --ema is for runs of zero123plus: an LRM keeps no moving average")
     check_ending(out)
-    checkpoint, state = run_weights(run)
+    _, state = run_weights(run)
     write_weights(state, out)
-    return {
-        "out": str(out),
-        "checkpoint": str(checkpoint.folder),
-        "step": checkpoint.step,
-        "tensors": len(state),
-    }
+    return len(state)

@@ -237,8 +237,11 @@ def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
     names = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
-    parts = np.split(rows[order], np.cumsum(np.bincount(codes))[:-1])
-    return dict(zip(names.dictionary.to_pylist(), parts, strict=True))
+    # The dictionary may know values that none of these rows has.
+    counts = np.bincount(codes, minlength=len(names.dictionary))
+    parts = np.split(rows[order], np.cumsum(counts)[:-1])
+    pairs = zip(names.dictionary.to_pylist(), parts, strict=True)
+    return {name: part for name, part in pairs if len(part)}
 
 
 class _Details:

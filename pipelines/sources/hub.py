@@ -13,9 +13,9 @@ from pipelines.transfers.download import download
 from pipelines.transfers.outcome import Fetched, glb_problem
 from pipelines.transfers.settings import FetchConfig
 
-__all__ = ["HuggingFaceObjaverse"]
+__all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 
-_REPOSITORY = "allenai/objaverse"
+REPOSITORY = "allenai/objaverse"
 _REQUESTS = 3000
 _REQUESTS_WITH_TOKEN = 5000
 
@@ -46,11 +46,11 @@ class HuggingFaceObjaverse(ObjaverseSource):
         from huggingface_hub.constants import ENDPOINT
 
         try:
-            info = huggingface_hub.HfApi().dataset_info(_REPOSITORY, revision=revision)
+            info = huggingface_hub.HfApi().dataset_info(REPOSITORY, revision=revision)
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             problem = str(error).strip().splitlines()[0]
             raise BadInput(
-                f"objaverse@{revision}: the hub cannot be asked for {_REPOSITORY}: "
+                f"objaverse@{revision}: the hub cannot be asked for {REPOSITORY}: "
                 f"{problem} (HF_ENDPOINT names another hub; --source DIR takes a mirror)"
             ) from None
         return cls(str(info.sha), ENDPOINT, huggingface_hub.get_token(), config)
@@ -89,7 +89,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
         import huggingface_hub
 
         url = huggingface_hub.hf_hub_url(
-            _REPOSITORY,
+            REPOSITORY,
             path,
             repo_type="dataset",
             revision=self.revision,
@@ -106,7 +106,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
         import huggingface_hub
         import huggingface_hub.utils
 
-        url = f"{self._endpoint}/api/datasets/{_REPOSITORY}/tree/{self.revision}/{folder}"
+        url = f"{self._endpoint}/api/datasets/{REPOSITORY}/tree/{self.revision}/{folder}"
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             ask = huggingface_hub.utils.http_backoff  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ __all__ = ["OBJECT_PATHS", "ObjaverseSource"]
 
 OBJECT_PATHS = "object-paths.json.gz"
 _LVIS = "lvis-annotations.json.gz"
-_GLB_PATH = re.compile(r"^glbs/([\w-]+)/[\w-]+\.glb$")
+_GLB_PATH = re.compile(r"glbs/([\w-]+)/[\w-]+\.glb", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ObjaverseSource(ABC):
         return self._index
 
     def _folder(self, path: Any) -> str:
-        match = _GLB_PATH.match(path) if isinstance(path, str) else None
+        match = _GLB_PATH.fullmatch(path) if isinstance(path, str) else None
         if match is None:
             text = f"{OBJECT_PATHS} is damaged: {path!r} is no glbs/FOLDER/FILE"
             raise BadInput(f"{self.name}: {text}")

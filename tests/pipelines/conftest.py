@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from dataset.catalog import Catalog
 from dataset.storage import Storage
@@ -59,10 +61,25 @@ def lrm() -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
-def demo_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+def made_once(folder: Path, make: Callable[[], None]) -> None:
+    """Have the first process that comes make it; others wait."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.with_suffix(".made").exists():
+            make()
+            folder.with_suffix(".made").touch()
+
+
+@pytest.fixture(scope="session")
+def demo_source(common: Path) -> Path:
     """The project's own mirror."""
-    folder = tmp_path_factory.mktemp("source")
-    write_demo_source(folder)
+    folder = common / "source"
+    made_once(folder, lambda: write_demo_source(folder))
     return folder
 
 
@@ -80,9 +97,15 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def built(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The demo source built on a local Ray. Tests must not change it."""
-    dataset = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
-    answer = run_lrm("build", *dataset.words, "--root", dataset.root)
-    assert answer.code == 0, answer.err
-    return dataset
+def built(demo_source: Path, common: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The demo source built on a local Ray, this process's copy. Tests must not change it."""
+    first = Built(common / "built", demo_source)
+
+    def build() -> None:
+        answer = run_lrm("build", *first.words, "--root", first.root)
+        assert answer.code == 0, answer.err
+
+    made_once(first.root, build)
+    own = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
+    shutil.copytree(first.root, own.root)
+    return own

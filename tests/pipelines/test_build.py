@@ -232,3 +232,18 @@ def sample_of(dataset: Built, uid: str) -> tuple[dict, str]:
 def _write(captions: Path, rows: list[list[str]]) -> None:
     with open(captions, "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def test_what_the_build_took_stands_beside_what_it_expected(built):
+    status = run_lrm("status", "--root", str(built.root), "--json").json()
+    cost = status["cost"]
+    assert cost["ended"] is True
+    assert cost["error"]["core_hours"] is not None
+    assert cost["expected"]["stages"]["fetch"]["objects"] >= status["stages"]["fetch"]["done"]
+    for stage in ("fetch", "render", "pack"):
+        done, took = status["stages"][stage], cost["took"]["stages"][stage]
+        assert took["objects"] >= done["done"] > 0
+    assert cost["took"]["bytes"] == status["bytes"]["samples"]
+    threads = json.loads((built.root / "build.json").read_text())["config"]["blender"]["threads"]
+    hours = threads * status["stages"]["render"]["seconds"] / 3600
+    assert cost["took"]["stages"]["render"]["core_hours"] == pytest.approx(hours, abs=2e-4)

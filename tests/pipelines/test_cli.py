@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from dataset.options import Parser
 from pipelines.cli import make_parser
 from pipelines.commands import COMMANDS
-from pipelines.launch import RECIPES
-from pipelines.options import Parser
 from tests.pipelines.conftest import run_lrm
+from train.recipes.kinds import RECIPES
 
 FROZEN = Path(__file__).with_name("options.txt")
 
@@ -46,6 +46,11 @@ def test_every_command_is_in_the_contract():
         "export",
         "train",
         "weights",
+        "multiview",
+        "reconstruct",
+        "evaluate",
+        "doctor",
+        "completion",
     ]
     assert isinstance(make_parser(), Parser)
 

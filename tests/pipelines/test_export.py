@@ -18,13 +18,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.spheres import sphere_views
 from dataset.root import write_build
 from dataset.shards import index_path, read_members, scan_tar, write_index, write_tar
 from dataset.snapshot import Sample, open_snapshot, write_snapshot
 from dataset.storage import Storage
 from dataset.views import ViewSet, decode_views, encode_views
 from pipelines.cli import main
-from tests.conftest import sphere_views
 from tests.pipelines.conftest import REPOSITORY, Answer, run_lrm
 from tests.render.test_export import (
     assert_same_views,

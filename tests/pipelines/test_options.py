@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.options import Parser, add_config_options, load_config
+from dataset.options import Parser, add_config_options, load_config
 from pipelines.settings import BuildConfig
 
 

@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.root import open_root
 from pipelines.cli import main
-from pipelines.report.gather import SampleSizes, gather
+from pipelines.report.gather import SampleSizes, _groups, gather
 from pipelines.report.page import funnel, render_page
 from pipelines.report.pictures import sheets, thumbnails
 from tests.pipelines.conftest import run_lrm
@@ -120,6 +123,19 @@ def test_samples_are_chosen_by_their_ids(built, data):
     assert few.num_shards == data.num_shards > 1
     (shard,) = few.kept
     assert few.kept[shard][0] == data.kept[shard][0]
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1), st.data())
+def test_rows_are_grouped_by_value_whatever_else_the_column_holds(values, data):
+    places = st.integers(0, len(values) - 1)
+    rows = np.array(data.draw(st.lists(places, min_size=1, unique=True)))
+    plain = pa.chunked_array([pa.array(values)])
+    found = [_groups(column, rows) for column in (plain, plain.dictionary_encode())]
+    expected = {values[row]: set() for row in rows}
+    for row in rows:
+        expected[values[row]].add(int(row))
+    for groups in found:
+        assert {name: set(part.tolist()) for name, part in groups.items()} == expected
 
 
 def test_an_object_without_a_picture_says_why(built, data, tmp_path):

@@ -1,12 +1,9 @@
 """Sources in a bucket, over the S3 protocol of a server on loopback."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from dataset.errors import BadInput
 from pipelines.captions import read_captions
@@ -14,36 +11,6 @@ from pipelines.demo_source import CAPTIONS_FILE
 from pipelines.sources import FetchFailed, open_source
 from tests.pipelines.test_sources import changed_parts, objects_of
 from tests.pipelines.test_transfers import GOOD, OTHER
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A server, and the environment that leads to it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    here = {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in here.items():
-            patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield address
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, request: pytest.FixtureRequest) -> Iterator:
-    client = boto3.resource("s3")
-    bucket = client.create_bucket(Bucket=f"bucket-{abs(hash(request.node.name))}")
-    yield bucket
-    bucket.objects.all().delete()
-    bucket.delete()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dataset.storage import Storage
 from pipelines.columns import PROJECTION
 from pipelines.objects import latest_of, load_objects
 from pipelines.settings import BuildConfig
-from pipelines.state import STAGES, STATES, Decider, Failure, ObjectState
+from pipelines.state import DAMAGED, STAGES, STATES, TRANSIENT, Decider, Failure, ObjectState
 
 CONFIG = BuildConfig.load(
     {
@@ -215,7 +215,7 @@ def test_an_object_at_fault_waits_for_a_change():
     assert decision.failure == Failure(stage="render", kind="crash", message="m")
 
 
-@pytest.mark.parametrize("kind", ["worker_lost", "no_device", "no_start", "storage"])
+@pytest.mark.parametrize("kind", sorted(TRANSIENT - {DAMAGED}))
 def test_what_is_not_the_objects_fault_is_tried_again(kind):
     decision = Decider(CONFIG).decide(failed(kind))
     assert (decision.state, decision.stage, decision.why) == ("failed", "render", "retry")

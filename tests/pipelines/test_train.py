@@ -130,6 +130,19 @@ def test_a_torn_checkpoint_is_passed_over(sphere_dataset, undisturbed, tmp_path)
     assert losses(tmp_path / "run") == losses(undisturbed)
 
 
+def test_fewer_workers_go_on_with_the_same_samples(sphere_dataset, undisturbed, tmp_path):
+    """Of --num-workers 1:2, a machine with one core for Ray has room for one."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000006")
+    wide = ["--num-workers", "1:2", "--worker-resources", "{CPU: 2}", "--json"]
+    answer = run_lrm(*words(sphere_dataset, tmp_path / "run", 6, *wide))
+    assert answer.code == 0, answer.err
+    assert answer.json()["first_step"] == 4
+    assert losses(tmp_path / "run") == pytest.approx(losses(undisturbed), abs=1e-5)
+    batches = [[row["batch"] for row in rows(out)] for out in (tmp_path / "run", undisturbed)]
+    assert batches[0] == batches[1]
+
+
 def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
     before = losses(undisturbed)
     summary = run_lrm(*words(sphere_dataset, undisturbed, 6, "--num-workers", "2", "--json")).json()
@@ -141,7 +154,7 @@ def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
     ("more", "parts"),
     [
         (["--num-workers", "2", "--seed", "5"], ["other settings", "seed (0 -> 5)"]),
-        (["--num-workers", "1"], ["written by 2 workers, not 1", "--num-workers 2"]),
+        (["--num-workers", "2:1"], ["num_workers", "MIN:MAX such as 2:8, not '2:1'"]),
         (["--num-workers", "2", "--optimizer.beta1", "0.5"], ["optimizer", "0.5"]),
         (["--num-workers", "3"], ["batch_size 2 is not a multiple of num_workers 3"]),
         (["--num-workers", "2", "--preset", "huge"], ["model preset 'huge'"]),
