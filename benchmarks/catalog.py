@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from dataset.catalog import Catalog, Event
 from dataset.config import canonical_json
 from dataset.objects import ObjectRecord
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for some 6 GB of files")
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--plan", action="store_true", help="only plan, and say what came of it")
+    add_figures(parser)
     args = parser.parse_args()
     if args.plan:
         print(json.dumps(_plan(args.folder).to_dict()))
@@ -66,14 +69,17 @@ def main() -> None:
     lrm = [sys.executable, "-m", "pipelines.cli"]
     plan = [sys.executable, "-m", "benchmarks.catalog", "--folder", str(args.folder), "--plan"]
     root = ["--root", str(args.folder / "root")]
-    measured("lrm status", [*lrm, "status", *root, "--json"])
-    measured("plan, nothing changed", plan)
+    figures = measured("lrm status", [*lrm, "status", *root, "--json"])
+    figures += measured("plan, nothing changed", plan)
     share = ["--filters-only", "--filters.occupancy.min-share"]
     for limit in ("0.12", "0.1"):
-        measured(f"new threshold {limit}", [*lrm, "build", *root, *share, limit, "--json"])
+        judge = [*lrm, "build", *root, *share, limit, "--json"]
+        figures += measured(f"new threshold {limit}", judge)
     change(args.folder)
-    measured("plan, 1 % changed", plan)
-    measure_commits(args.folder)
+    figures += measured("plan, 1 % changed", plan)
+    figures += measure_commits(args.folder)
+    scale = f"{args.objects:,} objects"
+    write_figures(args.figures, [replace(one, name=f"{scale}: {one.name}") for one in figures])
 
 
 class Tables:
@@ -233,7 +239,7 @@ def fill(folder: Path) -> None:
     ids = plan.objects.ids.combine_chunks()
     settings = Decider(config).settings
     del plan
-    templates = {stage: [_measured(stage) for _ in range(2000)] for stage in _STAGES}
+    templates = {stage: [stage_data(stage) for _ in range(2000)] for stage in _STAGES}
     newest: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES}
     for start in range(0, len(ids), 50_000):
         for stage in _STAGES:
@@ -296,7 +302,7 @@ def _rows(
     return pa.table(columns), picked
 
 
-def _measured(stage: str) -> str:
+def stage_data(stage: str) -> str:
     """What a stage stores, in its real form and size, as JSON."""
     timings = {part: random.random() for part in ("import", "evaluate", "measure", "islands")}
     texture = {"image": 0, "source": "core", "width": 1024, "height": 1024, "triangles": 5000}
@@ -327,26 +333,35 @@ def _islands() -> dict[str, Any]:
 _BLOBS: list[dict[str, Any]] = []
 
 
-def measured(name: str, command: list[str]) -> None:
-    """Run a command in its own process; its time, its peak memory and what it printed."""
+def measured(name: str, command: list[str]) -> list[Figure]:
+    """Run a command in its own process, and print its time, its peak memory and what it printed.
+
+    Raises SystemExit if it fails.
+    """
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     printed = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - started
     print(
-        f"{name}: {time.monotonic() - started:.1f} s ({usage.ru_utime + usage.ru_stime:.1f} s of "
+        f"{name}: {seconds:.1f} s ({usage.ru_utime + usage.ru_stime:.1f} s of "
         f"CPU), {usage.ru_maxrss / 1e6:.2f} GB, exit code {process.returncode}\n"
         f"  {printed.strip()[:300]}",
         flush=True,
     )
+    if process.returncode:
+        raise SystemExit(f"{name} failed")
+    memory = Figure(f"{name}, peak memory", usage.ru_maxrss / 1e6, "GB")
+    return [Figure(name, seconds, "s"), memory]
 
 
-def measure_commits(folder: Path) -> None:
+def measure_commits(folder: Path) -> list[Figure]:
     """Commits of 1,000 outcomes to an empty table and to the full one."""
     shutil.rmtree(folder / "empty", ignore_errors=True)
-    data = json.loads(_measured("measure"))
+    data = json.loads(stage_data("measure"))
+    figures = []
     for name, root in (("an empty table", "empty"), ("the full one", "root")):
         catalog = Catalog(Storage(str(folder / root)))
         seconds = []
@@ -357,6 +372,8 @@ def measure_commits(folder: Path) -> None:
             seconds.append(time.monotonic() - started)
         median, most = statistics.median(seconds), max(seconds)
         print(f"1,000 outcomes to {name}: median {median:.3f} s, longest {most:.3f} s", flush=True)
+        figures.append(Figure(f"1,000 outcomes to {name}, median", median, "s"))
+    return figures
 
 
 if __name__ == "__main__":

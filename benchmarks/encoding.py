@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from dataset import encoding
 from dataset.views import ViewSet, depth_scale_for
 from render.process import BlenderProcess, RenderFailure
@@ -59,12 +60,25 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8, help="views of each, of rig lrm32")
     parser.add_argument("--resolution", type=int, default=512)
     parser.add_argument("--cache", type=Path, help="folder that keeps the rendered views")
+    add_figures(parser)
     args = parser.parse_args()
     rendered = list(islice(_rendered(args), args.objects))
     if not rendered:
         sys.exit(f"{args.source}: no model could be rendered")
     print(f"{len(rendered)} models, {args.views} views of each\n")
-    _report({codec: _measure(codec, rendered) for codec in _codecs()})
+    rows = _with_sums({codec: _measure(codec, rendered) for codec in _codecs()})
+    _report(rows)
+    plain, chosen = (
+        next(cost for kind, name, cost in rows if (kind, name) == ("all three", wanted))
+        for wanted in (_PLAIN, _CHOSEN)
+    )
+    share = chosen.num_bytes / plain.num_bytes
+    found = [
+        Figure("pictures of a view, of plain PNG", share, "times"),
+        Figure("encode the pictures of a view", chosen.encode_ms, "ms"),
+        Figure("decode the pictures of a view", chosen.decode_ms, "ms"),
+    ]
+    write_figures(args.figures, found)
 
 
 def _rendered(args: argparse.Namespace) -> Iterator[ViewSet]:
@@ -132,11 +146,16 @@ def _timed(function: Callable[[Any], Any], argument: Any, repeats: int) -> tuple
     return 1000 * min(seconds), result
 
 
-def _report(costs: dict[Codec, Cost]) -> None:
+def _with_sums(costs: dict[Codec, Cost]) -> list[tuple[str, str, Cost]]:
+    """Kind, encoding and cost; last the three kinds together."""
     rows = [(codec.kind, codec.name, cost) for codec, cost in costs.items()]
     for name in (_PLAIN, _CHOSEN):
         parts = [astuple(cost) for _, codec, cost in rows if codec == name]
         rows.append(("all three", name, Cost(*map(sum, zip(*parts, strict=True)))))
+    return rows
+
+
+def _report(rows: list[tuple[str, str, Cost]]) -> None:
     plain = {kind: cost.num_bytes for kind, name, cost in rows if name == _PLAIN}
     print("| picture | encoding | KiB | of plain PNG | encode ms | decode ms |")
     print("|---|---|---|---|---|---|")

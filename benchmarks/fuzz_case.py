@@ -41,7 +41,7 @@ _FARTHEST = 1.1
 _KINDS = {
     "inspect": frozenset(get_args(RefusalKind)),
     # The machine's own failures are no answer to a file.
-    "blender": frozenset(get_args(FailureKind)) - {"no_device", "no_start"},
+    "blender": frozenset(get_args(FailureKind)) - {"killed", "no_device", "no_space", "no_start"},
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from dataset.cameras import intrinsics_from_fov, look_at, orbit_eye
 from train.lpips import Lpips
 from train.models.flexicubes import grid_vertices
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--size", type=int, default=512)
+    add_figures(parser)
     options = parser.parse_args()
     config = mesh_preset("base", {"mesh": {"grid_resolution": options.resolution}})
     channels = config.transformer.channels
@@ -45,18 +47,22 @@ def main() -> None:
     planes = (torch.randn(1, 3, channels, 64, 64) * 0.1).requires_grad_()
     camera_to_world = torch.from_numpy(look_at(orbit_eye(20, 15, 2.7)))[None, None]
     intrinsics = torch.from_numpy(np.stack([intrinsics_from_fov(50)]))[None]
-    geometry = _measured("geometry", lambda: synthesizer.geometry(planes))
+    figures: list[Figure] = []
+    geometry = _measured("geometry", lambda: synthesizer.geometry(planes), figures)
     print(f"{len(geometry.surfaces[0].faces)} triangles")
     views = _measured(
         "one view",
         lambda: synthesizer.render(planes, geometry, camera_to_world, intrinsics, size),
+        figures,
     )
     lpips, rgb = Lpips(), views.rgb[0].detach().requires_grad_()
-    _measured("LPIPS of a view", lambda: lpips(rgb, 1 - rgb.detach()))
-    _measured("LPIPS, again in backward", lambda: view_by_view(lpips)(rgb, 1 - rgb.detach()))
+    _measured("LPIPS of a view", lambda: lpips(rgb, 1 - rgb.detach()), figures)
+    again = view_by_view(lpips)
+    _measured("LPIPS, again in backward", lambda: again(rgb, 1 - rgb.detach()), figures)
+    write_figures(options.figures, figures)
 
 
-def _measured(what: str, work: Callable[[], T]) -> T:
+def _measured(what: str, work: Callable[[], T], figures: list[Figure]) -> T:
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -70,6 +76,7 @@ def _measured(what: str, work: Callable[[], T]) -> T:
     seconds = time.process_time() - started
     size = sum(storage.nbytes() for storage in saved.values()) / 2**20
     print(f"{what}: {size:.0f} MiB, {seconds:.1f} s")
+    figures.append(Figure(f"kept for backward: {what}", size, "MiB"))
     return result
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from dataset.cameras import intrinsics_from_fov, look_at, orbit_eye
 from train.models.flexicubes import find_surface, grid_vertices, shape_surface
 from train.models.rasterize import clip_positions, open_rasterizer
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rasterizer", default="torch", choices=["torch", "nvdiffrast"])
+    add_figures(parser)
     options = parser.parse_args()
     device, size = torch.device(options.device), (options.size, options.size)
     grid = grid_vertices(options.resolution, 2.1, device)
@@ -57,6 +59,9 @@ def main() -> None:
     print(f"{len(surface.faces)} triangles, {int(raster.hit.sum())} of {options.size}^2 pixels hit")
     for what, seconds in times.items():
         print(f"{what}: {min(seconds):.3f} s")
+    name = f"a view of {len(surface.faces):,} triangles at {options.size}^2"
+    found = [Figure(f"{name}: {what}", min(each), "s") for what, each in times.items()]
+    write_figures(options.figures, found)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from benchmarks.models import choose_models
 from dataset.cameras import Camera
 from dataset.views import ViewSet, depth_scale_for, encode_view
@@ -73,10 +74,13 @@ def main() -> None:
         default=None,
         help="views that the baseline renders; the others are taken to cost the same [all]",
     )
-    parser.add_argument("--reference-views", type=int, default=2, help="views of each for PSNR")
+    parser.add_argument(
+        "--reference-views", type=int, default=2, help="views of each for PSNR; 0: none"
+    )
     parser.add_argument("--samples", type=int, default=RenderConfig().samples, help="at most")
     parser.add_argument("--min-samples", type=int, default=RenderConfig().min_samples)
     parser.add_argument("--quality", type=float, default=RenderConfig().quality, help="in dB")
+    add_figures(parser)
     args = parser.parse_args()
     models = choose_models(args.source, args.classes.split(","), args.objects)
     config = RenderConfig(samples=args.samples, min_samples=args.min_samples, quality=args.quality)
@@ -100,11 +104,25 @@ def main() -> None:
     baselines, quality = {}, {}
     for path in models:
         baselines[path] = run_baseline(path, cameras[path], count)
-        quality[path] = measure_quality(path, ours[path], args.reference_views)
-        seconds, decibels = baselines[path].cpu_seconds, quality[path][0]
-        print(f"{path.stem[:8]}: baseline {seconds:.1f} CPU s; {decibels:.1f} dB", flush=True)
+        print(f"{path.stem[:8]}: baseline {baselines[path].cpu_seconds:.1f} CPU s", flush=True)
+        if args.reference_views:
+            quality[path] = measure_quality(path, ours[path], args.reference_views)
+            print(f"{path.stem[:8]}: {quality[path][0]:.1f} dB", flush=True)
     print()
     _report(ours, baselines, quality, wall)
+    cpu = statistics.mean(found.cpu_seconds for found in ours.values())
+    baseline_cpu = statistics.mean(found.cpu_seconds for found in baselines.values())
+    what = f"{args.views} views of an object"
+    size = statistics.mean(found.num_bytes for found in ours.values()) / 1e6
+    figures = [
+        Figure(f"{what}, CPU time", cpu, "s"),
+        Figure("baseline's CPU time to ours", baseline_cpu / cpu, "times"),
+        Figure(f"bytes of {what}", size, "MB"),
+    ]
+    if quality:
+        median = statistics.median(inside for inside, _, _ in quality.values())
+        figures.append(Figure("PSNR inside, median", median, "dB"))
+    write_figures(args.figures, figures)
 
 
 def render_object(path: Path, cameras: Sequence[Camera], config: RenderConfig) -> Ours:
@@ -236,17 +254,8 @@ def _report(
     quality: dict[Path, tuple[float, float, float]],
     wall: float,
 ) -> None:
-    print(
-        "| model | samples | s on one core | baseline s, all cores "
-        "| dB inside | dB on white | 128 samples |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for path, (inside, white, many) in quality.items():
-        found = ours[path]
-        seconds = f"{found.samples} | {found.seconds:.1f} | {baselines[path].seconds:.1f}"
-        print(f"| {path.stem[:8]} | {seconds} | {inside:.1f} | {white:.1f} | {many:.1f} |")
-    medians = [statistics.median(values) for values in zip(*quality.values(), strict=True)]
-    print("\nmedian dB: inside {:.1f}, on white {:.1f}; 128 samples {:.1f}".format(*medians))
+    if quality:
+        _report_quality(ours, baselines, quality)
     parts = sorted({name for found in ours.values() for name in found.timings})
     means = {
         part: statistics.mean(found.timings.get(part, 0) for found in ours.values())
@@ -271,6 +280,24 @@ def _report(
         f"CPU seconds: ours {mine / len(ours):.1f} per object, baseline "
         f"{theirs / len(ours):.1f}: {theirs / mine:.1f} times"
     )
+
+
+def _report_quality(
+    ours: dict[Path, Ours],
+    baselines: dict[Path, Baseline],
+    quality: dict[Path, tuple[float, float, float]],
+) -> None:
+    print(
+        "| model | samples | s on one core | baseline s, all cores "
+        "| dB inside | dB on white | 128 samples |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for path, (inside, white, many) in quality.items():
+        found = ours[path]
+        seconds = f"{found.samples} | {found.seconds:.1f} | {baselines[path].seconds:.1f}"
+        print(f"| {path.stem[:8]} | {seconds} | {inside:.1f} | {white:.1f} | {many:.1f} |")
+    medians = [statistics.median(values) for values in zip(*quality.values(), strict=True)]
+    print("\nmedian dB: inside {:.1f}, on white {:.1f}; 128 samples {:.1f}".format(*medians))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.figures import Figure, add_figures, write_figures
 from benchmarks.step_inputs import StepBatch, random_batch, start_as_sphere
 from benchmarks.step_timing import MasterAdamW, Stopwatch, peak_flops
 from dataset.errors import BadInput, LrmError
@@ -40,18 +41,21 @@ _WARM_UP = 3
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every configuration; one that fails (out of memory, say) does not stop the others."""
     options = _parser().parse_args(arguments)
-    failed = []
+    failed, figures = [], []
     for stage in options.stage:
         for preset in options.preset:
             # What is left of the last one would count as this one's memory.
             gc.collect()
             try:
-                _report(measure_step(stage, preset, options), options.json)
+                result = measure_step(stage, preset, options)
+                _report(result, options.json)
+                figures += _figures(result)
             except LrmError as error:
                 raise SystemExit(f"train_step: {error}") from None
             except RuntimeError as error:
                 failed.append(f"{stage} {preset}")
                 print(f"{stage} {preset} failed: {error}", flush=True)
+    write_figures(options.figures, figures)
     if failed:
         raise SystemExit(f"train_step: failed: {', '.join(failed)}")
 
@@ -72,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeat", type=int, default=10, help="steps that are measured, after 3 others")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--json", metavar="FILE", type=Path, help="append the result")
+    add_figures(parser)
     return parser
 
 
@@ -264,6 +269,17 @@ def _report(result: dict[str, Any], path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps(result) + "\n")
+
+
+def _figures(result: dict[str, Any]) -> list[Figure]:
+    name = (
+        f"step of {result['stage']} {result['preset']}, {result['precision']}, "
+        f"{result['views']} views of {result['size']}^2"
+    )
+    found = [Figure(name, result["step_milliseconds"] / 1000, "s")]
+    if result["share_of_peak"]:
+        found.append(Figure(f"{name}: of the peak", 100 * result["share_of_peak"], "%"))
+    return found
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from benchmarks import fit_object
 from benchmarks.fit_data import FitObject, export_objects, read_object
 from benchmarks.fit_measures import angles, mean_psnr, sample_mesh, seen_points, surface_distance
 from benchmarks.fit_object import main, measure_mesh
+from benchmarks.spheres import sphere_views
 from dataset.errors import BadInput
 from dataset.geometry import SurfaceGeometry, write_geometry
 from dataset.snapshot import open_snapshot, write_snapshot
 from dataset.views import encode_views
-from tests.conftest import sphere_views
 from train.pictures import depth_normals
 
 CPU = torch.device("cpu")

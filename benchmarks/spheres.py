@@ -1,0 +1,100 @@
+"""A dataset of shaded spheres in closed form: everything about training but what it learns."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataset.cameras import (
+    Camera,
+    intrinsics_from_fov,
+    look_at,
+    orbit_eye,
+    rays,
+)
+from dataset.root import write_build
+from dataset.shards import index_path, scan_tar, write_index, write_tar
+from dataset.snapshot import Sample, write_snapshot
+from dataset.storage import Storage
+from dataset.views import ViewSet, encode_views
+from render.rigs import RIGS, get_rig
+
+__all__ = ["sphere_views", "write_spheres"]
+
+
+def sphere_views(
+    seed: int, num_views: int = 12, size: int = 64, cameras: Sequence[Camera] = ()
+) -> ViewSet:
+    """Views of a shaded sphere, in closed form: no renderer is involved. Random ones by default."""
+    rng = np.random.default_rng(seed)
+    radius, colour = 0.6 + 0.3 * rng.random(), rng.random(3)
+    cameras = cameras or [_random_camera(rng) for _ in range(num_views)]
+    rgba, depths, normals = [], [], []
+    for camera in cameras:
+        origin, directions = rays(camera, size, size)
+        a, b = (directions**2).sum(-1), directions @ origin
+        inside = b * b - a * (origin @ origin - radius**2)
+        hit = inside > 0
+        depth = np.where(hit, (-b - np.sqrt(np.maximum(inside, 0))) / a, 0)
+        normal = np.where(hit[..., None], (origin + depth[..., None] * directions) / radius, 0)
+        shade = np.where(hit[..., None], colour * (0.5 + 0.5 * normal[..., 2:]), 0)
+        rgba.append(np.concatenate([shade, hit[..., None]], axis=-1))
+        depths.append(depth)
+        normals.append(normal)
+    return ViewSet(
+        cameras=list(cameras),
+        rgba=np.rint(np.stack(rgba).clip(0, 1) * 255).astype(np.uint8),
+        depth=np.stack(depths).astype(np.float32),
+        normals=np.stack(normals).astype(np.float32),
+    )
+
+
+def _random_camera(rng: np.random.Generator) -> Camera:
+    eye = orbit_eye(rng.random() * 360, rng.uniform(-20, 45), rng.uniform(2, 3.5))
+    return Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
+
+
+def write_spheres(
+    folder: Path,
+    splits: Sequence[str] = ("train",) * 6,
+    *,
+    rig: str = "test",
+    size: int = 64,
+) -> tuple[Storage, str]:
+    """A root with one shard of a sphere per split, and the id of a snapshot of them all.
+
+    The cameras are those of the rig, or 12 random ones of `test`.
+    """
+    root = Storage(str(folder))
+    ids = [f"{number:032x}" for number in range(len(splits))]
+    cameras = [get_rig(rig).cameras(uid) if rig in RIGS else [] for uid in ids]
+    views = [
+        dict(encode_views(sphere_views(seed, size=size, cameras=there), {}))
+        for seed, there in enumerate(cameras)
+    ]
+    tar = io.BytesIO()
+    write_tar(tar, [(f"objaverse-{uid}", members) for uid, members in zip(ids, views, strict=True)])
+    tar.seek(0)
+    entries = list(scan_tar(tar))
+    shard = f"shards/{rig}/spheres.tar"
+    root.write(shard, tar.getvalue())
+    root.write(index_path(shard), write_index(entries, "", len(tar.getvalue())))
+    samples = [
+        Sample(
+            asset_id=f"objaverse:{uid}",
+            split=split,
+            rig=rig,
+            sha256="",
+            render_key="",
+            shard=shard,
+            entry=entry,
+            name="sphere",
+            caption="a sphere",
+            licence="by",
+            author="nobody",
+        )
+        for uid, entry, split in zip(ids, entries, splits, strict=True)
+    ]
+    write_build(root, {})
+    return root, write_snapshot(root, samples, None)["snapshot"]
