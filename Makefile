@@ -3,16 +3,20 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests without Blender, Ray and training, whose coverage `make test` reports.
+PURE := tests/dataset tests/filters
 
 SOURCE ?=
 CAPTIONS ?=
 OUT ?= demo-out
 
-.PHONY: help demo test lint types layers pytest install clean
+.PHONY: help demo test lint types layers pytest coverage nightly install clean
 
 help:
 	@echo "make demo   build a small dataset and train on it (SOURCE=DIR CAPTIONS=FILE OUT=DIR)"
 	@echo "make test   lint, types, import layers and all tests"
+	@echo "make coverage   all tests, and the share of lines that they run"
+	@echo "make nightly   coverage, and small benchmarks into docs/benchmarks.md (SOURCE=DIR of real models)"
 
 demo: $(READY)
 	@$(BIN)/python -m pipelines.demo --out "$(OUT)" \
@@ -31,7 +35,18 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PURE) --cov --cov-report=
+	$(BIN)/coverage report --include='dataset/*,filters/*'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(PURE))
+
+# Of all rooms, not in `make test`: tests in Python alone take a fifth longer with it.
+coverage: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+nightly: $(READY)
+	@failed=0; $(MAKE) coverage || failed=1; \
+	$(BIN)/python -m benchmarks.nightly --page docs/benchmarks.md \
+		$(if $(SOURCE),--source "$(SOURCE)") || failed=1; exit $$failed
 
 install: $(READY)
 

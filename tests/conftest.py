@@ -1,15 +1,20 @@
 """What every test shares: shape checks, the mirror, and a small dataset without Blender."""
 
-import io
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import hypothesis
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.shapes
+
+# Test processes share the cores: small tensors gain nothing from more threads, and lose much.
+# Before torch is imported, here and in what tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before any test imports them: every jaxtyping annotation of these rooms is checked at run time.
 _HOOK = install_import_hook(
@@ -25,18 +30,8 @@ _HOOK = install_import_hook(
     f"{tests.shapes.__name__}.check",
 )
 
-from dataset.cameras import (
-    Camera,
-    intrinsics_from_fov,
-    look_at,
-    orbit_eye,
-    rays,
-)
-from dataset.root import write_build
-from dataset.shards import index_path, scan_tar, write_index, write_tar
-from dataset.snapshot import Sample, write_snapshot
+from benchmarks.spheres import write_spheres
 from dataset.storage import Storage
-from dataset.views import ViewSet, encode_views
 
 # The machines of a check are shared: how long one example takes says nothing.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
@@ -55,61 +50,42 @@ def mirror() -> Path:
     return folder
 
 
-def sphere_views(seed: int, num_views: int = 12, size: int = 64) -> ViewSet:
-    """Views of a shaded sphere, in closed form: no renderer is involved."""
-    rng = np.random.default_rng(seed)
-    radius, colour = 0.6 + 0.3 * rng.random(), rng.random(3)
-    cameras, rgba, depths, normals = [], [], [], []
-    for _ in range(num_views):
-        eye = orbit_eye(rng.random() * 360, rng.uniform(-20, 45), rng.uniform(2, 3.5))
-        camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
-        origin, directions = rays(camera, size, size)
-        a, b = (directions**2).sum(-1), directions @ origin
-        inside = b * b - a * (origin @ origin - radius**2)
-        hit = inside > 0
-        depth = np.where(hit, (-b - np.sqrt(np.maximum(inside, 0))) / a, 0)
-        normal = np.where(hit[..., None], (origin + depth[..., None] * directions) / radius, 0)
-        shade = np.where(hit[..., None], colour * (0.5 + 0.5 * normal[..., 2:]), 0)
-        rgba.append(np.concatenate([shade, hit[..., None]], axis=-1))
-        depths.append(depth)
-        normals.append(normal)
-        cameras.append(camera)
-    return ViewSet(
-        cameras=cameras,
-        rgba=np.rint(np.stack(rgba).clip(0, 1) * 255).astype(np.uint8),
-        depth=np.stack(depths).astype(np.float32),
-        normals=np.stack(normals).astype(np.float32),
-    )
-
-
 @pytest.fixture(scope="session")
 def sphere_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
-    """A root with one shard of six spheres, and the id of a snapshot of them all."""
-    root = Storage(str(tmp_path_factory.mktemp("spheres")))
-    ids = [f"{number:032x}" for number in range(6)]
-    views = [dict(encode_views(sphere_views(seed), {})) for seed in range(6)]
-    tar = io.BytesIO()
-    write_tar(tar, [(f"objaverse-{uid}", members) for uid, members in zip(ids, views, strict=True)])
-    tar.seek(0)
-    entries = list(scan_tar(tar))
-    shard = "shards/test/spheres.tar"
-    root.write(shard, tar.getvalue())
-    root.write(index_path(shard), write_index(entries, "", len(tar.getvalue())))
-    samples = [
-        Sample(
-            asset_id=f"objaverse:{uid}",
-            split="train",
-            rig="test",
-            sha256="",
-            render_key="",
-            shard=shard,
-            entry=entry,
-            name="sphere",
-            caption="a sphere",
-            licence="by",
-            author="nobody",
-        )
-        for uid, entry in zip(ids, entries, strict=True)
-    ]
-    write_build(root, {})
-    return root, write_snapshot(root, samples, None)["snapshot"]
+    """A root with one shard of six spheres, and a snapshot of them."""
+    return write_spheres(tmp_path_factory.mktemp("spheres"))
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """A server that speaks S3, and the environment that leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    here = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in here.items():
+            patch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield address
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str) -> Iterator:
+    """An empty bucket of the test's own."""
+    import boto3
+
+    client = boto3.resource("s3")
+    bucket = client.create_bucket(Bucket=f"bucket-{uuid.uuid4().hex[:12]}")
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()

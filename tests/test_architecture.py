@@ -17,7 +17,7 @@ ALLOWED = {
     "bpy": ("render/blender/",),
     "mathutils": ("render/blender/",),
     "ray": ("pipelines/",),
-    "deepspeed": ("train/engine.py", "train/checkpoint.py"),
+    "deepspeed": ("train/engine.py",),
 }
 
 
