@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dataset.config import Config
 from dataset.errors import BadInput
@@ -37,16 +37,16 @@ class ShardConfig(Config):
 class ExecutionConfig(Config):
     """How work is spread; nothing here changes a byte of the result."""
 
-    fetch_cpus: Annotated[float, Field(gt=0)] = 0.25
+    fetch_cpus: PositiveFloat = 0.25
     """Cores that a download reserves."""
-    render_gpus: Annotated[float, Field(gt=0)] = 1.0
+    render_gpus: PositiveFloat = 1.0
     """GPUs, or the share of one, that a render reserves with `--render.device gpu`."""
-    fetch_resources: dict[str, float] = Field(default_factory=dict)
+    fetch_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Ray's custom resources of a download, such as {net: 0.1}: only nodes that have them take
     it."""
-    render_resources: dict[str, float] = Field(default_factory=dict)
+    render_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Those of a measurement or render, such as {render: 1}."""
-    pack_resources: dict[str, float] = Field(default_factory=dict)
+    pack_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Those of the writing of a shard."""
     render_memory: Annotated[float, Field(ge=0)] = 0.0
     """Bytes of memory that a render reserves with Ray; by default none, and cores alone count."""
@@ -55,7 +55,7 @@ class ExecutionConfig(Config):
     attempts: Annotated[int, Field(ge=1)] = 3
     """How often work is tried that a lost worker, a killed Blender child, a full disk or a storage
     that fails took along, before the object counts as failed."""
-    commit_seconds: Annotated[float, Field(gt=0)] = 5.0
+    commit_seconds: PositiveFloat = 5.0
     """Outcomes are committed to the catalog at least this often."""
     commit_events: Annotated[int, Field(ge=1)] = 1000
     """Outcomes are committed when this many have come together."""

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from dataset.config import Config
 from dataset.errors import BadInput
@@ -55,7 +55,7 @@ class TrainConfig(Config):
     """Seed of the order, of all draws per sample, and of the initial weights."""
     num_workers: PositiveInt | str = 1
     """Training processes; MIN:MAX takes as many as the cluster has room for."""
-    worker_resources: dict[str, float] = Field(default_factory=dict)
+    worker_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Ray's resources of one worker beside its GPU, such as {CPU: 12, train: 1}."""
     address: str = "local"
     """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""

@@ -36,6 +36,7 @@ def words(demo_source: Path) -> list:
         (["--limit", "0"], ["limit", "greater than or equal to 1"]),
         (["--render.resolution", "-5"], ["render.resolution", "greater than 0"]),
         (["--render.device", "tpu"], ["render.device", "'cpu' or 'gpu'"]),
+        (["--execution.fetch-resources", "{a: 0}"], ["fetch_resources.a", "greater than 0"]),
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "cannot join Ray"]),
     ],
 )
