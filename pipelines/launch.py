@@ -177,8 +177,7 @@ def _room(config: TrainConfig) -> int:
         wanted.setdefault("CPU", 1.0)
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
-        min(int(node.get(kind, 0.0) / amount) for kind, amount in wanted.items())
-        for node in there
+        min(int(node.get(kind, 0.0) / amount) for kind, amount in wanted.items()) for node in there
     )
 
 
