@@ -20,8 +20,6 @@ _log = logging.getLogger(__name__)
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
 """What another attempt does not change."""
-_TRANSIENT: tuple[type[Exception], ...] = (EOFError, *storage_errors())
-"""An answer may be cut short."""
 
 
 class ReadConfig(Config):
@@ -86,7 +84,8 @@ class PatientStorage(Storage):
                 return super().read_spans(path, spans, timeout or config.timeout_seconds)
             except _FINAL:
                 raise
-            except _TRANSIENT as error:
+            # EOFError: an answer may be cut short.
+            except (EOFError, *storage_errors()) as error:
                 if attempt == config.attempts:
                     if isinstance(error, EOFError):
                         raise

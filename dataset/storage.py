@@ -18,6 +18,14 @@ from dataset.ranges import Range, coalesce
 __all__ = ["Storage", "storage_errors", "store_errors"]
 
 
+_CLIENT_ERRORS = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+"""By module. s3fs, gcsfs and adlfs hand on some of them as they are."""
 _LOCAL_GAP = 1 << 14
 _REMOTE_GAP = 1 << 18
 """Bytes that pass in the time of one more request: a few microseconds, some ten milliseconds."""
@@ -245,17 +253,20 @@ class Storage:
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-    """What a storage raises when it cannot be reached or refuses, object stores included."""
+    """What a storage raises when it cannot be reached or refuses, object stores included.
+
+    Ask for it where an error is caught, not earlier: see `store_errors`.
+    """
     return (OSError, *store_errors())
 
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What only the client of an object store raises: no connection, no credentials.
 
-    Empty as long as nobody has opened one.
+    Empty until somebody has opened one: the clients are imported then.
     """
-    exceptions = sys.modules.get("botocore.exceptions")
-    return () if exceptions is None else (exceptions.BotoCoreError, exceptions.ClientError)
+    loaded = ((sys.modules.get(module), names) for module, names in _CLIENT_ERRORS.items())
+    return tuple(getattr(module, name) for module, names in loaded if module for name in names)
 
 
 def _read_at(descriptor: int, start: int, stop: int) -> bytes:

@@ -14,6 +14,7 @@ from dataset.storage import Storage
 from pipelines.tables import show_run_size
 from train.config import TrainConfig
 from train.recipes.kinds import RECIPES
+from train.saving import Checkpoints
 from train.sizing import find_device, size_run
 
 __all__ = ["dry_run", "dry_run_options", "is_dry_run", "print_dry_run"]
@@ -130,6 +131,8 @@ def _refusal(config: TrainConfig) -> str | None:
     """Why this machine would refuse to start the run now, if it would."""
     try:
         config.check()
+        if Checkpoints(config).check() is None:
+            config.check_start()
     except LrmError as error:
         return str(error)
     return None

@@ -46,7 +46,6 @@ __all__ = [
     "evaluate_objects",
 ]
 
-_UNREADABLE: tuple[type[Exception], ...] = (*storage_errors(), EOFError)
 _VERSION = 2
 """Raise it when the same input gives other scores: what was judged before is judged again."""
 OBJECTS = "objects.parquet"
@@ -132,7 +131,7 @@ class SnapshotTruths:
         sample = self._samples[name]
         try:
             members = read_members(self._root, sample.shard, sample.entry, sample.entry.members)
-        except _UNREADABLE as error:
+        except (*storage_errors(), EOFError) as error:
             raise WorkFailed(f"{sample.asset_id}: cannot read its views: {error}") from error
         views, meta = decode_views(members)
         cloud = None

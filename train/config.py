@@ -143,6 +143,10 @@ class TrainConfig(Config):
         """Objects per worker and forward pass."""
         return self.micro_batch or self.share
 
+    def check_start(self) -> None:
+        """Raise BadInput if a new run could not start from what it names; one that goes on from a
+        checkpoint is not asked."""
+
     def check(self) -> None:
         """Raise BadInput if batch, workers and micro-batch do not divide, or on a vague path."""
         if self.reading.cache is not None and not self.reading.cache.is_absolute():

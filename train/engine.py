@@ -62,8 +62,12 @@ class Recipe(Judge, Protocol):
     def config(self) -> TrainConfig:
         """The configuration of the run; `num_workers` is the size of the process group."""
 
-    def build(self) -> nn.Module:
-        """A module with fresh weights: batch -> {"loss": scalar, further terms: scalars}."""
+    def build(self, *, fresh: bool = True) -> nn.Module:
+        """A module: batch -> {"loss": scalar, further terms: scalars}.
+
+        `fresh` if it holds what the run starts from; else a checkpoint will be loaded over it, and
+        what the run once started from may be gone.
+        """
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
         """The samples by position in the order."""
@@ -132,7 +136,8 @@ class _Run:
         self._checkpoints = Checkpoints(config)
         found = start.checkpoint
         universal = found is not None and self._checkpoints.needs_conversion(found)
-        made = _initialise(recipe.build(), config, universal=universal)
+        module = recipe.build(fresh=found is None)
+        made = _initialise(module, config, universal=universal)
         self._engine, self._optimizer, self._wrapped = made
         if found is not None:
             self._checkpoints.load(self._engine, found)

@@ -23,8 +23,6 @@ __all__ = ["LatentCache", "key_of", "weight_digest"]
 
 _log = logging.getLogger(__name__)
 
-_UNREADABLE: tuple[type[Exception], ...] = (*storage_errors(), safetensors.SafetensorError)
-
 
 class LatentCache:
     """Tensors of fixed shapes by object."""
@@ -51,7 +49,7 @@ class LatentCache:
         """What is kept of an object; None if there is nothing that can be read."""
         try:
             found = safetensors.torch.load(self._storage.read(self._path(key)))
-        except _UNREADABLE:
+        except (*storage_errors(), safetensors.SafetensorError):
             return None
         fits = {name: (tuple(v.shape), v.dtype) for name, v in found.items()}
         wanted = {name: (shape, self.dtype) for name, shape in self.shapes.items()}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset.config import digest
-from dataset.storage import Storage
+from dataset.errors import BadInput, WorkFailed
+from dataset.storage import Storage, storage_errors
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "differences", "hash_file"]
 
@@ -93,10 +94,27 @@ class Manifest:
 
     @classmethod
     def read(cls, storage: Storage, folder: str) -> "Manifest | None":
-        """The manifest in a folder; None if there is none that is whole and of this format."""
+        """The manifest in a folder; None if there is none that is whole.
+
+        Raises WorkFailed if the storage does not answer, and BadInput if another version of this
+        program wrote it: taken for torn, a good checkpoint would be lost.
+        """
+        path = f"{folder}/{MANIFEST}"
         try:
-            found = json.loads(storage.read(f"{folder}/{MANIFEST}"))
-            if found["format"] != FORMAT or found["config_digest"] != digest(found["config"]):
+            content = storage.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except storage_errors() as error:
+            raise WorkFailed(f"{storage.uri}/{path}: cannot be read: {error}") from None
+        try:
+            found = json.loads(content)
+            if found["format"] != FORMAT:
+                raise BadInput(
+                    f"{storage.uri}/{folder}: a checkpoint of format {found['format']}, this "
+                    f"version reads {FORMAT}: go on with the one that wrote it, or give another "
+                    "--out"
+                )
+            if found["config_digest"] != digest(found["config"]):
                 return None
             if any(Path(name).name != name for name in found["files"]):
                 return None  # no way out of the checkpoint's folder
@@ -108,7 +126,7 @@ class Manifest:
                 versions=found["versions"],
                 extra=found["extra"],
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 

@@ -48,7 +48,8 @@ class Preflight:
 def preflight(config: TrainConfig) -> Preflight:
     """Check everything that can be checked before a worker starts. Raises BadInput.
 
-    In a process group, rank 0 looks for the checkpoint and tells the others.
+    In a process group, rank 0 looks for the checkpoint, or at what the run starts from without
+    one, and tells the others.
     """
     config.check()
     read_deepspeed(config.deepspeed)
@@ -58,20 +59,23 @@ def preflight(config: TrainConfig) -> Preflight:
     samples = snapshot.of_split("train")
     if not samples:
         raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
-    found = _find_checkpoint(config)
+    found = _on_rank_0(lambda: _find_checkpoint(config))
     judged = snapshot.of_split("validation")[: config.validation_samples]
     validation = judged if config.validate_every else ()
     return Preflight(samples=samples, validation=validation, checkpoint=found)
 
 
 def _find_checkpoint(config: TrainConfig) -> Checkpoint | None:
-    if not dist.is_initialized():
-        return Checkpoints(config).check()
-    return _on_rank_0(lambda: Checkpoints(config).check())
+    found = Checkpoints(config).check()
+    if found is None:
+        config.check_start()
+    return found
 
 
 def _on_rank_0(work: Callable[[], T]) -> T:
-    """What the work gives on rank 0, or raises there, on all ranks."""
+    """What the work gives on rank 0, or raises there, on all ranks; without ranks, simply so."""
+    if not dist.is_initialized():
+        return work()
     answer: list[Any] = [None]
     if dist.get_rank() == 0:
         try:

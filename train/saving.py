@@ -3,10 +3,11 @@
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,6 @@ from train.checkpoint import (
     cached_hash,
     latest,
     names,
-    read_checkpoint,
     step_of,
 )
 from train.config import TrainConfig
@@ -32,6 +32,8 @@ __all__ = ["Checkpoints"]
 _log = logging.getLogger(__name__)
 
 _RANK = re.compile(r"(?:pp_rank_|random-)(\d+)")
+T = TypeVar("T")
+_LOOK_SECONDS = 1.0
 _SAVING_ERRORS = (OSError, RuntimeError)
 """What torch.save raises on a full or failing disk."""
 
@@ -45,14 +47,10 @@ class Checkpoints:
         own = Path(config.out) / "checkpoints-in-transit"
         self._local = Path(self._storage.resolve("")) if self._storage.is_local else own
         self._loading = self._local / ".loading"
-        self._upload: Upload | None = None
+        self._upload: tuple[int, Upload] | None = None
+        """The step of the checkpoint on its way."""
         self._failed_in_a_row = 0
         self._newest = 0
-
-    def exists(self) -> bool:
-        """Whether the run has a checkpoint to go on from, by the names and sizes of files."""
-        found = (read_checkpoint(self._storage, name) for name in names(self._storage))
-        return any(one is not None and one.is_complete() for one in found)
 
     def check(self) -> Checkpoint | None:
         """The checkpoint that the run would go on from.
@@ -106,35 +104,57 @@ class Checkpoints:
         A failure is said and counted, and training goes on to the next one. Raises FinalFailure
         after too many in a row.
         """
+        self._count(step, self._await_upload())
         name = f"step-{step:08d}"
-        problem = self._arrived() or self._write(engine, name, step, extra)
-        problems: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(problems, problem)
-        if not any(problems):
-            self._failed_in_a_row, self._newest = 0, step
-            return step
-        first = next(filter(None, problems))
-        self._failed_in_a_row += 1
-        if dist.get_rank() == 0:
-            _log.error("step %d: no checkpoint: %s", step, first)
-            if self._local.exists():
-                shutil.rmtree(self._local / name, ignore_errors=True)
-        if self._failed_in_a_row >= self._config.max_failed_saves:
-            raise FinalFailure(
-                f"step {step}: {self._failed_in_a_row} checkpoints in a row could not be written: "
-                f"{first}; make room or mend the storage, then give the same command again"
-            )
-        return self._newest
+        problem = _first(_gathered(self._write(engine, name, step, extra)))
+        if problem and dist.get_rank() == 0:
+            shutil.rmtree(self._local / name, ignore_errors=True)
+        # What is on its way counts when it has arrived.
+        self._count(step, problem if problem or self._upload is None else None)
+        if problem:
+            return self._newest
+        if self._upload is None:
+            self._newest = step
+        return step
 
     def close(self) -> None:
-        """Wait for what is on its way. Raises WorkFailed if it did not arrive."""
-        problem = self._arrived()
+        """Wait for what is on its way; all ranks call it. Raises WorkFailed if it fails."""
+        problem = self._await_upload()
         if problem:
             raise WorkFailed(problem)
 
-    def _arrived(self) -> str:
-        upload, self._upload = self._upload, None
-        return upload.wait() if upload is not None else ""
+    def _count(self, step: int, problem: str | None) -> None:
+        """A checkpoint failed with a problem, or arrived (empty), or there is no news (None)."""
+        if problem is None:
+            return
+        self._failed_in_a_row = self._failed_in_a_row + 1 if problem else 0
+        if problem and dist.get_rank() == 0:
+            _log.error("step %d: no checkpoint: %s", step, problem)
+        if self._failed_in_a_row >= self._config.max_failed_saves:
+            raise FinalFailure(
+                f"step {step}: {self._failed_in_a_row} checkpoints in a row could not be written: "
+                f"{problem}; make room or mend the storage, then give the same command again"
+            )
+
+    def _await_upload(self) -> str | None:
+        """What became of the checkpoint on its way, the same on all ranks: a problem, or empty.
+
+        None if there is none. Ranks take different times: none waits in a collective meanwhile.
+        """
+        if self._upload is None:
+            return None
+        (step, upload), self._upload = self._upload, None
+        while True:
+            over = upload.is_over
+            states = _gathered((over, upload.problem))
+            problem = _first(problem for _, problem in states)
+            if problem:
+                upload.give_up()
+                return problem
+            if all(over for over, _ in states):
+                self._newest = step
+                return ""
+            time.sleep(_LOOK_SECONDS)
 
     def _write(self, engine: Any, name: str, step: int, extra: Mapping[str, Any]) -> str:
         """What went wrong on this rank; empty if nothing did."""
@@ -161,8 +181,7 @@ class Checkpoints:
             file: FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
             for file, path in own.items()
         }
-        shares: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, (entries, problems[:1]))
+        shares = _gathered((entries, problems[:1]))
         bad = [found[0] for _, found in shares if found]
         if bad:
             return str(bad[0])
@@ -185,7 +204,7 @@ class Checkpoints:
         last = finish if dist.get_rank() == 0 else None
         if not self._storage.is_local:
             sizes = {file: entry.bytes for file, entry in manifest.files.items()}
-            self._upload = Upload(self._storage, name, own, last, sizes)
+            self._upload = manifest.step, Upload(self._storage, name, own, last, sizes)
             return ""
         try:
             if last is not None:
@@ -208,15 +227,10 @@ class Checkpoints:
             needed = {name for name in files if _needs(name, rank) or (everything and rank == 0)}
             mine = sorted(needed)
             for name in mine:
-                if not (folder / name).exists():
-                    part = folder / f".{rank}-{name}"
-                    found.storage.get(f"{found.name}/{name}", part)
-                    part.replace(folder / name)
+                self._download(found, name, folder / name)
         bad = [name for name in mine if cached_hash(folder / name) != files[name].sha256]
-        damaged: list[Any] = [None] * world
-        dist.all_gather_object(damaged, bad)
-        first = next((names[0] for names in damaged if names), None)
-        if first is not None:
+        first = _first(names[0] for names in _gathered(bad) if names)
+        if first:
             if rank == 0:
                 found.storage.delete(f"{found.name}/{MANIFEST}")
             dist.barrier()
@@ -225,6 +239,16 @@ class Checkpoints:
                 "the checkpoint before"
             )
         return folder
+
+    def _download(self, found: Checkpoint, name: str, target: Path) -> None:
+        """Get a file unless it is there: other ranks of this node may want it, too. One that is
+        not what was written may have been cut off on its way, and is asked for once more."""
+        for _ in range(2):
+            if target.exists() and cached_hash(target) == found.manifest.files[name].sha256:
+                return
+            part = target.with_name(f".{dist.get_rank()}-{name}")
+            found.storage.get(f"{found.name}/{name}", part)
+            part.replace(target)
 
     def _convert(self, folder: Path) -> Path:
         """The universal form, made by rank 0 where all ranks see it."""
@@ -257,6 +281,18 @@ class Checkpoints:
                 self._storage.delete(path)
             if self._storage.is_local:
                 shutil.rmtree(self._storage.resolve(name), ignore_errors=True)
+
+
+def _gathered(own: T) -> list[T]:
+    """What each rank has, by rank; all ranks call it."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def _first(problems: Iterable[str]) -> str:
+    """The first that says something; empty if none does."""
+    return next(filter(None, problems), "")
 
 
 def _owner(path: Path) -> int:

@@ -18,8 +18,6 @@ _ATTEMPTS = 6
 _FIRST_PAUSE = 1.0
 _ALL_SECONDS = 3600.0
 _LOOK_SECONDS = 1.0
-_ERRORS: tuple[type[Exception], ...] = storage_errors()
-"""TimeoutError is an OSError."""
 
 
 class Upload:
@@ -41,23 +39,28 @@ class Upload:
         self._own, self._finish, self._sizes = own, finish, sizes
         self.problem = ""
         """Why it did not arrive, once it is over."""
+        self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
         self._thread.start()
 
-    def wait(self) -> str:
-        """Until it is over; the problem, empty if there was none."""
-        self._thread.join()
-        return self.problem
+    @property
+    def is_over(self) -> bool:
+        """Whether it has arrived, or never will (`problem`)."""
+        return not self._thread.is_alive()
+
+    def give_up(self) -> None:
+        """Another rank's files will not come: the manifest must not wait for them."""
+        self._given_up.set()
 
     def _run(self) -> None:
         try:
             for name, path in self._own.items():
                 self._attempt(partial(self._storage.put, f"{self._folder}/{name}", path))
-            if self._finish is not None:
-                self._await_all()
+            if self._finish is not None and self._await_all():
                 self._attempt(self._finish)
-        except _ERRORS as error:
-            self.problem = f"{self._storage.uri}/{self._folder}: cannot upload: {error}"
+        except Exception as error:  # noqa: BLE001 - a thread that just died would pass for arrived
+            problem = str(error) or type(error).__name__
+            self.problem = f"{self._storage.uri}/{self._folder}: cannot upload: {problem}"
             _log.error("%s", self.problem)
         finally:
             for path in self._own.values():
@@ -71,7 +74,7 @@ class Upload:
         for attempt in range(_ATTEMPTS):
             try:
                 return work()
-            except _ERRORS as error:
+            except storage_errors() as error:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 pause = _FIRST_PAUSE * 2**attempt
@@ -79,14 +82,16 @@ class Upload:
                 time.sleep(pause)
         return None
 
-    def _await_all(self) -> None:
+    def _await_all(self) -> bool:
+        """Whether all ranks' files are there; False once it was given up."""
         wanted = {f"{self._folder}/{name}": size for name, size in self._sizes.items()}
         until = time.monotonic() + _ALL_SECONDS
         while True:
             there = self._storage.find_files(self._folder)
             missing = [name for name, size in wanted.items() if there.get(name) != size]
             if not missing:
-                return
+                return True
             if time.monotonic() > until:
                 raise TimeoutError(f"{missing[0]} did not arrive within {_ALL_SECONDS:g} s")
-            time.sleep(_LOOK_SECONDS)
+            if self._given_up.wait(_LOOK_SECONDS):
+                return False

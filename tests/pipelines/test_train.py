@@ -261,7 +261,7 @@ def test_a_runs_weights_come_out_and_go_in_again(mesh, ending, tmp_path, capsys)
             "init": str(out),
         }
     )
-    config.check()
+    config.check_start()
     model = MeshRecipe(config).build().model.state_dict()
     _, state = run_weights(checkpoint)
     assert found["tensors"] == len(state) == len(model)
@@ -284,7 +284,7 @@ def settings(out: Path, init: Any, **changes: Any) -> dict[str, Any]:
 
 def test_a_run_starts_from_another_runs_weights(undisturbed, tmp_path):
     config = NerfTrainConfig.load(settings(tmp_path, undisturbed))
-    config.check()
+    config.check_start()
     model = NerfRecipe(config).build().model.state_dict()
     _, state = run_weights(undisturbed)
     assert all(torch.equal(model[name], value) for name, value in state.items())
@@ -298,7 +298,7 @@ def test_a_published_layout_starts_stage_two_at_either_threshold(undisturbed, tm
     for published in (False, True):
         changes = {"published_threshold": published, "out": str(tmp_path / f"run{published}")}
         config = MeshTrainConfig.load(settings(tmp_path, source) | changes)
-        config.check()
+        config.check_start()
         levels.append(MeshRecipe(config).build().model.state_dict()[key])
     raw = state["synthesizer.decoder.net.6.bias"][:1]
     torch.testing.assert_close(levels[0] + raw, torch.full((1,), 10.99995), atol=1e-4, rtol=0)
@@ -315,20 +315,20 @@ def test_a_published_layout_starts_stage_two_at_either_threshold(undisturbed, tm
 )
 def test_a_run_of_another_model_is_refused(undisturbed, tmp_path, kind, changes, message):
     with pytest.raises(BadInput, match=message) as error:
-        kind.load(settings(tmp_path, undisturbed, **changes)).check()
+        kind.load(settings(tmp_path, undisturbed, **changes)).check_start()
     assert "\n" not in str(error.value)
 
 
 def test_a_mesh_is_no_start_for_stage_one_and_a_torn_checkpoint_none_at_all(mesh, tmp_path):
     with pytest.raises(BadInput, match=r"the model needs synthesizer\.decoder\.net\."):
-        NerfTrainConfig.load(settings(tmp_path, mesh.out)).check()
+        NerfTrainConfig.load(settings(tmp_path, mesh.out)).check_start()
     torn = shutil.copytree(mesh.out, tmp_path / "torn")
     for folder in (torn / "checkpoints").iterdir():
         if folder.is_dir():
             (folder / "mp_rank_00_model_states.pt").write_bytes(b"PK")
     for place in (torn, torn / "checkpoints" / "step-00000002"):
         with pytest.raises(BadInput, match="whole checkpoint"):
-            MeshTrainConfig.load(settings(tmp_path / "run", place)).check()
+            MeshTrainConfig.load(settings(tmp_path / "run", place)).check_start()
 
 
 def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_path, capsys):
@@ -340,5 +340,5 @@ def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_p
 
 
 def test_stage_two_from_nothing_warns(tmp_path, caplog):
-    MeshTrainConfig.load(settings(tmp_path, "x") | {"init": None}).check()
+    MeshTrainConfig.load(settings(tmp_path, "x") | {"init": None}).check_start()
     assert "not expected to converge: give a run of stage 1, --init RUN" in caplog.text

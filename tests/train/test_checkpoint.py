@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import BadInput
+from dataset.errors import BadInput, WorkFailed
 from dataset.storage import Storage
 from tests.train.tiny import TinyConfig
 from train.checkpoint import find_checkpoint, latest
@@ -52,7 +52,6 @@ DAMAGES = {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "half a manifest": lambda folder: (folder / "manifest.json").write_text('{"format": 2, "st'),
     "an empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
-    "a manifest of another format": lambda folder: change(folder, format=1),
     "another configuration in it": lambda folder: change(folder, config={"seed": 1}),
     "a flipped byte": lambda folder: (folder / "weights.pt").write_bytes(b"abd"),
     "a short file": lambda folder: (folder / "weights.pt").write_bytes(b"ab"),
@@ -80,7 +79,6 @@ def test_a_damaged_one_is_passed_over_saying_so(tmp_path, caplog, damage):
 def test_nothing_is_found_in_an_empty_folder(tmp_path):
     assert newest(tmp_path) is None
     assert Checkpoints(settings(tmp_path)).check() is None
-    assert not Checkpoints(settings(tmp_path)).exists()
     with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
         find_checkpoint(tmp_path)
 
@@ -112,6 +110,23 @@ def test_harmless_and_accepted_changes_are_not_refused(tmp_path):
     assert found.step == 2
     accepted = settings(tmp_path, optimizer={"beta1": 0.5}, accept_changes=["optimizer"])
     assert Checkpoints(accepted).check() is not None
+
+
+def test_one_of_another_version_is_refused_and_not_taken_for_torn(tmp_path):
+    write(tmp_path, 2)
+    change(write(tmp_path, 4), format=3)
+    with pytest.raises(BadInput, match="step-00000004: a checkpoint of format 3, this version"):
+        newest(tmp_path)
+
+
+def test_a_storage_that_does_not_answer_is_no_missing_checkpoint(tmp_path):
+    """What cannot be read now may be whole: the run ends, and nothing is taken for abandoned."""
+    write(tmp_path, 2)
+    manifest = write(tmp_path, 4) / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(WorkFailed, match=r"step-00000004/manifest.json: cannot be read: "):
+        newest(tmp_path)
 
 
 @given(st.dictionaries(st.sampled_from(["seed", "steps", "precision"]), st.integers()))

@@ -1,16 +1,23 @@
 """Checkpoints of real DeepSpeed runs: the same and other numbers of workers, full disks, stores."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from dataset.storage import Storage
-from tests.train.tiny import make_config, run_group
+from tests.conftest import REPOSITORY
+from tests.train.tiny import BUILT, make_config, run_group
 from train.checkpoint import find_checkpoint, latest
 from train.metrics_log import read_metrics
+from train.uploads import Upload
 
 STAGES = (0, 1, 2, 3)
 
@@ -116,6 +123,90 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(sphere_dat
     (problem,) = run_group(1, [config])
     assert problem.startswith("FinalFailure: step 6: 2 checkpoints in a row could not be written")
     assert find_checkpoint(tmp_path / "run").step == 2
+
+
+def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(sphere_dataset, tmp_path):
+    """A run whose only checkpoint is damaged starts as it did first, from what it names."""
+    config = make_config(sphere_dataset, tmp_path / "run", 2)
+    assert run_group(1, [config, config.model_copy(update={"steps": 3})]) == ["", ""]
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")
+    (path,) = (tmp_path / "run/checkpoints/step-00000003").glob("*optim_states.pt")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert run_group(1, [config.model_copy(update={"steps": 4})]) == [""]
+    assert (tmp_path / "run" / BUILT).read_text().splitlines() == [
+        "fresh",
+        "to be loaded over",
+        "fresh",
+    ]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
+    sphere_dataset, bucket, tmp_path
+):
+    """Uploads fail behind the steps: each is counted when the next one is due."""
+    keep = {"checkpoints": f"s3://{bucket.name}/run", "max_failed_saves": 2, "item_seconds": 0.05}
+    config = make_config(sphere_dataset, tmp_path / "run", 400, **keep)
+
+    def lose() -> None:
+        while not list(bucket.objects.filter(Prefix="run/step-00000002/manifest.json")):
+            time.sleep(0.05)
+        bucket.objects.all().delete()
+        bucket.delete()
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    (problem,) = run_group(2, [config])
+    losing.join()
+    bucket.create()
+    assert problem.startswith("FinalFailure: step ")
+    assert "2 checkpoints in a row could not be written: s3://" in problem
+    assert "cannot upload" in problem
+
+
+def test_an_upload_that_will_never_be_whole_can_be_given_up(bucket, tmp_path):
+    """What rank 0 does when another rank's files do not come: no manifest, and no hour's wait."""
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own/random-00000.pt"
+    own.write_bytes(b"abc")
+    finished = []
+    upload = Upload(
+        Storage(f"s3://{bucket.name}/run"),
+        "step-00000002",
+        {own.name: own},
+        lambda: finished.append(True),
+        {own.name: 3, "random-00001.pt": 3},
+    )
+    while not list(bucket.objects.all()):
+        time.sleep(0.05)
+    assert not upload.is_over
+    upload.give_up()
+    deadline = time.monotonic() + 20
+    while not upload.is_over:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (upload.problem, finished) == ("", [])
+
+
+def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
+    """In a process of its own: what its client raises is unknown until the client is loaded."""
+    code = (
+        "import sys, train.uploads as uploads; from dataset.storage import Storage\n"
+        "from pathlib import Path; uploads._FIRST_PAUSE = 0\n"
+        "file = Path(sys.argv[1]); file.write_bytes(b'abc')\n"
+        "upload = uploads.Upload(Storage('s3://bucket/run'), 'step', {'f': file}, None, {})\n"
+        "upload._thread.join(); print(upload.problem)"
+    )
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | nowhere | keys, capture_output=True, text=True
+    )
+    assert "s3://bucket/run/step: cannot upload: Could not connect" in done.stdout
+    assert done.stderr.count("checkpoint upload: ") == 5
 
 
 def test_checkpoints_lie_in_an_object_store(sphere_dataset, bucket, tmp_path):

@@ -19,12 +19,14 @@ from torch.utils.data import Dataset
 from dataset.errors import LrmError
 from dataset.snapshot import Sample
 from dataset.storage import Storage
+from train import engine, uploads
 from train.config import TrainConfig
 from train.data import ViewDataConfig, ViewDataset
-from train.engine import train
 from train.order import sample_rng
 
 SIZE = 96
+BUILT = "built.txt"
+"""In a run's folder: a line per start."""
 FULL = 40_000
 """Bytes that a file may have on the full disk: logs fit, checkpoints do not."""
 
@@ -50,7 +52,10 @@ class TinyRecipe:
     def __init__(self, config: TinyConfig) -> None:
         self.config = config
 
-    def build(self) -> nn.Module:
+    def build(self, *, fresh: bool = True) -> nn.Module:
+        if dist.is_initialized() and dist.get_rank() == 0:
+            with open(Path(self.config.out) / BUILT, "a") as file:
+                file.write("fresh\n" if fresh else "to be loaded over\n")
         return _Objective()
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
@@ -153,6 +158,7 @@ def run_group(world: int, configs: Sequence[TinyConfig]) -> list[str]:
 
 def _rank(rank: int, world: int, store: str, values: list[dict[str, Any]], answers: Any) -> None:
     torch.set_num_threads(1)
+    uploads._FIRST_PAUSE = 0.05
     # A file that grows too large is an error of the write, not the end of the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
@@ -161,7 +167,7 @@ def _rank(rank: int, world: int, store: str, values: list[dict[str, Any]], answe
     found = []
     for config in values:
         try:
-            train(TinyRecipe(TinyConfig.load(config)))
+            engine.train(TinyRecipe(TinyConfig.load(config)))
             found.append("")
         except LrmError as error:
             found.append(f"{type(error).__name__}: {error}")

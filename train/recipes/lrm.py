@@ -16,7 +16,6 @@ from train.initial_weights import absolute_source, check_source, initialize
 from train.losses import NerfLossConfig
 from train.lpips import Lpips, LpipsConfig, find_weights, load_lpips
 from train.models.lrm import LRM, LRMConfig
-from train.saving import Checkpoints
 from train.views import ViewChoiceConfig
 
 __all__ = ["LRMTrainConfig", "Objective", "load_init", "meta_batch"]
@@ -65,25 +64,20 @@ class LRMTrainConfig(TrainConfig, ABC):
         """The perceptual distance with its published weights, if it has a weight in the loss."""
         return load_lpips(self.lpips) if self.loss.lpips else None
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the run starts at its first step: there is no whole checkpoint to go on from."""
-        return not Checkpoints(self).exists()
-
     def check(self) -> None:
-        """Raise BadInput if the settings do not fit each other, or `init` does not fit the model.
-
-        A run that goes on does not need what it once started from.
-        """
+        """Raise BadInput if the settings do not fit each other."""
         super().check()
         self.data.check()
-        sizes = self.model_sizes()
+        self.model_sizes()
         if self.loss.lpips:
             find_weights(self.lpips)
-        if self.init is not None and self.is_fresh:
+
+    def check_start(self) -> None:
+        """Raise BadInput if `init` does not fit the model."""
+        if self.init is not None:
             with torch.device("meta"):
                 model = self.new_model()
-            check_source(model, sizes, self.init)
+            check_source(model, self.model_sizes(), self.init)
 
 
 ModelType = TypeVar("ModelType", bound=LRM)
@@ -140,10 +134,9 @@ def meta_batch(
 def load_init(config: LRMTrainConfig, model: LRM, *, published_threshold: bool = False) -> None:
     """Fill a new model with the weights that `init` names, if it names some.
 
-    They are not read where a checkpoint will be loaded over them: what the run once started from
-    may be gone. What became of them is written to `init.json` in the run's folder.
+    What became of them is written to `init.json` in the run's folder.
     """
-    if config.init is None or not config.is_fresh:
+    if config.init is None:
         return
     report = initialize(model, config.init, published_threshold=published_threshold)
     if not dist.is_initialized() or dist.get_rank() == 0:

@@ -57,11 +57,11 @@ class MeshTrainConfig(LRMTrainConfig):
         """The model with fresh weights."""
         return self._recomputing(MeshLRM(self.model_sizes()))
 
-    def check(self) -> None:
+    def check_start(self) -> None:
         """Raise BadInput as stage 1 does; warn of a start that is not known to lead anywhere."""
-        super().check()
+        super().check_start()
         # Once: the workers, which check again, are a process group.
-        if self.init is None and not dist.is_initialized() and self.is_fresh:
+        if self.init is None and not dist.is_initialized():
             _log.warning(
                 "stage 2 starts from nothing and is not expected to converge: "
                 "give a run of stage 1, --init RUN"
@@ -74,11 +74,12 @@ class MeshRecipe:
     def __init__(self, config: MeshTrainConfig) -> None:
         self.config = config
 
-    def build(self) -> nn.Module:
+    def build(self, *, fresh: bool = True) -> nn.Module:
         """The model inside its objective."""
         config = self.config
         model = config.new_model()
-        load_init(config, model, published_threshold=config.published_threshold)
+        if fresh:
+            load_init(config, model, published_threshold=config.published_threshold)
         return _Objective(model, config.loss, config.measure())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:

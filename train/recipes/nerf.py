@@ -46,11 +46,12 @@ class NerfRecipe:
         self.config = config
         self._frames: list[FrameDataset] = []
 
-    def build(self) -> nn.Module:
+    def build(self, *, fresh: bool = True) -> nn.Module:
         """The model inside its objective."""
         config = self.config
         model = config.new_model()
-        load_init(config, model)
+        if fresh:
+            load_init(config, model)
         return _Objective(model, config.loss, config.measure())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:

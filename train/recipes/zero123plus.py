@@ -62,8 +62,8 @@ class Zero123PlusRecipe:
     def _settings(self) -> Settings:
         return known_settings(self.config)
 
-    def build(self) -> nn.Module:
-        """The UNet inside its objective."""
+    def build(self, *, fresh: bool = True) -> nn.Module:
+        """The UNet inside its objective; its frozen parts come from the pipeline in any case."""
         config, pipeline = self.config, self.pipeline
         if config.activation_checkpointing:
             recompute_blocks(pipeline.unet)
