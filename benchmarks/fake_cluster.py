@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on one machine, whose nodes can be killed."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,8 @@ import psutil
 __all__ = ["FakeCluster", "processes_with"]
 
 _STARTS = 3
+_PREEMPTION = 2
+"""DRAIN_NODE_REASON_PREEMPTION in Ray's autoscaler.proto."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -83,6 +86,16 @@ class FakeCluster:
         """Those of the nodes, without the head's."""
         running = [pid for node in self._nodes for pid in _raylets_of(node)]
         return [psutil.Process(pid) for pid in running]
+
+    def announce_end(self, number: int, seconds: float = 3600.0) -> None:
+        """A preemption notice: the node takes no more work, and will go after so long."""
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        node, kind = self._nodes[number].node_id, _PREEMPTION
+        due = int((time.time() + seconds) * 1000)
+        accepted, why = GcsClient(address=self.address).drain_node(node, kind, "spot", due)
+        if not accepted:
+            raise RuntimeError(why)
 
     def kill_node(self, number: int) -> None:
         """SIGKILL a raylet, as when a machine goes; what it had started finds itself alone."""

@@ -298,12 +298,11 @@ class Catalog:
         """
         if self._root.is_local:
             return work()
-        failures: tuple[type[Exception], ...] = (*storage_errors(), DeltaError, duckdb.Error)
         attempt = 0
         while True:
             try:
                 return work()
-            except failures as error:
+            except storage_errors(DeltaError, duckdb.Error) as error:
                 problem = _one_line(error)
             self._table = None
             attempt += 1

@@ -85,7 +85,7 @@ class PatientStorage(Storage):
             except _FINAL:
                 raise
             # EOFError: an answer may be cut short.
-            except (EOFError, *storage_errors()) as error:
+            except storage_errors(EOFError) as error:
                 if attempt == config.attempts:
                     if isinstance(error, EOFError):
                         raise

@@ -252,12 +252,13 @@ class Storage:
             self._fs.rm_file(self.resolve(path))
 
 
-def storage_errors() -> tuple[type[Exception], ...]:
-    """What a storage raises when it cannot be reached or refuses, object stores included.
+def storage_errors(*further: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a storage raises when it cannot be reached or refuses, object stores included, and
+    further errors that are caught with these.
 
     Ask for it where an error is caught, not earlier: see `store_errors`.
     """
-    return (OSError, *store_errors())
+    return (OSError, *store_errors(), *further)
 
 
 def store_errors() -> tuple[type[Exception], ...]:

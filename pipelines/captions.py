@@ -24,13 +24,12 @@ def read_captions(uri: str) -> tuple[dict[str, str], str]:
     a row is no `id,caption`, or the file ends in the middle of a row.
     """
     captions: dict[str, str] = {}
-    errors: tuple[type[Exception], ...] = (*storage_errors(), ValueError, ImportError)
     try:
         with fsspec.open(uri, "rb") as file:
             hashed = _Hashed(file)
             text = io.TextIOWrapper(io.BufferedReader(hashed, 1 << 20), "utf-8", newline="")
             _parse(text, uri, captions)
-    except errors as error:
+    except storage_errors(ValueError, ImportError) as error:
         raise BadInput(f"{uri}: cannot read the captions: {error}") from None
     if hashed.last not in (b"", b"\n"):
         raise BadInput(

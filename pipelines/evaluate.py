@@ -131,7 +131,7 @@ class SnapshotTruths:
         sample = self._samples[name]
         try:
             members = read_members(self._root, sample.shard, sample.entry, sample.entry.members)
-        except (*storage_errors(), EOFError) as error:
+        except storage_errors(EOFError) as error:
             raise WorkFailed(f"{sample.asset_id}: cannot read its views: {error}") from error
         views, meta = decode_views(members)
         cloud = None

@@ -3,19 +3,20 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import BadInput, FinalFailure, LrmError, WorkFailed
+from dataset.errors import BadInput, FinalFailure, LrmError, Stopped, WorkFailed
 from dataset.storage import Storage
 from pipelines.ray_session import ray_session
+from pipelines.training_room import room_for_workers
 from train.checkpoint import names, step_of
 from train.config import TrainConfig
 from train.engine import Recipe, train
@@ -23,7 +24,7 @@ from train.metrics_log import read_metrics
 from train.preflight import preflight
 from train.progress import ProgressPrinter, progress_line
 from train.recipes.kinds import make_recipe
-from train.stopping import STOP_FILE
+from train.stopping import STOP_FILE, hearing
 
 __all__ = ["launch", "train_alone"]
 
@@ -31,8 +32,12 @@ _log = logging.getLogger(__name__)
 
 _ROOM_SECONDS = 600.0
 """So long a run waits for its least number of workers."""
+_SETTLE_SECONDS = 5.0
+"""So long workers that ended may hold their places."""
 _GROW_SECONDS = 60.0
 """Between looks at whether the cluster has room for more workers."""
+_UNPLACED = 3
+"""Times a minute that Ray waits for places which a node that went has taken along."""
 
 
 def launch(name: str, config: TrainConfig) -> dict[str, Any]:
@@ -53,8 +58,10 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
         if config.address == "none":
             train_alone(make_recipe(name, config.dump()))
         else:
-            with _stop_file_on_signal(stop):
+            try:
                 _train_on_ray(name, config)
+            finally:
+                stop.unlink(missing_ok=True)
     rows = read_metrics(Path(config.out))
     return {
         "out": config.out,
@@ -88,17 +95,29 @@ def _train_on_ray(name: str, config: TrainConfig) -> None:
     give the same steps. So each start is of a fixed size, and a run that may have another size
     ends itself when the cluster has grown, with a checkpoint.
     """
-    stop = Path(config.out) / STOP_FILE
+    stop, asked = Path(config.out) / STOP_FILE, threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        stop.parent.mkdir(parents=True, exist_ok=True)
+        stop.touch()
+
     failures, reached = 0, _newest_checkpoint(config)
-    with ray_session(config.address), _MetricsTail(Path(config.out), config.steps):
+    # Within the session: Ray sets a handler of its own when it starts.
+    with (
+        ray_session(config.address),
+        hearing(ask),
+        _MetricsTail(Path(config.out), config.steps),
+    ):
         while True:
-            size = _await_room(config)
+            size = _await_room(config, stop)
             grown = threading.Event()
             with _watch_growth(config, size, grown):
-                error = _start(name, config.model_copy(update={"num_workers": size}))
+                fixed = config.model_copy(update={"num_workers": size})
+                error = _start(name, fixed, elastic=len(config.worker_counts) > 1)
             if error is None:
                 return
-            if grown.is_set():
+            if grown.is_set() and not asked.is_set():
                 stop.unlink(missing_ok=True)
                 continue
             if isinstance(error, BadInput | FinalFailure) or stop.exists():
@@ -111,12 +130,15 @@ def _train_on_ray(name: str, config: TrainConfig) -> None:
             _log.warning("workers ended (%s); they start again", error)
 
 
-def _start(name: str, config: TrainConfig) -> LrmError | None:
+def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
     """One start of the workers: why they ended, None if they reached the last step."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     on_gpu = _backend() == "nccl"
+    # Restarts are our own, but a run of one size waits for its places as long as it takes.
+    retries: dict[str, Any] = {"max_failures": 0, "max_preemption_failures": 0}
+    retries["controller_failure_limit"] = _UNPLACED if elastic else -1
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"name": name, "config": config.dump()},
@@ -126,15 +148,17 @@ def _start(name: str, config: TrainConfig) -> LrmError | None:
             use_gpu=on_gpu,
             resources_per_worker=config.worker_resources or None,
         ),
-        # Checkpoints and restarts are our own: Ray starts every time from a clean slate.
+        # Checkpoints are our own as well: Ray starts every time from a clean slate.
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
             storage_path=str(Path(config.out) / "ray"),
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            failure_config=ray.train.FailureConfig(**retries),
         ),
     )
     try:
-        trainer.fit()
+        # In a thread: in the main one, it would take Ctrl-C for itself and end without saving.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(trainer.fit).result()
     except ray.train.TrainingFailedError as error:
         return _cause(error)
     except ray.exceptions.RayError as error:
@@ -148,17 +172,24 @@ def _newest_checkpoint(config: TrainConfig) -> int:
     return step_of(found[0]) if found else 0
 
 
-def _await_room(config: TrainConfig) -> int:
-    """The largest number of workers that the cluster has room for. Raises WorkFailed."""
-    least = config.worker_counts[0]
-    until = time.monotonic() + _ROOM_SECONDS
+def _await_room(config: TrainConfig, stop: Path) -> int:
+    """The largest number of workers that the cluster has room for.
+
+    Raises WorkFailed if there is none in time, and Stopped if the run is asked to end.
+    """
+    least, most = config.worker_counts[0], config.worker_counts[-1]
+    # A run of one size lets Ray wait: its autoscaler adds nodes for what is asked.
+    if least == most:
+        return most
+    began = time.monotonic()
     while True:
-        room = _room(config)
+        if stop.exists():
+            raise Stopped("stopped while the run waited for its workers' places")
+        room, waited = _room(config), time.monotonic() - began
         fitting = [size for size in config.worker_counts if size <= room]
-        # A run of one size lets Ray wait: its autoscaler adds nodes for what is asked.
-        if fitting or len(config.worker_counts) == 1:
-            return fitting[-1] if fitting else least
-        if time.monotonic() > until:
+        if fitting and (fitting[-1] == most or waited > _SETTLE_SECONDS):
+            return fitting[-1]
+        if waited > _ROOM_SECONDS:
             raise WorkFailed(
                 f"the cluster has room for {room} workers, --num-workers {config.num_workers} "
                 f"wants at least {least}"
@@ -167,18 +198,7 @@ def _await_room(config: TrainConfig) -> int:
 
 
 def _room(config: TrainConfig) -> int:
-    """Workers that fit into the cluster as it is."""
-    import ray
-
-    wanted = dict(config.worker_resources)
-    if _backend() == "nccl":
-        wanted.setdefault("GPU", 1.0)
-    else:
-        wanted.setdefault("CPU", 1.0)
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        min(int(node.get(kind, 0.0) / amount) for kind, amount in wanted.items()) for node in there
-    )
+    return room_for_workers(config, on_gpu=_backend() == "nccl")
 
 
 @contextlib.contextmanager
@@ -192,7 +212,7 @@ def _watch_growth(config: TrainConfig, size: int, grown: threading.Event) -> Ite
 
     def look() -> None:
         while not over.wait(_GROW_SECONDS):
-            if _room(config) >= larger[0]:
+            if size + _room(config) >= larger[0]:
                 _log.warning("room for %d workers: saving, to go on with more", larger[0])
                 grown.set()
                 (Path(config.out) / STOP_FILE).touch()
@@ -205,26 +225,6 @@ def _watch_growth(config: TrainConfig, size: int, grown: threading.Event) -> Ite
     finally:
         over.set()
         thread.join()
-
-
-@contextlib.contextmanager
-def _stop_file_on_signal(stop: Path) -> Iterator[None]:
-    """SIGTERM of the driver becomes a request to all workers: they save and leave."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(*_: Any) -> None:
-        stop.parent.mkdir(parents=True, exist_ok=True)
-        stop.touch()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        stop.unlink(missing_ok=True)
 
 
 def _worker(task: dict[str, Any]) -> None:

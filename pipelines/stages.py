@@ -316,10 +316,9 @@ def pack(states: Sequence[ObjectState], shop: Workshop) -> list[Event]:
         with shop.scratch_file("shard.tar") as path:
             return write_shard(shop.root, samples, path, name=lambda _: shard)[1]
 
-    problems: tuple[type[Exception], ...] = (*storage_errors(), WorkFailed)
     try:
         digest = _persistently(write, shop)
-    except problems as error:
+    except storage_errors(WorkFailed) as error:
         return lost + _unpacked([item.state for item in staged], f"{shard}: {error}", shop)
     seconds = round((time.monotonic() - started) / len(staged), 3)
     events = []

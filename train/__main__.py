@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dataset.errors import BadInput, LrmError
 from dataset.options import Parser, add_config_options, load_config
@@ -47,6 +48,7 @@ def _train(name: str, config: TrainConfig) -> None:
     from train.engine import train
     from train.progress import ProgressPrinter
     from train.recipes.kinds import make_recipe
+    from train.stopping import STOP_FILE
 
     world = int(os.environ.get("WORLD_SIZE", "0"))
     if not world:
@@ -58,6 +60,10 @@ def _train(name: str, config: TrainConfig) -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
+    if dist.get_rank() == 0:
+        # What ended the start before, as `lrm train` removes it.
+        (Path(config.out) / STOP_FILE).unlink(missing_ok=True)
+    dist.barrier()
     try:
         train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
         # Without it some ranks abort while others still talk to them.

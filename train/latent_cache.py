@@ -49,7 +49,7 @@ class LatentCache:
         """What is kept of an object; None if there is nothing that can be read."""
         try:
             found = safetensors.torch.load(self._storage.read(self._path(key)))
-        except (*storage_errors(), safetensors.SafetensorError):
+        except storage_errors(safetensors.SafetensorError):
             return None
         fits = {name: (tuple(v.shape), v.dtype) for name, v in found.items()}
         wanted = {name: (shape, self.dtype) for name, shape in self.shapes.items()}

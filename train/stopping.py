@@ -4,11 +4,11 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-__all__ = ["STOP_FILE", "StopRequest", "stop_request"]
+__all__ = ["STOP_FILE", "StopRequest", "hearing", "stop_request"]
 
 STOP_FILE = "stop"
 """In the run's folder: who makes it asks all workers to save and leave."""
@@ -33,23 +33,35 @@ class StopRequest:
             self._signalled = self._file.exists()
         return self._signalled
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal; a second one ends the process as ever."""
+    def make(self) -> None:
+        """Ask this process to end."""
         self._signalled = True
+
+
+@contextlib.contextmanager
+def hearing(asked: Callable[[], None]) -> Iterator[None]:
+    """Call this at SIGTERM and SIGINT while the block runs, where the thread may listen; a second
+    signal ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, _frame: Any) -> None:
+        asked()
         signal.signal(number, signal.SIG_DFL)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def stop_request(out: Path) -> Iterator[StopRequest]:
-    """Listen to SIGTERM and SIGINT while the block runs, where the thread may."""
+    """Whether this process was asked to end while the block runs."""
     request = StopRequest(out)
-    if threading.current_thread() is not threading.main_thread():
+    with hearing(request.make):
         yield request
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, request.on_signal) for number in numbers}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,10 +1,12 @@
-"""A build on several nodes: renders go where renders belong, and survive the loss of a node."""
+"""Several nodes: renders go where renders belong, and work survives the loss of a node."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +16,9 @@ from dataset.storage import Storage
 from pipelines.demo_source import CAPTIONS_FILE
 from tests.pipelines.conftest import QUICK, REPOSITORY, Built, events_of
 from tests.pipelines.test_object_store import ends, samples
+from tests.pipelines.test_train import words as train_words
+from train.metrics_log import read_metrics
+from train.run_log import RUN_FILE
 
 PLACES = [
     "--execution.render-resources",
@@ -79,3 +84,39 @@ def test_a_render_node_dies_and_its_objects_are_done_elsewhere(
         row for row in ends(Storage(str(built.root))) if row[0] in ids
     ]
     assert {row["stage"] for row in events_of(root)} >= {"fetch", "render", "pack"}
+
+
+def test_a_preempted_node_is_left_and_training_goes_on_without_it(
+    cluster, sphere_dataset, tmp_path
+):
+    """Ray says that a node will go: the workers save, and go on with as many as have a place."""
+    out = tmp_path / "run"
+    places = ["--num-workers", "1:2", "--worker-resources", "{CPU: 1, render: 1}"]
+    words = train_words(sphere_dataset, out, 120, *places, "--address", cluster.address)
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *words, "--preview-every", "0"],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while len(read_metrics(out)) < 2:
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert workers_of(out) == 2
+        cluster.announce_end(1)
+        _, said = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert driver.returncode == 0, said
+    assert "workers ended (stopped at step" in said
+    assert workers_of(out) == 1
+    assert [row["step"] for row in read_metrics(out)] == list(range(1, 121))
+
+
+def workers_of(out: Path) -> int:
+    return len(json.loads((out / RUN_FILE).read_bytes())["hosts"])

@@ -118,6 +118,36 @@ def test_a_killed_run_goes_on_and_leaves_no_process(sphere_dataset, undisturbed,
     assert losses(tmp_path) == losses(undisturbed)
 
 
+def test_a_signal_to_the_driver_saves_and_leaves(sphere_dataset, tmp_path):
+    """SIGTERM, and then Ctrl-C at the terminal, which all of the driver's processes hear."""
+    command = words(sphere_dataset, tmp_path, 9000, "--preview-every", "0")
+    done = 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *command, "--checkpoint-every", "9000"],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "metrics.jsonl").exists() or len(rows(tmp_path)) < done + 2:
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        send = os.kill if number == signal.SIGTERM else os.killpg
+        send(driver.pid, number)
+        _, said = driver.communicate(timeout=120)
+        assert driver.returncode == 143, said
+        done = rows(tmp_path)[-1]["step"]
+        assert f"stopped at step {done} with the checkpoint of step {done}" in said
+        assert (tmp_path / f"checkpoints/step-{done:08d}/manifest.json").exists()
+        assert not (tmp_path / "stop").exists()
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, done + 1))
+
+
 def test_a_torn_checkpoint_is_passed_over(sphere_dataset, undisturbed, tmp_path):
     """The one before is taken, and the steps after it repeat bit for bit."""
     shutil.copytree(undisturbed, tmp_path / "run")
