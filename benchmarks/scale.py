@@ -37,8 +37,9 @@ class Inputs:
     """Of a GPU node, which has one GPU: so many children share it."""
     gpu_seconds: float = 6 / 16
     """Of a GPU, for a render: what stays on the cores of a GPU node, if the GPU takes no time."""
-    hub_requests: float = 5000 / 300
-    """A second, that the hub allows one token."""
+    hub_requests: float = 4750 / 300
+    """A second, that the request budget of one token sends in the long run: of the 5,000 in five
+    minutes that the hub allows, a twentieth is kept for a burst."""
     driver_tasks: float = 330
     """A second, that a driver on Ray submits and collects."""
     commit_events: float = 3500

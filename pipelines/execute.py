@@ -1,6 +1,7 @@
 """Where tasks run: in this process, or on Ray. Both do the same tasks and give the same results."""
 
 import math
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataset.catalog import Event
 from dataset.errors import BadInput
 from pipelines.ray_session import start_ray
 from pipelines.settings import BuildConfig
-from pipelines.sources import Source
+from pipelines.sources import Source, is_hub
 from pipelines.stages import Workshop, advance, pack
 from pipelines.state import ObjectState
 
@@ -108,6 +109,7 @@ class OnRay:
         start_ray(config.address)
         self._setup = ray.put((config, source, work or run_task))
         self._needs = {lane: _needs(config, lane) for lane in LANES}
+        self._bounds = _bounds(config)
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
@@ -140,7 +142,8 @@ class OnRay:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
         resources, needs = self._resources(), self._needs[lane]
         slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
-        return max(1, int(slots)) * self._QUEUED_PER_SLOT - self._in_flight[lane]
+        wanted = max(1, int(slots)) * self._QUEUED_PER_SLOT
+        return min(wanted, self._bounds.get(lane, wanted)) - self._in_flight[lane]
 
     def _resources(self) -> Mapping[str, float]:
         """Of the cluster, asked for every few seconds: nodes come and go."""
@@ -209,6 +212,15 @@ def _needs(config: BuildConfig, lane: str) -> dict[str, float]:
     if execution.render_memory:
         found["memory"] = execution.render_memory
     return found
+
+
+def _bounds(config: BuildConfig) -> dict[str, int]:
+    """The most tasks of a lane in flight, whatever the cluster has room for.
+
+    A hub allows so many requests and no more: further downloads would only wait, until their
+    patience ends.
+    """
+    return {"fetch": config.fetch.in_flight(os.cpu_count() or 1)} if is_hub(config.source) else {}
 
 
 class _Shops:

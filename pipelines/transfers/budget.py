@@ -77,15 +77,24 @@ class Ledger:
         with self._lock:
             self._announced = (requests, seconds)
 
-    def reserve(self) -> tuple[Turn, float]:
-        """The next turn, and the seconds until it comes if nobody announces a pause."""
+    def reserve(self, patience: float) -> tuple[Turn | None, float]:
+        """The next turn, and the seconds until it comes if nobody announces a pause.
+
+        None, and the turn stays free, if the caller would not wait so long: turns that nobody uses
+        would hold up all who come later.
+        """
         with self._lock:
             burst, rate = self._burst_and_rate()
-            count = max(1, int(rate * self._lease_seconds / _NUM_HOLDERS))
-            start = max(self._next, self._now() - (burst - 1) / rate)
-            self._next = start + count / rate
+            now = self._now()
+            start = max(self._next, now - (burst - 1) / rate)
+            # Who stands in a queue has use for one turn.
+            count = 1 if start > now else max(1, int(rate * self._lease_seconds / _NUM_HOLDERS))
             turn = Turn(self._name, start + (count - 1) / rate, count)
-            return turn, self._seconds_until(turn.slot)
+            wait = self._seconds_until(turn.slot)
+            if wait > patience:
+                return None, wait
+            self._next = start + count / rate
+            return turn, wait
 
     def wait(self, turn: Turn) -> float | None:
         """Seconds until a turn comes; None if it is of a ledger that is no more."""
@@ -141,7 +150,7 @@ class Taker:
 
     def __init__(
         self,
-        reserve: Callable[[], tuple[Turn, float]],
+        reserve: Callable[[float], tuple[Turn | None, float]],
         wait: Callable[[Turn], float | None],
     ) -> None:
         self._reserve = reserve
@@ -155,19 +164,25 @@ class Taker:
         if self._take_kept():
             return
         end = time.monotonic() + seconds
-        turn, wait = self._reserve()
+        turn, wait = self._next_turn(end)
         while wait > 0:
             if time.monotonic() + wait > end:
-                text = f"the request budget has no turn for {wait:.0f} s; --fetch.wait-seconds"
-                raise FetchFailed("download", text)
+                raise _no_turn(wait)
             time.sleep(wait)
             # Somebody may have announced a pause meanwhile.
             left = self._wait(turn)
             if left is None:
-                turn, left = self._reserve()
+                turn, left = self._next_turn(end)
             wait = left
         with self._lock:
             self._left, self._until = turn.count - 1, time.monotonic() + LEASE_SECONDS
+
+    def _next_turn(self, end: float) -> tuple[Turn, float]:
+        """A turn that comes until then. Raises FetchFailed(download)."""
+        turn, wait = self._reserve(max(0.0, end - time.monotonic()))
+        if turn is None:
+            raise _no_turn(wait)
+        return turn, wait
 
     def drop(self) -> None:
         """Give up the turns that are kept."""
@@ -180,3 +195,8 @@ class Taker:
                 self._left -= 1
                 return True
             return False
+
+
+def _no_turn(wait: float) -> FetchFailed:
+    text = f"the request budget has no turn for {wait:.0f} s; --fetch.wait-seconds"
+    return FetchFailed("download", text)

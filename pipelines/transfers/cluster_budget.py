@@ -17,7 +17,8 @@ from pipelines.transfers.outcome import FetchFailed
 
 __all__ = ["ClusterBudget", "open_budget"]
 
-_NAMESPACE = "lrm-requests"
+_NAMESPACE = "lrm-requests-2"
+"""Another number when the ledger answers to other calls: the actor outlives an upgrade."""
 _ANSWER_SECONDS = 20.0
 _ATTEMPTS = 6
 
@@ -58,8 +59,8 @@ class ClusterBudget:
         """Tell the cluster what the server allows. Raises FetchFailed(download)."""
         self._call("limit", requests, seconds)
 
-    def _reserve(self) -> tuple[Turn, float]:
-        turn, wait = self._call("reserve")
+    def _reserve(self, patience: float) -> tuple[Turn | None, float]:
+        turn, wait = self._call("reserve", patience)
         return turn, wait
 
     def _wait(self, turn: Turn) -> float | None:

@@ -9,6 +9,11 @@ from dataset.config import Config
 __all__ = ["FetchConfig", "Seconds"]
 
 Seconds = Annotated[float, Field(gt=0)]
+_QUEUE_SECONDS = 600.0
+"""Of waiting for the budget: what may be in flight at a time. It keeps everybody busy, and a build
+that is killed leaves the next one no longer queue than this."""
+_REQUESTS = 3000
+"""In a window, without a token. With one the queue is shorter than it might be, and long enough."""
 
 
 class FetchConfig(Config):
@@ -34,3 +39,12 @@ class FetchConfig(Config):
     """Length of that window."""
     parts: str | None = None
     """Local folder for what has come of interrupted transfers; by default in the temporary one."""
+
+    def in_flight(self, machine_cores: int) -> int:
+        """The fetches that may wait for the budget at a time: each has its turn in good time.
+
+        At least as many as one machine has cores, so that slow transfers do not go one by one.
+        """
+        rate = (self.requests or _REQUESTS) / self.window_seconds
+        seconds = min(_QUEUE_SECONDS, self.wait_seconds / 2)
+        return max(machine_cores, int(rate * seconds))

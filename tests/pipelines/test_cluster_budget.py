@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.ray_session import ray_session
-from pipelines.transfers.cluster_budget import ClusterBudget
+from pipelines.transfers.cluster_budget import _NAMESPACE, ClusterBudget
 from pipelines.transfers.settings import FetchConfig
 from tests.pipelines.hub import Hub, Trouble, serve_hub
 
@@ -87,5 +87,5 @@ def test_a_lost_actor_is_replaced(ray, hub):
     ray.kill(budget._actor)
     budget.take(120)
     budget.pause(0.1)
-    ray.kill(ray.get_actor(budget._name, namespace="lrm-requests"))
+    ray.kill(ray.get_actor(budget._name, namespace=_NAMESPACE))
     ClusterBudget(hub.address, 1000, 1.0).take(120)
