@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -16,7 +17,12 @@ from typing import Any
 from dataset.errors import BadInput, FinalFailure, LrmError, Stopped, WorkFailed
 from dataset.storage import Storage
 from pipelines.ray_session import ray_session
-from pipelines.training_room import room_for_workers
+from pipelines.training_room import (
+    request_room,
+    room_for_workers,
+    worker_bundle,
+    workers_have_gpus,
+)
 from train.checkpoint import names, step_of
 from train.config import TrainConfig
 from train.engine import Recipe, train
@@ -30,8 +36,8 @@ __all__ = ["launch", "train_alone"]
 
 _log = logging.getLogger(__name__)
 
-_ROOM_SECONDS = 600.0
-"""So long a run waits for its least number of workers."""
+_ROOM_SECONDS = 1800.0
+"""So long a run waits for its least number of workers: machines with many GPUs start slowly."""
 _SETTLE_SECONDS = 5.0
 """So long workers that ended may hold their places."""
 _GROW_SECONDS = 60.0
@@ -74,6 +80,7 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
 
 def train_alone(recipe: Recipe) -> None:
     """Train in this process, as a process group of one. Raises as `train.engine.train` does."""
+    import torch
     import torch.distributed as dist
 
     if recipe.config.num_workers != 1:
@@ -81,7 +88,8 @@ def train_alone(recipe: Recipe) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{folder}/store"
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(_backend(), init_method=store, rank=0, world_size=1)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
         try:
             train(recipe, on_step=ProgressPrinter(recipe.config.steps))
         finally:
@@ -114,7 +122,7 @@ def _train_on_ray(name: str, config: TrainConfig) -> None:
             grown = threading.Event()
             with _watch_growth(config, size, grown):
                 fixed = config.model_copy(update={"num_workers": size})
-                error = _start(name, fixed, elastic=len(config.worker_counts) > 1)
+                error = _start(name, fixed, elastic=_is_elastic(config))
             if error is None:
                 return
             if grown.is_set() and not asked.is_set():
@@ -135,18 +143,18 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    on_gpu = _backend() == "nccl"
+    on_gpu = workers_have_gpus(config)
     # Restarts are our own, but a run of one size waits for its places as long as it takes.
     retries: dict[str, Any] = {"max_failures": 0, "max_preemption_failures": 0}
     retries["controller_failure_limit"] = _UNPLACED if elastic else -1
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"name": name, "config": config.dump()},
-        torch_config=TorchConfig(backend=_backend(), timeout_s=600),
+        train_loop_config={"name": name, "config": config.dump(), "on_gpu": on_gpu},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.world,
             use_gpu=on_gpu,
-            resources_per_worker=config.worker_resources or None,
+            resources_per_worker=worker_bundle(config, on_gpu=on_gpu),
         ),
         # Checkpoints are our own as well: Ray starts every time from a clean slate.
         run_config=ray.train.RunConfig(
@@ -179,26 +187,35 @@ def _await_room(config: TrainConfig, stop: Path) -> int:
     """
     least, most = config.worker_counts[0], config.worker_counts[-1]
     # A run of one size lets Ray wait: its autoscaler adds nodes for what is asked.
-    if least == most:
+    if not _is_elastic(config):
         return most
-    began = time.monotonic()
-    while True:
-        if stop.exists():
-            raise Stopped("stopped while the run waited for its workers' places")
-        room, waited = _room(config), time.monotonic() - began
-        fitting = [size for size in config.worker_counts if size <= room]
-        if fitting and (fitting[-1] == most or waited > _SETTLE_SECONDS):
-            return fitting[-1]
-        if waited > _ROOM_SECONDS:
-            raise WorkFailed(
-                f"the cluster has room for {room} workers, --num-workers {config.num_workers} "
-                f"wants at least {least}"
-            )
-        time.sleep(1.0)
+    began, wished = time.monotonic(), False
+    try:
+        while True:
+            if stop.exists():
+                raise Stopped("stopped while the run waited for its workers' places")
+            worker = worker_bundle(config, on_gpu=workers_have_gpus(config))
+            room, waited = room_for_workers(worker), time.monotonic() - began
+            fitting = [size for size in config.worker_counts if size <= room]
+            if fitting and (fitting[-1] == most or waited > _SETTLE_SECONDS):
+                return fitting[-1]
+            if not fitting and not wished:
+                _log.warning("waiting for room for %d workers, each %s", least, worker)
+                request_room(worker, least)
+                wished = True
+            if waited > _ROOM_SECONDS:
+                raise WorkFailed(
+                    f"the cluster has room for {room} workers, --num-workers "
+                    f"{config.num_workers} wants at least {least}, each with {worker}"
+                )
+            time.sleep(1.0)
+    finally:
+        if wished:
+            request_room(worker, 0)
 
 
-def _room(config: TrainConfig) -> int:
-    return room_for_workers(config, on_gpu=_backend() == "nccl")
+def _is_elastic(config: TrainConfig) -> bool:
+    return len(config.worker_counts) > 1
 
 
 @contextlib.contextmanager
@@ -209,10 +226,11 @@ def _watch_growth(config: TrainConfig, size: int, grown: threading.Event) -> Ite
         yield
         return
     over = threading.Event()
+    worker = worker_bundle(config, on_gpu=workers_have_gpus(config))
 
     def look() -> None:
         while not over.wait(_GROW_SECONDS):
-            if size + _room(config) >= larger[0]:
+            if size + room_for_workers(worker) >= larger[0]:
                 _log.warning("room for %d workers: saving, to go on with more", larger[0])
                 grown.set()
                 (Path(config.out) / STOP_FILE).touch()
@@ -228,8 +246,14 @@ def _watch_growth(config: TrainConfig, size: int, grown: threading.Event) -> Ite
 
 
 def _worker(task: dict[str, Any]) -> None:
+    import torch
     import torch.distributed as dist
 
+    if task["on_gpu"] and not torch.cuda.is_available():
+        raise BadInput(
+            f"{socket.gethostname()}: Ray lends this worker a GPU and PyTorch sees none: is it a "
+            "build without CUDA, or is the driver missing?"
+        )
     logging.basicConfig(level=logging.INFO)
     train(make_recipe(task["name"], task["config"]), _is_preempted)
     # Without it some ranks abort while others still talk to them.
@@ -241,12 +265,6 @@ def _is_preempted() -> bool:
     import ray.train
 
     return ray.train.get_preemption_info() is not None
-
-
-def _backend() -> str:
-    import torch
-
-    return "nccl" if torch.cuda.is_available() else "gloo"
 
 
 def _cause(error: BaseException) -> LrmError:

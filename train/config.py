@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from dataset.config import Config
 from dataset.errors import BadInput
 from dataset.patient import ReadConfig
+from train.deepspeed_file import read_deepspeed
 from train.faults import FaultConfig
 from train.step_guard import GuardConfig
 
@@ -73,9 +74,9 @@ class TrainConfig(Config):
     """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in the machine's memory instead of the GPU's; ZeRO 1 to 3."""
-    deepspeed: dict[str, Any] | str = Field(default_factory=dict)
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Further keys of DeepSpeed's own configuration, or a JSON file of them, laid over those that
-    are set here."""
+    are set here; what an option of the run says cannot be said again."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints; the last step has one as well."""
     keep_checkpoints: PositiveInt = 3
@@ -110,6 +111,12 @@ class TrainConfig(Config):
     max_failures: NonNegativeInt = 3
     """How often a run whose workers died starts again without a new checkpoint in between."""
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @field_validator("deepspeed", mode="before")
+    @classmethod
+    def _of_file(cls, given: Any) -> Any:
+        # At once: workers stand in folders of their own, and the checkpoint pins what was in it.
+        return read_deepspeed(given) if isinstance(given, str) else given
 
     @field_validator("num_workers")
     @classmethod

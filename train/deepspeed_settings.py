@@ -1,15 +1,30 @@
 """DeepSpeed's own configuration, made from ours."""
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from dataset.config import merge
 from dataset.errors import BadInput
 from train.config import TrainConfig
 
-__all__ = ["deepspeed_settings", "read_deepspeed"]
+__all__ = ["check_deepspeed", "deepspeed_settings"]
 
+_OWNED = {
+    "train_batch_size": "--batch-size",
+    "train_micro_batch_size_per_gpu": "--micro-batch",
+    "gradient_accumulation_steps": "--micro-batch",
+    "gradient_clipping": "--optimizer.gradient-clip",
+    "optimizer": "--optimizer.*",
+    "scheduler": "--optimizer.*",
+    "bf16": "--precision",
+    "fp16": "--precision",
+    "amp": "--precision",
+    "activation_checkpointing": "--activation-checkpointing",
+    "checkpoint": "nothing: the run keeps its own checkpoints",
+    "zero_optimization.stage": "--zero-stage",
+    "zero_optimization.offload_optimizer": "--offload-optimizer",
+}
+"""DeepSpeed's keys for what an option of the run says: two answers would part silently."""
 _BUCKET = 50_000_000
 """Numbers in a bucket that is reduced at once. DeepSpeed's default of 5e8 allocates gigabytes per
 GPU, whatever the size of the model."""
@@ -40,17 +55,14 @@ def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool
         "bf16": {"enabled": config.precision == "bf16"},
         "steps_per_print": 2**31,
     }
-    return merge(settings, read_deepspeed(config.deepspeed))
+    return merge(settings, config.deepspeed)
 
 
-def read_deepspeed(given: dict[str, Any] | str) -> dict[str, Any]:
-    """The keys of `--deepspeed`: given as such, or a JSON file's. Raises BadInput."""
-    if isinstance(given, dict):
-        return given
-    try:
-        found = json.loads(Path(given).read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--deepspeed {given}: is no JSON file that can be read: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"--deepspeed {given}: holds no object of settings")
-    return found
+def check_deepspeed(given: Mapping[str, Any]) -> None:
+    """Raise BadInput if `--deepspeed` says what an option of the run says."""
+    for key, option in _OWNED.items():
+        found: Any = given
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            raise BadInput(f"--deepspeed: {key} is not for it to say: leave it out, use {option}")

@@ -3,11 +3,14 @@ validation.jsonl one per validation, skipped.jsonl one per step that changed no 
 replaced.jsonl one per damaged sample; whatever was killed in between."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 __all__ = ["METRICS", "REPLACED", "SKIPPED", "VALIDATION", "MetricsLog", "read_metrics"]
+
+_log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
@@ -17,7 +20,10 @@ REPLACED = "replaced.jsonl"
 
 class MetricsLog:
     """Appends lines that have a `step`. Those after the step that a run goes on from are cut off
-    first."""
+    first.
+
+    A line that cannot be written, on a full disk, waits for the next one: a log ends no training.
+    """
 
     def __init__(self, out: Path, first_step: int, name: str = METRICS) -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -25,7 +31,9 @@ class MetricsLog:
         temporary = out / f".{name}.tmp"
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         temporary.replace(out / name)
-        self._file = open(out / name, "a", buffering=1)  # noqa: SIM115 - open for the whole run
+        self._file = open(out / name, "ab", buffering=0)  # noqa: SIM115 - open for the whole run
+        self._waiting = bytearray()
+        self._failed = False
 
     def write(self, **values: Any) -> None:
         """Append one line; a number that is not finite becomes null, which JSON knows."""
@@ -33,11 +41,24 @@ class MetricsLog:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        self._file.write(json.dumps(finite) + "\n")
+        self._waiting += json.dumps(finite).encode() + b"\n"
+        self._drain()
 
     def close(self) -> None:
         """Close the file."""
+        self._drain()
         self._file.close()
+
+    def _drain(self) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting)]
+        except OSError as error:
+            if not self._failed:
+                _log.warning("%s: %s; its lines wait for room", self._file.name, error)
+            self._failed = True
+        else:
+            self._failed = False
 
 
 def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from dataset.patient import PatientStorage
 from dataset.snapshot import Sample, open_snapshot
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
-from train.deepspeed_settings import read_deepspeed
+from train.deepspeed_settings import check_deepspeed
 from train.run_log import check_tensorboard
 from train.saving import Checkpoints
 from train.sizing import size_run
@@ -52,7 +52,7 @@ def preflight(config: TrainConfig) -> Preflight:
     one, and tells the others.
     """
     config.check()
-    read_deepspeed(config.deepspeed)
+    check_deepspeed(config.deepspeed)
     if config.tensorboard:
         check_tensorboard()
     snapshot = open_snapshot(PatientStorage(config.root, config.reading), config.snapshot)
@@ -142,10 +142,10 @@ def _compare(reports: Sequence[Mapping[str, Any]], config: TrainConfig) -> None:
                     f"{where} has {name} {report[name]}, rank 0 on {first['host']} has "
                     f"{first[name]}: all workers must be alike"
                 )
-        if not report["sees_out"] and config.checkpoints is None:
+        if not report["sees_out"]:
             raise BadInput(
                 f"{where} does not see what rank 0 wrote to {config.out}: --out must be a folder "
-                "that all workers share, or --checkpoints an object store"
+                "that all workers and the driver share"
             )
     _check_space(Path(config.out))
 

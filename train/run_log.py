@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,8 @@ from train.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
 from train.versions import installed_versions
 
 __all__ = ["RUN_FILE", "RunLog", "check_tensorboard"]
+
+_log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 """The last start of a run: its configuration, hosts and versions."""
@@ -44,7 +48,7 @@ class RunLog:
         self._validation = MetricsLog(out, first_step, VALIDATION)
         self._skipped = MetricsLog(out, first_step, SKIPPED)
         self._replaced = MetricsLog(out, first_step, REPLACED)
-        self._board = None
+        self._board: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -59,8 +63,7 @@ class RunLog:
         self._validation.close()
         self._skipped.close()
         self._replaced.close()
-        if self._board is not None:
-            self._board.close()
+        self._on_board(lambda board: board.close())
 
     def started(self, config: Mapping[str, Any], first_step: int, hosts: Sequence[str]) -> None:
         """What runs now, for `lrm train --status`."""
@@ -93,17 +96,31 @@ class RunLog:
         self._curves("validation", step, metrics)
 
     def preview(self, step: int, picture: Image.Image) -> None:
-        """One preview picture."""
-        folder = self._out / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"step-{step:08d}.png")
-        if self._board is not None:
-            pixels = np.asarray(picture.convert("RGB"))
-            self._board.add_image("preview", pixels, step, dataformats="HWC")
+        """One preview picture, where there is room for it."""
+        try:
+            folder = self._out / "previews"
+            folder.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / f"step-{step:08d}.png")
+        except OSError as error:
+            _log.warning("step %d: no preview: %s", step, error)
+        pixels = np.asarray(picture.convert("RGB"))
+        self._on_board(lambda board: board.add_image("preview", pixels, step, dataformats="HWC"))
 
     def _curves(self, group: str, step: int, values: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._board.add_scalar(f"{group}/{name}", value, step)
+                self._on_board(partial(_add_scalar, f"{group}/{name}", value, step))
+
+    def _on_board(self, draw: Callable[[Any], None]) -> None:
+        """Draw in TensorBoard; its writer does not get over a full disk, and is given up then."""
+        if self._board is None:
+            return
+        try:
+            draw(self._board)
+        except OSError as error:
+            _log.warning("%s: no more curves for TensorBoard: %s", self._out, error)
+            self._board = None
+
+
+def _add_scalar(name: str, value: float, step: int, board: Any) -> None:
+    board.add_scalar(name, value, step)

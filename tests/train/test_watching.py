@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from dataset.errors import WorkFailed
 from dataset.snapshot import open_snapshot, write_snapshot
 from dataset.storage import Storage
 from train.engine import train
-from train.metrics_log import read_metrics
+from train.metrics_log import MetricsLog, read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 from train.sizing import size_run
 from train.validation import Validation, looking
@@ -40,6 +42,24 @@ SMALL = {
     "validation_samples": 2,
     "optimizer": {"schedule_steps": 8},
 }
+
+
+def test_a_full_disk_delays_lines_and_loses_none(tmp_path, caplog):
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    log = MetricsLog(tmp_path, 0)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        for step in range(1, 21):
+            log.write(step=step, loss=0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == 100
+    assert caplog.text.count("its lines wait for room") == 1
+    log.write(step=21, loss=0.5)
+    log.close()
+    assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 22))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,50 @@
+"""DeepSpeed's own settings beside the run's: a file's content, laid over, never against it."""
+
+import json
+
+import pytest
+
+from dataset.errors import BadInput
+from train.config import TrainConfig
+from train.deepspeed_settings import check_deepspeed, deepspeed_settings
+
+PLAIN = {"root": "r", "snapshot": "s", "out": "o"}
+
+
+def test_a_file_is_read_at_once_and_its_content_is_part_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {"zero_optimization": {"reduce_bucket_size": 1234}, "wall_clock_breakdown": True}
+    (tmp_path / "ds.json").write_text(json.dumps(keys))
+    config = TrainConfig.load(PLAIN | {"deepspeed": "ds.json"})
+    (tmp_path / "ds.json").unlink()
+    assert config.dump()["deepspeed"] == keys
+    check_deepspeed(config.deepspeed)
+    settings = deepspeed_settings(config, num_parameters=10**9, on_gpu=False)
+    assert settings["wall_clock_breakdown"] is True
+    assert settings["zero_optimization"]["reduce_bucket_size"] == 1234
+    # The rest of the group stays as the run has it.
+    assert settings["zero_optimization"]["stage"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"train_batch_size": 8}, "train_batch_size is not for it to say: .* --batch-size"),
+        ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage .* --zero-stage"),
+        ({"bf16": {"enabled": True}}, "bf16 .* --precision"),
+        ({"optimizer": {"type": "Adam"}}, r"optimizer .* --optimizer\.\*"),
+    ],
+)
+def test_what_an_option_says_is_refused(given, message):
+    with pytest.raises(BadInput, match=message):
+        check_deepspeed(given)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_file_that_holds_no_settings_is_one_line(tmp_path, content):
+    path = tmp_path / "ds.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadInput, match=r"--deepspeed \S*ds\.json: ") as error:
+        TrainConfig.load(PLAIN | {"deepspeed": str(path)})
+    assert "\n" not in str(error.value)
