@@ -25,6 +25,7 @@ from deltalake.exceptions import DeltaError
 
 from dataset.config import canonical_json
 from dataset.errors import WorkFailed
+from dataset.lock import Check
 from dataset.storage import Storage, storage_errors
 
 __all__ = ["Catalog", "Event", "StageRecord"]
@@ -136,11 +137,21 @@ class Catalog:
         self._options = _delta_options(root)
         self._table: DeltaTable | None = None
 
-    def commit(self, events: Sequence[Event], run: str, batch: int) -> None:
-        """Append one batch of a run, atomically; a batch that is already there is not repeated."""
+    def commit(self, events: Sequence[Event], run: str, batch: int, *still_ours: Check) -> None:
+        """Append one batch of a run, atomically; a batch that is already there is not repeated.
+
+        The checks of the locks that this needs are asked before every attempt: a store that fails
+        for minutes may take the lock along.
+        """
+
+        def attempt() -> None:
+            for check in still_ours:
+                check()
+            self._append(events, run, batch)
+
         if events:
             # Again is safe: what an attempt whose answer was lost did commit is seen.
-            self._patiently(lambda: self._append(events, run, batch))
+            self._patiently(attempt)
 
     def _append(self, events: Sequence[Event], run: str, batch: int) -> None:
         table = self._open()

@@ -35,7 +35,8 @@ _START_FIELD = 22
 """Of /proc/PID/stat, proc(5)."""
 
 Check = Callable[[], None]
-"""Raises WorkFailed if the lock is no longer held; asked before anything is recorded."""
+"""Raises WorkFailed if the lock is no longer held; asked before every attempt to
+record something."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ class Committer:
         self._events: list[Event] = []
         self._since = time.monotonic()
         self._not_renewed = 0
+        self._still_ours: Check = lambda: None
+
+    def guard(self, still_ours: Check) -> None:
+        """Ask this before every attempt to commit."""
+        self._still_ours = still_ours
 
     def add(self, events: Iterable[Event]) -> None:
         """Take events; they are committed soon."""
@@ -90,10 +95,11 @@ class Committer:
 
     def _commit(self, events: Sequence[Event]) -> None:
         self._batch += 1
-        self._catalog.commit(events, self._run, self._batch)
+        self._catalog.commit(events, self._run, self._batch, self._still_ours)
         self._not_renewed += len(events)
 
     def _renew(self) -> None:
+        self._still_ours()
         self._catalog.compact()
         self._latest.renew()
         self._not_renewed = 0
@@ -169,6 +175,7 @@ class Build:
         still_ours: Check,
     ) -> None:
         self._still_ours = still_ours
+        committer.guard(still_ours)
         self._config = config
         self._plan = plan
         self._root = Storage(config.root)

@@ -1,12 +1,13 @@
 """`lrm compact`: which samples count, by the catalog, and how the catalog learns what moved."""
 
 import tempfile
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ __all__ = ["compact_dataset"]
 _COMMAND = "lrm compact"
 _COMMIT_EVENTS = 1000
 _COMPACTED = "compacted"
+_MAY_COME = "nothing points to it, but it is younger than an hour: its commit may be on its way"
+_ORPHAN_SECONDS = 3600.0
+"""So long a shard that nothing points to may still be the one of a commit that is on its way."""
 
 
 def compact_dataset(
@@ -166,7 +170,40 @@ def _plan(
     plan = plan_compaction(
         root, known.placed, pinned, known.referenced, known.untouchable, dead_share
     )
-    return plan, pinned
+    return _without_new_orphans(root, plan, known, pinned), pinned
+
+
+def _without_new_orphans(
+    root: Storage, plan: Compaction, known: _Known, pinned: Sequence[Pinned]
+) -> Compaction:
+    """The plan, which spares shards that were just written and that nothing points to yet.
+
+    The driver that had them written may have lost its lock with a commit on its way.
+    """
+    named = {sample.shard for sample in known.placed}.union(*(found.samples for found in pinned))
+    of_shard: dict[str, list[str]] = defaultdict(list)
+    for path in plan.delete:
+        if path.startswith("shards/"):
+            of_shard[f"{PurePosixPath(path).with_suffix('.tar')}"].append(path)
+    new = {
+        shard: paths
+        for shard, paths in of_shard.items()
+        if shard not in named and min(_age(root, path) for path in paths) < _ORPHAN_SECONDS
+    }
+    spared = {path for paths in new.values() for path in paths}
+    return replace(
+        plan,
+        delete={path: size for path, size in plan.delete.items() if path not in spared},
+        skipped=plan.skipped | dict.fromkeys(new, _MAY_COME),
+    )
+
+
+def _age(root: Storage, path: str) -> float:
+    """Seconds since a file was written; endless if the storage does not say."""
+    entry = root.info(path)
+    names = ("LastModified", "last_modified", "mtime", "created")
+    written = next((entry[name] for name in names if entry.get(name)), 0.0)
+    return time.time() - (written.timestamp() if isinstance(written, datetime) else float(written))
 
 
 class _CatalogLedger:
@@ -217,7 +254,7 @@ class _CatalogLedger:
             check()
         if self._events:
             self._batch += 1
-            self._catalog.commit(self._events, self._run, self._batch)
+            self._catalog.commit(self._events, self._run, self._batch, *self._checks)
             self._events = []
 
     def _add(self, event: Event) -> None:

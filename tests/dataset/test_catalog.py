@@ -1,12 +1,16 @@
 """The catalog: append-only, idempotent, and the last event counts."""
 
 import itertools
+import time
+import uuid
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.catalog import Catalog, Event
+from dataset.errors import WorkFailed
+from dataset.lock import exclusive
 from dataset.storage import Storage
 
 
@@ -60,3 +64,36 @@ def test_seq_grows_over_batches_and_writers(tmp_path_factory, batches):
     seqs = sorted(record.seq for name in "abc" for record in catalog.history(f"objaverse:{name}"))
     assert len(seqs) == sum(map(len, batches))
     assert all(a < b for a, b in itertools.pairwise(seqs))
+
+
+class Outage(Catalog):
+    """A catalog whose store takes no file for a while, as an object store's is asked again."""
+
+    ends = 0.0
+
+    def _append(self, events, run, batch):
+        if time.monotonic() < self.ends:
+            raise OSError("the store is away")
+        super()._append(events, run, batch)
+
+
+def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, monkeypatch):
+    root, locks = Storage(str(tmp_path)), Storage(f"memory://{uuid.uuid4().hex}")
+    root.is_local = False
+    catalog = Outage(root)
+    catalog.commit([event("a")], "run", 1)
+    before = catalog.last_seq()
+    with exclusive(locks, "lrm build", lease_seconds=1.5) as still_ours:
+        catalog.ends = time.monotonic() + 0.3
+        catalog.commit([event("b")], "run", 2, still_ours)
+        assert catalog.last_seq() > before
+        before = catalog.last_seq()
+        # The lease's store is away as well.
+        monkeypatch.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("away")))
+        catalog.ends = time.monotonic() + 8
+        with pytest.raises(WorkFailed, match=r"could not be renewed in time.*goes on") as raised:
+            catalog.commit([event("c")], "run", 3, still_ours)
+        assert "\n" not in str(raised.value)
+        monkeypatch.undo()
+    assert catalog.last_seq() == before
+    assert catalog.history("objaverse:c") == []

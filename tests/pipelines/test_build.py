@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from dataset.catalog import Catalog, Event
+from dataset.errors import WorkFailed
 from dataset.root import open_root
 from dataset.snapshot import open_snapshot
+from dataset.storage import Storage
 from dataset.views import decode_views
+from pipelines.build import Committer
 from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.objects import latest_of
+from pipelines.settings import BuildConfig
 from pipelines.status import load_standing
 from tests.pipelines.conftest import Built, events_of, run_lrm
 
@@ -247,3 +253,24 @@ def test_what_the_build_took_stands_beside_what_it_expected(built):
     threads = json.loads((built.root / "build.json").read_text())["config"]["blender"]["threads"]
     hours = threads * status["stages"]["render"]["seconds"] / 3600
     assert cost["took"]["stages"]["render"]["core_hours"] == pytest.approx(hours, abs=2e-4)
+
+
+def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
+    def still_ours():
+        if lost:
+            raise WorkFailed("the lock is another's")
+
+    lost = False
+    root = Storage(str(tmp_path))
+    catalog = Catalog(root)
+    config = BuildConfig(source="/glbs", root=str(tmp_path))
+    committer = Committer(catalog, latest_of(root, catalog), config)
+    committer.guard(still_ours)
+    committer.add([Event(asset_id="a:1", stage="fetch")])
+    committer.flush()
+    version, lost = catalog.last_seq(), True
+    for end in (committer.flush, committer.close):
+        committer.add([Event(asset_id="a:2", stage="fetch")])
+        with pytest.raises(WorkFailed, match="another's"):
+            end()
+    assert catalog.last_seq() == version

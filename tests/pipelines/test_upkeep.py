@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import threading
@@ -218,6 +219,26 @@ def test_compaction_frees_what_no_protected_snapshot_reads(copied: Built):
     assert renders(copied)[dropped] == 2
     assert sum(renders(copied).values()) == len(before)
     assert plan(copied) == {}
+    assert lrm("verify", "--root", copied.root).code == 0
+
+
+def test_compaction_spares_a_shard_whose_commit_may_be_on_its_way(copied: Built):
+    (shard, *_) = sorted(copied.root.glob("shards/*/*.tar"))
+    orphans = [shard.with_name(f"0123456789abcdef{suffix}") for suffix in (".tar", ".parquet")]
+    for orphan in orphans:
+        orphan.write_bytes(shard.with_suffix(orphan.suffix).read_bytes())
+    words = ["compact", "--root", copied.root, "--json"]
+    for answer in (lrm(*words, "--dry-run").json(), lrm(*words).json()):
+        assert answer["deleted"]["files"] == 0
+        assert list(answer["skipped"]) == [str(orphans[0].relative_to(copied.root))]
+        assert "on its way" in next(iter(answer["skipped"].values()))
+    hours_ago = time.time() - 2 * 3600
+    os.utime(orphans[0], (hours_ago, hours_ago))
+    assert lrm(*words).json()["deleted"]["files"] == 0
+    os.utime(orphans[1], (hours_ago, hours_ago))
+    done = lrm(*words).json()
+    assert (done["deleted"]["files"], done["skipped"]) == (2, {})
+    assert not any(orphan.exists() for orphan in orphans)
     assert lrm("verify", "--root", copied.root).code == 0
 
 
