@@ -59,6 +59,7 @@ class Workshop:
         remove_orphans()
         self._scratch = scratch_folder("work")
         self._opened: tuple[str, dict[str, Any]] | None = None
+        self._kept: tuple[str, Path] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -86,25 +87,39 @@ class Workshop:
         finally:
             path.unlink(missing_ok=True)
 
-    @contextmanager
-    def glb(self, state: ObjectState) -> Iterator[Path]:
-        """The object's file on local disk, with the very bytes that were fetched.
+    def keep_glb(self, path: Path, sha256: str) -> Path:
+        """Take a verified file over, for the stages that come next; one is kept at a time."""
+        self.drop_glb()
+        kept = path.replace(path.with_name(f"{sha256}.glb"))
+        self._kept = (sha256, kept)
+        return kept
+
+    def drop_glb(self) -> None:
+        """Remove the file that is kept."""
+        if self._kept is not None:
+            self._kept[1].unlink(missing_ok=True)
+        self._kept = None
+
+    def glb(self, state: ObjectState) -> Path:
+        """The object's file on local disk, with the very bytes that were fetched; it is kept.
 
         Raises FetchFailed if they cannot be had any more.
         """
         sha256, raw = state.get("fetch", "sha256"), state.get("fetch", "raw")
-        with self.scratch_file(f"{sha256}.glb") as path:
-            if raw is not None:
-                try:
-                    with self.root.open(raw) as source, open(path, "wb") as file:
-                        shutil.copyfileobj(source, file, 1 << 22)
-                except FileNotFoundError:
-                    self.source.fetch(state.record.path, state.get("list", "version"), path)
-            else:
+        if self._kept is not None and self._kept[0] == sha256:
+            return self._kept[1]
+        self.drop_glb()
+        with self.scratch_file(f"{sha256}.part") as path:
+            try:
+                if raw is None:
+                    raise FileNotFoundError
+                with self.root.open(raw) as source, open(path, "wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 22)
+            except FileNotFoundError:
                 self.source.fetch(state.record.path, state.get("list", "version"), path)
             if file_sha256(path) != sha256:
                 raise FetchFailed("changed", f"{state.record.path} changed since it was fetched")
-            yield path
+            return self.keep_glb(path, sha256)
 
     def open_scene(self, state: ObjectState) -> tuple[dict[str, Any], dict[str, float]]:
         """Load the object into Blender, unless it is the one that lies there.
@@ -116,8 +131,7 @@ class Workshop:
             return self._opened[1], {}
         self._opened = None
         began = time.monotonic()
-        with self.glb(state) as path:
-            report = asdict(self.blender.open(path, self.rig.normalise))
+        report = asdict(self.blender.open(self.glb(state), self.rig.normalise))
         seconds = report.pop("timings")
         seconds["bring"] = time.monotonic() - began - sum(seconds.values())
         self._opened = (sha256, report)
@@ -125,19 +139,22 @@ class Workshop:
 
 
 def fetch(state: ObjectState, shop: Workshop) -> dict[str, Any]:
-    """Bring the object's verified file here, and keep it below the root if asked to."""
+    """Bring the object's verified file here, and keep it below the root if asked to.
+
+    Its inspection is part of the same task and takes it from here.
+    """
     with shop.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
         found = shop.source.fetch(state.record.path, state.get("list", "version"), path)
         raw = f"raw/{found.sha256[:2]}/{found.sha256}.glb" if shop.keep_raw else None
         if raw is not None and not shop.root.exists(raw):
             shop.root.put(raw, path)
+        shop.keep_glb(path, found.sha256)
         return {"sha256": found.sha256, "bytes": found.num_bytes, "raw": raw}
 
 
 def inspect(state: ObjectState, shop: Workshop) -> dict[str, Any]:
     """Read the file's structure without a 3D program."""
-    with shop.glb(state) as path:
-        return inspect_glb(path, shop.config.inspect).to_dict()
+    return inspect_glb(shop.glb(state), shop.config.inspect).to_dict()
 
 
 def measure(state: ObjectState, shop: Workshop) -> dict[str, Any]:
@@ -237,17 +254,23 @@ def advance(state: ObjectState, lane: str, shop: Workshop) -> list[Event]:
     Blender does not use up the plan.
     """
     events: list[Event] = []
-    while True:
-        stage = shop.decider.decide(state).stage
-        if stage not in _LANES[lane] or any(event.stage == stage for event in events):
-            return events
-        started = time.monotonic()
-        outcome = _persevere(stage, state, shop)
-        event = shop.decider.event(
-            stage, state, seconds=round(time.monotonic() - started, 3), **outcome
-        )
-        state = state.with_event(event)
-        events.append(event)
+    try:
+        while True:
+            stage = shop.decider.decide(state).stage
+            if stage not in _LANES[lane] or any(event.stage == stage for event in events):
+                return events
+            event = _event_of(stage, state, shop)
+            state = state.with_event(event)
+            events.append(event)
+    finally:
+        shop.drop_glb()
+
+
+def _event_of(stage: str, state: ObjectState, shop: Workshop) -> Event:
+    started = time.monotonic()
+    outcome = _persevere(stage, state, shop)
+    seconds = round(time.monotonic() - started, 3)
+    return shop.decider.event(stage, state, seconds=seconds, **outcome)
 
 
 def _persevere(stage: str, state: ObjectState, shop: Workshop) -> dict[str, Any]:
