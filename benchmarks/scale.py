@@ -65,6 +65,9 @@ class Load:
     files: float
     """That stay: shards, their indexes, and the GLB files."""
     bytes_in: float
+    """From the source."""
+    bytes_back: float
+    """Of GLB files, read back from the root."""
     bytes_out: float
     """Of samples and GLB files."""
 
@@ -91,12 +94,15 @@ def work(inputs: Inputs, *, gpu: bool) -> Load:
         downloads=inputs.objects,
         tasks=count["fetch"] + count["measure"] + shards,
         events=inputs.objects + sum(count.values()),
-        # HEAD and LIST before a file is put; HEAD and GET of inspection, Blender and the packer.
+        # HEAD and LIST before a file is put; HEAD and GET of inspection, Blender and the packer. At
+        # most: an inspection takes the file from its fetch, and reads only when it runs alone.
         reads=2 * (count["fetch"] + count["inspect"] + count["measure"] + count["pack"]),
         # A file is put; a rendered sample is put, and deleted when it is packed.
         writes=count["fetch"] + 2 * count["render"] + shards * _SHARD_WRITES,
         files=2 * shards + count["fetch"],
         bytes_in=bytes_in,
+        # Measurement, render and geometry are one task, which brings the file once.
+        bytes_back=count["measure"] * inputs.glb_megabytes * 1e6,
         bytes_out=cost.num_bytes + bytes_in,
     )
 
@@ -137,6 +143,7 @@ def _totals(loads: Mapping[str, Load], inputs: Inputs) -> Iterator[str]:
     priced = [money(each.cost, prices) or {} for each in loads.values()]
     yield "| work, USD | " + " | ".join(f"{each['work']:,.0f}" for each in priced) + " |"
     yield f"| bytes in | {_bytes(load.bytes_in)} | the same |"
+    yield f"| bytes read back: GLB files | {_bytes(load.bytes_back)} | the same |"
     yield f"| bytes out: samples | {_bytes(load.cost.num_bytes)} | the same |"
     yield f"| bytes out: GLB files | {_bytes(load.bytes_in)} | the same |"
     kept = load.bytes_out / 1e9 * inputs.gb_month
@@ -178,7 +185,8 @@ def _rates(
         ("tasks a second", lambda load: load.tasks),
         ("events a second", lambda load: load.events),
         ("requests a second to the store", lambda load: load.reads + load.writes),
-        ("MB in a second, and as many out", lambda load: load.bytes_in / 1e6),
+        ("MB in a second", lambda load: (load.bytes_in + load.bytes_back) / 1e6),
+        ("MB out a second", lambda load: load.bytes_out / 1e6),
     ):
         rates = [total(loads[kind]) / (hours * 3600) for (kind, _), hours in pairs]
         yield f"| {name} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |"
