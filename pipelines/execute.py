@@ -1,5 +1,6 @@
 """Where tasks run: in this process, or on Ray. Both do the same tasks and give the same results."""
 
+import contextlib
 import math
 import os
 import time
@@ -19,6 +20,8 @@ from pipelines.state import ObjectState
 __all__ = ["Executor", "Finished", "InProcess", "OnRay", "Task", "open_executor"]
 
 _RESOURCES_SECONDS = 5.0
+_WISH_SECONDS = 60.0
+"""At most so often the autoscaler is told another number of renders."""
 LANES = ("pack", "render", "fetch")
 """In the order of urgency: what frees space first."""
 
@@ -115,15 +118,18 @@ class OnRay:
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
         self._found: Mapping[str, float] = {}
-        self._hinted = False
         self._asked = -math.inf
+        self._wishes = config.execution.ask_for_renders
+        self._wished, self._wished_at = 0, -math.inf
         if config.address == "local":
             self._require_room_here()
-        self._hinted = config.execution.ask_for_renders > 0
-        if self._hinted:
-            from ray.autoscaler.sdk import request_resources
-
-            request_resources(bundles=[self._needs["render"]] * config.execution.ask_for_renders)
+        try:
+            if self._wishes:
+                self._wish(self._wishes)
+        except BaseException:
+            # Nobody else would end it: a wish stands until somebody has another one.
+            self.close()
+            raise
 
     def _require_room_here(self) -> None:
         """Nobody will bring more cores or GPUs to this machine: such work would wait for ever."""
@@ -137,6 +143,24 @@ class OnRay:
                         f"{found.get(name, 0):g}; see --blender.threads, --render.device, "
                         "--execution and --address"
                     )
+
+    def _wish(self, renders: int) -> None:
+        """Ask the autoscaler for room for so many renders, instead of what was asked before."""
+        from ray.autoscaler.sdk import request_resources
+
+        self._wished, self._wished_at = renders, time.monotonic()
+        request_resources(bundles=[self._needs["render"]] * renders)
+
+    def _wish_again(self) -> None:
+        """When all renders that are left are in flight, ask for no more: idle nodes cost money."""
+        if self._wishes and time.monotonic() - self._wished_at >= _WISH_SECONDS:
+            # Whoever submits fills all room that there is.
+            at_the_end = self._in_flight["fetch"] == 0 and self.room("render") > 0
+            left = self._in_flight["render"] if at_the_end else self._wishes
+            if min(left, self._wishes) != self._wished:
+                # The build does without; close takes back whatever stands.
+                with contextlib.suppress(self._ray.exceptions.RayError):
+                    self._wish(min(left, self._wishes))
 
     def room(self, lane: str) -> int:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
@@ -168,6 +192,7 @@ class OnRay:
 
     def wait(self, seconds: float) -> list[Finished]:
         """Tasks that ended since the last call."""
+        self._wish_again()
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -186,12 +211,12 @@ class OnRay:
             return Finished(task=task, lost=f"{type(error).__name__}: {reason}")
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends, with all its workers."""
-        if self._hinted:
-            from ray.autoscaler.sdk import request_resources
-
-            request_resources(bundles=[])
-        self._ray.shutdown()
+        """Leave the cluster and no wish; one that was started here ends, with all its workers."""
+        try:
+            if self._wishes:
+                self._wish(0)
+        finally:
+            self._ray.shutdown()
 
 
 def open_executor(config: BuildConfig, source: Source) -> Executor:

@@ -1,14 +1,17 @@
 """What an executor on Ray has in flight."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from pipelines.execute import OnRay, _bounds
+from dataset.catalog import Event
+from pipelines.execute import OnRay, Task, _bounds
 from pipelines.settings import BuildConfig
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def executor() -> Iterator[OnRay]:
     executor = OnRay(BuildConfig(source="objaverse@main", root="/root"), None)
     try:
@@ -28,3 +31,67 @@ def test_a_hub_bounds_the_downloads_of_a_large_cluster(executor, monkeypatch):
     monkeypatch.setattr(executor, "_bounds", _bounds(BuildConfig(source="/glbs", root="/root")))
     cores["CPU"] = 10_000.0
     assert executor.room("fetch") == 80_000
+
+
+WISHES = {"keep_raw": False, "execution": {"ask_for_renders": 3, "fetch_cpus": 0.5}}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many renders the autoscaler was asked for, each time."""
+    found: list[int] = []
+    monkeypatch.setattr(
+        "ray.autoscaler.sdk.request_resources", lambda bundles: found.append(len(bundles))
+    )
+    return found
+
+
+def until_it_is_there(task: Task, shop) -> list[Event]:
+    """Work that lasts until a file is there."""
+    gate = Path(task.states[0])
+    while not gate.exists():
+        time.sleep(0.02)
+    return []
+
+
+def test_the_wish_for_renders_falls_with_those_that_are_left(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipelines.execute._WISH_SECONDS", 0.0)
+    config = BuildConfig.load({"source": "/glbs", "root": str(tmp_path / "root"), **WISHES})
+    executor = OnRay(config, None, work=until_it_is_there)
+    try:
+        gates = {name: tmp_path / name for name in ("fetch", "one", "two")}
+        for name, gate in gates.items():
+            executor.submit(Task(lane="fetch" if name == "fetch" else "render", states=(gate,)))
+        executor.wait(0.1)
+        assert asked == [3]
+        left = 3
+        for gate in gates.values():
+            gate.touch()
+            while left == sum(executor._in_flight.values()):
+                executor.wait(1)
+            left -= 1
+            executor.wait(0)
+        assert asked == [3, 2, 1, 0]
+        # Between two looks at a cluster that grows, all may seem to be in flight.
+        executor.submit(Task(lane="fetch", states=(gate,)))
+        executor.wait(0)
+        assert asked == [3, 2, 1, 0, 3]
+    finally:
+        executor.close()
+    assert asked[-1] == 0
+
+
+def test_a_wish_that_fails_is_taken_back(asked, monkeypatch, tmp_path):
+    import ray
+
+    def fail(bundles):
+        asked.append(len(bundles))
+        if bundles:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", fail)
+    config = BuildConfig.load({"source": "/glbs", "root": str(tmp_path), **WISHES})
+    with pytest.raises(KeyboardInterrupt):
+        OnRay(config, None)
+    assert asked == [3, 0]
+    assert not ray.is_initialized()
