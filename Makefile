@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 # Tests without Blender, Ray and training, whose coverage `make test` reports.
 PURE := tests/dataset tests/filters
 
+# Files start in their order: xdist's own puts those of one long test last, for one process alone.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 SOURCE ?=
 CAPTIONS ?=
 OUT ?= demo-out
@@ -35,13 +38,13 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PURE) --cov --cov-report=
+	$(BIN)/python -m pytest $(IN_TWO) $(PURE) --cov --cov-report=
 	$(BIN)/coverage report --include='dataset/*,filters/*'
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(PURE))
+	$(BIN)/python -m pytest $(IN_TWO) $(addprefix --ignore=,$(PURE))
 
 # Of all rooms, not in `make test`: tests in Python alone take a fifth longer with it.
 coverage: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term
 
 nightly: $(READY)
 	@failed=0; $(MAKE) coverage || failed=1; \

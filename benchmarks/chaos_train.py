@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.fake_cluster import REPOSITORY, FakeCluster, processes_with
+from benchmarks.fake_cluster import REPOSITORY, FakeCluster, children_of, processes_with
 from benchmarks.spheres import write_spheres
 from train.checkpoint import find_checkpoint
 from train.metrics_log import read_metrics
@@ -35,6 +35,7 @@ __all__ = ["Kill", "Outcome", "chaos"]
 
 KINDS = ("worker", "raylet", "driver")
 _WORKERS = 2
+_TRAIN_WORKER = "TrainWorker"
 _SETTINGS = (
     "--preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 --data.patch-size 16 "
     "--data.target-size-min 24 --data.target-size-max 32 --preview-every 0 --tensorboard false "
@@ -82,6 +83,11 @@ class _Heard:
     step: int
     started: str
     first_step: int
+
+
+def trains_below(raylet: psutil.Process) -> bool:
+    """Whether a node runs a worker of the training."""
+    return any(_TRAIN_WORKER in process.name() for process in children_of(raylet))
 
 
 def _last_start(out: Path) -> dict[str, Any]:
@@ -139,10 +145,13 @@ class _Run:
             self._start()
             return True
         if kind == "raylet":
-            self._cluster.kill_node(rng.randrange(len(self._cluster.raylets())))
+            raylets = self._cluster.raylets()
+            # One more node is there than workers: that of none costs nothing.
+            at_work = [number for number, raylet in enumerate(raylets) if trains_below(raylet)]
+            self._cluster.kill_node(rng.choice(at_work or range(len(raylets))))
             self._cluster.add_node()
             return True
-        workers = self._cluster.workers("TrainWorker")
+        workers = self._cluster.workers(_TRAIN_WORKER)
         try:
             rng.choice(workers).kill()
         except (IndexError, psutil.NoSuchProcess):

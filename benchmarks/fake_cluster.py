@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import psutil
 
-__all__ = ["FakeCluster", "processes_with"]
+__all__ = ["FakeCluster", "children_of", "processes_with"]
 
 _STARTS = 3
 _PREEMPTION = 2
@@ -73,7 +73,7 @@ class FakeCluster:
         """The nodes' processes whose name or command line has this part."""
         found = []
         for raylet in self.raylets():
-            for process in _children(raylet):
+            for process in children_of(raylet):
                 try:
                     words = [process.name(), *process.cmdline()]
                 except psutil.Error:
@@ -109,7 +109,8 @@ def _raylets_of(node: Any) -> list[int]:
     return [info.process.pid for info in started if info.process.poll() is None]
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    """Everything below a process; nothing if it is gone."""
     try:
         return process.children(recursive=True)
     except psutil.Error:

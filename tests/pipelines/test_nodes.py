@@ -92,7 +92,7 @@ def test_a_preempted_node_is_left_and_training_goes_on_without_it(
     """Ray says that a node will go: the workers save, and go on with as many as have a place."""
     out = tmp_path / "run"
     places = ["--num-workers", "1:2", "--worker-resources", "{CPU: 1, render: 1}"]
-    words = train_words(sphere_dataset, out, 120, *places, "--address", cluster.address)
+    words = train_words(sphere_dataset, out, 40, *places, "--address", cluster.address)
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *words, "--preview-every", "0"],
         cwd="/",
@@ -115,7 +115,7 @@ def test_a_preempted_node_is_left_and_training_goes_on_without_it(
     assert driver.returncode == 0, said
     assert "workers ended (stopped at step" in said
     assert workers_of(out) == 1
-    assert [row["step"] for row in read_metrics(out)] == list(range(1, 121))
+    assert [row["step"] for row in read_metrics(out)] == list(range(1, 41))
 
 
 def workers_of(out: Path) -> int:
