@@ -44,8 +44,8 @@ def check_root(root: Storage) -> bool:
         )
     if found < FORMAT_VERSION:
         raise BadInput(
-            f"{root.uri}: dataset format {found} is of an earlier version, whose catalog this one "
-            "does not read; build into an empty root"
+            f"{root.uri}: dataset format {found} is older than {FORMAT_VERSION}, and this version "
+            "does not read its catalog; build into an empty root"
         )
     return True
 
