@@ -67,7 +67,9 @@ def multiview(arguments: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: is no folder")
     image = read_picture(Path(arguments.image).expanduser())
-    check_not_empty(on_white(image), arguments.image)
+    if image.getchannel("A").getextrema() == (255, 255):
+        # Where something is transparent, alpha says what is there: it may be white.
+        check_not_empty(on_white(image), arguments.image)
     query = prepare_query(image, keep_background=arguments.keep_background)
     if query.background == "kept" and not arguments.keep_background:
         print(

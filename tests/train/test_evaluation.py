@@ -19,7 +19,8 @@ from dataset.errors import BadInput
 from render.rigs import RIGS, get_rig
 from tests.train import small_lrm
 from tests.train.test_metrics import pictures, sphere
-from train.evaluation.predict import choose_inputs, make_views, predict
+from train.evaluation.generate import _picture
+from train.evaluation.predict import azimuth_of, choose_inputs, make_views, predict
 from train.evaluation.scores import (
     Cloud,
     Pictures,
@@ -30,6 +31,8 @@ from train.evaluation.scores import (
 from train.evaluation.summary import interval, summarise, write_objects
 from train.metrics import psnr, ssim
 from train.reconstruction.model import open_reconstructor
+from train.reconstruction.pictures import on_white
+from train.reconstruction.six_views import input_cameras
 
 
 def cloud(points) -> Cloud:
@@ -211,3 +214,33 @@ def test_a_prediction_is_judged_by_what_it_did_not_see(tmp_path):
     assert np.array_equal(last.cloud.points, found.cloud.points)
     # The points lie on the surface, within the grid.
     assert np.abs(found.cloud.points).max() <= 1.06
+
+
+def test_made_views_stand_where_those_of_the_truth_do(tmp_path, monkeypatch):
+    """The rig's distance is not that of InstantMesh's cameras: a model told the wrong one makes
+    everything larger."""
+    file = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "model.safetensors")
+    model = open_reconstructor("mesh", file, preset=small_lrm.PRESET, changes=small_lrm.MESH)
+    cameras = get_rig("zero123plus").cameras("objaverse:x")
+    rgba = np.zeros((len(cameras), 24, 24, 4), dtype=np.uint8)
+    told, reconstruct = [], type(model).reconstruct
+
+    def listening(self, images, camera_to_world, intrinsics):
+        told.append(camera_to_world[0].numpy())
+        return reconstruct(self, images, camera_to_world, intrinsics)
+
+    monkeypatch.setattr(type(model), "reconstruct", listening)
+
+    def generate(truth, cameras):
+        return torch.zeros(6, 3, 24, 24), input_cameras(azimuth=azimuth_of(cameras[0]))
+
+    truth = Pictures.of_rgba(rgba)
+    predict(model, truth, cameras, num_points=9, seed=0, generate=generate)
+    expected = np.stack([camera.camera_to_world for camera in cameras[1:7]])
+    np.testing.assert_allclose(told[0], expected, atol=1e-6)
+
+
+def test_a_query_is_laid_over_white_once():
+    rgba = np.full((1, 8, 8, 4), (255, 0, 0, 128), dtype=np.uint8)
+    truth = Pictures.of_rgba(rgba)
+    torch.testing.assert_close(on_white(_picture(truth)), truth.rgb[0], atol=0.006, rtol=0)

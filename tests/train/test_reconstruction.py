@@ -16,7 +16,7 @@ from train.models.nerf import activate_density
 from train.models.zero123plus_latents import tile_views
 from train.reconstruction.files import write_mesh
 from train.reconstruction.model import Reconstructor, Shape, open_reconstructor
-from train.reconstruction.pictures import on_white
+from train.reconstruction.pictures import on_white, read_picture
 from train.reconstruction.query import prepare_query
 from train.reconstruction.six_views import (
     camera_tensors,
@@ -282,3 +282,17 @@ def test_a_background_that_is_not_plain_is_kept_without_rembg():
         prepare_query(Image.new("RGBA", (20, 20), (0, 0, 0, 0)))
     with pytest.raises(BadInput, match="shows nothing"):
         prepare_query(Image.new("RGB", (20, 20), (10, 20, 30)))
+
+
+def test_a_picture_is_as_its_viewers_show_it(tmp_path):
+    """Turned as the camera notes it, and 16 bits of grey in their place among 8."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "phone.jpg", exif=exif)
+    assert read_picture(tmp_path / "phone.jpg").size == (40, 60)
+    grey = np.full((4, 4), 2000, dtype=np.uint16)
+    grey[1] = 42000
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    found = np.asarray(read_picture(tmp_path / "grey.png"))
+    assert found[0, 0].tolist() == [8, 8, 8, 255]
+    assert found[1, 0].tolist() == [163, 163, 163, 255]

@@ -31,6 +31,8 @@ def six_views_of_first(
 
 
 def _picture(truth: Pictures) -> Image.Image:
-    """View 0 with its alpha."""
-    rgba = torch.cat([truth.rgb[0], truth.alpha[0]]).movedim(0, -1)
+    """View 0 with straight alpha: its colours are taken off the white again."""
+    rgb, alpha = truth.rgb[0], truth.alpha[0]
+    straight = torch.where(alpha > 0, (rgb - (1 - alpha)) / alpha.clamp(min=1e-6), 1.0)
+    rgba = torch.cat([straight.clamp(0, 1), alpha]).movedim(0, -1)
     return Image.fromarray((rgba * 255).round().byte().numpy())

@@ -98,6 +98,9 @@ def predict(
         given, inputs = generate(truth, list(cameras))
         judged = list(range(len(cameras)))
         made = _beside_truth(given, inputs, cameras)
+        if made is not None:
+            # The truth says how far away they stand, and what its objects were fitted to.
+            inputs = [cameras[view] for view in made.true_views]
     images = resize({"rgb": given}, model.image_size)["rgb"][None]
     seen = model.reconstruct(images, *camera_tensors(inputs))
     shape = seen.shape

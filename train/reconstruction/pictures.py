@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dataset.errors import BadInput
@@ -19,10 +19,10 @@ _FLAT = 2 / 255
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, as RGBA. Raises BadInput."""
+    """The picture in a file, as RGBA and the way up that its camera noted. Raises BadInput."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGBA")
+            return _in_8_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such picture") from None
     except IsADirectoryError:
@@ -31,6 +31,14 @@ def read_picture(path: Path) -> Image.Image:
         raise BadInput(f"{path}: is no picture that can be read") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise BadInput(f"{path}: cannot be read as a picture: {error}") from None
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow itself cuts 16 bits of grey off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float32) / 257
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
 def on_white(image: Image.Image) -> Float[Tensor, "3 h w"]:
