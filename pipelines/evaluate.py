@@ -336,6 +336,10 @@ def _row(truths: Truths, predictor: Predictor, protocol: Protocol16K, name: str)
             scores |= score_views(made.rgb, seen, SampleConfig().margin, protocol.lpips)
     except LrmError as error:
         return {"object": name, "error": str(error)}
+    except (ValueError, RuntimeError) as error:
+        # What a library says of this object, or a device that is full: the others go on.
+        problem = (str(error).strip() or "no reason given").splitlines()[0]
+        return {"object": name, "error": f"{type(error).__name__}: {problem}"}
     return {"object": name, "error": None, **scores, "seconds": time.monotonic() - began}
 
 

@@ -156,8 +156,9 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in (*positive, *(["limit"] if arguments.limit is not None else [])):
         if getattr(arguments, name) <= 0:
             raise BadInput(f"--{name.replace('_', '-')} must be above 0")
-    if arguments.render_size < 16:
-        raise BadInput("--render-size must be at least 16")
+    for name in ("render_size", "view_size"):
+        if getattr(arguments, name) < 16:
+            raise BadInput(f"--{name.replace('_', '-')} must be at least 16")
 
 
 def _lpips(arguments: argparse.Namespace) -> "Lpips | None":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,8 +65,7 @@ def multiview(arguments: argparse.Namespace) -> int:
     from train.reconstruction.six_views import VIEW_NAME
 
     out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {out}: is no folder")
+    _check_writable(out)
     image = read_picture(Path(arguments.image).expanduser())
     if image.getchannel("A").getextrema() == (255, 255):
         # Where something is transparent, alpha says what is there: it may be white.
@@ -103,6 +103,16 @@ def multiview(arguments: argparse.Namespace) -> int:
     else:
         print(f"{out}: six views and {_SHEET} (background: {query.background})")
     return 0
+
+
+def _check_writable(out: Path) -> None:
+    """Before the work, not after it: minutes of a GPU would be lost. Raises BadInput."""
+    out = out.absolute()
+    place = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not place.is_dir():
+        raise BadInput(f"--out {out}: {place} is no folder")
+    if not os.access(place, os.W_OK):
+        raise BadInput(f"--out {out}: may not write to {place}")
 
 
 def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":

@@ -286,5 +286,7 @@ def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsy
         assert main(["multiview", *map(str, words), *out]) == 2, cause
         assert cause in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main(["multiview", str(picture), "--pipeline", str(pipeline), "--out", str(black)]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    for out in (black, black / "below"):
+        command = ["multiview", str(picture), "--pipeline", str(pipeline), "--out", str(out)]
+        assert main(command) == 2
+        assert f"{black} is no folder" in capsys.readouterr().err
