@@ -46,7 +46,7 @@ __all__ = [
     "evaluate_objects",
 ]
 
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same input gives other scores: what was judged before is judged again."""
 OBJECTS = "objects.parquet"
 SUMMARY = "summary.json"

@@ -88,15 +88,17 @@ def test_a_source_that_is_no_mirror(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "problem"),
+    ("text", "problem"),
     [
-        (b"\x1f\x8b\x08nonsense", "is damaged"),
-        (gzip.compress(b'{"a": '), "is damaged"),
-        (gzip.compress(b"[]"), "holds no mapping"),
-        (gzip.compress(json.dumps({"a" * 32: "../../etc/passwd"}).encode()), "no glbs/FOLDER/FILE"),
+        (None, "is damaged"),
+        ('{"a": ', "is damaged"),
+        ("[]", "holds no mapping"),
+        (json.dumps({"a" * 32: "../../etc/passwd"}), "no glbs/FOLDER/FILE"),
     ],
 )
-def test_a_damaged_mirror(tmp_path, data, problem):
+def test_a_damaged_mirror(tmp_path, text, problem):
+    # Packed here: gzip writes the hour, and the processes of a run must find the same tests.
+    data = b"\x1f\x8b\x08nonsense" if text is None else gzip.compress(text.encode())
     (tmp_path / "object-paths.json.gz").write_bytes(data)
     (tmp_path / "lvis-annotations.json.gz").write_bytes(gzip.compress(b"{}"))
     answer = run_lrm("plan", "--source", tmp_path, "--root", tmp_path / "root")
