@@ -233,7 +233,7 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     weights = [] if checkpoint is None else [state_of(Path(checkpoint).expanduser())]
     if arguments.pipeline is not None:
         settings |= {name: getattr(arguments, name) for name in ("pipeline", "steps", "view_size")}
-        weights.append(state_of(Path(arguments.pipeline).expanduser()))
+        weights.append(state_of(_pipeline_folder(arguments.pipeline)))
     return [settings, weights]
 
 
@@ -242,11 +242,32 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
         return None
     from pipelines.multiview_command import open_pipeline
     from train.evaluation.generate import six_views_of_first
+    from train.reconstruction.six_views import DISTANCE
+    from train.reconstruction.views_file import read_distance
 
     pipeline = open_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
     return six_views_of_first(
-        pipeline, steps=arguments.steps, seed=arguments.seed, view_size=arguments.view_size
+        pipeline,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        view_size=arguments.view_size,
+        distance=read_distance(_pipeline_folder(arguments.pipeline)) or DISTANCE,
     )
+
+
+def _pipeline_folder(source: str) -> Path:
+    """Where its files lie: the folder itself, or of a repository that of its cached commit."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(source).expanduser()
+    if folder.exists():
+        return folder
+    try:
+        index = try_to_load_from_cache(source, "model_index.json")
+    except HFValidationError:
+        return folder
+    return Path(index).parent if isinstance(index, str) else folder
 
 
 def _show(found: dict[str, Any], out: Path) -> None:

@@ -45,7 +45,10 @@ class RowLog:
 
 
 def state_of(path: Path) -> Any:
-    """What tells a file, or a folder's files, from what will lie there after a change."""
+    """What tells a file, or a folder's files, from what will lie there after a change.
+
+    Nothing for what is not there: who opens it says so.
+    """
     paths = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(str(one), one.stat()) for one in paths if one.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]

@@ -30,7 +30,7 @@ def multiview_options(parser: Parser) -> None:
         "--pipeline",
         required=True,
         metavar="FOLDER",
-        help="Zero123++ in diffusers' layout, as lrm train zero123plus writes it, or the name of a "
+        help="Zero123++ in diffusers' layout, as lrm weights writes it, or the name of a "
         "repository that is in the hub's cache",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise [default: 0]")
@@ -62,7 +62,8 @@ def multiview(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.reconstruction.pictures import check_not_empty, on_white, read_picture
     from train.reconstruction.query import prepare_query
-    from train.reconstruction.six_views import VIEW_NAME
+    from train.reconstruction.six_views import DISTANCE, VIEW_NAME
+    from train.reconstruction.views_file import read_distance, write_distance
 
     out = Path(arguments.out)
     _check_writable(out)
@@ -77,6 +78,7 @@ def multiview(arguments: argparse.Namespace) -> int:
             "used as it is",
             file=sys.stderr,
         )
+    distance = read_distance(Path(arguments.pipeline).expanduser()) or DISTANCE
     device = open_device(arguments.device)
     pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
@@ -96,10 +98,11 @@ def multiview(arguments: argparse.Namespace) -> int:
         pictures[VIEW_NAME.format(number)] = sheet.crop((left, top, left + size, top + size))
     for name, picture in pictures.items():
         picture.save(out / name)
+    write_distance(out, distance)
     if arguments.json:
         files = {"views": [str(out / VIEW_NAME.format(i)) for i in range(6)]}
         report = {"sheet": str(out / _SHEET), "background": query.background, **files}
-        print(json.dumps(report | {"seed": arguments.seed}))
+        print(json.dumps(report | {"seed": arguments.seed, "distance": distance}))
     else:
         print(f"{out}: six views and {_SHEET} (background: {query.background})")
     return 0

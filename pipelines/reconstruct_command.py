@@ -33,9 +33,9 @@ def reconstruct_options(parser: Parser) -> None:
     parser.add_argument(
         "--distance",
         type=float,
-        default=4.0,
         metavar="D",
-        help="of the cameras of the views [default: 4, as InstantMesh takes for granted]",
+        help="of the cameras of the views [default: what lrm multiview noted beside them, else "
+        "4, as InstantMesh takes for granted]",
     )
     parser.add_argument(
         "--azimuth",
@@ -52,27 +52,33 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.reconstruction.files import check_target, write_mesh
     from train.reconstruction.six_views import (
+        DISTANCE,
         camera_tensors,
         input_cameras,
         read_views,
         stack_views,
     )
+    from train.reconstruction.views_file import read_distance
 
     out = Path(arguments.out)
     check_target(out, arguments.texture)
-    if not 1 < arguments.distance < 100:
-        raise BadInput(f"--distance {arguments.distance:g}: give more than 1 and less than 100")
-    images = read_views(Path(arguments.views).expanduser())
+    distance = arguments.distance
+    if distance is not None and not 1 < distance < 100:
+        raise BadInput(f"--distance {distance:g}: give more than 1 and less than 100")
+    source = Path(arguments.views).expanduser()
+    images = read_views(source)
+    if distance is None:
+        distance = read_distance(source if source.is_dir() else source.parent) or DISTANCE
     started = time.monotonic()
     _progress("reading the model")
     model = open_checkpoint(arguments)
     views = stack_views(images, model.image_size)
     _progress("making the triplanes and the mesh")
-    shape = model.reconstruct(views, *camera_tensors(input_cameras(arguments.distance))).shape
+    shape = model.reconstruct(views, *camera_tensors(input_cameras(distance))).shape
     colours = f"a texture of {arguments.texture}" if arguments.texture else "vertex colours"
     _progress(f"{len(shape.faces)} triangles; writing {out} with {colours}")
     written = write_mesh(shape, out, texture=arguments.texture, azimuth=arguments.azimuth)
-    found = {"out": str(out), **dataclasses.asdict(written)}
+    found = {"out": str(out), **dataclasses.asdict(written), "distance": distance}
     if arguments.json:
         print(json.dumps(found | {"seconds": round(time.monotonic() - started, 2)}))
         return 0

@@ -10,6 +10,7 @@ from dataset.errors import BadInput
 from train.checkpoint import Checkpoint
 from train.ema import ema_state
 from train.recipes.zero123plus_config import AVERAGE_KEYS, UNET_KEYS, Zero123PlusTrainConfig
+from train.reconstruction.views_file import RIG_DISTANCE, write_distance
 from train.zero123plus_pipeline import open_pipeline
 
 __all__ = ["write_pipeline"]
@@ -36,6 +37,8 @@ def write_pipeline(
     made = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
     try:
         pipeline.save_pretrained(made)
+        # Sheets are of this rig alone (train/sheets.py).
+        write_distance(made, RIG_DISTANCE)
         if out.exists():
             out.rmdir()
         made.rename(out)

@@ -23,6 +23,7 @@ from train.models.zero123plus_tiny import tiny_pipeline
 from train.reconstruction.files import write_mesh
 from train.reconstruction.model import Shape, open_reconstructor
 from train.reconstruction.six_views import camera_tensors, input_cameras
+from train.reconstruction.views_file import VIEWS_FILE, write_distance
 
 SIDE = 48
 
@@ -269,6 +270,30 @@ def test_one_picture_becomes_six_and_then_a_mesh(pipeline, picture, mesh_file, t
     words = reconstruct(tmp_path / "a", "--mesh", mesh_file, "--out", tmp_path / "a.obj")
     assert main([*words, *small_lrm.options(small_lrm.MESH)]) == 0
     assert trimesh.load_mesh(tmp_path / "a.obj").is_watertight
+
+
+def test_the_distance_of_a_pipeline_reaches_the_mesh(picture, mesh_file, tmp_path, capsys):
+    folder = tmp_path / "tuned"
+    tiny_pipeline(0).save_pretrained(folder)
+    write_distance(folder, 3.5)
+    out = tmp_path / "out"
+    words = [str(picture), "--out", str(out), "--pipeline", str(folder)]
+    assert main(["multiview", *words, "--steps", "1", "--view-size", "32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distance"] == 3.5
+
+    def made(source, *more) -> dict:
+        words = reconstruct(source, "--mesh", mesh_file, "--out", tmp_path / "a.ply", *more)
+        assert main([*words, "--json", *small_lrm.options(small_lrm.MESH)]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    noted, said = made(out), made(out, "--distance", 4)
+    assert (noted["distance"], said["distance"]) == (3.5, 4)
+    assert noted["volume"] != said["volume"]
+    assert made(out / "sheet.png")["distance"] == 3.5
+    (out / VIEWS_FILE).write_text('{"distance": "far"}')
+    answer = main(reconstruct(out, "--mesh", mesh_file, "--out", tmp_path / "b.ply"))
+    assert answer == 2
+    assert "'far' is no distance" in capsys.readouterr().err
 
 
 def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsys):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from benchmarks.spheres import write_spheres
 from pipelines.cli import main
+from render.rigs import get_rig
 from tests.pipelines.conftest import run_lrm
 from tests.train.in_turn import train_in_turn
 from train.checkpoint import find_checkpoint
 from train.models.zero123plus import load_zero123plus
 from train.models.zero123plus_tiny import tiny_pipeline
 from train.recipes.kinds import make_recipe
+from train.reconstruction.views_file import read_distance
 
 DECAY = 0.5
 SMALL = {
@@ -130,6 +133,9 @@ def test_the_export_is_the_whole_pipeline_with_the_trained_unet(runs, tmp_path, 
     plain.set_progress_bar_config(disable=True)
     assert plain([query], [0], num_inference_steps=1, view_size=16).views.isfinite().all()
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+    # From where its views show an object: as in the pictures that it learned from.
+    target = get_rig("zero123plus").cameras("objaverse:" + "0" * 32)[1].camera_to_world[:3, 3]
+    assert read_distance(tmp_path / "plain") == pytest.approx(np.linalg.norm(target), abs=1e-5)
     # A run starts from it.
     settings = runs.settings("next", init=str(tmp_path / "plain"), ema=0.0)
     module = make_recipe("zero123plus", settings).build()

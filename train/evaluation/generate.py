@@ -10,22 +10,27 @@ from train.evaluation.predict import Generate, azimuth_of
 from train.evaluation.scores import Pictures
 from train.models.zero123plus import Zero123PlusPipeline
 from train.reconstruction.query import prepare_query
-from train.reconstruction.six_views import input_cameras
+from train.reconstruction.six_views import DISTANCE, input_cameras
 
 __all__ = ["six_views_of_first"]
 
 
 def six_views_of_first(
-    pipeline: Zero123PlusPipeline, *, steps: int, seed: int, view_size: int
+    pipeline: Zero123PlusPipeline,
+    *,
+    steps: int,
+    seed: int,
+    view_size: int,
+    distance: float = DISTANCE,
 ) -> Generate:
-    """The query is centred as by `lrm multiview`; cameras are InstantMesh's, from its azimuth."""
+    """The query is centred as by `lrm multiview`; cameras are at `distance`, from its azimuth."""
 
     def generate(
         truth: Pictures, cameras: list[Camera]
     ) -> tuple[Float[Tensor, "6 3 s s"], list[Camera]]:
         query = prepare_query(_picture(truth))
         made = pipeline([query.image], [seed], num_inference_steps=steps, view_size=view_size)
-        return made.views[0].float().cpu(), input_cameras(azimuth=azimuth_of(cameras[0]))
+        return made.views[0].float().cpu(), input_cameras(distance, azimuth_of(cameras[0]))
 
     return generate
 
