@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataset.errors import BadInput, WorkFailed
 from dataset.options import Parser, add_json_option
 from pipelines.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.outputs import check_writable
 from pipelines.torch_options import open_device
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from pipelines.evaluate import Protocol16K, evaluate_objects
 
     out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {out}: is no folder")
+    check_writable(out)
     protocol = Protocol16K(
         num_points=arguments.points,
         threshold=arguments.threshold,

@@ -2,13 +2,14 @@
 
 import argparse
 import json
-import os
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset.errors import BadInput
 from dataset.options import Parser, add_json_option
+from pipelines.outputs import check_writable, writing
 from pipelines.torch_options import add_device_option, open_device
 
 if TYPE_CHECKING:
@@ -61,15 +62,19 @@ def multiview_options(parser: Parser) -> None:
 def multiview(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.reconstruction.pictures import check_not_empty, on_white, read_picture
-    from train.reconstruction.query import prepare_query
+    from train.reconstruction.query import has_mask, prepare_query
     from train.reconstruction.six_views import DISTANCE, VIEW_NAME
     from train.reconstruction.views_file import read_distance, write_distance
 
     out = Path(arguments.out)
-    _check_writable(out)
+    check_writable(out)
+    if not -(2**63) <= arguments.seed < 2**63:
+        raise BadInput(f"--seed {arguments.seed}: give a number of 64 bits")
+    if not math.isfinite(arguments.guidance):
+        raise BadInput(f"--guidance {arguments.guidance}: give a number")
     image = read_picture(Path(arguments.image).expanduser())
-    if image.getchannel("A").getextrema() == (255, 255):
-        # Where something is transparent, alpha says what is there: it may be white.
+    if not has_mask(image):
+        # Else alpha says what is there: it may be white.
         check_not_empty(on_white(image), arguments.image)
     query = prepare_query(image, keep_background=arguments.keep_background)
     if query.background == "kept" and not arguments.keep_background:
@@ -89,16 +94,17 @@ def multiview(arguments: argparse.Namespace) -> int:
         guidance_scale=arguments.guidance,
         view_size=arguments.view_size,
     )
-    out.mkdir(parents=True, exist_ok=True)
     sheet = found.images[0]
     pictures = {_QUERY: query.image, _SHEET: sheet}
     size = arguments.view_size
     for number in range(6):
         left, top = size * (number % 2), size * (number // 2)
         pictures[VIEW_NAME.format(number)] = sheet.crop((left, top, left + size, top + size))
-    for name, picture in pictures.items():
-        picture.save(out / name)
-    write_distance(out, distance)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            picture.save(out / name)
+        write_distance(out, distance)
     if arguments.json:
         files = {"views": [str(out / VIEW_NAME.format(i)) for i in range(6)]}
         report = {"sheet": str(out / _SHEET), "background": query.background, **files}
@@ -106,16 +112,6 @@ def multiview(arguments: argparse.Namespace) -> int:
     else:
         print(f"{out}: six views and {_SHEET} (background: {query.background})")
     return 0
-
-
-def _check_writable(out: Path) -> None:
-    """Before the work, not after it: minutes of a GPU would be lost. Raises BadInput."""
-    out = out.absolute()
-    place = next(folder for folder in (out, *out.parents) if folder.exists())
-    if not place.is_dir():
-        raise BadInput(f"--out {out}: {place} is no folder")
-    if not os.access(place, os.W_OK):
-        raise BadInput(f"--out {out}: may not write to {place}")
 
 
 def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":

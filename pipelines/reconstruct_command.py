@@ -10,6 +10,7 @@ from pathlib import Path
 from dataset.errors import BadInput
 from dataset.options import Parser, add_json_option
 from pipelines.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.outputs import check_writable, writing
 
 __all__ = ["reconstruct", "reconstruct_options"]
 
@@ -62,6 +63,7 @@ def reconstruct(arguments: argparse.Namespace) -> int:
 
     out = Path(arguments.out)
     check_target(out, arguments.texture)
+    check_writable(out.parent)
     distance = arguments.distance
     if distance is not None and not 1 < distance < 100:
         raise BadInput(f"--distance {distance:g}: give more than 1 and less than 100")
@@ -77,7 +79,8 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     shape = model.reconstruct(views, *camera_tensors(input_cameras(distance))).shape
     colours = f"a texture of {arguments.texture}" if arguments.texture else "vertex colours"
     _progress(f"{len(shape.faces)} triangles; writing {out} with {colours}")
-    written = write_mesh(shape, out, texture=arguments.texture, azimuth=arguments.azimuth)
+    with writing(out):
+        written = write_mesh(shape, out, texture=arguments.texture, azimuth=arguments.azimuth)
     found = {"out": str(out), **dataclasses.asdict(written), "distance": distance}
     if arguments.json:
         print(json.dumps(found | {"seconds": round(time.monotonic() - started, 2)}))

@@ -272,6 +272,16 @@ def test_one_picture_becomes_six_and_then_a_mesh(pipeline, picture, mesh_file, t
     assert trimesh.load_mesh(tmp_path / "a.obj").is_watertight
 
 
+def test_a_white_object_with_alpha_is_taken(pipeline, tmp_path, capsys):
+    pixels = np.full((40, 60, 4), (255, 255, 255, 0), dtype=np.uint8)
+    pixels[10:30, 20:50, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "white.png")
+    words = [str(tmp_path / "white.png"), "--out", str(tmp_path / "out"), "--json"]
+    quick = ["--pipeline", str(pipeline), "--steps", "1", "--view-size", "32"]
+    assert main(["multiview", *words, *quick]) == 0
+    assert json.loads(capsys.readouterr().out)["background"] == "alpha"
+
+
 def test_the_distance_of_a_pipeline_reaches_the_mesh(picture, mesh_file, tmp_path, capsys):
     folder = tmp_path / "tuned"
     tiny_pipeline(0).save_pretrained(folder)
@@ -306,6 +316,8 @@ def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsy
         ([picture, "--pipeline", tmp_path], "Zero123++ weights"),
         ([picture, "--pipeline", pipeline, "--steps", "0"], "0 inference steps"),
         ([picture, "--pipeline", pipeline, "--view-size", "33"], "view_size 33"),
+        ([picture, "--pipeline", pipeline, "--seed", str(2**64)], "64 bits"),
+        ([picture, "--pipeline", pipeline, "--guidance", "nan"], "--guidance nan"),
     ]
     for words, cause in cases:
         assert main(["multiview", *map(str, words), *out]) == 2, cause

@@ -17,7 +17,7 @@ from train.models.zero123plus_latents import tile_views
 from train.reconstruction.files import write_mesh
 from train.reconstruction.model import Reconstructor, Shape, open_reconstructor
 from train.reconstruction.pictures import on_white, read_picture
-from train.reconstruction.query import prepare_query
+from train.reconstruction.query import has_mask, prepare_query
 from train.reconstruction.six_views import (
     camera_tensors,
     input_cameras,
@@ -271,6 +271,35 @@ def test_a_plain_background_is_removed_from_the_outside():
     assert pixels[side // 2, side // 2].tolist() == [120, 180, 90, 255]
 
 
+def test_thin_parts_stay_and_specks_go():
+    pixels = np.full((100, 100, 3), 250, dtype=np.uint8)
+    pixels[40:80, 30:60] = 60  # a body,
+    pixels[20:40, 44:46] = 60  # its antenna of two pixels,
+    pixels[5, 5] = 60  # and dust
+    mask = np.asarray(prepare_query(Image.fromarray(pixels)).image)[..., 3] > 0
+    rows, columns = mask.any(axis=1).sum(), mask.any(axis=0).sum()
+    assert (rows, columns) == (59, 28)  # the body's rim is gone at three sides
+    wire = np.full((60, 60, 3), 250, dtype=np.uint8)
+    wire[10:50, 30:32] = 60
+    mask = np.asarray(prepare_query(Image.fromarray(wire)).image)[..., 3] > 0
+    assert mask.sum() == 80
+
+
+def test_alpha_that_leaves_nothing_out_is_no_mask():
+    pixels = np.full((100, 100, 4), 255, dtype=np.uint8)
+    pixels[30:70, 30:70, :3] = 40
+    pixels[:2, :3, 3] = 0  # soft corners,
+    pixels[40:50, 40:50, 3] = 200  # and glass
+    image = Image.fromarray(pixels)
+    assert not has_mask(image)
+    query = prepare_query(image)
+    assert query.background == "plain"
+    alpha = np.asarray(query.image)[..., 3]
+    assert set(np.unique(alpha)) == {0, 255}
+    pixels[:20, :, 3] = 0
+    assert has_mask(Image.fromarray(pixels))
+
+
 def test_a_background_that_is_not_plain_is_kept_without_rembg():
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
@@ -290,6 +319,14 @@ def test_a_picture_is_as_its_viewers_show_it(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (60, 40), "red").save(tmp_path / "phone.jpg", exif=exif)
     assert read_picture(tmp_path / "phone.jpg").size == (40, 60)
+    shares = np.full((4, 4), 0.5, dtype=np.float32)
+    Image.fromarray(shares).save(tmp_path / "shares.tiff")
+    assert np.asarray(read_picture(tmp_path / "shares.tiff"))[0, 0].tolist() == [128] * 3 + [255]
+    wide = np.full((4, 4), 2**30, dtype=np.int32)
+    wide[1] = 2**29
+    Image.fromarray(wide).save(tmp_path / "wide.tiff")
+    found = np.asarray(read_picture(tmp_path / "wide.tiff"))
+    assert found[:2, 0, 0].tolist() == [255, 128]
     grey = np.full((4, 4), 2000, dtype=np.uint16)
     grey[1] = 42000
     Image.fromarray(grey).save(tmp_path / "grey.png")

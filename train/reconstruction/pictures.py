@@ -34,11 +34,15 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Pillow itself cuts 16 bits of grey off at 255."""
-    if not image.mode.startswith("I"):
+    """Pillow itself cuts grey of 16 and 32 bits off at 255, and fractions to 0.
+
+    White is 65535, in fractions 1; where values are above, the largest.
+    """
+    if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image).astype(np.float32) / 257
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
+    white = max(1.0 if image.mode == "F" else 65535.0, values.max())
+    return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def on_white(image: Image.Image) -> Float[Tensor, "3 h w"]:

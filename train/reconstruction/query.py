@@ -1,7 +1,7 @@
 """The query picture of Zero123++: the object alone, in the middle of a square, with alpha.
 
-Alpha that is there is the mask. Where there is none, a plain background is told by its colour and
-filled from the border (OpenCV), and any other is left to rembg if that is installed.
+Alpha is the mask where it leaves something out; else it is laid over white. A plain background is
+told by its colour and filled from the border (OpenCV), any other is left to rembg if installed.
 """
 
 import importlib.util
@@ -14,10 +14,12 @@ from PIL import Image
 
 from dataset.errors import BadInput
 
-__all__ = ["Query", "prepare_query"]
+__all__ = ["Query", "has_mask", "prepare_query"]
 
-_OPAQUE = 250
-"""Alpha from which a pixel counts as opaque when it is asked whether there is a mask."""
+_TRANSPARENT = 128
+"""Alpha below which a pixel counts as left out when it is asked whether there is a mask,"""
+_LEFT_OUT = 0.01
+"""and the share of such pixels from which there is one: glass or soft corners are none."""
 _VISIBLE = 8
 _PLAIN_SHARE = 0.95
 """Share of the border that must be near its median colour for the background to be plain."""
@@ -54,20 +56,47 @@ def prepare_query(image: Image.Image, *, keep_background: bool = False) -> Query
     return Query(image=_centred(Image.fromarray(masked).crop(box)), background=how)
 
 
+def has_mask(image: Image.Image) -> bool:
+    """Whether alpha leaves something out of the picture."""
+    return _leaves_out(np.array(image.convert("RGBA")))
+
+
+def _leaves_out(rgba: UInt8[np.ndarray, "h w 4"]) -> bool:
+    return bool((rgba[..., 3] < _TRANSPARENT).mean() >= _LEFT_OUT)
+
+
 def _mask(rgba: UInt8[np.ndarray, "h w 4"]) -> tuple[UInt8[np.ndarray, "h w 4"], str]:
-    if (rgba[..., 3] < _OPAQUE).any():
+    if _leaves_out(rgba):
         return rgba, "alpha"
+    image = Image.fromarray(rgba)
+    rgba = np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image))
     outside = _plain_background(rgba[..., :3])
     if outside is not None:
         masked = rgba.copy()
-        # The outermost pixels of the object are mixed with the background.
-        masked[..., 3] = cv2.erode((~outside).astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
+        masked[..., 3] = _without_rim(~outside)
         return masked, "plain"
     if importlib.util.find_spec("rembg") is not None:
         import rembg
 
         return np.array(rembg.remove(Image.fromarray(rgba)).convert("RGBA")), "rembg"
     return rgba, "kept"
+
+
+def _without_rim(inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """A mask without the outermost pixels, which are mixed with the background.
+
+    Parts of an object that are too thin to have other pixels keep theirs; specks beside it go.
+    """
+    mask, square = inside.astype(np.uint8), np.ones((3, 3), np.uint8)
+    core = cv2.erode(mask, square)
+    if not core.any():
+        return mask * 255
+    # Grown by one pixel, or the rim of what they hang on would part them from it.
+    thin = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_TOPHAT, square), square)
+    _, labels = cv2.connectedComponents(mask, connectivity=8)
+    of_bodies = np.isin(labels, np.unique(labels[core > 0]))
+    kept = (core > 0) | (inside & (thin > 0))
+    return (of_bodies & kept).astype(np.uint8) * 255
 
 
 def _plain_background(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"] | None:
