@@ -28,6 +28,8 @@ _TOLERANCE = 12
 _FOREGROUND = 0.85
 """Share of the square's side that the object's longer side takes, as InstantMesh has it."""
 _BORDER = 2
+_JPEG_BLOCK = 8
+"""Pixels; what JPEG adds around an object is no longer than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,12 @@ def _without_rim(inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     core = cv2.erode(mask, square)
     if not core.any():
         return mask * 255
+    thin = cv2.morphologyEx(mask, cv2.MORPH_TOPHAT, square)
+    _, parts, boxes, _ = cv2.connectedComponentsWithStats(thin, connectivity=8)
+    sides = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    thin[sides[parts] <= _JPEG_BLOCK] = 0
     # Grown by one pixel, or the rim of what they hang on would part them from it.
-    thin = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_TOPHAT, square), square)
+    thin = cv2.dilate(thin, square)
     _, labels = cv2.connectedComponents(mask, connectivity=8)
     of_bodies = np.isin(labels, np.unique(labels[core > 0]))
     kept = (core > 0) | (inside & (thin > 0))
