@@ -63,11 +63,14 @@ class Protocol16K:
     seed: int
     """Of points and of the bootstrap."""
     lpips: Lpips | None
+    lpips_weights: Any = None
+    """What tells its weights from others, as plain values."""
 
     @property
     def identity(self) -> Any:
         """What a row follows from beside the object."""
-        return [_VERSION, self.num_points, self.threshold, self.seed, self.lpips is not None]
+        lpips = None if self.lpips is None else ["lpips", self.lpips_weights]
+        return [_VERSION, self.num_points, self.threshold, self.seed, lpips]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

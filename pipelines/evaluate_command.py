@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,13 @@ def evaluate_options(parser: Parser) -> None:
         "--steps", type=int, default=75, metavar="N", help="of --pipeline [default: 75]"
     )
     parser.add_argument(
+        "--guidance",
+        type=float,
+        default=4.0,
+        metavar="G",
+        help="of --pipeline; 1 or less: none [default: 4]",
+    )
+    parser.add_argument(
         "--view-size",
         type=int,
         default=320,
@@ -116,11 +124,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     out = Path(arguments.out)
     check_writable(out)
+    lpips, lpips_weights = _lpips(arguments)
     protocol = Protocol16K(
         num_points=arguments.points,
         threshold=arguments.threshold,
         seed=arguments.seed,
-        lpips=_lpips(arguments),
+        lpips=lpips,
+        lpips_weights=lpips_weights,
     )
     with _blender() as blender:
         truths = _truths(arguments, blender)
@@ -159,15 +169,19 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("render_size", "view_size"):
         if getattr(arguments, name) < 16:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 16")
+    if not math.isfinite(arguments.guidance):
+        raise BadInput(f"--guidance {arguments.guidance}: give a number")
 
 
-def _lpips(arguments: argparse.Namespace) -> "Lpips | None":
-    from train.lpips import LpipsConfig, load_lpips
+def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
+    """The metric, and the states of its weights' files."""
+    from pipelines.evaluate_log import state_of
+    from train.lpips import LpipsConfig, find_weights, load_lpips
 
     if arguments.no_lpips:
-        return None
+        return None, None
     config = LpipsConfig(vgg=arguments.lpips_vgg, linear=arguments.lpips_linear)
-    return load_lpips(config)
+    return load_lpips(config), [state_of(path) for path in find_weights(config)]
 
 
 @contextlib.contextmanager
@@ -232,9 +246,11 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     checkpoint = arguments.mesh or arguments.nerf
     weights = [] if checkpoint is None else [state_of(Path(checkpoint).expanduser())]
     if arguments.pipeline is not None:
-        settings |= {name: getattr(arguments, name) for name in ("pipeline", "steps", "view_size")}
+        names = ("pipeline", "steps", "guidance", "view_size")
+        settings |= {name: getattr(arguments, name) for name in names}
         weights.append(state_of(_pipeline_folder(arguments.pipeline)))
-    return [settings, weights]
+    # A GPU rounds otherwise, and runs Zero123++ in half precision.
+    return [settings, weights, open_device(arguments.device).type]
 
 
 def _generate(arguments: argparse.Namespace) -> "Generate | None":
@@ -249,6 +265,7 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
     return six_views_of_first(
         pipeline,
         steps=arguments.steps,
+        guidance=arguments.guidance,
         seed=arguments.seed,
         view_size=arguments.view_size,
         distance=read_distance(_pipeline_folder(arguments.pipeline)) or DISTANCE,

@@ -225,6 +225,10 @@ def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
     words += ["--pipeline", tmp_path / "pipeline", "--steps", 2, "--view-size", 32]
     assert evaluate(*words, "--limit", 1, "--out", tmp_path / "out") == 0
     assert summary(tmp_path / "out")["metrics"]["psnr"]["objects"] == 1
+    # Another guidance gives other views: nothing is taken over in the same folder.
+    rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    assert evaluate(*words, "--limit", 1, "--guidance", 1, "--out", tmp_path / "out") == 0
+    assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) == len(rows) + 1
 
 
 def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):

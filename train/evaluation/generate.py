@@ -21,6 +21,7 @@ def six_views_of_first(
     steps: int,
     seed: int,
     view_size: int,
+    guidance: float = 4.0,
     distance: float = DISTANCE,
 ) -> Generate:
     """The query is centred as by `lrm multiview`; cameras are at `distance`, from its azimuth."""
@@ -29,7 +30,13 @@ def six_views_of_first(
         truth: Pictures, cameras: list[Camera]
     ) -> tuple[Float[Tensor, "6 3 s s"], list[Camera]]:
         query = prepare_query(_picture(truth))
-        made = pipeline([query.image], [seed], num_inference_steps=steps, view_size=view_size)
+        made = pipeline(
+            [query.image],
+            [seed],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            view_size=view_size,
+        )
         return made.views[0].float().cpu(), input_cameras(distance, azimuth_of(cameras[0]))
 
     return generate
