@@ -53,7 +53,9 @@ def head(tmp_path_factory):
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "disabled",
+        # As on the clusters of cluster.yaml and deploy/.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "CHAOS_TOKEN": token,
     }
     words = ["--head", "--block", "--port", port, "--num-cpus", 2, "--resources", '{"head": 1}']
@@ -103,6 +105,15 @@ def wait_for_end(head: Head, name: str) -> str:
         time.sleep(1)
 
 
+def test_nobody_submits_without_the_token(head, tmp_path):
+    stranger = {**head.environment, "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    said = Head(head.dashboard, stranger).job("submit", "--no-wait", "--", "touch", tmp_path / "in")
+    assert said.returncode != 0
+    assert "token" in (said.stdout + said.stderr).lower()
+    assert "touch" not in head.job("list").stdout
+    assert not (tmp_path / "in").exists()
+
+
 def test_bad_input_arrives_as_its_exit_code_and_line(head, tmp_path):
     submit(head, "bad", "--source", "/nowhere", "--root", tmp_path / "root")
     said = wait_for_end(head, "bad")
@@ -130,6 +141,7 @@ def test_a_stopped_build_goes_on(head, demo_source, built: Built, tmp_path):
     assert "kept" in logs.stdout + logs.stderr
     status = run_lrm("status", "--root", root, "--json").json()
     assert (status["listed"], status["pending"]) == (8, 0)
+    assert status["kept"] >= 3
     there, here = samples(Storage(str(root))), samples(Storage(str(built.root)))
     assert len(there) == status["kept"]
     assert there == {key: here[key] for key in there}
