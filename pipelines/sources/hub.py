@@ -11,12 +11,11 @@ from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
 from pipelines.transfers.outcome import Fetched, glb_problem
-from pipelines.transfers.settings import FetchConfig
+from pipelines.transfers.settings import REQUESTS, FetchConfig
 
 __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 
 REPOSITORY = "allenai/objaverse"
-_REQUESTS = 3000
 _REQUESTS_WITH_TOKEN = 5000
 
 
@@ -96,7 +95,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
             endpoint=self._endpoint,
         )
         if self._budget is None:
-            default = _REQUESTS_WITH_TOKEN if self._token else _REQUESTS
+            default = _REQUESTS_WITH_TOKEN if self._token else REQUESTS
             requests = self._config.requests or default
             self._budget = open_budget(self._endpoint, requests, self._config.window_seconds)
         return download(url, target, check, self._config, self._budget, self._token, seed)

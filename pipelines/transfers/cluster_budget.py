@@ -73,8 +73,8 @@ class ClusterBudget:
         problem = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
-                # Not all workers at once.
-                time.sleep(random.uniform(0, 0.2 * 2**attempt))  # noqa: S311
+                # Not all workers at once, and not so soon that the name is still that of the lost.
+                time.sleep(random.uniform(0.1, 0.2) * 2**attempt)  # noqa: S311
             try:
                 return ray.get(
                     getattr(self._connect(), method).remote(*values), timeout=_ANSWER_SECONDS

@@ -6,13 +6,13 @@ from pydantic import Field, PositiveInt
 
 from dataset.config import Config
 
-__all__ = ["FetchConfig", "Seconds"]
+__all__ = ["REQUESTS", "FetchConfig", "Seconds"]
 
 Seconds = Annotated[float, Field(gt=0)]
 _QUEUE_SECONDS = 600.0
 """Of waiting for the budget: what may be in flight at a time. It keeps everybody busy, and a build
 that is killed leaves the next one no longer queue than this."""
-_REQUESTS = 3000
+REQUESTS = 3000
 """In a window, without a token. With one the queue is shorter than it might be, and long enough."""
 
 
@@ -45,6 +45,6 @@ class FetchConfig(Config):
 
         At least as many as one machine has cores, so that slow transfers do not go one by one.
         """
-        rate = (self.requests or _REQUESTS) / self.window_seconds
+        rate = (self.requests or REQUESTS) / self.window_seconds
         seconds = min(_QUEUE_SECONDS, self.wait_seconds / 2)
         return max(machine_cores, int(rate * seconds))
