@@ -239,6 +239,7 @@ def _predictor(
 def _model_identity(arguments: argparse.Namespace) -> Any:
     """Weights by their files' states, and the settings that matter."""
     from pipelines.evaluate_log import state_of
+    from pipelines.multiview_command import pipeline_folder
 
     settings = {
         name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
@@ -248,7 +249,7 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     if arguments.pipeline is not None:
         names = ("pipeline", "steps", "guidance", "view_size")
         settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(state_of(_pipeline_folder(arguments.pipeline)))
+        weights.append(state_of(pipeline_folder(arguments.pipeline)))
     # A GPU rounds otherwise, and runs Zero123++ in half precision.
     return [settings, weights, open_device(arguments.device).type]
 
@@ -256,7 +257,7 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
 def _generate(arguments: argparse.Namespace) -> "Generate | None":
     if arguments.pipeline is None:
         return None
-    from pipelines.multiview_command import open_pipeline
+    from pipelines.multiview_command import open_pipeline, pipeline_folder
     from train.evaluation.generate import six_views_of_first
     from train.reconstruction.six_views import DISTANCE
     from train.reconstruction.views_file import read_distance
@@ -268,23 +269,8 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
         guidance=arguments.guidance,
         seed=arguments.seed,
         view_size=arguments.view_size,
-        distance=read_distance(_pipeline_folder(arguments.pipeline)) or DISTANCE,
+        distance=read_distance(pipeline_folder(arguments.pipeline)) or DISTANCE,
     )
-
-
-def _pipeline_folder(source: str) -> Path:
-    """Where its files lie: the folder itself, or of a repository that of its cached commit."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    folder = Path(source).expanduser()
-    if folder.exists():
-        return folder
-    try:
-        index = try_to_load_from_cache(source, "model_index.json")
-    except HFValidationError:
-        return folder
-    return Path(index).parent if isinstance(index, str) else folder
 
 
 def _show(found: dict[str, Any], out: Path) -> None:

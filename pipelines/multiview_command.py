@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from train.models.zero123plus import Zero123PlusPipeline
 
-__all__ = ["multiview", "multiview_options", "open_pipeline"]
+__all__ = ["multiview", "multiview_options", "open_pipeline", "pipeline_folder"]
 
 _SHEET = "sheet.png"
 _QUERY = "query.png"
@@ -83,7 +83,7 @@ def multiview(arguments: argparse.Namespace) -> int:
             "used as it is",
             file=sys.stderr,
         )
-    distance = read_distance(Path(arguments.pipeline).expanduser()) or DISTANCE
+    distance = read_distance(pipeline_folder(arguments.pipeline)) or DISTANCE
     device = open_device(arguments.device)
     pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
@@ -112,6 +112,21 @@ def multiview(arguments: argparse.Namespace) -> int:
     else:
         print(f"{out}: six views and {_SHEET} (background: {query.background})")
     return 0
+
+
+def pipeline_folder(source: str) -> Path:
+    """Where its files lie: the folder itself, or of a repository that of its cached commit."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(source).expanduser()
+    if folder.exists():
+        return folder
+    try:
+        index = try_to_load_from_cache(source, "model_index.json")
+    except HFValidationError:
+        return folder
+    return Path(index).parent if isinstance(index, str) else folder
 
 
 def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
