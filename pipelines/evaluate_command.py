@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataset.errors import BadInput, WorkFailed
 from dataset.options import Parser, add_json_option
 from pipelines.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.multiview_command import check_sampling, open_pipeline, pipeline_folder
 from pipelines.outputs import check_writable
 from pipelines.torch_options import open_device
 
@@ -169,8 +169,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("render_size", "view_size"):
         if getattr(arguments, name) < 16:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 16")
-    if not math.isfinite(arguments.guidance):
-        raise BadInput(f"--guidance {arguments.guidance}: give a number")
+    check_sampling(arguments)
 
 
 def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
@@ -239,7 +238,6 @@ def _predictor(
 def _model_identity(arguments: argparse.Namespace) -> Any:
     """Weights by their files' states, and the settings that matter."""
     from pipelines.evaluate_log import state_of
-    from pipelines.multiview_command import pipeline_folder
 
     settings = {
         name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
@@ -257,9 +255,7 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
 def _generate(arguments: argparse.Namespace) -> "Generate | None":
     if arguments.pipeline is None:
         return None
-    from pipelines.multiview_command import open_pipeline, pipeline_folder
     from train.evaluation.generate import six_views_of_first
-    from train.reconstruction.six_views import DISTANCE
     from train.reconstruction.views_file import read_distance
 
     pipeline = open_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
@@ -269,7 +265,7 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
         guidance=arguments.guidance,
         seed=arguments.seed,
         view_size=arguments.view_size,
-        distance=read_distance(pipeline_folder(arguments.pipeline)) or DISTANCE,
+        distance=read_distance(pipeline_folder(arguments.pipeline)),
     )
 
 

@@ -25,6 +25,7 @@ from dataset.shards import read_members
 from dataset.snapshot import Sample, open_snapshot
 from dataset.storage import Storage
 from dataset.views import ViewSet, decode_views
+from pipelines.outputs import writing
 from pipelines.progress import Display
 from pipelines.quantities import duration
 from render.export import Files, Layout, get_layout
@@ -57,14 +58,12 @@ def export(
     except OSError as error:
         raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
     failed: dict[str, str] = {}
-    try:
+    with writing(out):
         counts = _write_objects(root, samples, layout, folder, workers, failed)
         if layout.listing:
             whole = [sample for sample in samples if sample.asset_id not in failed]
             listing = layout.listing([sample_key(sample.asset_id) for sample in whole])
             Storage(str(folder)).write(*listing)
-    except OSError as error:
-        raise WorkFailed(f"--out {out}: cannot write: {error.strerror or error}") from error
     return {
         "layout": layout.name,
         "snapshot": snapshot_id,

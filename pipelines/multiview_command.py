@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from train.models.zero123plus import Zero123PlusPipeline
 
-__all__ = ["multiview", "multiview_options", "open_pipeline", "pipeline_folder"]
+__all__ = [
+    "check_sampling",
+    "multiview",
+    "multiview_options",
+    "open_pipeline",
+    "pipeline_folder",
+]
 
 _SHEET = "sheet.png"
 _QUERY = "query.png"
@@ -63,15 +69,12 @@ def multiview(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.reconstruction.pictures import check_not_empty, on_white, read_picture
     from train.reconstruction.query import has_mask, prepare_query
-    from train.reconstruction.six_views import DISTANCE, VIEW_NAME
+    from train.reconstruction.six_views import VIEW_NAME
     from train.reconstruction.views_file import read_distance, write_distance
 
     out = Path(arguments.out)
     check_writable(out)
-    if not -(2**63) <= arguments.seed < 2**63:
-        raise BadInput(f"--seed {arguments.seed}: give a number of 64 bits")
-    if not math.isfinite(arguments.guidance):
-        raise BadInput(f"--guidance {arguments.guidance}: give a number")
+    check_sampling(arguments)
     image = read_picture(Path(arguments.image).expanduser())
     if not has_mask(image):
         # Else alpha says what is there: it may be white.
@@ -83,7 +86,7 @@ def multiview(arguments: argparse.Namespace) -> int:
             "used as it is",
             file=sys.stderr,
         )
-    distance = read_distance(pipeline_folder(arguments.pipeline)) or DISTANCE
+    distance = read_distance(pipeline_folder(arguments.pipeline))
     device = open_device(arguments.device)
     pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
@@ -112,6 +115,14 @@ def multiview(arguments: argparse.Namespace) -> int:
     else:
         print(f"{out}: six views and {_SHEET} (background: {query.background})")
     return 0
+
+
+def check_sampling(arguments: argparse.Namespace) -> None:
+    """Raise BadInput for a seed or a guidance that no pipeline takes."""
+    if not -(2**63) <= arguments.seed < 2**63:
+        raise BadInput(f"--seed {arguments.seed}: give a number of 64 bits")
+    if not math.isfinite(arguments.guidance):
+        raise BadInput(f"--guidance {arguments.guidance}: give a number")
 
 
 def pipeline_folder(source: str) -> Path:

@@ -21,9 +21,9 @@ def check_writable(out: Path) -> None:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def writing(out: Path | str) -> Iterator[None]:
     """While results are written. Raises WorkFailed naming the folder, and what the system says."""
     try:
         yield
     except OSError as error:
-        raise WorkFailed(f"--out {out}: cannot be written: {error.strerror or error}") from error
+        raise WorkFailed(f"--out {out}: cannot write: {error.strerror or error}") from error

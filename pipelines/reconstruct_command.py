@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from dataset.errors import BadInput
 from dataset.options import Parser, add_json_option
 from pipelines.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.outputs import check_writable, writing
@@ -53,24 +52,23 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.reconstruction.files import check_target, write_mesh
     from train.reconstruction.six_views import (
-        DISTANCE,
         camera_tensors,
         input_cameras,
         read_views,
         stack_views,
     )
-    from train.reconstruction.views_file import read_distance
+    from train.reconstruction.views_file import check_distance, read_distance
 
     out = Path(arguments.out)
     check_target(out, arguments.texture)
     check_writable(out.parent)
     distance = arguments.distance
-    if distance is not None and not 1 < distance < 100:
-        raise BadInput(f"--distance {distance:g}: give more than 1 and less than 100")
+    if distance is not None:
+        check_distance(distance, "--distance")
     source = Path(arguments.views).expanduser()
     images = read_views(source)
     if distance is None:
-        distance = read_distance(source if source.is_dir() else source.parent) or DISTANCE
+        distance = read_distance(source if source.is_dir() else source.parent)
     started = time.monotonic()
     _progress("reading the model")
     model = open_checkpoint(arguments)
