@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests without Blender, Ray and training, whose coverage `make test` reports.
-PURE := tests/dataset tests/filters
+PURE := tests/unit/dataset tests/unit/filters
 
 # Files start in their order: xdist's own puts those of one long test last, for one process alone.
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -28,12 +28,13 @@ from typing import Any
 import boto3
 import psutil
 
-from benchmarks.fake_cluster import REPOSITORY, FakeCluster, processes_with
-from benchmarks.flaky_store import faults, flaky_store, kill_at_commit, outage
 from dataset.catalog import Catalog
 from dataset.snapshot import open_snapshot
 from dataset.storage import Storage
 from pipelines.demo_source import CAPTIONS_FILE, write_demo_source
+from tests.support.fake_cluster import FakeCluster, processes_with
+from tests.support.flaky_store import faults, flaky_store, kill_at_commit, outage
+from tests.support.paths import REPOSITORY
 
 __all__ = ["KINDS", "Outcome", "chaos"]
 

@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.fake_cluster import REPOSITORY, FakeCluster, children_of, processes_with
-from benchmarks.spheres import write_spheres
+from tests.support.fake_cluster import FakeCluster, children_of, processes_with
+from tests.support.paths import REPOSITORY
+from tests.support.spheres import write_spheres
 from train.checkpoint import find_checkpoint
 from train.metrics_log import read_metrics
 from train.run_log import RUN_FILE

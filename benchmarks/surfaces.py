@@ -8,91 +8,15 @@ import argparse
 import time
 from collections import Counter
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-
 from benchmarks.figures import Figure, add_figures, write_figures
+from tests.support.topology import defects, random_surface, signed_volume
 from train.models.flexicubes import (
-    CubeWeights,
-    Surface,
     find_surface,
     grid_vertices,
     shape_surface,
 )
 
-__all__ = ["defects", "random_field", "random_surface", "signed_volume"]
-
-
-def random_field(seed: int, resolution: int, *, closed: bool = True) -> Float[Tensor, "v"]:
-    """A sum of plane waves, the shortest three cubes long; `closed`: outside at the border."""
-    rng = np.random.default_rng(seed)
-    grid = grid_vertices(resolution, 2.0).numpy()
-    waves = rng.normal(size=(24, 3))
-    longest = 2 * np.pi * resolution / 2 / 3
-    waves *= rng.uniform(1, longest, size=(24, 1)) / np.linalg.norm(waves, axis=1, keepdims=True)
-    phases = rng.uniform(0, 2 * np.pi, size=24)
-    field = np.cos(grid @ waves.T + phases).sum(axis=1) + rng.uniform(-3, 3)
-    if closed:
-        border = np.abs(grid).max(axis=1) > 1 - 1e-6
-        field[border] = np.abs(field[border])
-    return torch.from_numpy(field).float()
-
-
-def random_surface(seed: int, resolution: int, *, centred: bool, closed: bool = True) -> Surface:
-    """The surface of a random field on a deformed grid, with random weights."""
-    generator = torch.Generator().manual_seed(seed)
-    sdf = random_field(seed, resolution, closed=closed)
-    cells = find_surface(sdf, resolution)
-    raw = torch.randn(len(cells.cubes), 21, generator=generator)
-    grid = grid_vertices(resolution, 2.0)
-    grid = grid + (torch.rand(grid.shape, generator=generator) - 0.5) / resolution
-    weights = CubeWeights.from_raw(raw, scale=0.99)
-    return shape_surface(cells, grid, sdf, weights, centred=centred)
-
-
-def defects(faces: Int[Tensor, "m 3"]) -> list[str]:
-    """What keeps a triangle mesh from being closed, manifold and consistently oriented."""
-    triangles = faces.numpy()
-    starts, ends = triangles.ravel(), np.roll(triangles, -1, axis=1).ravel()
-    span = int(triangles.max(initial=0)) + 1
-    there, back = starts * span + ends, ends * span + starts
-    found = []
-    if len(np.unique(there)) < len(there):
-        found.append("an edge is run through twice the same way")
-    if len(np.setdiff1d(there, back)):
-        found.append("an edge has no other side")
-    if _fans(triangles) > len(np.unique(triangles)):
-        found.append("a vertex joins separate fans")
-    return found
-
-
-def _fans(triangles: np.ndarray) -> int:
-    """How many fans of triangles there are around all vertices together."""
-    corners = np.arange(triangles.size).reshape(-1, 3)
-    starts, ends = triangles, np.roll(triangles, -1, axis=1)
-    edges = np.sort(np.stack([starts.ravel(), ends.ravel()], axis=1), axis=1)
-    _, edge = np.unique(edges, axis=0, return_inverse=True)
-    # At either end of an edge, the corners of the triangles beside it are neighbours.
-    at_start, at_end = corners.ravel(), np.roll(corners, -1, axis=1).ravel()
-    swapped = starts.ravel() > ends.ravel()
-    low, high = np.where(swapped, at_end, at_start), np.where(swapped, at_start, at_end)
-    order = np.argsort(edge.ravel(), kind="stable")
-    same = np.diff(edge.ravel()[order]) == 0
-    before, after = order[:-1][same], order[1:][same]
-    rows = np.concatenate([low[before], high[before]])
-    columns = np.concatenate([low[after], high[after]])
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(triangles.size,) * 2)
-    return int(connected_components(graph, directed=False)[0])
-
-
-def signed_volume(surface: Surface) -> float:
-    """The volume inside a closed mesh; negative if it is inside out."""
-    a, b, c = surface.vertices.detach()[surface.faces].double().unbind(dim=1)
-    return float((torch.linalg.cross(a, b) * c).sum() / 6)
+__all__ = ["main"]
 
 
 def main() -> None:

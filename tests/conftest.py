@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.shapes
+import tests.support.shapes
 
 # Test processes share the cores: small tensors gain nothing from more threads, and lose much.
 # Before torch is imported, here and in what tests start.
@@ -27,17 +27,28 @@ _HOOK = install_import_hook(
         "render",
         "train",
     ],
-    f"{tests.shapes.__name__}.check",
+    f"{tests.support.shapes.__name__}.check",
 )
 
-from benchmarks.spheres import write_spheres
+import json
+import os
+import shutil
+from collections.abc import Callable
+
 from dataset.storage import Storage
+from pipelines.demo_source import write_demo_source
+from render.process import BlenderProcess
+from render.settings import BlenderLimits
+from tests.support.bodies import letter_block, write_boxes, write_sphere
+from tests.support.datasets import Built, made_once
+from tests.support.lrm import Answer, run_lrm
+from tests.support.oracle import Oracle
+from tests.support.paths import REPOSITORY
+from tests.support.spheres import write_spheres
 
 # The machines of a check are shared: how long one example takes says nothing.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +100,73 @@ def bucket(endpoint: str) -> Iterator:
     yield bucket
     bucket.objects.all().delete()
     bucket.delete()
+
+
+@pytest.fixture(scope="session")
+def lrm() -> Callable[..., Answer]:
+    return run_lrm
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def demo_source(common: Path) -> Path:
+    """The project's own mirror."""
+    folder = common / "source"
+    made_once(folder, lambda: write_demo_source(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(demo_source: Path, common: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The demo source built on a local Ray, this process's copy. Tests must not change it."""
+    first = Built(common / "built", demo_source)
+
+    def build() -> None:
+        answer = run_lrm("build", *first.words, "--root", first.root)
+        assert answer.code == 0, answer.err
+
+    made_once(first.root, build)
+    own = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
+    shutil.copytree(first.root, own.root)
+    return own
+
+
+@pytest.fixture
+def oracle() -> Callable[[str], Oracle]:
+    """Loads an oracle by name, or skips the test where there are none."""
+    folder = Path(os.environ.get("LRM_TEST_ORACLES") or REPOSITORY.parent / "shared" / "oracles")
+
+    def load(name: str) -> Oracle:
+        description = folder / f"{name}.json"
+        if not description.is_file():
+            pytest.skip(f"no oracle {name} in {folder} (LRM_TEST_ORACLES names another folder)")
+        load_file = pytest.importorskip("safetensors.torch").load_file
+        config = json.loads(description.read_text())["config"]
+        return Oracle(name, config, load_file(folder / f"{name}.safetensors"))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def blender() -> Iterator[BlenderProcess]:
+    """A Blender child with ordinary limits."""
+    with BlenderProcess(BlenderLimits(threads=2)) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The block with the letter: its longest side is 2, so that normalising leaves it alone."""
+    return write_boxes(tmp_path_factory.mktemp("bodies") / "block.glb", letter_block())
+
+
+@pytest.fixture(scope="session")
+def sphere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sphere of radius 1 around the origin."""
+    return write_sphere(tmp_path_factory.mktemp("bodies") / "sphere.glb")

@@ -1,0 +1,75 @@
+"""A committer that is killed in the middle of a commit: no loss, no duplicate."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from dataset.catalog import Catalog, Event
+from dataset.storage import Storage
+from tests.support.paths import REPOSITORY
+
+EVENTS = 300
+WRITER = f"""
+import sys
+from dataset.catalog import Catalog, Event
+from dataset.storage import Storage
+
+catalog = Catalog(Storage(sys.argv[1]))
+for batch in range(1, 10_000):
+    events = [
+        Event(asset_id=f"a:{{i}}", stage="fetch", data={{"run": sys.argv[2], "batch": batch}})
+        for i in range({EVENTS})
+    ]
+    print("begin", batch, flush=True)
+    catalog.commit(events, sys.argv[2], batch)
+    print("done", batch, flush=True)
+"""
+
+
+def test_every_batch_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    seed = random.Random(1)
+    said: set[tuple[str, int]] = set()
+    begun: set[tuple[str, int]] = set()
+    for number in range(5):
+        run = f"run{number}"
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), run],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(1 + 2 * seed.randrange(1, 4))]
+        assert lines[-1].startswith("begin")
+        time.sleep(seed.random() * 0.1)
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.readlines()
+        writer.wait()
+        writer.stdout.close()
+        for line in lines:
+            what, batch = line.split()
+            (said if what == "done" else begun).add((run, int(batch)))
+    assert said <= whole_batches(tmp_path) <= begun
+    # Who cannot know whether the last commit went through makes it again.
+    catalog = Catalog(Storage(str(tmp_path)))
+    for run, batch in begun:
+        data = {"run": run, "batch": batch}
+        events = [Event(asset_id=f"a:{i}", stage="fetch", data=data) for i in range(EVENTS)]
+        catalog.commit(events, run, batch)
+    assert whole_batches(tmp_path) == begun
+
+
+def whole_batches(folder: Path) -> set[tuple[str, int]]:
+    """(run, batch) of all events; each has its first and its last one, once, and all between."""
+    catalog = Catalog(Storage(str(folder)))
+    history = [record for i in (0, EVENTS - 1) for record in catalog.history(f"a:{i}")]
+    ends = Counter((r.event.data["run"], r.event.data["batch"]) for r in history)
+    assert set(ends.values()) == {2}
+    rows = sum(batch.num_rows for batch in catalog.since(0))
+    assert rows == len(ends) * EVENTS
+    return set(ends)

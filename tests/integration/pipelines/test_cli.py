@@ -1,0 +1,92 @@
+"""The command line is a contract: what it takes, and how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset.options import Parser
+from pipelines.cli import main, make_parser
+from pipelines.commands import COMMANDS
+from tests.support.lrm import run_lrm
+from tests.support.paths import OPTIONS, REPOSITORY
+from train.recipes.kinds import RECIPES
+
+
+def options_of(words: list[str], capsys) -> list[str]:
+    """The options that a command's own help lists."""
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "example:" in said
+    listed = (line.strip().split() for line in said.splitlines())
+    names = {word.strip(",") for words in listed for word in words[:1] if word.startswith("--")}
+    return sorted(f"{' '.join(words)} {name}" for name in names)
+
+
+def test_options_are_frozen(capsys, monkeypatch):
+    """A change here changes what users' scripts rely on: edit options.txt on purpose."""
+    monkeypatch.setenv("COLUMNS", "200")
+    commands = [[command.name] for command in COMMANDS if command.name != "train"]
+    commands += [["train", name] for name in RECIPES]
+    found = [line for words in commands for line in options_of(words, capsys)]
+    assert found == OPTIONS.read_text().splitlines()
+
+
+def test_every_command_is_in_the_contract():
+    names = [command.name for command in COMMANDS]
+    looking = ["build", "plan", "status", "inspect", "report", "verify"]
+    assert names == [
+        *looking,
+        "retry",
+        "remove",
+        "compact",
+        "snapshot",
+        "export",
+        "train",
+        "weights",
+        "multiview",
+        "reconstruct",
+        "evaluate",
+        "doctor",
+        "completion",
+    ]
+    assert isinstance(make_parser(), Parser)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"]])
+def test_help_names_the_commands(words):
+    answer = run_lrm(*words)
+    assert answer.code == (0 if words else 2)
+    if words:
+        assert all(name in answer.out for name in (RECIPES if "train" in words else ["build"]))
+
+
+def test_a_mistyped_command_is_one_line():
+    answer = run_lrm("biuld")
+    assert answer.code == 2
+    assert len(answer.err.strip().splitlines()) == 1
+    assert "biuld" in answer.err
+
+
+def test_the_installed_command_is_the_same():
+    installed = Path(sys.executable).with_name("lrm")
+    if not installed.exists():
+        pytest.skip("the project is not installed in this environment")
+    wide = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([installed, "--help"], capture_output=True, text=True, cwd="/", env=wide)
+    assert done.stdout == run_lrm("--help").out
+
+
+def test_a_reader_that_leaves_is_no_error(built):
+    command = f"{sys.executable} -m pipelines.cli inspect --root {built.root} --json objaverse:x"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} 2>&1 | head -c 1"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,91 @@
+"""The budget of a Ray cluster: two workers, one server that counts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.ray_session import ray_session
+from pipelines.transfers.cluster_budget import _NAMESPACE, ClusterBudget
+from pipelines.transfers.settings import FetchConfig
+from tests.support.hub import Hub, Trouble, serve_hub
+
+PATH = "glbs/000-000/model.glb"
+
+REQUESTS, SECONDS = 40, 2.0
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator:
+    with ray_session("local"):
+        import ray
+
+        yield ray
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    file = tmp_path / PATH
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"glTF\x02\x00\x00\x00\x0c\x00\x00\x00")
+    with serve_hub(tmp_path) as running:
+        yield running
+
+
+def work(url: str, target: str, count: int) -> int:
+    """What a worker does: it opens the budget by the server's name, as the hub source does."""
+    from urllib.parse import urlsplit
+
+    from pipelines.transfers.cluster_budget import open_budget
+    from pipelines.transfers.download import download
+    from pipelines.transfers.outcome import glb_problem
+
+    config = FetchConfig(parts=f"{target}.parts", backoff_seconds=0.01)
+    budget = open_budget(urlsplit(url).netloc, REQUESTS, SECONDS)
+    assert isinstance(budget, ClusterBudget)
+    for _ in range(count):
+        download(url, Path(target), glb_problem, config, budget)
+    return count
+
+
+def start(ray, hub: Hub, tmp_path: Path, count: int) -> list:
+    remote = ray.remote(num_cpus=0.5, max_retries=0)(work)
+    return [
+        remote.remote(hub.url(PATH), str(tmp_path / f"target{number}"), count)
+        for number in range(2)
+    ]
+
+
+def test_two_workers_keep_one_budget(ray, hub, tmp_path):
+    ray.get(start(ray, hub, tmp_path, 1))  # both processes have started
+    hub.times.clear()
+    assert ray.get(start(ray, hub, tmp_path, 40), timeout=200) == [40, 40]
+    times = sorted(hub.times)
+    assert len(times) == 80
+    # Requests arrive a little later than they were allowed.
+    slack = 0.1
+    for number, first in enumerate(times):
+        assert sum(t < first + SECONDS - slack for t in times[number:]) <= REQUESTS * 1.1
+
+
+def test_a_pause_that_one_worker_is_told_holds_the_other(ray, hub, tmp_path):
+    ray.get(start(ray, hub, tmp_path, 1))
+    hub.times.clear()
+    storm = {"Retry-After": "2"}
+    hub.troubles[PATH] = [Trouble()] * 6 + [Trouble(status=429, headers=storm)]
+    ray.get(start(ray, hub, tmp_path, 10), timeout=200)
+    gaps = [after - before for before, after in zip(hub.times, hub.times[1:], strict=False)]
+    longest = max(range(len(gaps)), key=gaps.__getitem__)
+    assert gaps[longest] > 1.5
+    # At most the other worker's request in flight came between the answer and the pause.
+    assert 5 <= longest <= 8
+
+
+def test_a_lost_actor_is_replaced(ray, hub):
+    budget = ClusterBudget(hub.address, 1000, 1.0)
+    budget.take(5)
+    ray.kill(budget._actor)
+    budget.take(120)
+    budget.pause(0.1)
+    ray.kill(ray.get_actor(budget._name, namespace=_NAMESPACE))
+    ClusterBudget(hub.address, 1000, 1.0).take(120)

@@ -1,0 +1,113 @@
+"""Shell completion, asked of the shells themselves."""
+
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from pipelines.commands import COMMANDS
+from tests.support.lrm import run_lrm
+from tests.support.paths import OPTIONS
+from tests.support.processes import environment_without, run_in
+from train.recipes.kinds import RECIPES
+
+ASK = """
+source "$1"; shift
+read -r _ _ _ _ function _ < <(complete -p lrm)
+while IFS= read -r line; do
+    IFS=' ' read -r -a COMP_WORDS <<< "${line% }"
+    [[ $line == *' ' ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    COMPREPLY=()
+    "$function" lrm "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("completion")
+    for shell in ("bash", "zsh", "tcsh"):
+        answer = run_lrm("completion", shell)
+        assert (answer.code, answer.err) == (0, "")
+        (folder / shell).write_text(answer.out)
+    return {shell: folder / shell for shell in ("bash", "zsh", "tcsh")}
+
+
+def complete(script: Path, *lines: str) -> list[list[str]]:
+    """What bash offers at the end of each line."""
+    done = subprocess.run(
+        ["bash", "-c", ASK, "bash", str(script)],
+        input="".join(f"{line}\n" for line in lines),
+        capture_output=True,
+        text=True,
+        cwd=script.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_commands_recipes_values_and_files(scripts):
+    offered = complete(
+        scripts["bash"],
+        "lrm ",
+        "lrm tr",
+        "lrm train ",
+        "lrm train nerf --precision ",
+        "lrm build --render.device ",
+        "lrm build --render.device gpu --res",
+        "lrm doctor --for ",
+        "lrm build --config ba",
+    )
+    assert offered == [
+        [command.name for command in COMMANDS],
+        ["train"],
+        list(RECIPES),
+        ["fp32", "bf16"],
+        ["cpu", "gpu"],
+        [],
+        ["build", "gpu", "train"],
+        ["bash"],
+    ]
+
+
+def test_every_option_is_offered(scripts):
+    options = defaultdict(set)
+    for line in OPTIONS.read_text().splitlines():
+        words, _, option = line.rpartition(" ")
+        options[words].add(option)
+    offered = complete(scripts["bash"], *(f"lrm {words} --" for words in options))
+    for (words, frozen), found in zip(options.items(), offered, strict=True):
+        assert set(found) - {"--help"} == frozen, words
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_reads_its_script(scripts, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    done = subprocess.run([shell, "-n", scripts[shell]], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_recipes_and_options_are_in_the_other_scripts(scripts, shell):
+    script = scripts[shell].read_text()
+    assert all(name in script for name in (*RECIPES, "zero-stage", "filters.occupancy.min-share"))
+
+
+def test_a_command_that_lacks_a_package_is_left_out_saying_so(tmp_path):
+    python = environment_without(tmp_path / "venv", "torch")
+    answer = run_in(python, "completion", "bash")
+    assert answer.code == 0
+    assert "note: lrm train is left out: torch is not installed" in answer.err
+    (tmp_path / "script").write_text(answer.out)
+    assert complete(tmp_path / "script", "lrm build --lv") == [["--lvis"]]
+
+
+def test_an_unknown_shell_is_one_line():
+    answer = run_lrm("completion", "cmd.exe")
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1

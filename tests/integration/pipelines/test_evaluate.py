@@ -1,0 +1,297 @@
+"""`lrm evaluate` as a user runs it: files against files, a model against a dataset."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dataset.geometry import SurfaceGeometry, geometry_path, write_geometry
+from dataset.objects import sample_key
+from dataset.snapshot import open_snapshot, write_snapshot
+from pipelines.cli import main
+from pipelines.evaluate_meshes import MeshFolder, object_name
+from tests.support import small_lrm
+from tests.support.bodies import letter_block, write_boxes, write_sphere
+from tests.support.shapes_and_pictures import sphere
+from tests.support.spheres import write_spheres
+from train.evaluation.scores import VIEW_METRICS
+from train.evaluation.summary import CONFIDENCE
+from train.lpips import Lpips
+
+QUICK = ["--render-size", "24", "--points", "1500", "--rig", "one2345"]
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("truth")
+    (folder / "000-000").mkdir()
+    write_boxes(folder / "000-000" / "block.glb", letter_block())
+    write_sphere(folder / "ball.glb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mesh_file(tmp_path_factory):
+    return small_lrm.write_file(
+        small_lrm.mesh_model(), tmp_path_factory.mktemp("weights") / "mesh.safetensors"
+    )
+
+
+def evaluate(*words) -> int:
+    return main(["evaluate", *map(str, words)])
+
+
+def summary(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def lpips_files(tmp_path_factory):
+    """Weights of LPIPS as their two files hold them, drawn at random."""
+    folder = tmp_path_factory.mktemp("lpips")
+    generator = torch.Generator().manual_seed(0)
+    state = Lpips().state_dict()
+    vgg = {
+        name: torch.randn(value.shape, generator=generator) * 0.05
+        for name, value in state.items()
+        if name.startswith("features.")
+    }
+    linear = {
+        f"lin{i}.model.1.weight": torch.rand(1, len(state[f"linear.{i}"]), 1, 1) for i in range(5)
+    }
+    torch.save(vgg, folder / "vgg.pth")
+    torch.save(linear, folder / "linear.pth")
+    return ["--lpips-vgg", folder / "vgg.pth", "--lpips-linear", folder / "linear.pth"]
+
+
+def test_ground_truth_is_perfect(truth, lpips_files, tmp_path, capsys):
+    """The self-check, and the same files given as predictions."""
+    words = ["--truth", truth, *QUICK, *lpips_files]
+    assert evaluate(*words, "--self-check", "--out", tmp_path / "check", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == summary(tmp_path / "check")
+    metrics = found["metrics"]
+    assert found["objects"] == 2
+    assert metrics["f_score"]["mean"] == 1
+    assert 0 < metrics["chamfer"]["mean"] < 0.06  # other points of the same surfaces
+    assert evaluate(*words, "--meshes", truth, "--out", tmp_path / "same") == 0
+    answer = capsys.readouterr()
+    assert "PSNR" in answer.out
+    assert "2/2 objects, 0 failed" in answer.err
+    metrics = summary(tmp_path / "same")["metrics"]
+    values = {name: one["mean"] for name, one in metrics.items() if name != "seconds"}
+    assert values == {
+        "psnr": 100,
+        "ssim": pytest.approx(1, abs=1e-6),
+        "lpips": pytest.approx(0, abs=1e-6),
+        "mask_iou": 1,
+        "chamfer": 0,
+        "f_score": 1,
+    }
+    rows = pq.read_table(tmp_path / "same" / "objects.parquet").to_pydict()
+    assert rows["object"] == ["ball", "block"]
+    assert rows["chamfer"] == [0, 0]
+
+
+def test_another_shape_is_worse_and_missing_ones_are_named(truth, tmp_path, capsys):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    # A ball for the block, named by its asset id, larger and elsewhere: that does not count.
+    write_sphere(meshes / "objaverse:block.glb")
+    out = tmp_path / "out"
+    assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 0
+    assert "1 objects of the truth have no mesh" in capsys.readouterr().out
+    found = summary(out)
+    assert found["missing"] == ["ball"]
+    assert found["objects"] == 1
+    metrics = found["metrics"]
+    assert metrics["psnr"]["mean"] < 30
+    assert metrics["chamfer"]["mean"] > 0.1
+    assert metrics["f_score"]["mean"] < 0.9
+    assert metrics["psnr"]["low"] is None  # no interval of one object
+    assert "lpips" not in metrics
+
+
+def test_a_broken_file_is_named_and_does_not_count(truth, tmp_path, capsys):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    (meshes / "block.glb").write_bytes(b"no GLB")
+    (meshes / "ball.glb").write_bytes((truth / "ball.glb").read_bytes())
+    out = tmp_path / "out"
+    assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 1
+    error = capsys.readouterr().err
+    assert "1 objects failed; the first: block:" in error
+    assert "import_error" in error
+    assert list(summary(out)["failed"]) == ["block"]
+    assert summary(out)["objects"] == 1
+    assert pq.read_table(out / "objects.parquet")["error"].to_pylist()[0] is None
+
+
+@pytest.mark.parametrize("asset_id", ["objaverse:0a1b", "folder:pot", "folder:a/tea pot.v2"])
+def test_a_mesh_is_named_by_asset_id_key_or_uid(asset_id):
+    names = [asset_id, sample_key(asset_id), asset_id.partition(":")[2]]
+    assert len({object_name(name) for name in names}) == 1
+
+
+def test_what_was_judged_is_not_judged_again(truth, tmp_path, monkeypatch):
+    meshes, out = tmp_path / "meshes", tmp_path / "out"
+    meshes.mkdir()
+    for name in ("ball", "block"):
+        write_sphere(meshes / f"{name}.glb")
+    words = ["--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out]
+    assert evaluate(*words, "--limit", 1) == 0
+    with open(out / "rows.jsonl", "a") as log:
+        log.write('\n{"identity": "of a kill')
+    shown = []
+    show = MeshFolder.show
+    monkeypatch.setattr(
+        MeshFolder, "show", lambda self, name, *rest: shown.append(name) or show(self, name, *rest)
+    )
+    assert evaluate(*words) == 0
+    assert shown == ["block", "block"]  # the truth and the prediction; the ball was done
+    first = pq.read_table(out / "objects.parquet")
+    assert first["object"].to_pylist() == ["ball", "block"]
+    shown.clear()
+    assert evaluate(*words) == 0
+    assert shown == []
+    assert pq.read_table(out / "objects.parquet").equals(first)
+    # Another file, or another setting, is another question.
+    write_boxes(meshes / "ball.glb", letter_block())
+    assert evaluate(*words) == 0
+    assert shown == ["ball", "ball"]
+    assert pq.read_table(out / "objects.parquet")["psnr"][0] != first["psnr"][0]
+    assert evaluate(*words, "--threshold", "0.1", "--limit", 1) == 0
+    assert shown == ["ball"] * 4
+
+
+def with_geometry(root, snapshot, names):
+    """The same samples; those named get a sphere's surface beside their views."""
+    points = sphere(2_000, 0.8).numpy()
+    surface = SurfaceGeometry(
+        points=points,
+        normals=points / 0.8,
+        vertices=points,
+        faces=np.arange(1998, dtype=np.int32).reshape(-1, 3),
+    )
+    samples = []
+    for sample in open_snapshot(root, snapshot).samples:
+        if sample.asset_id in names:
+            path = geometry_path("cube", sample.asset_id[-32:])
+            write_geometry(root, path, surface)
+            sample = replace(sample, geometry=path)
+        samples.append(sample)
+    return write_snapshot(root, samples, None)["snapshot"]
+
+
+@pytest.mark.parametrize("kind", ["mesh", "nerf"])
+def test_a_model_is_judged_on_a_snapshot(sphere_dataset, mesh_file, tmp_path, capsys, kind):
+    root, snapshot = sphere_dataset
+    ids = [sample.asset_id for sample in open_snapshot(root, snapshot).samples]
+    snapshot = with_geometry(root, snapshot, ids[:2])
+    file, changes = mesh_file, small_lrm.MESH
+    if kind == "nerf":
+        file, changes = tmp_path / "nerf.ckpt", small_lrm.NERF
+        small_lrm.write_file(small_lrm.nerf_model(), file)
+    model = [f"--{kind}", file, *small_lrm.options(changes)]
+    model += ["--resolution", 16] if kind == "nerf" else []
+    words = ["--root", root.uri, "--snapshot", snapshot, "--split", "train", "--no-lpips", *model]
+    out = tmp_path / "out"
+    assert evaluate(*words, "--points", 1500, "--limit", 3, "--out", out) == 0
+    metrics = summary(out)["metrics"]
+    assert metrics["psnr"]["objects"] == 3
+    assert metrics["chamfer"]["objects"] == 2
+    for name in ("psnr", "ssim", "mask_iou"):
+        one = metrics[name]
+        assert one["low"] <= one["mean"] <= one["high"]
+    assert metrics["psnr"]["mean"] < 40
+    assert CONFIDENCE == 0.95
+    # Once more, the same numbers.
+    assert evaluate(*words, "--points", 1500, "--limit", 1, "--out", tmp_path / "again") == 0
+    rows, again = (pq.read_table(tmp_path / n / "objects.parquet") for n in ("out", "again"))
+    assert again.drop(["seconds"]).to_pylist() == rows.drop(["seconds"]).to_pylist()[:1]
+    assert "95 %" in capsys.readouterr().out
+
+
+def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
+    from train.models.zero123plus_tiny import tiny_pipeline
+
+    tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
+    root, snapshot = sphere_dataset
+    words = ["--root", root.uri, "--snapshot", snapshot, "--split", "all", "--no-lpips"]
+    words += ["--mesh", mesh_file, *small_lrm.options(small_lrm.MESH)]
+    words += ["--pipeline", tmp_path / "pipeline", "--steps", 2, "--view-size", 32]
+    assert evaluate(*words, "--limit", 1, "--out", tmp_path / "out") == 0
+    assert summary(tmp_path / "out")["metrics"]["psnr"]["objects"] == 1
+    # Another guidance gives other views: nothing is taken over in the same folder.
+    rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    assert evaluate(*words, "--limit", 1, "--guidance", 1, "--out", tmp_path / "out") == 0
+    assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) == len(rows) + 1
+
+
+def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):
+    from train.models.zero123plus_tiny import tiny_pipeline
+
+    tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
+    root, snapshot = write_spheres(tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32)
+    words = ["--root", root.uri, "--snapshot", snapshot, "--split", "all", "--no-lpips"]
+    words += ["--pipeline", tmp_path / "pipeline", "--steps", 2, "--view-size", 32]
+    assert evaluate(*words, "--out", tmp_path / "alone") == 0
+    alone = summary(tmp_path / "alone")["metrics"]
+    assert set(alone) == {*VIEW_METRICS, "seconds"} - {"views_lpips"}
+    # Random weights: nothing is white, and no metric is perfect.
+    assert 0.1 < alone["background_deviation"]["mean"] < 1
+    assert alone["background_deviation"]["mean"] < alone["background_deviation_95"]["mean"]
+    assert alone["views_psnr"]["objects"] == 2
+    assert "background deviation" in capsys.readouterr().out
+    # What a model makes of the same views changes nothing of these numbers.
+    model = ["--mesh", mesh_file, *small_lrm.options(small_lrm.MESH)]
+    assert evaluate(*words, *model, "--out", tmp_path / "both") == 0
+    both = summary(tmp_path / "both")["metrics"]
+    assert {name: both[name] for name in VIEW_METRICS if name in both} == {
+        name: alone[name] for name in VIEW_METRICS if name in alone
+    }
+    assert "psnr" in both
+    # Views from elsewhere say nothing of it.
+    root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=32)
+    words[1], words[3] = root.uri, snapshot
+    assert evaluate(*words, "--out", tmp_path / "other-out") == 1
+    assert "lrm build --rig zero123plus" in capsys.readouterr().err
+
+
+def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, capsys):
+    root, snapshot = sphere_dataset
+    dataset = ["--root", root.uri, "--snapshot", snapshot]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    write_sphere(other / "stranger.glb")
+    cases = [
+        (["--self-check"], "give the truth"),
+        ([*dataset, "--truth", truth, "--self-check"], "give the truth"),
+        (["--root", root.uri, "--meshes", truth], "belong together"),
+        (["--truth", truth], "give what is judged"),
+        (["--truth", truth, "--self-check", "--meshes", truth], "give what is judged"),
+        ([*dataset, "--self-check"], "--self-check judges the files of --truth"),
+        (["--truth", truth, "--self-check", "--pipeline", "x"], "give what is judged"),
+        (["--truth", truth, "--self-check", "--points", "0"], "--points must be above 0"),
+        (["--truth", truth, "--self-check", "--limit", "0"], "--limit must be above 0"),
+        (["--truth", truth, "--self-check", "--rig", "orbit2"], "orbit21"),
+        (["--truth", empty, "--self-check"], "holds no .glb"),
+        (["--truth", truth / "gone", "--self-check"], "no such folder"),
+        (["--truth", truth, "--meshes", other], "no mesh is named after an object"),
+        ([*dataset, "--mesh", truth / "gone"], "has no sample of --split validation"),
+        ([*dataset, "--split", "all", "--mesh", truth / "gone"], "no such checkpoint"),
+    ]
+    for words, cause in cases:
+        assert evaluate(*words, "--no-lpips", "--out", tmp_path / "out") == 2, cause
+        assert cause in capsys.readouterr().err
+    words = ["--truth", truth, "--self-check", "--lpips-vgg", tmp_path / "vgg.pth"]
+    assert evaluate(*words, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "vgg.pth is missing" in error
+    assert "--no-lpips" in error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,128 @@
+"""Objaverse on the hub: what is listed, under which version, and what is taken from caches."""
+
+import gzip
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import objaverse
+import pytest
+
+from dataset.errors import BadInput
+from pipelines.sources.hub import HuggingFaceObjaverse
+from pipelines.sources.objaverse import OBJECT_PATHS
+from pipelines.transfers.settings import FetchConfig
+from tests.support.glb_files import GOOD, OTHER, glb
+from tests.support.hub import COMMIT, Hub, serve_hub
+
+
+def _json_gz(value: Any) -> bytes:
+    return gzip.compress(json.dumps(value).encode())
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Three models in two folders, one of LVIS; the fourth is listed and not there."""
+    folder = tmp_path / "repository"
+    numbers = {"0" * 32: "000-000", "1" * 32: "000-000", "2" * 32: "000-001", "3" * 32: "000-001"}
+    paths = {uid: f"glbs/{number}/{uid}.glb" for uid, number in numbers.items()}
+    files = {OBJECT_PATHS: _json_gz(paths), "lvis-annotations.json.gz": _json_gz({"a": ["2" * 32]})}
+    for number in set(numbers.values()):
+        about = {uid: {"name": uid[:3], "license": "by"} for uid in paths if numbers[uid] == number}
+        files[f"metadata/{number}.json.gz"] = _json_gz(about)
+    files |= {path: GOOD for uid, path in paths.items() if uid != "3" * 32}
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def hub(repository: Path) -> Iterator[Hub]:
+    with serve_hub(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(objaverse, "_VERSIONED_PATH", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def source(hub: Hub, cache: Path, tmp_path: Path) -> HuggingFaceObjaverse:
+    config = FetchConfig(parts=str(tmp_path / "parts"), backoff_seconds=0.01)
+    return HuggingFaceObjaverse(COMMIT, hub.address, "secret", config)
+
+
+def test_the_listing_and_what_is_asked_for_it(source, hub):
+    parts = sorted(source.parts())
+    assert sum(len(source.files(part, False)) for part in parts) == 4
+    assert sum(len(source.files(part, True)) for part in parts) == 1
+    assert not [path for path in hub.asked if "/metadata/" in path]
+    objects = source.read_part(parts[0])
+    assert [item.record.name for item in objects][:2] == ["000", "111"]
+    metadata = [path for path in hub.asked if "/metadata/" in path]
+    assert len(metadata) == 1, "only of the part that is wanted"
+    every = [item for part in parts for item in source.read_part(part)]
+    assert [item.record.categories for item in every if item.record.categories] == [("a",)]
+    assert not [path for path in hub.asked if path.endswith(".glb")]
+
+
+def test_versions_outlive_commits_that_change_nothing(source, hub, repository):
+    before, files = source.parts(), source.files("000-001", False)
+    other = HuggingFaceObjaverse(*source.__reduce__()[1])
+    assert (other.parts(), other.files("000-001", False)) == (before, files)
+    (repository / f"glbs/000-001/{'2' * 32}.glb").write_bytes(OTHER)
+    after = HuggingFaceObjaverse(*source.__reduce__()[1])
+    assert after.parts() == before
+    assert after.files("000-000", False) == source.files("000-000", False)
+    assert after.files("000-001", False) != files
+
+
+def test_a_hub_without_trees_is_versioned_by_commit(source, hub):
+    hub.trees = False
+    source.parts()
+    (item, *_) = source.read_part("000-000")
+    assert item.version == COMMIT
+
+
+def test_a_copy_for_a_worker_fetches_as_well(source, hub, tmp_path):
+    source.parts()
+    (item, *_) = source.read_part("000-000")
+    worker = pickle.loads(pickle.dumps(source))
+    fetched = worker.fetch(item.record.path, item.version, tmp_path / "x.glb")
+    assert fetched.num_bytes == len(GOOD)
+    assert f"/resolve/{COMMIT}/{item.record.path}" in hub.asked[-1]
+    assert (tmp_path / "x.glb").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("cached", [GOOD, OTHER, GOOD[:-5], glb(3)])
+def test_a_model_in_the_cache_is_used_if_it_is_the_right_one(
+    source, hub, cache, tmp_path, cached, repository
+):
+    path = f"glbs/000-000/{'0' * 32}.glb"
+    (cache / path).parent.mkdir(parents=True)
+    (cache / path).write_bytes(cached)
+    source.fetch(path, "any", tmp_path / "x.glb")
+    assert (tmp_path / "x.glb").read_bytes() == GOOD
+    assert len(hub.ranges) == (0 if cached == GOOD else 1), "requests of the content server"
+
+
+def test_a_damaged_annotation_names_its_file(source, repository, cache):
+    (repository / "metadata/000-000.json.gz").write_bytes(b"nonsense")
+    source.parts()
+    with pytest.raises(BadInput, match=r"metadata/000-000.json.gz is damaged"):
+        source.read_part("000-000")
+
+
+def test_annotations_are_cached_by_commit(source, hub, cache, repository):
+    source.parts()
+    source.read_part("000-000")
+    asked = len([path for path in hub.asked if "/resolve/" in path])
+    again = HuggingFaceObjaverse(*source.__reduce__()[1])
+    again.parts()
+    again.read_part("000-000")
+    assert len([path for path in hub.asked if "/resolve/" in path]) == asked

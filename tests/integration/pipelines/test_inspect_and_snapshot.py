@@ -1,0 +1,109 @@
+"""What a dataset says of itself: one object, and a frozen list of samples."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from dataset.root import open_root
+from dataset.shards import read_members
+from dataset.snapshot import open_snapshot, split_of
+from dataset.views import decode_views
+from pipelines.status import load_standing
+from tests.support.lrm import run_lrm
+
+
+def ids_by_state(built):
+    found = {}
+    for state, decision in load_standing(open_root(str(built.root))).each():
+        found.setdefault(decision.state, []).append(state.asset_id)
+    return found
+
+
+def inspect(built, asset_id):
+    return run_lrm("inspect", "--root", built.root, asset_id, "--json").json()
+
+
+def test_a_kept_object(built, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    asset_id = ids_by_state(built)["kept"][0]
+    words = ["inspect", "--root", built.root, asset_id]
+    found = run_lrm(*words, "--sheet", sheet, "--json").json()
+    assert found["asset_id"] == asset_id
+    assert found["state"] == "kept"
+    assert found["dropped"] == []
+    assert found["failed"] is None
+    stages = [event["stage"] for event in found["events"]]
+    assert stages == ["list", "fetch", "inspect", "measure", "render", "pack"]
+    assert len(found["measurements"]["measure"]["coverage"]) == 32
+    assert found["samples"][0]["shard"].startswith("shards/lrm32/")
+    picture = np.asarray(Image.open(sheet))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
+    assert asset_id in run_lrm(*words).out
+
+
+def test_a_dropped_object_names_filter_measurement_and_limit(built):
+    reasons = {}
+    for asset_id in ids_by_state(built)["dropped"]:
+        found = inspect(built, asset_id)
+        assert found["samples"] == []
+        for verdict in found["dropped"]:
+            assert set(verdict) == {"filter", "reason", "measured", "limit"}
+            reasons[verdict["reason"]] = verdict
+    occupancy = reasons["low_occupancy"]
+    assert occupancy["limit"] == 0.1
+    assert json.dumps(occupancy["measured"]) != "null"
+
+
+def test_a_failed_object_names_kind_and_cause(built):
+    (asset_id,) = ids_by_state(built)["failed"]
+    failed = inspect(built, asset_id)["failed"]
+    assert failed["kind"] == "malformed"
+    assert failed["stage"] == "fetch"
+    assert "log_tail" in failed
+    assert len(failed["message"]) > 10
+    assert "malformed" in run_lrm("inspect", "--root", built.root, asset_id).out
+
+
+def test_a_snapshot_is_the_same_whoever_asks(built):
+    first, second = (run_lrm("snapshot", "--root", built.root, "--json").json() for _ in range(2))
+    assert first["snapshot"] == second["snapshot"]
+    assert first["samples"] == len(ids_by_state(built)["kept"])
+    assert sum(first["licences"].values()) == first["samples"]
+
+
+def test_a_snapshot_leads_to_every_view(built):
+    manifest = run_lrm("snapshot", "--root", built.root, "--json").json()
+    root = open_root(str(built.root))
+    snapshot = open_snapshot(root, manifest["snapshot"])
+    assert [sample.asset_id for sample in snapshot.samples] == ids_by_state(built)["kept"]
+    for sample in snapshot.samples:
+        members = read_members(root, sample.shard, sample.entry, sample.entry.members)
+        views, meta = decode_views(members)
+        assert meta["asset_id"] == sample.asset_id
+        assert meta["sha256"] == sample.sha256
+        assert len(views.cameras) == 32
+        assert sample.caption
+
+
+def test_a_condition_chooses(built):
+    kept = ids_by_state(built)["kept"]
+    where = f"asset_id <> '{kept[0]}' AND licence IS NOT NULL"
+    manifest = run_lrm("snapshot", "--root", built.root, "--where", where, "--json").json()
+    chosen = open_snapshot(open_root(str(built.root)), manifest["snapshot"])
+    assert [sample.asset_id for sample in chosen.samples] == kept[1:]
+
+
+def test_a_condition_cannot_read_files(built):
+    where = "asset_id IN (SELECT content FROM read_text('/etc/passwd'))"
+    answer = run_lrm("snapshot", "--root", built.root, "--where", where)
+    assert answer.code == 2
+    assert "root:" not in answer.err
+
+
+def test_an_object_never_changes_sides():
+    ids = [f"objaverse:{i:032x}" for i in range(2000)]
+    small, large = ({i for i in ids if split_of(i, share) == "validation"} for share in (0.05, 0.2))
+    assert small < large
+    assert 50 < len(small) < 150
+    assert 320 < len(large) < 480

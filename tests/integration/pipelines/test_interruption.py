@@ -1,0 +1,81 @@
+"""A build that is killed goes on: nothing is lost, nothing is done twice, no process stays."""
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from dataset.catalog import Catalog
+from dataset.root import open_root
+from dataset.shards import read_members
+from dataset.snapshot import open_snapshot
+from dataset.storage import Storage
+from tests.support.datasets import Built, events_of
+from tests.support.lrm import run_lrm
+from tests.support.processes import start
+
+
+def samples(root: Path) -> dict[str, dict[str, bytes]]:
+    """Every kept sample with all its bytes."""
+    snapshot = run_lrm("snapshot", "--root", root, "--json").json()["snapshot"]
+    storage = open_root(str(root))
+    return {
+        sample.asset_id: read_members(storage, sample.shard, sample.entry, sample.entry.members)
+        for sample in open_snapshot(storage, snapshot).samples
+    }
+
+
+def test_a_driver_killed_twice(built: Built, tmp_path: Path):
+    root = tmp_path / "root"
+    words = [*built.words, "--root", str(root), "--address", "none"]
+    words += ["--execution.commit-seconds", "0.2"]
+    for number in (2, 5):
+        driver = start(["build", *words])
+        _wait_for(driver, root, rendered=number)
+        children = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        # The Blender child ends with the process that started it.
+        assert psutil.wait_procs(children, timeout=20)[1] == []
+    run_lrm("build", *words, "--json").json()
+    assert samples(root) == samples(built.root)
+    assert not list(root.glob("staging/*.tar"))
+    renders = Counter(
+        record.event.asset_id
+        for asset_id in samples(root)
+        for record in Catalog(Storage(str(root))).history(asset_id)
+        if record.event.stage == "render"
+    )
+    # Work whose outcome was committed is never repeated.
+    assert set(renders.values()) == {1}
+
+
+def _wait_for(driver: subprocess.Popen, root: Path, rendered: int) -> None:
+    deadline = time.monotonic() + 200
+    while True:
+        assert driver.poll() is None, "the build ended before it could be killed"
+        assert time.monotonic() < deadline
+        if sum(event["stage"] == "render" for event in events_of(root)) >= rendered:
+            return
+        time.sleep(0.1)
+
+
+def test_a_lost_staged_sample_is_rendered_again(built: Built, tmp_path: Path):
+    """What the catalog calls rendered may be gone when it is to be packed."""
+    root = tmp_path / "root"
+    words = [*built.words, "--root", str(root), "--address", "none"]
+    words += ["--execution.commit-seconds", "0.2", "--shards.samples-per-shard", "100"]
+    driver = start(["build", *words])
+    _wait_for(driver, root, rendered=2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    staged = sorted(root.glob("staging/*.tar"))
+    staged[0].write_bytes(staged[0].read_bytes()[:1000])
+    first = run_lrm("build", *words, "--json").json()
+    assert first["failed"]["staging_lost"] == 1
+    second = run_lrm("build", *words, "--json").json()
+    assert "staging_lost" not in second["failed"]
+    assert samples(root) == samples(built.root)

@@ -1,0 +1,93 @@
+"""The whole build on real models: what people said of them, the filters say as well."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.geometry import read_geometry
+from dataset.root import open_root
+from pipelines.status import Standing, inspect_object, load_standing
+from tests.support.datasets import QUICK
+from tests.support.lrm import run_lrm
+
+
+@pytest.fixture(scope="module")
+def labels(mirror: Path) -> dict[str, dict]:
+    return json.loads((mirror / "labels.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def standing(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+    """All models of the mirror, judged; without captions in the chain so that all are measured."""
+    root = tmp_path_factory.mktemp("mirror") / "root"
+    words = ["--source", mirror, "--root", root, *QUICK, "--filters.caption.enabled", "false"]
+    status = run_lrm("build", *words, "--geometry", "--json").json()
+    parts = (status["kept"], *status["dropped"].values(), *status["failed"].values())
+    assert sum(parts) == status["listed"]
+    assert status["pending"] == 0
+    return load_standing(open_root(str(root)))
+
+
+def label(labels, asset_id: str) -> dict:
+    return labels[asset_id.partition(":")[2]]
+
+
+def test_broken_and_missing_files_fail_and_nothing_else_breaks(standing, labels):
+    kinds = Counter()
+    for state, decision in standing.each():
+        known = label(labels, state.asset_id)
+        if known["class"] in ("malformed", "missing"):
+            assert decision.state in ("failed", "dropped"), known["name"]
+        if decision.failure is not None:
+            kinds[decision.failure.kind] += 1
+    unforeseen = {"internal_error", "crash", "timeout", "out_of_memory", "bad_output"}
+    assert unforeseen.isdisjoint(kinds), kinds
+
+
+def test_low_poly_tags_are_those_that_people_marked(standing, labels):
+    for state, decision in standing.each():
+        known = label(labels, state.asset_id)
+        if "lowpoly_tag" in known:
+            reasons = {verdict.reason for verdict in decision.verdicts if not verdict.keep}
+            assert ("lowpoly_tag" in reasons) == known["lowpoly_tag"], known["name"]
+
+
+def test_separate_objects_agree_with_the_labels(standing, labels):
+    """By the surface points of the evaluated Blender scene, as in production."""
+    agree, single, wrong = Counter(), 0, []
+    for state, decision in standing.each():
+        expected = label(labels, state.asset_id).get("multi_object")
+        verdict = next((v for v in decision.verdicts if v.filter == "several"), None)
+        if expected is None or verdict is None:
+            continue
+        agree[verdict.keep != expected] += 1
+        single += not expected
+        if not expected and not verdict.keep:
+            wrong.append(label(labels, state.asset_id)["name"])
+    if sum(agree.values()) < 10:
+        pytest.skip("too few models with a decided label were measured")
+    assert agree[True] / sum(agree.values()) >= 0.85, agree
+    assert len(wrong) <= single / 20, wrong
+
+
+def test_what_is_kept_fills_the_frame(standing):
+    for state in standing.kept:
+        assert state.get("measure", "min_coverage") >= 0.1
+        rendered = state.get("render", "min_coverage")
+        assert rendered >= 0.1, state.asset_id
+
+
+def test_what_is_kept_has_a_mesh_that_fills_the_cube(standing):
+    root = open_root(standing.config.root)
+    for state in standing.kept:
+        surface = read_geometry(root, standing.geometry_path(state))
+        low, high = surface.vertices.min(axis=0), surface.vertices.max(axis=0)
+        np.testing.assert_allclose(low, -high, atol=1e-3, err_msg=state.asset_id)
+        assert high.max() == pytest.approx(1, abs=1e-3), state.asset_id
+        assert (np.abs(surface.points) <= high + 1e-5).all(), state.asset_id
+        measured = inspect_object(root, state.asset_id)["measurements"]["measure"]
+        found = measured["scene"]["num_triangles"]
+        assert 0.5 * found < len(surface.faces) <= found, state.asset_id

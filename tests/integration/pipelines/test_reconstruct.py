@@ -1,0 +1,329 @@
+"""`lrm multiview` and `lrm reconstruct` as a user runs them, and what others make of the file."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
+from dataset.errors import BadInput
+from pipelines.cli import main
+from pipelines.evaluate_meshes import MeshFolder
+from pipelines.torch_options import open_device
+from render.process import BlenderProcess
+from render.settings import BlenderLimits, RenderConfig
+from tests.support import small_lrm
+from tests.support.bodies import letter_block, look_at_boxes
+from train.models.zero123plus_latents import tile_views
+from train.models.zero123plus_tiny import tiny_pipeline
+from train.reconstruction.files import write_mesh
+from train.reconstruction.model import Shape, open_reconstructor
+from train.reconstruction.six_views import camera_tensors, input_cameras
+from train.reconstruction.views_file import VIEWS_FILE, write_distance
+
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def mesh_file(tmp_path_factory):
+    return small_lrm.write_file(
+        small_lrm.mesh_model(), tmp_path_factory.mktemp("weights") / "mesh.safetensors"
+    )
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    return small_lrm.write_views(tmp_path_factory.mktemp("views"))
+
+
+@pytest.fixture(scope="module")
+def blender():
+    with BlenderProcess(BlenderLimits(threads=2)) as process:
+        yield process
+
+
+def reconstruct(*words) -> list[str]:
+    return ["reconstruct", *map(str, words)]
+
+
+def test_a_folder_of_views_becomes_a_mesh(mesh_file, views, tmp_path, capsys):
+    out = tmp_path / "new" / "object.glb"
+    words = reconstruct(views, "--mesh", mesh_file, "--out", out, "--json")
+    assert main([*words, *small_lrm.options(small_lrm.MESH)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["watertight"] is True
+    assert found["volume"] > 0
+    mesh = trimesh.load_mesh(out, process=False)
+    assert mesh.visual.kind == "vertex"
+    assert (len(mesh.vertices), len(mesh.faces)) == (found["vertices"], found["faces"])
+    assert [path.name for path in out.parent.iterdir()] == ["object.glb"]
+
+
+def test_a_sheet_and_stage_one_do_as_well(tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    pixels = (tile_views(small_lrm.pictures())[0].movedim(0, -1) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(sheet)
+    run = small_lrm.write_run(small_lrm.nerf_model(), small_lrm.NERF, tmp_path / "run")
+    words = reconstruct(sheet, "--nerf", run, "--resolution", 24, "--out", tmp_path / "a.ply")
+    assert main(words) == 0
+    answer = capsys.readouterr()
+    assert "watertight" in answer.out
+    assert "NOT" not in answer.out
+    assert "making the triplanes" in answer.err
+    assert trimesh.load_mesh(tmp_path / "a.ply").is_watertight
+
+
+IMPORT = """
+import json, sys, bpy
+import numpy as np
+found = {}
+for path in sys.argv[1:]:
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    ending = path.rpartition(".")[2]
+    importer = {"glb": bpy.ops.import_scene.gltf, "obj": bpy.ops.wm.obj_import,
+                "ply": bpy.ops.wm.ply_import}[ending]
+    importer(filepath=path)
+    (thing,) = [one for one in bpy.context.scene.objects if one.type == "MESH"]
+    places = np.array([thing.matrix_world @ v.co for v in thing.data.vertices])
+    colours = thing.data.color_attributes
+    shown = [d.color_srgb[:3] for d in colours[0].data] if colours else []
+    if shown and colours[0].domain == "CORNER":
+        corner = {loop.vertex_index: i for i, loop in enumerate(thing.data.loops)}
+        shown = [shown[corner[i]] for i in range(len(places))]
+    images = [list(image.size) for image in bpy.data.images if image.size[0]]
+    found[path] = dict(places=places.tolist(), colours=[list(c) for c in shown], images=images)
+json.dump(found, open(sys.argv[1] + ".json", "w"))
+"""
+
+
+def test_blender_imports_the_same_object_from_every_format(mesh_file, tmp_path):
+    """With its importers' defaults: places in the world, colours as sRGB, the texture."""
+    options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
+    model = open_reconstructor("mesh", mesh_file, **options)
+    shape = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras())).shape
+    names = ["a.glb", "a.obj", "a.ply", "t.glb", "t 1.obj"]
+    for name in names:
+        write_mesh(shape, tmp_path / name, texture=64 if name[0] == "t" else None)
+    paths = [str(tmp_path / name) for name in names]
+    subprocess.run([sys.executable, "-c", IMPORT, *paths], check=True, capture_output=True)
+    found = json.loads((tmp_path / "a.glb.json").read_text())
+    rgb = shape.colour(shape.vertices)
+    for path in paths:
+        one = found[path]
+        places = np.array(one["places"])
+        assert np.allclose(places.min(axis=0), shape.vertices.min(axis=0), atol=1e-5)
+        assert np.allclose(places.max(axis=0), shape.vertices.max(axis=0), atol=1e-5)
+        if path.endswith(("t.glb", "t 1.obj")):
+            assert one["images"] == [[64, 64]]
+        else:
+            assert np.allclose(places, shape.vertices, atol=1e-5)
+            assert np.allclose(one["colours"], rgb, atol=1.5 / 255)
+
+
+def block_shape() -> Shape:
+    """The block with the letter F, which no mirror image of it is."""
+    meshes = [trimesh.creation.box(bounds=[box.low, box.high]) for box in letter_block()]
+    whole = trimesh.util.concatenate(meshes)
+    body, letter, *_ = (np.array(box.colour, dtype=np.float32) / 255 for box in letter_block())
+    return Shape(
+        vertices=np.asarray(whole.vertices, dtype=np.float32),
+        faces=np.asarray(whole.faces),
+        # The corners of the body are its ends.
+        colour=lambda points: np.where(np.abs(points[:, :1]) < 0.9, letter, body),
+    )
+
+
+@pytest.mark.parametrize("ending", [".glb", ".obj", ".ply"])
+def test_an_asymmetrical_object_comes_out_as_it_is(blender, tmp_path, ending):
+    """Written, and rendered by the project's renderer, it is where the conventions say, in the
+    colours it was given: not mirrored, not turned, not lit once more."""
+    side = 96
+    write_mesh(block_shape(), tmp_path / f"block{ending}")
+    for azimuth in (-90, -60, 20):
+        eye = orbit_eye(azimuth, 25, 3.2)
+        camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
+        shown = MeshFolder(tmp_path, blender).show("block", [camera], "cube", side, 500, 0)
+        expected = look_at_boxes(letter_block(), camera, side)
+        inner = expected.inner
+        assert inner.sum() > 300
+        depth = shown.views.depth[0]
+        assert np.abs(depth - expected.depth)[inner & (expected.face >= 0)].max() < 5e-3
+        assert not depth[inner & (expected.face < 0)].any()
+        rgb = shown.views.rgba[0, ..., :3].astype(int)
+        letter = inner & (expected.face >= 6)
+        body = inner & (expected.face >= 0) & (expected.face < 6)
+        assert np.abs(np.median(rgb[body], axis=0) - (150, 150, 150)).max() <= 2
+        if azimuth < 0:
+            assert letter.sum() > 10
+            assert np.abs(np.median(rgb[letter], axis=0) - (230, 20, 20)).max() <= 2
+
+
+@pytest.mark.parametrize("texture", [None, 256])
+def test_the_file_shows_what_the_model_shows(mesh_file, blender, tmp_path, texture):
+    """The model's own picture of its triplanes, and Blender's of the file, from the same place."""
+    options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
+    model = open_reconstructor("mesh", mesh_file, **options)
+    seen = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras()))
+    write_mesh(seen.shape, tmp_path / "mesh.glb", texture=texture)
+    cameras = input_cameras()[:3]
+    rgb, alpha = seen.render(*camera_tensors(cameras), (SIDE, SIDE))
+    scene = blender.open(tmp_path / "mesh.glb", "cube")
+    there = []
+    for camera in cameras:  # as the object was moved and scaled
+        matrix = camera.camera_to_world.copy()
+        matrix[:3, 3] = (matrix[:3, 3] - scene.centre) * scene.scale
+        there.append(Camera(camera_to_world=matrix, intrinsics=camera.intrinsics))
+    views, _ = blender.render(there, RenderConfig(resolution=SIDE))
+    one, other = alpha[:, 0].numpy() > 0.5, views.rgba[..., 3] > 127
+    assert (one & other).sum() / (one | other).sum() > 0.98
+    mirrored = one[:, :, ::-1]
+    assert (mirrored & other).sum() / (mirrored | other).sum() < 0.95
+    if texture is not None:
+        solid = one & other
+        apart = rgb.movedim(1, -1).numpy()[solid] - views.rgba[..., :3][solid] / 255
+        assert np.abs(apart).mean() < 0.06
+
+
+def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
+    sizes, out = small_lrm.options(small_lrm.MESH), tmp_path / "out.glb"
+    model = ["--mesh", mesh_file, *sizes]
+    empty = small_lrm.write_file(small_lrm.mesh_model(empty=True), tmp_path / "empty.ckpt")
+    white = tmp_path / "white.png"
+    Image.new("RGB", (40, 60), "white").save(white)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    few = small_lrm.write_views(tmp_path / "few")
+    (few / "view-0.png").unlink()
+    cases = [
+        ([text, *model], "is no picture"),
+        ([few, *model], "has 5 views, and a mesh is made of 6"),
+        ([views / "view-0.png", *model], "no sheet of 6 square views"),
+        ([white, *model], "view 0 shows nothing"),
+        ([tmp_path / "gone.png", *model], "no such picture"),
+        ([views, "--mesh", tmp_path / "gone"], "no such checkpoint"),
+        ([views, "--mesh", tmp_path], "is no run with a whole checkpoint"),
+        ([views, "--mesh", text], "no such checkpoint; give"),
+        ([views, "--nerf", mesh_file], "is a model of stage 2: give it as --mesh"),
+        ([views], "give one model"),
+        ([views, "--mesh", mesh_file, "--nerf", mesh_file], "give one model"),
+        ([views, "--mesh", mesh_file, "--model", "7"], "give settings such as"),
+        ([views, "--mesh", mesh_file, "--preset", "huge"], "preset 'huge' does not exist"),
+        ([views, *model, "--device", "tpu"], "is no device"),
+        ([views, *model, "--resolution", "9"], "resolution is for --nerf"),
+        ([views, *model, "--distance", "0.5"], "--distance 0.5"),
+        ([views, *model, "--texture", "5"], "give 16 to 8192 texels"),
+        ([views, "--mesh", empty, *sizes], "empty mesh"),
+    ]
+    for words, cause in cases:
+        assert main(reconstruct(*words, "--out", out)) == 2, cause
+        error = capsys.readouterr().err
+        assert cause in error, error
+        assert len([line for line in error.splitlines() if "error:" in line]) == 1
+    assert main(reconstruct(views, *model, "--out", tmp_path / "out.stl")) == 2
+    assert ".glb, .obj, .ply" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "what"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(BadInput, match="--device"):
+        open_device(name)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline(0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.full((40, 60, 4), (0, 0, 255, 0), dtype=np.uint8)
+    pixels[10:30, 20:50] = (200, 30, 40, 255)
+    Image.fromarray(pixels).save(tmp_path / "query.png")
+    return tmp_path / "query.png"
+
+
+def test_one_picture_becomes_six_and_then_a_mesh(pipeline, picture, mesh_file, tmp_path, capsys):
+    quick = ["--pipeline", str(pipeline), "--steps", "2", "--view-size", "32", "--json"]
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        words = [str(picture), "--out", str(tmp_path / folder), "--seed", str(seed)]
+        assert main(["multiview", *words, *quick]) == 0
+        assert json.loads(capsys.readouterr().out)["background"] == "alpha"
+    views = [tmp_path / "a" / f"view-{i}.png" for i in range(6)]
+    sheet = np.asarray(Image.open(tmp_path / "a" / "sheet.png"))
+    assert sheet.shape == (96, 64, 3)
+    for i, path in enumerate(views):
+        top, left = 32 * (i // 2), 32 * (i % 2)
+        tile = sheet[top : top + 32, left : left + 32]
+        assert np.array_equal(np.asarray(Image.open(path)), tile)
+    same, other = (Image.open(tmp_path / name / "sheet.png") for name in "bc")
+    assert np.array_equal(np.asarray(same), sheet)
+    assert not np.array_equal(np.asarray(other), sheet)
+    query = np.asarray(Image.open(tmp_path / "a" / "query.png"))
+    assert query.shape[0] == query.shape[1]
+    words = reconstruct(tmp_path / "a", "--mesh", mesh_file, "--out", tmp_path / "a.obj")
+    assert main([*words, *small_lrm.options(small_lrm.MESH)]) == 0
+    assert trimesh.load_mesh(tmp_path / "a.obj").is_watertight
+
+
+def test_a_white_object_with_alpha_is_taken(pipeline, tmp_path, capsys):
+    pixels = np.full((40, 60, 4), (255, 255, 255, 0), dtype=np.uint8)
+    pixels[10:30, 20:50, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "white.png")
+    words = [str(tmp_path / "white.png"), "--out", str(tmp_path / "out"), "--json"]
+    quick = ["--pipeline", str(pipeline), "--steps", "1", "--view-size", "32"]
+    assert main(["multiview", *words, *quick]) == 0
+    assert json.loads(capsys.readouterr().out)["background"] == "alpha"
+
+
+def test_the_distance_of_a_pipeline_reaches_the_mesh(picture, mesh_file, tmp_path, capsys):
+    folder = tmp_path / "tuned"
+    tiny_pipeline(0).save_pretrained(folder)
+    write_distance(folder, 3.5)
+    out = tmp_path / "out"
+    words = [str(picture), "--out", str(out), "--pipeline", str(folder)]
+    assert main(["multiview", *words, "--steps", "1", "--view-size", "32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distance"] == 3.5
+
+    def made(source, *more) -> dict:
+        words = reconstruct(source, "--mesh", mesh_file, "--out", tmp_path / "a.ply", *more)
+        assert main([*words, "--json", *small_lrm.options(small_lrm.MESH)]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    noted, said = made(out), made(out, "--distance", 4)
+    assert (noted["distance"], said["distance"]) == (3.5, 4)
+    assert noted["volume"] != said["volume"]
+    assert made(out / "sheet.png")["distance"] == 3.5
+    (out / VIEWS_FILE).write_text('{"distance": "far"}')
+    answer = main(reconstruct(out, "--mesh", mesh_file, "--out", tmp_path / "b.ply"))
+    assert answer == 2
+    assert "'far' is no distance" in capsys.readouterr().err
+
+
+def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsys):
+    black = tmp_path / "black.png"
+    Image.new("RGB", (20, 20)).save(black)
+    out = ["--out", str(tmp_path / "out")]
+    cases = [
+        ([tmp_path / "gone.png", "--pipeline", pipeline], "no such picture"),
+        ([black, "--pipeline", pipeline], "shows nothing"),
+        ([picture, "--pipeline", tmp_path], "Zero123++ weights"),
+        ([picture, "--pipeline", pipeline, "--steps", "0"], "0 inference steps"),
+        ([picture, "--pipeline", pipeline, "--view-size", "33"], "view_size 33"),
+        ([picture, "--pipeline", pipeline, "--seed", str(2**64)], "64 bits"),
+        ([picture, "--pipeline", pipeline, "--guidance", "nan"], "--guidance nan"),
+    ]
+    for words, cause in cases:
+        assert main(["multiview", *map(str, words), *out]) == 2, cause
+        assert cause in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for out in (black, black / "below"):
+        command = ["multiview", str(picture), "--pipeline", str(pipeline), "--out", str(out)]
+        assert main(command) == 2
+        assert f"{black} is no folder" in capsys.readouterr().err

@@ -1,0 +1,236 @@
+"""The table of docs/operating.md: every kind of change, and the stages that it costs."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.objects import sample_key
+from dataset.root import open_root
+from pipelines.cli import main
+from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.status import load_standing
+from tests.support.datasets import QUICK, events_of
+from tests.support.paths import REPOSITORY
+
+STAGES = ("list", "fetch", "inspect", "measure", "render", "geometry", "pack")
+
+
+def rows() -> dict[str, tuple[set[str], str]]:
+    """Per change, the stages that are done and what the plan says."""
+    text = (REPOSITORY / "docs/operating.md").read_text()
+    table = text.partition("| change | list |")[2].partition("\n\n")[0].splitlines()[2:]
+    found = {}
+    for line in table:
+        change, *marks, plan = (cell.strip() for cell in line.strip("|").split("|"))
+        done = {stage for stage, mark in zip(STAGES, marks, strict=True) if mark == "X"}
+        found[change.replace("`", "")] = (done, plan)
+    return found
+
+
+@dataclass
+class Changing:
+    """Two objects that are kept and one without a caption; a test may change all of it."""
+
+    folder: Path
+    options: list[str] = field(default_factory=lambda: list(OPTIONS))
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "source"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    def lrm(self, command: str, *words: str) -> int:
+        return main([command, "--root", str(self.root), *words])
+
+    def build(self, *words: str) -> None:
+        assert self.lrm("build", *self._words, "--address", "none", *words) == 0
+
+    def plan(self, capsys: pytest.CaptureFixture) -> dict[str, dict[str, int]]:
+        capsys.readouterr()
+        assert self.lrm("plan", *self._words, "--json") == 0
+        return json.loads(capsys.readouterr().out)["work"]
+
+    @property
+    def _words(self) -> list[str]:
+        captions = str(self.source / CAPTIONS_FILE)
+        return ["--source", str(self.source), "--captions", captions, *self.options]
+
+    def glb(self, uid: str) -> Path:
+        return next(self.source.glob(f"glbs/*/{uid}.glb"))
+
+    def edit(self, pattern: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Change the JSON of the annotation files."""
+        for path in self.source.glob(pattern):
+            values = json.loads(gzip.decompress(path.read_bytes()))
+            before = json.dumps(values)
+            change(values)
+            if json.dumps(values) != before:
+                path.write_bytes(gzip.compress(json.dumps(values).encode()))
+
+    def set_captions(self, **captions: str) -> None:
+        file = self.source / CAPTIONS_FILE
+        with open(file, newline="") as lines:
+            known = dict(csv.reader(lines))
+        with open(file, "w", newline="") as lines:
+            csv.writer(lines, lineterminator="\n").writerows((known | captions).items())
+
+
+OPTIONS = (*QUICK, "--geometry", "--surface.points", "100")
+
+
+@pytest.fixture(scope="module")
+def uids(built) -> dict[str, str]:
+    """Of the demo's objects: `kept` and `other` are kept, `silent` has no caption."""
+    found = list(load_standing(open_root(str(built.root))).each())
+    kept = [state.asset_id for state, decision in found if decision.state == "kept"]
+    silent = next(s.asset_id for s, d in found if d.dropped and d.dropped.reason == "no_caption")
+    new = kept[2]
+    named = {"kept": kept[0], "other": kept[1], "new": new, "silent": silent}
+    return {name: asset_id.partition(":")[2] for name, asset_id in named.items()}
+
+
+@pytest.fixture(scope="module")
+def ready(built, uids, tmp_path_factory) -> Path:
+    """The dataset as it is before each change."""
+    made = Changing(tmp_path_factory.mktemp("refresh"))
+    shutil.copytree(built.source, made.source)
+    listed = {uids["kept"], uids["other"], uids["silent"]}
+    made.edit("object-paths.json.gz", lambda paths: _keep(paths, listed))
+    made.build()
+    return made.folder
+
+
+def _keep(paths: dict[str, Any], wanted: set[str]) -> None:
+    for uid in set(paths) - wanted:
+        del paths[uid]
+
+
+@pytest.fixture
+def dataset(ready: Path, tmp_path: Path) -> Iterator[Changing]:
+    shutil.copytree(ready, tmp_path / "it")
+    here = Changing(tmp_path / "it")
+    for path in ready.glob("source/glbs/*/*"):
+        times = path.stat()
+        os.utime(here.folder / path.relative_to(ready), ns=(times.st_atime_ns, times.st_mtime_ns))
+    yield here
+
+
+def timed_out(data: Changing, uids: dict[str, str]) -> None:
+    """The one new object had too little time."""
+    new_object(data, uids)
+    data.build("--blender.measure-seconds", "0.000001")
+
+
+def new_object(data: Changing, uids: dict[str, str]) -> None:
+    path = next(path for path in data.source.glob(f"glbs/*/{uids['new']}.glb"))
+    where = str(path.relative_to(data.source))
+    data.edit("object-paths.json.gz", lambda paths: paths.update({uids["new"]: where}))
+
+
+def set_tags(data: Changing, uid: str, tag: str) -> None:
+    def change(annotations: dict[str, Any]) -> None:
+        if uid in annotations:
+            annotations[uid]["tags"] = [{"name": tag}]
+
+    data.edit("metadata/*.json.gz", change)
+
+
+def vanish(data: Changing, uids: dict[str, str]) -> None:
+    data.edit("object-paths.json.gz", lambda paths: paths.pop(uids["kept"]))
+
+
+def come_back(data: Changing, uids: dict[str, str]) -> None:
+    paths = (data.source / "object-paths.json.gz").read_bytes()
+    vanish(data, uids)
+    data.build()
+    (data.source / "object-paths.json.gz").write_bytes(paths)
+
+
+def swap_bytes(data: Changing, uids: dict[str, str]) -> None:
+    data.glb(uids["kept"]).write_bytes(data.glb(uids["other"]).read_bytes())
+
+
+def retried(data: Changing, uids: dict[str, str]) -> None:
+    timed_out(data, uids)
+    # The same limits as before, so that only the request makes it be tried again.
+    data.options += ["--blender.measure-seconds", "0.000001"]
+    assert data.lrm("retry", "--kind", "timeout") == 0
+    data.options[-1] = "0.000001"
+
+
+def damage(data: Changing, uids: dict[str, str]) -> None:
+    found = load_standing(open_root(str(data.root)))
+    state = found.objects.state(found.objects.find(f"objaverse:{uids['kept']}"))
+    path = data.root / state.get("pack", "shard")
+    content = bytearray(path.read_bytes())
+    name = f"{sample_key(state.asset_id)}.000.rgba.webp".encode()
+    content[content.index(name) + 512 + 100] ^= 0xFF
+    path.write_bytes(content)
+    assert data.lrm("verify") == 1
+
+
+def options(*words: str) -> Callable[[Changing, dict[str, str]], None]:
+    return lambda data, uids: data.options.extend(words)
+
+
+CHANGES: dict[str, Callable[[Changing, dict[str, str]], Any]] = {
+    "nothing": lambda data, uids: None,
+    "a new object": new_object,
+    "other bytes in a file": swap_bytes,
+    "a file touched, its bytes the same": lambda data, uids: data.glb(uids["kept"]).touch(),
+    "another caption": lambda data, uids: data.set_captions(**{uids["kept"]: "another"}),
+    "the first caption of an object": lambda data, uids: data.set_captions(
+        **{uids["silent"]: "the first"}
+    ),
+    "other tags": lambda data, uids: set_tags(data, uids["kept"], "wooden"),
+    "a tag that a filter drops": lambda data, uids: set_tags(data, uids["kept"], "Low-Poly"),
+    "an object vanished from the source": vanish,
+    "it is there again": come_back,
+    "a threshold of a filter": options("--filters.occupancy.min-share", "0.9"),
+    "a filter turned off": options("--filters.caption.enabled", "false"),
+    "limits of the inspection": options("--inspect.max-nodes", "1000"),
+    "render settings": options("--render.resolution", "32"),
+    "another rig": options("--rig", "one2345"),
+    "a rig with another normalisation": options("--rig", "zero123plus"),
+    "other points of the geometry": options("--surface.points", "101"),
+    "samples per shard, threads, time limits": options(
+        "--shards.samples-per-shard", "2", "--blender.threads", "2", "--blender.render-seconds", "9"
+    ),
+    "other time limits after a timeout": timed_out,
+    "lrm retry": retried,
+    "lrm remove": lambda data, uids: data.lrm("remove", f"objaverse:{uids['kept']}"),
+    "a sample damaged, named by lrm verify": damage,
+}
+
+
+def test_the_table_and_the_changes_name_the_same():
+    assert list(rows()) == list(CHANGES)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_redoes_what_the_table_says(change, dataset, uids, capsys):
+    expected, said = rows()[change]
+    CHANGES[change](dataset, uids)
+    before = len(events_of(dataset.root))
+    work = dataset.plan(capsys)
+    assert "; ".join(f"{s}: {why}" for s, reasons in work.items() for why in reasons) == said
+    if change == "lrm retry":
+        del dataset.options[-2:]
+    dataset.build()
+    new = events_of(dataset.root)[before:]
+    assert {event["stage"] for event in new} == expected
+    kinds = {event["kind"] for event in new if event["status"] == "failed"}
+    assert kinds == set()
+    again = dataset.plan(capsys)
+    assert again == {}

@@ -1,0 +1,86 @@
+"""Sources in a bucket, over the S3 protocol of a server on loopback."""
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from dataset.errors import BadInput
+from pipelines.captions import read_captions
+from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.sources import FetchFailed, open_source
+from tests.support.glb_files import GOOD, OTHER
+from tests.support.listings import changed_parts, objects_of
+
+
+@pytest.fixture
+def mirror(bucket, demo_source: Path) -> str:
+    for path in demo_source.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), f"mirror/{path.relative_to(demo_source)}")
+    return f"s3://{bucket.name}/mirror"
+
+
+def test_a_mirror_in_a_bucket_lists_and_brings_what_the_folder_does(mirror, demo_source, tmp_path):
+    assert read_captions(f"{mirror}/{CAPTIONS_FILE}") == read_captions(
+        str(demo_source / CAPTIONS_FILE)
+    )
+    remote, local = open_source(mirror), open_source(str(demo_source))
+    assert not remote.is_local
+    there, here = objects_of(remote), objects_of(local)
+    assert [item.record for item in there] == [item.record for item in here]
+    assert there
+    for item in there:
+        try:
+            remote.fetch(item.record.path, item.version, tmp_path / "x.glb")
+        except FetchFailed as error:
+            assert error.kind == "malformed"
+        else:
+            assert (tmp_path / "x.glb").read_bytes() == (
+                demo_source / item.record.path
+            ).read_bytes()
+
+
+def test_changes_in_a_bucket_are_noticed(mirror, bucket, tmp_path):
+    source = open_source(mirror)
+    before = {part: source.files(part, False) for part in source.parts()}
+    item = objects_of(source)[0]
+    bucket.put_object(Key=f"mirror/{item.record.path}", Body=GOOD)
+    after = {part: source.files(part, False) for part in source.parts()}
+    part = item.record.path.split("/")[1]
+    assert changed_parts(before, after) == {part}
+    assert changed_parts(before[part], after[part]) == {item.record.asset_id}
+    with pytest.raises(FetchFailed) as raised:
+        source.fetch(item.record.path, item.version, tmp_path / "x.glb")
+    assert raised.value.kind == "changed"
+    bucket.Object(f"mirror/{item.record.path}").delete()
+    with pytest.raises(FetchFailed) as raised:
+        source.fetch(item.record.path, item.version, tmp_path / "x.glb")
+    assert raised.value.kind == "missing"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_of_models(bucket, tmp_path):
+    for path, data in {"a/chair.glb": GOOD, "table (2).glb": OTHER}.items():
+        bucket.put_object(Key=f"models/{path}", Body=data)
+    bucket.put_object(Key="models/objects.csv", Body=b"path,caption\na/chair.glb,a chair\n")
+    source = open_source(f"s3://{bucket.name}/models")
+    objects = objects_of(source)
+    found = {item.record.asset_id: item.record.caption for item in objects}
+    assert found == {"folder:a/chair": "a chair", "folder:table (2)": None}
+    source.fetch(objects[0].record.path, objects[0].version, tmp_path / "x.glb")
+    assert (tmp_path / "x.glb").read_bytes() == GOOD
+
+
+def test_a_bucket_that_is_not_there(endpoint, tmp_path):
+    with pytest.raises(BadInput, match="no Objaverse mirror"):
+        open_source("s3://nobody-has-this/mirror")
+
+
+def test_a_store_that_does_not_answer(endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    s3 = fsspec.get_filesystem_class("s3")
+    s3.clear_instance_cache()
+    with pytest.raises(BadInput, match="s3://bucket/mirror: cannot be read"):
+        open_source("s3://bucket/mirror")
+    s3.clear_instance_cache()

@@ -1,0 +1,162 @@
+"""The fine-tune of Zero123++ through the command line: trained, resumed, exported, loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipelines.cli import main
+from render.rigs import get_rig
+from tests.support.in_turn import train_in_turn
+from tests.support.lrm import run_lrm
+from tests.support.spheres import write_spheres
+from train.checkpoint import find_checkpoint
+from train.models.zero123plus import load_zero123plus
+from train.models.zero123plus_tiny import tiny_pipeline
+from train.recipes.kinds import make_recipe
+from train.reconstruction.views_file import read_distance
+
+DECAY = 0.5
+SMALL = {
+    "preset": "tiny",
+    "batch_size": 4,
+    "micro_batch": 2,
+    "steps": 4,
+    "data": {"view_size": 16, "query_size_min": 20, "query_size_max": 32},
+    "checkpoint_every": 2,
+    "preview_every": 4,
+    "validate_every": 4,
+    "sample": {"steps": 2, "margin": 0},
+    "ema": DECAY,
+    "optimizer": {"learning_rate": 1e-3, "final_learning_rate": 1e-3},
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of the same steps; their names say how they were made."""
+
+    folder: Path
+    root: str
+    snapshot: str
+
+    def settings(self, name: str, **changes: object) -> dict[str, object]:
+        there = {"root": self.root, "snapshot": self.snapshot, "out": str(self.folder / name)}
+        return SMALL | there | changes
+
+    def losses(self, name: str) -> list[float]:
+        lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        return find_checkpoint(self.folder / name).weights()
+
+
+def unet_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "denoiser.unet."
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], prefix: str) -> float:
+    """Mean over all weights: Adam moves one by up to the rate, however small its gradient."""
+    apart = [(one[n] - other[n]).abs().flatten() for n in one if n.startswith(prefix)]
+    return float(torch.cat(apart).mean())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Runs:
+    """`command`: by `lrm train`, one worker in one go. The others on two workers."""
+    folder = tmp_path_factory.mktemp("runs")
+    splits = ["train", "train", "train", "validation"]
+    root, snapshot = write_spheres(folder / "data", splits, rig="zero123plus", size=32)
+    runs = Runs(folder, root.uri, snapshot)
+    file = folder / "settings.json"
+    file.write_text(json.dumps(runs.settings("command", address="none")))
+    answer = run_lrm("train", "zero123plus", "--config", file)
+    assert answer.code == 0, answer.err
+    latents = str(folder / "latents")
+    silent = {"preview_every": 0, "validate_every": 0, "tensorboard": False}
+    others = [
+        runs.settings("resumed", **silent, micro_batch=1, steps=2),
+        runs.settings("resumed", **silent, micro_batch=1),
+        runs.settings("whole", **silent, latent_cache=latents),
+        runs.settings("each", **silent, steps=3, checkpoint_every=1, keep_checkpoints=9),
+    ]
+    train_in_turn(folder / "store", others, 2)
+    return runs
+
+
+def test_a_run_has_losses_validation_and_a_preview(runs):
+    assert len(runs.losses("command")) == 4
+    found = (runs.folder / "command" / "validation.jsonl").read_text().splitlines()
+    (row,) = map(json.loads, found)
+    assert 0 < row["background_deviation"] < 1
+    assert {"v", "psnr", "background_deviation_95", "background_spread"} <= set(row)
+    sheet = Image.open(runs.folder / "command" / "previews" / "step-00000004.png")
+    assert sheet.size == (48 + 6 * 128, 3 * 128)
+
+
+def test_a_run_that_was_stopped_repeats_it_with_its_average(runs):
+    assert runs.losses("resumed") == pytest.approx(runs.losses("command"), rel=1e-5)
+    found, expected = (runs.weights(name) for name in ("resumed", "command"))
+    assert found.keys() == expected.keys()
+    for prefix in ("denoiser.unet.", "ema."):
+        assert difference(found, expected, prefix) < 1e-5
+
+
+def test_workers_micro_batches_and_a_shared_cache_change_no_step(runs):
+    assert runs.losses("whole") == pytest.approx(runs.losses("command"), rel=1e-4)
+    found, expected = (runs.weights(name) for name in ("whole", "command"))
+    assert difference(found, expected, "ema.") < 1e-5
+    assert len(list((runs.folder / "latents").rglob("*.safetensors"))) == 3
+
+
+def test_the_export_is_the_whole_pipeline_with_the_trained_unet(runs, tmp_path, capsys):
+    words = ["weights", "--run", str(runs.folder / "each")]
+    assert main([*words, "--out", str(tmp_path / "plain"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    end, start = unet_of(runs.weights("each")), tiny_pipeline(0)
+    assert (answer["step"], answer["tensors"]) == (3, len(end))
+    plain = load_zero123plus(tmp_path / "plain")
+    assert all(torch.equal(value, end[name]) for name, value in plain.unet.state_dict().items())
+    for part in ("vae", "vision_encoder", "text_encoder"):
+        ours, theirs = plain.components[part], start.components[part]
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name])
+    query = Image.new("RGB", (40, 40), "red")
+    plain.set_progress_bar_config(disable=True)
+    assert plain([query], [0], num_inference_steps=1, view_size=16).views.isfinite().all()
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+    # From where its views show an object: as in the pictures that it learned from.
+    target = get_rig("zero123plus").cameras("objaverse:" + "0" * 32)[1].camera_to_world[:3, 3]
+    assert read_distance(tmp_path / "plain") == pytest.approx(np.linalg.norm(target), abs=1e-5)
+    # A run starts from it.
+    settings = runs.settings("next", init=str(tmp_path / "plain"), ema=0.0)
+    module = make_recipe("zero123plus", settings).build()
+    state = unet_of(module.state_dict())
+    assert all(torch.equal(value, end[name]) for name, value in state.items())
+
+
+def test_the_exported_average_is_the_recursion_over_all_steps(runs, tmp_path):
+    key = "conv_in.weight"
+    expected = tiny_pipeline(0).unet.state_dict()[key]
+    for step in (1, 2, 3):
+        weights = unet_of(runs.weights(f"each/checkpoints/step-{step:08d}"))[key]
+        expected = DECAY * expected + (1 - DECAY) * weights
+    out = tmp_path / "average"
+    assert main(["weights", "--run", str(runs.folder / "each"), "--out", str(out), "--ema"]) == 0
+    found = load_zero123plus(out).unet.state_dict()[key]
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_export_onto_something_is_one_line(runs, capsys):
+    run = str(runs.folder / "each")
+    assert main(["weights", "--run", run, "--out", run]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "is there already; give a new folder" in line

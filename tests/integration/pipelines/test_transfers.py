@@ -1,0 +1,324 @@
+"""Downloads from a hub that misbehaves: what arrives is right, or the failure has its own name."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.transfers.budget import LocalBudget
+from pipelines.transfers.download import download
+from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
+from pipelines.transfers.settings import FetchConfig
+from tests.support.glb_files import GOOD, OTHER
+from tests.support.hub import Hub, Trouble, serve_hub
+from tests.support.paths import REPOSITORY
+
+PATH = "glbs/000-000/model.glb"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    file = tmp_path / "repository" / PATH
+    file.parent.mkdir(parents=True)
+    file.write_bytes(GOOD)
+    with serve_hub(tmp_path / "repository") as running:
+        yield running
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> FetchConfig:
+    """Small limits, so that each is met within seconds, also on a machine that is busy."""
+    return FetchConfig(
+        connect_seconds=5,
+        stall_seconds=2,
+        total_seconds=60,
+        attempts=3,
+        backoff_seconds=0.02,
+        wait_seconds=30,
+        parts=str(tmp_path / "parts"),
+    )
+
+
+@pytest.fixture
+def fetch(hub: Hub, config: FetchConfig, tmp_path: Path) -> Callable[..., Fetched]:
+    def run(path: str = PATH, **changes) -> Fetched:
+        settings = config.model_copy(update=changes)
+        budget = LocalBudget(1000, 1.0)
+        target = tmp_path / "target.glb"
+        return download(hub.url(path), target, glb_problem, settings, budget, "secret")
+
+    return run
+
+
+def failure(fetch: Callable[..., Fetched], tmp_path: Path, **changes) -> FetchFailed:
+    with pytest.raises(FetchFailed) as raised:
+        fetch(**changes)
+    assert not (tmp_path / "target.glb").exists()
+    return raised.value
+
+
+def test_a_file_comes_over_a_redirect_and_the_token_stays_with_the_hub(hub, fetch, tmp_path):
+    fetched = fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+    assert fetched.num_bytes == len(GOOD)
+    assert fetched.sha256 == file_sha256(tmp_path / "target.glb")
+    assert hub.tokens == []
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_a_server_without_redirects(hub, fetch):
+    hub.redirect = False
+    assert fetch().num_bytes == len(GOOD)
+
+
+@pytest.mark.parametrize("redirect", [True, False])
+def test_a_cut_connection_is_resumed_where_it_ended(hub, fetch, tmp_path, redirect):
+    hub.redirect = redirect
+    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(cut=700_000)]
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+    assert hub.ranges == ["", "bytes=500000-", "bytes=1200000-"]
+
+
+def test_many_cuts_are_fine_while_bytes_come(hub, fetch):
+    hub.troubles[PATH] = [Trouble(cut=300_000) for _ in range(6)]
+    fetch()
+    assert len(hub.ranges) == 7
+
+
+def test_a_connection_that_brings_nothing_fails_after_some_attempts(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 9
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "download"
+    assert "500000 bytes are kept" in failed.message
+    assert len(hub.ranges) == 3
+    # The next try goes on from there.
+    hub.troubles[PATH] = []
+    fetch()
+    assert hub.ranges[3:] == ["bytes=500000-"]
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from pipelines.transfers.budget import LocalBudget
+from pipelines.transfers.download import download
+from pipelines.transfers.outcome import glb_problem
+from pipelines.transfers.settings import FetchConfig
+url, target, parts = sys.argv[1:]
+download(url, Path(target), glb_problem, FetchConfig(parts=parts), LocalBudget(100, 1.0))
+"""
+
+
+def test_a_transfer_outlives_its_process(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(pause_at=1_000_000, silence=60)]
+    words = [hub.url(PATH), str(tmp_path / "target.glb"), str(tmp_path / "parts")]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *words], cwd=REPOSITORY)
+    try:
+        end = time.monotonic() + 60
+        while sum(p.stat().st_size for p in tmp_path.glob("parts/*.part")) < 900_000:
+            assert time.monotonic() < end
+            assert child.poll() is None
+            time.sleep(0.02)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "target.glb").exists()
+    fetch()
+    assert int(hub.ranges[-1].removeprefix("bytes=").rstrip("-")) >= 900_000
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+
+
+def test_what_is_left_of_another_content_is_not_used(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 2
+    failure(fetch, tmp_path)
+    (tmp_path / "repository" / PATH).write_bytes(OTHER)
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == OTHER
+    assert hub.ranges[-1] == ""
+
+
+@pytest.mark.parametrize("redirect", [True, False])
+def test_a_content_that_changes_while_it_comes(hub, fetch, tmp_path, redirect):
+    hub.redirect = redirect
+    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(replace=OTHER)]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "changed"
+    assert list(tmp_path.glob("parts/*")) == []
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("data", [OTHER, GOOD[:-1000], GOOD + b"more", b"<html>Sign in</html>"])
+@pytest.mark.parametrize("redirect", [True, False])
+def test_wrong_bytes(hub, fetch, tmp_path, data, redirect):
+    hub.redirect = redirect
+    hub.troubles[PATH] = [Trouble(data=data), Trouble(data=data)]
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+    (tmp_path / "target.glb").unlink()
+    hub.troubles[PATH] = [Trouble(data=data) for _ in range(3)]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "corrupt"
+    assert "wrong bytes 3 times" in failed.message
+    assert list(tmp_path.glob("parts/*")) == []
+
+
+def test_a_length_that_is_wrong_with_bytes_that_are_right(hub, fetch, tmp_path):
+    hub.redirect = False
+    lie = {"Content-Length": str(len(GOOD) + 5)}
+    hub.troubles[PATH] = [Trouble(headers=lie, cut=len(GOOD)) for _ in range(9)]
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("problem", ["size", "magic", "version", "empty"])
+def test_a_file_that_is_broken_at_the_source(hub, fetch, tmp_path, problem):
+    broken = {
+        "size": GOOD[:-8],
+        "magic": b"GLTF" + GOOD[4:],
+        "version": GOOD[:4] + b"\x01" + GOOD[5:],
+        "empty": b"",
+    }[problem]
+    (tmp_path / "repository" / PATH).write_bytes(broken)
+    assert failure(fetch, tmp_path).kind == "malformed"
+    assert len(hub.asked) == 1
+
+
+def test_a_missing_file_is_not_asked_for_again(hub, fetch, tmp_path):
+    assert failure(fetch, tmp_path, path="glbs/000-000/none.glb").kind == "missing"
+    assert len(hub.asked) == 1
+
+
+def test_a_404_that_does_not_mean_the_file(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(status=404, headers={"X-Error-Code": "RevisionNotFound"})]
+    assert failure(fetch, tmp_path).kind == "download"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_names_the_token(hub, fetch, tmp_path, status):
+    hub.troubles[PATH] = [Trouble(status=status)]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "download"
+    assert "HF_TOKEN" in failed.message
+    assert len(hub.asked) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 408])
+def test_errors_of_the_server_pass(hub, fetch, status):
+    hub.troubles[PATH] = [Trouble(status=status), Trouble(status=status)]
+    fetch()
+    assert len(hub.asked) == 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_an_address_of_the_cdn_that_does_not_work_is_asked_for_anew(hub, fetch, status):
+    hub.troubles[PATH] = [Trouble(cdn_status=status), Trouble(cdn_status=status)]
+    fetch()
+    assert len(hub.asked) == 3
+
+
+def test_errors_that_do_not_pass(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(status=500) for _ in range(9)]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "download"
+    assert "HTTP 500, 3 times" in failed.message
+    assert len(hub.asked) == 3
+
+
+def test_slow_drip_ends_at_the_total_limit(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(drip=0.05)]
+    started = time.monotonic()
+    failed = failure(fetch, tmp_path, total_seconds=1.0)
+    assert time.monotonic() - started < 15
+    assert failed.kind == "download"
+    assert "more than 1 s in all" in failed.message
+
+
+def test_an_answer_whose_headers_drip_ends_at_the_total_limit(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(drip_headers=0.05)]
+    started = time.monotonic()
+    assert failure(fetch, tmp_path, total_seconds=1.0).kind == "download"
+    assert time.monotonic() - started < 15
+
+
+def test_a_silent_connection_is_given_up_and_tried_again(hub, fetch):
+    hub.troubles[PATH] = [Trouble(silence=60)]
+    started = time.monotonic()
+    fetch()
+    assert 2 < time.monotonic() - started < 30
+    assert len(hub.asked) == 2
+
+
+def test_a_server_that_is_not_there(config, tmp_path):
+    with pytest.raises(FetchFailed, match="ConnectError") as raised:
+        url = "http://127.0.0.1:1/model.glb"
+        download(url, tmp_path / "x", glb_problem, config, LocalBudget(1000, 1.0))
+    assert raised.value.kind == "download"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "1"},
+        {
+            "RateLimit": '"resolvers";r=0;t=1',
+            "RateLimit-Policy": '"fixed window";"resolvers";q=9;w=1',
+        },
+        {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"},
+    ],
+)
+def test_a_storm_of_429_is_waited_out(hub, fetch, headers):
+    hub.troubles[PATH] = [Trouble(status=429, headers=headers) for _ in range(2)]
+    fetch()
+    first, second, third = hub.times
+    assert second - first > 0.95
+    assert third - second > 0.95
+
+
+def test_a_date_to_wait_for(hub, fetch):
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+    hub.troubles[PATH] = [Trouble(status=503, headers={"Retry-After": then})]
+    fetch()
+    assert hub.times[1] - hub.times[0] > 1.5
+
+
+def test_a_storm_without_a_word_of_how_long(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(status=429) for _ in range(2)]
+    fetch()
+    hub.troubles[PATH] = [Trouble(status=429) for _ in range(9)]
+    (tmp_path / "target.glb").unlink()
+    assert failure(fetch, tmp_path).kind == "download"
+    assert len(hub.asked) == 6
+
+
+def test_a_wait_that_is_too_long(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(status=429, headers={"Retry-After": "86400"})]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "download"
+    assert "--fetch.wait-seconds" in failed.message
+
+
+def test_a_folder_that_cannot_hold_the_file(hub, config, tmp_path):
+    (tmp_path / "file").write_text("")
+    full = config.model_copy(update={"parts": str(tmp_path / "file" / "parts")})
+    with pytest.raises(FetchFailed) as raised:
+        download(hub.url(PATH), tmp_path / "x", glb_problem, full, LocalBudget(1000, 1.0))
+    assert raised.value.kind == "storage"
+
+
+def test_two_downloads_of_one_file_do_not_share_a_part(hub, fetch, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    hub.troubles[PATH] = [Trouble(cut=500_000, silence=0.2), Trouble(cut=500_000, silence=0.2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: fetch().sha256, range(2)))
+    assert found == [file_sha256(tmp_path / "target.glb")] * 2
+    assert list(tmp_path.glob("parts/*")) == []

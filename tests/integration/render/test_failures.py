@@ -1,0 +1,272 @@
+"""Every way in which an object fails has its name, costs that object alone, and leaves nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from dataset.cameras import Camera, intrinsics_from_fov, look_at
+from render.process import BlenderProcess, RenderFailure
+from render.settings import BlenderLimits, RenderConfig
+from tests.support.bodies import edit_glb
+from tests.support.paths import REPOSITORY
+
+CAMERA = Camera(camera_to_world=look_at(np.array([0, -2.6, 0])), intrinsics=intrinsics_from_fov(50))
+QUICK = RenderConfig(resolution=32, samples=1, denoise=False)
+ENDLESS = RenderConfig(resolution=512, samples=4096, denoise=False)
+
+
+def child_of(process: BlenderProcess) -> psutil.Process:
+    assert process.pid is not None
+    return psutil.Process(process.pid)
+
+
+def works(process: BlenderProcess, glb: Path) -> None:
+    """An ordinary object renders."""
+    process.open(glb, "cube")
+    views, _ = process.render([CAMERA], QUICK)
+    assert (views.depth > 0).any()
+
+
+def failure_of(act: Callable[[], Any]) -> RenderFailure:
+    with pytest.raises(RenderFailure) as caught:
+        act()
+    assert str(caught.value)
+    return caught.value
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def write_text(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        edit_glb(path, lambda document: edit(document) and None)
+
+    return apply
+
+
+def require_unknown(document: dict[str, Any]) -> None:
+    document["extensionsUsed"] = document["extensionsRequired"] = ["ACME_gizmo"]
+
+
+def remove_meshes(document: dict[str, Any]) -> None:
+    document["nodes"] = [{"name": "nothing"}]
+    document["scenes"] = [{"nodes": [0]}]
+
+
+def stretch_to_infinity(document: dict[str, Any]) -> None:
+    node = document["nodes"][document["scenes"][0]["nodes"][0]]
+    node.pop("matrix", None)
+    node["scale"] = [1e39, 1, 1]
+
+
+def shrink_to_a_point(document: dict[str, Any]) -> None:
+    for root in document["scenes"][0]["nodes"]:
+        document["nodes"][root].pop("matrix", None)
+        document["nodes"][root]["scale"] = [0, 0, 0]
+
+
+def index_beyond_the_end(document: dict[str, Any]) -> None:
+    for accessor in document["accessors"]:
+        if accessor["type"] == "VEC3":
+            accessor["count"] = 3
+
+
+@pytest.mark.parametrize(
+    "spoil, kind",
+    [
+        (truncate, "import_error"),
+        (write_text, "import_error"),
+        (change(require_unknown), "unsupported_extension"),
+        (change(remove_meshes), "empty"),
+        (change(shrink_to_a_point), "empty"),
+        (change(stretch_to_infinity), "refused"),
+        (change(index_beyond_the_end), "import_error"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_bad_files(
+    blender: BlenderProcess, block: Path, tmp_path: Path, spoil: Callable[[Path], None], kind: str
+):
+    path = tmp_path / "bad.glb"
+    path.write_bytes(block.read_bytes())
+    spoil(path)
+    failure = failure_of(lambda: blender.open(path, "cube"))
+    assert failure.kind == kind
+    assert "Location:" not in str(failure)  # the cause, not where Blender's Python noticed it
+    assert not blender.has_scene
+    works(blender, block)
+
+
+def test_a_line_has_no_surface(blender: BlenderProcess, block: Path, tmp_path: Path):
+    path = tmp_path / "line.glb"
+    path.write_bytes(block.read_bytes())
+
+    def flatten(document: dict[str, Any]) -> None:
+        for root in document["scenes"][0]["nodes"]:
+            document["nodes"][root].pop("matrix", None)
+            document["nodes"][root]["scale"] = [1, 0, 0]
+
+    blender.open(edit_glb(path, flatten), "cube")
+    assert failure_of(lambda: blender.measure([CAMERA])).kind == "empty"
+    works(blender, block)
+
+
+def test_a_relative_path(blender: BlenderProcess, block: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(block.parent)
+    works(blender, Path(block.name))
+
+
+def test_a_file_that_is_not_there(blender: BlenderProcess, block: Path, tmp_path: Path):
+    assert failure_of(lambda: blender.open(tmp_path / "no.glb", "cube")).kind == "import_error"
+    works(blender, block)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_triangles": 47}, {"max_nodes": 3}], ids=lambda limits: next(iter(limits))
+)
+def test_too_large(block: Path, limits: dict[str, int]):
+    with BlenderProcess(BlenderLimits(**limits)) as process:
+        failure = failure_of(lambda: process.open(block, "cube"))
+    assert failure.kind == "too_large"
+    assert "more than" in str(failure)
+
+
+@pytest.fixture
+def mortal(block: Path) -> Iterator[BlenderProcess]:
+    """A child with an open object, for killing."""
+    with BlenderProcess(BlenderLimits(threads=2, render_seconds=2.0)) as process:
+        process.open(block, "cube")
+        yield process
+
+
+def test_time_limit(mortal: BlenderProcess, block: Path):
+    before = child_of(mortal)
+    started = time.monotonic()
+    failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
+    assert failure.kind == "timeout"
+    assert time.monotonic() - started < 10
+    assert not before.is_running()
+    works(mortal, block)
+
+
+def test_memory_limit(block: Path):
+    with BlenderProcess(BlenderLimits(threads=2, memory_bytes=2**29)) as process:
+        process.open(block, "cube")
+        huge = RenderConfig(resolution=6000, samples=1, denoise=False)
+        failure = failure_of(lambda: process.render([CAMERA], huge))
+        assert failure.kind == "out_of_memory"
+        assert "512 MiB" in str(failure)
+        works(process, block)
+
+
+def test_a_child_killed_while_it_renders(mortal: BlenderProcess, block: Path):
+    child = child_of(mortal)
+    timer = threading.Timer(0.7, child.kill)
+    timer.start()
+    failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
+    timer.join()
+    assert failure.kind == "killed"
+    assert "SIGKILL" in str(failure)
+    assert len(failure.log_tail.encode()) <= 4096
+    works(mortal, block)
+
+
+def test_a_child_killed_between_two_steps(mortal: BlenderProcess, block: Path):
+    child = child_of(mortal)
+    child.kill()
+    deadline = time.monotonic() + 10
+    while mortal.has_scene:
+        assert time.monotonic() < deadline
+    assert failure_of(lambda: mortal.render([CAMERA], QUICK)).kind == "killed"
+    works(mortal, block)
+
+
+def test_rendering_needs_an_open_object(block: Path):
+    with BlenderProcess(BlenderLimits()) as process:
+        assert failure_of(lambda: process.render([CAMERA], QUICK)).kind == "crash"
+
+
+def test_a_child_is_replaced_after_so_many_objects(block: Path):
+    with BlenderProcess(BlenderLimits(objects_per_child=2)) as process:
+        seen = []
+        for _ in range(3):
+            process.open(block, "cube")
+            seen.append(process.pid)
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_child_that_swelled_is_replaced(block: Path):
+    with BlenderProcess(BlenderLimits(recycle_bytes=2**20)) as process:
+        seen = []
+        for _ in range(2):
+            process.open(block, "cube")
+            seen.append(process.pid)
+    assert seen[0] != seen[1]
+
+
+def test_close_leaves_nothing(block: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with BlenderProcess(BlenderLimits()) as process:
+        works(process, block)
+        child = child_of(process)
+    assert not child.is_running()
+    assert list(tmp_path.iterdir()) == []
+    process.close()  # once more does no harm
+
+
+def test_the_child_gets_no_secrets(block: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    with BlenderProcess(BlenderLimits()) as process:
+        process.open(block, "cube")
+        assert "AWS_SECRET_ACCESS_KEY" not in child_of(process).environ()
+
+
+def test_a_killed_parent_leaves_no_orphan(block: Path, tmp_path: Path):
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from render.process import BlenderProcess\n"
+        "from render.settings import BlenderLimits\n"
+        "process = BlenderProcess(BlenderLimits())\n"
+        "process.open(Path(sys.argv[1]), 'cube')\n"
+        "print(process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(block)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)},
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert child.is_running()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait(10)
+    deadline = time.monotonic() + 10
+    while _lives(child):
+        assert time.monotonic() < deadline, "the Blender child outlived its parent"
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,81 @@
+"""Pictures are rendered only where the object is: nothing of it is cut off, little is wasted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dataset.cameras import Camera, intrinsics_from_fov, look_at
+from render.rigs import get_rig
+from tests.support.bodies import letter_block, look_at_boxes
+from tests.support.paths import REPOSITORY
+
+SIZE = 256
+SCRIPT = """
+import json, os, sys
+from render.blender import framing, scene
+from render.job import CameraSpec, OpenRequest
+request = json.loads(sys.stdin.read())
+limits = dict(max_nodes=99, max_triangles=999, max_texture_pixels=9999)
+scene.open_scene(OpenRequest(glb=request["glb"], normalise="cube", **limits))
+cameras = [CameraSpec(**camera) for camera in request["cameras"]]
+windows = framing.object_windows(cameras, request["size"])
+found = [w and [w.left, w.top, w.left + w.width, w.top + w.height] for w in windows]
+print("windows", json.dumps(found), flush=True)
+os._exit(0)
+"""
+
+
+def windows_of(glb: Path, cameras: list[Camera]) -> list[list[int] | None]:
+    """What the Blender child finds: bpy must not be imported here."""
+    specs = [
+        {"camera_to_world": c.camera_to_world.tolist(), "intrinsics": c.intrinsics.tolist()}
+        for c in cameras
+    ]
+    root = str(REPOSITORY)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps({"glb": str(glb), "cameras": specs, "size": SIZE}),
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("windows "))
+    return json.loads(line.removeprefix("windows "))
+
+
+def test_windows_hold_the_object_and_little_else(block: Path):
+    aside = Camera(
+        camera_to_world=look_at(np.array([0, -3.0, 0.5]), target=np.array([1.6, 0, 0])),
+        intrinsics=intrinsics_from_fov(50),
+    )
+    shifted = Camera(
+        camera_to_world=look_at(np.array([2.0, -2.0, 1.0])),
+        intrinsics=np.array([0.9, 0.9, 0.3, 0.62], dtype=np.float32),
+    )
+    cameras = [aside, shifted, *get_rig("lrm32").cameras("objaverse:framed")]
+    for camera, window in zip(cameras, windows_of(block, cameras), strict=True):
+        assert window is not None
+        rows, columns = np.nonzero(look_at_boxes(letter_block(), camera, SIZE).face >= 0)
+        bounds = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        outside = (np.array(window) - bounds) * [-1, -1, 1, 1]
+        assert outside.min() >= 0
+        cut_off = min(bounds) == 0 or max(bounds) == SIZE
+        assert cut_off or outside.max() <= 10
+        assert min(window) >= 0
+        assert max(window) <= SIZE
+
+
+def test_an_object_out_of_the_picture_has_no_window(block: Path):
+    aside = look_at(np.array([0, -6.0, 0]), target=np.array([9.0, 0, 0]))
+    inside = look_at(np.array([0, 0, 0.0]), target=np.array([1.0, 0, 0]))
+    cameras = [
+        Camera(camera_to_world=place, intrinsics=intrinsics_from_fov(30))
+        for place in (aside, inside)
+    ]
+    # What lies behind a camera cannot be bounded: then all of the picture counts.
+    assert windows_of(block, cameras) == [None, [0, 0, SIZE, SIZE]]

@@ -1,0 +1,424 @@
+"""Files that ask for too much, or for what cannot be, fail by name, at once, and harm no child."""
+
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset.cameras import Camera, intrinsics_from_fov, look_at
+from render.process import BlenderProcess, RenderFailure
+from render.settings import BlenderLimits, RenderConfig
+from tests.support.bodies import edit_glb
+from tests.support.gltf_builder import GltfBuilder, encode_image
+
+QUICK = RenderConfig(resolution=32, samples=1, denoise=False)
+CAMERA = Camera(camera_to_world=look_at(np.array([0, -3.0, 0])), intrinsics=intrinsics_from_fov(50))
+SETTLED = {"refused", "unsupported_extension", "import_error", "empty", "too_large"}
+"""Kinds that a child reports in good health."""
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[BlenderProcess]:
+    """A child with the ordinary limits but for a few, which small files can exceed."""
+    limits = BlenderLimits(max_triangles=4000, max_texture_pixels=2**20, objects_per_child=1000)
+    with BlenderProcess(limits) as process:
+        yield process
+
+
+def failure_of(blender: BlenderProcess, glb: Path, seconds: float = 3.0) -> RenderFailure:
+    """How a file fails; it must do so at once, with one line, and the child must live on."""
+    before = blender.pid
+    started = time.monotonic()
+    with pytest.raises(RenderFailure) as caught:
+        blender.open(glb, "cube")
+    if before is not None:
+        assert time.monotonic() - started < seconds
+        assert blender.pid == before
+    assert str(caught.value) and "\n" not in str(caught.value)
+    return caught.value
+
+
+def square() -> GltfBuilder:
+    builder = GltfBuilder()
+    builder.node(mesh=builder.quad(builder.material((1, 0, 0, 1))))
+    return builder
+
+
+def attributes(builder: GltfBuilder) -> dict[str, int]:
+    found: dict[str, int] = builder.document["meshes"][0]["primitives"][0]["attributes"]
+    return found
+
+
+# Too much
+
+
+def long_chain(builder: GltfBuilder) -> None:
+    for _ in range(3000):
+        builder.node(parent=len(builder.document["nodes"]) - 1)
+
+
+def many_nodes(builder: GltfBuilder) -> None:
+    for _ in range(70_000):
+        builder.node(mesh=0)
+
+
+def many_instances(builder: GltfBuilder) -> None:
+    places = {"TRANSLATION": builder.accessor(np.zeros((30_000, 3)))}
+    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+
+
+def claimed_instances(builder: GltfBuilder) -> None:
+    places = {"TRANSLATION": builder.accessor(np.zeros((1, 3)), count=10**12)}
+    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+
+
+def many_uses(builder: GltfBuilder) -> None:
+    for _ in range(2000):
+        builder.node(mesh=0)
+
+
+def many_triangles(builder: GltfBuilder) -> None:
+    primitive = builder.document["meshes"][0]["primitives"][0]
+    primitive["indices"] = builder.accessor(np.zeros(12_003), "<u4")
+
+
+def long_strip(builder: GltfBuilder) -> None:
+    primitive = builder.document["meshes"][0]["primitives"][0]
+    primitive |= {"indices": builder.accessor(np.zeros(4003), "<u4"), "mode": 5}
+
+
+def claimed_vertices(builder: GltfBuilder) -> None:
+    """Zeros, which need no bytes in the file."""
+    claim = {"componentType": 5126, "count": 10**12, "type": "VEC3"}
+    attributes(builder)["NORMAL"] = builder.add("accessors", claim)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_image(builder: GltfBuilder) -> None:
+    """Nothing is decoded to see that it is too large."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 1000)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    material = builder.material(texture=builder.texture(png))
+    builder.document["meshes"][0]["primitives"][0]["material"] = material
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        long_chain,
+        many_nodes,
+        many_instances,
+        claimed_instances,
+        many_uses,
+        many_triangles,
+        long_strip,
+        claimed_vertices,
+        huge_image,
+    ],
+    ids=lambda ask: ask.__name__,
+)
+def test_too_large(limited: BlenderProcess, tmp_path: Path, ask: Callable[[GltfBuilder], None]):
+    builder = square()
+    ask(builder)
+    found = failure_of(limited, builder.save(tmp_path / "large.glb"))
+    assert found.kind == "too_large"
+    assert "more than" in str(found) or "deeper than" in str(found)
+
+
+@pytest.fixture(scope="module")
+def large_texture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A square with a texture of 64 megapixels, in 220 kilobytes."""
+    builder = square()
+    data = encode_image(np.full((8192, 8192, 3), (200, 20, 20), dtype=np.uint8))
+    assert len(data) < 300_000
+    material = builder.material(texture=builder.texture(data))
+    builder.document["meshes"][0]["primitives"][0]["material"] = material
+    return builder.save(tmp_path_factory.mktemp("limits") / "texture.glb")
+
+
+def test_a_texture_of_64_megapixels_may_be_too_large(limited: BlenderProcess, large_texture: Path):
+    assert failure_of(limited, large_texture).kind == "too_large"
+
+
+def test_a_texture_of_64_megapixels_is_scaled_down(blender: BlenderProcess, large_texture: Path):
+    assert blender.open(large_texture, "cube").num_texture_pixels == 2**26
+    views, _ = blender.render([CAMERA], QUICK)
+    red, green, blue, alpha = views.rgba[0, 16, 16].astype(int)
+    assert (red > green + 100, green - blue, alpha) == (True, 0, 255)
+
+
+# What cannot be
+
+
+def own_child(builder: GltfBuilder) -> None:
+    builder.document["nodes"][0]["children"] = [0]
+
+
+def two_in_a_circle(builder: GltfBuilder) -> None:
+    builder.node(parent=0)
+    builder.document["nodes"][1]["children"] = [0]
+
+
+def circle_outside_the_scene(builder: GltfBuilder) -> None:
+    """The importer would follow the joint's parents forever."""
+    builder.node(root=False, children=[2])
+    builder.node(root=False, children=[1])
+    builder.document["skins"] = [{"joints": [1]}]
+    builder.document["nodes"][0]["skin"] = 0
+
+
+def infinite_position(builder: GltfBuilder) -> None:
+    corners = [[-1, -1, 0], [1, -1, 0], [1, np.inf, 0], [-1, 1, 0]]
+    attributes(builder)["POSITION"] = builder.accessor(corners)
+
+
+def no_number(builder: GltfBuilder) -> None:
+    corners = [[-1, -1, 0], [1, -1, 0], [1, np.nan, 0], [-1, 1, 0]]
+    attributes(builder)["POSITION"] = builder.accessor(corners)
+
+
+def sparse_no_number(builder: GltfBuilder) -> None:
+    place = {"bufferView": builder.view(b"\1\0\0\0"), "componentType": 5125}
+    values = {"bufferView": builder.view(struct.pack("<fff", 0, 0, float("nan")))}
+    accessor = builder.document["accessors"][attributes(builder)["POSITION"]]
+    accessor["sparse"] = {"count": 1, "indices": place, "values": values}
+
+
+def huge_position(builder: GltfBuilder) -> None:
+    corners = [[-1, -1, 0], [1, -1, 0], [1, 3e38, 0], [-1, 1, 0]]
+    attributes(builder)["POSITION"] = builder.accessor(corners)
+
+
+def infinite_minimum(builder: GltfBuilder) -> None:
+    builder.document["accessors"][0]["min"] = [float("-inf"), 0, 0]
+
+
+def infinite_matrix(builder: GltfBuilder) -> None:
+    builder.document["nodes"][0]["matrix"] = [float("inf"), *np.eye(4).reshape(16).tolist()[1:]]
+
+
+def matrix_beyond_floats(builder: GltfBuilder) -> None:
+    builder.document["nodes"][0]["matrix"] = [1e39, *np.eye(4).reshape(16).tolist()[1:]]
+
+
+def bind_matrix_without_numbers(builder: GltfBuilder) -> None:
+    attributes(builder)["JOINTS_0"] = builder.accessor([[0] * 4] * 4, "|u1")
+    attributes(builder)["WEIGHTS_0"] = builder.accessor([[1, 0, 0, 0]] * 4)
+    matrices = builder.accessor(np.full((1, 16), np.nan))
+    builder.add("skins", {"joints": [builder.node()], "inverseBindMatrices": matrices})
+    builder.document["nodes"][0]["skin"] = 0
+
+
+def test_corners_that_are_no_whole_triangles(limited: BlenderProcess, tmp_path: Path):
+    """Blender would read beyond the end of its own array."""
+    builder = square()
+    primitive = builder.document["meshes"][0]["primitives"][0]
+    primitive["indices"] = builder.accessor([0, 1, 2, 0, 2], "<u2")
+    failure = failure_of(limited, builder.save(tmp_path / "odd.glb"))
+    assert failure.kind == "import_error"
+    assert "5 corners" in str(failure)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        own_child,
+        two_in_a_circle,
+        circle_outside_the_scene,
+        infinite_position,
+        no_number,
+        sparse_no_number,
+        huge_position,
+        infinite_minimum,
+        infinite_matrix,
+        matrix_beyond_floats,
+        bind_matrix_without_numbers,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_refused(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
+    builder = square()
+    spoil(builder)
+    assert failure_of(limited, builder.save(tmp_path / "odd.glb")).kind == "refused"
+
+
+def test_json_text_is_no_way_to_other_files(limited: BlenderProcess, tmp_path: Path):
+    """The importer reads such text as a glTF file that lies in parts."""
+    path = tmp_path / "text.glb"
+    path.write_text('{"asset": {"version": "2.0"}, "buffers": [{"uri": "/etc/passwd"}]}')
+    found = failure_of(limited, path)
+    assert (found.kind, "no GLB" in str(found)) == ("import_error", True)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b"[]", b"\xff\xfe{}", b'{"asset": 1e', b"5", b""], ids=repr
+)
+def test_documents_that_are_none(limited: BlenderProcess, tmp_path: Path, text: bytes):
+    text += b" " * (-len(text) % 4)
+    path = tmp_path / "text.glb"
+    head = struct.pack("<4sII", b"glTF", 2, 20 + len(text))
+    path.write_bytes(head + struct.pack("<I4s", len(text), b"JSON") + text)
+    assert failure_of(limited, path).kind == "import_error"
+
+
+ODD_VALUES: list[Any] = [None, "x", -1, 10**30, 1.5, [], {}, [[]], [7, 7, 7], {"index": []}]
+
+
+def textured() -> GltfBuilder:
+    """A square with a bit of everything."""
+    builder = GltfBuilder()
+    info = {"index": builder.texture(np.full((4, 4, 3), 128))}
+    shift = {"extensions": {"KHR_texture_transform": {"offset": [0.0, 0.0]}}}
+    extensions = {"KHR_materials_transmission": {"transmissionTexture": dict(info)}}
+    builder.material(
+        texture=info["index"],
+        normalTexture=info | shift,
+        emissiveFactor=[0.5, 0.5, 0.5],
+        extensions=extensions,
+    )
+    builder.node(mesh=builder.quad(0), extensions={"MSFT_lod": {"ids": []}})
+    return builder
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every part of a document."""
+    if path:
+        yield path
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(part, dict | list):
+            yield from places(part, (*path, key))
+        else:
+            yield *path, key
+
+
+def test_no_odd_value_anywhere_ends_the_child(limited: BlenderProcess, tmp_path: Path):
+    """Lists where objects belong, words for numbers, numbers out of range: one at a time."""
+    random = np.random.default_rng(0)
+    paths = list(places(textured().document))
+    assert len(paths) > 100
+    pid = None
+    for path in paths:
+        builder = textured()
+        part: Any = builder.document
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = ODD_VALUES[random.integers(len(ODD_VALUES))]
+        glb = builder.save(tmp_path / "odd.glb", used=["KHR_texture_transform"])
+        try:
+            limited.open(glb, "cube")
+        except RenderFailure as failure:
+            assert failure.kind in SETTLED, (path, part[path[-1]], str(failure))
+            assert "\n" not in str(failure)
+        assert pid in (None, limited.pid)
+        pid = limited.pid
+
+
+# Draco
+
+COMPRESS = """
+import os, sys
+import bpy
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.mesh.primitive_grid_add(x_subdivisions=50, y_subdivisions=50, size=2)
+bpy.ops.export_scene.gltf(
+    filepath=sys.argv[1],
+    export_format="GLB",
+    export_texcoords=False,
+    export_draco_mesh_compression_enable=True,
+)
+sys.stdout.flush()
+os._exit(0)  # bpy hangs in the interpreter's own clean-up
+"""
+
+
+@pytest.fixture(scope="module")
+def draco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 triangles in a few kilobytes: as five million are in two megabytes."""
+    path = tmp_path_factory.mktemp("draco") / "grid.glb"
+    command = [sys.executable, "-c", COMPRESS, str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=dict(os.environ))
+    assert path.stat().st_size < 10_000
+    return path
+
+
+def copy(path: Path, to: Path) -> Path:
+    to.write_bytes(path.read_bytes())
+    return to
+
+
+def claim_little(document: dict[str, Any]) -> None:
+    for accessor in document["accessors"]:
+        accessor["count"] = 3
+
+
+def test_draco_works(blender: BlenderProcess, draco: Path):
+    assert blender.open(draco, "cube").num_triangles == 5000
+    views, _ = blender.render([look_down()], QUICK)
+    np.testing.assert_allclose(views.depth[0, 8:24, 8:24], 3, atol=2e-3)
+
+
+def look_down() -> Camera:
+    eye = np.array([0, 0, 3.0])
+    to_world = look_at(eye, up=(0.0, 1.0, 0.0))
+    return Camera(camera_to_world=to_world, intrinsics=intrinsics_from_fov(50))
+
+
+def test_compressed_triangles_count(limited: BlenderProcess, draco: Path):
+    found = failure_of(limited, draco)
+    assert (found.kind, "5000 triangles" in str(found)) == ("too_large", True)
+
+
+def test_compressed_triangles_count_whatever_the_document_claims(
+    limited: BlenderProcess, draco: Path, tmp_path: Path
+):
+    found = failure_of(limited, edit_glb(copy(draco, tmp_path / "lie.glb"), claim_little))
+    assert (found.kind, "5000 triangles" in str(found)) == ("too_large", True)
+
+
+def test_triangles_that_only_the_decoder_sees_count_too(
+    limited: BlenderProcess, draco: Path, tmp_path: Path
+):
+    """Behind empty metadata, the header does not tell: too large right after decoding."""
+    data = draco.read_bytes()
+    start = data.index(b"DRACO")
+    head = data[start : start + 9] + struct.pack("<H", 0x8000) + b"\0\0\0"
+    before, after = data[: start - 8], data[start + 11 :]
+    compressed = head + after
+    compressed += b"\0" * (-len(compressed) % 4)
+    assert data[start - 4 : start] == b"BIN\0"
+    body = before + struct.pack("<I4s", len(compressed), b"BIN\0") + compressed
+    path = tmp_path / "hidden.glb"
+    path.write_bytes(body[:8] + struct.pack("<I", len(body)) + body[12:])
+
+    def longer(document: dict[str, Any]) -> None:
+        claim_little(document)
+        document["bufferViews"][0]["byteLength"] += 3
+        document["buffers"][0]["byteLength"] = len(compressed)
+
+    found = failure_of(limited, edit_glb(path, longer))
+    assert (found.kind, str(found)) == ("too_large", "more than 4000 triangles")
+
+
+@pytest.mark.parametrize("place", [20, 500])
+def test_a_mesh_that_cannot_be_decoded_is_a_failure(
+    blender: BlenderProcess, draco: Path, tmp_path: Path, place: int
+):
+    """Blender goes on without it, as if the object had fewer parts."""
+    data = bytearray(draco.read_bytes())
+    data[data.index(b"DRACO") + place] ^= 0x55
+    path = tmp_path / "broken.glb"
+    path.write_bytes(data)
+    found = failure_of(blender, path)
+    assert (found.kind, "Draco" in str(found)) == ("import_error", True)

@@ -1,0 +1,234 @@
+"""Damaged samples: replaced by a rule, alike on all workers and after a restart, up to a share."""
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.errors import FinalFailure, WorkFailed
+from dataset.snapshot import open_snapshot
+from dataset.storage import Storage
+from tests.support.tiny import make_config, run_group
+from train.data import ViewDataConfig, ViewDataset, global_batch
+from train.faults import Fault, FaultConfig, FaultCounter, Replacement, pack_faults, unpack_faults
+from train.metrics_log import REPLACED, read_metrics
+from train.order import candidates_at, sample_at, sample_rng
+
+SEED, SIZE = 5, 6
+CONFIG = ViewDataConfig(
+    num_inputs=2, num_targets=1, patch_size=16, target_size_min=16, target_size_max=16
+)
+DAMAGED = (1, 4)
+"""Of the six samples."""
+FAULT = Fault(7, "objaverse:a", "shards/a.tar", "fails its checksum")
+
+
+def copy(dataset, folder: Path, damaged=DAMAGED) -> tuple[Storage, str]:
+    """The dataset with one byte of every picture of these samples turned over."""
+    root, snapshot = dataset
+    shutil.copytree(root.uri, folder)
+    samples = open_snapshot(root, snapshot).samples
+    path = folder / samples[0].shard
+    data = bytearray(path.read_bytes())
+    for number in damaged:
+        entry = samples[number].entry
+        for name, start, size in zip(entry.members, entry.offsets, entry.sizes, strict=True):
+            if name.endswith("rgba.webp"):
+                data[start + size // 2] ^= 255
+    path.write_bytes(data)
+    return Storage(str(folder)), snapshot
+
+
+def open_views(dataset, samples=None) -> ViewDataset:
+    root, snapshot = dataset
+    found = open_snapshot(root, snapshot).samples if samples is None else samples
+    return ViewDataset(root, found, CONFIG, input_size=20, seed=SEED)
+
+
+def expected_index(position: int, damaged) -> int:
+    return next(i for i in candidates_at(position, SIZE, SEED, SIZE) if i not in damaged)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 300), st.integers(0, 2**63), st.integers(1, 9))
+def test_what_may_stand_in_is_all_different_and_begins_with_the_sample_itself(
+    position, size, seed, most
+):
+    found = list(candidates_at(position, size, seed, most))
+    assert found[0] == sample_at(position, size, seed)
+    assert len(set(found)) == len(found) == min(most, size)
+    assert set(found) <= set(range(size))
+
+
+def test_another_sample_stands_in_with_the_draws_of_the_position(sphere_dataset, tmp_path):
+    whole, dataset = open_views(sphere_dataset), open_views(copy(sphere_dataset, tmp_path / "d"))
+    samples = open_snapshot(*sphere_dataset).samples
+    replaced = set()
+    for position in range(2 * SIZE):
+        item = dataset[position]
+        index = expected_index(position, DAMAGED)
+        expected = whole._load(samples[index], sample_rng(SEED, position))
+        assert all(torch.equal(item[name], value) for name, value in expected.items())
+        for one in unpack_faults(item["faults"][None]):
+            replaced.add(position)
+            assert one.replaced_by == samples[index].asset_id
+            assert one.faults[0].asset_id == samples[sample_at(position, SIZE, SEED)].asset_id
+            assert one.faults[0].position == position
+            assert "fails its checksum" in one.faults[0].cause
+    assert replaced == {p for p in range(2 * SIZE) if sample_at(p, SIZE, SEED) in DAMAGED}
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "no member", "no picture"])
+def test_every_kind_of_damage_is_known(sphere_dataset, tmp_path, damage):
+    root, snapshot = sphere_dataset
+    shutil.copytree(root.uri, tmp_path / "d")
+    samples = list(open_snapshot(root, snapshot).samples)
+    number = sample_at(0, SIZE, SEED)
+    bad = samples[number]
+    other = tmp_path / "d/shards/other.tar"
+    shutil.copy(tmp_path / "d" / bad.shard, other)
+    entry = bad.entry
+    if damage == "gone":
+        other.unlink()
+    elif damage == "short":
+        other.write_bytes(other.read_bytes()[: entry.offsets[3]])
+    elif damage == "no member":
+        names = [name.replace("json", "yaml") for name in entry.members]
+        entry = dataclasses.replace(entry, members=names)
+    else:  # with the right checksums
+        place = list(entry.members).index("json")
+        columns = (entry.offsets, entry.sizes, entry.crc32)
+        offsets, sizes, sums = ([column[place]] * len(column) for column in columns)
+        entry = dataclasses.replace(entry, offsets=offsets, sizes=sizes, crc32=sums)
+    samples[number] = dataclasses.replace(bad, shard="shards/other.tar", entry=entry)
+    item = open_views((Storage(str(tmp_path / "d")), snapshot), samples)[0]
+    (found,) = unpack_faults(item["faults"][None])
+    assert found.faults[0].asset_id == bad.asset_id
+    assert found.faults[0].shard == "shards/other.tar"
+
+
+def test_a_storage_that_fails_is_no_damage(sphere_dataset, tmp_path):
+    """Not there, or refused, for all samples alike: the run fails, and may go on later."""
+    root, snapshot = copy(sphere_dataset, tmp_path / "d")
+    dataset = open_views((root, snapshot))
+    (tmp_path / "d").rename(tmp_path / "moved")
+    with pytest.raises(WorkFailed, match=r"cannot read its views in .*No such file") as error:
+        dataset[0]
+    assert not isinstance(error.value, FinalFailure)
+
+    class Refusing(Storage):
+        def read_spans(self, *args):
+            raise ConnectionResetError("gone")
+
+    samples = open_snapshot(*sphere_dataset).samples
+    with pytest.raises(WorkFailed, match=r"cannot read its views in .*gone"):
+        open_views((Refusing(sphere_dataset[0].uri), ""), samples)[0]
+
+
+def test_bytes_that_were_damaged_on_their_way_are_read_again(sphere_dataset):
+    class Flaky(Storage):
+        def read_ranges(self, path, ranges):
+            first, *others = super().read_ranges(path, ranges)
+            return [bytes(len(first)), *others]
+
+    samples = open_snapshot(*sphere_dataset).samples
+    item = open_views((Flaky(sphere_dataset[0].uri), ""), samples)[0]
+    expected = open_views(sphere_dataset)[0]
+    assert all(torch.equal(item[name], value) for name, value in expected.items())
+
+
+def test_where_all_are_damaged_the_run_ends(sphere_dataset, tmp_path):
+    dataset = open_views(copy(sphere_dataset, tmp_path / "d", range(SIZE)))
+    with pytest.raises(
+        FinalFailure, match=r"fails its checksum; nothing can .* 6 samples .*verify"
+    ):
+        dataset[0]
+
+
+@given(st.lists(st.text(max_size=400), min_size=1, max_size=8))
+def test_a_record_of_any_faults_holds_the_first(causes):
+    faults = [Fault(3, cause, cause, cause) for cause in causes]
+    records = torch.stack([pack_faults([], "a"), pack_faults(faults, causes[0])])
+    (found,) = unpack_faults(records)
+    assert found.faults[0].position == 3
+    assert causes[0].startswith(found.faults[0].cause)
+
+
+def test_the_share_is_of_the_last_samples(tmp_path):
+    config = FaultConfig(max_share=0.25, window=20)  # five steps of four
+    counter = FaultCounter(config, 4)
+    for step in range(9):
+        counter.settle(1)
+        counter.check(step, [Replacement([FAULT], "b")])
+    counter = FaultCounter(config, 4, counter.dump())
+    counter.settle(2)
+    with pytest.raises(FinalFailure, match=r"step 9: objaverse:a in shards/a.tar: .*6 of the last"):
+        counter.check(9, [Replacement([FAULT], "b")])
+    assert counter.replaced == 11
+
+
+LENIENT = {
+    "real_views": True,
+    "checkpoint_every": 9,
+    "data_faults": {"max_share": 0.9},
+    "seed": SEED,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(sphere_dataset, tmp_path_factory) -> Path:
+    """Runs on a damaged dataset: one worker; two, with processes that read; one and then two."""
+    folder = tmp_path_factory.mktemp("faults")
+    dataset = copy(sphere_dataset, folder / "d")
+    one = make_config(dataset, folder / "one", 4, **LENIENT)
+    two = make_config(
+        dataset, folder / "two", 4, loader_workers=1, micro_batch=1, num_workers=2, **LENIENT
+    )
+    few = make_config(dataset, folder / "both", 2, **LENIENT)
+    rest = few.model_copy(update={"steps": 4})
+    strict = make_config(dataset, folder / "strict", 9, **LENIENT | {"data_faults": {}})
+    assert run_group(1, [one, few]) == ["", ""]
+    (first, second, problem) = run_group(2, [two, rest, strict])
+    assert (first, second) == ("", "")
+    (folder / "problem").write_text(problem)
+    return folder
+
+
+@pytest.mark.parametrize("other", ["two", "both"])
+def test_any_number_of_workers_sees_the_same_batches_and_counts(runs, other):
+    expected, found = read_metrics(runs / "one"), read_metrics(runs / other)
+    for name in ("step", "batch", "replaced", "replaced_so_far"):
+        assert [row.get(name) for row in found] == [row.get(name) for row in expected]
+    losses = [row["loss"] for row in expected]
+    assert [row["loss"] for row in found] == pytest.approx(losses, abs=1e-6)
+    assert read_metrics(runs / other, REPLACED) == read_metrics(runs / "one", REPLACED)
+
+
+def test_the_logs_name_every_replaced_sample(runs, sphere_dataset):
+    samples = open_snapshot(*sphere_dataset).samples
+    rows = read_metrics(runs / "one", REPLACED)
+    places = [(step + 1, p) for step in range(4) for p in global_batch(step, 6)]
+    firsts = {(row["step"], row["position"]): row for row in reversed(rows)}
+    assert sorted(firsts) == [p for p in places if sample_at(p[1], SIZE, SEED) in DAMAGED]
+    for (_, position), row in firsts.items():
+        assert row["asset_id"] == samples[sample_at(position, SIZE, SEED)].asset_id
+        assert row["replaced_by"] == samples[expected_index(position, DAMAGED)].asset_id
+        assert row["shard"] == samples[0].shard
+        assert "fails its checksum" in row["cause"]
+    assert read_metrics(runs / "one")[-1]["replaced_so_far"] == len(firsts) == 8
+
+
+def test_too_many_end_the_run_on_all_workers_and_say_what_to_do(runs):
+    problem = (runs / "problem").read_text()
+    # A hundredth of a thousand, at two of every six.
+    assert re.fullmatch(
+        r"FinalFailure: step 6: objaverse:0+[14] in shards/test/spheres.tar: Damaged: .* fails its "
+        r"checksum; 12 of the last 1002 samples were damaged, and data_faults.max_share is 0.01: "
+        r"`lrm verify .*replaced.jsonl lists them",
+        problem,
+    )
+    assert read_metrics(runs / "strict")[-1]["replaced_so_far"] == 12

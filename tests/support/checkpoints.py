@@ -1,0 +1,30 @@
+"""Checkpoints without a training."""
+
+import hashlib
+from pathlib import Path
+
+from tests.support.tiny import TinyConfig
+from train.manifest import FileEntry, Manifest
+
+SETTINGS = {"root": "/data", "snapshot": "abc"}
+
+
+def settings(out: Path, **more) -> TinyConfig:
+    return TinyConfig.load(SETTINGS | {"out": str(out)} | more)
+
+
+def write(out: Path, step: int, world: int = 1, **config) -> Path:
+    """A whole checkpoint as it lies on disk, with one small file."""
+    folder = out / "checkpoints" / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "weights.pt").write_bytes(b"abc")
+    manifest = Manifest(
+        step=step,
+        world=world,
+        config=settings(out, **config).dump(),
+        files={"weights.pt": FileEntry(bytes=3, sha256=hashlib.sha256(b"abc").hexdigest())},
+        versions={},
+        extra={},
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    return folder

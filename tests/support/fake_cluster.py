@@ -1,0 +1,128 @@
+"""A Ray cluster of several nodes on one machine, whose nodes can be killed."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import psutil
+
+__all__ = ["FakeCluster", "children_of", "processes_with"]
+
+_STARTS = 3
+_PREEMPTION = 2
+"""DRAIN_NODE_REASON_PREEMPTION in Ray's autoscaler.proto."""
+from tests.support.paths import REPOSITORY
+
+
+class FakeCluster:
+    """A head that runs no work, and nodes of equal resources: each a raylet of its own."""
+
+    def __init__(self, nodes: int, resources: Mapping[str, float], token: str) -> None:
+        """`token` is put into the environment of every process, under CHAOS_TOKEN."""
+        from ray.cluster_utils import Cluster
+
+        # What workers inherit: this checkout's code, and who started them.
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        os.environ |= {"RAY_AUTH_MODE": "disabled", "CHAOS_TOKEN": token, "OMP_NUM_THREADS": "1"}
+        self._resources, self._token = dict(resources), token
+        head = {"num_cpus": 1, "resources": {"head": 1.0}, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address: str = self._cluster.address
+        self._nodes: list[Any] = []
+        self._head_pids = set(_raylets_of(self._cluster.head_node))
+        for _ in range(nodes):
+            self.add_node()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cluster.shutdown()
+
+    def add_node(self) -> None:
+        """One more; only the main thread may."""
+        others = {name: amount for name, amount in self._resources.items() if name != "CPU"}
+        cpus = self._resources["CPU"]
+        for attempt in range(1, _STARTS + 1):
+            try:
+                self._nodes.append(self._cluster.add_node(num_cpus=cpus, resources=others))
+                return
+            except Exception as error:
+                # Ray gives a node 30 seconds, which a busy machine may not keep.
+                if "startup" not in str(error) or attempt == _STARTS:
+                    raise
+                self._end_late_raylets()
+
+    def _end_late_raylets(self) -> None:
+        known = {process.pid for process in self.raylets()} | self._head_pids
+        for process in processes_with(self._token):
+            if process.name() == "raylet" and process.pid not in known:
+                process.kill()
+
+    def replace_lost(self) -> None:
+        """Nodes in the place of those whose raylet ended by itself, as an autoscaler does."""
+        alive = [node for node in self._nodes if _raylets_of(node)]
+        lost, self._nodes = len(self._nodes) - len(alive), alive
+        for _ in range(lost):
+            self.add_node()
+
+    def workers(self, part: str) -> list[psutil.Process]:
+        """The nodes' processes whose name or command line has this part."""
+        found = []
+        for raylet in self.raylets():
+            for process in children_of(raylet):
+                try:
+                    words = [process.name(), *process.cmdline()]
+                except psutil.Error:
+                    continue
+                if any(part in word for word in words):
+                    found.append(process)
+        return found
+
+    def raylets(self) -> list[psutil.Process]:
+        """Those of the nodes, without the head's."""
+        running = [pid for node in self._nodes for pid in _raylets_of(node)]
+        return [psutil.Process(pid) for pid in running]
+
+    def announce_end(self, number: int, seconds: float = 3600.0) -> None:
+        """A preemption notice: the node takes no more work, and will go after so long."""
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        node, kind = self._nodes[number].node_id, _PREEMPTION
+        due = int((time.time() + seconds) * 1000)
+        accepted, why = GcsClient(address=self.address).drain_node(node, kind, "spot", due)
+        if not accepted:
+            raise RuntimeError(why)
+
+    def kill_node(self, number: int) -> None:
+        """SIGKILL a raylet, as when a machine goes; what it had started finds itself alone."""
+        node = self._nodes.pop(number)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+
+def _raylets_of(node: Any) -> list[int]:
+    """Ids of the processes that run."""
+    started = node.all_processes.get("raylet", [])
+    return [info.process.pid for info in started if info.process.poll() is None]
+
+
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    """Everything below a process; nothing if it is gone."""
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def processes_with(token: str) -> list[psutil.Process]:
+    """All processes that were started, however indirectly, with this token, but this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("CHAOS_TOKEN") == token:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

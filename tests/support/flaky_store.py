@@ -1,0 +1,191 @@
+"""An S3 server behind a proxy that does what networks and busy stores do, at random."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from tests.support.paths import REPOSITORY
+
+SLOW_DOWN = (
+    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>'
+)
+ADMIN = "/-/faults/"
+_COMMIT = re.compile(r"/_delta_log/\d+\.json")
+DROPPED = {"connection", "transfer-encoding", "keep-alive"}
+
+
+class FlakyStore:
+    """Counts what it did: `slow`, `cut` answers, `lost` answers to writes that were done."""
+
+    def __init__(self, target: str) -> None:
+        self.target = urlsplit(target).netloc
+        self.done: Counter[str] = Counter()
+        self.faults = True
+        self.down_until = 0.0
+        self._victim = 0
+        # Not in turns: a client that repeats itself would meet the same fault at the same place.
+        self._random = random.Random(0)
+        self._lock = threading.Lock()
+
+    def is_due(self, kind: str, one_in: int) -> bool:
+        with self._lock:
+            due = self.faults and self._random.randrange(one_in) == 0
+            self.done[kind] += due
+            return due
+
+    def administer(self, order: str) -> None:
+        """`on`, `off`, `down SECONDS` in which nobody is served, or `kill PID` at a commit."""
+        name, _, value = order.partition("/")
+        if name == "down":
+            self.down_until = time.monotonic() + float(value)
+        elif name == "kill":
+            self._victim = int(value)
+        else:
+            self.faults = name == "on"
+
+    def kills_at(self, method: str, path: str) -> bool:
+        """Kill who is to be killed, if this is a commit; whether it is lost, too: one in two."""
+        with self._lock:
+            if not self._victim or method != "PUT" or not _COMMIT.search(path):
+                return False
+            victim, self._victim = self._victim, 0
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+            return self._random.random() < 0.5
+
+
+def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def _pass_on(self) -> None:
+            if self.path.startswith(ADMIN):
+                store.administer(self.path.removeprefix(ADMIN))
+                self._answer(200, {}, json.dumps(store.done).encode())
+                return
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length) if length else self._chunks()
+            if time.monotonic() < store.down_until or store.is_due("slow", 9):
+                self._answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
+                return
+            if store.kills_at(self.command, self.path):
+                self.close_connection = True
+                return
+            there = http.client.HTTPConnection(store.target, timeout=60)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in DROPPED}
+            headers["Content-Length"] = str(len(body))
+            there.request(self.command, self.path, body, headers)
+            answer = there.getresponse()
+            data = answer.read()
+            there.close()
+            if self.command == "PUT" and store.is_due("lost", 13):
+                self.close_connection = True
+                self.connection.close()
+                return
+            headers = {k: v for k, v in answer.getheaders() if k.lower() not in DROPPED}
+            if self.command == "GET" and len(data) > 64 and store.is_due("cut", 25):
+                headers["Content-Length"] = str(len(data))
+                self._answer(answer.status, headers, data[: len(data) // 2])
+                self.close_connection = True
+                return
+            if self.command != "HEAD":
+                headers["Content-Length"] = str(len(data))
+            self._answer(answer.status, headers, data)
+
+        def _chunks(self) -> bytes:
+            if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+                return b""
+            found = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                found += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return found
+
+        def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if "Content-Length" not in headers and self.command != "HEAD":
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+
+    return Handler
+
+
+def main() -> None:
+    """Serve until killed, in a process of its own: a client in Rust may hold the other's GIL."""
+    from moto.server import ThreadedMotoServer
+
+    real = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    real.start()
+    store = FlakyStore("http://{}:{}".format(*real.get_host_and_port()))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(store))
+    print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+    server.serve_forever()
+
+
+@contextmanager
+def flaky_store() -> Iterator[str]:
+    """The address of a real S3 server behind the proxy."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.flaky_store"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def faults(address: str, *, on: bool = True) -> dict[str, int]:
+    """Turn them on or off; how many there were of each kind."""
+    return _order(address, "on" if on else "off")
+
+
+def outage(address: str, seconds: float) -> None:
+    """From now on nobody is served, for so long."""
+    _order(address, f"down/{seconds}")
+
+
+def kill_at_commit(address: str, pid: int | None) -> None:
+    """Kill a process when the next commit of a catalog arrives, or none any more."""
+    _order(address, f"kill/{pid or 0}")
+
+
+def _order(address: str, order: str) -> dict[str, int]:
+    store = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    store.request("GET", f"{ADMIN}{order}")
+    found: dict[str, int] = json.load(store.getresponse())
+    store.close()
+    return found
+
+
+if __name__ == "__main__":
+    main()

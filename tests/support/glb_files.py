@@ -1,0 +1,11 @@
+"""Bytes that begin as a GLB file does."""
+
+import struct
+
+
+def glb(seed: int, size: int = 2_000_000) -> bytes:
+    body = bytes((seed + i * i) % 251 for i in range(1000)) * (size // 1000)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+
+
+GOOD, OTHER = glb(0), glb(7)

@@ -1,0 +1,36 @@
+"""What sources list."""
+
+from dataset.catalog import Event
+from dataset.objects import ObjectRecord
+from pipelines.sources import Source, SourceObject
+from pipelines.state import ObjectState
+
+
+def objects_of(source: Source) -> list[SourceObject]:
+    found = [item for part in source.parts() for item in source.read_part(part)]
+    return sorted(found, key=lambda item: item.record.asset_id)
+
+
+def changed_parts(before, after) -> set[str]:
+    return {name for name in {**before, **after} if before.get(name) != after.get(name)}
+
+
+RECORD = ObjectRecord(
+    asset_id="objaverse:" + "a" * 32,
+    path="glbs/000-000/a.glb",
+    name="chair",
+    licence="by",
+    author="me",
+    tags=(),
+    categories=(),
+    caption="a chair",
+    age_restricted=False,
+).to_dict()
+
+
+def listed(version: str = "1", **changes) -> ObjectState:
+    """An object as its source lists it."""
+    data = {**RECORD, **changes, "version": version, "part": "000-000"}
+    asset_id = data.pop("asset_id")
+    event = Event(asset_id=asset_id, stage="list", data=data)
+    return ObjectState(row={"asset_id": asset_id}).with_event(event)

@@ -1,0 +1,48 @@
+"""Commands as processes of their own."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.support.lrm import Answer
+from tests.support.paths import REPOSITORY
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def environment_without(folder: Path, *names: str) -> Path:
+    """A virtual environment with all that is installed here but some; its Python."""
+    libraries = Path(sysconfig.get_path("purelib"))
+    site = folder / "lib" / libraries.parent.name / "site-packages"
+    site.mkdir(parents=True)
+    for entry in libraries.iterdir():
+        of_project = entry.name.startswith(("__editable__", "lrm_objaverse"))
+        if not of_project and re.split("[-.]", entry.name)[0] not in names:
+            (site / entry.name).symlink_to(entry)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    home = Path(sys.base_prefix) / "bin"
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    return folder / "bin" / "python"
+
+
+def run_in(python: Path, *words: str) -> Answer:
+    done = subprocess.run(
+        [python, "-m", "pipelines.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd="/",
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)

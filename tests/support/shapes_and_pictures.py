@@ -1,0 +1,24 @@
+"""Spheres and random pictures."""
+
+import math
+
+import numpy as np
+import torch
+
+
+def pictures(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth pictures and noisy ones: both ends of SSIM's range."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(2, 3, 5, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+    noise = torch.rand(smooth.shape, generator=generator)
+    return smooth, (smooth + torch.tensor([0.05, 0.8])[:, None, None, None] * noise).clamp(0, 1)
+
+
+def sphere(count: int, radius: float) -> torch.Tensor:
+    """Points of a Fibonacci lattice on a sphere."""
+    i = np.arange(count) + 0.5
+    z, angle = 1 - 2 * i / count, math.pi * (1 + math.sqrt(5)) * i
+    ring = np.sqrt(1 - z**2)
+    unit = np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1)
+    return torch.from_numpy(radius * unit).float()

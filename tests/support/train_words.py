@@ -1,0 +1,33 @@
+"""Words of short training runs."""
+
+from pathlib import Path
+
+SMALL = (
+    "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 3 --data.num-targets 1 "
+    "--data.patch-size 16 --data.target-size-min 24 --data.target-size-max 32 "
+    "--checkpoint-every 2 --preview-every 4 --optimizer.schedule-steps 8"
+).split()
+
+
+STAGE_TWO = (
+    "--batch-size 1 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
+    "--data.frame-size 32 --checkpoint-every 2 --preview-every 0 --address none "
+    "--optimizer.schedule-steps 8"
+).split()
+
+
+COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
+
+
+def pinned(dataset, out: Path) -> list[str]:
+    root, snapshot = dataset
+    return ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
+
+
+def words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+    return ["train", "nerf", *pinned(dataset, out), *SMALL, "--steps", str(steps), *more]
+
+
+def mesh_words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+    there = pinned(dataset, out)
+    return ["train", "mesh", *there, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]

@@ -1,0 +1,90 @@
+"""The chain: order, needs, configuration, and verdicts as data."""
+
+import json
+
+import pytest
+
+from dataset.errors import BadInput
+from filters.chain import CHAIN, FilterConfig
+from filters.verdict import PASSED, Verdict
+from tests.support.facts import Facts, islands, judge, kept_facts, record
+
+ALL = FilterConfig.load({"licence": {"enabled": True}, "age": {"enabled": True}})
+STAGES = ["list", "inspect", "measure", "render"]
+
+
+def test_every_filter_has_its_configuration() -> None:
+    own = [link.name for link in CHAIN if not link.settings]
+    assert own == list(FilterConfig.model_fields)
+    assert {link.settings for link in CHAIN if link.settings} <= set(own)
+    assert len({link.name for link in CHAIN}) == len(CHAIN)
+
+
+def test_the_cheapest_come_first() -> None:
+    order = [STAGES.index(link.needs) for link in CHAIN]
+    assert order == sorted(order)
+
+
+def test_a_good_object_passes_every_filter() -> None:
+    verdicts = judge(kept_facts(), ALL)
+    assert [verdict.filter for verdict in verdicts] == [link.name for link in CHAIN]
+    assert {(verdict.keep, verdict.reason) for verdict in verdicts} == {(True, PASSED)}
+
+
+def test_a_filter_waits_for_its_measurements() -> None:
+    names = [verdict.filter for verdict in judge(Facts(record=record()), ALL)]
+    assert names == ["caption", "lowpoly", "licence", "age"]
+    names = [verdict.filter for verdict in judge(kept_facts(measure=None, render=None), ALL)]
+    assert names == ["caption", "lowpoly", "licence", "age", "textured", "missing_texture"]
+
+
+def test_licence_and_age_are_off_by_default() -> None:
+    bad = kept_facts(record=record(licence=None, age_restricted=True))
+    names = [verdict.filter for verdict in judge(bad, FilterConfig())]
+    assert "licence" not in names
+    assert "age" not in names
+    assert len(names) == len(CHAIN) - 2
+
+
+def test_all_reasons_are_reported() -> None:
+    facts = kept_facts(
+        record=record(caption=None, tags=("low-poly",)),
+        inspect={"num_triangles": 5, "base_colour_maps": []},
+        measure={"coverage": [0.01], "islands": islands(0.5, 0.5)},
+    )
+    dropped = [verdict.reason for verdict in judge(facts, FilterConfig()) if not verdict.keep]
+    assert dropped == [
+        "no_caption",
+        "lowpoly_tag",
+        "no_texture_map",
+        "several_objects",
+        "low_occupancy",
+    ]
+
+
+def test_every_filter_can_be_turned_off() -> None:
+    off = FilterConfig.load({name: {"enabled": False} for name in FilterConfig.model_fields})
+    assert judge(kept_facts(), off) == []
+
+
+def test_verdicts_survive_json() -> None:
+    facts = kept_facts(record=record(caption=None, tags=("low-poly",), licence=None))
+    for verdict in judge(facts, ALL):
+        assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+
+
+def test_judging_changes_nothing_and_repeats() -> None:
+    facts = kept_facts()
+    before = json.dumps([facts.inspect, facts.measure])
+    assert judge(facts, ALL) == judge(facts, ALL)
+    assert json.dumps([facts.inspect, facts.measure]) == before
+
+
+def test_configuration_round_trip() -> None:
+    config = FilterConfig.load({"occupancy": {"min_share": 0.2}})
+    assert FilterConfig.load(config.dump()) == config
+
+
+def test_a_wrong_key_is_explained() -> None:
+    with pytest.raises(BadInput, match=r"min_share"):
+        FilterConfig.load({"occupancy": {"min_shar": 0.2}})

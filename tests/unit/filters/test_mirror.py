@@ -1,0 +1,113 @@
+"""The filters on real models: what their labels say, whatever models the mirror holds."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from filters.geometry import SeveralConfig
+from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
+from filters.islands import measure_islands
+from filters.provenance import is_lowpoly_tag
+from tests.support.facts import count_objects
+from tests.support.surfaces import glb_surface
+
+
+@pytest.fixture(scope="module")
+def labels(mirror: Path) -> dict[str, dict]:
+    listed = json.loads((mirror / "labels.json").read_text())
+    return {uid: label for uid, label in listed.items() if label["class"] != "missing"}
+
+
+@pytest.fixture(scope="module")
+def files(mirror: Path) -> dict[str, Path]:
+    paths = json.loads(gzip.decompress((mirror / "object-paths.json.gz").read_bytes()))
+    return {uid: mirror / path for uid, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def inspected(labels, files) -> dict[str, Inspection | GlbRefused]:
+    def look(uid: str) -> Inspection | GlbRefused:
+        try:
+            return inspect_glb(files[uid])
+        except GlbRefused as refused:
+            return refused
+
+    return {uid: look(uid) for uid in labels}
+
+
+def test_files_that_hold_nothing_are_refused(labels, inspected) -> None:
+    for uid, label in labels.items():
+        if not label["n_triangles"]:
+            assert isinstance(inspected[uid], GlbRefused), (uid, label)
+
+
+def test_sound_files_are_not_refused(labels, inspected) -> None:
+    for uid, label in labels.items():
+        if label["class"] in ("textured", "untextured", "lowpoly", "animated", "multi_object"):
+            refused = isinstance(inspected[uid], GlbRefused)
+            assert refused is (label["n_triangles"] == 0), (uid, label, str(inspected[uid]))
+
+
+def test_counts(labels, inspected) -> None:
+    for uid, label in labels.items():
+        found = inspected[uid]
+        if isinstance(found, Inspection):
+            assert found.num_images == label["n_images"], (uid, label)
+            assert list(found.extensions_required) == sorted(label["extensions_required"])
+            if "EXT_mesh_gpu_instancing" not in found.extensions_used:
+                assert found.num_triangles == label["n_triangles"], (uid, label)
+
+
+def test_textures(labels, inspected) -> None:
+    wrong = []
+    decided = 0
+    for uid, label in labels.items():
+        found = inspected[uid]
+        if isinstance(found, Inspection):
+            decided += 1
+            real = any(item.state == "detailed" for item in found.base_colour_maps)
+            if real is not label["has_base_color_texture"]:
+                wrong.append((uid, label["name"], found.base_colour_maps))
+            # A flat or unreadable map may be labelled as one; a real one is never overlooked.
+            assert found.base_colour_maps or not label["has_base_color_texture"], (uid, label)
+    assert len(wrong) <= 0.05 * decided, wrong
+
+
+def test_lowpoly_tags(mirror: Path, labels) -> None:
+    for file in sorted(mirror.glob("metadata/*.json.gz")):
+        for uid, metadata in json.loads(gzip.decompress(file.read_bytes())).items():
+            if uid in labels:
+                found = any(is_lowpoly_tag(tag["name"]) for tag in metadata["tags"])
+                assert found is labels[uid]["lowpoly_tag"], (uid, metadata["tags"])
+
+
+def test_captions(mirror: Path, labels) -> None:
+    with (mirror / "Cap3D_automated_Objaverse_full.csv").open(newline="") as file:
+        captioned = {row[0] for row in csv.reader(file) if row and row[1].strip()}
+    for uid, label in labels.items():
+        assert (uid in captioned) is label["caption"], (uid, label)
+
+
+def test_one_or_several(labels, files, inspected) -> None:
+    """At least 90 % of the decided agree, and one single object in twenty goes at most."""
+    answers = []
+    for uid, label in labels.items():
+        found = inspected[uid]
+        several = label["multi_object"]
+        if several is None or isinstance(found, GlbRefused):
+            continue
+        # trimesh knows neither Draco nor GPU instances; Blender does, in production.
+        needed = {"KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"}
+        points = None if needed & set(found.extensions_used) else glb_surface(files[uid])
+        if points is not None:
+            answer = count_objects(measure_islands(points), SeveralConfig())[0]
+            answers.append((several, answer, label["name"]))
+    singles = [item for item in answers if not item[0]]
+    decided = [item for item in answers if item[1] != "unsure"]
+    wrong = [item for item in decided if item[0] is not (item[1] == "several")]
+    assert len(wrong) <= 0.1 * len(decided), wrong
+    assert sum(answer == "several" for _, answer, _ in singles) <= len(singles) / 20, wrong
+    assert len(decided) >= 0.8 * len(answers)

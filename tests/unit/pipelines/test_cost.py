@@ -1,0 +1,116 @@
+"""What work is expected to cost, and what it took."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.catalog import Catalog, Event
+from dataset.errors import WorkFailed
+from dataset.storage import Storage
+from pipelines.cost import (
+    Cost,
+    PriceConfig,
+    StageCost,
+    compare,
+    expected_objects,
+    money,
+    spent,
+    stamped,
+)
+from pipelines.plan import first_estimate, reserved
+from pipelines.settings import BuildConfig
+from tests.support.lrm import run_lrm
+
+CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})
+GPU = BuildConfig.load(
+    CPU.dump() | {"render": {"device": "gpu"}, "execution": {"render_gpus": 0.5}}
+)
+COST = Cost(
+    stages={
+        "measure": StageCost(objects=10, core_hours=2),
+        "render": StageCost(objects=5, core_hours=6, gpu_hours=3, bytes=4e9),
+    }
+)
+
+
+def events(stage: str, number: int, seconds: float, **fields) -> list[Event]:
+    return [
+        Event(asset_id=f"objaverse:{i:032}", stage=stage, seconds=seconds, **fields)
+        for i in range(number)
+    ]
+
+
+def test_money_is_hours_times_prices_and_bytes_times_the_monthly_price() -> None:
+    prices = PriceConfig(currency="EUR", core_hour=0.05, gpu_hour=2.0, gb_month=0.02)
+    expected = {"currency": "EUR", "work": 6.4, "cores": 0.4, "gpus": 6.0, "per_month": 0.08}
+    assert money(COST, prices) == expected
+    assert money(COST, PriceConfig()) is None
+    only_cores = money(COST, PriceConfig(core_hour=1.0))
+    assert only_cores is not None
+    assert (only_cores["work"], only_cores["per_month"], "gpus" in only_cores) == (8.0, None, False)
+
+
+def test_an_estimate_survives_build_json_and_other_content_is_named() -> None:
+    assert Cost.from_dict(COST.to_dict()) == COST
+    with pytest.raises(WorkFailed, match=r"build\.json: its estimate is unreadable"):
+        Cost.from_dict({"stages": {"render": {"wrong": 1}}})
+
+
+def test_objects_of_later_stages_come_from_all_earlier_ones() -> None:
+    found = expected_objects({"a": 10, "b": 4}, ("a", "b", "c"), {"b": 0.5, "c": 0.25, "a": 1.0})
+    assert found == {"a": 10.0, "b": 9.0, "c": 2.25}
+
+
+@given(st.lists(st.integers(0, 1000), min_size=3, max_size=3), st.floats(0, 1))
+def test_no_stage_expects_more_objects_than_there_are(starting: list[int], share: float) -> None:
+    stages = ("a", "b", "c")
+    shares = dict.fromkeys(stages, share)
+    found = expected_objects(dict(zip(stages, starting, strict=True)), stages, shares)
+    assert max(found.values()) <= sum(starting) + 1e-9
+
+
+def test_a_gpu_render_counts_its_share_of_the_gpu_and_no_cores() -> None:
+    assert reserved(CPU)["render"] == {"core_hours": 4.0}
+    assert reserved(GPU)["render"] == {"gpu_hours": 0.5}
+    assert reserved(GPU)["measure"] == {"core_hours": 4.0}
+
+
+def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
+    catalog = Catalog(Storage(str(tmp_path)))
+    catalog.commit(events("render", 7, 100.0, data={"bytes": 1}), "before", 1)
+    since = datetime.now(UTC)
+    rendered = events("render", 3, 36.0, data={"bytes": 1_000})
+    failed = events("render", 2, 18.0, status="failed", kind="timeout", data={"bytes": 9})
+    catalog.commit([*rendered, *failed, *events("list", 5, 0.0)], "now", 1)
+    found = spent(catalog, since, reserved(CPU))
+    assert found.stages == {
+        "render": StageCost(objects=5, core_hours=pytest.approx(4 * 0.04), bytes=3_000.0)
+    }
+    assert spent(catalog, since + timedelta(days=1), reserved(CPU)).stages == {}
+
+
+def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> None:
+    catalog = Catalog(Storage(str(tmp_path)))
+    expected = Cost(stages={"render": StageCost(objects=2, core_hours=0.08, bytes=2_000)})
+    build = {"estimate": stamped(expected)}
+    catalog.commit(events("render", 3, 36.0, data={"bytes": 1_000}), "now", 1)
+    running = compare(build, catalog, reserved(CPU), PriceConfig())
+    assert running is not None
+    assert running["error"] == {"core_hours": None, "gpu_hours": None, "bytes": None}
+    ended = compare(build | {"ended": "2026"}, catalog, reserved(CPU), PriceConfig(core_hour=1.0))
+    assert ended is not None
+    assert ended["error"] == {"core_hours": 0.5, "gpu_hours": None, "bytes": 0.5}
+    assert ended["took"]["money"]["work"] == 0.12
+    assert compare({"config": {}}, catalog, reserved(CPU), PriceConfig()) is None
+
+
+def test_the_estimate_of_a_first_build_is_that_of_the_plan(demo_source, tmp_path):
+    words = ["--source", demo_source, "--root", tmp_path / "root", "--render.resolution", "256"]
+    plan = run_lrm("plan", *words, "--filters.caption.enabled", "false", "--json").json()
+    config = BuildConfig.load(
+        {"source": "s", "root": "r", "render": {"resolution": 256}, "prices": {}}
+    )
+    expected = first_estimate(config, plan["work"]["fetch"]["new"]).to_dict()
+    assert plan["estimate"] == {**expected, "money": None}

@@ -1,0 +1,137 @@
+"""The time to go is reckoned in work, and what is shown fits where it is shown."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from dataset.catalog import Event
+from pipelines.forecast import Forecast
+from tests.support.paths import REPOSITORY
+
+STAGES = ("fetch", "inspect", "render", "pack")
+SECONDS = {"fetch": 0.1, "inspect": 0.1, "render": 20.0, "pack": 0.1}
+
+
+def event(stage: str, status: str = "ok", seconds: float | None = None) -> Event:
+    took = SECONDS[stage] if seconds is None else seconds
+    return Event(asset_id="objaverse:x", stage=stage, status=status, seconds=took)
+
+
+def fetched(forecast: Forecast, num: int, every: int, now: float) -> float:
+    """All objects are fetched by two workers; all but one in `every` are dropped. The time then."""
+    for number in range(num):
+        now += 0.2 / 2
+        then = None if number % every else "render"
+        forecast.settle("fetch", [event("fetch"), event("inspect")], then, now)
+    return now
+
+
+def test_objects_that_are_dropped_at_once_promise_nothing():
+    forecast = Forecast(STAGES, started=0.0)
+    forecast.wait("fetch", 400)
+    assert forecast.seconds_left(0.0) is None
+    now = fetched(forecast, 400, every=4, now=0.0)
+    # 300 of 400 objects are done in 40 seconds, and what a render takes is not known.
+    assert forecast.seconds_left(now) is None
+    for _ in range(40):
+        now += SECONDS["render"] / 2
+        forecast.settle("render", [event("render")], "pack", now)
+    truth = 60 * SECONDS["render"] / 2
+    assert forecast.seconds_left(now) == pytest.approx(truth, rel=0.1)
+
+
+def test_the_first_objects_tell_of_those_to_come():
+    forecast = Forecast(STAGES, started=0.0)
+    forecast.wait("fetch", 1000)
+    now = 0.0
+    for number in range(100):
+        passes = number % 4 == 0
+        events = [event("fetch"), event("inspect")]
+        forecast.settle("fetch", events, "render" if passes else None, now)
+        if passes:
+            now += SECONDS["render"]
+            forecast.settle("render", [event("render")], "pack", now)
+    # 225 of the 900 that still wait will be rendered, one at a time.
+    assert forecast.seconds_left(now) == pytest.approx(225 * SECONDS["render"], rel=0.05)
+
+
+def test_more_workers_count_as_soon_as_they_work():
+    forecast = Forecast(STAGES, started=0.0, window=100.0)
+    forecast.wait("render", 10_000)
+    now = 0.0
+    for workers in (1, 10):
+        for _ in range(20 * workers):
+            now += SECONDS["render"] / workers
+            forecast.settle("render", [event("render")], "pack", now)
+    left = 10_000 - 220
+    assert forecast.seconds_left(now) == pytest.approx(left * SECONDS["render"] / 10, rel=0.1)
+    assert forecast.seconds_left(now + 1000) is None
+
+
+def test_the_rows_add_up():
+    forecast = Forecast(STAGES, started=0.0)
+    forecast.wait("fetch", 10)
+    forecast.wait("render", 2)
+    forecast.settle("fetch", [event("fetch"), event("inspect", "failed")], None, 60.0)
+    forecast.settle("fetch", [event("fetch"), event("inspect")], "render", 60.0)
+    forecast.settle("render", [event("render", seconds=10)], "pack", 120.0)
+    found = {row.stage: row for row in forecast.rows(120.0)}
+    assert {stage: row.waiting for stage, row in found.items()} == {
+        "fetch": 8,
+        "inspect": 0,
+        "render": 2,
+        "pack": 1,
+    }
+    assert (found["inspect"].done, found["inspect"].failed) == (1, 1)
+    assert found["render"].mean_seconds == 10
+    assert found["pack"].mean_seconds is None
+    assert found["fetch"].per_minute == pytest.approx(1.0)
+    assert forecast.objects_per_minute(120.0) == pytest.approx(0.5)
+
+
+def test_a_sample_that_was_lost_before_it_was_packed():
+    """The packer answers for an object that waits for it with another stage's failure."""
+    forecast = Forecast(STAGES, started=0.0)
+    forecast.wait("pack", 1)
+    forecast.settle("pack", [event("render", "failed", seconds=0)], None, 1.0)
+    assert [row.waiting for row in forecast.rows(1.0)] == [0]
+    assert forecast.seconds_left(1.0) == 0
+
+
+SHOW = """
+import time
+from dataset.catalog import Event
+from pipelines.progress import Progress
+progress = Progress()
+progress.wait("fetch", 2)
+time.sleep(0.3)
+fetched = Event(asset_id="objaverse:x", stage="fetch", seconds=0.5)
+progress.settle("fetch", [fetched], "render", )
+progress.tick(2, {"dropped": 1}, 1)
+progress.done(2, {"dropped": 1, "kept": 1})
+progress.close()
+"""
+
+
+def show(terminal: bool) -> str:
+    """What a build shows, on a terminal or in a file."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "COLUMNS": "100"}
+    stderr = theirs if terminal else subprocess.PIPE
+    done = subprocess.run([sys.executable, "-c", SHOW], stderr=stderr, env=environment, check=True)
+    os.close(theirs)
+    text = os.read(ours, 1 << 16) if terminal else done.stderr
+    os.close(ours)
+    return text.decode()
+
+
+def test_a_terminal_gets_a_table_and_a_file_gets_lines():
+    picture = show(terminal=True)
+    for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 rendered", "to go"):
+        assert word in picture
+    assert show(terminal=False).splitlines() == [
+        "[0:00:00] 2/2 objects (1 dropped, 1 kept) | done: fetch 1"
+    ]

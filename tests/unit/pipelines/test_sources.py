@@ -1,0 +1,190 @@
+"""Mirrors and folders of models: what is listed, under which version, and what is fetched."""
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.objects import sample_key
+from pipelines.sources import FetchFailed, open_source
+from tests.support.glb_files import GOOD, OTHER
+from tests.support.listings import changed_parts, objects_of
+
+
+@pytest.fixture
+def demo(demo_source: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_source, tmp_path / "mirror"))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Files in nested folders, with names that people really give."""
+    root = tmp_path / "models"
+    for path in ["chair.glb", "kitchen/Tea pot (1).GLB", "kitchen/ünï.v2.glb", "a,b/c:d%e.glb"]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(GOOD)
+    (root / "kitchen" / "notes.txt").write_text("")
+    (root / ".trash").mkdir()
+    (root / ".trash" / "old.glb").write_bytes(GOOD)
+    return root
+
+
+def test_parts_make_up_the_listing(demo):
+    source = open_source(str(demo))
+    parts = source.parts()
+    assert parts == open_source(str(demo)).parts()
+    assert set(parts) == {path.name for path in demo.glob("glbs/*")}
+    every = []
+    for part in parts:
+        items = source.read_part(part)
+        ids = [item.record.asset_id for item in items]
+        assert ids == sorted(ids)
+        assert source.files(part, False) == {i.record.asset_id: i.version for i in items}
+        chosen = [item.record.asset_id for item in items if item.record.categories]
+        assert list(source.files(part, True)) == chosen
+        assert all(item.record.caption is None for item in items)
+        assert all(item.record.path.startswith(f"glbs/{part}/") for item in items)
+        every += ids
+    paths = json.loads(gzip.decompress((demo / "object-paths.json.gz").read_bytes()))
+    assert sorted(every) == sorted(f"objaverse:{uid}" for uid in paths)
+
+
+def test_a_part_changes_with_what_describes_its_objects_and_its_files_with_theirs(demo):
+    source = open_source(str(demo))
+    before = source.parts()
+    file = sorted(demo.glob("glbs/*/*.glb"))[0]
+    part, asset_id = file.parent.name, f"objaverse:{file.stem}"
+    files = source.files(part, False)
+
+    def touched() -> set[str]:
+        nonlocal before
+        after = source.parts()
+        found, before = changed_parts(before, after), after
+        return found
+
+    os.utime(file, ns=(1, 1))
+    assert touched() == set()
+    assert changed_parts(files, source.files(part, False)) == {asset_id}
+    file.unlink()
+    assert touched() == set()
+    assert source.files(part, False)[asset_id] == "missing"
+    os.utime(demo / f"metadata/{part}.json.gz", ns=(1, 1))
+    assert touched() == {part}
+    (demo / "lvis-annotations.json.gz").write_bytes(
+        gzip.compress(json.dumps({"teapot": [file.stem]}).encode())
+    )
+    assert part in touched()
+    paths = json.loads(gzip.decompress((demo / "object-paths.json.gz").read_bytes()))
+    del paths[file.stem]
+    (demo / "object-paths.json.gz").write_bytes(gzip.compress(json.dumps(paths).encode()))
+    assert touched() == set()
+    assert asset_id not in source.files(part, False)
+
+
+def test_a_file_that_changed_since_it_was_listed(demo, tmp_path):
+    source = open_source(str(demo))
+    item = objects_of(source)[0]
+    path, target = item.record.path, tmp_path / "x.glb"
+    fetched = source.fetch(path, item.version, target)
+    assert fetched.num_bytes == target.stat().st_size
+    target.unlink()
+    (demo / path).write_bytes(OTHER)
+    with pytest.raises(FetchFailed) as raised:
+        source.fetch(path, item.version, target)
+    assert raised.value.kind == "changed"
+    (demo / path).unlink()
+    with pytest.raises(FetchFailed) as raised:
+        source.fetch(path, "missing", target)
+    assert raised.value.kind == "missing"
+    assert [p.name for p in tmp_path.iterdir()] == ["mirror"]
+
+
+def test_half_a_file_is_not_fetched(demo, tmp_path):
+    source = open_source(str(demo))
+    item = objects_of(source)[0]
+    (demo / item.record.path).write_bytes(GOOD[:-100])
+    item = objects_of(source)[0]
+    with pytest.raises(FetchFailed) as raised:
+        source.fetch(item.record.path, item.version, tmp_path / "x.glb")
+    assert raised.value.kind == "malformed"
+    assert not (tmp_path / "x.glb").exists()
+
+
+def test_a_folder_of_models(models, tmp_path):
+    source = open_source(str(models))
+    objects = objects_of(source)
+    ids = [item.record.asset_id for item in objects]
+    assert ids == [
+        "folder:a,b/c:d%e",
+        "folder:chair",
+        "folder:kitchen/Tea pot (1)",
+        "folder:kitchen/ünï.v2",
+    ]
+    keys = [sample_key(asset_id) for asset_id in ids]
+    assert len(set(keys)) == 4
+    assert all("." not in key and "/" not in key for key in keys)
+    assert objects[2].record.name == "Tea pot (1)"
+    assert objects[2].record.caption is None
+    for item in objects:
+        source.fetch(item.record.path, item.version, tmp_path / "x.glb")
+        assert (tmp_path / "x.glb").read_bytes() == GOOD
+
+
+CSV = '''\ufeffpath,caption,tags,licence,author,name
+chair.glb,"a red chair, ""old""",wood; red ,cc0,me,Chair
+kitchen/ünï.v2.glb,,,,,
+gone.glb,no longer here,,,,
+'''
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_table_that_describes_the_models(models, tmp_path, given):
+    file = tmp_path / "mine.csv" if given else models / "objects.csv"
+    file.write_text(CSV)
+    source = open_source(str(models), captions=str(file) if given else None)
+    objects = objects_of(source)
+    by_id = {item.record.asset_id: item.record for item in objects}
+    chair = by_id["folder:chair"]
+    assert chair.caption == 'a red chair, "old"'
+    assert chair.tags == ("wood", "red")
+    assert (chair.licence, chair.author, chair.name) == ("cc0", "me", "Chair")
+    assert by_id["folder:kitchen/ünï.v2"].caption is None
+    assert by_id["folder:kitchen/ünï.v2"].name == "ünï.v2"
+    assert len(source.revision) == 16
+    before = source.parts()
+    file.write_text(CSV.replace("red chair", "blue chair"))
+    assert len(changed_parts(before, source.parts())) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("caption\nx\n", "the first line must name path"),
+        ("path,captoin\nchair.glb,x\n", "the first line must name path"),
+        ("path,caption\nchair.glb,x,y\n", "line 2: not as many values"),
+        ("path,caption\nchair.glb\n", "line 2: not as many values"),
+        ('path,caption\nchair.glb,"x\n', "unexpected end of data"),
+        ("path\nno.glb\n", "no path of"),
+        ("path\nch\xff.glb\n", "cannot read the table"),
+    ],
+)
+def test_a_table_that_is_wrong(models, text, problem):
+    (models / "objects.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match=problem):
+        open_source(str(models))
+
+
+def test_names_that_cannot_be_told_apart(models):
+    (models / "chair.GLB").write_bytes(GOOD)
+    with pytest.raises(BadInput, match="would be one object"):
+        open_source(str(models))
+
+
+def test_names_that_are_no_text(models):
+    (models / os.fsdecode(b"caf\xe9.glb")).write_bytes(GOOD)
+    with pytest.raises(BadInput, match="UTF-8"):
+        open_source(str(models))

@@ -1,0 +1,269 @@
+"""What happens to an object next: the one function that decides it, without any work."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.catalog import Catalog, Event
+from dataset.columns import TableColumns
+from dataset.storage import Storage
+from pipelines.columns import PROJECTION
+from pipelines.objects import latest_of, load_objects
+from pipelines.settings import BuildConfig
+from pipelines.state import DAMAGED, STAGES, STATES, TRANSIENT, Decider, Failure, ObjectState
+from tests.support.listings import listed
+
+CONFIG = BuildConfig.load(
+    {
+        "source": "s",
+        "root": "r",
+        "filters": {"textured": {"enabled": False}, "several": {"enabled": False}},
+    }
+)
+WITH_GEOMETRY = BuildConfig.load(CONFIG.dump() | {"geometry": True})
+ISLANDS = {"whole": {"1": {"groups": [], "islands": []}, "2": {"groups": []}}, "slab": None}
+DATA = {
+    "fetch": {"sha256": "f" * 64, "bytes": 1, "raw": None},
+    "inspect": {"num_triangles": 1, "base_colour_maps": []},
+    "measure": {"coverage": [0.2] * 32, "islands": ISLANDS, "thickness": 0.5},
+    "render": {"staging": "staging/x.tar", "bytes": 1, "coverage": [0.2] * 32},
+    "geometry": {"path": "geometry/cube/x.npz", "bytes": 1},
+    "pack": {"shard": "shards/lrm32/x.tar", "sample": "x", "shard_sha256": ""},
+}
+
+
+def happened(stage: str, state: ObjectState, config: BuildConfig, **fields: Any) -> ObjectState:
+    """The state after one more event of a stage."""
+    if fields.get("status", "ok") == "ok":
+        fields = {"data": DATA[stage]} | fields
+    return state.with_event(Decider(config).event(stage, state, **fields))
+
+
+def passed(*stages: str, config: BuildConfig = CONFIG, **changes) -> ObjectState:
+    """An object that went well through the given stages."""
+    state = listed(**changes)
+    for stage in stages:
+        state = happened(stage, state, config)
+    return state
+
+
+@pytest.mark.parametrize("config", [CONFIG, WITH_GEOMETRY], ids=["plain", "geometry"])
+def test_stages_follow_each_other(config):
+    decider = Decider(config)
+    assert ("geometry" in decider.stages) == config.geometry
+    for done, stage in enumerate(decider.stages):
+        decision = decider.decide(passed(*decider.stages[:done], config=config))
+        assert (decision.state, decision.stage, decision.why) == ("pending", stage, "new")
+    decision = decider.decide(passed(*decider.stages, config=config))
+    assert (decision.state, decision.stage) == ("kept", None)
+
+
+def test_geometry_can_be_had_later_and_only_that_is_done():
+    decider = Decider(WITH_GEOMETRY)
+    packed = passed("fetch", "inspect", "measure", "render", "pack")
+    assert Decider(CONFIG).decide(packed).state == "kept"
+    decision = decider.decide(packed)
+    assert (decision.state, decision.stage, decision.why) == ("pending", "geometry", "new")
+    made = happened("geometry", packed, WITH_GEOMETRY)
+    assert (decider.decide(made).state, decider.decide(made).stage) == ("kept", None)
+    assert Decider(CONFIG).decide(made).state == "kept"
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "why"), [("crash", None, ""), ("storage", "geometry", "retry")]
+)
+def test_a_packed_object_without_the_geometry_that_was_asked_for_failed(kind, stage, why):
+    decider = Decider(WITH_GEOMETRY)
+    packed = passed("fetch", "inspect", "measure", "render", "pack")
+    broken = happened("geometry", packed, WITH_GEOMETRY, status="failed", kind=kind, message="m")
+    decision = decider.decide(broken)
+    assert (decision.state, decision.stage, decision.why) == ("failed", stage, why)
+    assert Decider(CONFIG).decide(broken).state == "kept"
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({"render": {"resolution": 64}}, True),
+        ({"rig": "orbit21"}, True),
+        ({"rig": "zero123plus"}, False),  # another normalisation
+        ({"surface": {"points": 7}}, False),
+        ({"surface": {"seed": 1}}, False),
+    ],
+)
+def test_geometry_depends_on_no_camera_but_on_the_frame(change, holds):
+    state = passed(*STAGES, config=WITH_GEOMETRY)
+    changed = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | change))
+    assert changed.holds("geometry", state) is holds
+
+
+def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
+    decider = Decider(WITH_GEOMETRY)
+    state, events = listed(), []
+    data = {name: state.get("list", name) for name in PROJECTION.types["list"]}
+    events.append(Event(asset_id=state.asset_id, stage="list", data=data))
+    for stage in STAGES:
+        events.append(decider.event(stage, state, data=DATA[stage]))
+        state = state.with_event(events[-1])
+    root = Storage(str(tmp_path))
+    Catalog(root).commit(events, "run", 1)
+    for rig, stages in (
+        ("lrm32", {"fetch", "inspect", "measure", "render", "geometry", "pack"}),
+        ("orbit21", {"fetch", "inspect", "geometry"}),
+        ("zero123plus", {"fetch", "inspect"}),
+    ):
+        other = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | {"rig": rig}))
+        found = load_objects(latest_of(root), other).state(0)
+        assert {stage for stage in STAGES if found.get(stage, "status")} == stages
+
+
+def test_no_caption_needs_no_download():
+    decision = Decider(CONFIG).decide(passed(caption=None))
+    assert (decision.state, decision.stage) == ("dropped", None)
+    assert decision.dropped is not None
+    assert decision.dropped.reason == "no_caption"
+
+
+def test_all_known_reasons_are_told_and_the_first_counts():
+    state = passed("fetch", "inspect", "measure", caption=None, tags=("lowpoly",))
+    state = happened("measure", state, CONFIG, data=DATA["measure"] | {"coverage": [0.01] * 32})
+    decision = Decider(CONFIG).decide(state)
+    reasons = [verdict.reason for verdict in decision.verdicts if not verdict.keep]
+    assert reasons == ["no_caption", "lowpoly_tag", "low_occupancy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "why"),
+    [
+        ({"render": {"resolution": 64}}, "render", "configuration changed"),
+        ({"rig": "orbit21"}, "measure", "configuration changed"),
+        ({"inspect": {"max_nodes": 7}}, "inspect", "configuration changed"),
+        ({"blender": {"threads": 2}}, None, ""),
+        ({"shards": {"samples_per_shard": 2}}, None, ""),
+    ],
+)
+def test_a_changed_setting_redoes_what_depends_on_it(change, stage, why):
+    changed = BuildConfig.load(CONFIG.dump() | change)
+    state = passed(*STAGES)
+    decision = Decider(changed).decide(state)
+    assert (decision.stage, decision.why) == (stage, why)
+
+
+def test_a_changed_file_is_fetched_again_and_new_bytes_are_redone():
+    decider = Decider(CONFIG)
+    # The catalog as it was, the listing as it is now.
+    changed = ObjectState(row=passed(*STAGES).row | {"list.version": "2"})
+    assert (decider.decide(changed).stage, decider.decide(changed).why) == ("fetch", "file changed")
+    same = happened("fetch", changed, CONFIG)
+    assert decider.decide(same).state == "kept"
+    other = happened("fetch", changed, CONFIG, data=DATA["fetch"] | {"sha256": "e" * 64})
+    assert (decider.decide(other).stage, decider.decide(other).why) == ("inspect", "bytes changed")
+
+
+def test_a_cleared_failure_is_tried_again():
+    state = failed("crash")
+    cleared = happened("render", state, WITH_GEOMETRY, status="cleared")
+    decision = Decider(WITH_GEOMETRY).decide(cleared)
+    assert (decision.state, decision.stage, decision.why) == ("pending", "render", "retry")
+
+
+def test_a_tombstone_drops_whatever_else_is_known():
+    for state in (listed(), passed(*STAGES), failed("crash")):
+        removed = state.with_event(
+            Event(asset_id=state.asset_id, stage="remove", message="asked by its author")
+        )
+        decision = Decider(CONFIG).decide(removed)
+        assert (decision.state, decision.stage) == ("dropped", None)
+        assert decision.dropped.reason == "removed"
+        assert decision.dropped.measured == "asked by its author"
+        undone = Event(asset_id=state.asset_id, stage="remove", status="cleared")
+        assert Decider(CONFIG).decide(removed.with_event(undone)).state != "dropped"
+
+
+def failed(kind: str, stage: str = "render") -> ObjectState:
+    """An object that came as far as the stage, and no further."""
+    state = passed(*STAGES[: STAGES.index(stage)], config=WITH_GEOMETRY)
+    return happened(stage, state, WITH_GEOMETRY, status="failed", kind=kind, message="m")
+
+
+def test_an_object_at_fault_waits_for_a_change():
+    decision = Decider(CONFIG).decide(failed("crash"))
+    assert (decision.state, decision.stage) == ("failed", None)
+    assert decision.failure == Failure(stage="render", kind="crash", message="m")
+
+
+@pytest.mark.parametrize("kind", sorted(TRANSIENT - {DAMAGED}))
+def test_what_is_not_the_objects_fault_is_tried_again(kind):
+    decision = Decider(CONFIG).decide(failed(kind))
+    assert (decision.state, decision.stage, decision.why) == ("failed", "render", "retry")
+
+
+@pytest.mark.parametrize("stage", ["measure", "render", "geometry"])
+def test_other_limits_are_worth_another_try(stage):
+    patient = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
+    assert Decider(WITH_GEOMETRY).decide(failed("timeout", stage)).stage is None
+    decision = Decider(patient).decide(failed("timeout", stage))
+    assert (decision.state, decision.stage, decision.why) == ("failed", stage, "limits changed")
+
+
+def test_equal_files_of_two_objects_are_two_results():
+    decider = Decider(CONFIG)
+    one, two = passed("fetch"), passed("fetch", asset_id="objaverse:" + "b" * 32)
+    assert decider.key("inspect", one) == decider.key("inspect", two)
+    for stage in ("measure", "render", "pack"):
+        assert decider.key(stage, one) != decider.key(stage, two)
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> ObjectState:
+    """An object with any history: results of this or another time, failures, tombstones."""
+    caption = draw(st.sampled_from([None, "a chair"]))
+    state = listed(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
+    for stage in STAGES[: draw(st.integers(0, len(STAGES)))]:
+        fields = draw(
+            st.sampled_from(
+                [
+                    {},
+                    {},
+                    {},
+                    {"status": "failed", "kind": "crash"},
+                    {"status": "failed", "kind": "storage"},
+                    {"status": "failed", "kind": "timeout"},
+                    {"status": "cleared"},
+                ]
+            )
+        )
+        if stage == "measure" and not fields and draw(st.booleans()):
+            fields = {"data": DATA["measure"] | {"coverage": [0.01]}}
+        config = draw(st.sampled_from([WITH_GEOMETRY, SMALL]))
+        state = happened(stage, state, config, **fields)
+    changes = draw(st.sampled_from([{}, {}, {"list.version": "2"}, {"fetch.sha256": "d" * 64}]))
+    return ObjectState(row=state.row | changes)
+
+
+SMALL = BuildConfig.load(
+    WITH_GEOMETRY.dump() | {"render": {"resolution": 64}, "blender": {"render_seconds": 9}}
+)
+
+
+@given(st.lists(objects(), min_size=1, max_size=12), st.sampled_from([CONFIG, WITH_GEOMETRY]))
+def test_many_at_once_are_decided_as_each_alone(states, config):
+    decider = Decider(config)
+    types = {"asset_id": pa.string()}
+    for stage in ("list", "remove", *STAGES):
+        schema = PROJECTION.schema(stage)
+        types |= {f"{stage}.{name}": schema.field(name).type for name in schema.names}
+    table = pa.Table.from_pylist([dict(state.row) for state in states], schema=pa.schema(types))
+    together = decider.decide_all(TableColumns(table))
+    for row, state in enumerate(states):
+        assert together.at(row) == decider.decide(state)
+    counted = {state: int(together.where(state).sum()) for state in STATES}
+    assert sum(counted.values()) == len(states)
+    assert (together.where("dropped") == (together.reason >= 0)).all()
+    assert (together.where("failed") == (together.failed >= 0)).all()
+    assert not (together.where("pending") & (together.stage < 0)).any()
+    assert np.isin(together.stage[together.where("kept")], [-1]).all()

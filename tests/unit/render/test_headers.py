@@ -1,0 +1,61 @@
+"""What the headers of images and of compressed meshes say, read without decoding anything."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from render.blender.draco import num_draco_triangles
+from render.blender.images import image_size, is_cut_off
+from tests.support.gltf_builder import encode_image
+
+OPAQUE = np.random.default_rng(0).integers(0, 256, (37, 501, 3), dtype=np.uint8)
+TRANSPARENT = np.random.default_rng(0).integers(0, 256, (37, 501, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "pixels, kind, options",
+    [
+        (OPAQUE, "PNG", {}),
+        (TRANSPARENT, "PNG", {}),
+        (OPAQUE, "JPEG", {}),
+        (OPAQUE, "JPEG", {"progressive": True, "comment": b"\xff\xd9 and more" * 9}),
+        (OPAQUE, "WEBP", {}),
+        (TRANSPARENT, "WEBP", {}),
+        (OPAQUE, "WEBP", {"lossless": True}),
+        (TRANSPARENT, "WEBP", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, np.ndarray) else str(value.shape[2]),
+)
+def test_size_of_an_image(pixels: np.ndarray, kind: str, options: dict[str, Any]):
+    data = encode_image(pixels, kind, **options)
+    assert image_size(memoryview(data)) == (501, 37)
+    assert not is_cut_off(memoryview(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_header_that_is_cut_off_says_nothing(kind: str):
+    data = memoryview(encode_image(OPAQUE, kind))
+    for length in range(20):
+        assert image_size(data[:length]) is None
+    assert is_cut_off(data[:500]) == (kind != "PNG")  # Blender sees that of a PNG by itself
+
+
+@pytest.mark.parametrize("data", [b"", b"BM", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff" * 99, b"GIF"])
+def test_no_known_image(data: bytes):
+    assert image_size(memoryview(data)) is None
+
+
+@pytest.mark.parametrize(
+    "body, triangles",
+    [
+        (struct.pack("<BBH", 1, 1, 0) + b"\x00\x85\x01\x90\x4e", 10_000),  # edgebreaker
+        (struct.pack("<BBH", 1, 0, 0) + b"\x90\x4e\x05", 10_000),  # sequential
+        (struct.pack("<BBH", 1, 1, 0x8000) + b"\x00\x85\x01\x90\x4e", None),  # metadata first
+        (struct.pack("<BBH", 0, 0, 0) + b"\x90\x4e\x05", None),  # points
+        (struct.pack("<BBH", 1, 1, 0) + b"\x00\x85", None),  # cut off
+    ],
+)
+def test_triangles_of_a_compressed_mesh(body: bytes, triangles: int | None):
+    assert num_draco_triangles(memoryview(b"DRACO\x02\x02" + body)) == triangles

@@ -1,0 +1,348 @@
+"""The cluster files: what Ray, AWS and Kubernetes make of them, without any of the three."""
+
+import copy
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import kubernetes_validate
+import pytest
+import yaml
+from botocore import xform_name
+from moto.server import ThreadedMotoServer
+from ray.autoscaler._private.aws.config import bootstrap_aws
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.tags import TAG_RAY_NODE_KIND
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+from dataset.options import load_config
+from pipelines.cli import make_parser
+from pipelines.settings import BuildConfig
+from render.system import _PACKAGE_OF_LIBRARY
+from tests.support.pages import FENCE, called, commands
+from tests.support.paths import REPOSITORY
+
+AWS, ON_PREMISE, KUBERAY = (
+    REPOSITORY / name
+    for name in ("cluster.yaml", "deploy/on-premise.yaml", "deploy/kuberay-rayjob.yaml")
+)
+MANUAL = REPOSITORY / "docs/operating.md"
+RAY_VERSION = re.search(r"^ray==(.+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)[
+    1
+]
+RAY_JOB = {
+    "entrypoint",
+    "entrypointResources",
+    "backoffLimit",
+    "shutdownAfterJobFinishes",
+    "ttlSecondsAfterFinished",
+    "rayClusterSpec",
+}
+RAY_CLUSTER = {
+    "rayVersion",
+    "authOptions",
+    "enableInTreeAutoscaling",
+    "autoscalerOptions",
+    "headGroupSpec",
+    "workerGroupSpecs",
+}
+WORKER_GROUP = {
+    "groupName",
+    "replicas",
+    "minReplicas",
+    "maxReplicas",
+    "rayStartParams",
+    "template",
+}
+"""Names of KubeRay's API (ray.io/v1) that the file uses."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", [AWS, ON_PREMISE], ids=lambda path: path.name)
+def test_ray_accepts_the_file(path: Path) -> None:
+    prepared = prepare_config(read(path))
+    validate_config(prepared)
+    broken = copy.deepcopy(prepared) | {"max_worker": 3}
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(broken)
+
+
+def test_the_head_runs_drivers_and_nothing_else() -> None:
+    for name, node_type in read(AWS)["available_node_types"].items():
+        resources, market = node_type["resources"], node_type["node_config"]
+        if name == "head":
+            assert resources["CPU"] == 0
+            assert resources["head"] > 0
+            assert "InstanceMarketOptions" not in market
+        else:
+            assert resources["CPU"] > 0
+            assert "head" not in resources
+            assert ("InstanceMarketOptions" in market) == ("render" in resources)
+
+
+def test_files_name_the_installed_ray_and_the_libraries_that_blender_needs() -> None:
+    image = f"rayproject/ray:{RAY_VERSION}-py311-cpu"
+    assert read(AWS)["docker"]["image"] == image
+    dockerfile = (REPOSITORY / "deploy/Dockerfile").read_text()
+    assert f"FROM {image}\n" in dockerfile
+    assert read(KUBERAY)["spec"]["rayClusterSpec"]["rayVersion"] == RAY_VERSION
+    setup = " ".join(read(AWS)["setup_commands"])
+    for package in _PACKAGE_OF_LIBRARY.values():
+        assert f" {package}" in setup
+        assert f" {package}" in dockerfile
+    packages = {
+        name.split("/")[0] for name in re.findall(r"^COPY --chown=ray (\S+) ", dockerfile, re.M)
+    }
+    assert packages >= {"dataset", "filters", "render", "train", "pipelines"}
+
+
+def node_types() -> tuple[AutoscalingConfig, list[str]]:
+    """What Ray makes of the file for each node type, and the names of those of workers."""
+    config = AutoscalingConfig(read(AWS), skip_content_hash=True)
+    names = [name for name in config.get_config("available_node_types") if name != "head"]
+    return config, names
+
+
+def docker_options(name: str) -> list[str]:
+    """Of `docker run` for a node type, joined as Ray's DockerCommandRunner does."""
+    docker = node_types()[0].get_docker_config(name)
+    own = "head_run_options" if name == "head" else "worker_run_options"
+    return docker["run_options"] + docker.get(own, [])
+
+
+def test_authentication_is_set_and_never_left_to_a_default() -> None:
+    config = read(AWS)
+    for name in config["available_node_types"]:
+        assert docker_options(name).count("--env RAY_AUTH_MODE=token") == 1
+    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    assert "RAY_AUTH_MODE=token" in " ".join(read(ON_PREMISE)["setup_commands"])
+    assert read(KUBERAY)["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_every_worker_is_set_up_whatever_its_type_adds() -> None:
+    """A type's own list takes the place of the common one."""
+    config, names = node_types()
+    common = {"apt-get", "chmod 600 ~/.ray/auth_token", "pip install"}
+    for name in names:
+        done = " && ".join(config.get_worker_setup_commands(name))
+        assert {words for words in common if words in done} == common, name
+        assert all(f" {package}" in done for package in _PACKAGE_OF_LIBRARY.values())
+        assert ("[build,train]" in done) == (name == "train")
+
+
+def test_nodes_that_open_strangers_files_can_take_the_network_away() -> None:
+    """And those alone, which in turn see no runs; nothing behind a bridge gets a node's role."""
+    config, _ = node_types()
+    for name, kind in config.get_config("available_node_types").items():
+        options, renders = docker_options(name), "render" in kind["resources"]
+        assert ("--security-opt seccomp=unconfined" in options) == renders
+        assert ("--volume /mnt/lrm-runs:/home/ray/runs" in options) == (not renders)
+        assert bool(config.get_initialization_commands(name)) == (not renders)
+        found = kind["node_config"]["MetadataOptions"]
+        assert found == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    spec = read(KUBERAY)["spec"]["rayClusterSpec"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        pod, renders = group["template"]["spec"], "render" in group.get("groupName", "")
+        unconfined = {"seccompProfile": {"type": "Unconfined"}}
+        assert pod.get("securityContext") == (unconfined if renders else None)
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        mounts = pod["containers"][0].get("volumeMounts", [])
+        assert ("runs" in volumes) == (not renders)
+        assert ("/home/ray/runs" in [mount["mountPath"] for mount in mounts]) == (not renders)
+
+
+def test_the_folder_of_runs_is_mounted_where_a_file_system_is_named(tmp_path: Path) -> None:
+    commands = read(AWS)["initialization_commands"]
+    assert sum(command.count("FS=;") for command in commands) == 1
+    # What root would do is written down; everything else runs.
+    script = 'sudo() { echo sudo "$@"; }\nmountpoint() { return 1; }\n' + "\n".join(commands)
+
+    def root_does(text: str) -> list[str]:
+        done = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    without, named = root_does(script), root_does(script.replace("FS=;", "FS=fs-12;"))
+    assert len(without) == 2
+    assert [line for line in named if line not in without][-1].startswith("sudo mount -t nfs4 ")
+    assert "fs-12.efs.us-west-2.amazonaws.com:/ /mnt/lrm-runs" in "\n".join(named)
+    assert f".efs.{read(AWS)['provider']['region']}." in script
+    assert named[-1] == without[-1] == "sudo chown 1000:100 /mnt/lrm-runs"
+
+
+def manual() -> list[list[str]]:
+    """The words of every command of the operators' manual, those of its numbered steps included."""
+    text = re.sub(r"^   ", "", MANUAL.read_text(), flags=re.MULTILINE)
+    shell = [block for kind, block in FENCE.findall(text) if kind == "bash"]
+    return [words for block in shell for words in commands(block)]
+
+
+def documented_build(name: str) -> list[str]:
+    """Of the job that the manual submits, or of the RayJob."""
+    if name == "kuberay":
+        return shlex.split(read(KUBERAY)["spec"]["entrypoint"])[1:]
+    return next(rest for _, rest in map(called, manual()) if rest[:1] == ["build"])
+
+
+@pytest.mark.parametrize("name", ["manual", "kuberay"])
+def test_the_documented_builds_stay_on_render_nodes_and_wait_for_a_lost_driver(name: str) -> None:
+    given = make_parser().parse_args(documented_build(name))
+    assert given.wait
+    execution = load_config(BuildConfig, given).execution
+    assert 0 < execution.fetch_resources["render"] < 0.1
+    assert 0 < execution.pack_resources["render"] < 0.1
+    assert execution.render_resources == {"render": 1}
+    assert execution.render_memory == 3e9
+
+
+def unknown_to_aws(words: list[str]) -> set[str]:
+    """What a call of `aws` names that its API does not know, and what it leaves out."""
+    service, action, *rest = words
+    model = botocore.session.get_session().get_service_model(service.replace("s3api", "s3"))
+    operations = {xform_name(name, "-"): name for name in model.operation_names}
+    if action not in operations:
+        return {action}
+    shape = model.operation_model(operations[action]).input_shape
+    known = {xform_name(name, "-"): name for name in shape.members}
+    if action == "authorize-security-group-ingress":
+        # Simple forms of the command line's own.
+        known |= {"protocol": "IpProtocol", "port": "FromPort", "cidr": "CidrIp"}
+    given = {word[2:] for word in rest if word.startswith("--")} - {"query", "output", "region"}
+    needed = {xform_name(name, "-") for name in shape.required_members}
+    return (given - set(known)) | (needed - given)
+
+
+def test_the_manual_calls_aws_as_it_is() -> None:
+    called_aws = [words[1:] for words in manual() if words[0] == "aws" and words[1] != "s3"]
+    assert len(called_aws) > 12
+    assert [words for words in called_aws if unknown_to_aws(words)] == []
+    assert ["spot.amazonaws.com"] in [words[-1:] for words in called_aws]
+    assert unknown_to_aws(["iam", "create-rolle"]) == {"create-rolle"}
+    wrong = ["iam", "create-role", "--rolename", "x", "--assume-role-policy-document", "y"]
+    assert unknown_to_aws(wrong) == {"rolename", "role-name"}
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory):
+    """An account with nothing in it but the two profiles that docs/operating.md makes."""
+    monkeypatch = pytest.MonkeyPatch()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-west-2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    iam = boto3.client("iam")
+    for name in ("lrm-head", "lrm-node"):
+        trust = (REPOSITORY / "deploy/aws/trust.json").read_text()
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+        for policy in ("storage", "launch") if name == "lrm-head" else ("storage",):
+            text = (REPOSITORY / f"deploy/aws/{policy}.json").read_text()
+            text = text.replace("BUCKET", "example").replace("ACCOUNT", "123456789012")
+            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=text)
+        iam.create_instance_profile(InstanceProfileName=name)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    yield boto3
+    server.stop()
+    monkeypatch.undo()
+
+
+def test_every_node_type_starts_with_rays_own_provider(aws) -> None:
+    """Ray's AWS code runs against a server that speaks EC2: botocore checks every parameter."""
+    config = bootstrap_aws(prepare_config(read(AWS)))
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    ec2 = aws.client("ec2")
+    for name, kind in config["available_node_types"].items():
+        node = kind["node_config"]
+        created = provider.create_node(node, {TAG_RAY_NODE_KIND: name}, 1)
+        (instance,) = created.values()
+        found = ec2.describe_instances(InstanceIds=[instance.id])
+        (seen,) = found["Reservations"][0]["Instances"]
+        assert seen["InstanceType"] == node["InstanceType"]
+        assert seen["ImageId"] == node["ImageId"]
+        spot = "InstanceMarketOptions" in node
+        assert (seen.get("InstanceLifecycle") == "spot") == spot
+        profile = "lrm-head" if name == "head" else "lrm-node"
+        assert seen["IamInstanceProfile"]["Arn"].endswith(f"/{profile}")
+    wrong = config["available_node_types"]["render"]["node_config"] | {"InstanceTyp": "x"}
+    with pytest.raises(Exception, match="InstanceTyp"):
+        provider.create_node(wrong, {TAG_RAY_NODE_KIND: "render"}, 1)
+
+
+def test_a_full_render_node_has_the_memory_that_its_renders_reserve(aws) -> None:
+    """As Ray's own provider reckons a node's memory, from what EC2 says of the instance type."""
+    config = prepare_config(read(AWS))
+    config = AWSNodeProvider.fillout_available_node_types_resources(bootstrap_aws(config))
+    execution = load_config(
+        BuildConfig, make_parser().parse_args(documented_build("manual"))
+    ).execution
+    for name in ("render", "render_gpu"):
+        resources = config["available_node_types"][name]["resources"]
+        assert resources["memory"] >= resources["render"] * execution.render_memory
+
+
+def test_storage_ends_uploads_that_were_left(aws) -> None:
+    s3 = aws.client("s3")
+    s3.create_bucket(
+        Bucket="example", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    rules = json.loads((REPOSITORY / "deploy/aws/lifecycle.json").read_text())
+    s3.put_bucket_lifecycle_configuration(Bucket="example", LifecycleConfiguration=rules)
+    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket="example")["Rules"]
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
+    # Nothing of the dataset itself ends.
+    assert set(rule) == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
+
+
+def test_kuberay_and_kubernetes_accept_the_job() -> None:
+    job = read(KUBERAY)
+    spec = job["spec"]["rayClusterSpec"]
+    assert set(job["spec"]) <= RAY_JOB
+    assert set(spec) <= RAY_CLUSTER
+    assert all(set(group) <= WORKER_GROUP for group in spec["workerGroupSpecs"])
+    cluster = {"metadata": {"name": "lrm", "namespace": "default"}, "spec": spec}
+    derived = _derive_autoscaling_config_from_ray_cr(cluster)
+    kinds = derived["available_node_types"]
+    assert kinds["headgroup"]["resources"] | {"memory": 0} == {"CPU": 0, "head": 100, "memory": 0}
+    assert kinds["render"]["resources"]["render"] == kinds["render"]["resources"]["CPU"] == 60
+    assert kinds["render"]["resources"]["memory"] >= 60 * 3e9
+    assert kinds["render-gpu"]["resources"]["GPU"] == 1
+    assert kinds["train"]["resources"] | {"memory": 0} == {
+        "CPU": 90,
+        "GPU": 8,
+        "train": 8,
+        "memory": 0,
+    }
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "x"},
+            "spec": group["template"]["spec"],
+        }
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+
+
+def test_a_misspelt_field_of_a_pod_is_found() -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+    spec = {"containers": [{"name": "c", "image": "i", "resource": {}}]}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(pod | {"spec": spec}, "1.31", strict=True)

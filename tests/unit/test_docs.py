@@ -1,0 +1,210 @@
+"""What the documentation says can be done: its commands exist, and those of one machine run."""
+
+import argparse
+import functools
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import BadInput
+from dataset.options import Parser
+from pipelines.cli import make_parser
+from tests.support.pages import FENCE, called, commands
+from tests.support.paths import REPOSITORY
+from train.__main__ import make_parser as make_train_parser
+
+PAGES = sorted(
+    path
+    for folder in (REPOSITORY, REPOSITORY / "docs", REPOSITORY / "docs" / "gallery")
+    for path in folder.glob("*.md")
+)
+README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs" / "quickstart.md"
+MARKS = {"checkout", "internet", "cluster"}
+"""Behind ```bash in README and quickstart: what a block needs that a test does not have."""
+CODE = re.compile(r"`([^`]+)`")
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY))
+)
+
+
+def blocks(page: Path, language: str = "bash") -> Iterator[tuple[str, str]]:
+    """The mark and the text of each block in that language."""
+    for kind, text in FENCE.findall(page.read_text()):
+        name, _, mark = kind.partition(" ")
+        if name == language:
+            yield mark, text
+
+
+def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Why a command line would be refused; empty if it would not or is not ours."""
+    program, rest = called(words)
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        return ", ".join(word for word in rest if "=" not in word and word not in targets)
+    if program in ("lrm", "train"):
+        try:
+            (make_parser() if program == "lrm" else make_train_parser()).parse_args(rest)
+        except (BadInput, SystemExit) as error:
+            return str(error) + capsys.readouterr().err
+        return ""
+    return "" if not program or importlib.util.find_spec(program) else f"no module {program}"
+
+
+def parser_of(words: list[str]) -> argparse.ArgumentParser:
+    """The parser of the command that the words begin with; a `LookupError` if there is none."""
+    parser: argparse.ArgumentParser = make_parser()
+    for word in words:
+        below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if not below or word.startswith("-") or word.isupper():
+            break
+        parser = below[0].choices[word]
+        if isinstance(parser, Parser):
+            parser.populate()
+    return parser
+
+
+def all_options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a command and of all below it."""
+    if isinstance(parser, Parser):
+        parser.populate()
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from all_options(below)
+
+
+@functools.cache
+def every_option() -> frozenset[str]:
+    return frozenset(all_options(make_parser()))
+
+
+def unknown_in_text(text: str) -> Iterator[str]:
+    """Code between words (`lrm build --geometry`, `--render.device gpu`) that names nothing."""
+    for code in CODE.findall(FENCE.sub("", text)):
+        first, *words = code.split() or [""]
+        options = [word.partition("=")[0] for word in words if re.fullmatch(r"--[\w.=-]+\w", word)]
+        if first == "lrm":
+            try:
+                known = set(all_options(parser_of(words)))
+            except LookupError:
+                yield code
+                continue
+            yield from (code for option in options if option not in known)
+        elif re.fullmatch(r"--\w[\w-]*\.[\w.-]+", first) and first not in every_option():
+            yield code
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    """Relative links and pictures of a page that lead nowhere."""
+    for target, anchor in LINK.findall(FENCE.sub("", page.read_text())):
+        path = page.parent / target if target else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            yield f"{target}#{anchor}"
+
+
+@each_page
+def test_every_command_exists_with_its_options(page, capsys):
+    said = [words for _, text in blocks(page) for words in commands(text)]
+    problems = {shlex.join(words): problem(words, capsys) for words in said}
+    assert {words: why for words, why in problems.items() if why} == {}
+    assert list(unknown_in_text(page.read_text())) == []
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    assert list(broken_links(page)) == []
+
+
+def test_the_readme_leads_to_every_page():
+    targets = {(REPOSITORY / target).resolve() for target, _ in LINK.findall(README.read_text())}
+    assert {page for page in PAGES if page != README} - targets == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("lrm status --root X", ""),
+        ("lrm status --root X && lrm status --root X --rooot Y  # no", "--rooot"),
+        ("ID=$(lrm snapshot --roo X --json | python -c 'pass')", "--roo"),
+        ('eval "$(lrm completions bash)"', "completions"),
+        ("python -m pipelines.cli verify", "--root"),
+        (
+            "ray job submit --address A -- \\\n    python -m pipelines.cli build --sourse S",
+            "--sourse",
+        ),
+        ("torchrun --nproc-per-node 8 -m train nerf --root X --snapshots Y", "--snapshots"),
+        ("python -m pipelines.no_demo models", "pipelines.no_demo"),
+        ("make demo OUT=lrm tset", "tset"),
+        ("export A=lrm; ls lrm.yaml", ""),
+    ],
+)
+def test_a_wrong_command_would_be_seen(line, why, capsys):
+    problems = [problem(words, capsys) for words in commands(line)]
+    assert why in "".join(problems)
+    assert any(problems) == bool(why)
+
+
+def test_wrong_words_in_text_and_wrong_links_would_be_seen(tmp_path):
+    (tmp_path / "b.md").write_text("# Some `code`, and a heading\n")
+    page = tmp_path / "a.md"
+    page.write_text(
+        "`lrm build --geometry`, `lrm train RECIPE --dry-run`, `--render.device gpu`, `--mine`\n"
+        "`lrm bild`, `lrm plan --geometri`, `--render.devise gpu`\n"
+        "[a](b.md) [b](b.md#some-code-and-a-heading) [c](https://example.org/x.md)\n"
+        "[d](c.md) ![e](c.png) [f](b.md#other) [g](#here)\n"
+    )
+    wrong = ["lrm bild", "lrm plan --geometri", "--render.devise gpu"]
+    assert list(unknown_in_text(page.read_text())) == wrong
+    assert list(broken_links(page)) == ["c.md#", "c.png#", "b.md#other", "#here"]
+
+
+def run_as_written(page: Path, folder: Path) -> str:
+    """What the unmarked blocks of a page print, in that folder, one after the other."""
+    marks = {mark for mark, _ in blocks(page)} - {""}
+    assert marks <= MARKS
+    script = "\n".join(text for mark, text in blocks(page) if not mark)
+    # `lrm` and `python` are those of this environment, as after its activation. One thread:
+    # beside other tests, PyTorch's threads wait for each other most of the time.
+    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": paths, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_works_as_written(tmp_path):
+    assert "fetch" in run_as_written(README, tmp_path)
+
+
+def test_the_quickstart_works_as_written(tmp_path):
+    printed = run_as_written(QUICKSTART, tmp_path)
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    shown = [line for _, text in blocks(QUICKSTART, "text") for line in text.splitlines()]
+    assert [line for line in shown if " ".join(line.split()) not in lines] == []
+    for name in ("mug.png", "report/report.html", "nerf/previews/step-00000010.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    for name in ("nerf.safetensors", "scores/summary.json", "mug.glb"):
+        assert (tmp_path / name).exists()

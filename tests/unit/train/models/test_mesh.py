@@ -1,0 +1,260 @@
+"""The mesh variant: its oracles, how it repairs shapes, and what its pictures show."""
+
+import numpy as np
+import pytest
+import torch
+
+from dataset import cameras
+from tests.support.topology import assert_same_mesh, defects, signed_volume
+from train.models.flexicubes import cube_corners, grid_vertices, sdf_sign_loss
+from train.models.mesh import MeshConfig, MeshSynthesizer
+from train.models.mesh_fields import GridFeatures
+from train.models.mesh_render import render_mesh, vertex_normals
+from train.models.rasterize import open_rasterizer
+from train.models.triplane import sample_planes
+
+TORCH = open_rasterizer("torch", torch.device("cpu"))
+
+
+def synthesizer_of(oracle, **settings):
+    """A synthesizer with the oracle's sizes and weights, behaving as released."""
+    weights = oracle.under("state.synthesizer.")
+    linears = [n for n in weights if n.startswith("decoder.net_sdf.") and n.endswith("weight")]
+    config = MeshConfig(
+        decoder_width=len(weights["decoder.net_sdf.0.weight"]),
+        decoder_hidden_layers=len(linears) - 1,
+        grid_resolution=oracle.config["grid_res"],
+        grid_size=oracle.config["grid_scale"],
+        rasterizer="torch",
+        **{"published_repair": True, "published_weights": True} | settings,
+    )
+    synthesizer = MeshSynthesizer(config, oracle.config["triplane_dim"])
+    synthesizer.load_state_dict(weights, strict=True)
+    return synthesizer
+
+
+def test_fields_match_the_oracle(oracle):
+    expected = oracle("mesh_fields")
+    synthesizer = synthesizer_of(expected)
+    decoder, resolution = synthesizer.decoder, expected.config["grid_res"]
+    grid = grid_vertices(resolution, expected.config["grid_scale"])
+    torch.testing.assert_close(grid, expected["out.grid_verts"], atol=2e-5, rtol=0)
+    corners = cube_corners(torch.arange(resolution**3), resolution)
+    assert torch.equal(corners, expected["out.cubes"].long())
+    axis = grid[: resolution + 1, 2]
+    everywhere = torch.arange(len(grid))
+    for number, planes in enumerate(expected["in.planes"]):
+        features = GridFeatures(planes, axis)
+        at = features.at(everywhere)
+        torch.testing.assert_close(at, sample_planes(planes[None], grid[None])[0])
+        found = {
+            "sdf_raw": features.scalar(decoder.net_sdf, 100, False)[:, None],
+            "weight": decoder.weights(features.at(corners)),
+            "rgb": decoder.colour(planes, expected["in.points"][number]),
+            "ok.deformation": decoder.deformation(at, resolution),
+        }
+        for name, values in found.items():
+            torch.testing.assert_close(
+                values, expected[f"out.{name}"][number], atol=1e-4, rtol=0, msg=name
+            )
+
+
+@pytest.mark.parametrize("case", ["ok", "repair"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_geometry_matches_the_oracle(oracle, case, mode):
+    expected = oracle("mesh_fields")
+    synthesizer = synthesizer_of(expected)
+    planes = expected["in.planes" if case == "ok" else "in.planes_repair"]
+    geometry = synthesizer.geometry(planes, centred=mode == "train")
+    expected.check(geometry.sdf[..., None], f"out.{case}.sdf")
+    expected.check(geometry.deviation, f"out.{case}.{mode}.surface_reg")
+    expected.check(geometry.weight_size, f"out.{case}.{mode}.weight_reg")
+    assert torch.equal(geometry.repaired, expected[f"out.{case}.repair_reg"] > 0)
+    for number, surface in enumerate(geometry.surfaces):
+        name = f"out.{case}.{mode}"
+        vertices, faces = expected[f"{name}.verts_{number}"], expected[f"{name}.faces_{number}"]
+        assert_same_mesh(surface, vertices, faces, f"{name} {number}", tolerance=1e-4)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_gradients_match_the_oracle(oracle, recompute):
+    expected = oracle("mesh_fields")
+    synthesizer = synthesizer_of(expected, checkpoint_chunks=recompute, points_per_chunk=500)
+    planes = expected["in.planes"].clone().requires_grad_()
+    geometry = synthesizer.geometry(planes)
+    size = sum(surface.vertices.square().mean() for surface in geometry.surfaces)
+    (size + geometry.deviation + geometry.weight_size).backward()
+    expected.check(planes.grad, "out.grad.planes", tolerance=1e-3)
+    parameters = dict(synthesizer.named_parameters(prefix="synthesizer"))
+    for name in expected.under("out.grad.synthesizer."):
+        full = f"synthesizer.{name}"
+        expected.check(parameters[full].grad, f"out.grad.{full}", tolerance=1e-3)
+
+
+def test_surface_colours_match_the_oracle(oracle):
+    expected = oracle("mesh_fields")
+    synthesizer = synthesizer_of(expected)
+    for number, planes in enumerate(expected["in.planes"]):
+        mask = expected["in.hard_mask"][number, ..., 0] > 0
+        image = torch.ones_like(expected["out.tex_white"][number])
+        points = expected["in.tex_pos"][number][mask]
+        image = image.index_put((mask,), synthesizer.colour(planes, points)).clamp(0, 1)
+        torch.testing.assert_close(
+            image, expected["out.tex_white"][number], atol=1e-4, rtol=0, msg=str(number)
+        )
+
+
+def test_vertex_normals_match_the_oracle(oracle):
+    expected = oracle("mesh_camera")
+    normals = vertex_normals(expected["in.verts"], expected["in.faces"])
+    expected.check(normals, "out.vertex_normals")
+
+
+class OfDistances(MeshSynthesizer):
+    """A synthesizer whose distances are given, whatever the planes say."""
+
+    def __init__(self, sdf, **settings):
+        torch.manual_seed(0)
+        resolution = round(len(sdf) ** (1 / 3)) - 1
+        config = {"grid_resolution": resolution, "decoder_width": 16, "rasterizer": "torch"}
+        super().__init__(MeshConfig(**config | settings), 4)
+        self.sdf = sdf
+
+    def distances(self, planes):
+        return self.sdf.expand(len(planes), -1)
+
+
+def ball(resolution, radius):
+    return grid_vertices(resolution, 2.1).norm(dim=1) - radius
+
+
+PLANES = torch.zeros(1, 3, 4, 8, 8)
+VIEWS = (
+    torch.from_numpy(
+        np.stack([cameras.look_at(cameras.orbit_eye(a, e, 2.8)) for a, e in ((20, 10), (140, -30))])
+    )[None],
+    torch.from_numpy(np.stack([cameras.intrinsics_from_fov(f) for f in (50, 38)]))[None],
+)
+
+
+def test_views_of_a_ball_are_closed_forms():
+    radius = 0.6
+    views, geometry = OfDistances(ball(40, radius))(PLANES, *VIEWS, (64, 64))
+    assert defects(geometry.surfaces[0].faces) == []
+    for view in range(2):
+        camera = cameras.Camera(
+            camera_to_world=VIEWS[0][0, view].numpy(), intrinsics=VIEWS[1][0, view].numpy()
+        )
+        origin, directions = (torch.from_numpy(a) for a in cameras.rays(camera, 64, 64))
+        a, b = directions.square().sum(-1), directions @ origin
+        inside = b**2 - a * (origin @ origin - radius**2)
+        depth = (-b - inside.clamp(min=0).sqrt()) / a
+        normals = ((origin + depth[..., None] * directions) / radius).movedim(-1, 0)
+        inner = inside > 0.1
+        outer = inside < -0.1
+        torch.testing.assert_close(views.depth[0, view, 0][inner], depth[inner], atol=0.01, rtol=0)
+        cosines = (views.normals[0, view] * normals).sum(dim=0)
+        assert cosines[inner].min() > 0.98
+        assert (views.alpha[0, view, 0][inner] == 1).all()
+        for image, background in ((views.alpha, 0), (views.depth, 0), (views.rgb, 1)):
+            assert (image[0, view][:, outer] == background).all()
+        # A decoder without biases, on planes of zeros: every colour is the sigmoid of zero.
+        torch.testing.assert_close(views.rgb[0, view][:, inner], torch.full((3, inner.sum()), 0.5))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_shape_that_fills_the_box_is_closed_unless_asked_otherwise(published):
+    model = OfDistances(grid_vertices(16, 2.1)[:, 2] - 0.3, published_repair=published)
+    geometry = model.geometry(PLANES, centred=False)
+    surface = geometry.surfaces[0]
+    assert not geometry.repaired.any()
+    if published:
+        assert "an edge has no other side" in defects(surface.faces)
+    else:
+        assert defects(surface.faces) == []
+        assert surface.vertices.abs().max() < 1.05
+        assert signed_volume(surface) == pytest.approx(2 * 2 * 1.3, rel=0.1)
+
+
+def test_an_empty_shape_grows_and_a_full_one_shrinks_by_its_pictures():
+    """Gradient descent on opacity alone, from no surface at all and from a full box."""
+    with torch.no_grad():
+        target, _ = OfDistances(ball(16, 0.6))(PLANES, *VIEWS, (32, 32))
+    for start, repaired in ((-0.2, True), (1.9, False)):
+        radius = torch.tensor(start, requires_grad=True)
+        optimizer = torch.optim.Adam([radius], lr=0.1, betas=(0.5, 0.9))
+        for step in range(20):
+            views, geometry = OfDistances(ball(16, radius))(PLANES, *VIEWS, (32, 32))
+            if step == 0:
+                assert geometry.repaired.tolist() == [repaired]
+                assert defects(geometry.surfaces[0].faces) == []
+                assert signed_volume(geometry.surfaces[0]) > 0
+            optimizer.zero_grad()
+            (views.alpha - target.alpha).square().mean().backward()
+            optimizer.step()
+        assert radius.item() == pytest.approx(0.6, abs=0.05), start
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0, 0.0])
+def test_no_shape_of_a_batch_makes_nan(value):
+    sdf = torch.full((17**3,), value, requires_grad=True)
+    model = OfDistances(sdf)
+    cameras_of_two = (tensor.expand(2, *tensor.shape[1:]) for tensor in VIEWS)
+    views, geometry = model(PLANES.expand(2, -1, -1, -1, -1), *cameras_of_two, (24, 24))
+    loss = views.rgb.mean() + views.depth.mean() + views.normals.mean() + views.alpha.mean()
+    loss = loss + geometry.deviation + geometry.weight_size + sdf_sign_loss(geometry.sdf)
+    loss.backward()
+    assert loss.isfinite()
+    assert sdf.grad.isfinite().all()
+    assert sdf.grad.abs().sum() > 0
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_a_camera_that_sees_nothing_shows_white():
+    away = VIEWS[0].clone()
+    away[..., :3, :3] *= torch.tensor([-1.0, 1.0, -1.0])
+    views, _ = OfDistances(ball(16, 0.6))(PLANES, away, VIEWS[1], (8, 8))
+    assert (views.rgb == 1).all()
+    for image in (views.alpha, views.depth, views.normals):
+        assert (image == 0).all()
+
+
+def test_weights_near_the_surface_give_the_mesh_of_all_weights():
+    planes = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    meshes = []
+    for everywhere in (False, True):
+        torch.manual_seed(0)
+        config = MeshConfig(
+            grid_resolution=16,
+            decoder_width=16,
+            rasterizer="torch",
+            published_weights=everywhere,
+        )
+        model = MeshSynthesizer(config, 4)
+        for net in (model.decoder.net_weight, model.decoder.net_deformation):
+            torch.nn.init.normal_(net[-1].weight)
+        with torch.no_grad():
+            model.decoder.net_sdf[-1].bias -= model.distances(planes).median()
+        meshes.append(model.geometry(planes))
+    for near, all_of_them in zip(meshes[0].surfaces, meshes[1].surfaces, strict=True):
+        assert len(near.faces) > 50
+        torch.testing.assert_close(near.vertices, all_of_them.vertices)
+        assert torch.equal(near.faces, all_of_them.faces)
+
+
+def test_colour_reaches_the_picture_where_the_surface_is():
+    vertices = torch.tensor([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    camera = torch.from_numpy(cameras.look_at(cameras.orbit_eye(-90, 0, 2.0)))[None]
+    lens = torch.tensor([[1.0, 1.0, 0.5, 0.5]])
+    views = render_mesh(vertices, faces, lambda points: points + 0.5, camera, lens, (20, 20), TORCH)
+    # The square is half the picture wide: from pixel 5 to pixel 15.
+    middles = (torch.arange(10) + 0.5) / 10
+    rows, columns = torch.meshgrid(middles.flip(0), middles, indexing="ij")
+    inner = views.rgb[0, :, 5:15, 5:15]
+    torch.testing.assert_close(inner[0], columns, atol=1e-5, rtol=0)
+    torch.testing.assert_close(inner[2], rows, atol=1e-5, rtol=0)
+    torch.testing.assert_close(views.normals[0, :, 10, 10], torch.tensor([0.0, -1.0, 0.0]))
+    assert views.alpha.sum() == 100

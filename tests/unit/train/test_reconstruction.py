@@ -1,0 +1,335 @@
+"""Six views to a mesh in a file: cameras, surface, colours, texture, formats."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from dataset.errors import BadInput
+from render.rigs import get_rig
+from tests.support import small_lrm
+from tests.support.topology import defects
+from train.models.nerf import activate_density
+from train.models.zero123plus_latents import tile_views
+from train.reconstruction.files import write_mesh
+from train.reconstruction.model import Reconstructor, Shape, open_reconstructor
+from train.reconstruction.pictures import on_white, read_picture
+from train.reconstruction.query import has_mask, prepare_query
+from train.reconstruction.six_views import (
+    camera_tensors,
+    input_cameras,
+    read_views,
+    stack_views,
+)
+from train.reconstruction.texture import bake
+
+CAMERAS = camera_tensors(input_cameras())
+
+
+def open_small(model, changes, path, kind="mesh", **options) -> Reconstructor:
+    file = small_lrm.write_file(model, path / "model.safetensors")
+    sizes = {"preset": small_lrm.PRESET, "changes": changes}
+    return open_reconstructor(kind, file, **sizes, **options)
+
+
+@pytest.fixture(scope="module")
+def shape(tmp_path_factory) -> Shape:
+    folder = tmp_path_factory.mktemp("model")
+    model = open_small(small_lrm.mesh_model(), small_lrm.MESH, folder)
+    return model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
+
+
+def test_the_input_cameras_are_those_of_the_rig_around_its_query():
+    query, *targets = get_rig("zero123plus").cameras("objaverse:x")
+    x, y = query.camera_to_world[:2, 3]
+    found = input_cameras(1 / math.tan(math.radians(15)), math.degrees(math.atan2(y, x)))
+    for one, other in zip(found, targets, strict=True):
+        assert np.allclose(one.camera_to_world, other.camera_to_world, atol=1e-5)
+        assert np.allclose(one.intrinsics, other.intrinsics)
+    distances = [np.linalg.norm(one.camera_to_world[:3, 3]) for one in input_cameras()]
+    assert np.allclose(distances, 4)
+
+
+def test_a_sheet_and_a_folder_are_the_same_views(tmp_path):
+    views = small_lrm.pictures(side=20)
+    small_lrm.write_views(tmp_path / "views", side=20)
+    sheet = (tile_views(views)[0].movedim(0, -1) * 255).round().byte().numpy()
+    Image.fromarray(sheet).save(tmp_path / "views" / "sheet.png")
+    of_sheet = stack_views(read_views(tmp_path / "views" / "sheet.png"), 20)
+    of_folder = stack_views(read_views(tmp_path / "views"), 20)
+    assert torch.equal(of_sheet, of_folder)
+    assert torch.allclose(of_folder, views, atol=0.5 / 255 + 1e-6)
+
+
+def test_what_is_no_six_views_is_named(tmp_path):
+    small_lrm.write_views(tmp_path)
+    (tmp_path / "view-3.png").unlink()
+    with pytest.raises(BadInput, match="has 5 views, and a mesh is made of 6"):
+        read_views(tmp_path)
+    with pytest.raises(BadInput, match=r"32 x 32 pixels, no sheet of 6 .* lrm multiview"):
+        read_views(tmp_path / "view-0.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(BadInput, match=r"text\.png: is no picture"):
+        read_views(tmp_path / "text.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "view-0.png").read_bytes()[:900])
+    with pytest.raises(BadInput, match=r"half\.png: cannot be read"):
+        read_views(tmp_path / "half.png")
+    with pytest.raises(BadInput, match="no such picture"):
+        read_views(tmp_path / "gone.png")
+    white = [Image.new("RGBA", (8, 8), "white")]
+    with pytest.raises(BadInput, match="view 0 shows nothing"):
+        stack_views(white, 8)
+    with pytest.raises(BadInput, match="8 x 9 pixels, not square"):
+        stack_views([Image.new("RGB", (8, 9))], 8)
+
+
+def test_transparent_is_white():
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 128))
+    through = 1 - 128 / 255
+    assert torch.allclose(on_white(image)[:, 0], torch.tensor([[1, 1], [1, through], [1, through]]))
+
+
+def test_the_surface_is_closed_and_outward(shape):
+    assert defects(torch.from_numpy(shape.faces)) == []
+    mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    assert 0.5 < mesh.volume < 7
+
+
+def test_stage_one_has_its_surface_at_density_ten(tmp_path):
+    nerf = small_lrm.nerf_model()
+    model = open_small(nerf, small_lrm.NERF, tmp_path, "nerf", resolution=48)
+    shape = model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
+    planes = nerf.forward_planes(small_lrm.pictures(), *CAMERAS)
+    assert defects(torch.from_numpy(shape.faces)) == []
+    inner = torch.from_numpy(shape.vertices[np.abs(shape.vertices).max(axis=1) < 0.93])
+    assert len(inner) > 500
+    raw, rgb = nerf.synthesizer.field(planes)(inner[None])
+    density = activate_density(raw[0])
+    assert density.median().item() == pytest.approx(10, abs=0.05)
+    colours = torch.from_numpy(shape.colour(inner.numpy()))
+    assert torch.allclose(colours, rgb[0].detach().clamp(0, 1), atol=1e-5)
+    with pytest.raises(BadInput, match="resolution is for --nerf"):
+        open_small(small_lrm.mesh_model(), small_lrm.MESH, tmp_path, resolution=8)
+
+
+@pytest.mark.parametrize("ending", [".glb", ".obj", ".ply"])
+def test_a_file_holds_the_mesh_and_its_colours(shape, tmp_path, ending):
+    written = write_mesh(shape, tmp_path / f"mesh{ending}", azimuth=0)
+    assert written.watertight
+    assert (written.vertices, written.faces) == (len(shape.vertices), len(shape.faces))
+    mesh = trimesh.load_mesh(tmp_path / f"mesh{ending}", process=False)
+    x, y, z = shape.vertices.T
+    expected = shape.vertices if ending == ".ply" else np.stack([x, z, -y], axis=1)
+    assert np.allclose(mesh.vertices, expected, atol=1e-6)
+    assert np.array_equal(mesh.faces, shape.faces)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(written.volume, rel=1e-4)
+    rgb = shape.colour(shape.vertices)
+    assert np.ptp(rgb) > 0.3
+    if ending == ".glb":
+        # glTF's colours at vertices are linear; eight bits of them are what trimesh keeps.
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        assert np.allclose(mesh.visual.vertex_colors[:, :3] / 255, linear, atol=1 / 255)
+    else:
+        assert np.allclose(mesh.visual.vertex_colors[:, :3] / 255, rgb, atol=0.6 / 255)
+
+
+@pytest.mark.parametrize("ending", [".glb", ".obj"])
+def test_a_texture_shows_the_colours_of_the_surface(shape, tmp_path, ending):
+    path = tmp_path / f"a mesh{ending}"
+    write_mesh(shape, path, texture=512, azimuth=-90)
+    mesh = trimesh.load_mesh(path, process=False)
+    material = mesh.visual.material
+    image = material.baseColorTexture if ending == ".glb" else material.image
+    assert image.size == (512, 512)
+    # The file's own coordinates and pixels, at the middle of each triangle and at its corners.
+    back = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # from glTF's axes, the query in front
+    uv, corners = mesh.visual.uv[mesh.faces], mesh.triangles @ back.T
+    middle = shape.colour(corners.mean(axis=1))
+    assert np.abs(look_up(image, uv.mean(axis=1)) - middle).mean() < 0.02
+    at_vertices = shape.colour(mesh.vertices @ back.T)
+    assert np.abs(look_up(image, mesh.visual.uv) - at_vertices).mean() < 0.03
+    # Not just any colours: those of another place are far off.
+    assert np.abs(look_up(image, uv.mean(axis=1)) - np.roll(middle, 50, axis=0)).mean() > 0.04
+
+
+def look_up(image: Image.Image, uv: np.ndarray) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGB")) / 255
+    columns = np.clip(uv[:, 0] * image.width, 0, image.width - 1).astype(int)
+    rows = np.clip((1 - uv[:, 1]) * image.height, 0, image.height - 1).astype(int)
+    return pixels[rows, columns]
+
+
+def test_charts_do_not_overlap_and_triangles_stay(shape):
+    baked = bake(shape, 256)
+    corners = shape.vertices[baked.rows][baked.faces]
+    assert np.array_equal(corners, shape.vertices[shape.faces])
+    assert baked.uv.min() >= 0
+    assert baked.uv.max() <= 1
+    a, b, c = (baked.uv[baked.faces[:, i]].astype(float) for i in range(3))
+    first, second = b - a, c - a
+    area = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum() / 2
+    assert 0.1 < area < 1
+
+
+def test_the_query_can_be_turned_to_the_front(shape, tmp_path):
+    write_mesh(shape, tmp_path / "mesh.glb", azimuth=-90)
+    found = trimesh.load_mesh(tmp_path / "mesh.glb", process=False).vertices
+    # The world's +x, from where the query was seen, is glTF's +z; its +z stays up.
+    assert np.allclose(found[:, 2], shape.vertices[:, 0], atol=1e-6)
+    assert np.allclose(found[:, 1], shape.vertices[:, 2], atol=1e-6)
+    assert np.allclose(found[:, 0], shape.vertices[:, 1], atol=1e-6)
+
+
+def test_files_that_cannot_be_written_are_refused_first(shape, tmp_path):
+    for name, texture, cause in (
+        ("mesh.stl", None, "written as .glb, .obj, .ply"),
+        ("mesh.ply", 64, "holds vertex colours"),
+        ("mesh.glb", 3, "give 16 to 8192 texels"),
+    ):
+        with pytest.raises(BadInput, match=cause):
+            write_mesh(shape, tmp_path / name, texture=texture)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_mesh_is_an_error(tmp_path):
+    model = open_small(small_lrm.mesh_model(empty=True), small_lrm.MESH, tmp_path)
+    with pytest.raises(BadInput, match="empty mesh"):
+        assert model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
+
+
+def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
+    model, images = small_lrm.mesh_model(), small_lrm.pictures()
+    run = small_lrm.write_run(model, small_lrm.MESH, tmp_path / "run")
+    expected = open_small(model, small_lrm.MESH, tmp_path).reconstruct(images, *CAMERAS).shape
+    for source in (run, run / "checkpoints" / "step-00000007"):
+        found = open_reconstructor("mesh", source).reconstruct(images, *CAMERAS).shape
+        assert np.array_equal(found.vertices, expected.vertices)
+        assert np.array_equal(found.faces, expected.faces)
+    with pytest.raises(BadInput, match="a run knows its sizes"):
+        open_reconstructor("mesh", run, preset="tiny")
+    with pytest.raises(BadInput, match="is a model of stage 2: give it as --mesh"):
+        open_reconstructor("nerf", run)
+    with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
+        open_reconstructor("mesh", tmp_path)
+    with pytest.raises(BadInput, match="no such checkpoint"):
+        open_reconstructor("mesh", tmp_path / "gone")
+
+
+def test_a_file_tells_its_preset_by_its_shapes(tmp_path):
+    from train.models.lrm import MeshLRM, mesh_preset
+
+    torch.manual_seed(0)
+    file = small_lrm.write_file(MeshLRM(mesh_preset("tiny")), tmp_path / "tiny.ckpt")
+    assert open_reconstructor("mesh", file).image_size == 64
+    other = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "other.safetensors")
+    with pytest.raises(BadInput, match="fits none of the presets base, large, small, tiny"):
+        open_reconstructor("mesh", other)
+    with pytest.raises(BadInput, match="does not fit the model"):
+        open_reconstructor("mesh", other, preset="tiny")
+
+
+def ring(background, *, alpha: bool = False) -> Image.Image:
+    """A red ring, wider than high, off the middle; its hole has the colour of the background."""
+    y, x = np.mgrid[:90, :120].astype(float)
+    distance = np.hypot((x - 70) / 1.5, y - 40)
+    body = (distance < 20) & (distance > 8)
+    pixels = np.zeros((90, 120, 4), dtype=np.uint8)
+    pixels[:] = (*background, 255)
+    pixels[body] = (200, 30, 40, 255)
+    if alpha:
+        pixels[..., 3] = body * 255
+    return Image.fromarray(pixels)
+
+
+def test_the_query_is_masked_by_alpha_and_centred():
+    query = prepare_query(ring((9, 9, 9), alpha=True))
+    assert query.background == "alpha"
+    assert query.image.width == query.image.height
+    mask = np.asarray(query.image)[..., 3] > 0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    side = query.image.width
+    assert abs(columns[0] + columns[-1] + 1 - side) <= 1
+    assert abs(rows[0] + rows[-1] + 1 - side) <= 1
+    assert len(columns) / side == pytest.approx(0.85, abs=0.01)
+    assert np.allclose(on_white(query.image)[:, side // 2, side // 2], 1)  # the hole
+
+
+def test_a_plain_background_is_removed_from_the_outside():
+    query = prepare_query(ring((120, 180, 90)))
+    assert query.background == "plain"
+    pixels = np.asarray(query.image)
+    side = query.image.width
+    assert pixels[0, 0, 3] == 0
+    # What is enclosed may be part of the object, and stays.
+    assert pixels[side // 2, side // 2].tolist() == [120, 180, 90, 255]
+
+
+def test_thin_parts_stay_and_specks_go():
+    pixels = np.full((100, 100, 3), 250, dtype=np.uint8)
+    pixels[40:80, 30:60] = 60  # a body,
+    pixels[20:40, 44:46] = 60  # its antenna of two pixels,
+    pixels[5, 5] = 60  # and dust
+    mask = np.asarray(prepare_query(Image.fromarray(pixels)).image)[..., 3] > 0
+    rows, columns = mask.any(axis=1).sum(), mask.any(axis=0).sum()
+    assert (rows, columns) == (59, 28)  # the body's rim is gone at three sides
+    wire = np.full((60, 60, 3), 250, dtype=np.uint8)
+    wire[10:50, 30:32] = 60
+    mask = np.asarray(prepare_query(Image.fromarray(wire)).image)[..., 3] > 0
+    assert mask.sum() == 80
+
+
+def test_alpha_that_leaves_nothing_out_is_no_mask():
+    pixels = np.full((100, 100, 4), 255, dtype=np.uint8)
+    pixels[30:70, 30:70, :3] = 40
+    pixels[:2, :3, 3] = 0  # soft corners,
+    pixels[40:50, 40:50, 3] = 200  # and glass
+    image = Image.fromarray(pixels)
+    assert not has_mask(image)
+    query = prepare_query(image)
+    assert query.background == "plain"
+    alpha = np.asarray(query.image)[..., 3]
+    assert set(np.unique(alpha)) == {0, 255}
+    pixels[:20, :, 3] = 0
+    assert has_mask(Image.fromarray(pixels))
+
+
+def test_a_background_that_is_not_plain_is_kept_without_rembg():
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    query = prepare_query(noise)
+    assert (query.background, query.image.size) == ("kept", (60, 60))
+    kept = prepare_query(ring((120, 180, 90)), keep_background=True)
+    assert (kept.background, kept.image.size) == ("kept", (120, 120))
+    with pytest.raises(BadInput, match="shows nothing"):
+        prepare_query(Image.new("RGBA", (20, 20), (0, 0, 0, 0)))
+    with pytest.raises(BadInput, match="shows nothing"):
+        prepare_query(Image.new("RGB", (20, 20), (10, 20, 30)))
+
+
+def test_a_picture_is_as_its_viewers_show_it(tmp_path):
+    """Turned as the camera notes it, and 16 bits of grey in their place among 8."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "phone.jpg", exif=exif)
+    assert read_picture(tmp_path / "phone.jpg").size == (40, 60)
+    shares = np.full((4, 4), 0.5, dtype=np.float32)
+    Image.fromarray(shares).save(tmp_path / "shares.tiff")
+    assert np.asarray(read_picture(tmp_path / "shares.tiff"))[0, 0].tolist() == [128] * 3 + [255]
+    wide = np.full((4, 4), 2**30, dtype=np.int32)
+    wide[1] = 2**29
+    Image.fromarray(wide).save(tmp_path / "wide.tiff")
+    found = np.asarray(read_picture(tmp_path / "wide.tiff"))
+    assert found[:2, 0, 0].tolist() == [255, 128]
+    grey = np.full((4, 4), 2000, dtype=np.uint16)
+    grey[1] = 42000
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    found = np.asarray(read_picture(tmp_path / "grey.png"))
+    assert found[0, 0].tolist() == [8, 8, 8, 255]
+    assert found[1, 0].tolist() == [163, 163, 163, 255]

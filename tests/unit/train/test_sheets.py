@@ -1,0 +1,133 @@
+"""Samples of Zero123++: what is drawn follows from the position alone."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import CLIPImageProcessor
+
+from dataset.encoding import decode_rgba
+from dataset.errors import BadInput
+from dataset.shards import read_members
+from dataset.snapshot import open_snapshot
+from dataset.views import view_member
+from tests.support.spheres import write_spheres
+from train.colours import composite
+from train.loader import make_loader
+from train.models.zero123plus_latents import tile_views
+from train.models.zero123plus_parts import settings_of
+from train.models.zero123plus_query import extract_query
+from train.models.zero123plus_tiny import tiny_pipeline
+from train.sheets import SheetDataConfig, SheetDataset
+
+SIZES = {"view_size": 32, "query_size_min": 20, "query_size_max": 40}
+
+
+@pytest.fixture(scope="module")
+def spheres(tmp_path_factory):
+    return write_spheres(
+        tmp_path_factory.mktemp("seven"), ["train"] * 4, rig="zero123plus", size=32
+    )
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    settings = settings_of(tiny_pipeline(0))
+    parts = ("feature_extractor_vae", "feature_extractor_clip")
+    made = {part: CLIPImageProcessor.from_dict(dict(settings[part])) for part in parts}
+    return functools.partial(extract_query, **made)
+
+
+@pytest.fixture
+def dataset(spheres, prepare):
+    root, snapshot = spheres
+    samples = open_snapshot(root, snapshot).samples
+
+    def make(batch_size=8, seed=0, **changes):
+        config = SheetDataConfig.load(SIZES | changes)
+        sizes = {"num_timesteps": 1000, "batch_size": batch_size, "seed": seed}
+        return SheetDataset(root, samples, config, prepare, with_alpha=True, **sizes)
+
+    return make
+
+
+def test_targets_are_the_rigs_views_on_white_in_their_order(spheres, dataset):
+    root, snapshot = spheres
+    item = dataset()[0]
+    pictures = {}
+    for sample in open_snapshot(root, snapshot).samples:
+        names = [view_member(view, "rgba") for view in range(7)]
+        members = read_members(root, sample.shard, sample.entry, names)
+        pictures[sample.asset_id] = composite([decode_rgba(members[name]) for name in names])
+    matches = [rgb for rgb, _ in pictures.values() if torch.equal(rgb[1:], item["views"])]
+    assert len(matches) == 1
+    sheet = tile_views(item["views"][None])
+    assert sheet.shape == (1, 3, 96, 64)
+    for view in range(6):
+        row, column = divmod(view, 2)
+        tile = sheet[0, :, 32 * row : 32 * (row + 1), 32 * column : 32 * (column + 1)]
+        assert torch.equal(tile, matches[0][1 + view])
+    assert (item["views"][item["alpha"].expand(-1, 3, -1, -1) == 0] == 1).all()
+    # White, in the VAE's range, is (1 - 0.5) / 0.8.
+    torch.testing.assert_close(item["query"][:, 0, 0], torch.full((3,), 0.625))
+    assert item["query"].shape == (3, 16, 16)
+    assert item["query_clip"].shape == (3, 28, 28)
+
+
+def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
+    items = dataset()
+    plan = [[0, 1], [5, 4], [2, 3]]
+    for workers in (0, 1):
+        for positions, batch in zip(plan, make_loader(items, plan, workers), strict=True):
+            for place, position in enumerate(positions):
+                item = items[position]
+                assert item.keys() == batch.keys()
+                assert all(torch.equal(item[name], batch[name][place]) for name in item)
+    drawn = [(int(items[n]["timestep"]), int(items[n]["seed"])) for n in range(8)]
+    assert len(set(drawn)) == 8
+    other = dataset(seed=1)
+    assert drawn != [(int(other[n]["timestep"]), int(other[n]["seed"])) for n in range(8)]
+
+
+def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
+    """The draw alone: pictures of 400 samples would take long."""
+    from train.order import sample_rng
+
+    def drops(**changes):
+        items = dataset(drop=0.3, **changes)
+        return torch.tensor([items._is_dropped(sample_rng(0, n), n) for n in range(400)])
+
+    own, shared = drops(), drops(drop_per="batch", batch_size=4)
+    assert 0.2 < own.float().mean() < 0.4
+    mixed = own.view(-1, 4).float().mean(1)
+    assert ((mixed > 0) & (mixed < 1)).any()
+    together = shared.view(-1, 4).float().mean(1)
+    assert set(together.tolist()) == {0.0, 1.0}
+    assert 0.15 < together.mean() < 0.45
+    assert bool(dataset(drop=1.0)[0]["dropped"])
+    assert not bool(dataset(drop=0.0)[0]["dropped"])
+
+
+def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch):
+    sides = []
+    items = dataset()
+    read = items._read
+    monkeypatch.setattr(items, "_read", lambda *given: sides.append(given[2]) or read(*given))
+    for position in range(30):
+        items[position]
+    queries = sides[::2]
+    assert len(set(queries)) > 8
+    assert all(20 <= side <= 40 for side in queries)
+    assert set(sides[1::2]) == {32}
+
+
+def test_views_of_another_rig_and_sizes_that_do_not_fit_are_refused(tmp_path, prepare):
+    sizes = {"num_timesteps": 1000, "batch_size": 1, "seed": 0}
+    root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=16)
+    (other,) = open_snapshot(root, snapshot).samples
+    for sample in (other, replace(other, rig="zero123plus")):
+        with pytest.raises(BadInput, match=rf"8 views of rig {sample.rig}.*--rig zero123plus"):
+            SheetDataset(root, [sample], SheetDataConfig(), prepare, **sizes)
+    with pytest.raises(BadInput, match="query_size_min 9 is above query_size_max 8"):
+        SheetDataConfig(query_size_min=9, query_size_max=8).check()
