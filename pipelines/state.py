@@ -20,6 +20,13 @@ from dataset.views import SAMPLE_FORMAT
 from filters.chain import judge
 from filters.verdict import Filter, Judgement, Verdict
 from pipelines.columns import SAMPLE_PLACE, flatten
+from pipelines.identity import (
+    INSPECT_KEYS,
+    LIMIT_KEYS,
+    RENDER_KEYS,
+    SURFACE_KEYS,
+    identity_of,
+)
 from pipelines.settings import BuildConfig
 from render.rigs import get_rig
 from render.settings import RENDERER_VERSION
@@ -229,13 +236,16 @@ class Decider:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Per stage, the digest of what its result depends on beside the object's bytes."""
-        rig = get_rig(self._config.rig)
+        config = self._config
+        rig = get_rig(config.rig)
         cameras = [rig.name, rig.version, rig.normalise]
-        inspect = digest([INSPECT_VERSION, self._config.inspect.dump()])
+        inspect = digest([INSPECT_VERSION, identity_of(config, INSPECT_KEYS)])
         measure = digest([MEASURE_VERSION, RENDERER_VERSION, cameras])
-        render = digest([RENDERER_VERSION, SAMPLE_FORMAT, cameras, self._config.render.dump()])
+        pixels = identity_of(config, RENDER_KEYS)
+        render = digest([RENDERER_VERSION, SAMPLE_FORMAT, cameras, pixels])
         # The renderer's version says how a file becomes a scene, too.
-        surface = [GEOMETRY_VERSION, RENDERER_VERSION, rig.normalise, self._config.surface.dump()]
+        points = identity_of(config, SURFACE_KEYS)
+        surface = [GEOMETRY_VERSION, RENDERER_VERSION, rig.normalise, points]
         return {
             "fetch": "",
             "inspect": inspect,
@@ -367,7 +377,7 @@ class Decider:
 
     @cached_property
     def _limits(self) -> str:
-        return digest(self._config.blender.dump())
+        return digest(identity_of(self._config, LIMIT_KEYS))
 
     def _why(self, stage: str, columns: Columns) -> Int8[np.ndarray, "n"]:
         """Why a stage must be done whose last event does not hold."""

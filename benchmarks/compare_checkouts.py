@@ -1,0 +1,270 @@
+"""Two checkouts make the same data: a proof for changes that must not change a byte.
+
+`python -m benchmarks compare_checkouts --other CHECKOUT --source MIRROR --work DIR` lets both
+checkouts build, snapshot, export and train on the same models through their command lines, and
+compares the bytes of shards, indexes, geometry, snapshots and exports, the events' identities, and
+losses and weights. Then this checkout takes over what the other one wrote: its plan must have
+nothing to do, and its trainings must continue with the same losses. Times of events are not
+compared. Takes about 20 minutes on two cores.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+from deltalake import DeltaTable
+
+__all__ = ["Side", "compare", "main"]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_QUICK = "--address none --render.resolution 96 --render.samples 2 --shards.samples-per-shard 4"
+_DATASETS = {
+    "lrm": "--rig lrm32 --geometry --surface.points 2000",
+    "sheets": "--rig zero123plus --limit 24",
+}
+"""Options of the two datasets: one per rig that the recipes need."""
+_STEPS, _MORE_STEPS = 10, 12
+_EVERY_RUN = (
+    "--preset tiny --address none --checkpoint-every 5 --preview-every 0 --validate-every 5 "
+    "--tensorboard false --optimizer.schedule-steps 20"
+)
+_LRM = "--batch-size 2 --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1"
+_RECIPES = {
+    "nerf": f"{_LRM} --data.patch-size 16 --data.target-size-min 24 --data.target-size-max 32",
+    "mesh": f"{_LRM} --data.frame-size 32",
+    "zero123plus": "--batch-size 2 --data.view-size 16 --data.query-size-min 20 "
+    "--data.query-size-max 32 --sample.steps 2 --ema 0.5",
+}
+_EVENT_IDENTITY = ("asset_id", "stage", "rig", "content", "settings", "status", "kind")
+_SEVERAL_COMMANDS = """
+import json, runpy, sys
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["lrm", *words]
+    try:
+        runpy.run_module("pipelines.cli", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+"""
+_TIMES = {"created", "protected_until"}
+_METRIC_TIMES = ("seconds", "time", "per_second", "goodput", "memory", "utilisation", "share")
+"""Parts of the names of metrics that tell of the machine, not of the training."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A checkout, and the folder that receives what it makes."""
+
+    checkout: Path
+    work: Path
+
+    def run(self, *words: object) -> str:
+        """Run `lrm` from the checkout; return its standard output."""
+        return self._python("-m", "pipelines.cli", *words)
+
+    def run_all(self, commands: Sequence[Sequence[str]]) -> list[str]:
+        """Run `lrm` commands in one process; return the last line of each one's output."""
+        return self._python("-c", _SEVERAL_COMMANDS, json.dumps(commands)).splitlines()
+
+    def _python(self, *words: object) -> str:
+        command = [sys.executable, *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        done = subprocess.run(
+            command,
+            cwd=self.checkout,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{self.checkout}: {' '.join(command[1:])}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def build_words(self, name: str, source: Path) -> list[str]:
+        """Return the options of a dataset's build."""
+        words = ["--source", str(source), *_QUICK.split(), *_DATASETS[name].split()]
+        captions = next(source.glob("*aption*.csv"), None)
+        if captions is None:
+            return [*words, "--filters.caption.enabled", "false"]
+        return [*words, "--captions", str(captions)]
+
+    def train(self, recipe: str, steps: int, data: Path, out: Path) -> None:
+        """Train a recipe up to a step; an existing run continues."""
+        dataset = data / ("sheets" if recipe == "zero123plus" else "lrm")
+        snapshot = json.loads((dataset.with_suffix(".snapshot.json")).read_text())["snapshot"]
+        pinned = ["--root", dataset, "--snapshot", snapshot, "--out", out, "--steps", steps]
+        model = ["--model", "{mesh: {grid_resolution: 16}}"] if recipe == "mesh" else []
+        self.run("train", recipe, *pinned, *_EVERY_RUN.split(), *_RECIPES[recipe].split(), *model)
+
+
+def produce(side: Side, source: Path) -> None:
+    """Build, snapshot, export and train with one checkout."""
+    side.work.mkdir(parents=True)
+    for name in _DATASETS:
+        root = side.work / name
+        side.run("build", *side.build_words(name, source), "--root", root)
+        root.with_suffix(".snapshot.json").write_text(
+            side.run("snapshot", "--root", root, "--json")
+        )
+    snapshot = json.loads((side.work / "lrm.snapshot.json").read_text())["snapshot"]
+    for layout in ("instantmesh", "trellis"):
+        pinned = ["--root", side.work / "lrm", "--snapshot", snapshot, "--layout", layout]
+        side.run("export", *pinned, "--out", side.work / "exports" / layout, "--workers", 1)
+    for recipe in _RECIPES:
+        side.train(recipe, _STEPS, side.work, side.work / "runs" / recipe)
+    for recipe in ("nerf", "mesh"):
+        run = side.work / "runs" / recipe
+        side.run("weights", "--run", run, "--out", run.with_suffix(".safetensors"))
+
+
+@dataclass
+class Comparison:
+    """What was compared, and what differs."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+
+    def check(self, kind: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        """Compare two mappings key by key."""
+        self.counts[kind] = len(theirs)
+        if not theirs:
+            self.differences.append(f"{kind}: there is nothing to compare")
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in ours or name not in theirs or ours[name] != theirs[name]:
+                self.differences.append(f"{kind}: {name}")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): _without_times(path) for path in paths}
+
+
+def _without_times(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix != ".json":
+        return data
+    values = json.loads(data)
+    kept = {key: value for key, value in values.items() if key not in _TIMES}
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+def events(root: Path) -> dict[str, tuple[str, ...]]:
+    """Return the identity of the last event of every object and stage."""
+    table = DeltaTable(str(root / "catalog")).to_pyarrow_table()
+    rows = sorted(table.to_pylist(), key=lambda row: row["seq"])
+    return {
+        f"{row['asset_id']} {row['stage']}": tuple(row[name] for name in _EVENT_IDENTITY)
+        for row in rows
+    }
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    """Return what every step of a run logged, without what tells of the machine."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {f"step {row['step']}": dict(_learned(row)) for row in rows}
+
+
+def _learned(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if not any(part in name for part in _METRIC_TIMES):
+            yield name, value
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    """Return every tensor of a file of weights as bytes."""
+    return {name: value.tobytes() for name, value in safetensors.numpy.load_file(path).items()}
+
+
+def states(side: Side, root: Path) -> dict[str, Any]:
+    """Return where every object of a dataset stands, by the side's own commands."""
+    status = json.loads(side.run("status", "--root", root, "--json"))
+    found = {name: status[name] for name in ("listed", "kept", "dropped", "failed", "pending")}
+    ids = sorted({name.split()[0] for name in events(root)})
+    asked = [["inspect", "--root", str(root), "--json", asset_id] for asset_id in ids]
+    for asset_id, line in zip(ids, side.run_all(asked), strict=True):
+        shown = json.loads(line)
+        found[asset_id] = [shown["state"], shown["measurements"], shown["samples"]]
+    return found
+
+
+def compare(ours: Side, theirs: Side, source: Path) -> Comparison:
+    """Compare what two checkouts made, and let ours take over what theirs made."""
+    found = Comparison()
+    for name in _DATASETS:
+        for part in ("shards", "geometry", "snapshots"):
+            folders = [side.work / name / part for side in (ours, theirs)]
+            if any(folder.exists() for folder in folders):
+                found.check(f"{name}: {part}", *map(files, folders))
+        found.check(f"{name}: events", *(events(side.work / name) for side in (ours, theirs)))
+    found.check("exports", *(files(side.work / "exports") for side in (ours, theirs)))
+    for recipe in _RECIPES:
+        runs = [side.work / "runs" / recipe for side in (ours, theirs)]
+        found.check(f"{recipe}: losses", *map(metrics, runs))
+    for recipe in ("nerf", "mesh"):
+        paths = [side.work / "runs" / f"{recipe}.safetensors" for side in (ours, theirs)]
+        found.check(f"{recipe}: weights", *map(weights, paths))
+    _take_over(found, ours, theirs, source)
+    return found
+
+
+def _take_over(found: Comparison, ours: Side, theirs: Side, source: Path) -> None:
+    copy = ours.work / "taken-over"
+    shutil.copytree(theirs.work, copy)
+    for name in _DATASETS:
+        words = [*ours.build_words(name, source), "--root", copy / name, "--json"]
+        plan = json.loads(ours.run("plan", *words))
+        found.check(f"{name}: plan on the other's dataset", _work_of(plan), {"objects": 0})
+    found.check("states", states(ours, copy / "lrm"), states(theirs, copy / "lrm"))
+    for recipe in _RECIPES:
+        run, reference = copy / "runs" / recipe, theirs.work / "runs" / recipe
+        ours.train(recipe, _MORE_STEPS, copy, run)
+        theirs.train(recipe, _MORE_STEPS, theirs.work, reference)
+        found.check(f"{recipe}: continued losses", metrics(run), metrics(reference))
+
+
+def _work_of(plan: Mapping[str, Any]) -> dict[str, int]:
+    return {"objects": sum(sum(reasons.values()) for reasons in plan["work"].values())}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the comparison; return 1 if anything differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--other", type=Path, required=True, help="the checkout to compare with")
+    parser.add_argument("--source", type=Path, required=True, help="models in Objaverse's layout")
+    parser.add_argument("--work", type=Path, required=True, help="a new folder for both results")
+    parser.add_argument("--reuse", action="store_true", help="keep the other checkout's results")
+    options = parser.parse_args(arguments)
+    work = options.work.resolve()
+    ours = Side(REPOSITORY, work / "ours")
+    theirs = Side(options.other.resolve(), work / "theirs")
+    sides = [ours] if options.reuse and theirs.work.exists() else [ours, theirs]
+    for side in (ours, *([] if options.reuse else [theirs])):
+        shutil.rmtree(side.work, ignore_errors=True)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda side: produce(side, options.source.resolve()), sides))
+    found = compare(ours, theirs, options.source.resolve())
+    for kind, count in found.counts.items():
+        wrong = sum(line.startswith(f"{kind}: ") for line in found.differences)
+        print(f"{kind:<40} {count:>6} compared, {wrong} differ")
+    for line in found.differences[:50]:
+        print(f"differs: {line}")
+    print("equal" if not found.differences else f"{len(found.differences)} differences")
+    return int(bool(found.differences))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What was rendered once stays valid: identities come from frozen names."""
+
+import pytest
+
+from dataset.config import Config, digest
+from pipelines.identity import (
+    INSPECT_KEYS,
+    LIMIT_KEYS,
+    RENDER_KEYS,
+    SURFACE_KEYS,
+    IdentityKey,
+    identity_of,
+)
+from pipelines.settings import BuildConfig
+from pipelines.state import Decider
+
+LRM32 = {
+    "fetch": "",
+    "inspect": "0ab52c60585c17a5",
+    "measure": "0214ba7931394dbe",
+    "render": "e706aaab3e5d0d04",
+    "geometry": "867a9e63136f7c34",
+    "pack": "e706aaab3e5d0d04",
+}
+"""Of the default configuration. Another value renders every dataset again: change one only together
+with a version (RENDERER_VERSION, INSPECT_VERSION, ...)."""
+
+
+def build(**values: object) -> BuildConfig:
+    return BuildConfig.load({"source": "s", "root": "r", **values})
+
+
+def test_identities_are_frozen():
+    assert Decider(build()).settings == LRM32
+    other = Decider(build(rig="zero123plus", render={"resolution": 96, "samples": 2})).settings
+    assert other["measure"] == "3a96800064d427cb"
+    assert Decider(build(render={"resolution": 96, "samples": 2})).settings["render"] == (
+        "1cedb29671dd0b42"
+    )
+    assert other["geometry"] == "7e4de7ef49d242ec"
+    assert Decider(build())._limits == "2d8b9944a9916b96"
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("render", RENDER_KEYS),
+        ("inspect", INSPECT_KEYS),
+        ("surface", SURFACE_KEYS),
+        ("blender", LIMIT_KEYS),
+    ],
+)
+def test_every_setting_of_a_section_is_a_key(section, keys):
+    """A new setting is listed in pipelines/identity.py, with the value that means "as before"."""
+    assert {key.path for key in keys} == {f"{section}.{name}" for name in build().dump()[section]}
+
+
+class Before(Config):
+    resolution: int = 512
+    samples: int = 12
+
+
+class Pixels(Config):
+    side: int = 512
+
+
+class After(Config):
+    """The same settings after one was moved and renamed, and another one was added."""
+
+    pixels: Pixels = Pixels()
+    samples: int = 12
+    exposure: float = 0.0
+
+
+BEFORE = (IdentityKey("resolution", "resolution"), IdentityKey("samples", "samples"))
+AFTER = (
+    IdentityKey("resolution", "pixels.side"),
+    IdentityKey("samples", "samples"),
+    IdentityKey("exposure", "exposure", omitted_at=0.0),
+)
+
+
+def test_a_moved_setting_and_a_new_one_at_its_default_change_no_identity():
+    assert digest(identity_of(After(), AFTER)) == digest(identity_of(Before(), BEFORE))
+    moved = After.load({"pixels": {"side": 96}})
+    assert digest(identity_of(moved, AFTER)) == digest(
+        identity_of(Before.load({"resolution": 96}), BEFORE)
+    )
+
+
+def test_a_new_setting_with_another_value_changes_it():
+    exposed = identity_of(After.load({"exposure": 1.0}), AFTER)
+    assert exposed == {"resolution": 512, "samples": 12, "exposure": 1.0}
