@@ -16,6 +16,7 @@ __all__ = ["main", "make_parser"]
 def make_parser() -> Parser:
     """The parser of all subcommands."""
     parser = Parser(prog="lrm", description="Objaverse into training data for LRMs, and training.")
+    parser.set_defaults(make_parser=make_parser)
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )

@@ -26,9 +26,7 @@ def completion(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import shtab
 
-    from pipelines.cli import make_parser
-
-    parser = make_parser()
+    parser = arguments.make_parser()
     for command, package in _fill(parser):
         text = f"{command} is left out: {package} is not installed"
         print(f"lrm completion: note: {text}", file=sys.stderr)

@@ -29,7 +29,7 @@ def write_pipeline(
     config = Zero123PlusTrainConfig.load(checkpoint.manifest.config, where=checkpoint.where)
     if ema and not config.ema:
         raise BadInput(f"{checkpoint.where}: the run keeps no moving average (--ema 0)")
-    pipeline = open_pipeline(config)
+    pipeline = open_pipeline(config.source, config.seed)
     unet = _under(UNET_KEYS, weights)
     if ema:
         unet = ema_state(_under(AVERAGE_KEYS, weights), unet, config.ema)

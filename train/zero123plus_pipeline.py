@@ -14,51 +14,55 @@ from train.models.zero123plus_parts import (
     settings_of,
 )
 from train.models.zero123plus_tiny import tiny_pipeline
-from train.recipes.zero123plus_config import Zero123PlusTrainConfig
+from train.sheets import SheetDataConfig
 
 __all__ = ["check_pipeline", "known_settings", "open_cache", "open_pipeline"]
 
 
-def open_pipeline(config: Zero123PlusTrainConfig) -> Zero123PlusPipeline:
-    """The pipeline that a run starts from, in float32. Raises BadInput."""
-    source = config.source
-    pipeline = tiny_pipeline(config.seed) if source is None else load_zero123plus(source)
+def open_pipeline(source: str | None, seed: int) -> Zero123PlusPipeline:
+    """Return the pipeline that a run starts from, in float32.
+
+    Without a source it is a tiny one, whose weights are drawn with the seed. Raises BadInput.
+    """
+    pipeline = tiny_pipeline(seed) if source is None else load_zero123plus(source)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def check_pipeline(config: Zero123PlusTrainConfig) -> None:
-    """Raise BadInput if the pipeline is not there or cannot do what is asked of it."""
-    settings = _tiny_settings() if config.source is None else part_configs(config.source)
+def check_pipeline(source: str | None, view_size: int) -> None:
+    """Raise BadInput if the pipeline is missing, or cannot make views of that size in pixels."""
+    settings = _tiny_settings() if source is None else part_configs(source)
     width = pixels_per_latent(settings["vae"])
-    if config.data.view_size % width:
+    if view_size % width:
         raise BadInput(
-            f"data.view_size {config.data.view_size} is no multiple of {width}, the width of one "
-            "latent in pixels"
+            f"data.view_size {view_size} is no multiple of {width}, the width of one latent in "
+            "pixels"
         )
     predicted = settings["scheduler"].get("prediction_type")
     if predicted != "v_prediction":
         raise BadInput(
-            f"{config.source}: its scheduler says prediction_type {predicted}; Zero123++ v1.2 has "
+            f"{source}: its scheduler says prediction_type {predicted}; Zero123++ v1.2 has "
             "v_prediction, earlier versions cannot be trained here"
         )
 
 
-def known_settings(config: Zero123PlusTrainConfig) -> Settings:
-    """The parts' settings; those of the published pipeline are known where it is not.
+def known_settings(init: str | None, preset: str) -> Settings:
+    """Return the settings of the parts; those of the published pipeline are known without it.
 
-    Raises BadInput if `init` is not there.
+    Raises BadInput if `init` does not exist.
     """
-    if config.init is not None:
-        return part_configs(config.init)
-    return PUBLISHED if config.preset == "published" else _tiny_settings()
+    if init is not None:
+        return part_configs(init)
+    return PUBLISHED if preset == "published" else _tiny_settings()
 
 
-def open_cache(config: Zero123PlusTrainConfig, pipeline: Zero123PlusPipeline) -> LatentCache | None:
-    """The cache, if one is wanted: what it holds depends on the encoders and the sizes."""
-    if config.latent_cache is None:
+def open_cache(
+    uri: str | None, data: SheetDataConfig, pipeline: Zero123PlusPipeline
+) -> LatentCache | None:
+    """Return the cache of latents at a URI; its contents depend on the encoders and the sizes."""
+    if uri is None:
         return None
-    data, width = config.data, pipeline.pixels_per_latent
+    width = pipeline.pixels_per_latent
     channels = 2 * pipeline.vae.config.latent_channels  # mean and log variance
     rows, columns = (count * data.view_size // width for count in SHEET)
     shapes: dict[str, tuple[int, ...]] = {"targets": (channels, rows, columns)}
@@ -78,7 +82,7 @@ def open_cache(config: Zero123PlusTrainConfig, pipeline: Zero123PlusPipeline) ->
                 for part in (pipeline.feature_extractor_vae, pipeline.feature_extractor_clip)
             ],
         }
-    return LatentCache(config.latent_cache, made_by, shapes, pipeline.dtype)
+    return LatentCache(uri, made_by, shapes, pipeline.dtype)
 
 
 def _tiny_settings() -> Settings:

@@ -52,7 +52,7 @@ class Zero123PlusRecipe:
     @functools.cached_property
     def pipeline(self) -> Zero123PlusPipeline:
         """The pipeline whose UNet is trained; the other parts in the run's precision."""
-        pipeline = open_pipeline(self.config)
+        pipeline = open_pipeline(self.config.source, self.config.seed)
         if self.config.precision == "bf16":
             for part in (pipeline.vae, pipeline.vision_encoder, pipeline.text_encoder):
                 part.to(torch.bfloat16)
@@ -60,7 +60,7 @@ class Zero123PlusRecipe:
 
     @functools.cached_property
     def _settings(self) -> Settings:
-        return known_settings(self.config)
+        return known_settings(self.config.init, self.config.preset)
 
     def build(self, *, fresh: bool = True) -> nn.Module:
         """The UNet inside its objective; its frozen parts come from the pipeline in any case."""
@@ -68,7 +68,7 @@ class Zero123PlusRecipe:
         if config.activation_checkpointing:
             recompute_blocks(pipeline.unet)
         module = _objective(config, pipeline.unet, pipeline.scheduler.alphas_cumprod)
-        self._cache = open_cache(config, pipeline)
+        self._cache = open_cache(config.latent_cache, config.data, pipeline)
         module.freeze(Encoders(pipeline, blank=config.blank, cache=self._cache))
         return module
 

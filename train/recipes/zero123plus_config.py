@@ -118,4 +118,4 @@ class Zero123PlusTrainConfig(TrainConfig):
             raise BadInput("ema needs zero_stage 0 to 2: stage 3 splits the weights")
         from train.zero123plus_pipeline import check_pipeline
 
-        check_pipeline(self)
+        check_pipeline(self.source, self.data.view_size)
