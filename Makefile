@@ -48,7 +48,7 @@ coverage: $(READY)
 
 nightly: $(READY)
 	@failed=0; $(MAKE) coverage || failed=1; \
-	$(BIN)/python -m benchmarks.nightly --page docs/benchmarks.md \
+	$(BIN)/python -m benchmarks nightly --page docs/benchmarks.md \
 		$(if $(SOURCE),--source "$(SOURCE)") || failed=1; exit $$failed
 
 install: $(READY)
@@ -56,7 +56,7 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
 		{ echo "CPython 3.11 is needed (bpy 4.5 has no other build): make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) render/system.py
+	@$(PYTHON) render/system_libraries.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[build,train,dev]'

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from dataset.config import canonical_json
-from dataset.errors import BadInput, WorkFailed
-from dataset.storage import Storage
+from core.config import canonical_json
+from core.errors import BadInput, WorkFailed
+from core.storage import Storage
 
 __all__ = ["FORMAT_FILE", "FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from core.errors import WorkFailed
 from dataset.cameras import Camera
-from dataset.encoding import (
+from dataset.format.encoding import (
     decode_depth,
     decode_normal,
     decode_rgba,
@@ -22,7 +23,6 @@ from dataset.encoding import (
     encode_rgba,
     largest_depth,
 )
-from dataset.errors import WorkFailed
 
 __all__ = [
     "META_MEMBER",

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pydantic
 
+from core.config import Config
 from dataset.columns import Columns
-from dataset.config import Config
 from filters.verdict import Fact, Filter, Judgement
 
 __all__ = ["MISSING_TEXTURE", "TEXTURED", "MissingTextureConfig", "TexturedConfig"]

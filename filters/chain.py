@@ -9,18 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from core.config import Config
 from dataset.columns import Columns
-from dataset.config import Config
 from filters.appearance import MISSING_TEXTURE, TEXTURED, MissingTextureConfig, TexturedConfig
-from filters.geometry import (
-    DEGENERATE,
-    OCCUPANCY,
-    RENDERED_OCCUPANCY,
-    SEVERAL,
-    DegenerateConfig,
-    OccupancyConfig,
-    SeveralConfig,
-)
 from filters.provenance import (
     AGE,
     CAPTION,
@@ -30,6 +21,15 @@ from filters.provenance import (
     CaptionConfig,
     LicenceConfig,
     LowPolyConfig,
+)
+from filters.shape import (
+    DEGENERATE,
+    OCCUPANCY,
+    RENDERED_OCCUPANCY,
+    SEVERAL,
+    DegenerateConfig,
+    OccupancyConfig,
+    SeveralConfig,
 )
 from filters.verdict import Fact, Filter, Judgement, Stage, Verdict
 

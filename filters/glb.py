@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 import pydantic
 
-from dataset.config import Config
+from core.config import Config
 from filters.gltf import Gltf
 
 __all__ = ["IMPORTABLE_EXTENSIONS", "Glb", "GlbRefused", "InspectLimits", "RefusalKind", "read_glb"]

@@ -7,8 +7,8 @@ from typing import Annotated
 import pyarrow as pa
 import pydantic
 
+from core.config import Config
 from dataset.columns import Columns
-from dataset.config import Config
 from filters.verdict import Fact, Filter, Judgement
 
 __all__ = [

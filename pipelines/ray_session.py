@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataset.errors import BadInput, WorkFailed
+from core.errors import BadInput, WorkFailed
 
 __all__ = ["ray_session", "start_ray"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from dataset.cameras import Camera
-from dataset.geometry import SurfaceGeometry, surface_from_arrays
+from dataset.format.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
 from render.child import Child
 from render.frames import FrameError, empty_views, read_silhouettes, read_view
@@ -36,9 +36,9 @@ from render.job import (
     WarmRequest,
     decode_answer,
 )
+from render.render_config import BlenderLimits, RenderConfig
 from render.render_log import split_seconds
 from render.scratch import scratch_folder
-from render.settings import BlenderLimits, RenderConfig
 
 __all__ = [
     "BlenderProcess",

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from core.choices import choose
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
-from dataset.choices import choose
 
 __all__ = ["RIGS", "Rig", "get_rig"]
 

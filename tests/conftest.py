@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _HOOK = install_import_hook(
     [
         "dataset.cameras",
-        "dataset.encoding",
-        "dataset.geometry",
+        "dataset.format.encoding",
+        "dataset.format.geometry",
         "dataset.views",
         "filters",
         "render",
@@ -35,10 +35,10 @@ import os
 import shutil
 from collections.abc import Callable
 
-from dataset.storage import Storage
-from pipelines.demo_source import write_demo_source
+from core.storage import Storage
+from pipelines.demo.demo_mirror import write_demo_source
 from render.process import BlenderProcess
-from render.settings import BlenderLimits
+from render.render_config import BlenderLimits
 from tests.support.bodies import letter_block, write_boxes, write_sphere
 from tests.support.datasets import Built, made_once
 from tests.support.lrm import Answer, run_lrm

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.errors import BadInput, LrmError
-from dataset.options import Parser, add_config_options, load_config
-from dataset.printable import printable
-from train.config import TrainConfig
+from core.errors import BadInput, LrmError
+from core.options import Parser, add_config_options, load_config
+from core.safe_text import printable
+from train.settings.train_config import TrainConfig
 
 __all__ = ["main", "make_parser"]
 
 
 def make_parser() -> Parser:
     """The parser of all recipes."""
-    from train.recipes.kinds import RECIPES
+    from train.recipes.registry import RECIPES
 
     parser = Parser(prog="python -m train", description=__doc__)
     subparsers = parser.add_subparsers(dest="recipe", metavar="RECIPE", required=True)
@@ -28,7 +28,7 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as one of torchrun's processes; the exit code: 0, 1, 2, or 143 if it was stopped."""
-    from train.recipes.kinds import RECIPES
+    from train.recipes.registry import RECIPES
 
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -45,10 +45,10 @@ def _train(name: str, config: TrainConfig) -> None:
     import torch
     import torch.distributed as dist
 
-    from train.engine import train
-    from train.progress import ProgressPrinter
-    from train.recipes.kinds import make_recipe
-    from train.stopping import STOP_FILE
+    from train.loop.engine import train
+    from train.monitoring.progress_line import ProgressPrinter
+    from train.recipes.registry import make_recipe
+    from train.resilience.stopping import STOP_FILE
 
     world = int(os.environ.get("WORLD_SIZE", "0"))
     if not world:

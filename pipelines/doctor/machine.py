@@ -6,9 +6,9 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from core.quantities import size
 from pipelines.doctor.finding import Finding, State
-from pipelines.quantities import size
-from render.settings import BlenderLimits
+from render.render_config import BlenderLimits
 
 __all__ = ["check_memory", "check_open_files", "check_scratch", "check_shared_memory"]
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import LrmError, WorkFailed
+from core.errors import LrmError, WorkFailed
 
 __all__ = ["Probed", "main", "probe"]
 
@@ -77,7 +77,7 @@ def _package(name: str) -> dict[str, str]:
 def _blender(device: str) -> dict[str, Any]:
     """Start a Blender child: what it says of itself."""
     from render.process import BlenderProcess, RenderFailure
-    from render.settings import BlenderLimits
+    from render.render_config import BlenderLimits
 
     limits = BlenderLimits(threads=len(os.sched_getaffinity(0)))
     try:
@@ -107,7 +107,7 @@ def _cuda() -> dict[str, Any]:
 
 def _deepspeed() -> dict[str, str]:
     """Import DeepSpeed as training does: its version and accelerator."""
-    from train.accelerator import choose_accelerator
+    from train.settings.accelerator import choose_accelerator
 
     choose_accelerator()
     version = _package("deepspeed")["version"]
@@ -117,7 +117,7 @@ def _deepspeed() -> dict[str, str]:
 
 def _lpips(vgg: str, linear: str) -> list[str]:
     """Load the weights of LPIPS: the files that they are in."""
-    from train.lpips import LpipsConfig, find_weights, load_lpips
+    from train.models.lpips import LpipsConfig, find_weights, load_lpips
 
     config = LpipsConfig(vgg=vgg or None, linear=linear or None)
     load_lpips(config)

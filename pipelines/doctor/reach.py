@@ -3,9 +3,9 @@
 import os
 import shlex
 
-from dataset.errors import BadInput, LrmError
+from core.errors import BadInput, LrmError
+from core.storage import Storage, storage_errors
 from dataset.root import FORMAT_VERSION, check_root
-from dataset.storage import Storage, storage_errors
 from pipelines.doctor.finding import Finding
 
 __all__ = ["check_objaverse", "check_root_uri"]
@@ -39,7 +39,7 @@ def _ask_hub(endpoint: str) -> str:
 
     from pipelines.sources.hub import REPOSITORY, HuggingFaceObjaverse
     from pipelines.sources.objaverse import OBJECT_PATHS
-    from pipelines.transfers.settings import FetchConfig
+    from pipelines.transfers.fetch_config import FetchConfig
 
     config = FetchConfig()
     commit = HuggingFaceObjaverse.resolve("main", config).revision

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from core.quantities import size
 from pipelines.doctor.finding import Finding, State, install_line
 from pipelines.doctor.packages import mending_line
 from pipelines.doctor.probe import Probed, probe
-from pipelines.quantities import size
 
 __all__ = [
     "check_compiler",

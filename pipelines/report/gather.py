@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.catalog import Catalog
-from dataset.storage import Storage
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
 from filters.chain import CHAIN
-from filters.geometry import OCCUPANCY, RENDERED_OCCUPANCY
+from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from filters.verdict import Verdict
-from pipelines.settings import BuildConfig
-from pipelines.state import STAGES, ObjectState
-from pipelines.status import Standing, load_standing, summarise
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.dataset_status import Standing, load_standing, summarise
+from pipelines.build.decide import STAGES, ObjectState
 
 __all__ = [
     "DroppedObject",

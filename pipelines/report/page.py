@@ -7,10 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines import quantities
+from core import quantities
+from pipelines.build.throughput import Timeline, builds, timeline
 from pipelines.report.gather import ReportData
-from pipelines.report.pictures import Picture
-from pipelines.throughput import Timeline, builds, timeline
+from pipelines.report.thumbnails import Picture
 
 __all__ = ["FunnelRow", "funnel", "render_page"]
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dataset.config import digest
-from dataset.errors import BadInput
-from dataset.objects import ObjectRecord
-from dataset.storage import Storage
-from pipelines.sources.files import copy_glb, reading
+from core.config import digest
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.object_record import ObjectRecord
 from pipelines.sources.source import SourceObject
+from pipelines.sources.stored_files import copy_glb, reading
 from pipelines.transfers.outcome import Fetched
 
 __all__ = ["OBJECTS_CSV", "Folder"]

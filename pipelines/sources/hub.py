@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
+from pipelines.transfers.fetch_config import REQUESTS, FetchConfig
 from pipelines.transfers.outcome import Fetched, glb_problem
-from pipelines.transfers.settings import REQUESTS, FetchConfig
 
 __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 

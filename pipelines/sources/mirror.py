@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataset.storage import Storage
-from pipelines.sources.files import copy_glb, reading
+from core.storage import Storage
 from pipelines.sources.objaverse import ObjaverseSource
+from pipelines.sources.stored_files import copy_glb, reading
 from pipelines.transfers.outcome import Fetched
 
 __all__ = ["Mirror"]

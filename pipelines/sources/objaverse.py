@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset.config import digest
-from dataset.errors import BadInput
-from dataset.objects import ObjectRecord
-from pipelines.sources.files import MISSING
+from core.config import digest
+from core.errors import BadInput
+from dataset.object_record import ObjectRecord
 from pipelines.sources.source import SourceObject
+from pipelines.sources.stored_files import MISSING
 from pipelines.transfers.outcome import Fetched, FetchFailed
 
 __all__ = ["OBJECT_PATHS", "ObjaverseSource"]

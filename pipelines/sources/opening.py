@@ -1,13 +1,13 @@
 """Opening a source by its name."""
 
-from dataset.errors import BadInput
-from dataset.storage import Storage
-from pipelines.sources.files import reading
+from core.errors import BadInput
+from core.storage import Storage
 from pipelines.sources.folder import Folder
 from pipelines.sources.mirror import Mirror
 from pipelines.sources.objaverse import OBJECT_PATHS
 from pipelines.sources.source import Source
-from pipelines.transfers.settings import FetchConfig
+from pipelines.sources.stored_files import reading
+from pipelines.transfers.fetch_config import FetchConfig
 
 __all__ = ["is_hub", "open_source"]
 

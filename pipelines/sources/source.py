@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dataset.objects import ObjectRecord
+from dataset.object_record import ObjectRecord
 from pipelines.transfers.outcome import Fetched
 
 __all__ = ["Source", "SourceObject"]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.exchange import Again, Changed, Exchange, Promise
+from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
 from pipelines.transfers.parts import Part, open_part, parts_folder
-from pipelines.transfers.settings import FetchConfig
 
 __all__ = ["download"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import httpx2
 
+from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.headers import limit_reset, rate_policy, retry_after
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.parts import Part
-from pipelines.transfers.settings import FetchConfig
 
 __all__ = ["Again", "Changed", "Exchange", "Promise"]
 

@@ -14,9 +14,9 @@ import numpy as np
 from mathutils import Matrix
 
 from render.blender.failure import SceneFailure
+from render.blender.gltf.prepare import prepare
 from render.blender.normals import turn_contradicting_normals
 from render.blender.opacity import insert_gates
-from render.blender.prepare import prepare
 from render.blender.shaders import check_textures, connect_glossiness
 from render.job import OpenRequest
 

@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 
 from render.blender.failure import SceneFailure
-from render.blender.materials import GLOSSINESS
+from render.blender.gltf.materials import GLOSSINESS
 
 __all__ = ["check_textures", "connect_glossiness", "node_trees"]
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from tests.support.tiny import TinyConfig
-from train.manifest import FileEntry, Manifest
+from train.checkpoints.manifest import FileEntry, Manifest
 
 SETTINGS = {"root": "/data", "snapshot": "abc"}
 

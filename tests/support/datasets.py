@@ -7,10 +7,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from dataset.catalog import Catalog
-from dataset.shards import read_index
-from dataset.storage import Storage
-from pipelines.demo_source import CAPTIONS_FILE
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.format.shards import read_index
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 
 # As small as it can be and still be a picture; one sample per shard group of three.
 QUICK = ["--render.resolution", "40", "--render.samples", "1", "--shards.samples-per-shard", "4"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset.columns import RowColumns
-from dataset.objects import ObjectRecord
+from dataset.object_record import ObjectRecord
 from filters.chain import FilterConfig, read_facts, verdicts
-from filters.geometry import SEVERAL, SeveralConfig
+from filters.shape import SEVERAL, SeveralConfig
 from filters.verdict import Verdict
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from train.engine import train
-from train.recipes.kinds import make_recipe
+from train.loop.engine import train
+from train.recipes.registry import make_recipe
 
 
 def train_in_turn(store: Path, runs: Sequence[dict[str, Any]], world: int) -> None:

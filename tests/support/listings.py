@@ -1,9 +1,9 @@
 """What sources list."""
 
-from dataset.catalog import Event
-from dataset.objects import ObjectRecord
+from dataset.catalog.event_log import Event
+from dataset.object_record import ObjectRecord
+from pipelines.build.decide import ObjectState
 from pipelines.sources import Source, SourceObject
-from pipelines.state import ObjectState
 
 
 def objects_of(source: Source) -> list[SourceObject]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dataset import cameras
-from train.models.lrm import NerfLRMConfig
+from train.models.lrm.lrm import NerfLRMConfig
 
 TINY = NerfLRMConfig.load(
     {

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from tests.support.lrm_models import TINY
-from train.manifest import FileEntry, Manifest, hash_file
-from train.models.lrm import MeshLRM, NerfLRM, mesh_preset, nerf_preset
-from train.models.nerf import raw_density
-from train.reconstruction.six_views import camera_tensors, input_cameras
-from train.weights import export_weights
+from train.checkpoints.manifest import FileEntry, Manifest, hash_file
+from train.inference.six_views import camera_tensors, input_cameras
+from train.models.lrm.lrm import MeshLRM, NerfLRM, mesh_preset, nerf_preset
+from train.models.lrm.nerf import raw_density
+from train.models.lrm.published_weights import export_weights
 
 SIZES = {key: value for key, value in TINY.dump().items() if key != "nerf"}
 MESH = SIZES | {"mesh": {"decoder_width": 16, "grid_resolution": 16}}

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dataset.shards import write_shard
-from dataset.snapshot import Sample, write_snapshot
-from dataset.storage import Storage
+from core.storage import Storage
+from dataset.format.shards import write_shard
+from dataset.snapshots.snapshot import Sample, write_snapshot
 
 MEMBERS = ("000.depth.webp", "000.rgba.webp", "json")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.storage import Storage
 from dataset.cameras import (
     Camera,
     intrinsics_from_fov,
@@ -13,10 +14,9 @@ from dataset.cameras import (
     orbit_eye,
     rays,
 )
+from dataset.format.shards import index_path, scan_tar, write_index, write_tar
 from dataset.root import write_build
-from dataset.shards import index_path, scan_tar, write_index, write_tar
-from dataset.snapshot import Sample, write_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import Sample, write_snapshot
 from dataset.views import ViewSet, encode_views
 from render.rigs import RIGS, get_rig
 

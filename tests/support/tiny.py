@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.errors import LrmError
-from dataset.snapshot import Sample
-from dataset.storage import Storage
-from train import engine, uploads
-from train.config import TrainConfig
-from train.data import ViewDataConfig, ViewDataset
-from train.order import sample_rng
+from core.errors import LrmError
+from core.storage import Storage
+from dataset.snapshots.snapshot import Sample
+from train.checkpoints import uploads
+from train.data.order import sample_rng
+from train.data.patches import ViewDataConfig, ViewDataset
+from train.loop import engine
+from train.settings.train_config import TrainConfig
 
 SIZE = 96
 BUILT = "built.txt"

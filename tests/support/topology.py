@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from train.models.flexicubes import (
+from train.models.surfaces.flexicubes import (
     CubeWeights,
     Surface,
     find_surface,

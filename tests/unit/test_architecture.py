@@ -16,7 +16,7 @@ ALLOWED = {
     "bpy": ("render/blender/",),
     "mathutils": ("render/blender/",),
     "ray": ("pipelines/",),
-    "deepspeed": ("train/engine.py",),
+    "deepspeed": ("train/loop/engine.py",),
 }
 
 

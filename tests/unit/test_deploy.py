@@ -23,10 +23,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
-from dataset.options import load_config
+from core.options import load_config
+from pipelines.build.build_config import BuildConfig
 from pipelines.cli import make_parser
-from pipelines.settings import BuildConfig
-from render.system import _PACKAGE_OF_LIBRARY
+from render.system_libraries import _PACKAGE_OF_LIBRARY
 from tests.support.pages import FENCE, called, commands
 from tests.support.paths import REPOSITORY
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.errors import BadInput
-from dataset.options import Parser
+from core.errors import BadInput
+from core.options import Parser
 from pipelines.cli import make_parser
 from tests.support.pages import FENCE, called, commands
 from tests.support.paths import REPOSITORY

@@ -13,17 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import BadInput
-from dataset.objects import sample_key
-from dataset.storage import Storage
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.object_record import sample_key
 from pipelines.cli import main
+from pipelines.cli.tables import show_object
 from pipelines.sources import open_source
-from pipelines.tables import show_object
 from tests.support.checkpoints import write
 from tests.support.paths import REPOSITORY
 from tests.support.sources import sources
-from train.checkpoint import find_checkpoint, latest
-from train.weights import read_weights
+from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.models.lrm.published_weights import read_weights
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jname\u202etxt\r"
 LOADERS = {

@@ -8,9 +8,9 @@ from torch import Tensor
 from dataset.cameras import Camera
 from train.evaluation.predict import Generate, azimuth_of
 from train.evaluation.scores import Pictures
-from train.models.zero123plus import Zero123PlusPipeline
-from train.reconstruction.query import prepare_query
-from train.reconstruction.six_views import DISTANCE, input_cameras
+from train.inference.query import prepare_query
+from train.inference.six_views import DISTANCE, input_cameras
+from train.models.zero123plus.pipeline import Zero123PlusPipeline
 
 __all__ = ["six_views_of_first"]
 

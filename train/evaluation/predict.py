@@ -9,12 +9,12 @@ import trimesh
 from jaxtyping import Float
 from torch import Tensor
 
+from core.errors import BadInput
 from dataset.cameras import Camera
-from dataset.errors import BadInput
+from train.data.resize import resize
 from train.evaluation.scores import Cloud, Pictures
-from train.reconstruction.model import Reconstruction, Reconstructor
-from train.reconstruction.six_views import NUM_VIEWS, camera_tensors, input_cameras
-from train.resize import resize
+from train.inference.lrm import Reconstruction, Reconstructor
+from train.inference.six_views import NUM_VIEWS, camera_tensors, input_cameras
 
 __all__ = [
     "Generate",

@@ -11,10 +11,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from train.background import background_deviation, background_of, background_spread
-from train.lpips import Lpips
-from train.metrics import chamfer_distance, f_score, match_points, picture_metrics, psnr, ssim
-from train.resize import resize
+from train.data.resize import resize
+from train.evaluation.background import background_deviation, background_of, background_spread
+from train.evaluation.metrics import (
+    chamfer_distance,
+    f_score,
+    match_points,
+    picture_metrics,
+    psnr,
+    ssim,
+)
+from train.models.lpips import Lpips
 
 __all__ = [
     "NUM_POINTS",
@@ -126,7 +133,7 @@ def score_views(
 
 
 def score_surface(shape: Cloud, truth: Cloud, threshold: float = THRESHOLD) -> dict[str, float]:
-    """chamfer (see `train.metrics.chamfer_distance`: half of the sum) and f_score."""
+    """chamfer (see `train.evaluation.metrics.chamfer_distance`: half of the sum) and f_score."""
     match = match_points(shape.boxed(), truth.boxed())
     return {
         "chamfer": float(chamfer_distance(match)),

@@ -11,20 +11,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.snapshot import Sample
-from dataset.storage import Storage
-from train.config import OptimizerConfig
-from train.frames import FrameDataConfig, FrameDataset
-from train.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
-from train.lpips import Lpips
-from train.mesh_outline import ASSUMED, sphere_cells, stand_in
-from train.metrics import picture_metrics
-from train.models.lrm import MeshLRM, MeshLRMConfig, mesh_preset
+from core.storage import Storage
+from dataset.snapshots.snapshot import Sample
+from train.data.whole_frames import FrameDataConfig, FrameDataset
+from train.estimate.mesh_outline import ASSUMED, sphere_cells, stand_in
+from train.estimate.outline import Outline
+from train.evaluation.metrics import picture_metrics
+from train.loop.validation import SEED, STILL, EachAlone, held_out
+from train.models.lpips import Lpips
+from train.models.lrm.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
+from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, mesh_preset
 from train.models.recompute import recomputed
-from train.outline import Outline
-from train.recipes.lrm import LRMTrainConfig, Objective, load_init, meta_batch
-from train.recipes.sheet import Shown, compare
-from train.validation import SEED, STILL, EachAlone, held_out
+from train.recipes.lrm_preview import Shown, compare
+from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
+from train.settings.train_config import OptimizerConfig
 
 __all__ = ["MeshRecipe", "MeshTrainConfig", "view_by_view"]
 

@@ -7,19 +7,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dataset.snapshot import Sample
-from dataset.storage import Storage
-from train.data import ViewDataConfig, ViewDataset
-from train.frames import FrameDataConfig, FrameDataset
-from train.losses import NerfLossConfig, nerf_loss
-from train.lpips import Lpips
-from train.metrics import picture_metrics
-from train.models.lrm import NerfLRM, NerfLRMConfig, nerf_preset
-from train.outline import Outline
-from train.pictures import depth_normals
-from train.recipes.lrm import LRMTrainConfig, Objective, load_init, meta_batch
-from train.recipes.sheet import Shown, compare
-from train.validation import SEED, STILL, EachAlone, held_out
+from core.storage import Storage
+from dataset.snapshots.snapshot import Sample
+from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.whole_frames import FrameDataConfig, FrameDataset
+from train.estimate.outline import Outline
+from train.evaluation.metrics import picture_metrics
+from train.loop.validation import SEED, STILL, EachAlone, held_out
+from train.models.lpips import Lpips
+from train.models.lrm.losses import NerfLossConfig, nerf_loss
+from train.models.lrm.lrm import NerfLRM, NerfLRMConfig, nerf_preset
+from train.monitoring.depth_and_normals import depth_normals
+from train.recipes.lrm_preview import Shown, compare
+from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 

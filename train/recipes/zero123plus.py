@@ -12,28 +12,28 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPImageProcessor
 
-from dataset.snapshot import Sample
-from dataset.storage import Storage
-from train.background import background_deviation, background_of, background_spread
-from train.latent_cache import LatentCache
-from train.metrics import psnr
+from core.storage import Storage
+from dataset.snapshots.snapshot import Sample
+from train.data.latent_cache import LatentCache
+from train.data.zero123plus_sheets import Prepare, SheetDataset
+from train.estimate.outline import Outline
+from train.evaluation.background import background_deviation, background_of, background_spread
+from train.evaluation.metrics import psnr
+from train.loop.validation import SEED, EachAlone
 from train.models.recompute import recompute_blocks
-from train.models.zero123plus import Zero123PlusPipeline
-from train.models.zero123plus_latents import SHEET
-from train.models.zero123plus_parts import (
+from train.models.zero123plus.components import (
     EXTRACTORS,
     Settings,
     meta_parts,
 )
-from train.models.zero123plus_query import extract_query
-from train.outline import Outline
-from train.preview import picture_rows
+from train.models.zero123plus.conditioning import extract_query
+from train.models.zero123plus.latents import SHEET
+from train.models.zero123plus.pipeline import Zero123PlusPipeline
+from train.monitoring.preview import picture_rows
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
+from train.recipes.zero123plus_encoders import Encoders
 from train.recipes.zero123plus_objective import ViewDiffusion
-from train.sheets import Prepare, SheetDataset
-from train.validation import SEED, EachAlone
-from train.zero123plus_encoders import Encoders
-from train.zero123plus_pipeline import known_settings, open_cache, open_pipeline
+from train.recipes.zero123plus_start import known_settings, open_cache, open_pipeline
 
 __all__ = ["Zero123PlusRecipe"]
 

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
-from dataset.config import Config
-from dataset.errors import BadInput
-from dataset.storage import Storage
-from train.config import OptimizerConfig, TrainConfig
-from train.sheets import SheetDataConfig
+from core.config import Config
+from core.errors import BadInput
+from core.storage import Storage
+from train.data.zero123plus_sheets import SheetDataConfig
+from train.settings.train_config import OptimizerConfig, TrainConfig
 
 __all__ = [
     "AVERAGE_KEYS",
@@ -116,6 +116,6 @@ class Zero123PlusTrainConfig(TrainConfig):
         self.data.check()
         if self.ema and self.zero_stage == 3:
             raise BadInput("ema needs zero_stage 0 to 2: stage 3 splits the weights")
-        from train.zero123plus_pipeline import check_pipeline
+        from train.recipes.zero123plus_start import check_pipeline
 
         check_pipeline(self.source, self.data.view_size)

@@ -7,10 +7,10 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from train.ema import Ema
-from train.models.reference_attention import ReferenceUNet
-from train.models.zero123plus_latents import add_noise, v_target
-from train.zero123plus_encoders import Encoders
+from train.models.ema import Ema
+from train.models.zero123plus.latents import add_noise, v_target
+from train.models.zero123plus.reference_attention import ReferenceUNet
+from train.recipes.zero123plus_encoders import Encoders
 
 __all__ = ["ViewDiffusion", "snr_weights"]
 

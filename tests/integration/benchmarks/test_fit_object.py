@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fit_object
-from benchmarks.fit_data import FitObject, export_objects, read_object
-from benchmarks.fit_measures import angles, mean_psnr, sample_mesh, seen_points, surface_distance
-from benchmarks.fit_object import main, measure_mesh
-from dataset.errors import BadInput
-from dataset.geometry import SurfaceGeometry, write_geometry
-from dataset.snapshot import open_snapshot, write_snapshot
+from benchmarks.proofs import fit_object
+from benchmarks.proofs.fit_data import FitObject, export_objects, read_object
+from benchmarks.proofs.fit_measures import (
+    angles,
+    mean_psnr,
+    sample_mesh,
+    seen_points,
+    surface_distance,
+)
+from benchmarks.proofs.fit_object import main, measure_mesh
+from core.errors import BadInput
+from dataset.format.geometry import SurfaceGeometry, write_geometry
+from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from dataset.views import encode_views
 from tests.support.spheres import sphere_views
-from train.pictures import depth_normals
+from train.monitoring.depth_and_normals import depth_normals
 
 CPU = torch.device("cpu")
 OCTAHEDRON = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.fuzz import fuzz, main
-from benchmarks.fuzz_case import Plan
+from benchmarks.fuzz.fuzz import fuzz, main
+from benchmarks.fuzz.fuzz_case import Plan
 from tests.support.bodies import letter_block, write_boxes
 from tests.support.glbs import pack, picture, textured_square
 

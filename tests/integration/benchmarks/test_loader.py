@@ -4,7 +4,7 @@ import io
 
 import torch
 
-from benchmarks.loader import (
+from benchmarks.speed.loader import (
     OPENCV,
     OURS,
     PILLOW,
@@ -15,10 +15,10 @@ from benchmarks.loader import (
     report,
     summarise,
 )
+from core.storage import Storage
+from dataset.format.shards import index_path, scan_tar, write_index, write_tar
 from dataset.root import write_build
-from dataset.shards import index_path, scan_tar, write_index, write_tar
-from dataset.snapshot import Sample, write_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import Sample, write_snapshot
 from dataset.views import encode_views
 from tests.support.spheres import sphere_views
 

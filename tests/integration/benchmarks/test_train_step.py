@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.step_timing import MasterAdamW, Stopwatch
-from benchmarks.train_step import main
+from benchmarks.speed.step_timing import MasterAdamW, Stopwatch
+from benchmarks.speed.train_step import main
 
 
 def test_parts_are_summed_over_a_step_and_the_median_is_over_steps(monkeypatch):

@@ -9,15 +9,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from dataset.catalog import Catalog, Event
-from dataset.storage import Storage
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
 from tests.support.paths import REPOSITORY
 
 EVENTS = 300
 WRITER = f"""
 import sys
-from dataset.catalog import Catalog, Event
-from dataset.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
+from core.storage import Storage
 
 catalog = Catalog(Storage(sys.argv[1]))
 for batch in range(1, 10_000):

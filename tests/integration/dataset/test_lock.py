@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from dataset.errors import BadInput, WorkFailed
-from dataset.lock import exclusive
-from dataset.storage import Storage
+from core.errors import BadInput, WorkFailed
+from core.lock import exclusive
+from core.storage import Storage
 from tests.support.paths import REPOSITORY
 
 HOLD = """
 import sys, time
-from dataset.lock import exclusive
-from dataset.storage import Storage
+from core.lock import exclusive
+from core.storage import Storage
 with exclusive(Storage(sys.argv[1]), "lrm build"):
     print("held", flush=True)
     time.sleep(100)

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from dataset.catalog import Catalog, Event
-from dataset.errors import WorkFailed
+from core.errors import WorkFailed
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
 from dataset.root import open_root
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import decode_views
-from pipelines.build import Committer
-from pipelines.demo_source import CAPTIONS_FILE
-from pipelines.objects import latest_of
-from pipelines.settings import BuildConfig
-from pipelines.status import load_standing
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.dataset_status import load_standing
+from pipelines.build.object_table import latest_of
+from pipelines.build.run import Committer
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dataset.options import Parser
+from core.options import Parser
 from pipelines.cli import main, make_parser
-from pipelines.commands import COMMANDS
+from pipelines.cli.registry import COMMANDS
 from tests.support.lrm import run_lrm
 from tests.support.paths import OPTIONS, REPOSITORY
-from train.recipes.kinds import RECIPES
+from train.recipes.registry import RECIPES
 
 
 def options_of(words: list[str], capsys) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.ray_session import ray_session
 from pipelines.transfers.cluster_budget import _NAMESPACE, ClusterBudget
-from pipelines.transfers.settings import FetchConfig
+from pipelines.transfers.fetch_config import FetchConfig
 from tests.support.hub import Hub, Trouble, serve_hub
 
 PATH = "glbs/000-000/model.glb"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands import COMMANDS
+from pipelines.cli.registry import COMMANDS
 from tests.support.lrm import run_lrm
 from tests.support.paths import OPTIONS
 from tests.support.processes import environment_without, run_in
-from train.recipes.kinds import RECIPES
+from train.recipes.registry import RECIPES
 
 ASK = """
 source "$1"; shift

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dataset.storage import Storage
+from core.storage import Storage
 from pipelines.doctor.probe import probe
 from pipelines.doctor.reach import check_root_uri
 from pipelines.doctor.training import check_compiler, check_lpips, check_nvdiffrast

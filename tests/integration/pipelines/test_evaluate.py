@@ -8,18 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dataset.geometry import SurfaceGeometry, geometry_path, write_geometry
-from dataset.objects import sample_key
-from dataset.snapshot import open_snapshot, write_snapshot
+from dataset.format.geometry import SurfaceGeometry, geometry_path, write_geometry
+from dataset.object_record import sample_key
+from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.cli import main
-from pipelines.evaluate_meshes import MeshFolder, object_name
+from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name
 from tests.support import small_lrm
 from tests.support.bodies import letter_block, write_boxes, write_sphere
 from tests.support.shapes_and_pictures import sphere
 from tests.support.spheres import write_spheres
 from train.evaluation.scores import VIEW_METRICS
 from train.evaluation.summary import CONFIDENCE
-from train.lpips import Lpips
+from train.models.lpips import Lpips
 
 QUICK = ["--render-size", "24", "--points", "1500", "--rig", "one2345"]
 
@@ -216,7 +216,7 @@ def test_a_model_is_judged_on_a_snapshot(sphere_dataset, mesh_file, tmp_path, ca
 
 
 def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
-    from train.models.zero123plus_tiny import tiny_pipeline
+    from train.models.zero123plus.tiny import tiny_pipeline
 
     tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
     root, snapshot = sphere_dataset
@@ -232,7 +232,7 @@ def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
 
 
 def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):
-    from train.models.zero123plus_tiny import tiny_pipeline
+    from train.models.zero123plus.tiny import tiny_pipeline
 
     tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
     root, snapshot = write_spheres(tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32)

@@ -18,10 +18,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from core.storage import Storage
+from dataset.format.shards import index_path, read_members, scan_tar, write_index, write_tar
 from dataset.root import write_build
-from dataset.shards import index_path, read_members, scan_tar, write_index, write_tar
-from dataset.snapshot import Sample, open_snapshot, write_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import Sample, open_snapshot, write_snapshot
 from dataset.views import ViewSet, decode_views, encode_views
 from pipelines.cli import main
 from tests.support.layouts import assert_same_views, assert_trellis_sees_the_same, load_instantmesh

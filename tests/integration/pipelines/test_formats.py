@@ -15,14 +15,21 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from dataset import catalog
-from dataset.catalog import Catalog
-from dataset.errors import BadInput
-from dataset.geometry import read_geometry
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.catalog.event_log import event_log as catalog
+from dataset.format.geometry import read_geometry
+from dataset.format.shards import (
+    INDEX_SCHEMA,
+    SampleEntry,
+    index_path,
+    read_index,
+    read_members,
+    scan_tar,
+)
 from dataset.root import FORMAT_VERSION, check_root, open_root
-from dataset.shards import INDEX_SCHEMA, SampleEntry, index_path, read_index, read_members, scan_tar
-from dataset.snapshot import SCHEMA, _digest, open_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import SCHEMA, _digest, open_snapshot
 from dataset.views import META_MEMBER, decode_views, encode_views
 from tests.support.lrm import run_lrm
 from tests.support.paths import REPOSITORY

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK
 from tests.support.hub import COMMIT, serve_hub
 from tests.support.lrm import run_lrm

@@ -10,10 +10,10 @@ from typing import Any
 import objaverse
 import pytest
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from pipelines.sources.hub import HuggingFaceObjaverse
 from pipelines.sources.objaverse import OBJECT_PATHS
-from pipelines.transfers.settings import FetchConfig
+from pipelines.transfers.fetch_config import FetchConfig
 from tests.support.glb_files import GOOD, OTHER, glb
 from tests.support.hub import COMMIT, Hub, serve_hub
 

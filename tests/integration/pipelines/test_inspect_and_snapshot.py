@@ -5,11 +5,11 @@ import json
 import numpy as np
 from PIL import Image
 
+from dataset.format.shards import read_members
 from dataset.root import open_root
-from dataset.shards import read_members
-from dataset.snapshot import open_snapshot, split_of
+from dataset.snapshots.snapshot import open_snapshot, split_of
 from dataset.views import decode_views
-from pipelines.status import load_standing
+from pipelines.build.dataset_status import load_standing
 from tests.support.lrm import run_lrm
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from dataset.catalog import Catalog
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.format.shards import read_members
 from dataset.root import open_root
-from dataset.shards import read_members
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm
 from tests.support.processes import start

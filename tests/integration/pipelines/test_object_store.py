@@ -13,16 +13,16 @@ import boto3
 import fsspec
 import pytest
 
-from dataset.catalog import Catalog, Event
-from dataset.errors import BadInput
-from dataset.lock import exclusive
-from dataset.storage import Storage
+from core.errors import BadInput
+from core.lock import exclusive
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
 from pipelines.cli import main
-from pipelines.demo_source import CAPTIONS_FILE
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, Built, ends, samples
 from tests.support.flaky_store import faults, flaky_store
 from tests.support.lrm import Answer, run_lrm
-from train.metrics_log import read_metrics
+from train.monitoring.metrics_log import read_metrics
 
 SECRET = "very-secret-access-key"
 TRAIN = (

@@ -9,21 +9,21 @@ import pytest
 import trimesh
 from PIL import Image
 
+from core.errors import BadInput
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
-from dataset.errors import BadInput
 from pipelines.cli import main
-from pipelines.evaluate_meshes import MeshFolder
-from pipelines.torch_options import open_device
+from pipelines.cli.torch_options import open_device
+from pipelines.evaluation.evaluate_meshes import MeshFolder
 from render.process import BlenderProcess
-from render.settings import BlenderLimits, RenderConfig
+from render.render_config import BlenderLimits, RenderConfig
 from tests.support import small_lrm
 from tests.support.bodies import letter_block, look_at_boxes
-from train.models.zero123plus_latents import tile_views
-from train.models.zero123plus_tiny import tiny_pipeline
-from train.reconstruction.files import write_mesh
-from train.reconstruction.model import Shape, open_reconstructor
-from train.reconstruction.six_views import camera_tensors, input_cameras
-from train.reconstruction.views_file import VIEWS_FILE, write_distance
+from train.inference.lrm import Shape, open_reconstructor
+from train.inference.mesh_files import write_mesh
+from train.inference.six_views import camera_tensors, input_cameras
+from train.inference.views_file import VIEWS_FILE, write_distance
+from train.models.zero123plus.latents import tile_views
+from train.models.zero123plus.tiny import tiny_pipeline
 
 SIDE = 48
 

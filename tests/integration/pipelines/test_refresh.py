@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dataset.objects import sample_key
+from dataset.object_record import sample_key
 from dataset.root import open_root
+from pipelines.build.dataset_status import load_standing
 from pipelines.cli import main
-from pipelines.demo_source import CAPTIONS_FILE
-from pipelines.status import load_standing
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, events_of
 from tests.support.paths import REPOSITORY
 

@@ -17,7 +17,7 @@ from dataset.root import open_root
 from pipelines.cli import main
 from pipelines.report.gather import SampleSizes, _groups, gather
 from pipelines.report.page import funnel, render_page
-from pipelines.report.pictures import sheets, thumbnails
+from pipelines.report.thumbnails import sheets, thumbnails
 from tests.support.lrm import run_lrm
 
 

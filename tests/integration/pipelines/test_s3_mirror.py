@@ -5,10 +5,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dataset.errors import BadInput
-from pipelines.captions import read_captions
-from pipelines.demo_source import CAPTIONS_FILE
+from core.errors import BadInput
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources import FetchFailed, open_source
+from pipelines.sources.captions import read_captions
 from tests.support.glb_files import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of
 

@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataset.errors import BadInput
-from dataset.storage import Storage
+from core.errors import BadInput
+from core.storage import Storage
 from pipelines.cli import main
 from tests.support.lrm import run_lrm
 from tests.support.paths import REPOSITORY
 from tests.support.train_words import mesh_words, words
-from train.initial_weights import run_weights
+from train.checkpoints.initial_weights import run_weights
+from train.models.lrm.published_weights import write_weights
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-from train.weights import write_weights
 
 
 def rows(out: Path) -> list[dict]:

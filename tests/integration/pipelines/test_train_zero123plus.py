@@ -16,11 +16,11 @@ from render.rigs import get_rig
 from tests.support.in_turn import train_in_turn
 from tests.support.lrm import run_lrm
 from tests.support.spheres import write_spheres
-from train.checkpoint import find_checkpoint
-from train.models.zero123plus import load_zero123plus
-from train.models.zero123plus_tiny import tiny_pipeline
-from train.recipes.kinds import make_recipe
-from train.reconstruction.views_file import read_distance
+from train.checkpoints.checkpoint import find_checkpoint
+from train.inference.views_file import read_distance
+from train.models.zero123plus.pipeline import load_zero123plus
+from train.models.zero123plus.tiny import tiny_pipeline
+from train.recipes.registry import make_recipe
 
 DECAY = 0.5
 SMALL = {

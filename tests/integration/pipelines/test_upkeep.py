@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from dataset.catalog import Catalog
-from dataset.lock import exclusive
+from core.lock import exclusive
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
-from dataset.shards import index_path, read_index, read_members
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot
+from pipelines.build.dataset_status import load_standing
 from pipelines.cli import main
-from pipelines.status import load_standing
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
 from tests.support.processes import start

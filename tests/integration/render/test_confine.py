@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from render.process import BlenderProcess
-from render.settings import BlenderLimits
+from render.render_config import BlenderLimits
 from tests.support.paths import REPOSITORY
 
 

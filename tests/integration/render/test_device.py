@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from render.process import BlenderProcess, RenderFailure
-from render.settings import BlenderLimits, RenderConfig
+from render.render_config import BlenderLimits, RenderConfig
 from tests.support.paths import REPOSITORY
 
 WARM_UP = """

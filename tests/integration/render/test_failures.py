@@ -16,7 +16,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess, RenderFailure
-from render.settings import BlenderLimits, RenderConfig
+from render.render_config import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb
 from tests.support.paths import REPOSITORY
 
@@ -241,7 +241,7 @@ def test_a_killed_parent_leaves_no_orphan(block: Path, tmp_path: Path):
         "import sys, time\n"
         "from pathlib import Path\n"
         "from render.process import BlenderProcess\n"
-        "from render.settings import BlenderLimits\n"
+        "from render.render_config import BlenderLimits\n"
         "process = BlenderProcess(BlenderLimits())\n"
         "process.open(Path(sys.argv[1]), 'cube')\n"
         "print(process.pid, flush=True)\n"

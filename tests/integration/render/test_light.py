@@ -8,7 +8,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess
-from render.settings import RenderConfig
+from render.render_config import RenderConfig
 from tests.support.bodies import edit_glb, write_sphere
 
 LIGHT_DIRECTION = np.array([-0.36, -0.48, 0.8])

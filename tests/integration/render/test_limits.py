@@ -15,7 +15,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess, RenderFailure
-from render.settings import BlenderLimits, RenderConfig
+from render.render_config import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb
 from tests.support.gltf_builder import GltfBuilder, encode_image
 

@@ -14,7 +14,7 @@ import pytest
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, project
 from dataset.views import ViewSet
 from render.process import BlenderProcess, RenderFailure
-from render.settings import RenderConfig
+from render.render_config import RenderConfig
 from tests.support.gltf_builder import GltfBuilder, encode_image
 
 SIZE = 64

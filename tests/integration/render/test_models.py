@@ -11,8 +11,8 @@ from dataset.views import ViewSet
 from render.agreement import depth_agreement, find_patches, pairs_to_compare
 from render.check import check_views
 from render.process import BlenderProcess, RenderFailure
+from render.render_config import RenderConfig
 from render.rigs import get_rig
-from render.settings import RenderConfig
 from tests.support.models import models
 
 CONFIG = RenderConfig(resolution=96, samples=4)

@@ -12,7 +12,7 @@ from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
 from dataset.views import ViewSet
 from render.check import check_views
 from render.process import BlenderProcess, SceneReport
-from render.settings import RenderConfig
+from render.render_config import RenderConfig
 from tests.support.bodies import letter_block, look_at_boxes, write_boxes, write_sphere
 
 SIZE = 128

@@ -10,8 +10,8 @@ from render.blender.quality import Pictures, choose_samples, probe_views
 from render.frames import srgb_from_linear
 from render.job import Window
 from render.process import BlenderProcess
+from render.render_config import RenderConfig
 from render.rigs import get_rig
-from render.settings import RenderConfig
 from tests.support.bodies import Box, write_boxes
 
 CAMERAS = get_rig("lrm32").cameras("objaverse:quality")[:2]

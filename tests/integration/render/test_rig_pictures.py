@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from dataset.cameras import Camera, rays
 from dataset.views import ViewSet
 from render.process import BlenderProcess
+from render.render_config import RenderConfig
 from render.rigs import RIGS, Rig
-from render.settings import RenderConfig
 from tests.support.bodies import Box, Seen, letter_block, look_at_boxes
 
 SIZE = 512

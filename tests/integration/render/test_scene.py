@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, unproject
 from render.process import BlenderProcess, RenderFailure
-from render.settings import RenderConfig
+from render.render_config import RenderConfig
 from tests.support.bodies import Box, edit_glb, letter_block, look_at_boxes, write_boxes
 from tests.support.gltf_builder import GltfBuilder
 

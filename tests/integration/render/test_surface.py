@@ -9,11 +9,11 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye, project, unproject
-from dataset.geometry import SurfaceGeometry
+from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
 from render.process import BlenderProcess, RenderFailure
+from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
-from render.settings import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb, letter_block, write_boxes, write_sphere
 from tests.support.models import models
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 
 from render.process import BlenderProcess
+from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
-from render.settings import BlenderLimits, RenderConfig
 
 
 def test_one_thread_costs_one_core(block: Path):

@@ -10,14 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import FinalFailure, WorkFailed
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
+from core.errors import FinalFailure, WorkFailed
+from core.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot
 from tests.support.tiny import make_config, run_group
-from train.data import ViewDataConfig, ViewDataset, global_batch
-from train.faults import Fault, FaultConfig, FaultCounter, Replacement, pack_faults, unpack_faults
-from train.metrics_log import REPLACED, read_metrics
-from train.order import candidates_at, sample_at, sample_rng
+from train.data.order import candidates_at, sample_at, sample_rng
+from train.data.patches import ViewDataConfig, ViewDataset, global_batch
+from train.monitoring.metrics_log import REPLACED, read_metrics
+from train.resilience.damaged_samples import (
+    Fault,
+    FaultConfig,
+    FaultCounter,
+    Replacement,
+    pack_faults,
+    unpack_faults,
+)
 
 SEED, SIZE = 5, 6
 CONFIG = ViewDataConfig(

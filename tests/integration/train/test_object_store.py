@@ -11,15 +11,15 @@ import fsspec
 import pytest
 import torch
 
-from dataset.errors import FinalFailure, WorkFailed
-from dataset.patient import PatientStorage, ReadConfig
-from dataset.snapshot import open_snapshot
-from train.augment import AugmentConfig
-from train.data import ViewDataConfig, ViewDataset
-from train.faults import unpack_faults
-from train.frames import FrameDataConfig, FrameDataset
-from train.order import sample_at
-from train.views import ObjectDataset
+from core.errors import FinalFailure, WorkFailed
+from core.retrying_storage import PatientStorage, ReadConfig
+from dataset.snapshots.snapshot import open_snapshot
+from train.data.augment import AugmentConfig
+from train.data.order import sample_at
+from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.step_views import ObjectDataset
+from train.data.whole_frames import FrameDataConfig, FrameDataset
+from train.resilience.damaged_samples import unpack_faults
 
 SEED = 5
 VIEWS = {"num_inputs": 2, "num_targets": 1, "augment": AugmentConfig()}

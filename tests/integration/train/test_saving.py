@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataset.storage import Storage
+from core.storage import Storage
 from tests.support.paths import REPOSITORY
 from tests.support.tiny import BUILT, make_config, run_group
-from train.checkpoint import find_checkpoint, latest
-from train.metrics_log import read_metrics
-from train.uploads import Upload
+from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.uploads import Upload
+from train.monitoring.metrics_log import read_metrics
 
 STAGES = (0, 1, 2, 3)
 
@@ -193,7 +193,7 @@ def test_an_upload_that_will_never_be_whole_can_be_given_up(bucket, tmp_path):
 def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
     """In a process of its own: what its client raises is unknown until the client is loaded."""
     code = (
-        "import sys, train.uploads as uploads; from dataset.storage import Storage\n"
+        "import sys, train.checkpoints.uploads as uploads; from core.storage import Storage\n"
         "from pathlib import Path; uploads._FIRST_PAUSE = 0\n"
         "file = Path(sys.argv[1]); file.write_bytes(b'abc')\n"
         "upload = uploads.Upload(Storage('s3://bucket/run'), 'step', {'f': file}, None, {})\n"

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 from tests.support.tiny import make_config, run_group
-from train.checkpoint import find_checkpoint
-from train.metrics_log import read_metrics
+from train.checkpoints.checkpoint import find_checkpoint
+from train.monitoring.metrics_log import read_metrics
 
 NERF = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "

@@ -15,14 +15,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from dataset.errors import WorkFailed
-from dataset.snapshot import open_snapshot, write_snapshot
-from dataset.storage import Storage
-from train.engine import train
-from train.metrics_log import MetricsLog, read_metrics
+from core.errors import WorkFailed
+from core.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot, write_snapshot
+from train.estimate.sizing import size_run
+from train.loop.engine import train
+from train.loop.validation import Validation, looking
+from train.monitoring.metrics_log import MetricsLog, read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-from train.sizing import size_run
-from train.validation import Validation, looking
 
 SMALL = {
     "batch_size": 1,

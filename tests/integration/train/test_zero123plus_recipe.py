@@ -7,16 +7,16 @@ import torch
 from diffusers import DDPMScheduler
 from torch.utils.data import default_collate
 
-from dataset.errors import BadInput
-from dataset.snapshot import open_snapshot
+from core.errors import BadInput
+from dataset.snapshots.snapshot import open_snapshot
 from tests.support.spheres import write_spheres
-from train.models.reference_attention import ReferenceUNet
-from train.models.zero123plus_latents import tile_views
-from train.models.zero123plus_tiny import tiny_pipeline
+from train.loop.validation import looking
+from train.models.zero123plus.latents import tile_views
+from train.models.zero123plus.reference_attention import ReferenceUNet
+from train.models.zero123plus.tiny import tiny_pipeline
 from train.recipes.zero123plus import Zero123PlusRecipe
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 from train.recipes.zero123plus_objective import snr_weights
-from train.validation import looking
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A short run of the chaos: a worker, a node and the driver killed for real."""
 
-from benchmarks.chaos_train import chaos
+from benchmarks.chaos.chaos_train import chaos
 
 
 def test_whatever_is_killed_the_run_ends_as_if_nothing_had_been(tmp_path):

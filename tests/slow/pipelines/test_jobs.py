@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataset.storage import Storage
-from pipelines.demo_source import CAPTIONS_FILE
+from core.storage import Storage
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, Built, samples
 from tests.support.fake_cluster import processes_with
 from tests.support.lrm import run_lrm

@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dataset.storage import Storage
-from pipelines.demo_source import CAPTIONS_FILE
+from core.storage import Storage
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, Built, ends, events_of, samples
 from tests.support.fake_cluster import FakeCluster, processes_with
 from tests.support.paths import REPOSITORY
 from tests.support.train_words import words as train_words
-from train.metrics_log import read_metrics
-from train.run_log import RUN_FILE
+from train.monitoring.metrics_log import read_metrics
+from train.monitoring.run_log import RUN_FILE
 
 PLACES = [
     "--execution.render-resources",

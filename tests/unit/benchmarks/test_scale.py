@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.scale import MARKS, Inputs, limits, tables, work, write_page
+from benchmarks.speed.scale import MARKS, Inputs, limits, tables, work, write_page
 from tests.support.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs/scale.md"
@@ -14,7 +14,7 @@ def test_the_tables_of_the_page_are_those_of_the_formulas():
     _, _, rest = PAGE.read_text().partition(MARKS[0])
     written, mark, _ = rest.partition(MARKS[1])
     assert mark
-    assert written == tables(Inputs()), "python -m benchmarks.scale --page docs/scale.md"
+    assert written == tables(Inputs()), "python -m benchmarks scale --page docs/scale.md"
 
 
 def test_the_formulas_are_those_of_the_page():

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.catalog import Catalog, Event
-from dataset.errors import WorkFailed
-from dataset.lock import exclusive
-from dataset.storage import Storage
+from core.errors import WorkFailed
+from core.lock import exclusive
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
 
 
 def event(asset: str, stage: str = "fetch", content: str = "c", **fields) -> Event:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dataset.compact import Compaction, Placed, compact, plan_compaction
-from dataset.errors import BadInput
-from dataset.protection import pinned_by, release
-from dataset.shards import SampleEntry, index_path, read_index, read_members
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.format.shards import SampleEntry, index_path, read_index, read_members
+from dataset.maintenance.compact import Compaction, Placed, compact, plan_compaction
+from dataset.snapshots.protection import pinned_by, release
+from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, freeze, key, write_small_shard
 
 SHARDS = {"shards/test/a.tar": [1, 2, 3], "shards/test/b.tar": [4, 5, 6], "shards/test/c.tar": [7]}

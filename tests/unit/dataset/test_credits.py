@@ -3,9 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.credits import credit_lines
-from dataset.shards import read_index
-from dataset.storage import Storage
+from core.storage import Storage
+from dataset.format.shards import read_index
+from dataset.snapshots.credits import credit_lines
 from tests.support.small_shards import freeze, write_small_shard
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.errors import WorkFailed
-from dataset.geometry import (
+from core.errors import WorkFailed
+from core.storage import Storage
+from dataset.format.geometry import (
     SurfaceGeometry,
     geometry_path,
     read_geometry,
     surface_from_arrays,
     write_geometry,
 )
-from dataset.storage import Storage
 
 PATH = geometry_path("cube", "0123456789abcdef")
 

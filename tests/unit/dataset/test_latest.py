@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.catalog import Catalog, Event
-from dataset.latest import Latest, Projection, align
-from dataset.storage import Storage
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
+from dataset.catalog.latest import Latest, Projection, align
 
 PROJECTION = Projection(
     version="1",
@@ -124,8 +124,8 @@ def test_align_puts_rows_beside_ids():
 def test_a_compacted_log_is_not_read_again(tmp_path, monkeypatch):
     """Small files made one are a file that the base does not know, full of events that it does."""
     root = Storage(str(tmp_path))
-    monkeypatch.setattr("dataset.catalog._COMPACT_FILES", 2)
-    monkeypatch.setattr("dataset.catalog._LATE_VERSIONS", 1)
+    monkeypatch.setattr("dataset.catalog.event_log._COMPACT_FILES", 2)
+    monkeypatch.setattr("dataset.catalog.event_log._LATE_VERSIONS", 1)
     for number in range(1, 8):
         size = {"size": number}
         Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data=size)], "run", number)

@@ -9,9 +9,9 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
-from dataset.patient import PatientStorage, ReadConfig
-from dataset.range_cache import RangeCache
-from dataset.storage import Storage
+from core.range_cache import RangeCache
+from core.retrying_storage import PatientStorage, ReadConfig
+from core.storage import Storage
 
 CONTENT = bytes(range(256)) * 8
 RANGES = [(0, 10), (300, 310), (305, 400), (7, 7)]

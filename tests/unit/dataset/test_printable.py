@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.printable import printable
+from core.safe_text import printable
 
 
 @given(st.text())

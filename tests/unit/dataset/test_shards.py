@@ -9,8 +9,9 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import WorkFailed
-from dataset.shards import (
+from core.errors import WorkFailed
+from core.storage import Storage
+from dataset.format.shards import (
     index_path,
     read_index,
     read_members,
@@ -20,7 +21,6 @@ from dataset.shards import (
     write_sample_tar,
     write_tar,
 )
-from dataset.storage import Storage
 
 members = st.dictionaries(
     st.sampled_from(["json", "000.rgba.webp", "000.depth.png", "001.rgba.webp"]),

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from dataset.config import canonical_json
-from dataset.errors import BadInput
-from dataset.protection import list_snapshots
-from dataset.shards import SampleEntry
-from dataset.snapshot import SCHEMA, Sample, open_snapshot, write_snapshot
-from dataset.storage import Storage
+from core.config import canonical_json
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.format.shards import SampleEntry
+from dataset.snapshots.protection import list_snapshots
+from dataset.snapshots.snapshot import SCHEMA, Sample, open_snapshot, write_snapshot
 
 
 def sample(number: int, **fields) -> Sample:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.mend import restore_shard
-from dataset.shards import index_path, read_index, write_index
-from dataset.storage import Storage
-from dataset.verify import Expected, Report, check_geometry, check_shard
+from core.storage import Storage
+from dataset.format.shards import index_path, read_index, write_index
+from dataset.maintenance.repair import restore_shard
+from dataset.maintenance.shard_check import Expected, Report, check_geometry, check_shard
 from tests.support.small_shards import MEMBERS, content, key, write_small_shard
 
 SHARD = "shards/test/a.tar"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from core.errors import WorkFailed
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
-from dataset.encoding import (
+from dataset.format.encoding import (
     decode_depth,
     decode_normal,
     decode_rgba,
@@ -21,7 +22,6 @@ from dataset.encoding import (
     encode_rgba,
     largest_depth,
 )
-from dataset.errors import WorkFailed
 from dataset.views import (
     META_MEMBER,
     SAMPLE_FORMAT,

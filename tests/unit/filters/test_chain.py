@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from filters.chain import CHAIN, FilterConfig
 from filters.verdict import PASSED, Verdict
 from tests.support.facts import Facts, islands, judge, kept_facts, record

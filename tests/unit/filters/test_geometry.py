@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.chain import FilterConfig
-from filters.geometry import SeveralConfig
+from filters.shape import SeveralConfig
 from filters.thickness import thickness
 from filters.verdict import Verdict
 from tests.support.facts import count_objects, islands, judge, kept_facts, level

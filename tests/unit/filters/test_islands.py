@@ -9,8 +9,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.geometry import SeveralConfig
 from filters.islands import measure_islands
+from filters.shape import SeveralConfig
 from tests.support.facts import count_objects
 
 NUM_POINTS = 60_000

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from filters.geometry import SeveralConfig
 from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
 from filters.islands import measure_islands
 from filters.provenance import is_lowpoly_tag
+from filters.shape import SeveralConfig
 from tests.support.facts import count_objects
 from tests.support.surfaces import glb_surface
 

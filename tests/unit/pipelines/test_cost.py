@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.catalog import Catalog, Event
-from dataset.errors import WorkFailed
-from dataset.storage import Storage
-from pipelines.cost import (
+from core.errors import WorkFailed
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.cost import (
     Cost,
     PriceConfig,
     StageCost,
@@ -19,8 +20,7 @@ from pipelines.cost import (
     spent,
     stamped,
 )
-from pipelines.plan import first_estimate, reserved
-from pipelines.settings import BuildConfig
+from pipelines.build.plan import first_estimate, reserved
 from tests.support.lrm import run_lrm
 
 CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.errors import BadInput
 from dataset.cameras import project
-from dataset.errors import BadInput
 from filters.chain import FilterConfig
 from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
 from filters.islands import measure_islands
 from filters.thickness import thickness
-from pipelines.captions import read_captions
-from pipelines.demo_objects import OBJECTS, DemoObject
-from pipelines.demo_source import CAPTIONS_FILE, main, write_demo_source
+from pipelines.demo.demo_mirror import CAPTIONS_FILE, main, write_demo_source
+from pipelines.demo.demo_objects import OBJECTS, DemoObject
 from pipelines.sources import SourceObject, open_source
+from pipelines.sources.captions import read_captions
 from render.rigs import get_rig
 from tests.support.facts import Facts, judge
 from tests.support.surfaces import glb_surface

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from dataset.snapshot import open_snapshot
+from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import META_MEMBER, view_member
 from pipelines.cli import main
 from tests.support.spheres import write_spheres
-from train.recipes.kinds import RECIPES
+from train.recipes.registry import RECIPES
 
 SMALL = (
     "train nerf --dry-run --preset tiny --loss.lpips 0 --batch-size 2 --data.num-inputs 3 "

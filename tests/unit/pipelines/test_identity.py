@@ -2,8 +2,10 @@
 
 import pytest
 
-from dataset.config import Config, digest
-from pipelines.identity import (
+from core.config import Config, digest
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.decide import Decider
+from pipelines.build.identity import (
     INSPECT_KEYS,
     LIMIT_KEYS,
     RENDER_KEYS,
@@ -11,8 +13,6 @@ from pipelines.identity import (
     IdentityKey,
     identity_of,
 )
-from pipelines.settings import BuildConfig
-from pipelines.state import Decider
 
 LRM32 = {
     "fetch": "",
@@ -51,7 +51,7 @@ def test_identities_are_frozen():
     ],
 )
 def test_every_setting_of_a_section_is_a_key(section, keys):
-    """A new setting is listed in pipelines/identity.py, with the value that means "as before"."""
+    """A new setting is listed in pipelines/build/identity.py, with the value that means "as before"."""
     assert {key.path for key in keys} == {f"{section}.{name}" for name in build().dump()[section]}
 
 

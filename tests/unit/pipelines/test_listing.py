@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
-from dataset.catalog import Catalog
-from dataset.errors import BadInput
-from dataset.objects import ObjectRecord
-from dataset.storage import Storage
-from pipelines.listing import Listing, read_listing, read_parts, write_parts
-from pipelines.objects import latest_of
-from pipelines.settings import BuildConfig
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.object_record import ObjectRecord
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.listing import Listing, read_listing, read_parts, write_parts
+from pipelines.build.object_table import latest_of
 from pipelines.sources import SourceObject
 
 PLACE = ("list", "")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dataset.options import Parser, add_config_options, load_config
-from pipelines.settings import BuildConfig
+from core.options import Parser, add_config_options, load_config
+from pipelines.build.build_config import BuildConfig
 
 
 def read(*words: str) -> BuildConfig:

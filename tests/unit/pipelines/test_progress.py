@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from dataset.catalog import Event
-from pipelines.forecast import Forecast
+from dataset.catalog.event_log import Event
+from pipelines.build.forecast import Forecast
 from tests.support.paths import REPOSITORY
 
 STAGES = ("fetch", "inspect", "render", "pack")
@@ -103,8 +103,8 @@ def test_a_sample_that_was_lost_before_it_was_packed():
 
 SHOW = """
 import time
-from dataset.catalog import Event
-from pipelines.progress import Progress
+from dataset.catalog.event_log import Event
+from pipelines.build.progress import Progress
 progress = Progress()
 progress.wait("fetch", 2)
 time.sleep(0.3)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.transfers.budget import Ledger, LocalBudget, Taker
+from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import FetchFailed
-from pipelines.transfers.settings import FetchConfig
 
 
 class Clock:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.errors import BadInput
-from dataset.objects import sample_key
+from core.errors import BadInput
+from dataset.object_record import sample_key
 from pipelines.sources import FetchFailed, open_source
 from tests.support.glb_files import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of

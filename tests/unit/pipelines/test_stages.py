@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.stages import Workshop, advance
 from pipelines.cli import main
-from pipelines.demo_source import CAPTIONS_FILE
-from pipelines.settings import BuildConfig
+from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources.mirror import Mirror
-from pipelines.stages import Workshop, advance
 from tests.support.datasets import QUICK, events_of
 from tests.support.listings import listed
 

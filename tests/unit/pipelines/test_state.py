@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.catalog import Catalog, Event
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
 from dataset.columns import TableColumns
-from dataset.storage import Storage
-from pipelines.columns import PROJECTION
-from pipelines.objects import latest_of, load_objects
-from pipelines.settings import BuildConfig
-from pipelines.state import DAMAGED, STAGES, STATES, TRANSIENT, Decider, Failure, ObjectState
+from pipelines.build.build_config import BuildConfig
+from pipelines.build.decide import DAMAGED, STAGES, STATES, TRANSIENT, Decider, Failure, ObjectState
+from pipelines.build.event_columns import PROJECTION
+from pipelines.build.object_table import latest_of, load_objects
 from tests.support.listings import listed
 
 CONFIG = BuildConfig.load(

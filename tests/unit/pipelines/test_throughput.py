@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 
-from dataset.catalog import Catalog, Event
-from dataset.storage import Storage
-from pipelines.throughput import OUTCOMES, builds, recent_throughput, seconds_to_go, timeline
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, Event
+from pipelines.build.throughput import OUTCOMES, builds, recent_throughput, seconds_to_go, timeline
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -116,7 +116,7 @@ def test_the_catalog_counts_an_object_once_per_run(tmp_path):
 
 
 def test_a_long_end_is_not_read_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset.catalog._RECENT_EVENTS", 3)
+    monkeypatch.setattr("dataset.catalog.event_log._RECENT_EVENTS", 3)
     catalog = Catalog(Storage(str(tmp_path)))
     for batch in range(1, 8):
         catalog.commit([Event(asset_id=f"objaverse:{batch}", stage="fetch")], "run", batch)

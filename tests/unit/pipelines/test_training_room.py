@@ -3,9 +3,14 @@
 import pytest
 import ray
 
+from pipelines.launch.cluster_resources import (
+    has_gpus,
+    room_for_workers,
+    worker_bundle,
+    workers_have_gpus,
+)
 from pipelines.ray_session import ray_session
-from pipelines.training_room import has_gpus, room_for_workers, worker_bundle, workers_have_gpus
-from train.config import TrainConfig
+from train.settings.train_config import TrainConfig
 
 HEAD = {"CPU": 8.0, "head": 1.0}
 RENDER = {"CPU": 64.0, "render": 64.0}

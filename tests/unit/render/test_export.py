@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import BadInput
 from dataset.cameras import Camera, intrinsics_from_fov
-from dataset.errors import BadInput
 from dataset.views import ViewSet
-from render.export import LAYOUTS, get_layout
+from render.layouts import LAYOUTS, get_layout
 from tests.support.layouts import (
     assert_same_views,
     assert_trellis_sees_the_same,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.errors import BadInput
 from dataset.cameras import Camera, project
-from dataset.errors import BadInput
 from render.rigs import RIGS, Rig, get_rig
 
 ASSET_IDS = st.text(min_size=1, max_size=40).map("objaverse:{}".format)

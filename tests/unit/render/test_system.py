@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from render import system
+from render import system_libraries as system
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.background import background_deviation, background_of, background_spread
+from train.evaluation.background import background_deviation, background_of, background_spread
 
 
 def square(side: int = 20) -> torch.Tensor:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dataset.cameras import intrinsics_from_fov, look_at, orbit_eye, world_to_camera
-from train.augment import Augmentation
-from train.models.vit import camera_vector
+from train.data.augment import Augmentation
+from train.models.lrm.vit import camera_vector
 
 NOISE = 0.02
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import BadInput, WorkFailed
-from dataset.storage import Storage
+from core.errors import BadInput, WorkFailed
+from core.storage import Storage
 from tests.support.checkpoints import settings, write
-from train.checkpoint import find_checkpoint, latest
-from train.manifest import differences
-from train.saving import Checkpoints
+from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.manifest import differences
+from train.checkpoints.saving import Checkpoints
 
 
 def newest(out: Path) -> int | None:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.colours import Colours, composite
-from train.models.rays import Window
-from train.resize import resize
+from train.data.colours import Colours, composite
+from train.data.resize import resize
+from train.models.lrm.rays import Window
 
 LEVEL = 1 / 255
 

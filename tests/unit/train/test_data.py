@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.errors import BadInput, WorkFailed
-from dataset.snapshot import open_snapshot
-from dataset.storage import Storage
-from train.augment import AugmentConfig, draw_augmentation
-from train.data import ViewDataConfig, ViewDataset
+from core.errors import BadInput, WorkFailed
+from core.storage import Storage
+from dataset.snapshots.snapshot import open_snapshot
+from train.data.augment import AugmentConfig, draw_augmentation
+from train.data.patches import ViewDataConfig, ViewDataset
 
 STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
 CONFIG = ViewDataConfig(

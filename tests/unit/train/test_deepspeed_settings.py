@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dataset.errors import BadInput
-from train.config import TrainConfig
-from train.deepspeed_settings import check_deepspeed, deepspeed_settings
+from core.errors import BadInput
+from train.settings.deepspeed_settings import check_deepspeed, deepspeed_settings
+from train.settings.train_config import TrainConfig
 
 PLAIN = {"root": "r", "snapshot": "s", "out": "o"}
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from train.ema import Ema, ema_state
+from train.models.ema import Ema, ema_state
 
 
 def steps(module: nn.Module, average: Ema, count: int) -> list[torch.Tensor]:

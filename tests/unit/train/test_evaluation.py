@@ -14,12 +14,13 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from render.rigs import RIGS, get_rig
 from tests.support import small_lrm
 from tests.support.shapes_and_pictures import pictures, sphere
 from tests.support.spheres import sphere_views
 from train.evaluation.generate import _picture
+from train.evaluation.metrics import psnr, ssim
 from train.evaluation.predict import azimuth_of, choose_inputs, make_views, predict
 from train.evaluation.scores import (
     Cloud,
@@ -29,10 +30,9 @@ from train.evaluation.scores import (
     score_views,
 )
 from train.evaluation.summary import interval, summarise, write_objects
-from train.metrics import psnr, ssim
-from train.reconstruction.model import open_reconstructor
-from train.reconstruction.pictures import on_white
-from train.reconstruction.six_views import input_cameras
+from train.inference.input_pictures import on_white
+from train.inference.lrm import open_reconstructor
+from train.inference.six_views import input_cameras
 
 
 def cloud(points) -> Cloud:

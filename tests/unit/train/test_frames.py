@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from dataset.cameras import Camera, rays
-from dataset.shards import read_members
-from dataset.snapshot import open_snapshot
+from dataset.format.shards import read_members
+from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import decode_views
-from train.augment import AugmentConfig, draw_augmentation
-from train.data import ViewDataConfig, ViewDataset
-from train.frames import FrameDataConfig, FrameDataset
-from train.order import sample_at, sample_rng
+from train.data.augment import AugmentConfig, draw_augmentation
+from train.data.order import sample_at, sample_rng
+from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.whole_frames import FrameDataConfig, FrameDataset
 
 SEED, POSITION = 5, 7
 ALL = AugmentConfig(rotation=1, scaling=1)

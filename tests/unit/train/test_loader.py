@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from dataset.snapshot import open_snapshot
-from train.data import ViewDataConfig, ViewDataset
-from train.loader import make_loader
+from dataset.snapshots.snapshot import open_snapshot
+from train.data.loader import make_loader
+from train.data.patches import ViewDataConfig, ViewDataset
 
 CONFIG = ViewDataConfig(
     num_inputs=3, num_targets=2, patch_size=32, target_size_min=48, target_size_max=64

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dataset.errors import BadInput
-from train.losses import NerfLossConfig, nerf_loss
-from train.lpips import Lpips
+from core.errors import BadInput
+from train.models.lpips import Lpips
+from train.models.lrm.losses import NerfLossConfig, nerf_loss
 
 WITHOUT_LPIPS = NerfLossConfig(lpips=0)
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from train.losses import MeshLossConfig, mesh_loss
-from train.models.flexicubes import Surface, sdf_sign_loss
-from train.models.mesh import Geometry
-from train.models.mesh_render import MeshViews
+from train.models.lrm.losses import MeshLossConfig, mesh_loss
+from train.models.lrm.mesh import Geometry
+from train.models.lrm.mesh_render import MeshViews
+from train.models.surfaces.flexicubes import Surface, sdf_sign_loss
 
 # The names of the oracle's terms, and what our terms are multiplied by.
 TERMS = {

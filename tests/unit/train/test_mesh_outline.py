@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from dataset import cameras
-from train.mesh_outline import sphere_cells, stand_in
-from train.models.flexicubes import grid_vertices
-from train.models.mesh import MeshConfig, MeshSynthesizer
-from train.outline import _Meter
+from train.estimate.mesh_outline import sphere_cells, stand_in
+from train.estimate.outline import _Meter
+from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
+from train.models.surfaces.flexicubes import grid_vertices
 
 CONFIG = MeshConfig(decoder_width=16, grid_resolution=24, rasterizer="torch")
 SIZE = (48, 48)

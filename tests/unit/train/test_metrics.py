@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.support.shapes_and_pictures import pictures, sphere
-from train.metrics import (
+from train.evaluation.metrics import (
     chamfer_distance,
     f_score,
     mask_iou,

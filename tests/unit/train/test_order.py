@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data import batches, global_batch
-from train.order import permute, sample_at, sample_rng
+from train.data.order import permute, sample_at, sample_rng
+from train.data.patches import batches, global_batch
 
 seeds = st.integers(0, 2**63)
 

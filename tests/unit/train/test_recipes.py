@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from dataset.errors import BadInput
-from dataset.snapshot import open_snapshot
-from train.lpips import Lpips
+from core.errors import BadInput
+from dataset.snapshots.snapshot import open_snapshot
+from train.loop.validation import looking
+from train.models.lpips import Lpips
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig, view_by_view
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-from train.validation import looking
 
 MODEL = {
     "encoder": {"num_layers": 1, "width": 32, "mlp_width": 64},

@@ -8,23 +8,23 @@ import torch
 import trimesh
 from PIL import Image
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from render.rigs import get_rig
 from tests.support import small_lrm
 from tests.support.topology import defects
-from train.models.nerf import activate_density
-from train.models.zero123plus_latents import tile_views
-from train.reconstruction.files import write_mesh
-from train.reconstruction.model import Reconstructor, Shape, open_reconstructor
-from train.reconstruction.pictures import on_white, read_picture
-from train.reconstruction.query import has_mask, prepare_query
-from train.reconstruction.six_views import (
+from train.inference.input_pictures import on_white, read_picture
+from train.inference.lrm import Reconstructor, Shape, open_reconstructor
+from train.inference.mesh_files import write_mesh
+from train.inference.query import has_mask, prepare_query
+from train.inference.six_views import (
     camera_tensors,
     input_cameras,
     read_views,
     stack_views,
 )
-from train.reconstruction.texture import bake
+from train.inference.texture import bake
+from train.models.lrm.nerf import activate_density
+from train.models.zero123plus.latents import tile_views
 
 CAMERAS = camera_tensors(input_cameras())
 
@@ -223,7 +223,7 @@ def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
 
 
 def test_a_file_tells_its_preset_by_its_shapes(tmp_path):
-    from train.models.lrm import MeshLRM, mesh_preset
+    from train.models.lrm.lrm import MeshLRM, mesh_preset
 
     torch.manual_seed(0)
     file = small_lrm.write_file(MeshLRM(mesh_preset("tiny")), tmp_path / "tiny.ckpt")

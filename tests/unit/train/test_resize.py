@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.resize import resize
+from train.data.resize import resize
 
 
 def test_depth_and_normals_are_those_of_the_pixel_under_the_new_centre():

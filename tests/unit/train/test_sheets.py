@@ -7,19 +7,19 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor
 
-from dataset.encoding import decode_rgba
-from dataset.errors import BadInput
-from dataset.shards import read_members
-from dataset.snapshot import open_snapshot
+from core.errors import BadInput
+from dataset.format.encoding import decode_rgba
+from dataset.format.shards import read_members
+from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import view_member
 from tests.support.spheres import write_spheres
-from train.colours import composite
-from train.loader import make_loader
-from train.models.zero123plus_latents import tile_views
-from train.models.zero123plus_parts import settings_of
-from train.models.zero123plus_query import extract_query
-from train.models.zero123plus_tiny import tiny_pipeline
-from train.sheets import SheetDataConfig, SheetDataset
+from train.data.colours import composite
+from train.data.loader import make_loader
+from train.data.zero123plus_sheets import SheetDataConfig, SheetDataset
+from train.models.zero123plus.components import settings_of
+from train.models.zero123plus.conditioning import extract_query
+from train.models.zero123plus.latents import tile_views
+from train.models.zero123plus.tiny import tiny_pipeline
 
 SIZES = {"view_size": 32, "query_size_min": 20, "query_size_max": 40}
 
@@ -92,7 +92,7 @@ def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
 
 def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
     """The draw alone: pictures of 400 samples would take long."""
-    from train.order import sample_rng
+    from train.data.order import sample_rng
 
     def drops(**changes):
         items = dataset(drop=0.3, **changes)

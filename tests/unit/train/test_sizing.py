@@ -5,12 +5,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from dataset.errors import BadInput
-from train.outline import _count, _Meter, count_step
-from train.preflight import _check_memory
+from core.errors import BadInput
+from train.estimate.outline import _count, _Meter, count_step
+from train.estimate.sizing import find_device, size_run
+from train.loop.preflight import _check_memory
+from train.monitoring.utilisation import Utilisation
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-from train.sizing import find_device, size_run
-from train.utilisation import Utilisation
 
 SMALL = {
     "root": "",

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.errors import FinalFailure
+from core.errors import FinalFailure
 from tests.support.tiny import make_config, run_group
-from train.checkpoint import find_checkpoint
-from train.metrics_log import SKIPPED, read_metrics
-from train.step_guard import GuardConfig, StepGuard
+from train.checkpoints.checkpoint import find_checkpoint
+from train.monitoring.metrics_log import SKIPPED, read_metrics
+from train.resilience.step_guard import GuardConfig, StepGuard
 
 CONFIG = GuardConfig(max_bad_steps=3, spike_window=20)
 

@@ -9,15 +9,15 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from tests.support.lrm_models import TINY, viewpoints
 from tests.support.topology import defects
-from train.initial_weights import absolute_source, initialize
-from train.models.flexicubes import grid_vertices
-from train.models.lrm import MeshLRM, MeshLRMConfig, NerfLRM, NerfLRMConfig, nerf_preset
-from train.models.nerf import activate_density, raw_density
-from train.models.triplane import TriplaneTransformer, sample_planes
-from train.weights import export_weights, load_state, load_weights
+from train.checkpoints.initial_weights import absolute_source, initialize
+from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, NerfLRM, NerfLRMConfig, nerf_preset
+from train.models.lrm.nerf import activate_density, raw_density
+from train.models.lrm.published_weights import export_weights, load_state, load_weights
+from train.models.lrm.triplane import TriplaneTransformer, sample_planes
+from train.models.surfaces.flexicubes import grid_vertices
 
 BOTH = ("weight", "bias")
 

@@ -11,9 +11,9 @@ from tests.support.topology import (
     random_surface,
     signed_volume,
 )
-from train.models import flexicubes
-from train.models.cube_cases import CUBE_EDGES, cube_cases
-from train.models.flexicubes import (
+from train.models.surfaces import flexicubes
+from train.models.surfaces.cube_cases import CUBE_EDGES, cube_cases
+from train.models.surfaces.flexicubes import (
     CubeWeights,
     find_surface,
     grid_vertices,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from tests.support.lrm_models import TINY, published_keys, red_ball, viewpoints
-from train.models.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
-from train.models.rays import Window
-from train.models.vit import camera_vector
+from train.models.lrm.lrm import PRESETS, NerfLRM, NerfLRMConfig, nerf_preset
+from train.models.lrm.rays import Window
+from train.models.lrm.vit import camera_vector
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import torch
 
 from dataset import cameras
 from tests.support.topology import assert_same_mesh, defects, signed_volume
-from train.models.flexicubes import cube_corners, grid_vertices, sdf_sign_loss
-from train.models.mesh import MeshConfig, MeshSynthesizer
-from train.models.mesh_fields import GridFeatures
-from train.models.mesh_render import render_mesh, vertex_normals
-from train.models.rasterize import open_rasterizer
-from train.models.triplane import sample_planes
+from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
+from train.models.lrm.mesh_fields import GridFeatures
+from train.models.lrm.mesh_render import render_mesh, vertex_normals
+from train.models.lrm.triplane import sample_planes
+from train.models.surfaces.flexicubes import cube_corners, grid_vertices, sdf_sign_loss
+from train.models.surfaces.rasterize import open_rasterizer
 
 TORCH = open_rasterizer("torch", torch.device("cpu"))
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dataset.errors import BadInput
+from core.errors import BadInput
 from tests.support.lrm_models import TINY, published_keys, red_ball, viewpoints
-from train.models.lrm import (
+from train.models.lrm.lrm import (
     MESH_PRESETS,
     PRESETS,
     MeshLRM,

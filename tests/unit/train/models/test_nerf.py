@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataset import cameras
-from train.models.nerf import (
+from train.models.lrm.nerf import (
     NerfConfig,
     NerfDecoder,
     NerfSynthesizer,
@@ -14,7 +14,7 @@ from train.models.nerf import (
     march,
     volume_render,
 )
-from train.models.rays import (
+from train.models.lrm.rays import (
     SamplePlaces,
     Window,
     box_interval,

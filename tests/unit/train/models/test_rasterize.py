@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import BadInput
 from dataset import cameras
-from dataset.errors import BadInput
-from train.models.flexicubes import find_surface, grid_vertices, shape_surface
-from train.models.rasterize import clip_positions, open_rasterizer
-from train.models.rasterize_torch import TorchRasterizer
+from train.models.surfaces.flexicubes import find_surface, grid_vertices, shape_surface
+from train.models.surfaces.rasterize import clip_positions, open_rasterizer
+from train.models.surfaces.rasterize_torch import TorchRasterizer
 
 RASTERIZE = TorchRasterizer()
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])

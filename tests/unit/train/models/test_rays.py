@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset import cameras
-from train.models.rays import (
+from train.models.lrm.rays import (
     Rays,
     Window,
     box_interval,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dataset.errors import BadInput
-from train.models.triplane import TriplaneConfig, TriplaneTransformer, sample_planes
+from core.errors import BadInput
+from train.models.lrm.triplane import TriplaneConfig, TriplaneTransformer, sample_planes
 
 
 def test_blocks_and_planes_match_the_oracle(oracle):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dataset.errors import BadInput
-from train.models.vit import CameraViT, ViTConfig, camera_vector
+from core.errors import BadInput
+from train.models.lrm.vit import CameraViT, ViTConfig, camera_vector
 
 SMALL = ViTConfig(num_layers=2, width=24, num_heads=3, mlp_width=40, patch_size=8, position_side=4)
 

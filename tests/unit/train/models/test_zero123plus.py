@@ -11,14 +11,14 @@ from diffusers.schedulers import scheduling_euler_ancestral_discrete
 from PIL import Image
 from safetensors.torch import load_file
 
-from dataset.errors import BadInput
-from train.models import zero123plus_latents as ranges
-from train.models import zero123plus_sampling
+from core.errors import BadInput
 from train.models.recompute import recompute_blocks
-from train.models.reference_attention import ReferenceUNet
-from train.models.zero123plus import load_zero123plus
-from train.models.zero123plus_sampling import denoising_steps, first_latents, sampling_scheduler
-from train.models.zero123plus_tiny import tiny_pipeline
+from train.models.zero123plus.pipeline import latents as ranges
+from train.models.zero123plus.pipeline import load_zero123plus
+from train.models.zero123plus.pipeline import sampling as zero123plus_sampling
+from train.models.zero123plus.reference_attention import ReferenceUNet
+from train.models.zero123plus.sampling import denoising_steps, first_latents, sampling_scheduler
+from train.models.zero123plus.tiny import tiny_pipeline
 
 FEW = {"num_inference_steps": 2, "view_size": 16}
 

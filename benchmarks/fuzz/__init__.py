@@ -1,0 +1,1 @@
+"""Spoilt files against the inspection and the Blender child."""

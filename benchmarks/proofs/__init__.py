@@ -1,0 +1,1 @@
+"""Whether things are right: fits, learning curves, equal bytes."""

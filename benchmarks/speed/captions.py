@@ -1,0 +1,70 @@
+"""Reading Cap3D's captions: `python -m benchmarks captions`.
+
+Writes a file of as many rows as Cap3D's, with commas, quotes and both kinds of ids, and reads it in
+a process of its own: seconds, and the peak of its memory.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import Figure, add_figures, write_figures
+
+__all__ = ["write_captions"]
+
+_WORDS = 'a 3D model of red wooden chair with four legs, and the "old" tall small house'.split()
+_MEASURE = """
+import json, resource, sys, time
+from pipelines.sources.captions import read_captions
+started, used = time.perf_counter(), time.process_time()
+captions, revision = read_captions(sys.argv[1])
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+uids = sum(len(name) == 32 for name in captions)
+print(f"{len(captions)} captions ({uids} of uids), revision {revision}: "
+      f"{seconds:.2f} s, {time.process_time() - used:.2f} s of CPU, peak {peak:.2f} GiB")
+print(json.dumps([seconds, peak]))
+"""
+
+
+def write_captions(path: Path, num_rows: int, uid_share: float = 0.785) -> None:
+    """Write captions of 6 to 40 words; the share of uids is that of Cap3D's file."""
+    rng = random.Random(0)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for number in range(num_rows):
+            name = hashlib.sha256(str(number).encode()).hexdigest()
+            length = 32 if rng.random() < uid_share else 64
+            writer.writerow([name[:length], " ".join(rng.choices(_WORDS, k=rng.randint(6, 40)))])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks captions", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    add_figures(parser)
+    options = parser.parse_args(arguments)
+    rows = options.rows
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "captions.csv"
+        write_captions(path, rows)
+        print(f"{rows} rows, {path.stat().st_size / 2**20:.0f} MiB")
+        command = [sys.executable, "-c", _MEASURE, str(path)]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    text, last = said.splitlines()
+    print(text)
+    seconds, peak = json.loads(last)
+    what = f"{rows:,} captions"
+    found = [Figure(f"read {what}", seconds, "s"), Figure(f"peak memory, {what}", peak, "GiB")]
+    write_figures(options.figures, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What every package needs: errors, configuration, options, storage, locks, safe text."""

@@ -1,0 +1,112 @@
+"""Strict configuration: unknown keys fail with a suggestion, and every value has one digest."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pydantic
+import yaml
+
+from core.errors import BadInput
+
+__all__ = ["Config", "canonical_json", "digest", "merge", "read_yaml"]
+
+
+class Config(pydantic.BaseModel):
+    """Base of every configuration: frozen, strict about keys, round-trips through YAML.
+
+    `load(dump(config)) == config` holds for every configuration.
+    """
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
+        """Validate plain values; `where` names their origin in the error.
+
+        Raises BadInput with one line that names every wrong key or value.
+        """
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(_describe(cls, issue) for issue in error.errors())
+            raise BadInput(f"{where}: {problems}") from None
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values (str, int, float, bool, None, list, dict) that `load` accepts."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON of `dump()`."""
+        return digest(self.dump())
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read one YAML mapping. Raises BadInput if the file is missing or holds something else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise BadInput(f"{path}: is not valid YAML: {problem}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise BadInput(f"{path}: must hold a mapping of settings, not a {type(values).__name__}")
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` laid on top, mapping by mapping.
+
+    Raises BadInput where `over` has settings inside something that is no mapping in `base`.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and below is not None:
+            if not isinstance(below, Mapping):
+                raise BadInput(f"{key} must be a mapping of settings, got {below!r}")
+            value = merge(below, value)
+        merged[key] = value
+    return merged
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a plain value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _describe(cls: type[pydantic.BaseModel], issue: Any) -> str:
+    path = ".".join(str(part) for part in issue["loc"])
+    if issue["type"] == "missing":
+        return f"{path} is required"
+    if issue["type"] == "value_error":
+        # A message of our own says what it was given.
+        return f"{path or 'value'}: {issue['ctx']['error']}"
+    if issue["type"] != "extra_forbidden":
+        return f"{path or 'value'}: {issue['msg'].lower()}, got {issue['input']!r}"
+    known = _fields_at(cls, issue["loc"][:-1])
+    close = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+    return f"unknown key {path!r} ({hint})"
+
+
+def _fields_at(cls: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        annotation = cls.model_fields[part].annotation if part in cls.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
+            return []
+        cls = annotation
+    return list(cls.model_fields)

@@ -1,0 +1,312 @@
+"""One interface to local folders and object stores: whole files, byte ranges, atomic writes."""
+
+import contextlib
+import errno
+import os
+import sys
+import uuid
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from core.errors import BadInput
+from core.ranges import Range, coalesce
+
+__all__ = ["Storage", "storage_errors", "store_errors"]
+
+
+_CLIENT_ERRORS = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+"""By module. s3fs, gcsfs and adlfs hand on some of them as they are."""
+_LOCAL_GAP = 1 << 14
+_REMOTE_GAP = 1 << 18
+"""Bytes that pass in the time of one more request: a few microseconds, some ten milliseconds."""
+
+
+class Storage:
+    """A folder on any fsspec file system; paths are relative to it and use `/`.
+
+    Readers never see half a file: a local write goes to a temporary name and is renamed, an object
+    store shows an object when its upload is complete.
+    """
+
+    def __init__(self, uri: str) -> None:
+        try:
+            # Others write here, too: a listing that was kept would hide their files.
+            self._fs, base = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"{uri}: cannot open this storage: {error}") from None
+        self._base = str(base).rstrip("/")
+        self.is_local = "file" in _protocols(self._fs)
+        self.uri = self._base if self.is_local else uri.rstrip("/")
+        """Absolute for a local folder: it means the same in every process."""
+
+    def __repr__(self) -> str:
+        return f"Storage({self.uri!r})"
+
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
+        return Storage, (self.uri,)
+
+    def resolve(self, path: str) -> str:
+        """The file system's own name of a file: an absolute path on local disk."""
+        return f"{self._base}/{path}" if path else self._base
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder of that name is there."""
+        return bool(self._fs.exists(self.resolve(path)))
+
+    def info(self, path: str) -> dict[str, Any]:
+        """The file system's entry of a file: `size` and whatever else it knows (mtime, ETag).
+
+        Raises FileNotFoundError.
+        """
+        return dict(self._fs.info(self.resolve(path)))
+
+    def size(self, path: str) -> int:
+        """Bytes of a file. Raises FileNotFoundError."""
+        return int(self.info(path)["size"])
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading. Raises FileNotFoundError."""
+        return self._fs.open(self.resolve(path), "rb")
+
+    def get(self, path: str, local: Path) -> None:
+        """Copy a file from here to local disk. Raises FileNotFoundError."""
+        self._fs.get_file(self.resolve(path), str(local))
+
+    def read(self, path: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+        return bytes(self._fs.cat_file(self.resolve(path)))
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a file. Raises FileNotFoundError, or EOFError if it is shorter."""
+        data = bytes(self._fs.cat_file(self.resolve(path), start=start, end=stop))
+        if len(data) != stop - start:
+            raise EOFError(f"{self.uri}/{path} ends before byte {stop}")
+        return data
+
+    def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range of a file; neighbours come in one request.
+
+        Raises FileNotFoundError, or EOFError if the file is shorter.
+        """
+        spans = coalesce(ranges, _LOCAL_GAP if self.is_local else _REMOTE_GAP)
+        blocks = self.read_spans(path, spans)
+        starts = [start for start, _ in spans]
+        found = []
+        for start, stop in ranges:
+            at = bisect_right(starts, start) - 1
+            skip = start - starts[at] if start < stop else 0
+            found.append(blocks[at][skip : skip + stop - start] if start < stop else b"")
+        return found
+
+    def read_spans(
+        self, path: str, spans: Sequence[Range], timeout: float | None = None
+    ) -> list[bytes]:
+        """Each span by a request of its own; an object store gets them at the same time.
+
+        Raises TimeoutError after so many seconds, on file systems that are asynchronous.
+        """
+        name = self.resolve(path)
+        if self.is_local:
+            with open(name, "rb", buffering=0) as file:
+                blocks = [_read_at(file.fileno(), start, stop) for start, stop in spans]
+        else:
+            limit = {"timeout": timeout} if self._fs.async_impl else {}
+            starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
+            blocks = self._fs.cat_ranges([name] * len(spans), starts, stops, **limit)
+        for (start, stop), block in zip(spans, blocks, strict=True):
+            past_the_end = isinstance(block, OSError) and block.errno == errno.EINVAL
+            if isinstance(block, Exception) and not past_the_end:
+                raise block
+            if past_the_end or len(block) != stop - start:
+                raise EOFError(f"{self.uri}/{path} ends before byte {stop}")
+        return blocks
+
+    def list_files(self, folder: str) -> list[str]:
+        """The names of the files directly in a folder, sorted; none if there is no such folder."""
+        return sorted(self.list_details(folder))
+
+    def list_details(self, folder: str) -> dict[str, dict[str, Any]]:
+        """The entries (as `info` gives them) of the files directly in a folder, by name."""
+        try:
+            entries = self._fs.ls(self.resolve(folder), detail=True, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        # A link is what it points to: the caches of model hubs consist of links.
+        files = {
+            entry["name"].rsplit("/", 1)[-1]: entry
+            for entry in entries
+            if entry["type"] == "file" or (entry.get("islink") and self._fs.isfile(entry["name"]))
+        }
+        return {name: entry for name, entry in files.items() if not name.startswith(".")}
+
+    def find_files(self, folder: str) -> dict[str, int]:
+        """The size of every file at any depth below a folder, by path; also of hidden ones."""
+        self._fs.invalidate_cache()
+        base = len(self._base) + 1
+        found = self._fs.find(self.resolve(folder), detail=True)
+        return {str(name)[base:]: int(entry["size"]) for name, entry in sorted(found.items())}
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a whole file that must not be there yet. Raises FileExistsError if it is.
+
+        Of several writers at once, one succeeds: an object store is asked for a conditional put.
+        Writers of the same bytes are taken for one.
+        """
+        if not self.is_local:
+            try:
+                self._fs.pipe_file(self.resolve(path), data, mode="create")
+            except FileExistsError:
+                # The client asks again if an answer is lost, and meets what it wrote itself.
+                if self.read(path) != data:
+                    raise
+            return
+        target = Path(self.resolve(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def version(self, path: str) -> str:
+        """What changes when a file's bytes may have: size and time of change, or the store's ETag.
+
+        Raises FileNotFoundError.
+        """
+        if self.is_local:
+            return _local_version(Path(self.resolve(path)).stat())
+        self._fs.invalidate_cache()
+        return _version(self.info(path))
+
+    def versions(self, folder: str = "", *, deep: bool = False) -> dict[str, str]:
+        """The versions of the files in a folder, by name; below it as well (`deep`), by path.
+
+        Hidden files and folders are left out; links to files count as files, links to folders do
+        not count. None if there is no such folder.
+        """
+        if self.is_local:
+            return dict(_scan(self.resolve(folder), "", deep))
+        base = self.resolve(folder)
+        self._fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = self._fs.find(base, maxdepth=None if deep else 1, detail=True)
+            paths = {entry["name"].removeprefix(f"{base}/"): entry for entry in found.values()}
+            return {
+                path: _version(entry)
+                for path, entry in paths.items()
+                if not any(part.startswith(".") for part in path.split("/"))
+            }
+        return {}
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file atomically, replacing what was there."""
+        if not self.is_local:
+            # No transaction: one belongs to the whole file system, this may run in any thread.
+            self._fs.pipe_file(self.resolve(path), data)
+            return
+        with self.writing(path) as file:
+            file.write(data)
+
+    def put(self, path: str, local: Path) -> None:
+        """Copy a local file here atomically, replacing what was there."""
+        if not self.is_local:
+            self._fs.put_file(str(local), self.resolve(path))
+            return
+        with open(local, "rb") as source, self.writing(path) as file:
+            while block := source.read(1 << 22):
+                file.write(block)
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file open for writing that appears under its name only when the block ends well."""
+        target = self.resolve(path)
+        if not self.is_local:
+            with self._fs.transaction, self._fs.open(target, "wb") as file:
+                yield file
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(target).with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self.resolve(path))
+
+
+def storage_errors(*further: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a storage raises when it cannot be reached or refuses, object stores included, and
+    further errors that are caught with these.
+
+    Ask for it where an error is caught, not earlier: see `store_errors`.
+    """
+    return (OSError, *store_errors(), *further)
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What only the client of an object store raises: no connection, no credentials.
+
+    Empty until somebody has opened one: the clients are imported then.
+    """
+    loaded = ((sys.modules.get(module), names) for module, names in _CLIENT_ERRORS.items())
+    return tuple(getattr(module, name) for module, names in loaded if module for name in names)
+
+
+def _read_at(descriptor: int, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of an open file; fewer if it is shorter."""
+    block = os.pread(descriptor, stop - start, start)
+    # One call gives at most 2 GiB, and network file systems may give less.
+    while len(block) < stop - start:
+        more = os.pread(descriptor, stop - start - len(block), start + len(block))
+        if not more:
+            break
+        block += more
+    return block
+
+
+def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
+    """Paths and versions of local files: one call of the system per entry, a million in seconds."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            if deep:
+                yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
+        elif entry.is_file():
+            # Gone between the two calls: it is not there.
+            with contextlib.suppress(FileNotFoundError):
+                yield prefix + entry.name, _local_version(entry.stat())
+
+
+def _local_version(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _version(entry: dict[str, Any]) -> str:
+    changed = entry.get("ETag") or entry.get("mtime") or entry.get("LastModified") or ""
+    return f"{entry['size']}-{changed}".replace('"', "")
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -1,0 +1,1 @@
+"""The bytes of a dataset: pictures, shards with their indexes, companion geometry."""

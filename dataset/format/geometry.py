@@ -1,0 +1,102 @@
+"""The companion geometry of an object: points on its surface with their normals, and its mesh."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from core.errors import WorkFailed
+from core.storage import Storage
+
+__all__ = [
+    "SurfaceGeometry",
+    "geometry_path",
+    "read_geometry",
+    "surface_from_arrays",
+    "write_geometry",
+]
+
+_NORMAL_TOLERANCE = 1e-2
+_DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What the zip and array readers raise at bytes that are no such file."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SurfaceGeometry:
+    """The surface of an object, in the normalised frame (docs/conventions.md)."""
+
+    points: Float32[np.ndarray, "n 3"]
+    """Spread evenly over the area, in random order: any part of the list is an even sample too."""
+    normals: Float32[np.ndarray, "n 3"]
+    """Unit length; at each point that of its triangle, by winding."""
+    vertices: Float32[np.ndarray, "v 3"]
+    faces: Int32[np.ndarray, "f 3"]
+    """Numbers of vertices, counter-clockwise seen from outside."""
+
+
+def geometry_path(normalise: str, key: str) -> str:
+    """Where the geometry with a key lies below the dataset's root."""
+    return f"geometry/{normalise}/{key[:2]}/{key}.npz"
+
+
+def surface_from_arrays(arrays: Mapping[str, np.ndarray]) -> SurfaceGeometry:
+    """The surface that the arrays describe, normals brought to unit length.
+
+    Raises ValueError if they do not fit together or are not finite, KeyError if one is missing.
+    """
+    points, normals, vertices = (
+        np.asarray(arrays[name], dtype=np.float32) for name in ("points", "normals", "vertices")
+    )
+    faces = np.asarray(arrays["faces"])
+    shapes = {array.shape[1:] for array in (points, normals, vertices, faces)}
+    if shapes != {(3,)} or len(points) != len(normals) or not len(points) or not len(faces):
+        raise ValueError(f"{points.shape} points, {normals.shape} normals, {faces.shape} faces")
+    if not all(np.isfinite(array).all() for array in (points, normals, vertices)):
+        raise ValueError("coordinates that are not finite")
+    if faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError("faces that refer to no vertex")
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    if np.abs(lengths - 1).max() > _NORMAL_TOLERANCE:
+        raise ValueError("normals that are not of unit length")
+    return SurfaceGeometry(
+        points=points, normals=normals / lengths, vertices=vertices, faces=faces.astype(np.int32)
+    )
+
+
+def write_geometry(root: Storage, path: str, surface: SurfaceGeometry) -> int:
+    """Write a surface as a compressed .npz, normals in half precision; the bytes of the file.
+
+    Equal surfaces give equal bytes.
+    """
+    out = io.BytesIO()
+    np.savez_compressed(
+        out,
+        points=surface.points,
+        normals=surface.normals.astype(np.float16),
+        vertices=surface.vertices,
+        faces=surface.faces,
+    )
+    root.write(path, out.getvalue())
+    return out.getbuffer().nbytes
+
+
+def read_geometry(root: Storage, path: str) -> SurfaceGeometry:
+    """Read what `write_geometry` wrote. Raises WorkFailed if the file is missing or damaged."""
+    try:
+        return surface_from_arrays(_arrays(root.read(path)))
+    except _DAMAGE as error:
+        raise WorkFailed(f"{path}: cannot read the geometry: {error}") from error
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Every checksum is compared, before any array is believed."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return {
+        name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
+        for name, member in members.items()
+    }

@@ -1,0 +1,62 @@
+"""The CREDITS of a snapshot: whose work it is, under which licence, and where it comes from."""
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from core.safe_text import printable
+from dataset.object_record import split_asset_id
+
+__all__ = ["Credit", "credit_lines"]
+
+Credit = tuple[str, str, str | None, str | None]
+"""Asset id, name, author, licence."""
+
+_LICENCES: dict[str, tuple[str, str]] = {
+    "cc0": ("CC0 1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
+    **{
+        code: (f"CC {code.upper()} 4.0", f"https://creativecommons.org/licenses/{code}/4.0/")
+        for code in ("by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd")
+    },
+}
+"""Objaverse's own spelling of a licence, as Sketchfab offers them."""
+_PAGES = {"objaverse": "https://sketchfab.com/3d-models/{}"}
+_MARKDOWN = re.compile(r"([\\`*_\[\]()#!|~])")
+_PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def credit_lines(
+    snapshot_id: str, licences: Mapping[str, int], credits_: Iterable[Credit]
+) -> Iterator[str]:
+    """The lines of a CREDITS file in Markdown: counts per licence, then a line per object."""
+    yield f"# Credits of snapshot {snapshot_id}\n\n"
+    yield "| licence | objects |\n|---|---|\n"
+    for code, count in sorted(licences.items(), key=lambda item: (-item[1], item[0])):
+        yield f"| {_licence(code)} | {count} |\n"
+    yield "\nThe objects were rendered: the pictures are adaptations of the works below.\n\n"
+    for asset_id, name, author, licence in credits_:
+        title = _link(_plain(name) or _plain(asset_id), _page(asset_id))
+        whose = f" by {_plain(author)}" if author else ""
+        yield f"- {title}{whose}, {_licence(licence or 'unknown')}\n"
+
+
+def _licence(code: str) -> str:
+    text, url = _LICENCES.get(code.casefold(), (_plain(code), ""))
+    return _link(text, url)
+
+
+def _page(asset_id: str) -> str:
+    """The page of an object at its source; empty if the source has no such pages."""
+    source, native = split_asset_id(asset_id)
+    known = source in _PAGES and _PLAIN_ID.fullmatch(native)
+    return _PAGES[source].format(native) if known else ""
+
+
+def _link(text: str, url: str) -> str:
+    return f"[{text}]({url})" if url else text
+
+
+def _plain(text: str) -> str:
+    """A stranger's text as one line that Markdown and HTML show as it is."""
+    line = printable(" ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))

@@ -1,0 +1,131 @@
+"""How long a snapshot protects the shards that it names, and which bytes it holds back.
+
+Protection is written in the snapshot's manifest, not in its rows: it changes no id.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from core.errors import BadInput
+from core.storage import Storage
+
+__all__ = [
+    "MAX_PROTECT_DAYS",
+    "PROTECT_DAYS",
+    "Pinned",
+    "list_snapshots",
+    "manifests",
+    "mark_compacted",
+    "pinned_by",
+    "protected_until",
+    "read_manifest",
+    "release",
+    "until",
+    "write_manifest",
+]
+
+MAX_PROTECT_DAYS = 36500
+PROTECT_DAYS = 90
+"""Also of snapshots that were frozen before manifests said how long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """The files that a snapshot reads."""
+
+    snapshot_id: str
+    protected_until: datetime
+    samples: dict[str, set[str]]
+    """Keys of the samples in each shard."""
+    geometry: set[str]
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether its files must stay."""
+        return self.protected_until > datetime.now(UTC)
+
+
+def list_snapshots(root: Storage) -> list[str]:
+    """The ids of all snapshots of a dataset."""
+    names = root.list_files("snapshots")
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
+    """What is written about a snapshot. Raises BadInput if there is none of that id."""
+    try:
+        return json.loads(root.read(_path(snapshot_id)))
+    except FileNotFoundError:
+        known = ", ".join(list_snapshots(root)) or "none"
+        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; there are: {known}") from None
+
+
+def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
+    """Write what `read_manifest` reads."""
+    root.write(_path(manifest["snapshot"]), json.dumps(manifest, indent=1).encode())
+
+
+def manifests(root: Storage) -> list[dict[str, Any]]:
+    """All manifests, the oldest snapshot first."""
+    found = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
+    return sorted(found, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
+
+
+def protected_until(manifest: dict[str, Any]) -> datetime:
+    """The end of a snapshot's protection."""
+    if "protected_until" in manifest:
+        return datetime.fromisoformat(manifest["protected_until"])
+    return datetime.fromisoformat(manifest["created"]) + timedelta(days=PROTECT_DAYS)
+
+
+def until(days: float) -> str:
+    """The time so many days from now, as a manifest says it."""
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+
+
+def release(root: Storage, snapshot_id: str) -> None:
+    """End a snapshot's protection now. Raises BadInput if there is no such snapshot."""
+    manifest = read_manifest(root, snapshot_id)
+    if protected_until(manifest) > datetime.now(UTC):
+        write_manifest(root, manifest | {"protected_until": until(0)})
+
+
+def pinned_by(root: Storage) -> Iterator[Pinned]:
+    """What each snapshot reads, the oldest first; those that lost shards already are left out."""
+    for manifest in manifests(root):
+        if "compacted" in manifest:
+            continue
+        samples: dict[str, set[str]] = {}
+        geometry: set[str] = set()
+        with root.open(f"snapshots/{manifest['snapshot']}.parquet") as file:
+            rows = pq.ParquetFile(file)
+            names = [
+                name for name in ("shard", "key", "geometry") if name in rows.schema_arrow.names
+            ]
+            for batch in rows.iter_batches(columns=names):
+                for row in batch.to_pylist():
+                    samples.setdefault(row["shard"], set()).add(row["key"])
+                    if row.get("geometry"):
+                        geometry.add(row["geometry"])
+        yield Pinned(
+            snapshot_id=manifest["snapshot"],
+            protected_until=protected_until(manifest),
+            samples=samples,
+            geometry=geometry,
+        )
+
+
+def mark_compacted(root: Storage, snapshot_ids: Collection[str]) -> None:
+    """Write into manifests that files of these snapshots are about to be deleted."""
+    for snapshot_id in snapshot_ids:
+        manifest = read_manifest(root, snapshot_id)
+        write_manifest(root, manifest | {"compacted": until(0)})
+
+
+def _path(snapshot_id: str) -> str:
+    return f"snapshots/{snapshot_id}.json"

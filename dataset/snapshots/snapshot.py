@@ -1,0 +1,251 @@
+"""A snapshot: an immutable, content-addressed list of samples that a training run pins."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from core.config import canonical_json
+from core.errors import BadInput
+from core.storage import Storage
+from dataset.format.shards import SampleEntry
+from dataset.snapshots.credits import credit_lines
+from dataset.snapshots.protection import (
+    PROTECT_DAYS,
+    list_snapshots,
+    protected_until,
+    read_manifest,
+    until,
+    write_manifest,
+)
+
+__all__ = ["Sample", "Samples", "Snapshot", "open_snapshot", "split_of", "write_snapshot"]
+
+SNAPSHOT_FORMAT = 2
+_BATCH = 1000
+"""Rows that are Python objects at a time."""
+SCHEMA = pa.schema(
+    [
+        ("asset_id", pa.string()),
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("rig", pa.string()),
+        ("sha256", pa.string()),
+        ("render_key", pa.string()),
+        ("shard", pa.string()),
+        ("members", pa.list_(pa.string())),
+        ("offsets", pa.list_(pa.int64())),
+        ("sizes", pa.list_(pa.int64())),
+        ("crc32", pa.list_(pa.uint32())),
+        ("name", pa.string()),
+        ("caption", pa.string()),
+        ("licence", pa.string()),
+        ("author", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("categories", pa.list_(pa.string())),
+        ("geometry", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One row of a snapshot: an object, its words, and where its views lie."""
+
+    asset_id: str
+    split: str
+    """`train` or `validation`."""
+    rig: str
+    sha256: str
+    """Of the object's file."""
+    render_key: str
+    shard: str
+    """Path of the tar below the dataset's root."""
+    entry: SampleEntry
+    name: str
+    caption: str | None
+    licence: str | None
+    author: str | None
+    tags: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    geometry: str | None = None
+    """Path of the companion file (dataset.format.geometry) below the dataset's root, if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """An opened snapshot."""
+
+    snapshot_id: str
+    samples: "Samples"
+    """Sorted by asset id."""
+
+    def of_split(self, split: str) -> Sequence[Sample]:
+        """The samples of one split, in the snapshot's order."""
+        return self.samples.of_split(split)
+
+
+class Samples(Sequence[Sample]):
+    """Rows of a snapshot's table, made into samples as they are asked for.
+
+    A row lists a hundred members with three numbers each: as Python objects they would take
+    gigabytes.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Samples": ...
+    def __getitem__(self, place: int | slice) -> "Sample | Samples":
+        if isinstance(place, slice):
+            return Samples(self._table.take(pa.array(range(len(self))[place], pa.int64())))
+        row = range(len(self))[place]
+        return _sample(self._table.slice(row, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self._table.to_batches(max_chunksize=_BATCH):
+            yield from map(_sample, batch.to_pylist())
+
+    def of_split(self, split: str) -> "Samples":
+        """Those of one split."""
+        return Samples(self._table.filter(pc.equal(self._table["split"], split)))
+
+
+def split_of(asset_id: str, validation_share: float) -> str:
+    """`train` or `validation`, by a hash of the asset id alone: an object never changes sides."""
+    place = int(hashlib.sha256(asset_id.encode()).hexdigest()[:16], 16) / 16.0**16
+    return "validation" if place < validation_share else "train"
+
+
+def write_snapshot(
+    root: Storage, samples: Iterable[Sample], where: str | None, protect_days: float = PROTECT_DAYS
+) -> dict[str, Any]:
+    """Freeze the samples that satisfy `where` (a SQL condition over the columns of the snapshot).
+
+    Returns the manifest: id, number of samples, licence counts, the end of its protection. The id
+    is a digest of the rows, so the same samples always give the same snapshot; freezing them again
+    prolongs the protection. Raises BadInput if `where` is no condition or nothing is left.
+    """
+    rows, blocks = map(_row, samples), [SCHEMA.empty_table()]
+    while block := list(islice(rows, _BATCH)):
+        blocks.append(pa.Table.from_pylist(block, schema=SCHEMA))
+    table = _filter(pa.concat_tables(blocks).sort_by("asset_id"), where)
+    if table.num_rows == 0:
+        raise BadInput(f"{root.uri}: no kept sample to freeze" + (f" where {where}" * bool(where)))
+    snapshot_id = _digest(table)
+    licences = Counter(licence or "unknown" for licence in table["licence"].to_pylist())
+    manifest = {
+        "format": SNAPSHOT_FORMAT,
+        "snapshot": snapshot_id,
+        "samples": table.num_rows,
+        "splits": dict(Counter(table["split"].to_pylist())),
+        "licences": dict(licences),
+        "bytes": pc.sum(pc.list_flatten(table["sizes"])).as_py(),
+        "where": where,
+        "credits": f"snapshots/{snapshot_id}.credits.md",
+        "protected_until": until(protect_days),
+    }
+    return _write(root, manifest, table)
+
+
+def _digest(table: pa.Table) -> str:
+    hasher = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            hasher.update(canonical_json(_identity(row)).encode() + b"\n")
+    return hasher.hexdigest()[:16]
+
+
+def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """Write the files of a snapshot, or what is missing of one that is there; its manifest."""
+    snapshot_id = manifest["snapshot"]
+    if snapshot_id in list_snapshots(root):
+        known = read_manifest(root, snapshot_id)
+        ends = max(manifest, known, key=protected_until)
+        manifest |= {"created": known["created"], "where": known["where"]}
+        manifest |= {"protected_until": protected_until(ends).isoformat()}
+    else:
+        manifest |= {"created": until(0)}
+        out = io.BytesIO()
+        pq.write_table(table, out, compression="zstd")
+        root.write(f"snapshots/{snapshot_id}.parquet", out.getvalue())
+    columns = [table[name].to_pylist() for name in ("asset_id", "name", "author", "licence")]
+    with root.writing(manifest["credits"]) as file:
+        for line in credit_lines(snapshot_id, manifest["licences"], zip(*columns, strict=True)):
+            file.write(line.encode())
+    # The manifest comes last: a snapshot exists when its manifest does.
+    write_manifest(root, manifest)
+    return manifest
+
+
+def open_snapshot(root: Storage, snapshot_id: str) -> Snapshot:
+    """Read a snapshot.
+
+    Raises BadInput if there is none of that id, naming those there are, or if compaction deleted
+    its shards after its protection had ended.
+    """
+    manifest = read_manifest(root, snapshot_id)
+    if manifest["format"] > SNAPSHOT_FORMAT:
+        raise BadInput(
+            f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
+            " update the software"
+        )
+    if "compacted" in manifest:
+        raise BadInput(
+            f"snapshot {snapshot_id}: shards of it are gone: its protection ended on "
+            f"{protected_until(manifest):%Y-%m-%d} and `lrm compact` freed them; freeze a new "
+            "snapshot (`lrm snapshot`)"
+        )
+    table = pq.read_table(io.BytesIO(root.read(f"snapshots/{snapshot_id}.parquet")))
+    return Snapshot(snapshot_id=snapshot_id, samples=Samples(table))
+
+
+def _filter(table: pa.Table, where: str | None) -> pa.Table:
+    if where is None:
+        return table
+    with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+        connection.register("samples", table)
+        try:
+            keys = connection.sql(
+                f"SELECT asset_id FROM samples WHERE ({where})"  # noqa: S608 - the user's own data
+            ).fetchall()
+        except duckdb.Error as error:
+            problem = str(error).splitlines()[0]
+            raise BadInput(f"--where {where!r} is no condition: {problem}") from None
+    chosen = {key for (key,) in keys}
+    mask = pa.array([asset_id in chosen for asset_id in table["asset_id"].to_pylist()])
+    return table.filter(mask)
+
+
+_ENTRY_FIELDS = ("key", "members", "offsets", "sizes", "crc32")
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    row = {name: getattr(sample, name) for name in SCHEMA.names if name not in _ENTRY_FIELDS}
+    return row | {name: getattr(sample.entry, name) for name in _ENTRY_FIELDS}
+
+
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the id is a digest of: an object without geometry counts as it did in format 1."""
+    return {name: value for name, value in row.items() if (name, value) != ("geometry", None)}
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    rest = {name: value for name, value in row.items() if name not in _ENTRY_FIELDS}
+    lists = {name: tuple(row[name] or ()) for name in ("tags", "categories")}
+    entry = SampleEntry(**{name: row[name] for name in _ENTRY_FIELDS})
+    return Sample(entry=entry, **rest | lists)

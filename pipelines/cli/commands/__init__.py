@@ -1,0 +1,1 @@
+"""The subcommands of `lrm`, one file each."""

@@ -1,0 +1,188 @@
+"""The subcommands that make a dataset, and say what it takes: build, plan, status."""
+
+import argparse
+import contextlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from core.config import merge
+from core.errors import BadInput
+from core.lock import exclusive
+from core.options import (
+    Parser,
+    add_config_options,
+    add_json_option,
+    add_wait_option,
+    given_values,
+    load_config,
+)
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.root import check_root, open_root, read_build, write_build
+from pipelines.build.progress import waiter
+
+if TYPE_CHECKING:
+    from pipelines.build.build_config import BuildConfig
+    from pipelines.build.plan import Plan
+
+__all__ = ["build", "build_options", "plan", "plan_options", "status"]
+
+
+def build_options(parser: Parser) -> None:
+    """The options of `lrm build`."""
+    plan_options(parser)
+    add_wait_option(parser)
+    parser.add_argument(
+        "--filters-only",
+        action="store_true",
+        help="only judge again what the catalog holds, by other --filters of the last build: needs "
+        "no --source, downloads and renders nothing",
+    )
+
+
+def plan_options(parser: Parser) -> None:
+    """The options of `lrm plan`."""
+    from pipelines.build.build_config import BuildConfig
+
+    add_config_options(parser, BuildConfig)
+    add_json_option(parser)
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Do whatever is missing, or (`--filters-only`) judge again what is there."""
+    return _filter_again(arguments) if arguments.filters_only else _build_all(arguments)
+
+
+def _build_all(arguments: argparse.Namespace) -> int:
+    from pipelines.build.build_config import BuildConfig
+    from pipelines.build.executors import InProcess, open_executor
+    from pipelines.build.object_table import latest_of
+    from pipelines.build.plan import load_plan
+    from pipelines.build.progress import Progress
+    from pipelines.build.run import Build, Committer
+    from pipelines.sources import open_source
+
+    config = load_config(BuildConfig, arguments).checked()
+    if config.address in ("local", "none"):
+        _require_system_libraries()
+    root = Storage(config.root)
+    source = open_source(config.source, config.fetch, config.captions)
+    catalog = Catalog(root)
+    latest = latest_of(root, catalog)
+    lock = exclusive(root, "lrm build", on_wait=waiter(arguments.wait))
+    with contextlib.ExitStack() as stack:
+        still_ours = stack.enter_context(lock) if check_root(root) else None
+        # Everything that can be wrong with the input is found before the first byte is written.
+        plan = load_plan(config, source, root, latest)
+        executor = open_executor(config, source) if plan.work else InProcess(config, source)
+        progress = Progress()
+        try:
+            if still_ours is None:
+                still_ours = stack.enter_context(lock)
+                # Whoever had the lock may have built here meanwhile.
+                plan = load_plan(config, source, root, latest) if check_root(root) else plan
+            record = {
+                "config": config.dump(),
+                "captions_revision": plan.captions_revision,
+                "source_revision": source.revision,
+                **_estimate_of(plan, config, root),
+            }
+            write_build(root, record)
+            committer = Committer(catalog, latest, config)
+            Build(config, plan, committer, executor, progress, still_ours).run()
+            write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
+        finally:
+            progress.close()
+            executor.close()
+    return _show_status(root, arguments.json)
+
+
+def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
+    """What `lrm status` compares with: the estimate of the first of the builds that did this work.
+
+    A build that was stopped and started again has expected its work already; one with nothing to do
+    leaves what is known of the last one.
+    """
+    from pipelines.build.cost import stamped
+
+    before = read_build(root) if check_root(root) else {}
+    goes_on = "ended" not in before and before.get("config") == config.dump()
+    if "estimate" in before and (goes_on or not plan.work):
+        return {"estimate": before["estimate"]}
+    return {"estimate": stamped(plan.estimate)}
+
+
+def _filter_again(arguments: argparse.Namespace) -> int:
+    from pipelines.build.build_config import BuildConfig
+    from pipelines.build.dataset_status import stored_config
+
+    given = given_values(arguments)
+    if "root" not in given:
+        raise BadInput("--filters-only needs --root")
+    root = open_root(str(given["root"]))
+    with exclusive(root, "lrm build --filters-only", on_wait=waiter(arguments.wait)):
+        build = read_build(root)
+        before = stored_config(root).dump()
+        # The root as the last build named it: the same folder may be given in other words.
+        config = BuildConfig.load(merge(before, given | {"root": before["root"]}))
+        changed = {name for name, value in config.dump().items() if value != before.get(name)}
+        if changed - {"filters"}:
+            others = ", ".join(sorted(changed - {"filters"}))
+            raise BadInput(f"--filters-only takes --filters.… only; these differ, too: {others}")
+        write_build(root, build | {"config": config.dump()})
+    return _show_status(root, arguments.json)
+
+
+def _require_system_libraries() -> None:
+    """Before this machine renders: Blender would end without a word."""
+    from render.system_libraries import apt_command, missing_packages
+
+    missing = missing_packages()
+    if missing:
+        command = apt_command(missing)
+        raise BadInput(f"Blender needs system libraries that are not here; install: {command}")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Say what would be done."""
+    from pipelines.build.build_config import BuildConfig
+    from pipelines.build.object_table import latest_of
+    from pipelines.build.plan import load_plan
+    from pipelines.cli.tables import show_plan
+    from pipelines.sources import open_source
+
+    config = load_config(BuildConfig, arguments).checked()
+    root = Storage(config.root)
+    check_root(root)
+    source = open_source(config.source, config.fetch, config.captions)
+    found = load_plan(config, source, root, latest_of(root)).to_dict()
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        show_plan(found)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Say where a dataset stands."""
+    return _show_status(open_root(arguments.root), arguments.json)
+
+
+def _show_status(root: Storage, as_json: bool) -> int:
+    from pipelines.build.cost import compare
+    from pipelines.build.dataset_status import stored_config, summarise
+    from pipelines.build.plan import reserved
+    from pipelines.build.throughput import recent_throughput
+    from pipelines.cli.tables import show_status
+
+    summary = summarise(root)
+    catalog = Catalog(root)
+    summary |= recent_throughput(catalog, summary["pending"])
+    config = stored_config(root)
+    summary["cost"] = compare(read_build(root), catalog, reserved(config), config.prices)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        show_status(summary)
+    return 0

@@ -1,0 +1,61 @@
+"""`lrm completion`: a script with which a shell completes commands, options and their values."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from core.options import Parser
+
+__all__ = ["completion", "completion_options"]
+
+_SHELLS = ("bash", "zsh", "tcsh")
+_FOLDERS = ("CACHE", "CHECKPOINTS", "DIR", "FOLDER", "LATENT_CACHE", "PARTS", "ROOT", "URI")
+_FILES = (
+    *("CAPTIONS", "CHECKPOINT", "DEEPSPEED", "FILE", "IMAGE", "IMAGE_OR_DIR", "INIT", "LINEAR"),
+    *("OUT", "SOURCE", "VGG"),
+)
+"""By what stands behind an option in the help."""
+
+
+def completion_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    import shtab
+
+    parser = arguments.make_parser()
+    for command, package in _fill(parser):
+        text = f"{command} is left out: {package} is not installed"
+        print(f"lrm completion: note: {text}", file=sys.stderr)
+    print(shtab.complete(parser, arguments.shell))
+    return 0
+
+
+def _fill(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Add all options, and what completes their values; commands that lack a package, and which."""
+    if isinstance(parser, Parser):
+        try:
+            parser.populate()
+        except ModuleNotFoundError as error:
+            yield parser.prog, str(error.name)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _fill(below)
+        else:
+            _complete_values(action)
+
+
+def _complete_values(action: argparse.Action) -> None:
+    """The choices of a setting, or shtab's attribute for files and folders."""
+    import shtab
+
+    action.choices = action.choices or getattr(action, "suggested", None)
+    shown = action.metavar or action.dest.upper()
+    if shown in _FOLDERS:
+        action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    elif shown in _FILES:
+        action.complete = shtab.FILE  # type: ignore[attr-defined]

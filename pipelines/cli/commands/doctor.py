@@ -1,0 +1,147 @@
+"""`lrm doctor`: what is missing on this machine, and the line that mends it."""
+
+import argparse
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from core.options import Parser, add_json_option
+from core.safe_text import printable
+from pipelines.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from pipelines.doctor.probe import Probed
+
+__all__ = ["doctor", "doctor_options"]
+
+_GROUPS = {
+    "build": "building datasets",
+    "gpu": "rendering on a GPU",
+    "train": "training, reconstruction, evaluation",
+    "reach": "what lies elsewhere",
+}
+_CHOICES = ("build", "gpu", "train")
+
+
+def doctor_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "--for",
+        dest="purposes",
+        action="append",
+        choices=_CHOICES,
+        metavar="WHAT",
+        help="build, gpu (rendering on one) or train: look only at what that needs; may be "
+        "repeated. With gpu a missing GPU counts as missing, also for training, and a small "
+        "picture is rendered on it [default: all, and a GPU is not asked for]",
+    )
+    parser.add_argument("--online", action="store_true", help="also ask the hub of Objaverse")
+    parser.add_argument("--root", metavar="URI", help="also read this root, in S3 or elsewhere")
+    parser.add_argument("--lpips-vgg", metavar="FILE", help="torchvision's VGG16 [default: cache]")
+    parser.add_argument("--lpips-linear", metavar="FILE", help="vgg.pth of the lpips wheel")
+    add_json_option(parser)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Run the command: 1 if anything that was asked for is missing."""
+    found: dict[str, list[Finding]] = {}
+    for name, check in _checks(arguments).items():
+        found[name] = check()
+        if not arguments.json:
+            _show(_GROUPS[name], found[name])
+    missing = [item for items in found.values() for item in items if item.state == "missing"]
+    if arguments.json:
+        groups = {name: [dataclasses.asdict(item) for item in found[name]] for name in found}
+        print(json.dumps({"missing": len(missing), "groups": groups}))
+    else:
+        print(f"missing: {', '.join(item.what for item in missing) or 'nothing'}")
+    return 1 if missing else 0
+
+
+def _checks(arguments: argparse.Namespace) -> Mapping[str, Callable[[], list[Finding]]]:
+    """The groups that are asked for, in their order."""
+    from pipelines.doctor.blender_child import start_child
+
+    wanted = arguments.purposes or _CHOICES
+    gpu_wanted = "gpu" in (arguments.purposes or ())
+    child = functools.cache(start_child)
+    weights = (arguments.lpips_vgg, arguments.lpips_linear)
+    checks = {
+        "build": lambda: _build(child),
+        "gpu": lambda: _gpu(child, wanted=gpu_wanted),
+        "train": lambda: _train(*weights, gpu_wanted=gpu_wanted),
+    }
+    chosen = {name: checks[name] for name in _CHOICES if name in wanted}
+    if arguments.online or arguments.root is not None:
+        chosen["reach"] = lambda: _reach(arguments)
+    return chosen
+
+
+def _build(child: Callable[..., "Probed"]) -> list[Finding]:
+    from pipelines.doctor import blender_child as blender
+    from pipelines.doctor import machine
+    from pipelines.doctor.packages import BUILD_PACKAGES, check_packages
+
+    started = child(gpu=False)
+    return [
+        blender.check_libraries(),
+        blender.check_child(started),
+        *blender.check_network(started),
+        *check_packages(BUILD_PACKAGES, "build"),
+        machine.check_memory(),
+        machine.check_shared_memory("Ray's objects"),
+        machine.check_scratch(),
+        machine.check_open_files(),
+    ]
+
+
+def _gpu(child: Callable[..., "Probed"], *, wanted: bool) -> list[Finding]:
+    from pipelines.doctor import blender_child as blender
+
+    return [blender.check_gpu(child(gpu=False), wanted=wanted)]
+
+
+def _train(vgg: str | None, linear: str | None, *, gpu_wanted: bool) -> list[Finding]:
+    from pipelines.doctor import machine, training
+    from pipelines.doctor.packages import TRAIN_PACKAGES, check_packages
+    from pipelines.doctor.probe import probe
+
+    torch = probe("cuda")
+    return [
+        *training.check_torch(torch, gpu_wanted=gpu_wanted),
+        training.check_deepspeed(),
+        *check_packages(TRAIN_PACKAGES, "train"),
+        training.check_nvdiffrast(on_gpu=bool(torch.found and torch.found["devices"])),
+        training.check_lpips(vgg, linear),
+        training.check_hub_cache(),
+        training.check_compiler(),
+        machine.check_shared_memory("--loader-workers, NCCL"),
+    ]
+
+
+def _reach(arguments: argparse.Namespace) -> list[Finding]:
+    from pipelines.doctor.reach import check_objaverse, check_root_uri
+
+    online = [check_objaverse()] if arguments.online else []
+    return online + (check_root_uri(arguments.root) if arguments.root is not None else [])
+
+
+def _show(title: str, findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipelines.cli.tables import make_table
+
+    table = make_table(title, ["check", "state", "found", "needed for"], [])
+    for item in findings:
+        words = (item.what, item.state, printable(item.found), item.needed_for)
+        table.add_row(*(Text(word, overflow="fold") for word in words))
+    console = Console(highlight=False)
+    console.print(table)
+    # Not in the table, which would break what is to be copied.
+    for item in findings:
+        if item.remedy:
+            console.print(Text(f"{item.what}: {printable(item.remedy)}"), soft_wrap=True)
+    console.print()

@@ -1,0 +1,161 @@
+"""`lrm multiview`: one picture of an object in, six views of it out, by Zero123++."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import BadInput
+from core.options import Parser, add_json_option
+from core.outputs import check_writable, writing
+from pipelines.cli.torch_options import add_device_option, open_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from train.models.zero123plus.pipeline import Zero123PlusPipeline
+
+__all__ = [
+    "check_sampling",
+    "multiview",
+    "multiview_options",
+    "open_pipeline",
+    "pipeline_folder",
+]
+
+_SHEET = "sheet.png"
+_QUERY = "query.png"
+
+
+def multiview_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("image", metavar="IMAGE", help="a picture of one object; alpha is its mask")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets them")
+    parser.add_argument(
+        "--pipeline",
+        required=True,
+        metavar="FOLDER",
+        help="Zero123++ in diffusers' layout, as lrm weights writes it, or the name of a "
+        "repository that is in the hub's cache",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise [default: 0]")
+    parser.add_argument(
+        "--steps", type=int, default=75, metavar="N", help="denoising steps [default: 75]"
+    )
+    parser.add_argument(
+        "--guidance", type=float, default=4.0, metavar="G", help="1 or less: none [default: 4]"
+    )
+    parser.add_argument(
+        "--view-size", type=int, default=320, metavar="PIXELS", help="side of a view [default: 320]"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        default="auto",
+        help="auto: fp16 on CUDA, fp32 on a CPU [default: auto]",
+    )
+    parser.add_argument(
+        "--keep-background",
+        action="store_true",
+        help="take the picture as it is, neither masked nor centred",
+    )
+    add_device_option(parser)
+    add_json_option(parser)
+
+
+def multiview(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from train.inference.input_pictures import check_not_empty, on_white, read_picture
+    from train.inference.query import has_mask, prepare_query
+    from train.inference.six_views import VIEW_NAME
+    from train.inference.views_file import read_distance, write_distance
+
+    out = Path(arguments.out)
+    check_writable(out)
+    check_sampling(arguments)
+    image = read_picture(Path(arguments.image).expanduser())
+    if not has_mask(image):
+        # Else alpha says what is there: it may be white.
+        check_not_empty(on_white(image), arguments.image)
+    query = prepare_query(image, keep_background=arguments.keep_background)
+    if query.background == "kept" and not arguments.keep_background:
+        print(
+            "the picture has no alpha and no plain background, and rembg is not installed: it is "
+            "used as it is",
+            file=sys.stderr,
+        )
+    distance = read_distance(pipeline_folder(arguments.pipeline))
+    device = open_device(arguments.device)
+    pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
+    pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
+    found = pipeline(
+        [query.image],
+        [arguments.seed],
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+        view_size=arguments.view_size,
+    )
+    sheet = found.images[0]
+    pictures = {_QUERY: query.image, _SHEET: sheet}
+    size = arguments.view_size
+    for number in range(6):
+        left, top = size * (number % 2), size * (number // 2)
+        pictures[VIEW_NAME.format(number)] = sheet.crop((left, top, left + size, top + size))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            picture.save(out / name)
+        write_distance(out, distance)
+    if arguments.json:
+        files = {"views": [str(out / VIEW_NAME.format(i)) for i in range(6)]}
+        report = {"sheet": str(out / _SHEET), "background": query.background, **files}
+        print(json.dumps(report | {"seed": arguments.seed, "distance": distance}))
+    else:
+        print(f"{out}: six views and {_SHEET} (background: {query.background})")
+    return 0
+
+
+def check_sampling(arguments: argparse.Namespace) -> None:
+    """Raise BadInput for a seed or a guidance that no pipeline takes."""
+    if not -(2**63) <= arguments.seed < 2**63:
+        raise BadInput(f"--seed {arguments.seed}: give a number of 64 bits")
+    if not math.isfinite(arguments.guidance):
+        raise BadInput(f"--guidance {arguments.guidance}: give a number")
+
+
+def pipeline_folder(source: str) -> Path:
+    """Where its files lie: the folder itself, or of a repository that of its cached commit."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(source).expanduser()
+    if folder.exists():
+        return folder
+    try:
+        index = try_to_load_from_cache(source, "model_index.json")
+    except HFValidationError:
+        return folder
+    return Path(index).parent if isinstance(index, str) else folder
+
+
+def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
+    """Zero123++ from a folder or the hub's cache, on a device. Raises BadInput."""
+    import diffusers
+    import torch
+    import transformers
+
+    from train.models.zero123plus.pipeline import load_zero123plus
+
+    # A bar for every part, and hints for other programs than this.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    diffusers.logging.disable_progress_bar()
+
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    folder = Path(source).expanduser()
+    found = load_zero123plus(folder if folder.exists() else source, dtype=types[precision])
+    return found.to(device)

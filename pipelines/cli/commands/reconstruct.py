@@ -1,0 +1,93 @@
+"""`lrm reconstruct`: six views of an object in, its mesh as a file out."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from core.options import Parser, add_json_option
+from core.outputs import check_writable, writing
+from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
+
+__all__ = ["reconstruct", "reconstruct_options"]
+
+
+def reconstruct_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "views",
+        metavar="IMAGE_OR_DIR",
+        help="six views: a sheet of 3 rows and 2 columns, or a folder of six pictures, as "
+        "lrm multiview writes them",
+    )
+    add_checkpoint_options(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help=".glb, .obj or .ply")
+    parser.add_argument(
+        "--texture",
+        type=int,
+        metavar="SIZE",
+        help="bake a texture of that side instead of colours at vertices (.glb, .obj)",
+    )
+    parser.add_argument(
+        "--distance",
+        type=float,
+        metavar="D",
+        help="of the cameras of the views [default: what lrm multiview noted beside them, else "
+        "4, as InstantMesh takes for granted]",
+    )
+    parser.add_argument(
+        "--azimuth",
+        type=float,
+        default=-90.0,
+        metavar="DEGREES",
+        help="where in the world the query was seen from; -90 is the front of a glTF model, 0 "
+        "leaves the mesh in the world of the model's cameras [default: -90]",
+    )
+    add_json_option(parser)
+
+
+def reconstruct(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from train.inference.mesh_files import check_target, write_mesh
+    from train.inference.six_views import (
+        camera_tensors,
+        input_cameras,
+        read_views,
+        stack_views,
+    )
+    from train.inference.views_file import check_distance, read_distance
+
+    out = Path(arguments.out)
+    check_target(out, arguments.texture)
+    check_writable(out.parent)
+    distance = arguments.distance
+    if distance is not None:
+        check_distance(distance, "--distance")
+    source = Path(arguments.views).expanduser()
+    images = read_views(source)
+    if distance is None:
+        distance = read_distance(source if source.is_dir() else source.parent)
+    started = time.monotonic()
+    _progress("reading the model")
+    model = open_checkpoint(arguments)
+    views = stack_views(images, model.image_size)
+    _progress("making the triplanes and the mesh")
+    shape = model.reconstruct(views, *camera_tensors(input_cameras(distance))).shape
+    colours = f"a texture of {arguments.texture}" if arguments.texture else "vertex colours"
+    _progress(f"{len(shape.faces)} triangles; writing {out} with {colours}")
+    with writing(out):
+        written = write_mesh(shape, out, texture=arguments.texture, azimuth=arguments.azimuth)
+    found = {"out": str(out), **dataclasses.asdict(written), "distance": distance}
+    if arguments.json:
+        print(json.dumps(found | {"seconds": round(time.monotonic() - started, 2)}))
+        return 0
+    closed = "watertight" if written.watertight else "NOT watertight"
+    parts = "one part" if written.bodies == 1 else f"{written.bodies} parts"
+    print(f"{out}: {written.vertices} vertices, {written.faces} triangles, {closed}, {parts}")
+    return 0
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Evaluation of models and meshes on the objects of a snapshot."""

@@ -1,0 +1,89 @@
+"""From the catalog to a snapshot: which samples are kept now, and where their members lie."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.errors import WorkFailed
+from core.lock import exclusive
+from core.storage import Storage
+from dataset.format.shards import SampleEntry, index_path, read_index
+from dataset.snapshots.snapshot import Sample, split_of, write_snapshot
+from pipelines.build.dataset_status import Standing, load_standing
+from pipelines.build.decide import ObjectState
+from pipelines.build.progress import waiter
+
+__all__ = ["freeze", "kept_samples"]
+
+
+def freeze(
+    root: Storage, where: str | None, validation_share: float, protect_days: float
+) -> dict[str, Any]:
+    """Write a snapshot of all kept samples that satisfy `where`; its manifest."""
+    # A compaction that moved samples at this moment would not know of the new snapshot.
+    with exclusive(root, "lrm snapshot", what="snapshots", on_wait=waiter(wait=True)):
+        samples = kept_samples(root, load_standing(root), validation_share)
+        return write_snapshot(root, samples, where, protect_days)
+
+
+def kept_samples(root: Storage, standing: Standing, validation_share: float) -> Iterator[Sample]:
+    """The samples of all kept objects, shard by shard.
+
+    Raises WorkFailed if a shard or its index is damaged.
+    """
+    rows = np.flatnonzero(standing.decisions.where("kept"))
+    if not len(rows):
+        return
+    shards = standing.objects.table["pack.shard"].cast(pa.string()).take(pa.array(rows))
+    order = rows[pc.sort_indices(shards).to_numpy()]
+    # One index at a time: all of them would be gigabytes.
+    for shard, states in groupby(standing.objects.states(order), _shard_of):
+        index = _index(root, shard)
+        for state in states:
+            yield _sample(state, shard, index, standing, validation_share)
+
+
+def _shard_of(state: ObjectState) -> str:
+    return str(state.get("pack", "shard"))
+
+
+def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
+    try:
+        entries, _ = read_index(root, shard)
+    except (OSError, ValueError) as error:
+        raise WorkFailed(f"{index_path(shard)}: cannot read the index: {error}") from error
+    return {entry.key: entry for entry in entries}
+
+
+def _sample(
+    state: ObjectState,
+    shard: str,
+    index: dict[str, SampleEntry],
+    standing: Standing,
+    validation_share: float,
+) -> Sample:
+    record = state.record
+    try:
+        entry = index[str(state.get("pack", "sample"))]
+    except KeyError:
+        raise WorkFailed(f"{record.asset_id}: its sample is not in the index of {shard}") from None
+    return Sample(
+        asset_id=record.asset_id,
+        split=split_of(record.asset_id, validation_share),
+        rig=standing.config.rig,
+        sha256=str(state.get("pack", "content")),
+        render_key=standing.decider.key("pack", state),
+        shard=shard,
+        entry=entry,
+        name=record.name,
+        caption=record.caption,
+        licence=record.licence,
+        author=record.author,
+        tags=record.tags,
+        categories=record.categories,
+        geometry=standing.geometry_path(state),
+    )

@@ -1,0 +1,258 @@
+"""From a snapshot to a folder layout that another trainer reads: whole objects, resumable."""
+
+import contextlib
+import difflib
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput, LrmError, WorkFailed
+from core.outputs import writing
+from core.quantities import duration
+from core.storage import Storage
+from dataset.format.shards import read_members
+from dataset.object_record import sample_key
+from dataset.snapshots.protection import list_snapshots
+from dataset.snapshots.snapshot import Sample, open_snapshot
+from dataset.views import ViewSet, decode_views
+from pipelines.build.progress import Display
+from render.layouts import Files, Layout, get_layout
+
+__all__ = ["export"]
+
+EXPORT_VERSION = 1
+"""Raise it when a layout's files change: what lies there is then written again."""
+_RECORD = "export.json"
+
+Outcome = tuple[str, str]
+"""`exported`, `skipped` (it lay there whole) or `failed`, and why it failed."""
+
+
+def export(
+    root: Storage, snapshot_id: str, layout_name: str, split: str, out: str, workers: int
+) -> dict[str, Any]:
+    """Write the snapshot's samples of a split (or `all`) in a layout; what came of it.
+
+    Objects that lie there whole, from the same render, are skipped. One that cannot be read or
+    does not fit the layout is reported as failed and not listed. Raises BadInput before anything
+    is written, and WorkFailed if `out` cannot be written any more.
+    """
+    layout = get_layout(layout_name)
+    samples = _samples(root, snapshot_id, split)
+    folder = _folder(out)
+    _refuse_what_no_object_fits(root, samples, layout)
+    try:
+        (folder / layout.folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
+    failed: dict[str, str] = {}
+    with writing(out):
+        counts = _write_objects(root, samples, layout, folder, workers, failed)
+        if layout.listing:
+            whole = [sample for sample in samples if sample.asset_id not in failed]
+            listing = layout.listing([sample_key(sample.asset_id) for sample in whole])
+            Storage(str(folder)).write(*listing)
+    return {
+        "layout": layout.name,
+        "snapshot": snapshot_id,
+        "split": split,
+        "out": str(folder),
+        "objects": len(samples),
+        "exported": counts["exported"],
+        "skipped": counts["skipped"],
+        "failed": failed,
+    }
+
+
+def _samples(root: Storage, snapshot_id: str, split: str) -> Sequence[Sample]:
+    known = list_snapshots(root)
+    close = difflib.get_close_matches(snapshot_id, known, n=1)
+    if snapshot_id not in known and close:
+        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; did you mean {close[0]!r}?")
+    snapshot = open_snapshot(root, snapshot_id)
+    samples = snapshot.samples if split == "all" else snapshot.of_split(split)
+    if not samples:
+        raise BadInput(f"snapshot {snapshot_id} has no sample in the split {split!r}")
+    return samples
+
+
+def _folder(out: str) -> Path:
+    if "://" in out:
+        raise BadInput(f"--out {out}: an export goes to a local folder; copy it from there")
+    folder = Path(out).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--out {out}: is no folder")
+    return folder
+
+
+def _refuse_what_no_object_fits(root: Storage, samples: Sequence[Sample], layout: Layout) -> None:
+    """Try one readable sample of every rig: lens, normalisation and views are the rig's."""
+    tried: set[str] = set()
+    for sample in samples:
+        if sample.rig in tried:
+            continue
+        with contextlib.suppress(WorkFailed):
+            _read(root, sample, layout)
+            tried.add(sample.rig)
+
+
+def _write_objects(
+    root: Storage,
+    samples: Sequence[Sample],
+    layout: Layout,
+    folder: Path,
+    workers: int,
+    failed: dict[str, str],
+) -> Counter[str]:
+    """Export every sample, with progress; counts per outcome. Fills `failed`."""
+    counts: Counter[str] = Counter()
+    display = Display()
+
+    def line() -> str:
+        return _progress_line(len(samples), counts, time.monotonic() - display.started)
+
+    work = functools.partial(_export_object, root, layout.name, folder / layout.folder)
+    try:
+        for sample, (outcome, why) in _each(samples, work, min(workers, len(samples))):
+            counts[outcome] += 1
+            if outcome == "failed":
+                failed[sample.asset_id] = why
+            display.show(line)
+        display.end(line())
+    finally:
+        display.close()
+    return counts
+
+
+def _export_object(root: Storage, layout_name: str, folder: Path, sample: Sample) -> Outcome:
+    """Write one object's folder, unless it is there. Raises OSError if it cannot be written."""
+    layout = get_layout(layout_name)
+    identity = {
+        "version": EXPORT_VERSION,
+        "asset_id": sample.asset_id,
+        "sha256": sample.sha256,
+        "render_key": sample.render_key,
+    }
+    target = folder / sample_key(sample.asset_id)
+    if _is_whole(target, identity):
+        return "skipped", ""
+    try:
+        views = _read(root, sample, layout)
+    except LrmError as error:
+        return "failed", str(error)
+    _write_folder(target, layout.files(views), identity)
+    return "exported", ""
+
+
+def _read(root: Storage, sample: Sample, layout: Layout) -> ViewSet:
+    """The sample's views. Raises WorkFailed if they cannot be read, BadInput if they do not fit."""
+    try:
+        members = read_members(root, sample.shard, sample.entry, sample.entry.members)
+        views, meta = decode_views(members)
+    except (WorkFailed, OSError, EOFError) as error:
+        raise WorkFailed(f"{sample.asset_id}: cannot read its views: {error}") from error
+    try:
+        layout.check(views, meta.get("normalise"))
+    except BadInput as error:
+        raise BadInput(
+            f"{sample.asset_id} (rig {sample.rig}) does not fit the layout {layout.name}: {error}"
+        ) from None
+    return views
+
+
+def _is_whole(target: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the folder holds every file that was written for this very render, at its size."""
+    try:
+        record = json.loads((target / _RECORD).read_bytes())
+        files = record.pop("files")
+        return record == identity and all(
+            (target / name).stat().st_size == size for name, size in files.items()
+        )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _write_folder(target: Path, files: Files, identity: Mapping[str, Any]) -> None:
+    """Under another name, then renamed: a folder of the object's name is whole."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    _remove(temporary)  # of an export that was killed
+    temporary.mkdir()
+    try:
+        sizes = {}
+        for name, data in files:
+            (temporary / name).write_bytes(data)
+            sizes[name] = len(data)
+        (temporary / _RECORD).write_text(json.dumps({**identity, "files": sizes}))
+        _remove(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _each(
+    samples: Sequence[Sample], work: Callable[[Sample], Outcome], workers: int
+) -> Iterator[tuple[Sample, Outcome]]:
+    """The outcomes as they come. Decoding and PNG hold Python's lock, hence processes."""
+    if workers == 1:
+        yield from ((sample, work(sample)) for sample in samples)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    left = iter(samples)
+    running: dict[Future[Outcome], Sample] = {}
+    try:
+        while True:
+            # None wait in the pool: what is submitted must end before an interruption does.
+            for sample in islice(left, workers - len(running)):
+                running[pool.submit(work, sample)] = sample
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise WorkFailed(
+            "a worker process was killed, perhaps for memory; the same command with fewer "
+            "--workers goes on"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: the parent alone is interrupted, and a worker does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _progress_line(total: int, counts: Mapping[str, int], elapsed: float) -> str:
+    ended = sum(counts.values())
+    worked = ended - counts.get("skipped", 0)
+    left = duration(elapsed / worked * (total - ended) if worked else None)
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    return (
+        f"[{duration(elapsed)}] {ended}/{total} objects ({outcomes or 'none done'}) | {left} to go"
+    )

@@ -1,0 +1,42 @@
+"""`lrm report`: write the page about a dataset into a folder."""
+
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput
+from core.storage import Storage
+from pipelines.report.gather import SampleSizes, gather
+from pipelines.report.page import render_page
+from pipelines.report.thumbnails import sheets, thumbnails
+
+__all__ = ["write_report"]
+
+
+def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) -> dict[str, Any]:
+    """Write `report.html`; the JSON of `lrm report --json`.
+
+    Shows `num_thumbnails` dropped objects per reason (0: some, without pictures) and samples of at
+    most `num_shards` shards. Raises BadInput if the folder cannot be written.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be made a folder: {error.strerror}") from None
+    sizes = SampleSizes(shards=num_shards)
+    if num_thumbnails:
+        sizes = SampleSizes(shards=num_shards, per_reason=num_thumbnails)
+    data = gather(root, sizes)
+    pictures = sheets(root, data.kept)
+    if num_thumbnails:
+        # What was taken down is not drawn again.
+        visible = {reason: some for reason, some in data.dropped.items() if reason != "removed"}
+        pictures |= thumbnails(root, data.config, visible)
+    page = render_page(data, pictures).encode(errors="replace")
+    path = folder / "report.html"
+    try:
+        Storage(str(folder)).write(path.name, page)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot write here: {error.strerror}") from None
+    shown = sum(bool(picture.uri) for picture in pictures.values())
+    return {"report": str(path), "bytes": len(page), "pictures": shown}

@@ -1,0 +1,58 @@
+"""Files of a folder or bucket: their versions, and copies that are checked."""
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import BadInput
+from core.storage import Storage, storage_errors
+from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
+
+__all__ = ["MISSING", "copy_glb", "reading"]
+
+MISSING = "missing"
+"""The version of a file that is listed and not there."""
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whatever a storage raises but FileNotFoundError becomes BadInput that names the source."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except storage_errors() as error:
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"{name}: cannot be read: {problem}") from None
+
+
+def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched:
+    """Copy a GLB file of this version to `target`, atomically. Raises FetchFailed."""
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        _require_version(storage, path, version)
+        with storage.open(path) as source, open(temporary, "wb") as file:
+            shutil.copyfileobj(source, file, 1 << 22)
+        _require_version(storage, path, version)
+        problem = glb_problem(temporary)
+        if problem:
+            raise FetchFailed("malformed", f"{path}: {problem}")
+        fetched = Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
+        temporary.replace(target)
+    except FileNotFoundError:
+        raise FetchFailed("missing", f"{path} is listed but not in the source") from None
+    except storage_errors() as error:
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FetchFailed("download", f"{path}: {problem}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return fetched
+
+
+def _require_version(storage: Storage, path: str, version: str) -> None:
+    found = storage.version(path)
+    if found != version:
+        text = f"{path} changed since it was listed (version {version}, now {found})"
+        raise FetchFailed("changed", f"{text}; the next build takes the new file")

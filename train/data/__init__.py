@@ -1,0 +1,1 @@
+"""Samples for training: their order, reading, augmentation and replacement."""

@@ -1,0 +1,35 @@
+"""Samples for stage 2: whole frames of every view, with depth and normals."""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import PositiveInt
+
+from train.data.resize import resize
+from train.data.step_views import ChosenViews, Item, Kind, ObjectDataset, ViewChoiceConfig
+
+__all__ = ["FrameDataConfig", "FrameDataset"]
+
+
+class FrameDataConfig(ViewChoiceConfig):
+    """Which views a step sees, and at what size."""
+
+    frame_size: PositiveInt = 512
+    """Side of the supervised frames in pixels; free of loss where it is that of the renders."""
+
+
+class FrameDataset(ObjectDataset[FrameDataConfig]):
+    """All views of an object as whole frames: colour, alpha, planar depth and world normals."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("rgba", "depth", "normal")
+
+    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
+        config = self._config
+        rgb, alpha = views.colours.resized(config.frame_size).floats()
+        maps = resize(views.maps, config.frame_size, published=config.published_resize)
+        return {
+            "target_rgb": rgb,
+            "target_alpha": alpha,
+            **{f"target_{name}": values for name, values in maps.items()},
+            "target_intrinsics": views.intrinsics,
+        }

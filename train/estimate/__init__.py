@@ -1,0 +1,1 @@
+"""What a run takes before it starts: parameters, memory, operations, time."""

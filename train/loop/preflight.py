@@ -1,0 +1,177 @@
+"""What is checked before the first step: the settings, then every rank against the others."""
+
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from core.errors import BadInput, LrmError
+from core.retrying_storage import PatientStorage
+from dataset.snapshots.snapshot import Sample, open_snapshot
+from train.checkpoints.checkpoint import Checkpoint
+from train.checkpoints.saving import Checkpoints
+from train.estimate.sizing import size_run
+from train.monitoring.run_log import check_tensorboard
+from train.settings.deepspeed_settings import check_deepspeed
+from train.settings.train_config import TrainConfig
+from train.settings.versions import PACKAGES, installed_versions
+
+__all__ = ["Preflight", "check_ranks", "preflight"]
+
+T = TypeVar("T")
+_LEAST_FREE = 100_000_000
+"""Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a run starts from."""
+
+    samples: Sequence[Sample]
+    validation: Sequence[Sample]
+    """The objects that the model is judged by; none if it is not."""
+    checkpoint: Checkpoint | None
+
+    @property
+    def first_step(self) -> int:
+        """Steps that are done already."""
+        return self.checkpoint.step if self.checkpoint is not None else 0
+
+
+def preflight(config: TrainConfig) -> Preflight:
+    """Check everything that can be checked before a worker starts. Raises BadInput.
+
+    In a process group, rank 0 looks for the checkpoint, or at what the run starts from without
+    one, and tells the others.
+    """
+    config.check()
+    check_deepspeed(config.deepspeed)
+    if config.tensorboard:
+        check_tensorboard()
+    snapshot = open_snapshot(PatientStorage(config.root, config.reading), config.snapshot)
+    samples = snapshot.of_split("train")
+    if not samples:
+        raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
+    found = _on_rank_0(lambda: _find_checkpoint(config))
+    judged = snapshot.of_split("validation")[: config.validation_samples]
+    validation = judged if config.validate_every else ()
+    return Preflight(samples=samples, validation=validation, checkpoint=found)
+
+
+def _find_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    found = Checkpoints(config).check()
+    if found is None:
+        config.check_start()
+    return found
+
+
+def _on_rank_0(work: Callable[[], T]) -> T:
+    """What the work gives on rank 0, or raises there, on all ranks; without ranks, simply so."""
+    if not dist.is_initialized():
+        return work()
+    answer: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            answer[0] = work()
+        except LrmError as error:
+            answer[0] = error
+    dist.broadcast_object_list(answer)
+    if isinstance(answer[0], LrmError):
+        raise answer[0]
+    return answer[0]
+
+
+def check_ranks(recipe: Any) -> list[str]:
+    """Compare all ranks: versions, devices, memory, and whether they see one output folder.
+
+    The hosts of the ranks. Every rank calls it. Raises BadInput naming the host that differs, or
+    what does not fit into the memory of a device.
+    """
+    config = recipe.config
+    rank, world = dist.get_rank(), dist.get_world_size()
+    token = _write_token(Path(config.out)) if rank == 0 else ""
+    tokens = [token]
+    dist.broadcast_object_list(tokens)
+    reports: list[Any] = [None] * world
+    dist.all_gather_object(reports, _report(Path(config.out), tokens[0]))
+    if rank == 0:
+        (Path(config.out) / tokens[0]).unlink(missing_ok=True)
+    _compare(reports, config)
+    hosts = [report["host"] for report in reports]
+    if config.check_memory and hasattr(recipe, "outline"):
+        least = min(report["memory"] / _sharing(report, hosts) for report in reports)
+        _on_rank_0(lambda: _check_memory(recipe, least))
+    return hosts
+
+
+def _report(out: Path, token: str) -> dict[str, Any]:
+    on_gpu = torch.cuda.is_available()
+    return {
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "memory": torch.cuda.mem_get_info()[1] if on_gpu else _machine_memory(),
+        "sees_out": (out / token).exists(),
+        **installed_versions(),
+    }
+
+
+def _write_token(out: Path) -> str:
+    name = f".preflight-{uuid.uuid4().hex}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"")
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
+    return name
+
+
+def _compare(reports: Sequence[Mapping[str, Any]], config: TrainConfig) -> None:
+    first = reports[0]
+    for rank, report in enumerate(reports):
+        where = f"rank {rank} on {report['host']}"
+        for name in ("python", *PACKAGES, "device"):
+            if report[name] != first[name]:
+                raise BadInput(
+                    f"{where} has {name} {report[name]}, rank 0 on {first['host']} has "
+                    f"{first[name]}: all workers must be alike"
+                )
+        if not report["sees_out"]:
+            raise BadInput(
+                f"{where} does not see what rank 0 wrote to {config.out}: --out must be a folder "
+                "that all workers and the driver share"
+            )
+    _check_space(Path(config.out))
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _sharing(report: Mapping[str, Any], hosts: Sequence[str]) -> int:
+    """Ranks that the memory is for: a GPU has one, a machine all of its own."""
+    return hosts.count(report["host"]) if report["device"] == "cpu" else 1
+
+
+def _check_memory(recipe: Any, there: float) -> None:
+    needs = size_run(recipe, on_gpu=torch.cuda.is_available()).memory
+    if sum(needs.values()) <= there:
+        return
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needs.items() if size > 5e7)
+    raise BadInput(
+        f"a worker needs about {sum(needs.values()) / 1e9:.1f} GB ({parts}) and has "
+        f"{there / 1e9:.1f} GB: a smaller --micro-batch, --activation-checkpointing, a higher "
+        "--zero-stage or --offload-optimizer need less; --check-memory false starts all the same"
+    )
+
+
+def _check_space(out: Path) -> None:
+    """A disk that is full already would fail only at the first checkpoint."""
+    if shutil.disk_usage(out).free < _LEAST_FREE:
+        raise BadInput(f"--out {out}: less than {_LEAST_FREE // 10**6} MB are free there")

@@ -1,0 +1,1 @@
+"""InstantMesh's large reconstruction model: encoder, triplanes, both renderers, losses."""

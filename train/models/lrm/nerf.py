@@ -1,0 +1,276 @@
+"""The radiance field of a triplane and its volume rendering: stage 1 of InstantMesh.
+
+Section 3.3 of arXiv 2404.07191. Module names are the keys of the published checkpoints.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from core.config import Config
+from train.models.lrm.mlp import point_mlp
+from train.models.lrm.rays import (
+    Rays,
+    SamplePlaces,
+    Window,
+    box_interval,
+    camera_rays,
+    coarse_depths,
+    draw_places,
+    importance_depths,
+    window_intrinsics,
+)
+from train.models.lrm.triplane import sample_planes
+from train.models.recompute import recomputed
+
+__all__ = [
+    "MarchedRays",
+    "NerfConfig",
+    "NerfDecoder",
+    "NerfSynthesizer",
+    "RadianceField",
+    "RenderedRays",
+    "RenderedViews",
+    "activate_density",
+    "activate_rgb",
+    "boxed",
+    "march",
+    "raw_density",
+    "volume_render",
+]
+
+_OUTSIDE = -torch.finfo(torch.float32).max / 3
+"""Raw density outside the box: still finite when two are added."""
+_MIN_ALPHA = 1e-6
+
+RadianceField = Callable[
+    [Float[Tensor, "b n 3"]], tuple[Float[Tensor, "b n"], Float[Tensor, "b n 3"]]
+]
+"""World points to raw density (see `activate_density`) and RGB."""
+
+
+class NerfConfig(Config):
+    """The decoder's sizes and the renderer's samples; the defaults are InstantMesh base."""
+
+    decoder_width: PositiveInt = 64
+    decoder_hidden_layers: PositiveInt = 3
+    samples_per_ray: int = Field(default=96, ge=8, multiple_of=2)
+    """Half are spread evenly, half go where those found something."""
+    rays_per_chunk: PositiveInt = 192 * 192
+    """Rays of each object that are rendered at once: bounds the memory."""
+    checkpoint_chunks: bool = True
+    """Whether the backward pass renders each chunk again instead of keeping its activations."""
+    published_sampling: bool = False
+    """Sample as the released renderer does, with its defects (see `volume_render`)."""
+
+
+class NerfDecoder(nn.Module):
+    """Triplane features to raw density and RGB."""
+
+    def __init__(self, features: int, width: int, num_hidden_layers: int) -> None:
+        super().__init__()
+        self.net = point_mlp(features, width, num_hidden_layers, 4)
+
+    def forward(
+        self, features: Float[Tensor, "*n f"]
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n 3"]]:
+        """Raw density (see `activate_density`) and RGB (`activate_rgb`) in float32."""
+        out = self.net(features.to(next(self.parameters()).dtype)).float()
+        return out[..., 0], activate_rgb(out[..., 1:])
+
+
+def activate_rgb(raw: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """RGB that reaches 0.001 past [0, 1], so that 0 and 1 are met."""
+    return raw.sigmoid() * 1.002 - 0.001
+
+
+def activate_density(raw: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Density per unit length: softplus(raw - 1)."""
+    return F.softplus(raw - 1)
+
+
+def raw_density(density: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The raw density that `activate_density` turns into this one (above 0)."""
+    return density + torch.log(-torch.expm1(-density)) + 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MarchedRays:
+    """What `march` integrates along rays of i intervals."""
+
+    rgb: Float[Tensor, "*n 3"]
+    """Premultiplied: without a background."""
+    alpha: Float[Tensor, "*n"]
+    """Opacity: the sum of the weights."""
+    distance: Float[Tensor, "*n"]
+    """Sum of weight times distance along the ray, not divided by alpha."""
+    weights: Float[Tensor, "*n i"]
+
+
+def march(
+    raw_density: Float[Tensor, "*n s"], rgb: Float[Tensor, "*n s 3"], depths: Float[Tensor, "*n s"]
+) -> MarchedRays:
+    """Integrate along rays by the midpoint rule; `depths` are ascending distances.
+
+    Each of the s - 1 intervals takes the mean of its ends' raw density, colour and distance; its
+    weight is T (1 - exp(-density length)) with T the transmittance of those before (Max 1995).
+    """
+    optical = activate_density(_middles(raw_density, -1)) * depths.diff(dim=-1)
+    before = F.pad(optical[..., :-1].cumsum(dim=-1), (1, 0))
+    weights = (-before).exp() * -torch.expm1(-optical)
+    return MarchedRays(
+        rgb=(weights[..., None] * _middles(rgb, -2)).sum(dim=-2),
+        alpha=weights.sum(dim=-1),
+        distance=(weights * _middles(depths, -1)).sum(dim=-1),
+        weights=weights,
+    )
+
+
+def _middles(values: Tensor, dim: int) -> Tensor:
+    count = values.shape[dim] - 1
+    return (values.narrow(dim, 0, count) + values.narrow(dim, 1, count)) / 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RenderedRays:
+    """Results ray by ray; see `RenderedViews`."""
+
+    rgb: Float[Tensor, "b n 3"]
+    alpha: Float[Tensor, "b n"]
+    depth: Float[Tensor, "b n"]
+    distance: Float[Tensor, "b n"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RenderedViews:
+    """Images of v views of each of b objects."""
+
+    rgb: Float[Tensor, "b v 3 h w"]
+    """On white; up to 0.001 past [0, 1]."""
+    alpha: Float[Tensor, "b v 1 h w"]
+    depth: Float[Tensor, "b v 1 h w"]
+    """Mean planar depth of what is seen, 0 where nothing is: as the dataset stores it."""
+    distance: Float[Tensor, "b v 1 h w"]
+    """Expected distance along the ray, not divided by alpha: the published `images_depth`."""
+
+
+def volume_render(
+    field: RadianceField, rays: Rays, places: SamplePlaces, *, published: bool = False
+) -> RenderedRays:
+    """Render rays through the box: coarse samples, then importance samples, marched together.
+
+    `published` reproduces the released renderer: a box behind the camera is hit, a miss borrows the
+    interval of other rays, coarse samples reach past the box, importance samples are shifted
+    towards the camera, and `distance` is clamped to the smallest and largest sample of the call, so
+    that it depends on which rays are rendered together.
+    """
+    field = boxed(field)
+    near, far = box_interval(rays, published=published)
+    coarse = coarse_depths(near, far, places.offsets, published=published)
+    raw_coarse, rgb_coarse = _query(field, rays, coarse)
+    with torch.no_grad():
+        weights = march(raw_coarse, rgb_coarse, coarse).weights
+        fine = importance_depths(coarse, weights, places.quantiles, published=published)
+    raw_fine, rgb_fine = _query(field, rays, fine)
+    depths, order = torch.cat([coarse, fine], dim=-1).sort(dim=-1)
+    raw = torch.cat([raw_coarse, raw_fine], dim=-1).gather(-1, order)
+    rgb = torch.cat([rgb_coarse, rgb_fine], dim=-2)
+    rgb = rgb.gather(-2, order[..., None].expand(-1, -1, -1, 3))
+    marched = march(raw, rgb, depths)
+    distance = marched.distance
+    if published:
+        distance = distance.clamp(depths.min(), depths.max())
+    return RenderedRays(
+        rgb=marched.rgb + (1 - marched.alpha[..., None]),
+        alpha=marched.alpha,
+        depth=marched.distance / marched.alpha.clamp(min=_MIN_ALPHA) * rays.cosines,
+        distance=distance,
+    )
+
+
+def boxed(field: RadianceField) -> RadianceField:
+    """The field without what lies outside the closed box."""
+
+    def inside_only(points: Tensor) -> tuple[Tensor, Tensor]:
+        raw, rgb = field(points)
+        inside = (points.abs() <= 1).all(dim=-1)
+        return raw.where(inside, _OUTSIDE), rgb.where(inside[..., None], 0)
+
+    return inside_only
+
+
+def _query(field: RadianceField, rays: Rays, depths: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw density and RGB at distances along `b n` rays."""
+    points = rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]
+    raw, rgb = field(points.flatten(1, 2))
+    return raw.view_as(depths), rgb.view_as(points)
+
+
+class NerfSynthesizer(nn.Module):
+    """Renders triplanes: the `synthesizer` of the whole model in stage 1."""
+
+    def __init__(self, config: NerfConfig, plane_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = NerfDecoder(
+            3 * plane_channels, config.decoder_width, config.decoder_hidden_layers
+        )
+
+    def field(self, planes: Float[Tensor, "b 3 c r r"]) -> RadianceField:
+        """The radiance field of the planes, not limited to the box."""
+        return lambda points: self.decoder(sample_planes(planes, points))
+
+    def forward(
+        self,
+        planes: Float[Tensor, "b 3 c r r"],
+        camera_to_world: Float[Tensor, "b v 4 4"],
+        intrinsics: Float[Tensor, "b v 4"],
+        size: tuple[int, int],
+        window: Window | None = None,
+        randomness: torch.Generator | SamplePlaces | None = None,
+    ) -> RenderedViews:
+        """Render each object's views as (height, width) images, or a window of those.
+
+        `intrinsics` may differ from view to view. Samples lie in the middle of their shares of the
+        ray unless `randomness` spreads them: a generator, or the very places for all v h w rays.
+        """
+        if window is not None:
+            intrinsics = window_intrinsics(intrinsics, size, window)
+            size = (window.height, window.width)
+        rays = camera_rays(camera_to_world, intrinsics, size).flatten(1, 2)
+        if not isinstance(randomness, SamplePlaces):
+            randomness = draw_places(rays, self.config.samples_per_ray, randomness)
+        rendered = self._render_chunks(planes, rays, randomness)
+        views = (camera_to_world.shape[1], *size)
+        return RenderedViews(
+            rgb=rendered.rgb.unflatten(1, views).movedim(-1, 2),
+            alpha=rendered.alpha.unflatten(1, views)[:, :, None],
+            depth=rendered.depth.unflatten(1, views)[:, :, None],
+            distance=rendered.distance.unflatten(1, views)[:, :, None],
+        )
+
+    def _render_chunks(self, planes: Tensor, rays: Rays, places: SamplePlaces) -> RenderedRays:
+        # The random places were drawn before.
+        render = recomputed(self._render, self.config.checkpoint_chunks)
+        step = self.config.rays_per_chunk
+        parts = [
+            (slice(None), slice(start, start + step))
+            for start in range(0, rays.cosines.shape[1], step)
+        ]
+        chunks = [render(planes, rays[part], places[part]) for part in parts]
+        return RenderedRays(
+            **{
+                name: torch.cat([getattr(chunk, name) for chunk in chunks], dim=1)
+                for name in ("rgb", "alpha", "depth", "distance")
+            }
+        )
+
+    def _render(self, planes: Tensor, rays: Rays, places: SamplePlaces) -> RenderedRays:
+        return volume_render(
+            self.field(planes), rays, places, published=self.config.published_sampling
+        )

@@ -1,0 +1,234 @@
+"""Camera rays, their way through the box, and where along it a volume renderer samples.
+
+Conventions: world right-handed, z up; camera_to_world with OpenGL axes (x right, y up, looking
+along -z); intrinsics fx, fy, cx, cy divided by the image size. The box is [-1, 1]^3.
+
+`published=True` reproduces the released renderer number for number; each function says what that
+changes, and `train.models.lrm.nerf.volume_render` why.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = [
+    "Rays",
+    "SamplePlaces",
+    "Window",
+    "box_interval",
+    "camera_rays",
+    "coarse_depths",
+    "draw_places",
+    "importance_depths",
+    "intersect_box",
+    "window_intrinsics",
+]
+
+_UNIFORM_SHARE = 0.01 + 1e-5
+"""Weight that importance sampling adds to every interval, so that none is never looked at.
+
+The two terms are those of the released renderer, which adds them in two places.
+"""
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rays:
+    """Rays in world axes."""
+
+    origins: Float[Tensor, "*n 3"]
+    directions: Float[Tensor, "*n 3"]
+    """Unit length."""
+    cosines: Float[Tensor, "*n"]
+    """Planar depth per distance along the ray."""
+
+    def __getitem__(self, index: Any) -> "Rays":
+        """The rays at an index of the leading dimensions."""
+        return dataclasses.replace(
+            self,
+            origins=self.origins[index],
+            directions=self.directions[index],
+            cosines=self.cosines[index],
+        )
+
+    def flatten(self, first: int, last: int) -> "Rays":
+        """Merge leading dimensions `first` to `last`, counted from the front."""
+        return dataclasses.replace(
+            self,
+            origins=self.origins.flatten(first, last),
+            directions=self.directions.flatten(first, last),
+            cosines=self.cosines.flatten(first, last),
+        )
+
+
+def window_intrinsics(
+    intrinsics: Float[Tensor, "*v 4"], size: tuple[int, int], window: Window
+) -> Float[Tensor, "*v 4"]:
+    """The intrinsics of a window of an image of (height, width) pixels, as an image of its own.
+
+    Rendering window.height x window.width pixels with them gives exactly the window's pixels.
+    Raises ValueError if the window leaves the image.
+    """
+    height, width = size
+    inside_rows = 0 <= window.top <= window.top + window.height <= height
+    inside_columns = 0 <= window.left <= window.left + window.width <= width
+    if not (inside_rows and inside_columns):
+        raise ValueError(f"{window} leaves the image of {height}x{width} pixels")
+    fx, fy, cx, cy = intrinsics.unbind(-1)
+    across, down = width / window.width, height / window.height
+    cx = cx * across - window.left / window.width
+    cy = cy * down - window.top / window.height
+    return torch.stack([fx * across, fy * down, cx, cy], dim=-1)
+
+
+def camera_rays(
+    camera_to_world: Float[Tensor, "*v 4 4"],
+    intrinsics: Float[Tensor, "*v 4"],
+    size: tuple[int, int],
+    skew: Float[Tensor, "*v"] | None = None,
+) -> Rays:
+    """Rays through the pixel centres of (height, width) images, row by row: shape `*v h*w`.
+
+    `skew`, which no camera of this project has, moves a point that lies one unit lower at depth 1
+    this share of the image width to the right.
+    """
+    height, width = size
+    device = camera_to_world.device
+    rows = (torch.arange(height, device=device) + 0.5)[:, None] / height
+    columns = (torch.arange(width, device=device) + 0.5) / width
+    fx, fy, cx, cy = intrinsics.float()[..., None, None].unbind(-3)
+    y = -(rows - cy) / fy
+    x = (columns - cx) / fx
+    if skew is not None:
+        x = x + skew[..., None, None] / fx * y
+    right, up, backward, position = camera_to_world[..., :3, :].float().unbind(-1)
+    right, up, backward = (axis[..., None, None, :] for axis in (right, up, backward))
+    # Elementwise, because autocast would round a matrix product to bfloat16.
+    through = (x[..., None] * right + y[..., None] * up - backward).flatten(-3, -2)
+    length = through.norm(dim=-1)
+    return Rays(
+        origins=position[..., None, :].expand_as(through),
+        directions=through / length[..., None],
+        cosines=1 / length,
+    )
+
+
+def intersect_box(rays: Rays) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Distances at which the lines enter and leave the box, negative behind the origin.
+
+    A line hits if far > near. A line that lies in a face has NaN there, and so does not.
+    """
+    low, high = (-1 - rays.origins) / rays.directions, (1 - rays.origins) / rays.directions
+    return torch.minimum(low, high).amax(dim=-1), torch.maximum(low, high).amin(dim=-1)
+
+
+def box_interval(
+    rays: Rays, *, published: bool = False
+) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Nearest and farthest distance in the box before the camera; 0 and 0 for a miss.
+
+    `published`: distances may be negative, and misses take the smallest and the largest near of the
+    rays of the call that hit, or -1 and -2 if none does.
+    """
+    near, far = intersect_box(rays)
+    if not published:
+        near = near.clamp(min=0)
+    hit = far > near
+    if not published:
+        return near.where(hit, 0), far.where(hit, 0)
+    if not hit.any():
+        return torch.full_like(near, -1), torch.full_like(far, -2)
+    return near.where(hit, near[hit].min()), far.where(hit, near[hit].max())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplePlaces:
+    """The random part of where a ray is sampled."""
+
+    offsets: Float[Tensor, "b n c"]
+    """Share of its bin at which each coarse sample lies, in [0, 1)."""
+    quantiles: Float[Tensor, "b n q"]
+    """Quantiles of the importance samples, in [0, 1)."""
+
+    def __getitem__(self, index: Any) -> "SamplePlaces":
+        """The places at an index of the leading dimensions."""
+        return dataclasses.replace(
+            self, offsets=self.offsets[index], quantiles=self.quantiles[index]
+        )
+
+
+def draw_places(
+    rays: Rays, samples_per_ray: int, generator: torch.Generator | None = None
+) -> SamplePlaces:
+    """Stratified places for `b n` rays; the middle of every share without a generator."""
+    count, device = samples_per_ray // 2, rays.origins.device
+    shape = (*rays.cosines.shape, count)
+    if generator is None:
+        shares = torch.full((), 0.5, device=device).expand(2, *shape)
+    else:
+        shares = torch.rand(2, *shape, generator=generator, device=generator.device).to(device)
+    quantiles = (torch.arange(count, device=device) + shares[1]) / count
+    return SamplePlaces(offsets=shares[0], quantiles=quantiles)
+
+
+def coarse_depths(
+    near: Float[Tensor, "*n"],
+    far: Float[Tensor, "*n"],
+    offsets: Float[Tensor, "*n s"],
+    *,
+    published: bool = False,
+) -> Float[Tensor, "*n s"]:
+    """One distance in each of s equal bins, at the given share (in [0, 1)) of its bin.
+
+    `published`: the bins are (far - near) / (s - 1) long, so that the last one lies past far.
+    """
+    bins = offsets.shape[-1]
+    length = (far - near) / (bins - 1 if published else bins)
+    steps = torch.arange(bins, device=offsets.device) + offsets
+    return near[..., None] + length[..., None] * steps
+
+
+def importance_depths(
+    depths: Float[Tensor, "*n s"],
+    weights: Float[Tensor, "*n i"],
+    quantiles: Float[Tensor, "*n q"],
+    *,
+    published: bool = False,
+) -> Float[Tensor, "*n q"]:
+    """Distances drawn from the weights of the intervals between coarse samples, unsorted.
+
+    The weights, which must carry no gradient, are widened as in mip-NeRF (arXiv 2103.13415,
+    section 3.1). `published`: each weight applies half an interval nearer than it was measured,
+    and the last is never used.
+    """
+    pairs = F.pad(weights, (1, 1))
+    peaks = torch.maximum(pairs[..., 1:], pairs[..., :-1])
+    widened = (peaks[..., 1:] + peaks[..., :-1]) / 2 + _UNIFORM_SHARE
+    if not published:
+        return _inverse_cdf(depths, widened, quantiles)
+    middles = (depths[..., 1:] + depths[..., :-1]) / 2
+    return _inverse_cdf(middles[..., :-1], widened[..., 1:-1], quantiles)
+
+
+def _inverse_cdf(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
+    """Where the piecewise constant density between the edges reaches the quantiles."""
+    cdf = F.pad(weights.cumsum(dim=-1), (1, 0))
+    cdf = cdf / cdf[..., -1:]
+    last = weights.shape[-1] - 1
+    below = (torch.searchsorted(cdf, quantiles.contiguous(), right=True) - 1).clamp(0, last)
+    start, stop = cdf.gather(-1, below), cdf.gather(-1, below + 1)
+    left, right = edges.gather(-1, below), edges.gather(-1, below + 1)
+    return left + (right - left) * (quantiles - start) / (stop - start)

@@ -1,0 +1,1 @@
+"""Meshes from fields, and pictures of meshes: FlexiCubes and the rasterizers."""

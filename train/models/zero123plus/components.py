@@ -1,0 +1,159 @@
+"""The parts of a Zero123++ pipeline by their settings, without weights: sizes, and dry runs."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    EulerAncestralDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+
+from core.errors import BadInput
+
+__all__ = [
+    "EXTRACTORS",
+    "PUBLISHED",
+    "Settings",
+    "meta_parts",
+    "not_there",
+    "part_configs",
+    "pixels_per_latent",
+    "settings_of",
+]
+
+Settings = Mapping[str, Mapping[str, Any]]
+"""By the name of the part."""
+EXTRACTORS = ("feature_extractor_vae", "feature_extractor_clip")
+
+PUBLISHED: Settings = {
+    # Stable Diffusion 2 at 768 pixels, whose text encoder is OpenCLIP's ViT-H/14.
+    "unet": {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "attention_head_dim": (5, 10, 20, 20),
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+        "sample_size": 96,
+    },
+    "vae": {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 768,
+    },
+    "scheduler": {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "linear",
+        "prediction_type": "v_prediction",
+    },
+    "vision_encoder": {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+        "projection_dim": 1024,
+        "hidden_act": "gelu",
+    },
+    "feature_extractor_vae": {
+        "size": {"shortest_edge": 512},
+        "crop_size": {"height": 512, "width": 512},
+        "image_mean": 0.5,
+        "image_std": 0.8,
+    },
+    "feature_extractor_clip": {},  # CLIP's own
+    "text_encoder": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 77,
+        "hidden_act": "gelu",
+    },
+}
+"""Zero123++ v1.2."""
+
+
+def part_configs(source: str | Path) -> Settings:
+    """Of a pipeline in a local folder or the hub's cache; its weights are not read.
+
+    Raises BadInput where it is not there.
+    """
+    where: dict[str, Any] = {"local_files_only": True}
+    name = str(source)
+    classes = {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "scheduler": EulerAncestralDiscreteScheduler,
+    }
+    encoders = {"vision_encoder": CLIPVisionConfig, "text_encoder": CLIPTextConfig}
+    found: dict[str, Mapping[str, Any]] = {}
+    part = "pipeline"
+    with warnings.catch_warnings():
+        # diffusers passes an argument that the hub's client has given up.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            DiffusionPipeline.load_config(name, **where)
+            for part, kind in classes.items():
+                found[part] = kind.load_config(name, subfolder=part, **where)
+            for part, encoder in encoders.items():
+                found[part] = encoder.from_pretrained(name, subfolder=part, **where).to_dict()
+            for part in EXTRACTORS:
+                read = BaseImageProcessor.get_image_processor_dict
+                found[part], _ = read(name, subfolder=part, **where)
+        except (OSError, ValueError) as error:
+            raise not_there(f"{source}, {part}", error) from error
+    return found
+
+
+def settings_of(pipeline: DiffusionPipeline) -> Settings:
+    """The same of a pipeline in memory."""
+    found: dict[str, Mapping[str, Any]] = {
+        part: dict(pipeline.components[part].config) for part in ("unet", "vae", "scheduler")
+    }
+    for part in ("vision_encoder", "text_encoder"):
+        found[part] = pipeline.components[part].config.to_dict()
+    return found | {part: pipeline.components[part].to_dict() for part in EXTRACTORS}
+
+
+def meta_parts(settings: Settings) -> dict[str, nn.Module]:
+    """The networks on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return {
+            "unet": UNet2DConditionModel.from_config(settings["unet"]),
+            "vae": AutoencoderKL.from_config(settings["vae"]),
+            "vision_encoder": CLIPVisionModelWithProjection(
+                CLIPVisionConfig(**settings["vision_encoder"])
+            ),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**settings["text_encoder"])),
+        }
+
+
+def pixels_per_latent(vae: Mapping[str, Any]) -> int:
+    """How many pixels wide a latent of a VAE with these settings is: 8 in Stable Diffusion's."""
+    return 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def not_there(source: str | Path, error: Exception) -> BadInput:
+    """The one line about a pipeline that cannot be read."""
+    cause = str(error).strip().splitlines()[0]
+    return BadInput(
+        f"Zero123++ weights {source}: {cause} Give a folder in diffusers' layout (it has a "
+        "model_index.json), or download the repository into the hub's cache first"
+    )

@@ -1,0 +1,126 @@
+"""What a run leaves for people to watch: its logs, its pictures, and both in TensorBoard."""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from core.errors import BadInput
+from core.storage import Storage
+from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
+from train.resilience.damaged_samples import Replacement
+from train.settings.versions import installed_versions
+
+__all__ = ["RUN_FILE", "RunLog", "check_tensorboard"]
+
+_log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+"""The last start of a run: its configuration, hosts and versions."""
+
+
+def check_tensorboard() -> None:
+    """Raise BadInput if the package is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BadInput(
+            "tensorboard is not installed: pip install tensorboard, or turn it off "
+            "with --tensorboard false"
+        )
+
+
+class RunLog:
+    """Writes everything below a run's output folder; of several ranks only one has it.
+
+    What was written after `first_step`, the step that a run goes on from, is taken back first.
+    """
+
+    def __init__(self, out: Path, first_step: int, *, tensorboard: bool) -> None:
+        self._out = out
+        self._metrics = MetricsLog(out, first_step, METRICS)
+        self._validation = MetricsLog(out, first_step, VALIDATION)
+        self._skipped = MetricsLog(out, first_step, SKIPPED)
+        self._replaced = MetricsLog(out, first_step, REPLACED)
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Readers drop what earlier files hold from this step on.
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._metrics.close()
+        self._validation.close()
+        self._skipped.close()
+        self._replaced.close()
+        self._on_board(lambda board: board.close())
+
+    def started(self, config: Mapping[str, Any], first_step: int, hosts: Sequence[str]) -> None:
+        """What runs now, for `lrm train --status`."""
+        record = {
+            "started": datetime.now(UTC).isoformat(),
+            "first_step": first_step,
+            "hosts": list(hosts),
+            "versions": installed_versions(),
+            "config": dict(config),
+        }
+        Storage(str(self._out)).write(RUN_FILE, json.dumps(record, indent=1).encode())
+
+    def step(self, step: int, values: Mapping[str, Any]) -> None:
+        """One optimizer step: its line and its curves."""
+        self._metrics.write(step=step, **values)
+        self._curves("train", step, values)
+
+    def skipped(self, step: int, problem: str, samples: Sequence[str]) -> None:
+        """A step that changed no weight, and the samples of its batch."""
+        self._skipped.write(step=step, problem=problem, samples=list(samples))
+
+    def replaced(self, step: int, replacement: Replacement) -> None:
+        """A position whose sample was damaged, and what stood in; a line per damaged sample."""
+        for fault in replacement.faults:
+            self._replaced.write(step=step, **asdict(fault), replaced_by=replacement.replaced_by)
+
+    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One validation: its line and its curves."""
+        self._validation.write(step=step, **metrics)
+        self._curves("validation", step, metrics)
+
+    def preview(self, step: int, picture: Image.Image) -> None:
+        """One preview picture, where there is room for it."""
+        try:
+            folder = self._out / "previews"
+            folder.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / f"step-{step:08d}.png")
+        except OSError as error:
+            _log.warning("step %d: no preview: %s", step, error)
+        pixels = np.asarray(picture.convert("RGB"))
+        self._on_board(lambda board: board.add_image("preview", pixels, step, dataformats="HWC"))
+
+    def _curves(self, group: str, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._on_board(partial(_add_scalar, f"{group}/{name}", value, step))
+
+    def _on_board(self, draw: Callable[[Any], None]) -> None:
+        """Draw in TensorBoard; its writer does not get over a full disk, and is given up then."""
+        if self._board is None:
+            return
+        try:
+            draw(self._board)
+        except OSError as error:
+            _log.warning("%s: no more curves for TensorBoard: %s", self._out, error)
+            self._board = None
+
+
+def _add_scalar(name: str, value: float, step: int, board: Any) -> None:
+    board.add_scalar(name, value, step)

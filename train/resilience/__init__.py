@@ -1,0 +1,1 @@
+"""What a run does when something fails: damaged samples, bad steps, hangs, stop requests."""
