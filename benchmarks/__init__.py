@@ -1,1 +1,1 @@
-"""Measurements on real models that take too long for the tests."""
+"""Measurements that take too long for the tests: `python -m benchmarks` lists them."""

@@ -80,7 +80,7 @@ def run(job: Job, source: Path, work: Path) -> Outcome:
     found = work / "figures.json"
     found.unlink(missing_ok=True)
     words = job.words.format(source=source, work=work).split()
-    command = [sys.executable, "-m", f"benchmarks.{job.name}", *words, "--figures", str(found)]
+    command = [sys.executable, "-m", "benchmarks", job.name, *words, "--figures", str(found)]
     print(f"$ {' '.join(command[1:])}", file=sys.stderr, flush=True)
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
@@ -181,7 +181,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes.append(run(job, args.source or work / "source", work))
             args.page.write_text(page(outcomes, here, versions()))
     return int(any(one.problem for one in outcomes))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -336,7 +336,7 @@ def _run_on_small_disk(scratch: Path) -> int:
     small one."""
     own = ["unshare", "--user", "--map-root-user", "--mount"]
     mount = f"mount -t tmpfs -o size={_SCRATCH_MEGABYTES}m none {scratch}"
-    again = [sys.executable, "-m", "benchmarks.chaos.chaos_build", *sys.argv[1:]]
+    again = [sys.executable, "-m", "benchmarks", "chaos_build", *sys.argv[1:]]
     environment = {**os.environ, _SCRATCH: str(scratch), "TMPDIR": str(scratch)}
     # Ray's own folder stays where there is room.
     environment |= {"RAY_TMPDIR": str(scratch.parent), "PYTHONPATH": str(REPOSITORY)}
@@ -380,7 +380,3 @@ def main() -> None:
     print(json.dumps(asdict(found), indent=1))
     if not found.passed:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -319,7 +319,3 @@ def main() -> None:
         args.json.write_text(json.dumps(asdict(found), indent=1))
     if not found.passed:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

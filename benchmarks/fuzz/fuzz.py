@@ -10,7 +10,6 @@ import argparse
 import json
 import multiprocessing
 import re
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -203,7 +202,3 @@ def _list_messages(outcomes: Sequence[Outcome]) -> None:
         print(f"- {kind}, {len(found)} times: {alike} (cases {named})")
     if numbers:
         print("* inspect lets it pass")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

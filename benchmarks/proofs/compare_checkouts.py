@@ -25,7 +25,7 @@ from deltalake import DeltaTable
 
 __all__ = ["Side", "compare", "main"]
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 _QUICK = "--address none --render.resolution 96 --render.samples 2 --shards.samples-per-shard 4"
 _DATASETS = {
     "lrm": "--rig lrm32 --geometry --surface.points 2000",
@@ -264,7 +264,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"differs: {line}")
     print("equal" if not found.differences else f"{len(found.differences)} differences")
     return int(bool(found.differences))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

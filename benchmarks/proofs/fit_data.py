@@ -1,4 +1,4 @@
-"""What `benchmarks.proofs.fit_object` fits: one object's views and true surface, in a file of their own.
+"""The data of `fit_object`: one object's views and true surface, in a file of their own.
 
 Such a file holds the sample's pictures as the shard does, lossless, and the companion geometry's
 points. Reading it needs neither the dataset nor what reads one.

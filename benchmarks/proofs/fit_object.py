@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks fit_object", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--root", metavar="DATASET", help="folder or URI of a dataset")
     source.add_argument("--data", metavar="FILE", nargs="+", type=Path, help="exported objects")
@@ -244,7 +244,3 @@ def _print_table(results: Sequence[dict[str, Any]]) -> None:
             for name, (sign, limit) in _LIMITS.items()
         ]
         print(result["object"].ljust(46) + "".join(cells) + ("  yes" if all(met) else "  no"))
-
-
-if __name__ == "__main__":
-    main()

@@ -159,7 +159,3 @@ def _curve(run: Path) -> dict[str, float]:
     losses = torch.tensor([row["v"] for row in read_metrics(run)])
     first, last = losses[:10].mean().item(), losses[-_WINDOW:].mean().item()
     return {"v_first": round(first, 4), "v_last": round(last, 4), "times": round(first / last, 2)}
-
-
-if __name__ == "__main__":
-    main()

@@ -114,7 +114,3 @@ class _Watched(NerfRecipe):
             planes, one["target_camera_to_world"], one["target_intrinsics"], tuple(size)
         )
         return float(psnr(shown.rgb.clamp(0, 1), one["target_rgb"]).mean())
-
-
-if __name__ == "__main__":
-    main()

@@ -105,7 +105,3 @@ def _spread(values: Sequence[float]) -> str:
     over = sum(value > 0.01 for value in values)
     mean, median = statistics.mean(values), statistics.median(values)
     return f"mean {mean:.2%}, median {median:.2%}, more than 1 % of {over} models"
-
-
-if __name__ == "__main__":
-    main()

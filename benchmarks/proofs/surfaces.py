@@ -49,7 +49,3 @@ def main() -> None:
             Figure("surface of a sphere, 128^3 cubes", seconds, "s"),
         ],
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -46,7 +46,7 @@ def write_captions(path: Path, num_rows: int, uid_share: float = 0.785) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks captions", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     add_figures(parser)
     options = parser.parse_args(arguments)
@@ -64,7 +64,3 @@ def main(arguments: list[str] | None = None) -> int:
     found = [Figure(f"read {what}", seconds, "s"), Figure(f"peak memory, {what}", peak, "GiB")]
     write_figures(options.figures, found)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

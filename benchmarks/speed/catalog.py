@@ -67,14 +67,7 @@ def main() -> None:
         fill(args.folder)
         (args.folder / "ready").touch()
     lrm = [sys.executable, "-m", "pipelines.cli"]
-    plan = [
-        sys.executable,
-        "-m",
-        "benchmarks.speed.catalog",
-        "--folder",
-        str(args.folder),
-        "--plan",
-    ]
+    plan = [sys.executable, "-m", "benchmarks", "catalog", "--folder", str(args.folder), "--plan"]
     root = ["--root", str(args.folder / "root")]
     figures = measured("lrm status", [*lrm, "status", *root, "--json"])
     figures += measured("plan, nothing changed", plan)
@@ -381,7 +374,3 @@ def measure_commits(folder: Path) -> list[Figure]:
         print(f"1,000 outcomes to {name}: median {median:.3f} s, longest {most:.3f} s", flush=True)
         figures.append(Figure(f"1,000 outcomes to {name}, median", median, "s"))
     return figures
-
-
-if __name__ == "__main__":
-    main()

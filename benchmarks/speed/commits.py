@@ -62,7 +62,3 @@ def measure(folder: str, count: int) -> list[float]:
 def _event(number: int, data: dict) -> Event:
     asset_id = f"objaverse:{number:032x}"
     return Event(asset_id=asset_id, stage="measure", rig="lrm32", data=data, seconds=2.0)
-
-
-if __name__ == "__main__":
-    main()

@@ -212,7 +212,3 @@ def _rgb(normals: np.ndarray) -> np.ndarray:
 def _from_rgb(data: bytes) -> np.ndarray:
     """As the published loaders do: no mask, no new length."""
     return _pixels(data).astype(np.float32) * np.float32(2 / 255) - 1
-
-
-if __name__ == "__main__":
-    main()

@@ -148,7 +148,3 @@ class _Memory:
         process, started = psutil.Process(), time.monotonic()
         while not self._ended.wait(1.0):
             self.samples.append((time.monotonic() - started, process.memory_info().rss))
-
-
-if __name__ == "__main__":
-    main()

@@ -331,7 +331,3 @@ def _bytes_read() -> int:
     """Bytes that this process has asked the system for, Linux's `rchar`."""
     with open("/proc/self/io") as file:
         return int(file.readline().split()[1])
-
-
-if __name__ == "__main__":
-    main()

@@ -78,7 +78,3 @@ def _measured(what: str, work: Callable[[], T], figures: list[Figure]) -> T:
     print(f"{what}: {size:.0f} MiB, {seconds:.1f} s")
     figures.append(Figure(f"kept for backward: {what}", size, "MiB"))
     return result
-
-
-if __name__ == "__main__":
-    main()

@@ -76,7 +76,3 @@ def _wanted(sample: Sample, number: int) -> list[Range]:
 
 def _cost(spans: Sequence[Range]) -> np.ndarray:
     return np.array([len(spans), sum(stop - start for start, stop in spans)], float)
-
-
-if __name__ == "__main__":
-    main()

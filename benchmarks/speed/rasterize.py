@@ -62,7 +62,3 @@ def main() -> None:
     name = f"a view of {len(surface.faces):,} triangles at {options.size}^2"
     found = [Figure(f"{name}: {what}", min(each), "s") for what, each in times.items()]
     write_figures(options.figures, found)
-
-
-if __name__ == "__main__":
-    main()

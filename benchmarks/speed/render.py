@@ -1,8 +1,8 @@
 """What rendering costs and how good it is, beside the script that people use, on the same cores.
 
 `python -m benchmarks render --source DIR` renders all views with all passes as `lrm build` does,
-then the same models by benchmarks/speed/baseline_render.py, and compares colours with a reference of
-1,024 samples. docs/rendering.md holds a run's figures.
+then the same models by benchmarks/speed/baseline_render.py, and compares colours with a reference
+of 1,024 samples. docs/rendering.md holds a run's figures.
 """
 
 import argparse
@@ -298,7 +298,3 @@ def _report_quality(
         print(f"| {path.stem[:8]} | {seconds} | {inside:.1f} | {white:.1f} | {many:.1f} |")
     medians = [statistics.median(values) for values in zip(*quality.values(), strict=True)]
     print("\nmedian dB: inside {:.1f}, on white {:.1f}; 128 samples {:.1f}".format(*medians))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ from pipelines.build.plan import first_estimate
 
 __all__ = ["Inputs", "Load", "limits", "main", "tables", "work"]
 
-MARKS = ("<!-- python -m benchmarks scale -->\n", "<!-- end of benchmarks.speed.scale -->\n")
+MARKS = ("<!-- python -m benchmarks scale -->\n", "<!-- end of python -m benchmarks scale -->\n")
 _NODES = (1, 100, 1000)
 _STORE_READS, _STORE_WRITES = 5500.0, 3500.0
 _SHARD_WRITES = 8
@@ -218,7 +218,7 @@ def write_page(page: Path, text: str) -> None:
     before, _, rest = page.read_text().partition(MARKS[0])
     _, mark, after = rest.partition(MARKS[1])
     if not mark:
-        raise ValueError(f"{page}: no marks of benchmarks.speed.scale")
+        raise ValueError(f"{page}: no marks of `python -m benchmarks scale`")
     page.write_text(before + MARKS[0] + text + MARKS[1] + after)
 
 
@@ -237,7 +237,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_page(args.page, text)
     else:
         print(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Inputs of `benchmarks.speed.train_step`: random pictures with cameras on an orbit, and a first mesh."""
+"""Inputs of `train_step`: random pictures with cameras on an orbit, and a first mesh."""
 
 from dataclasses import dataclass
 

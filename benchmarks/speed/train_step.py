@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks train_step", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--stage", nargs="+", choices=["nerf", "mesh"], default=["nerf"])
     add("--preset", nargs="+", choices=list(PRESETS), default=["base"])
@@ -280,7 +280,3 @@ def _figures(result: dict[str, Any]) -> list[Figure]:
     if result["share_of_peak"]:
         found.append(Figure(f"{name}: of the peak", 100 * result["share_of_peak"], "%"))
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """The catalog: an append-only table of what happened to every object.
 
 A Delta Lake table. Nothing in it is ever changed: the state of an object is the last event of each
-of its stages (dataset.catalog.latest). One committer at a time writes the outcomes of a build; whoever adds
-a note of another kind (a tombstone, a cleared failure) may append beside it.
+of its stages (dataset.catalog.latest). One committer at a time writes the outcomes of a build;
+whoever adds a note of another kind (a tombstone, a cleared failure) may append beside it.
 """
 
 import json

@@ -77,7 +77,7 @@ class Sample:
     tags: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     geometry: str | None = None
-    """Path of the companion file (dataset.format.geometry) below the dataset's root, if there is one."""
+    """Path of the companion file (dataset.format.geometry) below the root, if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

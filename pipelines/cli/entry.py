@@ -8,7 +8,7 @@ from core.errors import LrmError
 from core.options import Parser
 from core.safe_text import printable
 from core.storage import store_errors
-from pipelines.cli import registry as commands
+from pipelines.cli.registry import COMMANDS
 
 __all__ = ["main", "make_parser"]
 
@@ -20,7 +20,7 @@ def make_parser() -> Parser:
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
-    for command in commands.COMMANDS:
+    for command in COMMANDS:
         command.add(subparsers)
     return parser
 

@@ -1,4 +1,4 @@
-"""Starts the training loop on its workers: Ray Train places them, train.loop.engine does the rest."""
+"""Start the training loop (train.loop.engine) on workers that Ray Train places."""
 
 import contextlib
 import logging
@@ -79,7 +79,7 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
 
 
 def train_alone(recipe: Recipe) -> None:
-    """Train in this process, as a process group of one. Raises as `train.loop.engine.train` does."""
+    """Train in this process, as a process group of one. Raises what `engine.train` raises."""
     import torch
     import torch.distributed as dist
 

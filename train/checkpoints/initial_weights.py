@@ -56,7 +56,7 @@ def check_source(model: LRM, sizes: LRMConfig, source: str) -> None:
 
 
 def initialize(model: LRM, source: str, *, published_threshold: bool = False) -> LoadReport:
-    """Load a source into a model; see `train.models.lrm.published_weights.load_state`. Raises BadInput."""
+    """Load a source into a model, as `published_weights.load_state` does. Raises BadInput."""
     found = _open(source)
     return load_state(
         model,

@@ -1,6 +1,6 @@
 """The views of an object that a step sees: chosen, read by byte ranges, augmented.
 
-What a stage supervises with them is the subject of train/data/patches.py (patches) and train/data/whole_frames.py.
+train/data/patches.py and train/data/whole_frames.py make of them what a stage supervises.
 """
 
 import json
@@ -75,8 +75,9 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
 
     A function of (snapshot, seed, position) alone; the views and their augmentation are the same in
     every stage. Another sample stands in for one that is damaged or missing, with the position's
-    own draws, and `faults` tells (train/resilience/damaged_samples.py). Raises WorkFailed naming the sample if the
-    storage fails or there are too few views, FinalFailure if all that might stand in are damaged.
+    own draws, and `faults` tells (train/resilience/damaged_samples.py). Raises WorkFailed naming
+    the sample if the storage fails or there are too few views, FinalFailure if all that might
+    stand in are damaged.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("rgba",)

@@ -72,7 +72,8 @@ class SheetDataset(Dataset[Item]):
 
     A function of (snapshot, seed, position, batch size). Pictures are in [0, 1], on white. With a
     `cache`, what it holds of an object is read from there instead of the object's pictures. Another
-    sample stands in for one that is damaged or missing, and `faults` tells (train/resilience/damaged_samples.py).
+    sample stands in for one that is damaged or missing, and `faults` tells
+    (train/resilience/damaged_samples.py).
     Raises BadInput for views of another rig, WorkFailed naming the sample if the storage fails.
     """
 

@@ -16,7 +16,7 @@ _LOOK_SECONDS = 2.0
 
 
 class StopRequest:
-    """Whether this process was asked to end. Ranks agree at the end of a step (`train.loop.engine`)."""
+    """Whether this process was asked to end. Ranks agree on it at the end of a step."""
 
     def __init__(self, out: Path) -> None:
         self._file = out / STOP_FILE

@@ -1,8 +1,7 @@
-"""The subcommands that make a dataset, and say what it takes: build, plan, status."""
+"""`lrm build`: plan and do whatever is missing."""
 
 import argparse
 import contextlib
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ from core.errors import BadInput
 from core.lock import exclusive
 from core.options import (
     Parser,
-    add_config_options,
-    add_json_option,
     add_wait_option,
     given_values,
     load_config,
@@ -21,15 +18,18 @@ from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
 from pipelines.build.progress import waiter
+from pipelines.cli.command import Command
+from pipelines.cli.commands.plan import plan_options
+from pipelines.cli.commands.status import print_status
 
 if TYPE_CHECKING:
     from pipelines.build.build_config import BuildConfig
     from pipelines.build.plan import Plan
 
-__all__ = ["build", "build_options", "plan", "plan_options", "status"]
+__all__ = ["COMMAND"]
 
 
-def build_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """The options of `lrm build`."""
     plan_options(parser)
     add_wait_option(parser)
@@ -41,15 +41,7 @@ def build_options(parser: Parser) -> None:
     )
 
 
-def plan_options(parser: Parser) -> None:
-    """The options of `lrm plan`."""
-    from pipelines.build.build_config import BuildConfig
-
-    add_config_options(parser, BuildConfig)
-    add_json_option(parser)
-
-
-def build(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Do whatever is missing, or (`--filters-only`) judge again what is there."""
     return _filter_again(arguments) if arguments.filters_only else _build_all(arguments)
 
@@ -95,7 +87,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         finally:
             progress.close()
             executor.close()
-    return _show_status(root, arguments.json)
+    return print_status(root, arguments.json)
 
 
 def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
@@ -131,7 +123,7 @@ def _filter_again(arguments: argparse.Namespace) -> int:
             others = ", ".join(sorted(changed - {"filters"}))
             raise BadInput(f"--filters-only takes --filters.… only; these differ, too: {others}")
         write_build(root, build | {"config": config.dump()})
-    return _show_status(root, arguments.json)
+    return print_status(root, arguments.json)
 
 
 def _require_system_libraries() -> None:
@@ -144,45 +136,10 @@ def _require_system_libraries() -> None:
         raise BadInput(f"Blender needs system libraries that are not here; install: {command}")
 
 
-def plan(arguments: argparse.Namespace) -> int:
-    """Say what would be done."""
-    from pipelines.build.build_config import BuildConfig
-    from pipelines.build.object_table import latest_of
-    from pipelines.build.plan import load_plan
-    from pipelines.cli.tables import show_plan
-    from pipelines.sources import open_source
-
-    config = load_config(BuildConfig, arguments).checked()
-    root = Storage(config.root)
-    check_root(root)
-    source = open_source(config.source, config.fetch, config.captions)
-    found = load_plan(config, source, root, latest_of(root)).to_dict()
-    if arguments.json:
-        print(json.dumps(found))
-    else:
-        show_plan(found)
-    return 0
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """Say where a dataset stands."""
-    return _show_status(open_root(arguments.root), arguments.json)
-
-
-def _show_status(root: Storage, as_json: bool) -> int:
-    from pipelines.build.cost import compare
-    from pipelines.build.dataset_status import stored_config, summarise
-    from pipelines.build.plan import reserved
-    from pipelines.build.throughput import recent_throughput
-    from pipelines.cli.tables import show_status
-
-    summary = summarise(root)
-    catalog = Catalog(root)
-    summary |= recent_throughput(catalog, summary["pending"])
-    config = stored_config(root)
-    summary["cost"] = compare(read_build(root), catalog, reserved(config), config.prices)
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        show_status(summary)
-    return 0
+COMMAND = Command(
+    name="build",
+    purpose="Plan and do whatever is missing; the same command again is the refresh.",
+    example="lrm build --source DIR --captions FILE.csv --root DATASET",
+    options=_options,
+    run=_run,
+)

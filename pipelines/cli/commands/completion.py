@@ -5,8 +5,11 @@ import sys
 from collections.abc import Iterator
 
 from core.options import Parser
+from pipelines.cli.command import Command
 
-__all__ = ["completion", "completion_options"]
+__all__ = [
+    "COMMAND",
+]
 
 _SHELLS = ("bash", "zsh", "tcsh")
 _FOLDERS = ("CACHE", "CHECKPOINTS", "DIR", "FOLDER", "LATENT_CACHE", "PARTS", "ROOT", "URI")
@@ -17,12 +20,12 @@ _FILES = (
 """By what stands behind an option in the help."""
 
 
-def completion_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
 
 
-def completion(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import shtab
 
@@ -59,3 +62,12 @@ def _complete_values(action: argparse.Action) -> None:
         action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     elif shown in _FILES:
         action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+COMMAND = Command(
+    name="completion",
+    purpose="Print what completes lrm's commands and options in a shell.",
+    example='eval "$(lrm completion bash)"',
+    options=_options,
+    run=_run,
+)

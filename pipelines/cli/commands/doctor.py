@@ -14,7 +14,11 @@ from pipelines.doctor.finding import Finding
 if TYPE_CHECKING:
     from pipelines.doctor.probe import Probed
 
-__all__ = ["doctor", "doctor_options"]
+from pipelines.cli.command import Command
+
+__all__ = [
+    "COMMAND",
+]
 
 _GROUPS = {
     "build": "building datasets",
@@ -25,7 +29,7 @@ _GROUPS = {
 _CHOICES = ("build", "gpu", "train")
 
 
-def doctor_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
         "--for",
@@ -44,7 +48,7 @@ def doctor_options(parser: Parser) -> None:
     add_json_option(parser)
 
 
-def doctor(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command: 1 if anything that was asked for is missing."""
     found: dict[str, list[Finding]] = {}
     for name, check in _checks(arguments).items():
@@ -145,3 +149,12 @@ def _show(title: str, findings: Sequence[Finding]) -> None:
         if item.remedy:
             console.print(Text(f"{item.what}: {printable(item.remedy)}"), soft_wrap=True)
     console.print()
+
+
+COMMAND = Command(
+    name="doctor",
+    purpose="Say what is missing on this machine, and the line that mends it.",
+    example="lrm doctor --for build --for gpu",
+    options=_options,
+    run=_run,
+)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from train.evaluation.predict import Generate
     from train.models.lpips import Lpips
 
-__all__ = ["evaluate", "evaluate_options"]
+from pipelines.cli.command import Command
+
+__all__ = [
+    "COMMAND",
+]
 
 _NUM_POINTS = 16_000
 _THRESHOLD = 0.2
@@ -48,7 +52,7 @@ _NAMES = {
 }
 
 
-def evaluate_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     truth = parser.add_argument_group("the truth")
     truth.add_argument("--root", metavar="URI", help="folder or URI of a dataset")
@@ -123,7 +127,7 @@ def evaluate_options(parser: Parser) -> None:
     add_json_option(parser)
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     _check(arguments)
     from pipelines.evaluation.evaluate import Protocol16K, evaluate_objects
@@ -295,3 +299,12 @@ def _show(found: dict[str, Any], out: Path) -> None:
     if found["missing"]:
         console.print(f"{len(found['missing'])} objects of the truth have no mesh", soft_wrap=True)
     console.print(f"{out / OBJECTS}, {out / SUMMARY}", soft_wrap=True, markup=False)
+
+
+COMMAND = Command(
+    name="evaluate",
+    purpose="Judge a model or meshes: PSNR, SSIM, LPIPS, Chamfer distance, F-score.",
+    example="lrm evaluate --root DATASET --snapshot ID --mesh RUN --out RESULT",
+    options=_options,
+    run=_run,
+)

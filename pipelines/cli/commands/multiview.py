@@ -17,19 +17,15 @@ if TYPE_CHECKING:
 
     from train.models.zero123plus.pipeline import Zero123PlusPipeline
 
-__all__ = [
-    "check_sampling",
-    "multiview",
-    "multiview_options",
-    "open_pipeline",
-    "pipeline_folder",
-]
+from pipelines.cli.command import Command
+
+__all__ = ["COMMAND", "check_sampling", "open_pipeline", "pipeline_folder"]
 
 _SHEET = "sheet.png"
 _QUERY = "query.png"
 
 
-def multiview_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument("image", metavar="IMAGE", help="a picture of one object; alpha is its mask")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets them")
@@ -65,7 +61,7 @@ def multiview_options(parser: Parser) -> None:
     add_json_option(parser)
 
 
-def multiview(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.inference.input_pictures import check_not_empty, on_white, read_picture
     from train.inference.query import has_mask, prepare_query
@@ -159,3 +155,12 @@ def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero1
     folder = Path(source).expanduser()
     found = load_zero123plus(folder if folder.exists() else source, dtype=types[precision])
     return found.to(device)
+
+
+COMMAND = Command(
+    name="multiview",
+    purpose="One picture of an object into six views of it, by Zero123++.",
+    example="lrm multiview chair.png --pipeline zero123plus --out VIEWS",
+    options=_options,
+    run=_run,
+)

@@ -10,11 +10,14 @@ from pathlib import Path
 from core.options import Parser, add_json_option
 from core.outputs import check_writable, writing
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.cli.command import Command
 
-__all__ = ["reconstruct", "reconstruct_options"]
+__all__ = [
+    "COMMAND",
+]
 
 
-def reconstruct_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
         "views",
@@ -48,7 +51,7 @@ def reconstruct_options(parser: Parser) -> None:
     add_json_option(parser)
 
 
-def reconstruct(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from train.inference.mesh_files import check_target, write_mesh
     from train.inference.six_views import (
@@ -91,3 +94,12 @@ def reconstruct(arguments: argparse.Namespace) -> int:
 
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+COMMAND = Command(
+    name="reconstruct",
+    purpose="Six views of an object into its mesh: .glb, .obj or .ply.",
+    example="lrm reconstruct VIEWS --mesh RUN --out chair.glb",
+    options=_options,
+    run=_run,
+)

@@ -7,11 +7,12 @@ from typing import Any
 
 from core.errors import BadInput
 from core.options import Parser, add_json_option
+from pipelines.cli.command import Command
 
-__all__ = ["export_run", "weights", "weights_options"]
+__all__ = ["COMMAND", "export_run"]
 
 
-def weights_options(parser: Parser) -> None:
+def _options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
         "--run",
@@ -35,7 +36,7 @@ def weights_options(parser: Parser) -> None:
     add_json_option(parser)
 
 
-def weights(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     found = export_run(Path(arguments.from_run), Path(arguments.out), ema=arguments.ema)
     if arguments.json:
@@ -81,3 +82,12 @@ def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
     _, state = run_weights(run)
     write_weights(state, out)
     return len(state)
+
+
+COMMAND = Command(
+    name="weights",
+    purpose="Write the model of a training run as a file of weights.",
+    example="lrm weights --run RUN --out model.safetensors",
+    options=_options,
+    run=_run,
+)

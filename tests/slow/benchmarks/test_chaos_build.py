@@ -22,7 +22,7 @@ def test_whatever_is_disturbed_the_dataset_is_the_same(tmp_path):
     words += ["--most-seconds-between", "4", "--", "--limit", "8"]
     words += ["--render.resolution", "40", "--render.samples", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.chaos.chaos_build", *words],
+        [sys.executable, "-m", "benchmarks", "chaos_build", *words],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -51,7 +51,7 @@ def test_identities_are_frozen():
     ],
 )
 def test_every_setting_of_a_section_is_a_key(section, keys):
-    """A new setting is listed in pipelines/build/identity.py, with the value that means "as before"."""
+    """A new setting is listed there, with the value that means "as before"."""
     assert {key.path for key in keys} == {f"{section}.{name}" for name in build().dump()[section]}
 
 

@@ -1,7 +1,7 @@
 """Pictures of triangle meshes with gradients: one interface, two rasterizers behind it.
 
-`torch` is the plain reference for any device (train/models/surfaces/rasterize_torch.py), `nvdiffrast` the
-fast one on CUDA. Both read clip coordinates whose y axis points down: row 0 is the image's top.
+`torch` is the plain reference for any device (rasterize_torch.py), `nvdiffrast` the fast one on
+CUDA. Both read clip coordinates whose y axis points down: row 0 is the image's top.
 """
 
 import importlib.util

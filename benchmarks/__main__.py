@@ -1,0 +1,42 @@
+"""Run one benchmark: `python -m benchmarks NAME [OPTIONS]`; without a name, list them all."""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from benchmarks.registry import BENCHMARKS
+
+__all__ = ["main"]
+
+
+def main(words: list[str]) -> int:
+    """Run the benchmark that the first word names; return 2 if there is none of that name."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: python -m benchmarks NAME [OPTIONS]   (NAME --help lists its options)\n")
+        for name in BENCHMARKS:
+            print(f"  {name:<18} {purpose(name)}")
+        return 0
+    name = words[0]
+    if name not in BENCHMARKS:
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`python -m benchmarks` lists them"
+        print(f"benchmarks: error: there is no benchmark {name}; {hint}", file=sys.stderr)
+        return 2
+    sys.argv = [f"python -m benchmarks {name}", *words[1:]]
+    return importlib.import_module(BENCHMARKS[name]).main() or 0
+
+
+def purpose(name: str) -> str:
+    """Return the first line of a benchmark's docstring, without importing it."""
+    spec = importlib.util.find_spec(BENCHMARKS[name])
+    assert spec is not None
+    assert spec.origin is not None
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

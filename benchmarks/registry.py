@@ -1,0 +1,35 @@
+"""All benchmarks by name: a new one is entered here."""
+
+__all__ = ["BENCHMARKS"]
+
+_BY_PACKAGE = {
+    "speed": (
+        "captions",
+        "catalog",
+        "commits",
+        "encoding",
+        "executor",
+        "loader",
+        "mesh_memory",
+        "order",
+        "rasterize",
+        "render",
+        "scale",
+        "train_step",
+    ),
+    "proofs": (
+        "compare_checkouts",
+        "fit_object",
+        "fit_zero123plus",
+        "learn_eight",
+        "light",
+        "surfaces",
+    ),
+    "chaos": ("chaos_build", "chaos_train"),
+    "fuzz": ("fuzz",),
+}
+
+BENCHMARKS = {
+    name: f"benchmarks.{package}.{name}" for package, names in _BY_PACKAGE.items() for name in names
+} | {"nightly": "benchmarks.nightly"}
+"""The module of each benchmark; its `main()` reads the options from the command line."""

@@ -1,0 +1,44 @@
+"""`lrm inspect`: show everything known of one object."""
+
+import argparse
+import json
+
+from core.options import (
+    Parser,
+    add_root_options,
+)
+from dataset.root import open_root
+from pipelines.cli.command import Command
+
+__all__ = ["COMMAND"]
+
+
+def _options(parser: Parser) -> None:
+    add_root_options(parser)
+    parser.add_argument("object", metavar="OBJECT", help="an asset id, such as objaverse:UID")
+    parser.add_argument("--sheet", metavar="FILE", help="write its contact sheet as a picture")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines.build.dataset_status import inspect_object
+    from pipelines.cli.tables import show_object
+    from pipelines.report.object_sheet import write_sheet
+
+    root = open_root(arguments.root)
+    found = inspect_object(root, arguments.object)
+    if arguments.sheet:
+        write_sheet(root, found, arguments.sheet)
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        show_object(found)
+    return 0
+
+
+COMMAND = Command(
+    name="inspect",
+    purpose="Show everything known of one object.",
+    example="lrm inspect --root DATASET objaverse:UID --sheet sheet.png",
+    options=_options,
+    run=_run,
+)

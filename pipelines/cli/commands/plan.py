@@ -1,0 +1,53 @@
+"""`lrm plan`: say what build would do and what it would cost."""
+
+import argparse
+import json
+
+from core.options import (
+    Parser,
+    add_config_options,
+    add_json_option,
+    load_config,
+)
+from core.storage import Storage
+from dataset.root import check_root
+from pipelines.cli.command import Command
+
+__all__ = ["COMMAND", "plan_options"]
+
+
+def plan_options(parser: Parser) -> None:
+    """The options of `lrm plan`."""
+    from pipelines.build.build_config import BuildConfig
+
+    add_config_options(parser, BuildConfig)
+    add_json_option(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Say what would be done."""
+    from pipelines.build.build_config import BuildConfig
+    from pipelines.build.object_table import latest_of
+    from pipelines.build.plan import load_plan
+    from pipelines.cli.tables import show_plan
+    from pipelines.sources import open_source
+
+    config = load_config(BuildConfig, arguments).checked()
+    root = Storage(config.root)
+    check_root(root)
+    source = open_source(config.source, config.fetch, config.captions)
+    found = load_plan(config, source, root, latest_of(root)).to_dict()
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        show_plan(found)
+    return 0
+
+
+COMMAND = Command(
+    name="plan",
+    purpose="Say what build would do and what it would cost; changes nothing.",
+    example="lrm plan --source DIR --captions FILE.csv --root DATASET",
+    options=plan_options,
+    run=_run,
+)

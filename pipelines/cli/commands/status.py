@@ -1,0 +1,48 @@
+"""`lrm status`: how many objects are listed, kept, dropped and failed."""
+
+import argparse
+import json
+
+from core.options import (
+    add_root_options,
+)
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.root import open_root, read_build
+from pipelines.cli.command import Command
+
+__all__ = ["COMMAND", "print_status"]
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Say where a dataset stands."""
+    return print_status(open_root(arguments.root), arguments.json)
+
+
+def print_status(root: Storage, as_json: bool) -> int:
+    """Print where a dataset stands, for people or as JSON; return the exit code."""
+    from pipelines.build.cost import compare
+    from pipelines.build.dataset_status import stored_config, summarise
+    from pipelines.build.plan import reserved
+    from pipelines.build.throughput import recent_throughput
+    from pipelines.cli.tables import show_status
+
+    summary = summarise(root)
+    catalog = Catalog(root)
+    summary |= recent_throughput(catalog, summary["pending"])
+    config = stored_config(root)
+    summary["cost"] = compare(read_build(root), catalog, reserved(config), config.prices)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        show_status(summary)
+    return 0
+
+
+COMMAND = Command(
+    name="status",
+    purpose="Show the funnel: listed, kept, dropped per reason, failed per kind.",
+    example="lrm status --root DATASET",
+    options=add_root_options,
+    run=_run,
+)
