@@ -3,21 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Tests without Blender, Ray and training, whose coverage `make test` reports.
-PURE := tests/unit/dataset tests/unit/filters
-
-# Files start in their order: xdist's own puts those of one long test last, for one process alone.
-IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# A process that has no test left takes some from the other one.
+IN_TWO := --numprocesses 2 --dist worksteal
 
 SOURCE ?=
 CAPTIONS ?=
 OUT ?= demo-out
 
-.PHONY: help demo test lint types layers pytest coverage nightly install clean
+.PHONY: help demo test test-slow lint types layers pytest coverage nightly install clean
 
 help:
 	@echo "make demo   build a small dataset and train on it (SOURCE=DIR CAPTIONS=FILE OUT=DIR)"
-	@echo "make test   lint, types, import layers and all tests"
+	@echo "make test   lint, types, import layers, unit and integration tests"
+	@echo "make test-slow   the long tests: kills, nodes, jobs, the documentation's commands"
 	@echo "make coverage   all tests, and the share of lines that they run"
 	@echo "make nightly   coverage, and small benchmarks into docs/benchmarks.md (SOURCE=DIR of real models)"
 
@@ -38,13 +36,13 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	$(BIN)/python -m pytest $(IN_TWO) $(PURE) --cov --cov-report=
-	$(BIN)/coverage report --include='dataset/*,filters/*'
-	$(BIN)/python -m pytest $(IN_TWO) $(addprefix --ignore=,$(PURE))
+	$(BIN)/python -m pytest $(IN_TWO) tests/unit tests/integration
 
-# Of all rooms, not in `make test`: tests in Python alone take a fifth longer with it.
+test-slow: $(READY)
+	$(BIN)/python -m pytest $(IN_TWO) tests/slow
+
 coverage: $(READY)
-	$(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term
+	$(BIN)/python -m pytest $(IN_TWO) tests --cov --cov-report=term
 
 nightly: $(READY)
 	@failed=0; $(MAKE) coverage || failed=1; \

@@ -1,0 +1,83 @@
+"""The files around the code say what the code does."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from render.system_libraries import _PACKAGE_OF_LIBRARY
+from tests.support.paths import REPOSITORY
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+TARGETS = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines", "benchmarks", "tests")
+OPTIONAL = {"lpips", "nvdiffrast", "rembg"}
+"""Imported where they are installed. The Makefile installs lpips, without its torchvision."""
+BROUGHT = {"botocore": "s3fs", "mathutils": "bpy"}
+"""Modules of packages that a declared one requires or contains."""
+WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"
+
+
+def test_the_licence_is_the_one_of_the_package():
+    assert PROJECT["license"] == "Apache-2.0"
+    assert PROJECT["license-files"] == ["LICENSE"]
+    assert "Apache License" in (REPOSITORY / "LICENSE").read_text()
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (citation["license"], citation["version"]) == ("Apache-2.0", PROJECT["version"])
+
+
+def steps(job: str) -> list[str]:
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    return [" ".join(step.get("run", "").split()) for step in workflow["jobs"][job]["steps"]]
+
+
+@pytest.mark.parametrize(("job", "target"), [("test", "test"), ("slow", "test-slow")])
+def test_the_workflow_runs_the_commands_of_the_makefile(job, target):
+    commands = steps(job)
+    assert f"make {target}" in commands
+    called = {word for command in commands for word in re.findall(r"^make ([\w-]+)", command)}
+    assert called <= TARGETS
+    (packages,) = (command for command in commands if "apt-get install" in command)
+    assert set(_PACKAGE_OF_LIBRARY.values()) <= set(packages.split())
+
+
+def test_hooks_run_the_checks_of_make_test():
+    configuration = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())
+    entries = [hook["entry"] for repo in configuration["repos"] for hook in repo["hooks"]]
+    assert entries == ["make lint", "make types", "make layers"]
+    assert {entry.removeprefix("make ") for entry in entries} <= TARGETS
+
+
+def imported() -> set[str]:
+    """The packages of others that any file imports."""
+    found = set()
+    for package in PACKAGES:
+        for path in (REPOSITORY / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=; ]", name)[0]).lower()
+
+
+def test_every_import_is_declared():
+    declared = {normal(name) for name in PROJECT["dependencies"]}
+    for extra in PROJECT["optional-dependencies"].values():
+        declared |= {normal(name) for name in extra}
+    owners = importlib.metadata.packages_distributions()
+    missing = {
+        name
+        for name in imported() - OPTIONAL - set(BROUGHT)
+        if not declared & {normal(owner) for owner in [*owners.get(name, []), name]}
+    }
+    assert missing == set()
+    assert {normal(name) for name in BROUGHT.values()} <= declared
