@@ -1,6 +1,6 @@
 """The render script that people use, as the benchmark's other side: run as a process per object.
 
-`python -m benchmarks.speed.baseline_render GLB CAMERAS.json OUT RESOLUTION THREADS`: one render
+`python -m benchmarks speed.baseline_render GLB CAMERAS.json OUT RESOLUTION THREADS`: one render
 call per view, 128 samples, denoised at the highest quality, four sun lamps, PNG, no depth, no
 normals. The last line of its output is a JSON object with its seconds and its peak memory.
 """

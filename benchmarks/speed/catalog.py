@@ -35,13 +35,13 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import ObjectRecord
 from dataset.root import read_build, write_build
 from filters.islands import measure_islands
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.decide import RIG_STAGES, Decider
-from pipelines.build.event_columns import PROJECTION
-from pipelines.build.listing import write_parts
-from pipelines.build.object_table import latest_of
-from pipelines.build.plan import Plan, load_plan
-from pipelines.build.run import Committer
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import RIG_STAGES, Decider
+from pipelines.building.event_columns import PROJECTION
+from pipelines.building.listing import write_parts
+from pipelines.building.object_table import latest_of
+from pipelines.building.plan import Plan, load_plan
+from pipelines.building.run import Committer
 from pipelines.sources import Fetched, FetchFailed, SourceObject
 
 _PER_PART = 5000

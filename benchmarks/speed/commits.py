@@ -14,9 +14,9 @@ from benchmarks.figures import Figure, add_figures, write_figures
 from benchmarks.speed.catalog import stage_data
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.object_table import latest_of
-from pipelines.build.run import Committer
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.object_table import latest_of
+from pipelines.building.run import Committer
 
 _TOGETHER = 100
 """Outcomes between two looks at the clock."""

@@ -23,13 +23,13 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.root import write_build
 from filters.chain import FilterConfig
 from filters.provenance import LowPolyConfig
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.executors import Executor, Finished, OnRay, Task
-from pipelines.build.object_table import latest_of
-from pipelines.build.plan import load_plan
-from pipelines.build.progress import Progress
-from pipelines.build.run import Build, Committer
-from pipelines.build.stages import Workshop
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.executors import Executor, Finished, OnRay, Task
+from pipelines.building.object_table import latest_of
+from pipelines.building.plan import load_plan
+from pipelines.building.progress import Progress
+from pipelines.building.run import Build, Committer
+from pipelines.building.stages import Workshop
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.cost import Cost, PriceConfig, money
-from pipelines.build.plan import first_estimate
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.cost import Cost, PriceConfig, money
+from pipelines.building.plan import first_estimate
 
 __all__ = ["Inputs", "Load", "limits", "main", "tables", "work"]
 

@@ -71,7 +71,7 @@ def _demo(out: Path, source: str, captions: str | None) -> int:
 
 def _first_kept(root: str) -> str:
     from dataset.root import open_root
-    from pipelines.build.dataset_status import load_standing
+    from pipelines.building.dataset_status import load_standing
 
     return next(load_standing(open_root(root)).kept).asset_id
 

@@ -15,7 +15,7 @@ from dataset.format.geometry import read_geometry
 from dataset.format.shards import read_members
 from dataset.snapshots.snapshot import Sample
 from dataset.views import decode_views
-from pipelines.build.progress import Display
+from pipelines.building.progress import Display
 from pipelines.evaluation.evaluate_log import RowLog
 from pipelines.evaluation.evaluate_meshes import MeshFolder, cloud_of, object_name
 from render.render_config import RENDERER_VERSION

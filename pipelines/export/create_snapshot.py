@@ -13,9 +13,9 @@ from core.lock import exclusive
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index
 from dataset.snapshots.snapshot import Sample, split_of, write_snapshot
-from pipelines.build.dataset_status import Standing, load_standing
-from pipelines.build.decide import ObjectState
-from pipelines.build.progress import waiter
+from pipelines.building.dataset_status import Standing, load_standing
+from pipelines.building.decide import ObjectState
+from pipelines.building.progress import waiter
 
 __all__ = ["freeze", "kept_samples"]
 

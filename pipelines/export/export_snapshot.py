@@ -27,7 +27,7 @@ from dataset.object_record import sample_key
 from dataset.snapshots.protection import list_snapshots
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from dataset.views import ViewSet, decode_views
-from pipelines.build.progress import Display
+from pipelines.building.progress import Display
 from render.layouts import Files, Layout, get_layout
 
 __all__ = ["export"]

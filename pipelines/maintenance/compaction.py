@@ -20,11 +20,11 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.catalog.latest import rows_with
 from dataset.maintenance.compact import Compaction, Placed, compact, plan_compaction
 from dataset.snapshots.protection import Pinned, pinned_by, read_manifest, release
-from pipelines.build.dataset_status import load_standing
-from pipelines.build.decide import CLEARED, DAMAGED, REMOVE
-from pipelines.build.event_columns import SAMPLE_PLACE
-from pipelines.build.object_table import latest_of
-from pipelines.build.progress import waiter
+from pipelines.building.dataset_status import load_standing
+from pipelines.building.decide import CLEARED, DAMAGED, REMOVE
+from pipelines.building.event_columns import SAMPLE_PLACE
+from pipelines.building.object_table import latest_of
+from pipelines.building.progress import waiter
 
 __all__ = ["compact_dataset"]
 

@@ -11,9 +11,9 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
-from pipelines.build.dataset_status import load_standing
-from pipelines.build.decide import CLEARED, REMOVE
-from pipelines.build.object_table import latest_of
+from pipelines.building.dataset_status import load_standing
+from pipelines.building.decide import CLEARED, REMOVE
+from pipelines.building.object_table import latest_of
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
 

@@ -25,10 +25,10 @@ from dataset.maintenance.shard_check import (
     run_checks,
 )
 from dataset.snapshots.protection import pinned_by
-from pipelines.build.dataset_status import Standing, load_standing
-from pipelines.build.decide import CLEARED, DAMAGED, STATES, Decider, ObjectState
-from pipelines.build.event_columns import SAMPLE_PLACE
-from pipelines.build.progress import Display
+from pipelines.building.dataset_status import Standing, load_standing
+from pipelines.building.decide import CLEARED, DAMAGED, STATES, Decider, ObjectState
+from pipelines.building.event_columns import SAMPLE_PLACE
+from pipelines.building.progress import Display
 
 __all__ = ["verify"]
 

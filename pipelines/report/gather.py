@@ -21,9 +21,9 @@ from dataset.catalog.event_log import Catalog
 from filters.chain import CHAIN
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from filters.verdict import Verdict
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.dataset_status import Standing, load_standing, summarise
-from pipelines.build.decide import STAGES, ObjectState
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.dataset_status import Standing, load_standing, summarise
+from pipelines.building.decide import STAGES, ObjectState
 
 __all__ = [
     "DroppedObject",

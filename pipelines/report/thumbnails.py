@@ -22,7 +22,7 @@ from core.storage import Storage
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
 from dataset.format.shards import SampleEntry, read_index, read_members
 from dataset.views import META_MEMBER, decode_views
-from pipelines.build.build_config import BuildConfig
+from pipelines.building.build_config import BuildConfig
 from pipelines.report.gather import DroppedObject, KeptObject
 from pipelines.sources import FetchFailed, is_hub, open_source
 from render.contact_sheet import contact_sheet

@@ -2,7 +2,7 @@
 
 from dataset.catalog.event_log import Event
 from dataset.object_record import ObjectRecord
-from pipelines.build.decide import ObjectState
+from pipelines.building.decide import ObjectState
 from pipelines.sources import Source, SourceObject
 
 

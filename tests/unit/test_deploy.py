@@ -24,7 +24,7 @@ from ray.autoscaler.tags import TAG_RAY_NODE_KIND
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from core.options import load_config
-from pipelines.build.build_config import BuildConfig
+from pipelines.building.build_config import BuildConfig
 from pipelines.cli import make_parser
 from render.system_libraries import _PACKAGE_OF_LIBRARY
 from tests.support.pages import FENCE, called, commands

@@ -17,14 +17,14 @@ from core.options import (
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
-from pipelines.build.progress import waiter
+from pipelines.building.progress import waiter
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import plan_options
 from pipelines.cli.commands.status import print_status
 
 if TYPE_CHECKING:
-    from pipelines.build.build_config import BuildConfig
-    from pipelines.build.plan import Plan
+    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.plan import Plan
 
 __all__ = ["COMMAND"]
 
@@ -47,12 +47,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _build_all(arguments: argparse.Namespace) -> int:
-    from pipelines.build.build_config import BuildConfig
-    from pipelines.build.executors import InProcess, open_executor
-    from pipelines.build.object_table import latest_of
-    from pipelines.build.plan import load_plan
-    from pipelines.build.progress import Progress
-    from pipelines.build.run import Build, Committer
+    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.executors import InProcess, open_executor
+    from pipelines.building.object_table import latest_of
+    from pipelines.building.plan import load_plan
+    from pipelines.building.progress import Progress
+    from pipelines.building.run import Build, Committer
     from pipelines.sources import open_source
 
     config = load_config(BuildConfig, arguments).checked()
@@ -96,7 +96,7 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     A build that was stopped and started again has expected its work already; one with nothing to do
     leaves what is known of the last one.
     """
-    from pipelines.build.cost import stamped
+    from pipelines.building.cost import stamped
 
     before = read_build(root) if check_root(root) else {}
     goes_on = "ended" not in before and before.get("config") == config.dump()
@@ -106,8 +106,8 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
 
 
 def _filter_again(arguments: argparse.Namespace) -> int:
-    from pipelines.build.build_config import BuildConfig
-    from pipelines.build.dataset_status import stored_config
+    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.dataset_status import stored_config
 
     given = given_values(arguments)
     if "root" not in given:

@@ -20,7 +20,7 @@ def _options(parser: Parser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.build.dataset_status import inspect_object
+    from pipelines.building.dataset_status import inspect_object
     from pipelines.cli.tables import show_object
     from pipelines.report.object_sheet import write_sheet
 

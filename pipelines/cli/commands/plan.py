@@ -18,7 +18,7 @@ __all__ = ["COMMAND", "plan_options"]
 
 def plan_options(parser: Parser) -> None:
     """The options of `lrm plan`."""
-    from pipelines.build.build_config import BuildConfig
+    from pipelines.building.build_config import BuildConfig
 
     add_config_options(parser, BuildConfig)
     add_json_option(parser)
@@ -26,9 +26,9 @@ def plan_options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Say what would be done."""
-    from pipelines.build.build_config import BuildConfig
-    from pipelines.build.object_table import latest_of
-    from pipelines.build.plan import load_plan
+    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.object_table import latest_of
+    from pipelines.building.plan import load_plan
     from pipelines.cli.tables import show_plan
     from pipelines.sources import open_source
 

@@ -21,10 +21,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def print_status(root: Storage, as_json: bool) -> int:
     """Print where a dataset stands, for people or as JSON; return the exit code."""
-    from pipelines.build.cost import compare
-    from pipelines.build.dataset_status import stored_config, summarise
-    from pipelines.build.plan import reserved
-    from pipelines.build.throughput import recent_throughput
+    from pipelines.building.cost import compare
+    from pipelines.building.dataset_status import stored_config, summarise
+    from pipelines.building.plan import reserved
+    from pipelines.building.throughput import recent_throughput
     from pipelines.cli.tables import show_status
 
     summary = summarise(root)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset.root import open_root
-from pipelines.build.dataset_status import load_standing
+from pipelines.building.dataset_status import load_standing
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK
 from tests.support.lrm import Answer, run_lrm

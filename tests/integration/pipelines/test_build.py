@@ -17,10 +17,10 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import decode_views
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.dataset_status import load_standing
-from pipelines.build.object_table import latest_of
-from pipelines.build.run import Committer
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.dataset_status import load_standing
+from pipelines.building.object_table import latest_of
+from pipelines.building.run import Committer
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm

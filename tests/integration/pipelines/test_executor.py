@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dataset.catalog.event_log import Event
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.executors import OnRay, Task, _bounds
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.executors import OnRay, Task, _bounds
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def until_it_is_there(task: Task, shop) -> list[Event]:
 
 
 def test_the_wish_for_renders_falls_with_those_that_are_left(asked, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.build.executors._WISH_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.building.executors._WISH_SECONDS", 0.0)
     config = BuildConfig.load({"source": "/glbs", "root": str(tmp_path / "root"), **WISHES})
     executor = OnRay(config, None, work=until_it_is_there)
     try:

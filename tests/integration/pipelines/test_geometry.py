@@ -11,8 +11,8 @@ import pytest
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from dataset.snapshots.snapshot import Snapshot, open_snapshot
-from pipelines.build.dataset_status import load_standing
-from pipelines.build.decide import RIG_STAGES
+from pipelines.building.dataset_status import load_standing
+from pipelines.building.decide import RIG_STAGES
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm
 

@@ -9,7 +9,7 @@ from dataset.format.shards import read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot, split_of
 from dataset.views import decode_views
-from pipelines.build.dataset_status import load_standing
+from pipelines.building.dataset_status import load_standing
 from tests.support.lrm import run_lrm
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
-from pipelines.build.dataset_status import Standing, inspect_object, load_standing
+from pipelines.building.dataset_status import Standing, inspect_object, load_standing
 from tests.support.datasets import QUICK
 from tests.support.lrm import run_lrm
 

@@ -14,7 +14,7 @@ import pytest
 
 from dataset.object_record import sample_key
 from dataset.root import open_root
-from pipelines.build.dataset_status import load_standing
+from pipelines.building.dataset_status import load_standing
 from pipelines.cli import main
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, events_of

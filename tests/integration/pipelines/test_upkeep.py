@@ -21,7 +21,7 @@ from dataset.catalog.event_log import Catalog
 from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
-from pipelines.build.dataset_status import load_standing
+from pipelines.building.dataset_status import load_standing
 from pipelines.cli import main
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.cost import (
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.cost import (
     Cost,
     PriceConfig,
     StageCost,
@@ -20,7 +20,7 @@ from pipelines.build.cost import (
     spent,
     stamped,
 )
-from pipelines.build.plan import first_estimate, reserved
+from pipelines.building.plan import first_estimate, reserved
 from tests.support.lrm import run_lrm
 
 CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})

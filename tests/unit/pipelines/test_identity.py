@@ -3,9 +3,9 @@
 import pytest
 
 from core.config import Config, digest
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.decide import Decider
-from pipelines.build.identity import (
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import Decider
+from pipelines.building.identity import (
     INSPECT_KEYS,
     LIMIT_KEYS,
     RENDER_KEYS,

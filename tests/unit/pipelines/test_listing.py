@@ -10,9 +10,9 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.object_record import ObjectRecord
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.listing import Listing, read_listing, read_parts, write_parts
-from pipelines.build.object_table import latest_of
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.listing import Listing, read_listing, read_parts, write_parts
+from pipelines.building.object_table import latest_of
 from pipelines.sources import SourceObject
 
 PLACE = ("list", "")

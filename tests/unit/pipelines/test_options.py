@@ -3,7 +3,7 @@
 import pytest
 
 from core.options import Parser, add_config_options, load_config
-from pipelines.build.build_config import BuildConfig
+from pipelines.building.build_config import BuildConfig
 
 
 def read(*words: str) -> BuildConfig:

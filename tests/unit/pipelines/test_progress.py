@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dataset.catalog.event_log import Event
-from pipelines.build.forecast import Forecast
+from pipelines.building.forecast import Forecast
 from tests.support.paths import REPOSITORY
 
 STAGES = ("fetch", "inspect", "render", "pack")
@@ -104,7 +104,7 @@ def test_a_sample_that_was_lost_before_it_was_packed():
 SHOW = """
 import time
 from dataset.catalog.event_log import Event
-from pipelines.build.progress import Progress
+from pipelines.building.progress import Progress
 progress = Progress()
 progress.wait("fetch", 2)
 time.sleep(0.3)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.stages import Workshop, advance
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages import Workshop, advance
 from pipelines.cli import main
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources.mirror import Mirror

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from dataset.columns import TableColumns
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.decide import DAMAGED, STAGES, STATES, TRANSIENT, Decider, Failure, ObjectState
-from pipelines.build.event_columns import PROJECTION
-from pipelines.build.object_table import latest_of, load_objects
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import (
+    DAMAGED,
+    STAGES,
+    STATES,
+    TRANSIENT,
+    Decider,
+    Failure,
+    ObjectState,
+)
+from pipelines.building.event_columns import PROJECTION
+from pipelines.building.object_table import latest_of, load_objects
 from tests.support.listings import listed
 
 CONFIG = BuildConfig.load(

@@ -9,7 +9,13 @@ import pytest
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from pipelines.build.throughput import OUTCOMES, builds, recent_throughput, seconds_to_go, timeline
+from pipelines.building.throughput import (
+    OUTCOMES,
+    builds,
+    recent_throughput,
+    seconds_to_go,
+    timeline,
+)
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.catalog.event_log import Catalog
-from dataset.columns import TableColumns
-from dataset.catalog.latest import Latest, align, rows_with
 from core.storage import Storage
-from pipelines.build.event_columns import NOT_FOR_PLANS, PROJECTION
-from pipelines.build.decide import Decider, ObjectState
+from dataset.catalog.event_log import Catalog
+from dataset.catalog.latest import Latest, align, rows_with
+from dataset.columns import TableColumns
+from pipelines.building.decide import Decider, ObjectState
+from pipelines.building.event_columns import NOT_FOR_PLANS, PROJECTION
 
 __all__ = ["Objects", "latest_of", "load_objects", "widen"]
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from dataset.catalog.event_log import Event
-from dataset.columns import TableColumns, mask
 from core.config import canonical_json, digest
 from core.errors import BadInput
 from core.storage import Storage
-from pipelines.build.event_columns import LISTED, NOT_FOR_PLANS, PROJECTION, flatten
-from pipelines.build.build_config import BuildConfig
+from dataset.catalog.event_log import Event
+from dataset.columns import TableColumns, mask
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.event_columns import LISTED, NOT_FOR_PLANS, PROJECTION, flatten
 from pipelines.sources import Source
 
 __all__ = ["Listing", "read_listing", "read_parts", "write_parts"]

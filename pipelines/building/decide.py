@@ -12,24 +12,24 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Int8, Int16
 
+from core.config import digest
 from dataset.catalog.event_log import Event
 from dataset.columns import Columns, RowColumns
-from core.config import digest
 from dataset.object_record import ObjectRecord
 from dataset.views import SAMPLE_FORMAT
 from filters.chain import judge
 from filters.verdict import Filter, Judgement, Verdict
-from pipelines.build.event_columns import SAMPLE_PLACE, flatten
-from pipelines.build.identity import (
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.event_columns import SAMPLE_PLACE, flatten
+from pipelines.building.identity import (
     INSPECT_KEYS,
     LIMIT_KEYS,
     RENDER_KEYS,
     SURFACE_KEYS,
     identity_of,
 )
-from pipelines.build.build_config import BuildConfig
-from render.rigs import get_rig
 from render.render_config import RENDERER_VERSION
+from render.rigs import get_rig
 
 __all__ = [
     "CLEARED",

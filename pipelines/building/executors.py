@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dataset.catalog.event_log import Event
 from core.errors import BadInput
+from dataset.catalog.event_log import Event
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import ObjectState
+from pipelines.building.stages import Workshop, advance, pack
 from pipelines.ray_session import start_ray
-from pipelines.build.build_config import BuildConfig
 from pipelines.sources import Source, is_hub
-from pipelines.build.stages import Workshop, advance, pack
-from pipelines.build.decide import ObjectState
 
 __all__ = ["Executor", "Finished", "InProcess", "OnRay", "Task", "open_executor"]
 

@@ -14,16 +14,16 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from dataset.catalog.event_log import Catalog, Event
-from dataset.catalog.latest import Latest
 from core.lock import Check
 from core.storage import Storage
-from pipelines.build.executors import LANES, Executor, Finished, Task
-from pipelines.build.listing import write_parts
-from pipelines.build.plan import Plan
-from pipelines.build.progress import Progress
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.decide import DAMAGED, STAGES, Decider, ObjectState
+from dataset.catalog.event_log import Catalog, Event
+from dataset.catalog.latest import Latest
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import DAMAGED, STAGES, Decider, ObjectState
+from pipelines.building.executors import LANES, Executor, Finished, Task
+from pipelines.building.listing import write_parts
+from pipelines.building.plan import Plan
+from pipelines.building.progress import Progress
 
 __all__ = ["Build", "Committer"]
 

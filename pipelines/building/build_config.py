@@ -9,11 +9,11 @@ from core.errors import BadInput
 from core.storage import Storage
 from filters.chain import FilterConfig
 from filters.inspect_glb import InspectLimits
-from pipelines.build.cost import PriceConfig
+from pipelines.building.cost import PriceConfig
 from pipelines.sources import is_hub
 from pipelines.transfers.fetch_config import FetchConfig
-from render.rigs import get_rig
 from render.render_config import BlenderLimits, RenderConfig
+from render.rigs import get_rig
 
 __all__ = ["BuildConfig", "ExecutionConfig", "ShardConfig", "SurfaceConfig"]
 

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dataset.catalog.event_log import Event
-from pipelines.build.forecast import Forecast
 from core.quantities import duration
-from pipelines.build.decide import STAGES
+from dataset.catalog.event_log import Event
+from pipelines.building.decide import STAGES
+from pipelines.building.forecast import Forecast
 
 __all__ = ["Display", "Progress", "waiter"]
 

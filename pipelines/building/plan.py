@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
-from dataset.catalog.latest import Latest
 from core.storage import Storage
-from pipelines.sources.captions import read_captions
-from pipelines.build.event_columns import NOT_FOR_PLANS, PROJECTION
-from pipelines.build.cost import Cost, PriceConfig, StageCost, expected_objects, money
-from pipelines.build.listing import Listing, read_listing, read_parts
-from pipelines.build.object_table import Objects, widen
-from pipelines.build.build_config import BuildConfig
+from dataset.catalog.latest import Latest
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.cost import Cost, PriceConfig, StageCost, expected_objects, money
+from pipelines.building.decide import REASONS_TO_WORK, STAGES, Decider, Decisions
+from pipelines.building.event_columns import NOT_FOR_PLANS, PROJECTION
+from pipelines.building.listing import Listing, read_listing, read_parts
+from pipelines.building.object_table import Objects, widen
 from pipelines.sources import Source
-from pipelines.build.decide import REASONS_TO_WORK, STAGES, Decider, Decisions
+from pipelines.sources.captions import read_captions
 from render.rigs import get_rig
 
 __all__ = ["Plan", "first_estimate", "load_plan", "make_plan", "reserved"]

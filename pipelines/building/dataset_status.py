@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.catalog.event_log import Catalog, StageRecord
 from core.errors import BadInput
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog, StageRecord
 from dataset.object_record import split_asset_id
 from dataset.root import read_build
-from core.storage import Storage
-from pipelines.build.event_columns import PROJECTION, SAMPLE_PLACE
-from pipelines.build.object_table import Objects, latest_of, load_objects
-from pipelines.build.build_config import BuildConfig
-from pipelines.build.decide import STAGES, Decider, Decision, Decisions, ObjectState
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import STAGES, Decider, Decision, Decisions, ObjectState
+from pipelines.building.event_columns import PROJECTION, SAMPLE_PLACE
+from pipelines.building.object_table import Objects, latest_of, load_objects
 
 __all__ = ["Standing", "inspect_object", "load_standing", "stored_config", "summarise"]
 

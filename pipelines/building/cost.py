@@ -7,9 +7,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from dataset.catalog.event_log import Catalog
 from core.config import Config
 from core.errors import WorkFailed
+from dataset.catalog.event_log import Catalog
 
 __all__ = [
     "Cost",

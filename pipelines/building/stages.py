@@ -14,20 +14,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from dataset.catalog.event_log import Event
 from core.errors import WorkFailed
+from core.storage import Storage, storage_errors
+from dataset.catalog.event_log import Event
 from dataset.format.geometry import geometry_path, write_geometry
+from dataset.format.shards import read_sample_tar, write_sample_tar, write_shard
 from dataset.maintenance.repair import restore_shard
 from dataset.object_record import sample_key
-from dataset.format.shards import read_sample_tar, write_sample_tar, write_shard
-from core.storage import Storage, storage_errors
 from dataset.views import ViewSet, depth_scale_for, encode_meta, encode_view
 from filters.inspect_glb import GlbRefused, inspect_glb
 from filters.islands import measure_islands
 from filters.thickness import thickness
-from pipelines.build.build_config import BuildConfig
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.decide import Decider, ObjectState
 from pipelines.sources import FetchFailed, Source
-from pipelines.build.decide import Decider, ObjectState
 from pipelines.transfers.outcome import file_sha256
 from render.check import check_views
 from render.process import BlenderProcess, RenderFailure

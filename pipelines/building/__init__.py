@@ -1,0 +1,1 @@
+"""Building a dataset: listing, plan, decisions, stages, executors, progress, cost."""
