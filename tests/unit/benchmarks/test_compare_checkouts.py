@@ -1,0 +1,67 @@
+"""The comparison of two checkouts sees what differs, and nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from benchmarks.proofs.compare_checkouts import Comparison, Side, files, metrics, weights
+
+
+def test_only_the_times_of_manifests_may_differ(tmp_path):
+    for name, created, samples in (("a", "2026", 3), ("b", "2027", 3), ("c", "2026", 4)):
+        (tmp_path / name).mkdir()
+        manifest = {"created": created, "samples": samples}
+        (tmp_path / name / "x.json").write_text(json.dumps(manifest))
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "deep/b.parquet"])
+def test_a_byte_or_a_file_more_is_a_difference(tmp_path, name):
+    for side in ("ours", "theirs"):
+        path = tmp_path / side / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"same")
+    sides = tmp_path / "ours", tmp_path / "theirs"
+    found = Comparison()
+    found.check("shards", *map(files, sides))
+    assert (found.counts, found.differences) == ({"shards": 1}, [])
+    (sides[0] / name).write_bytes(b"sane")
+    (sides[1] / "more").write_bytes(b"")
+    found.check("shards", *map(files, sides))
+    assert found.differences == [f"shards: {name}", "shards: more"]
+
+
+def test_nothing_to_compare_is_a_difference():
+    found = Comparison()
+    found.check("shards", {}, {})
+    assert found.differences == ["shards: there is nothing to compare"]
+
+
+def test_steps_are_compared_by_what_they_learned(tmp_path):
+    row = {"step": 1, "samples": 2, "loss": 0.5, "batch": "ab", "lr": 0.1}
+    machine = {
+        "seconds": 1.0,
+        "seconds_data": 0.1,
+        "time": 5,
+        "samples_per_second": 2,
+        "goodput": 1,
+    }
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row | machine) + "\n")
+    assert metrics(tmp_path) == {"step 1": row}
+
+
+def test_weights_are_compared_to_the_last_bit(tmp_path):
+    one = np.ones(3, dtype=np.float32)
+    save_file({"w": one}, tmp_path / "a.safetensors")
+    save_file({"w": np.nextafter(one, 2)}, tmp_path / "b.safetensors")
+    assert weights(tmp_path / "a.safetensors") != weights(tmp_path / "b.safetensors")
+
+
+def test_a_dataset_is_built_with_the_captions_of_its_source(tmp_path):
+    side = Side(tmp_path, tmp_path)
+    assert side.build_words("lrm", tmp_path)[-2:] == ["--filters.caption.enabled", "false"]
+    (tmp_path / "Cap3D_automated.csv").touch()
+    assert side.build_words("lrm", tmp_path)[-2] == "--captions"
