@@ -26,7 +26,10 @@ from deltalake import DeltaTable
 __all__ = ["Side", "compare", "main"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_QUICK = "--address none --render.resolution 96 --render.samples 2 --shards.samples-per-shard 4"
+_QUICK = (
+    "--address none --render.resolution 96 --render.samples 2 --shards.samples-per-shard 4 "
+    "--filters.caption.enabled false"
+)
 _DATASETS = {
     "lrm": "--rig lrm32 --geometry --surface.points 2000",
     "sheets": "--rig zero123plus --limit 24",
@@ -92,12 +95,10 @@ class Side:
         return done.stdout
 
     def build_words(self, name: str, source: Path) -> list[str]:
-        """Return the options of a dataset's build."""
+        """Return the options of a dataset's build: objects without a caption are built, too."""
         words = ["--source", str(source), *_QUICK.split(), *_DATASETS[name].split()]
-        captions = next(source.glob("*aption*.csv"), None)
-        if captions is None:
-            return [*words, "--filters.caption.enabled", "false"]
-        return [*words, "--captions", str(captions)]
+        captions = next(source.glob("*.csv"), None)
+        return words if captions is None else [*words, "--captions", str(captions)]
 
     def train(self, recipe: str, steps: int, data: Path, out: Path) -> None:
         """Train a recipe up to a step; an existing run continues."""
