@@ -1,5 +1,6 @@
 """A stranger finds the place of a thing by its name: small folders, one meaning per file name."""
 
+import ast
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -42,3 +43,27 @@ def test_every_folder_of_modules_is_a_package():
     assert {
         str(folder) for folder in folders if not (REPOSITORY / folder / "__init__.py").exists()
     } == set()
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file of tests imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_tests_import_of_the_tests_only_what_they_share():
+    """Nor do they import benchmarks, unless a benchmark is their subject."""
+    wrong = set()
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        for name in imported(path):
+            package, *rest = name.split(".")
+            if package == "tests" and rest and rest[0] != "support":
+                wrong.add(f"{path.relative_to(REPOSITORY)}: {name}")
+            if package == "benchmarks" and path.parent.name != "benchmarks":
+                wrong.add(f"{path.relative_to(REPOSITORY)}: {name}")
+    assert wrong == set()
