@@ -127,8 +127,9 @@ def _label(surface: _Surface, dilation: int) -> tuple[Int[np.ndarray, "n"], Floa
 
     Islands are numbered by their share of the area, the largest being 0.
     """
-    inside = surface.cells + dilation
-    occupied = np.zeros((_GRID + 2 * dilation,) * 3, dtype=np.uint8)
+    low, high = surface.cells.min(axis=0), surface.cells.max(axis=0)
+    inside = surface.cells - low + dilation
+    occupied = np.zeros(high - low + 1 + 2 * dilation, dtype=np.uint8)
     occupied[tuple(inside.T)] = 1
     thick = ndimage.maximum_filter(occupied, size=2 * dilation + 1)
     grid, count = ndimage.label(thick, structure=_NEIGHBOURS)

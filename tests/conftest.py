@@ -67,16 +67,22 @@ def sphere_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, s
     return write_spheres(tmp_path_factory.mktemp("spheres"))
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A server that speaks S3, and the environment that leads to it."""
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def endpoint(s3_server: str) -> Iterator[str]:
+    """A server that speaks S3, and the environment that leads to it."""
     here = {
-        "AWS_ENDPOINT_URL": address,
+        "AWS_ENDPOINT_URL": s3_server,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -85,9 +91,23 @@ def endpoint() -> Iterator[str]:
         for name, value in here.items():
             patch.setenv(name, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield address
+        yield s3_server
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of this test process's Ray: commands and tests join it, and leave it running."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Newer Ray asks for a token even on one machine. Workers import this checkout.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        resources = {"num_cpus": 4, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=resources)
+        yield cluster.address
+        cluster.shutdown()
 
 
 @pytest.fixture
@@ -124,7 +144,7 @@ def demo_source(common: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(demo_source: Path, common: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The demo source built on a local Ray, this process's copy. Tests must not change it."""
+    """The demo source built without Ray, this process's copy. Tests must not change it."""
     first = Built(common / "built", demo_source)
 
     def build() -> None:
@@ -153,10 +173,10 @@ def oracle() -> Callable[[str], Oracle]:
     return load
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def blender() -> Iterator[BlenderProcess]:
-    """A Blender child with ordinary limits."""
-    with BlenderProcess(BlenderLimits(threads=2)) as process:
+    """This test process's Blender child, with ordinary limits. Tests must not kill it."""
+    with BlenderProcess(BlenderLimits()) as process:
         yield process
 
 

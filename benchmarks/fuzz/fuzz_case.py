@@ -36,6 +36,7 @@ _RIG = get_rig("lrm32")
 _CAMERAS = _RIG.cameras("fuzz")[:2]
 _CONFIG = RenderConfig(resolution=32, samples=1, denoise=False)
 _NUM_POINTS = 1000
+_GONE_SECONDS = 10.0
 _FARTHEST = 1.1
 """Coordinate that a point in the cube may have, rounding included."""
 _KINDS = {
@@ -145,6 +146,8 @@ def _remains(blender: BlenderProcess, before: int | None, folder: Path) -> list[
         if child.pid != blender.pid:
             found.append(f"process {child.pid}, which is not the child {blender.pid}")
             child.kill()
+            # Until it is gone, the next case would find it as well.
+            psutil.wait_procs([child], timeout=_GONE_SECONDS)
     if before not in (None, blender.pid) and _group_lives(before):
         found.append(f"processes of the group of child {before}, which is gone")
     own = [path for path in folder.iterdir() if "-blender-" in path.name]

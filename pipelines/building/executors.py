@@ -17,9 +17,21 @@ from pipelines.building.stages import Workshop, advance, pack
 from pipelines.ray_session import start_ray
 from pipelines.sources import Source, is_hub
 
-__all__ = ["Executor", "Finished", "InProcess", "OnRay", "Task", "open_executor"]
+__all__ = [
+    "Executor",
+    "Finished",
+    "InProcess",
+    "OnRay",
+    "Task",
+    "bounds_of",
+    "most_in_flight",
+    "needs_of",
+    "open_executor",
+]
 
 _RESOURCES_SECONDS = 5.0
+_QUEUED_PER_SLOT = 2
+"""Tasks in flight per slot: enough that no worker waits for the driver."""
 _WISH_SECONDS = 60.0
 """At most so often the autoscaler is told another number of renders."""
 LANES = ("pack", "render", "fetch")
@@ -101,9 +113,6 @@ class InProcess:
 class OnRay:
     """Runs tasks on a Ray cluster, a bounded number of them in flight."""
 
-    _QUEUED_PER_SLOT = 2
-    """Tasks in flight per slot: enough that no worker waits for the driver."""
-
     def __init__(self, config: BuildConfig, source: Source, work: Work | None = None) -> None:
         """`work` does a task on a worker; by default `run_task`."""
         import ray
@@ -111,8 +120,8 @@ class OnRay:
         self._ray = ray
         start_ray(config.address)
         self._setup = ray.put((config, source, work or run_task))
-        self._needs = {lane: _needs(config, lane) for lane in LANES}
-        self._bounds = _bounds(config)
+        self._needs = {lane: needs_of(config, lane) for lane in LANES}
+        self._bounds = bounds_of(config)
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
@@ -164,10 +173,8 @@ class OnRay:
 
     def room(self, lane: str) -> int:
         """Slots of the cluster for this lane, times the queue, less what is in flight."""
-        resources, needs = self._resources(), self._needs[lane]
-        slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
-        wanted = max(1, int(slots)) * self._QUEUED_PER_SLOT
-        return min(wanted, self._bounds.get(lane, wanted)) - self._in_flight[lane]
+        most = most_in_flight(self._resources(), self._needs[lane], self._bounds.get(lane))
+        return most - self._in_flight[lane]
 
     def _resources(self) -> Mapping[str, float]:
         """Of the cluster, asked for every few seconds: nodes come and go."""
@@ -224,7 +231,19 @@ def open_executor(config: BuildConfig, source: Source) -> Executor:
     return InProcess(config, source) if config.address == "none" else OnRay(config, source)
 
 
-def _needs(config: BuildConfig, lane: str) -> dict[str, float]:
+def most_in_flight(
+    resources: Mapping[str, float], needs: Mapping[str, float], bound: int | None
+) -> int:
+    """How many tasks that each need this much may be in flight on a cluster with these resources.
+
+    `bound` is the limit of their lane, None if it has none.
+    """
+    slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
+    wanted = max(1, int(slots)) * _QUEUED_PER_SLOT
+    return wanted if bound is None else min(wanted, bound)
+
+
+def needs_of(config: BuildConfig, lane: str) -> dict[str, float]:
     """What a task of a lane reserves, by Ray's names."""
     execution = config.execution
     if lane == "fetch":
@@ -239,7 +258,7 @@ def _needs(config: BuildConfig, lane: str) -> dict[str, float]:
     return found
 
 
-def _bounds(config: BuildConfig) -> dict[str, int]:
+def bounds_of(config: BuildConfig) -> dict[str, int]:
     """The most tasks of a lane in flight, whatever the cluster has room for.
 
     A hub allows so many requests and no more: further downloads would only wait, until their

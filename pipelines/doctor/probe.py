@@ -19,7 +19,7 @@ from typing import Any
 
 from core.errors import LrmError, WorkFailed
 
-__all__ = ["Probed", "main", "probe"]
+__all__ = ["Probed", "answer", "main", "probe"]
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -56,8 +56,7 @@ def probe(name: str, *words: str, seconds: float = 240.0) -> Probed:
         name = signal.Signals(-done.returncode).name
         return Probed(found=None, problem=f"the process that tried it ended with {name}")
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-        return Probed(**answer)
+        return Probed(**json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
         last = [line for line in done.stderr.splitlines() if line.strip()]
         said = last[-1].strip() if last else f"exit code {done.returncode}"
@@ -145,13 +144,16 @@ _PROBES: Mapping[str, Callable[..., Any]] = {
 
 def main() -> int:
     """Run the probe that the command line names."""
-    name, *words = sys.argv[1:]
-    try:
-        answer = Probed(found=_PROBES[name](*words), problem="")
-    except Exception as error:  # noqa: BLE001 - whatever a package raises is the answer
-        answer = _failed(error)
-    print(f"\n{json.dumps(asdict(answer))}", flush=True)
+    print(f"\n{json.dumps(asdict(answer(*sys.argv[1:])))}", flush=True)
     return 0
+
+
+def answer(name: str, *words: str) -> Probed:
+    """Run a probe in this process."""
+    try:
+        return Probed(found=_PROBES[name](*words), problem="")
+    except Exception as error:  # noqa: BLE001 - whatever a package raises is the answer
+        return _failed(error)
 
 
 def _failed(error: Exception) -> Probed:

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from train.settings.train_config import TrainConfig
 
-__all__ = ["has_gpus", "request_room", "room_for_workers", "worker_bundle", "workers_have_gpus"]
+__all__ = [
+    "count_workers",
+    "has_gpus",
+    "request_room",
+    "room_for_workers",
+    "worker_bundle",
+    "workers_have_gpus",
+]
 
 Resources = Mapping[str, float]
 
@@ -41,7 +48,12 @@ def room_for_workers(worker: Resources) -> int:
 
     leaving = state.get_draining_nodes()
     free = state.available_resources_per_node()
-    return sum(_fitting(worker, node) for name, node in free.items() if name not in leaving)
+    return count_workers(worker, [node for name, node in free.items() if name not in leaving])
+
+
+def count_workers(worker: Resources, free: Sequence[Resources]) -> int:
+    """Workers that fit, each as a whole, into what these nodes have free."""
+    return sum(_fitting(worker, node) for node in free)
 
 
 def request_room(worker: Resources, workers: int) -> None:

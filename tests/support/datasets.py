@@ -12,8 +12,10 @@ from dataset.catalog.event_log import Catalog
 from dataset.format.shards import read_index
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 
-# As small as it can be and still be a picture; one sample per shard group of three.
-QUICK = ["--render.resolution", "40", "--render.samples", "1", "--shards.samples-per-shard", "4"]
+# As small as it can be and still be a picture, in this process.
+QUICK = (
+    "--render.resolution 40 --render.samples 1 --shards.samples-per-shard 4 --address none"
+).split()
 
 
 def events_of(root: Path) -> list[dict[str, Any]]:

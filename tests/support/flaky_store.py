@@ -47,12 +47,17 @@ class FlakyStore:
             return due
 
     def administer(self, order: str) -> None:
-        """`on`, `off`, `down SECONDS` in which nobody is served, or `kill PID` at a commit."""
+        """`on`, `off`, `down SECONDS` in which nobody is served, or `kill PID` at a commit.
+
+        `fill BUCKET/FOLDER/COUNT` puts empty objects into the store itself, without requests.
+        """
         name, _, value = order.partition("/")
         if name == "down":
             self.down_until = time.monotonic() + float(value)
         elif name == "kill":
             self._victim = int(value)
+        elif name == "fill":
+            _fill(*value.split("/", 1))
         else:
             self.faults = name == "on"
 
@@ -65,6 +70,16 @@ class FlakyStore:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
             return self._random.random() < 0.5
+
+
+def _fill(bucket: str, order: str) -> None:
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    folder, _, count = order.rpartition("/")
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for number in range(int(count)):
+        backend.put_object(bucket, f"{folder}/{number:05d}", b"")
 
 
 def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
@@ -177,6 +192,11 @@ def outage(address: str, seconds: float) -> None:
 def kill_at_commit(address: str, pid: int | None) -> None:
     """Kill a process when the next commit of a catalog arrives, or none any more."""
     _order(address, f"kill/{pid or 0}")
+
+
+def fill(address: str, bucket: str, folder: str, count: int) -> None:
+    """Put so many empty objects into a folder of a bucket."""
+    _order(address, f"fill/{bucket}/{folder}/{count}")
 
 
 def _order(address: str, order: str) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Small GLB files to inspect, built in memory."""
 
+import functools
 import io
 import json
 import struct
@@ -19,6 +20,7 @@ def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
+@functools.cache
 def picture(kind: str = "PNG", size: tuple[int, int] = (8, 8), flat: bool = False) -> bytes:
     """An encoded image: noise, or one colour."""
     pixels = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

@@ -1,13 +1,22 @@
-"""The command line as a test calls it."""
+"""The command line as a test calls it: in this process, or as a process of its own."""
 
+import contextlib
+import io
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tests.support.paths import REPOSITORY
+
+WIDTH = {"COLUMNS": "200"}
+"""Wide enough that no line of a table or of a help text is broken."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +33,97 @@ class Answer:
 
 
 def run_lrm(*words: Any, **environment: str) -> Answer:
-    """Run `lrm` as a user would, from another folder than the repository."""
+    """Run `lrm` in this process, which afterwards is as it was before.
+
+    Paths must be absolute. An exception that `lrm` does not handle is raised here.
+    """
+    from pipelines.cli import main
+
+    out, err = _stream(), _stream()
+    with (
+        _kept_environment(WIDTH | environment),
+        _kept_signals(),
+        _own_logging(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        if environment:
+            _forget_stores()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # argparse ends by it: --help, or a mistake in the words.
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            if environment:
+                _forget_stores()
+    return Answer(code, _text(out), _text(err))
+
+
+def spawn_lrm(*words: Any, **environment: str) -> Answer:
+    """Run `lrm` as a process of its own, from another folder than the repository."""
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environment},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **WIDTH, **environment},
         cwd="/",
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _stream() -> io.TextIOWrapper:
+    """A text stream that encodes as a pipe's does."""
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
+
+
+@contextlib.contextmanager
+def _kept_environment(changes: dict[str, str]) -> Iterator[None]:
+    """Change environment variables; what the block sets or removes is undone as well."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Restore the handlers that a command, or Ray inside it, replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Without pytest's handlers: warnings go to standard error, as in a process of its own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _forget_stores() -> None:
+    """Connections to object stores keep the environment in which they were made."""
+    import fsspec
+
+    if "s3fs" in sys.modules:
+        fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 OPERATORS = re.compile(r"[();<>|&]+")
 
@@ -11,6 +12,14 @@ HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str = "bash") -> Iterator[tuple[str, str]]:
+    """The mark and the text of each block in that language."""
+    for kind, text in FENCE.findall(page.read_text()):
+        name, _, mark = kind.partition(" ")
+        if name == language:
+            yield mark, text
 
 
 def commands(text: str) -> Iterator[list[str]]:

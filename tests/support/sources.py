@@ -1,6 +1,7 @@
 """The project's own source files."""
 
 import ast
+import functools
 from collections.abc import Iterator
 
 from tests.support.paths import REPOSITORY
@@ -8,10 +9,11 @@ from tests.support.paths import REPOSITORY
 PACKAGES = ("dataset", "filters", "render", "train", "pipelines")
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    for package in PACKAGES:
-        for path in sorted((REPOSITORY / package).rglob("*.py")):
-            yield str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())
+@functools.cache
+def sources() -> tuple[tuple[str, ast.Module], ...]:
+    """Every source file with its syntax tree, parsed once."""
+    paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
+    return tuple((str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())) for path in paths)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -9,7 +9,7 @@ import trimesh
 def glb_surface(path: Path, num_points: int = 200_000) -> np.ndarray | None:
     """Points in the normalised frame, z up; None where trimesh cannot read the file."""
     try:
-        mesh = trimesh.load_scene(path).to_geometry()
+        mesh = trimesh.load_scene(path, skip_materials=True).to_geometry()
         points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=0)
     except (ValueError, KeyError, IndexError, NotImplementedError, AttributeError, TypeError):
         return None

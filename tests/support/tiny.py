@@ -5,13 +5,11 @@ import resource
 import signal
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -19,6 +17,7 @@ from torch.utils.data import Dataset
 from core.errors import LrmError
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
+from tests.support.ranks import Ranks
 from train.checkpoints import uploads
 from train.data.order import sample_rng
 from train.data.patches import ViewDataConfig, ViewDataset
@@ -144,35 +143,22 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
     return TinyConfig.load(values | more)
 
 
-def run_group(world: int, configs: Sequence[TinyConfig]) -> list[str]:
-    """Train each in turn in one group of processes; how each ended: empty if it went well."""
-    context = torch.multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
-    store = Path(configs[0].out).with_suffix(f".store-{time.monotonic_ns()}")
-    values = [config.model_copy(update={"num_workers": world}).dump() for config in configs]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.multiprocessing.start_processes(
-        _rank, (world, str(store), values, answers), nprocs=world, start_method="spawn"
-    )
-    return answers.get()
-
-
-def _rank(rank: int, world: int, store: str, values: list[dict[str, Any]], answers: Any) -> None:
-    torch.set_num_threads(1)
+def train_each(values: Sequence[dict[str, Any]]) -> list[str]:
+    """Train each configuration in turn as this rank; how each ended: empty if it went well."""
     uploads._FIRST_PAUSE = 0.05
     # A file that grows too large is an error of the write, not the end of the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
-    place = {"init_method": f"file://{store}", "rank": rank, "world_size": world}
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60), **place)
-    found = []
+    ends = []
     for config in values:
         try:
             engine.train(TinyRecipe(TinyConfig.load(config)))
-            found.append("")
+            ends.append("")
         except LrmError as error:
-            found.append(f"{type(error).__name__}: {error}")
-    if rank == 0:
-        answers.put(found)
-    dist.barrier()
-    dist.destroy_process_group()
+            ends.append(f"{type(error).__name__}: {error}")
+    return ends
+
+
+def run_group(ranks: Ranks, world: int, configs: Sequence[TinyConfig]) -> list[str]:
+    """Train each configuration in turn in one process group; how each ended on rank 0."""
+    values = [config.model_copy(update={"num_workers": world}).dump() for config in configs]
+    return ranks.run(world, train_each, values)[0]

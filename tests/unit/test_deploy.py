@@ -1,40 +1,28 @@
 """The cluster files: what Ray, AWS and Kubernetes make of them, without any of the three."""
 
 import copy
-import json
 import re
-import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import botocore.session
 import kubernetes_validate
 import pytest
-import yaml
 from botocore import xform_name
-from moto.server import ThreadedMotoServer
-from ray.autoscaler._private.aws.config import bootstrap_aws
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from jsonschema import ValidationError
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.autoscaler.tags import TAG_RAY_NODE_KIND
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from core.options import load_config
 from pipelines.building.build_config import BuildConfig
 from pipelines.cli import make_parser
 from render.system_libraries import _PACKAGE_OF_LIBRARY
-from tests.support.pages import FENCE, called, commands
+from tests.support.deploy import AWS, KUBERAY, ON_PREMISE, documented_build, manual, read
 from tests.support.paths import REPOSITORY
 
-AWS, ON_PREMISE, KUBERAY = (
-    REPOSITORY / name
-    for name in ("cluster.yaml", "deploy/on-premise.yaml", "deploy/kuberay-rayjob.yaml")
-)
-MANUAL = REPOSITORY / "docs/operating.md"
 RAY_VERSION = re.search(r"^ray==(.+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)[
     1
 ]
@@ -65,16 +53,12 @@ WORKER_GROUP = {
 """Names of KubeRay's API (ray.io/v1) that the file uses."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())
-
-
 @pytest.mark.parametrize("path", [AWS, ON_PREMISE], ids=lambda path: path.name)
 def test_ray_accepts_the_file(path: Path) -> None:
     prepared = prepare_config(read(path))
     validate_config(prepared)
     broken = copy.deepcopy(prepared) | {"max_worker": 3}
-    with pytest.raises(Exception, match="max_worker"):
+    with pytest.raises(ValidationError, match="max_worker"):
         validate_config(broken)
 
 
@@ -181,20 +165,6 @@ def test_the_folder_of_runs_is_mounted_where_a_file_system_is_named(tmp_path: Pa
     assert named[-1] == without[-1] == "sudo chown 1000:100 /mnt/lrm-runs"
 
 
-def manual() -> list[list[str]]:
-    """The words of every command of the operators' manual, those of its numbered steps included."""
-    text = re.sub(r"^   ", "", MANUAL.read_text(), flags=re.MULTILINE)
-    shell = [block for kind, block in FENCE.findall(text) if kind == "bash"]
-    return [words for block in shell for words in commands(block)]
-
-
-def documented_build(name: str) -> list[str]:
-    """Of the job that the manual submits, or of the RayJob."""
-    if name == "kuberay":
-        return shlex.split(read(KUBERAY)["spec"]["entrypoint"])[1:]
-    return next(rest for _, rest in map(called, manual()) if rest[:1] == ["build"])
-
-
 @pytest.mark.parametrize("name", ["manual", "kuberay"])
 def test_the_documented_builds_stay_on_render_nodes_and_wait_for_a_lost_driver(name: str) -> None:
     given = make_parser().parse_args(documented_build(name))
@@ -231,85 +201,6 @@ def test_the_manual_calls_aws_as_it_is() -> None:
     assert unknown_to_aws(["iam", "create-rolle"]) == {"create-rolle"}
     wrong = ["iam", "create-role", "--rolename", "x", "--assume-role-policy-document", "y"]
     assert unknown_to_aws(wrong) == {"rolename", "role-name"}
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory):
-    """An account with nothing in it but the two profiles that docs/operating.md makes."""
-    monkeypatch = pytest.MonkeyPatch()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-west-2",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-
-    iam = boto3.client("iam")
-    for name in ("lrm-head", "lrm-node"):
-        trust = (REPOSITORY / "deploy/aws/trust.json").read_text()
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
-        for policy in ("storage", "launch") if name == "lrm-head" else ("storage",):
-            text = (REPOSITORY / f"deploy/aws/{policy}.json").read_text()
-            text = text.replace("BUCKET", "example").replace("ACCOUNT", "123456789012")
-            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=text)
-        iam.create_instance_profile(InstanceProfileName=name)
-        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-    yield boto3
-    server.stop()
-    monkeypatch.undo()
-
-
-def test_every_node_type_starts_with_rays_own_provider(aws) -> None:
-    """Ray's AWS code runs against a server that speaks EC2: botocore checks every parameter."""
-    config = bootstrap_aws(prepare_config(read(AWS)))
-    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-    ec2 = aws.client("ec2")
-    for name, kind in config["available_node_types"].items():
-        node = kind["node_config"]
-        created = provider.create_node(node, {TAG_RAY_NODE_KIND: name}, 1)
-        (instance,) = created.values()
-        found = ec2.describe_instances(InstanceIds=[instance.id])
-        (seen,) = found["Reservations"][0]["Instances"]
-        assert seen["InstanceType"] == node["InstanceType"]
-        assert seen["ImageId"] == node["ImageId"]
-        spot = "InstanceMarketOptions" in node
-        assert (seen.get("InstanceLifecycle") == "spot") == spot
-        profile = "lrm-head" if name == "head" else "lrm-node"
-        assert seen["IamInstanceProfile"]["Arn"].endswith(f"/{profile}")
-    wrong = config["available_node_types"]["render"]["node_config"] | {"InstanceTyp": "x"}
-    with pytest.raises(Exception, match="InstanceTyp"):
-        provider.create_node(wrong, {TAG_RAY_NODE_KIND: "render"}, 1)
-
-
-def test_a_full_render_node_has_the_memory_that_its_renders_reserve(aws) -> None:
-    """As Ray's own provider reckons a node's memory, from what EC2 says of the instance type."""
-    config = prepare_config(read(AWS))
-    config = AWSNodeProvider.fillout_available_node_types_resources(bootstrap_aws(config))
-    execution = load_config(
-        BuildConfig, make_parser().parse_args(documented_build("manual"))
-    ).execution
-    for name in ("render", "render_gpu"):
-        resources = config["available_node_types"][name]["resources"]
-        assert resources["memory"] >= resources["render"] * execution.render_memory
-
-
-def test_storage_ends_uploads_that_were_left(aws) -> None:
-    s3 = aws.client("s3")
-    s3.create_bucket(
-        Bucket="example", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
-    )
-    rules = json.loads((REPOSITORY / "deploy/aws/lifecycle.json").read_text())
-    s3.put_bucket_lifecycle_configuration(Bucket="example", LifecycleConfiguration=rules)
-    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket="example")["Rules"]
-    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
-    # Nothing of the dataset itself ends.
-    assert set(rule) == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
 
 
 def test_kuberay_and_kubernetes_accept_the_job() -> None:

@@ -1,13 +1,10 @@
-"""What the documentation says can be done: its commands exist, and those of one machine run."""
+"""What the documentation says can be done: its commands, options and links exist."""
 
 import argparse
 import functools
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import pytest
 from core.errors import BadInput
 from core.options import Parser
 from pipelines.cli import make_parser
-from tests.support.pages import FENCE, called, commands
+from tests.support.pages import FENCE, blocks, called, commands
 from tests.support.paths import REPOSITORY
 from train.__main__ import make_parser as make_train_parser
 
@@ -25,22 +22,12 @@ PAGES = sorted(
     for folder in (REPOSITORY, REPOSITORY / "docs", REPOSITORY / "docs" / "gallery")
     for path in folder.glob("*.md")
 )
-README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs" / "quickstart.md"
-MARKS = {"checkout", "internet", "cluster"}
-"""Behind ```bash in README and quickstart: what a block needs that a test does not have."""
+README = REPOSITORY / "README.md"
 CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY))
 )
-
-
-def blocks(page: Path, language: str = "bash") -> Iterator[tuple[str, str]]:
-    """The mark and the text of each block in that language."""
-    for kind, text in FENCE.findall(page.read_text()):
-        name, _, mark = kind.partition(" ")
-        if name == language:
-            yield mark, text
 
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -173,38 +160,3 @@ def test_wrong_words_in_text_and_wrong_links_would_be_seen(tmp_path):
     wrong = ["lrm bild", "lrm plan --geometri", "--render.devise gpu"]
     assert list(unknown_in_text(page.read_text())) == wrong
     assert list(broken_links(page)) == ["c.md#", "c.png#", "b.md#other", "#here"]
-
-
-def run_as_written(page: Path, folder: Path) -> str:
-    """What the unmarked blocks of a page print, in that folder, one after the other."""
-    marks = {mark for mark, _ in blocks(page)} - {""}
-    assert marks <= MARKS
-    script = "\n".join(text for mark, text in blocks(page) if not mark)
-    # `lrm` and `python` are those of this environment, as after its activation. One thread:
-    # beside other tests, PyTorch's threads wait for each other most of the time.
-    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {"PATH": paths, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_readme_works_as_written(tmp_path):
-    assert "fetch" in run_as_written(README, tmp_path)
-
-
-def test_the_quickstart_works_as_written(tmp_path):
-    printed = run_as_written(QUICKSTART, tmp_path)
-    lines = [" ".join(line.split()) for line in printed.splitlines()]
-    shown = [line for _, text in blocks(QUICKSTART, "text") for line in text.splitlines()]
-    assert [line for line in shown if " ".join(line.split()) not in lines] == []
-    for name in ("mug.png", "report/report.html", "nerf/previews/step-00000010.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
-    for name in ("nerf.safetensors", "scores/summary.json", "mug.glb"):
-        assert (tmp_path / name).exists()

@@ -23,7 +23,7 @@ from pipelines.building.object_table import latest_of
 from pipelines.building.run import Committer
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import Built, events_of
-from tests.support.lrm import run_lrm
+from tests.support.lrm import run_lrm, spawn_lrm
 
 REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "several_objects"}
 
@@ -82,9 +82,10 @@ def test_the_same_command_again_does_nothing(built: Built):
     assert len(events_of(built.root)) == events
 
 
-def test_without_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path):
-    root = tmp_path / "here"
-    run_lrm("build", *built.words, "--root", root, "--address", "none", "--json").json()
+def test_on_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path):
+    """With a Ray that the command starts by itself, in a process of its own."""
+    root = tmp_path / "ray"
+    spawn_lrm("build", *built.words, "--root", root, "--address", "local", "--json").json()
     shards = sorted(path.relative_to(built.root) for path in built.root.glob("shards/*/*"))
     assert sorted(path.relative_to(root) for path in root.glob("shards/*/*")) == shards
     for shard in shards:
@@ -97,7 +98,7 @@ def copied(built: Built, tmp_path: Path) -> Built:
     copy = Built(tmp_path / "root", tmp_path / "source")
     shutil.copytree(built.root, copy.root)
     shutil.copytree(built.source, copy.source)
-    here = [*copy.words, "--root", str(copy.root), "--address", "none", "--json"]
+    here = [*copy.words, "--root", str(copy.root), "--json"]
     run_lrm("build", *here).json()
     return copy
 
@@ -107,7 +108,7 @@ def plan_of(dataset: Built, *words: str) -> dict:
 
 
 def build(dataset: Built, *words: str) -> dict:
-    here = [*dataset.words, *words, "--root", dataset.root, "--address", "none", "--json"]
+    here = [*dataset.words, *words, "--root", dataset.root, "--json"]
     return run_lrm("build", *here).json()
 
 

@@ -16,8 +16,8 @@ REQUESTS, SECONDS = 40, 2.0
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator:
-    with ray_session("local"):
+def ray(ray_address: str) -> Iterator:
+    with ray_session(ray_address):
         import ray
 
         yield ray

@@ -1,5 +1,6 @@
 """`lrm evaluate` as a user runs it: files against files, a model against a dataset."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from dataset.format.geometry import SurfaceGeometry, geometry_path, write_geomet
 from dataset.object_record import sample_key
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.cli import main
+from pipelines.cli.commands import evaluate as evaluate_command
 from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name
 from tests.support import small_lrm
 from tests.support.bodies import letter_block, write_boxes, write_sphere
@@ -38,6 +40,12 @@ def mesh_file(tmp_path_factory):
     return small_lrm.write_file(
         small_lrm.mesh_model(), tmp_path_factory.mktemp("weights") / "mesh.safetensors"
     )
+
+
+@pytest.fixture
+def one_child(blender, monkeypatch):
+    """Evaluations share a Blender child; each would start one of its own."""
+    monkeypatch.setattr(evaluate_command, "_blender", lambda: contextlib.nullcontext(blender))
 
 
 def evaluate(*words) -> int:
@@ -96,7 +104,7 @@ def test_ground_truth_is_perfect(truth, lpips_files, tmp_path, capsys):
     assert rows["chamfer"] == [0, 0]
 
 
-def test_another_shape_is_worse_and_missing_ones_are_named(truth, tmp_path, capsys):
+def test_another_shape_is_worse_and_missing_ones_are_named(one_child, truth, tmp_path, capsys):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     # A ball for the block, named by its asset id, larger and elsewhere: that does not count.
@@ -115,7 +123,7 @@ def test_another_shape_is_worse_and_missing_ones_are_named(truth, tmp_path, caps
     assert "lpips" not in metrics
 
 
-def test_a_broken_file_is_named_and_does_not_count(truth, tmp_path, capsys):
+def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, capsys):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     (meshes / "block.glb").write_bytes(b"no GLB")
@@ -136,7 +144,7 @@ def test_a_mesh_is_named_by_asset_id_key_or_uid(asset_id):
     assert len({object_name(name) for name in names}) == 1
 
 
-def test_what_was_judged_is_not_judged_again(truth, tmp_path, monkeypatch):
+def test_what_was_judged_is_not_judged_again(one_child, truth, tmp_path, monkeypatch):
     meshes, out = tmp_path / "meshes", tmp_path / "out"
     meshes.mkdir()
     for name in ("ball", "block"):

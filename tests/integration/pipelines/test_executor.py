@@ -1,39 +1,20 @@
-"""What an executor on Ray has in flight."""
+"""What an executor on Ray requests of the autoscaler."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.executors import OnRay, Task, _bounds
+from pipelines.building.executors import OnRay, Task
 
 
 @pytest.fixture
-def executor() -> Iterator[OnRay]:
-    executor = OnRay(BuildConfig(source="objaverse@main", root="/root"), None)
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-def test_a_hub_bounds_the_downloads_of_a_large_cluster(executor, monkeypatch):
-    cores = {"CPU": 10_000.0}
-    monkeypatch.setattr(executor, "_resources", lambda: cores)
-    # 3,000 requests in 300 s, for ten minutes.
-    assert executor.room("fetch") == 6000
-    assert executor.room("render") == 20_000
-    cores["CPU"] = 64.0
-    assert executor.room("fetch") == 512
-    monkeypatch.setattr(executor, "_bounds", _bounds(BuildConfig(source="/glbs", root="/root")))
-    cores["CPU"] = 10_000.0
-    assert executor.room("fetch") == 80_000
-
-
-WISHES = {"keep_raw": False, "execution": {"ask_for_renders": 3, "fetch_cpus": 0.5}}
+def config(ray_address: str, tmp_path: Path) -> BuildConfig:
+    execution = {"ask_for_renders": 3, "fetch_cpus": 0.5}
+    values = {"source": "/glbs", "root": str(tmp_path / "root"), "keep_raw": False}
+    return BuildConfig.load(values | {"address": ray_address, "execution": execution})
 
 
 @pytest.fixture
@@ -54,9 +35,8 @@ def until_it_is_there(task: Task, shop) -> list[Event]:
     return []
 
 
-def test_the_wish_for_renders_falls_with_those_that_are_left(asked, monkeypatch, tmp_path):
+def test_the_wish_for_renders_falls_with_those_that_are_left(config, asked, monkeypatch, tmp_path):
     monkeypatch.setattr("pipelines.building.executors._WISH_SECONDS", 0.0)
-    config = BuildConfig.load({"source": "/glbs", "root": str(tmp_path / "root"), **WISHES})
     executor = OnRay(config, None, work=until_it_is_there)
     try:
         gates = {name: tmp_path / name for name in ("fetch", "one", "two")}
@@ -81,7 +61,7 @@ def test_the_wish_for_renders_falls_with_those_that_are_left(asked, monkeypatch,
     assert asked[-1] == 0
 
 
-def test_a_wish_that_fails_is_taken_back(asked, monkeypatch, tmp_path):
+def test_a_wish_that_fails_is_taken_back(config, asked, monkeypatch):
     import ray
 
     def fail(bundles):
@@ -90,7 +70,6 @@ def test_a_wish_that_fails_is_taken_back(asked, monkeypatch, tmp_path):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", fail)
-    config = BuildConfig.load({"source": "/glbs", "root": str(tmp_path), **WISHES})
     with pytest.raises(KeyboardInterrupt):
         OnRay(config, None)
     assert asked == [3, 0]

@@ -1,117 +1,32 @@
 """`lrm export`: whole objects, resumed, refused; read back by the rules of other trainers."""
 
-import contextlib
-import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
 from core.storage import Storage
-from dataset.format.shards import index_path, read_members, scan_tar, write_index, write_tar
-from dataset.root import write_build
-from dataset.snapshots.snapshot import Sample, open_snapshot, write_snapshot
-from dataset.views import ViewSet, decode_views, encode_views
-from pipelines.cli import main
+from dataset.snapshots.snapshot import write_snapshot
+from tests.support.exports import IDS, NAMES, SHARD, Spheres, contents, write_export_spheres
 from tests.support.layouts import assert_same_views, assert_trellis_sees_the_same, load_instantmesh
-from tests.support.lrm import Answer, run_lrm
-from tests.support.paths import REPOSITORY
-from tests.support.spheres import sphere_views
-
-IDS = ["objaverse:" + "0" * 32, "objaverse:" + "1" * 32, "objaverse:" + "2" * 32, "other:a/b.c"]
-NAMES = [asset_id.replace(":", "-") for asset_id in IDS[:3]] + ["other-a%2Fb%2Ec"]
-SHARD = "shards/lrm32/spheres.tar"
-
-
-@dataclass(frozen=True)
-class Spheres:
-    """Four spheres of 32 views in one shard, one of them for validation."""
-
-    root: Storage
-    snapshot: str
-
-    @property
-    def samples(self) -> list[Sample]:
-        return list(open_snapshot(self.root, self.snapshot).samples)
-
-    def views(self, asset_id: str) -> ViewSet:
-        sample = next(sample for sample in self.samples if sample.asset_id == asset_id)
-        members = read_members(self.root, sample.shard, sample.entry, sample.entry.members)
-        return decode_views(members)[0]
-
-    def words(self, layout: str, out: Path, *more: Any) -> list[Any]:
-        pinned = ["--root", self.root.uri, "--snapshot", self.snapshot]
-        return ["export", *pinned, "--layout", layout, "--out", out, *more]
-
-    def export(self, layout: str, out: Path, *more: Any) -> Answer:
-        """In this process, which is quicker than `run_lrm`."""
-        said, told = io.StringIO(), io.StringIO()
-        words = self.words(layout, out, "--workers", "1", *more)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
-            try:
-                code = main([str(word) for word in words])
-            except SystemExit as left:
-                code = int(left.code or 0)
-        return Answer(code, said.getvalue(), told.getvalue())
+from tests.support.lrm import Answer, spawn_lrm
 
 
 @pytest.fixture(scope="module")
 def spheres(tmp_path_factory) -> Spheres:
-    root = Storage(str(tmp_path_factory.mktemp("spheres")))
-    members = [
-        dict(encode_views(sphere_views(seed, num_views=32, size=24), {"normalise": "cube"}))
-        for seed in range(len(IDS))
-    ]
-    tar = io.BytesIO()
-    write_tar(tar, zip(NAMES, members, strict=True))
-    tar.seek(0)
-    entries = list(scan_tar(tar))
-    root.write(SHARD, tar.getvalue())
-    root.write(index_path(SHARD), write_index(entries, "", len(tar.getvalue())))
-    samples = [
-        Sample(
-            asset_id=asset_id,
-            split="validation" if asset_id.startswith("other") else "train",
-            rig="lrm32",
-            sha256="",
-            render_key=f"render of {name}",
-            shard=SHARD,
-            entry=entry,
-            name="sphere",
-            caption="a sphere",
-            licence="by",
-            author="nobody",
-        )
-        for asset_id, name, entry in zip(IDS, NAMES, entries, strict=True)
-    ]
-    write_build(root, {})
-    return Spheres(root, write_snapshot(root, samples, None)["snapshot"])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return write_export_spheres(tmp_path_factory.mktemp("spheres"))
 
 
 @pytest.fixture(scope="module")
 def exported(spheres, tmp_path_factory) -> Path:
     """The InstantMesh layout, written by two processes. Tests must not change it."""
     out = tmp_path_factory.mktemp("exported") / "new" / "folder"
-    answer = run_lrm(*spheres.words("instantmesh", out, "--workers", "2"))
+    answer = spawn_lrm(*spheres.words("instantmesh", out, "--workers", "2"))
     assert answer.code == 0, answer.err
     assert answer.out == f"exported 4 of 4 objects: {out}\n"
     assert "4/4 objects (4 exported)" in answer.err
@@ -174,47 +89,6 @@ def test_another_render_replaces_the_object(spheres, exported, tmp_path):
     objects = out / "rendering_random_32views"
     loaded = load_instantmesh(contents(objects / NAMES[0]))
     assert_same_views(loaded, spheres.views(IDS[1]))
-
-
-def test_a_killed_export_goes_on_and_leaves_no_process(spheres, exported, tmp_path):
-    samples = [
-        replace(sample, asset_id=f"copy:{number:02d}-{index}")
-        for number in range(20)
-        for index, sample in enumerate(spheres.samples)
-    ]
-    many = Spheres(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
-    out = tmp_path / "out"
-    words = many.words("instantmesh", out, "--workers", "2")
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        cwd="/",
-        stderr=subprocess.DEVNULL,
-    )
-    objects = out / "rendering_random_32views"
-    deadline = time.monotonic() + 120
-    while not list(objects.glob("copy-*")):
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    children = psutil.Process(driver.pid).children(recursive=True)
-    assert children
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert alive == []
-    done = list(objects.glob("copy-*"))
-    assert len(done) < len(samples)
-    assert not (out / "filtered_obj_name.json").exists()
-    original = [contents(exported / "rendering_random_32views" / name) for name in NAMES]
-    for folder in done:
-        pictures = {k: v for k, v in contents(folder).items() if k != "export.json"}
-        assert pictures.items() <= original[int(folder.name[-1])].items()
-        assert len(pictures) == 3 * 32 + 1
-    found = run_lrm(*words, "--json").json()
-    assert found["skipped"] == len(done)
-    assert found["exported"] == len(samples) - len(done)
-    assert len(os.listdir(objects)) == len(samples)
 
 
 def test_a_damaged_sample_costs_itself_alone(spheres, tmp_path):

@@ -62,7 +62,7 @@ def completed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Complet
     leftover.parent.mkdir(exist_ok=True)
     leftover.write_bytes(b"")
     plan = lrm(dataset, "plan", *ON)
-    after = lrm(dataset, "build", *ON, "--address", "none")
+    after = lrm(dataset, "build", *ON)
     return Completed(
         dataset=dataset,
         plan=plan,
@@ -151,7 +151,7 @@ def test_an_object_without_the_geometry_that_was_asked_for_failed(
     order = [asset_id for _, asset_id in sorted(tuple(row.values()) for row in rows)]
     asset_id = next(asset_id for asset_id in order if asset_id in kept)
     limit = str(order.index(asset_id) + 1)
-    wanted = ["--geometry", "--surface.points", "5000000", "--limit", limit, "--address", "none"]
+    wanted = ["--geometry", "--surface.points", "5000000", "--limit", limit]
     status = lrm(dataset, "build", *wanted, "--blender.measure-seconds", "0.000001")
     assert status["failed"]["timeout"] == 1
     after = load_standing(open_root(str(dataset.root)))

@@ -54,7 +54,7 @@ class Changing:
         return main([command, "--root", str(self.root), *words])
 
     def build(self, *words: str) -> None:
-        assert self.lrm("build", *self._words, "--address", "none", *words) == 0
+        assert self.lrm("build", *self._words, *words) == 0
 
     def plan(self, capsys: pytest.CaptureFixture) -> dict[str, dict[str, int]]:
         capsys.readouterr()
@@ -86,7 +86,8 @@ class Changing:
             csv.writer(lines, lineterminator="\n").writerows((known | captions).items())
 
 
-OPTIONS = (*QUICK, "--geometry", "--surface.points", "100")
+OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points", "100")
+"""A rig of few views, in the cube as the default one."""
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipelines.cli import main
 from render.rigs import get_rig
+from tests.support.alone import run_alone
 from tests.support.in_turn import train_in_turn
-from tests.support.lrm import run_lrm
 from tests.support.spheres import write_spheres
 from train.checkpoints.checkpoint import find_checkpoint
 from train.inference.views_file import read_distance
@@ -70,15 +70,15 @@ def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], prefix: s
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Runs:
+def runs(ranks, tmp_path_factory) -> Runs:
     """`command`: by `lrm train`, one worker in one go. The others on two workers."""
     folder = tmp_path_factory.mktemp("runs")
     splits = ["train", "train", "train", "validation"]
     root, snapshot = write_spheres(folder / "data", splits, rig="zero123plus", size=32)
     runs = Runs(folder, root.uri, snapshot)
     file = folder / "settings.json"
-    file.write_text(json.dumps(runs.settings("command", address="none")))
-    answer = run_lrm("train", "zero123plus", "--config", file)
+    file.write_text(json.dumps(runs.settings("command")))
+    answer = run_alone("train", "zero123plus", "--config", file)
     assert answer.code == 0, answer.err
     latents = str(folder / "latents")
     silent = {"preview_every": 0, "validate_every": 0, "tensorboard": False}
@@ -88,7 +88,7 @@ def runs(tmp_path_factory) -> Runs:
         runs.settings("whole", **silent, latent_cache=latents),
         runs.settings("each", **silent, steps=3, checkpoint_every=1, keep_checkpoints=9),
     ]
-    train_in_turn(folder / "store", others, 2)
+    ranks.run(2, train_in_turn, others)
     return runs
 
 

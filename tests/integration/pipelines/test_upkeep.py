@@ -1,8 +1,6 @@
 """Shards after they are written: damage, takedowns, compaction, one writer at a time."""
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -22,18 +20,9 @@ from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_standing
-from pipelines.cli import main
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
 from tests.support.processes import start
-
-
-def lrm(*words: Any) -> Answer:
-    """The command in this process: it starts at once."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return Answer(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -46,12 +35,11 @@ def copied(built: Built, tmp_path: Path) -> Built:
 
 
 def build(dataset: Built, *words: str) -> dict:
-    here = [*dataset.words, *words, "--root", dataset.root, "--address", "none", "--json"]
-    return lrm("build", *here).json()
+    return run_lrm("build", *dataset.words, *words, "--root", dataset.root, "--json").json()
 
 
 def plan(dataset: Built, *words: str) -> dict:
-    return lrm("plan", *dataset.words, *words, "--root", dataset.root, "--json").json()["work"]
+    return run_lrm("plan", *dataset.words, *words, "--root", dataset.root, "--json").json()["work"]
 
 
 def kept(dataset: Built) -> dict[str, Any]:
@@ -80,7 +68,7 @@ def shard_bytes(dataset: Built) -> dict[str, bytes]:
 
 
 def freeze(dataset: Built, *words: str) -> dict:
-    return lrm("snapshot", "--root", dataset.root, "--json", *words).json()
+    return run_lrm("snapshot", "--root", dataset.root, "--json", *words).json()
 
 
 def digest(dataset: Built, snapshot: str) -> str:
@@ -98,7 +86,7 @@ def check_sum(status: dict) -> None:
 
 
 def test_a_good_dataset_is_good(built: Built):
-    answer = lrm("verify", "--root", built.root)
+    answer = run_lrm("verify", "--root", built.root)
     assert (answer.code, "all good" in answer.out) == (0, True)
 
 
@@ -120,7 +108,7 @@ def test_damage_is_named_and_a_build_redoes_only_that(copied: Built):
     (copied.root / index_path(without_index)).unlink()
     (copied.root / missing).unlink()
     for _ in range(2):  # to say it twice changes nothing
-        answer = lrm("verify", "--root", copied.root, "--json")
+        answer = run_lrm("verify", "--root", copied.root, "--json")
         assert answer.code == 1
         found = json.loads(answer.out)
         problems = {(item["file"], item["asset_id"], item["member"]) for item in found["findings"]}
@@ -133,12 +121,12 @@ def test_damage_is_named_and_a_build_redoes_only_that(copied: Built):
         redone = {victim, by_shard[missing][0]}
         assert set(found["damaged"]) == redone | set(by_shard[without_index])
     assert plan(copied) == {"render": {"retry": 2}, "pack": {"damaged": 4}}
-    status = lrm("status", "--root", copied.root, "--json").json()
+    status = run_lrm("status", "--root", copied.root, "--json").json()
     assert status["failed"]["sample_damaged"] == 2
     check_sum(status)
     assert freeze(copied)["samples"] == len(places) - 6
     build(copied)
-    assert lrm("verify", "--root", copied.root).code == 0
+    assert run_lrm("verify", "--root", copied.root).code == 0
     assert {asset_id for asset_id, count in renders(copied).items() if count == 2} == redone
     # The very files are back, so the old snapshot holds.
     assert shard_bytes(copied) == before
@@ -148,8 +136,8 @@ def test_damage_is_named_and_a_build_redoes_only_that(copied: Built):
 
 def test_a_takedown(copied: Built, tmp_path: Path):
     ids = list(kept(copied))
-    assert lrm("remove", "--root", copied.root, "objaverse:nope", ids[0]).code == 2
-    assert lrm("remove", "--root", copied.root).code == 2
+    assert run_lrm("remove", "--root", copied.root, "objaverse:nope", ids[0]).code == 2
+    assert run_lrm("remove", "--root", copied.root).code == 2
     assert list(kept(copied)) == ids
     names = tmp_path / "names.txt"
     names.write_text(f"# asked by their author\n{ids[1]}\n\n{ids[0]}  # twice\n")
@@ -164,18 +152,18 @@ def test_a_takedown(copied: Built, tmp_path: Path):
         "asked",
         "--json",
     ]
-    assert lrm(*words).json() == {"removed": ids[:2], "unchanged": []}
-    assert lrm(*words).json() == {"removed": [], "unchanged": ids[:2]}
-    status = lrm("status", "--root", copied.root, "--json").json()
+    assert run_lrm(*words).json() == {"removed": ids[:2], "unchanged": []}
+    assert run_lrm(*words).json() == {"removed": [], "unchanged": ids[:2]}
+    status = run_lrm("status", "--root", copied.root, "--json").json()
     assert status["dropped"]["removed"] == 2
     check_sum(status)
     assert plan(copied) == {}
     assert build(copied) == status
     assert freeze(copied)["samples"] == len(ids) - 2
-    found = lrm("inspect", "--root", copied.root, ids[0], "--json").json()
+    found = run_lrm("inspect", "--root", copied.root, ids[0], "--json").json()
     assert (found["state"], found["dropped"][0]["reason"]) == ("dropped", "removed")
     assert (found["dropped"][0]["measured"], found["samples"]) == ("asked", [])
-    undone = lrm("remove", "--undo", "--root", copied.root, *ids[:2], "--json").json()
+    undone = run_lrm("remove", "--undo", "--root", copied.root, *ids[:2], "--json").json()
     assert undone == {"restored": ids[:2], "unchanged": []}
     assert list(kept(copied)) == ids
 
@@ -185,31 +173,31 @@ def test_compaction_frees_what_no_protected_snapshot_reads(copied: Built):
     old = freeze(copied)["snapshot"]
     frozen = digest(copied, old)
     removed, dropped = list(before)[:2]
-    lrm("remove", "--root", copied.root, removed)
+    run_lrm("remove", "--root", copied.root, removed)
     captions = copied.root / "captions.csv"
     _without_caption(copied, captions, dropped)
     here = ["--captions", str(captions)]
     build(copied, *here)
     shard = before[removed]["shard"]
-    said = lrm("compact", "--root", copied.root).out
+    said = run_lrm("compact", "--root", copied.root).out
     assert f"snapshot {old} holds back" in said
     assert digest(copied, old) == frozen
     assert kept(copied).keys() == before.keys() - {removed, dropped}
-    assert lrm("verify", "--root", copied.root).code == 0
+    assert run_lrm("verify", "--root", copied.root).code == 0
     new = freeze(copied, "--protect-days", "0")
     assert new["licences"] == {"cc0": len(before) - 2}
-    dry = lrm("compact", "--root", copied.root, "--release", old, "--dry-run", "--json").json()
+    dry = run_lrm("compact", "--root", copied.root, "--release", old, "--dry-run", "--json").json()
     assert (copied.root / shard).exists()
-    done = lrm("compact", "--root", copied.root, "--release", old, "--json").json()
+    done = run_lrm("compact", "--root", copied.root, "--release", old, "--json").json()
     assert dry == done | {"dry_run": True}
     assert (done["held"], done["outlived"]) == ({}, [old])
     assert not (copied.root / shard).exists()
     digest(copied, new["snapshot"])
     words = ["--snapshot", old, "--layout", "trellis", "--out", copied.root / "out"]
-    refused = lrm("export", "--root", copied.root, *words)
+    refused = run_lrm("export", "--root", copied.root, *words)
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert f"snapshot {old}: shards of it are gone" in refused.err
-    listed = lrm("snapshot", "--list", "--root", copied.root, "--json").json()["snapshots"]
+    listed = run_lrm("snapshot", "--list", "--root", copied.root, "--json").json()["snapshots"]
     assert {row["snapshot"]: bool(row["compacted"]) for row in listed} == {
         old: True,
         new["snapshot"]: False,
@@ -220,7 +208,7 @@ def test_compaction_frees_what_no_protected_snapshot_reads(copied: Built):
     assert renders(copied)[dropped] == 2
     assert sum(renders(copied).values()) == len(before)
     assert plan(copied) == {}
-    assert lrm("verify", "--root", copied.root).code == 0
+    assert run_lrm("verify", "--root", copied.root).code == 0
 
 
 def test_compaction_spares_a_shard_whose_commit_may_be_on_its_way(copied: Built):
@@ -229,18 +217,18 @@ def test_compaction_spares_a_shard_whose_commit_may_be_on_its_way(copied: Built)
     for orphan in orphans:
         orphan.write_bytes(shard.with_suffix(orphan.suffix).read_bytes())
     words = ["compact", "--root", copied.root, "--json"]
-    for answer in (lrm(*words, "--dry-run").json(), lrm(*words).json()):
+    for answer in (run_lrm(*words, "--dry-run").json(), run_lrm(*words).json()):
         assert answer["deleted"]["files"] == 0
         assert list(answer["skipped"]) == [str(orphans[0].relative_to(copied.root))]
         assert "on its way" in next(iter(answer["skipped"].values()))
     hours_ago = time.time() - 2 * 3600
     os.utime(orphans[0], (hours_ago, hours_ago))
-    assert lrm(*words).json()["deleted"]["files"] == 0
+    assert run_lrm(*words).json()["deleted"]["files"] == 0
     os.utime(orphans[1], (hours_ago, hours_ago))
-    done = lrm(*words).json()
+    done = run_lrm(*words).json()
     assert (done["deleted"]["files"], done["skipped"]) == (2, {})
     assert not any(orphan.exists() for orphan in orphans)
-    assert lrm("verify", "--root", copied.root).code == 0
+    assert run_lrm("verify", "--root", copied.root).code == 0
 
 
 def _without_caption(dataset: Built, path: Path, asset_id: str) -> None:
@@ -252,35 +240,35 @@ def _without_caption(dataset: Built, path: Path, asset_id: str) -> None:
 
 def test_a_failure_is_forgotten_on_request(copied: Built):
     words = ["retry", "--root", copied.root, "--json"]
-    assert lrm(*words).code == 2
-    assert lrm(*words, "--kind", "timeout").json()["kinds"] == {"malformed": 1}
+    assert run_lrm(*words).code == 2
+    assert run_lrm(*words, "--kind", "timeout").json()["kinds"] == {"malformed": 1}
     assert plan(copied) == {}
-    (asset_id,) = lrm(*words, "--kind", "malformed").json()["cleared"]
-    status = lrm("status", "--root", copied.root, "--json").json()
+    (asset_id,) = run_lrm(*words, "--kind", "malformed").json()["cleared"]
+    status = run_lrm("status", "--root", copied.root, "--json").json()
     assert (status["failed"], status["pending"]) == ({}, 1)
     assert plan(copied) == {"fetch": {"retry": 1}}
     assert build(copied)["failed"] == {"malformed": 1}
-    assert lrm(*words, asset_id).json()["cleared"] == [asset_id]
+    assert run_lrm(*words, asset_id).json()["cleared"] == [asset_id]
     first = next(iter(kept(copied)))
-    assert lrm(*words, first).json()["unchanged"] == [first]
-    assert lrm(*words, "objaverse:nope").code == 2
+    assert run_lrm(*words, first).json()["unchanged"] == [first]
+    assert run_lrm(*words, "objaverse:nope").code == 2
 
 
 def test_one_writer_at_a_time(copied: Built):
     root = open_root(str(copied.root))
-    here = ["build", *copied.words, "--root", copied.root, "--address", "none", "--json"]
+    here = ["build", *copied.words, "--root", copied.root, "--json"]
     with exclusive(root, "lrm build"):
         for words in (here, ["compact", "--root", copied.root]):
-            refused = lrm(*words)
+            refused = run_lrm(*words)
             assert (refused.code, refused.out) == (2, "")
             assert "`lrm build` on" in refused.err
             assert len(refused.err.splitlines()) == 1
         # Whoever only adds to the catalog may go on.
-        assert lrm("retry", "--root", copied.root, "--kind", "none").code == 0
+        assert run_lrm("retry", "--root", copied.root, "--kind", "none").code == 0
         answers: list[Answer] = []
         waiting = threading.Thread(target=lambda: answers.append(run_lrm(*here, "--wait")))
         waiting.start()
-        time.sleep(3)
+        time.sleep(1)
         assert not answers
     waiting.join()
     assert answers[0].code == 0, answers[0].err
@@ -288,7 +276,7 @@ def test_one_writer_at_a_time(copied: Built):
 
 def test_two_builds_at_once(built: Built, tmp_path: Path):
     root = tmp_path / "root"
-    words = ["build", *built.words, "--root", str(root), "--address", "none"]
+    words = ["build", *built.words, "--root", str(root)]
     first = start(words)
     deadline = time.monotonic() + 60
     while not (root / "dataset.json").exists() and time.monotonic() < deadline:

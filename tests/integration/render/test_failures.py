@@ -146,12 +146,18 @@ def test_too_large(block: Path, limits: dict[str, int]):
     assert "more than" in str(failure)
 
 
-@pytest.fixture
-def mortal(block: Path) -> Iterator[BlenderProcess]:
-    """A child with an open object, for killing."""
+@pytest.fixture(scope="module")
+def mortal_process() -> Iterator[BlenderProcess]:
+    """A Blender process whose child the tests may kill: the next `open` starts another."""
     with BlenderProcess(BlenderLimits(threads=2, render_seconds=2.0)) as process:
-        process.open(block, "cube")
         yield process
+
+
+@pytest.fixture
+def mortal(mortal_process: BlenderProcess, block: Path) -> BlenderProcess:
+    """A child with an open object, for killing."""
+    mortal_process.open(block, "cube")
+    return mortal_process
 
 
 def test_time_limit(mortal: BlenderProcess, block: Path):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.rigs import get_rig
@@ -29,16 +30,36 @@ os._exit(0)
 """
 
 
-def windows_of(glb: Path, cameras: list[Camera]) -> list[list[int] | None]:
-    """What the Blender child finds: bpy must not be imported here."""
+ASIDE = Camera(
+    camera_to_world=look_at(np.array([0, -3.0, 0.5]), target=np.array([1.6, 0, 0])),
+    intrinsics=intrinsics_from_fov(50),
+)
+SHIFTED = Camera(
+    camera_to_world=look_at(np.array([2.0, -2.0, 1.0])),
+    intrinsics=np.array([0.9, 0.9, 0.3, 0.62], dtype=np.float32),
+)
+SEEING = [ASIDE, SHIFTED, *get_rig("lrm32").cameras("objaverse:framed")]
+MISSING = Camera(
+    camera_to_world=look_at(np.array([0, -6.0, 0]), target=np.array([9.0, 0, 0])),
+    intrinsics=intrinsics_from_fov(30),
+)
+INSIDE = Camera(
+    camera_to_world=look_at(np.array([0, 0, 0.0]), target=np.array([1.0, 0, 0])),
+    intrinsics=intrinsics_from_fov(30),
+)
+
+
+@pytest.fixture(scope="module")
+def windows(block: Path) -> list[list[int] | None]:
+    """What the Blender child finds of the block: bpy must not be imported here."""
     specs = [
         {"camera_to_world": c.camera_to_world.tolist(), "intrinsics": c.intrinsics.tolist()}
-        for c in cameras
+        for c in (*SEEING, MISSING, INSIDE)
     ]
     root = str(REPOSITORY)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        input=json.dumps({"glb": str(glb), "cameras": specs, "size": SIZE}),
+        input=json.dumps({"glb": str(block), "cameras": specs, "size": SIZE}),
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
@@ -48,17 +69,8 @@ def windows_of(glb: Path, cameras: list[Camera]) -> list[list[int] | None]:
     return json.loads(line.removeprefix("windows "))
 
 
-def test_windows_hold_the_object_and_little_else(block: Path):
-    aside = Camera(
-        camera_to_world=look_at(np.array([0, -3.0, 0.5]), target=np.array([1.6, 0, 0])),
-        intrinsics=intrinsics_from_fov(50),
-    )
-    shifted = Camera(
-        camera_to_world=look_at(np.array([2.0, -2.0, 1.0])),
-        intrinsics=np.array([0.9, 0.9, 0.3, 0.62], dtype=np.float32),
-    )
-    cameras = [aside, shifted, *get_rig("lrm32").cameras("objaverse:framed")]
-    for camera, window in zip(cameras, windows_of(block, cameras), strict=True):
+def test_windows_hold_the_object_and_little_else(windows: list[list[int] | None]):
+    for camera, window in zip(SEEING, windows[:-2], strict=True):
         assert window is not None
         rows, columns = np.nonzero(look_at_boxes(letter_block(), camera, SIZE).face >= 0)
         bounds = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -70,12 +82,6 @@ def test_windows_hold_the_object_and_little_else(block: Path):
         assert max(window) <= SIZE
 
 
-def test_an_object_out_of_the_picture_has_no_window(block: Path):
-    aside = look_at(np.array([0, -6.0, 0]), target=np.array([9.0, 0, 0]))
-    inside = look_at(np.array([0, 0, 0.0]), target=np.array([1.0, 0, 0]))
-    cameras = [
-        Camera(camera_to_world=place, intrinsics=intrinsics_from_fov(30))
-        for place in (aside, inside)
-    ]
+def test_an_object_out_of_the_picture_has_no_window(windows: list[list[int] | None]):
     # What lies behind a camera cannot be bounded: then all of the picture counts.
-    assert windows_of(block, cameras) == [None, [0, 0, SIZE, SIZE]]
+    assert windows[-2:] == [None, [0, 0, SIZE, SIZE]]

@@ -187,7 +187,7 @@ LENIENT = {
 
 
 @pytest.fixture(scope="module")
-def runs(sphere_dataset, tmp_path_factory) -> Path:
+def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
     """Runs on a damaged dataset: one worker; two, with processes that read; one and then two."""
     folder = tmp_path_factory.mktemp("faults")
     dataset = copy(sphere_dataset, folder / "d")
@@ -198,8 +198,8 @@ def runs(sphere_dataset, tmp_path_factory) -> Path:
     few = make_config(dataset, folder / "both", 2, **LENIENT)
     rest = few.model_copy(update={"steps": 4})
     strict = make_config(dataset, folder / "strict", 9, **LENIENT | {"data_faults": {}})
-    assert run_group(1, [one, few]) == ["", ""]
-    (first, second, problem) = run_group(2, [two, rest, strict])
+    assert run_group(ranks, 1, [one, few]) == ["", ""]
+    (first, second, problem) = run_group(ranks, 2, [two, rest, strict])
     assert (first, second) == ("", "")
     (folder / "problem").write_text(problem)
     return folder

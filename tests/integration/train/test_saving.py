@@ -31,7 +31,7 @@ def batches(out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def runs(sphere_dataset, tmp_path_factory) -> Path:
+def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
     """Per ZeRO stage: six steps in one go (`full`), and four (`cut`), on two workers."""
     folder = tmp_path_factory.mktemp("runs")
     full = [make_config(sphere_dataset, folder / f"full{z}", 6, zero_stage=z) for z in STAGES]
@@ -39,24 +39,24 @@ def runs(sphere_dataset, tmp_path_factory) -> Path:
     bf16 = {"zero_stage": 1, "precision": "bf16"}
     full.append(make_config(sphere_dataset, folder / "fullb", 6, **bf16))
     cut.append(make_config(sphere_dataset, folder / "cutb", 4, **bf16))
-    assert run_group(2, [*full, *cut]) == [""] * 10
+    assert run_group(ranks, 2, [*full, *cut]) == [""] * 10
     for kind in "0123b":
         found = losses(folder / f"full{kind}")
         assert found[-1] < 0.9 * found[0]
     return folder
 
 
-def go_on(dataset, runs: Path, copies: Path, world: int, kinds="0123", **more) -> None:
+def go_on(ranks, dataset, runs: Path, copies: Path, world: int, kinds="0123", **more) -> None:
     configs = []
     for kind in kinds:
         shutil.copytree(runs / f"cut{kind}", copies / kind)
         stage = {"zero_stage": 1, "precision": "bf16"} if kind == "b" else {"zero_stage": int(kind)}
         configs.append(make_config(dataset, copies / kind, 6, **stage, **more))
-    assert run_group(world, configs) == [""] * len(configs)
+    assert run_group(ranks, world, configs) == [""] * len(configs)
 
 
-def test_the_same_number_of_workers_repeats_every_bit(sphere_dataset, runs, tmp_path):
-    go_on(sphere_dataset, runs, tmp_path, 2, kinds="0123b")
+def test_the_same_number_of_workers_repeats_every_bit(ranks, sphere_dataset, runs, tmp_path):
+    go_on(ranks, sphere_dataset, runs, tmp_path, 2, kinds="0123b")
     for kind in "0123b":
         assert losses(tmp_path / kind) == losses(runs / f"full{kind}")
         assert batches(tmp_path / kind) == batches(runs / f"full{kind}")
@@ -67,9 +67,9 @@ def test_the_same_number_of_workers_repeats_every_bit(sphere_dataset, runs, tmp_
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_another_number_of_workers_goes_on(sphere_dataset, runs, tmp_path, world):
+def test_another_number_of_workers_goes_on(ranks, sphere_dataset, runs, tmp_path, world):
     """By DeepSpeed's universal form, which the run itself makes and removes."""
-    go_on(sphere_dataset, runs, tmp_path, world)
+    go_on(ranks, sphere_dataset, runs, tmp_path, world)
     for kind in "0123":
         assert losses(tmp_path / kind) == pytest.approx(losses(runs / f"full{kind}"), abs=1e-5)
         assert batches(tmp_path / kind) == batches(runs / f"full{kind}")
@@ -86,13 +86,13 @@ def test_another_number_of_workers_goes_on(sphere_dataset, runs, tmp_path, world
             torch.testing.assert_close(value, theirs.weights()[name], atol=1e-5, rtol=0)
 
 
-def test_the_optimizer_may_live_in_the_machines_memory(sphere_dataset, runs, tmp_path):
+def test_the_optimizer_may_live_in_the_machines_memory(ranks, sphere_dataset, runs, tmp_path):
     stages = (2, 3)
     configs = [
         make_config(sphere_dataset, tmp_path / f"{z}", 6, zero_stage=z, offload_optimizer=True)
         for z in stages
     ]
-    assert run_group(2, configs) == ["", ""]
+    assert run_group(ranks, 2, configs) == ["", ""]
     for z in stages:
         assert losses(tmp_path / f"{z}") == losses(runs / f"full{z}")
 
@@ -106,35 +106,37 @@ def test_the_manifest_tells_where_it_comes_from(runs, sphere_dataset):
     assert {"random-00000.pt", "random-00001.pt"} < set(found["files"])
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(sphere_dataset, tmp_path):
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(ranks, sphere_dataset, tmp_path):
     """The write at step 4 fails on rank 1 alone; the one of step 6 succeeds."""
     disk = {"full_disk_at": [3 * 6 + 3], "free_disk_at": [5 * 6 + 3]}
     config = make_config(sphere_dataset, tmp_path / "run", 6, keep_checkpoints=9, **disk)
-    assert run_group(2, [config]) == [""]
+    assert run_group(ranks, 2, [config]) == [""]
     there = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step-*"))
     assert there == ["step-00000002", "step-00000006"]
     assert len(losses(tmp_path / "run")) == 6
 
 
-def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(sphere_dataset, tmp_path):
+def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
+    ranks, sphere_dataset, tmp_path
+):
     config = make_config(
         sphere_dataset, tmp_path / "run", 8, full_disk_at=[3 * 6], max_failed_saves=2
     )
-    (problem,) = run_group(1, [config])
+    (problem,) = run_group(ranks, 1, [config])
     assert problem.startswith("FinalFailure: step 6: 2 checkpoints in a row could not be written")
     assert find_checkpoint(tmp_path / "run").step == 2
 
 
-def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(sphere_dataset, tmp_path):
+def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(ranks, sphere_dataset, tmp_path):
     """A run whose only checkpoint is damaged starts as it did first, from what it names."""
     config = make_config(sphere_dataset, tmp_path / "run", 2)
-    assert run_group(1, [config, config.model_copy(update={"steps": 3})]) == ["", ""]
+    assert run_group(ranks, 1, [config, config.model_copy(update={"steps": 3})]) == ["", ""]
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")
     (path,) = (tmp_path / "run/checkpoints/step-00000003").glob("*optim_states.pt")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert run_group(1, [config.model_copy(update={"steps": 4})]) == [""]
+    assert run_group(ranks, 1, [config.model_copy(update={"steps": 4})]) == [""]
     assert (tmp_path / "run" / BUILT).read_text().splitlines() == [
         "fresh",
         "to be loaded over",
@@ -144,7 +146,7 @@ def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(sphere_datase
 
 
 def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
-    sphere_dataset, bucket, tmp_path
+    ranks, sphere_dataset, bucket, tmp_path
 ):
     """Uploads fail behind the steps: each is counted when the next one is due."""
     keep = {"checkpoints": f"s3://{bucket.name}/run", "max_failed_saves": 2, "item_seconds": 0.05}
@@ -158,7 +160,7 @@ def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
 
     losing = threading.Thread(target=lose)
     losing.start()
-    (problem,) = run_group(2, [config])
+    (problem,) = run_group(ranks, 2, [config])
     losing.join()
     bucket.create()
     assert problem.startswith("FinalFailure: step ")
@@ -209,12 +211,12 @@ def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
     assert done.stderr.count("checkpoint upload: ") == 5
 
 
-def test_checkpoints_lie_in_an_object_store(sphere_dataset, bucket, tmp_path):
+def test_checkpoints_lie_in_an_object_store(ranks, sphere_dataset, bucket, tmp_path):
     """Uploaded behind the steps, and fetched by another run's ranks."""
     place = f"s3://{bucket.name}/run/checkpoints"
     keep = {"checkpoints": place, "keep_checkpoints": 1, "keep_every": 4, "checkpoint_every": 1}
     config = make_config(sphere_dataset, tmp_path / "run", 6, **keep)
-    assert run_group(2, [config]) == [""]
+    assert run_group(ranks, 2, [config]) == [""]
     found = latest(Storage(place))
     assert found is not None
     assert (found.step, found.is_complete()) == (6, True)
@@ -223,7 +225,7 @@ def test_checkpoints_lie_in_an_object_store(sphere_dataset, bucket, tmp_path):
     assert list((tmp_path / "run/checkpoints-in-transit").rglob("*.pt")) == []
     longer = config.model_copy(update={"steps": 7})
     reference = make_config(sphere_dataset, tmp_path / "reference", 7)
-    assert run_group(2, [longer, reference]) == ["", ""]
+    assert run_group(ranks, 2, [longer, reference]) == ["", ""]
     assert losses(tmp_path / "run") == losses(tmp_path / "reference")
     # One byte of an object is another: the hash tells, and the next start takes the one before.
     newest = latest(Storage(place))
@@ -233,7 +235,7 @@ def test_checkpoints_lie_in_an_object_store(sphere_dataset, bucket, tmp_path):
     data[len(data) // 2] ^= 1
     Storage(place).write(f"{newest.name}/{victim}", bytes(data))
     again = config.model_copy(update={"steps": 8})
-    problems = run_group(2, [again, again])
+    problems = run_group(ranks, 2, [again, again])
     assert "is not what was written" in problems[0]
     assert problems[1] == ""
     assert losses(tmp_path / "run")[:7] == losses(tmp_path / "reference")

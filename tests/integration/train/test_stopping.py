@@ -100,22 +100,22 @@ def test_bad_words_end_with_one_line(sphere_dataset, tmp_path):
     assert "start it with torchrun" in line
 
 
-def test_a_stop_file_asks_as_a_signal_does(sphere_dataset, tmp_path):
+def test_a_stop_file_asks_as_a_signal_does(ranks, sphere_dataset, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "stop").touch()
-    (problem,) = run_group(2, [make_config(sphere_dataset, out, 400, item_seconds=0.01)])
+    (problem,) = run_group(ranks, 2, [make_config(sphere_dataset, out, 400, item_seconds=0.01)])
     stopped = find_checkpoint(out).step
     assert problem == f"Stopped: stopped at step {stopped} with the checkpoint of step {stopped}"
     assert stopped < 400
 
 
-def test_a_hang_is_noticed_written_down_and_ended(sphere_dataset, tmp_path):
+def test_a_hang_is_noticed_written_down_and_ended(ranks, sphere_dataset, tmp_path):
     """One rank hangs in its data, the other waits for it: both end, their files tell them apart."""
     out = tmp_path / "run"
     hang = {"hang_at": [2 * 6 + 3], "watchdog_seconds": 12}
     with pytest.raises(Exception, match="exit code 75"):
-        run_group(2, [make_config(sphere_dataset, out, 6, **hang)])
+        run_group(ranks, 2, [make_config(sphere_dataset, out, 6, **hang)])
     files = {path.name.split("-")[1]: path.read_text() for path in (out / "hangs").iterdir()}
     assert "1" in files
     assert "in step 3" in files["1"]
@@ -123,9 +123,9 @@ def test_a_hang_is_noticed_written_down_and_ended(sphere_dataset, tmp_path):
     assert find_checkpoint(out).step == 2
 
 
-def test_metrics_say_where_the_time_goes(sphere_dataset, tmp_path):
+def test_metrics_say_where_the_time_goes(ranks, sphere_dataset, tmp_path):
     slow = {"item_seconds": 0.02, "slow_ranks_every": 2}
-    assert run_group(2, [make_config(sphere_dataset, tmp_path / "run", 4, **slow)]) == [""]
+    assert run_group(ranks, 2, [make_config(sphere_dataset, tmp_path / "run", 4, **slow)]) == [""]
     for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         parts = [

@@ -94,7 +94,7 @@ def test_a_preempted_node_is_left_and_training_goes_on_without_it(
     places = ["--num-workers", "1:2", "--worker-resources", "{CPU: 1, render: 1}"]
     words = train_words(sphere_dataset, out, 40, *places, "--address", cluster.address)
     driver = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *words, "--preview-every", "0"],
+        [sys.executable, "-m", "pipelines.cli", *words],
         cwd="/",
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stderr=subprocess.PIPE,

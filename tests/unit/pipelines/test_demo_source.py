@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,10 +29,9 @@ from tests.support.surfaces import glb_surface
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_source(folder)
-    return folder
+def demo(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that a test may damage, if it then mends it."""
+    return Path(shutil.copytree(demo_source, tmp_path_factory.mktemp("demo") / "source"))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file.write_text("")
     assert main([str(file)]) == BadInput.exit_code
     assert str(file) in capsys.readouterr().err
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=str(file)):
         write_demo_source(file)
 
 

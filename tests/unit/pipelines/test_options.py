@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.errors import BadInput
 from core.options import Parser, add_config_options, load_config
 from pipelines.building.build_config import BuildConfig
 
@@ -44,7 +45,7 @@ def test_a_switch_without_a_default_of_its_own():
 
 
 def test_a_switch_takes_no_other_word(capsys):
-    with pytest.raises(Exception, match="geometry"):
+    with pytest.raises(BadInput, match="geometry: input should be a valid boolean"):
         read("--geometry", "maybe")
 
 

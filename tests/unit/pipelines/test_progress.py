@@ -1,15 +1,15 @@
 """The time to go is reckoned in work, and what is shown fits where it is shown."""
 
+import contextlib
 import os
 import pty
-import subprocess
-import sys
+import time
 
 import pytest
 
 from dataset.catalog.event_log import Event
 from pipelines.building.forecast import Forecast
-from tests.support.paths import REPOSITORY
+from pipelines.building.progress import Progress
 
 STAGES = ("fetch", "inspect", "render", "pack")
 SECONDS = {"fetch": 0.1, "inspect": 0.1, "render": 20.0, "pack": 0.1}
@@ -101,34 +101,26 @@ def test_a_sample_that_was_lost_before_it_was_packed():
     assert forecast.seconds_left(1.0) == 0
 
 
-SHOW = """
-import time
-from dataset.catalog.event_log import Event
-from pipelines.building.progress import Progress
-progress = Progress()
-progress.wait("fetch", 2)
-time.sleep(0.3)
-fetched = Event(asset_id="objaverse:x", stage="fetch", seconds=0.5)
-progress.settle("fetch", [fetched], "render", )
-progress.tick(2, {"dropped": 1}, 1)
-progress.done(2, {"dropped": 1, "kept": 1})
-progress.close()
-"""
-
-
 def show(terminal: bool) -> str:
     """What a build shows, on a terminal or in a file."""
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "COLUMNS": "100"}
-    stderr = theirs if terminal else subprocess.PIPE
-    done = subprocess.run([sys.executable, "-c", SHOW], stderr=stderr, env=environment, check=True)
-    os.close(theirs)
-    text = os.read(ours, 1 << 16) if terminal else done.stderr
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with open(theirs, "w") as stderr, contextlib.redirect_stderr(stderr):
+        progress = Progress()
+        progress.wait("fetch", 2)
+        time.sleep(0.3)
+        progress.settle("fetch", [event("fetch", seconds=0.5)], "render")
+        progress.tick(2, {"dropped": 1}, 1)
+        progress.done(2, {"dropped": 1, "kept": 1})
+        progress.close()
+        stderr.flush()
+        text = os.read(ours, 1 << 16)
     os.close(ours)
     return text.decode()
 
 
-def test_a_terminal_gets_a_table_and_a_file_gets_lines():
+def test_a_terminal_gets_a_table_and_a_file_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     picture = show(terminal=True)
     for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 rendered", "to go"):
         assert word in picture

@@ -1,15 +1,8 @@
 """What a Ray cluster has for training workers: by its nodes, not by the driver's machine."""
 
 import pytest
-import ray
 
-from pipelines.launch.cluster_resources import (
-    has_gpus,
-    room_for_workers,
-    worker_bundle,
-    workers_have_gpus,
-)
-from pipelines.ray_session import ray_session
+from pipelines.launch.cluster_resources import count_workers, has_gpus, worker_bundle
 from train.settings.train_config import TrainConfig
 
 HEAD = {"CPU": 8.0, "head": 1.0}
@@ -32,15 +25,30 @@ def test_workers_run_on_gpus_where_their_nodes_have_some(nodes, worker, expected
     assert has_gpus(nodes, worker) is expected
 
 
-def test_room_is_what_is_free():
-    config = TrainConfig.load(
-        {"root": "r", "snapshot": "s", "out": "o", "worker_resources": {"CPU": 1}}
-    )
-    with ray_session("local"):
-        assert workers_have_gpus(config) is False
-        worker = worker_bundle(config, on_gpu=False)
-        there = int(ray.cluster_resources()["CPU"])
-        assert room_for_workers(worker) == there
-        place = ray.util.placement_group([{"CPU": 1}])
-        ray.get(place.ready())
-        assert room_for_workers(worker) == there - 1
+@pytest.mark.parametrize(
+    ("worker", "free", "expected"),
+    [
+        ({"CPU": 1.0}, [{"CPU": 3.0}, {"CPU": 2.5}], 5),
+        # No worker takes a part of each of two nodes.
+        ({"CPU": 2.0}, [{"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 1.0}], 2),
+        ({"GPU": 1.0, "train": 1.0}, [HEAD, RENDER, TRAIN], 8),
+        ({"GPU": 1.0, "train": 2.0}, [TRAIN], 4),
+        ({"CPU": 1.0}, [], 0),
+    ],
+)
+def test_each_worker_fits_as_a_whole_on_one_node(worker, free, expected):
+    assert count_workers(worker, free) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "on_gpu", "expected"),
+    [
+        ({}, False, {"CPU": 1.0}),
+        ({}, True, {"GPU": 1.0}),
+        ({"CPU": 2.0, "train": 1.0}, False, {"CPU": 2.0, "train": 1.0}),
+        ({"train": 1.0}, True, {"GPU": 1.0, "train": 1.0}),
+    ],
+)
+def test_a_worker_asks_for_one_device_and_what_is_said(resources, on_gpu, expected):
+    settings = {"root": "r", "snapshot": "s", "out": "o", "worker_resources": resources}
+    assert worker_bundle(TrainConfig.load(settings), on_gpu=on_gpu) == expected

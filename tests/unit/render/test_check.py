@@ -1,6 +1,7 @@
 """The check lets true views pass and names what is false in others."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.support.bodies import letter_block, look_at_boxes
 from tests.support.spheres import sphere_views
 
 
+@functools.cache
 def block_views() -> ViewSet:
     """The block with the letter as the first views of `lrm32` show it: no renderer is involved."""
     cameras = get_rig("lrm32").cameras("block")[:12]
@@ -29,7 +31,12 @@ def block_views() -> ViewSet:
     )
 
 
-BODIES = {"sphere": lambda: sphere_views(1), "block": block_views}
+@functools.cache
+def first_sphere() -> ViewSet:
+    return sphere_views(1)
+
+
+BODIES = {"sphere": first_sphere, "block": block_views}
 
 
 def changed(views: ViewSet, **replaced) -> ViewSet:

@@ -18,6 +18,12 @@ from tests.support.layouts import (
     assert_trellis_sees_the_same,
     load_instantmesh,
 )
+from tests.support.spheres import sphere_views
+
+
+@pytest.fixture(scope="module")
+def views() -> ViewSet:
+    return sphere_views(5, num_views=32, size=48)
 
 
 def written(layout: str, views: ViewSet) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from pipelines.building.dataset_status import Standing, inspect_object, load_standing
-from tests.support.datasets import QUICK
+from tests.support.datasets import QUICK, made_once
 from tests.support.lrm import run_lrm
 
 
@@ -20,14 +20,18 @@ def labels(mirror: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def standing(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+def standing(mirror: Path, common: Path) -> Standing:
     """All models of the mirror, judged; without captions in the chain so that all are measured."""
-    root = tmp_path_factory.mktemp("mirror") / "root"
+    root = common / "mirror"
     words = ["--source", mirror, "--root", root, *QUICK, "--filters.caption.enabled", "false"]
-    status = run_lrm("build", *words, "--geometry", "--json").json()
-    parts = (status["kept"], *status["dropped"].values(), *status["failed"].values())
-    assert sum(parts) == status["listed"]
-    assert status["pending"] == 0
+
+    def build() -> None:
+        status = run_lrm("build", *words, "--geometry", "--json").json()
+        parts = (status["kept"], *status["dropped"].values(), *status["failed"].values())
+        assert sum(parts) == status["listed"]
+        assert status["pending"] == 0
+
+    made_once(root, build)
     return load_standing(open_root(str(root)))
 
 

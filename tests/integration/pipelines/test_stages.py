@@ -1,7 +1,5 @@
 """How often an object's file is brought, and that none is left."""
 
-import contextlib
-import io
 from collections import Counter
 from pathlib import Path
 
@@ -9,11 +7,11 @@ import pytest
 
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages import Workshop, advance
-from pipelines.cli import main
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources.mirror import Mirror
 from tests.support.datasets import QUICK, events_of
 from tests.support.listings import listed
+from tests.support.lrm import run_lrm
 
 
 @pytest.fixture
@@ -54,9 +52,8 @@ def test_a_build_that_keeps_no_file_brings_it_once_before_and_once_for_blender(
     demo_source: Path, tmp_path: Path, fetched: Counter[str]
 ):
     words = ["build", "--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK]
-    words += ["--root", tmp_path, "--address", "none", "--keep-raw", "false", "--limit", "5"]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert main([*map(str, words)]) == 0
+    words += ["--root", tmp_path, "--rig", "one2345", "--keep-raw", "false", "--limit", "5"]
+    assert run_lrm(*words).code == 0
     ended = Counter(event["stage"] for event in events_of(tmp_path))
     assert ended["render"] >= 1
     assert set(fetched.values()) == {1, 2}

@@ -1,0 +1,22 @@
+"""Free places for training workers on a real Ray."""
+
+import ray
+
+from pipelines.launch.cluster_resources import room_for_workers, worker_bundle, workers_have_gpus
+from pipelines.ray_session import ray_session
+from train.settings.train_config import TrainConfig
+
+
+def test_room_is_what_is_free(ray_address):
+    config = TrainConfig.load(
+        {"root": "r", "snapshot": "s", "out": "o", "worker_resources": {"CPU": 1}}
+    )
+    with ray_session(ray_address):
+        assert workers_have_gpus(config) is False
+        worker = worker_bundle(config, on_gpu=False)
+        there = int(ray.cluster_resources()["CPU"])
+        assert room_for_workers(worker) == there
+        place = ray.util.placement_group([{"CPU": 1}])
+        ray.get(place.ready())
+        assert room_for_workers(worker) == there - 1
+        ray.util.remove_placement_group(place)

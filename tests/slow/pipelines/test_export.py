@@ -1,0 +1,52 @@
+"""`lrm export`, killed."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import psutil
+
+from dataset.snapshots.snapshot import write_snapshot
+from tests.support.exports import NAMES, Spheres, contents, write_export_spheres
+from tests.support.lrm import run_lrm
+from tests.support.processes import start
+
+
+def test_a_killed_export_goes_on_and_leaves_no_process(tmp_path):
+    spheres = write_export_spheres(tmp_path / "root")
+    exported = tmp_path / "exported"
+    assert spheres.export("instantmesh", exported).code == 0
+    samples = [
+        replace(sample, asset_id=f"copy:{number:02d}-{index}")
+        for number in range(10)
+        for index, sample in enumerate(spheres.samples)
+    ]
+    many = Spheres(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
+    out = tmp_path / "out"
+    words = many.words("instantmesh", out, "--workers", "2")
+    driver = start([str(word) for word in words])
+    objects = out / "rendering_random_32views"
+    deadline = time.monotonic() + 120
+    while not list(objects.glob("copy-*")):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    assert children
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    done = list(objects.glob("copy-*"))
+    assert len(done) < len(samples)
+    assert not (out / "filtered_obj_name.json").exists()
+    original = [contents(exported / "rendering_random_32views" / name) for name in NAMES]
+    for folder in done:
+        pictures = {k: v for k, v in contents(folder).items() if k != "export.json"}
+        assert pictures.items() <= original[int(folder.name[-1])].items()
+        assert len(pictures) == 3 * 32 + 1
+    found = run_lrm(*words, "--json").json()
+    assert found["skipped"] == len(done)
+    assert found["exported"] == len(samples) - len(done)
+    assert len(os.listdir(objects)) == len(samples)

@@ -1,0 +1,48 @@
+"""README and quickstart, run command by command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.pages import blocks
+from tests.support.paths import REPOSITORY
+
+README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs" / "quickstart.md"
+MARKS = {"checkout", "internet", "cluster"}
+"""Behind ```bash in README and quickstart: what a block needs that a test does not have."""
+
+
+def run_as_written(page: Path, folder: Path) -> str:
+    """What the unmarked blocks of a page print, in that folder, one after the other."""
+    marks = {mark for mark, _ in blocks(page)} - {""}
+    assert marks <= MARKS
+    script = "\n".join(text for mark, text in blocks(page) if not mark)
+    # `lrm` and `python` are those of this environment, as after its activation. One thread:
+    # beside other tests, PyTorch's threads wait for each other most of the time.
+    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": paths, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_works_as_written(tmp_path):
+    assert "fetch" in run_as_written(README, tmp_path)
+
+
+def test_the_quickstart_works_as_written(tmp_path):
+    printed = run_as_written(QUICKSTART, tmp_path)
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    shown = [line for _, text in blocks(QUICKSTART, "text") for line in text.splitlines()]
+    assert [line for line in shown if " ".join(line.split()) not in lines] == []
+    for name in ("mug.png", "report/report.html", "nerf/previews/step-00000010.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    for name in ("nerf.safetensors", "scores/summary.json", "mug.glb"):
+        assert (tmp_path / name).exists()

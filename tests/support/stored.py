@@ -1,0 +1,57 @@
+"""A dataset's root in a bucket of a store that is busy, and what commands printed about it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import fsspec
+import pytest
+
+from core.storage import Storage
+from tests.support.flaky_store import faults, flaky_store
+from tests.support.lrm import Answer, run_lrm
+
+SECRET = "very-secret-access-key"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The root, its server, and all that was printed."""
+
+    server: str
+    root: str = "s3://lake/data"
+    printed: list[str] = field(default_factory=list)
+
+    def run(self, *words: Any, lrm: Callable[..., Answer] = run_lrm) -> Answer:
+        answer = lrm(*words)
+        self.printed.extend([answer.out, answer.err])
+        return answer
+
+    def assert_no_credential_was_written(self, *folders: str) -> None:
+        """Neither in what was printed nor in an object of the bucket, which holds these folders."""
+        assert len(self.printed) >= 10
+        assert not any(SECRET in text for text in self.printed)
+        faults(self.server, on=False)
+        bucket = Storage("s3://lake")
+        names = [name for name in bucket.find_files("") if not name.startswith("many/")]
+        for folder in folders:
+            assert any(name.startswith(f"{folder}/") for name in names), folder
+        for name in names:
+            assert SECRET.encode() not in bucket.read(name), name
+        faults(self.server, on=True)
+
+
+@contextmanager
+def flaky_bucket() -> Iterator[Stored]:
+    """An empty root, and the environment that leads to it."""
+    with flaky_store() as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        boto3.resource("s3").create_bucket(Bucket="lake")
+        yield Stored(address)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
