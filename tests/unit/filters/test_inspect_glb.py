@@ -217,7 +217,7 @@ def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it()
     (source,) = Path(spec.origin).parent.rglob("io_scene_gltf2/io/imp/gltf2_io_gltf.py")
     listed = re.search(r"extensions_managed = \[(.*?)\]", source.read_text(), re.DOTALL)
     assert listed is not None
-    prepare = REPOSITORY / "render" / "blender" / "prepare.py"
+    prepare = REPOSITORY / "render" / "blender" / "gltf" / "prepare.py"
     settled = re.search(r"_SETTLED = frozenset\((.*?)\n\)", prepare.read_text(), re.DOTALL)
     assert settled is not None
     importable = set(re.findall(r"'(\w+)'", listed.group(1)))
