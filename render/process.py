@@ -343,7 +343,8 @@ class BlenderProcess:
     ) -> Reply:
         deadline = time.monotonic() + seconds
         while True:
-            line = child.poll(_POLL_SECONDS)
+            left = max(0.0, deadline - time.monotonic())
+            line = child.poll(min(_POLL_SECONDS, left))
             if line is not None:
                 try:
                     answer = decode_answer(line)

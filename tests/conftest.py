@@ -16,18 +16,9 @@ import tests.support.shapes
 # Before torch is imported, here and in what tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before any test imports them: every jaxtyping annotation of these rooms is checked at run time.
+# Before any test imports them: every jaxtyping annotation is checked at run time.
 _HOOK = install_import_hook(
-    [
-        "dataset.cameras",
-        "dataset.format.encoding",
-        "dataset.format.geometry",
-        "dataset.views",
-        "filters",
-        "render",
-        "train",
-    ],
-    f"{tests.support.shapes.__name__}.check",
+    tests.support.shapes.modules_with_shapes(), f"{tests.support.shapes.__name__}.check"
 )
 
 import json

@@ -73,7 +73,7 @@ class FlakyStore:
 
 
 def _fill(bucket: str, order: str) -> None:
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.s3.models import s3_backends
 
     folder, _, count = order.rpartition("/")

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from dataset.cameras import project
 from dataset.views import ViewSet
-from tests.support.spheres import sphere_views
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +57,6 @@ def assert_same_views(loaded: Loaded, views: ViewSet) -> None:
     assert cosines.min() > math.cos(math.radians(0.4))
     native = np.stack([camera.camera_to_world for camera in views.cameras])
     assert np.allclose(loaded.camera_to_world, native, atol=2e-6)
-
-
-@pytest.fixture(scope="module")
-def views() -> ViewSet:
-    return sphere_views(5, num_views=32, size=48)
 
 
 def assert_trellis_sees_the_same(transforms: Mapping, views: ViewSet) -> None:

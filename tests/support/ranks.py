@@ -19,6 +19,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import install_import_hook
+
+import tests.support.shapes
 from tests.support.paths import REPOSITORY
 
 __all__ = ["RankFailed", "Ranks"]
@@ -36,11 +39,12 @@ _IMPORTS = (
     "pyarrow.dataset",
     "s3fs",
     "setuptools",
+    "tests.support.nerf_runs",
     "tests.support.tiny",
     "torch._dynamo",
     "torch._inductor.compile_fx",
     "torch.distributed.fsdp",
-    "train.recipes.nerf",
+    "torch.utils.tensorboard",
 )
 
 
@@ -119,7 +123,12 @@ def _serve(connection: Connection) -> None:
 
 
 def _import_all() -> None:
-    """Import what a training imports by and by. No thread may start: a fork would not have it."""
+    """Import what a training imports by and by. No Python thread may start: a fork loses it.
+
+    Shapes are checked in the ranks as they are in the tests.
+    """
+    shapes = tests.support.shapes
+    install_import_hook(shapes.modules_with_shapes(), f"{shapes.__name__}.check")
     for name in _IMPORTS:
         importlib.import_module(name)
     # The first use of its operators calls a compiler to find those that fit.

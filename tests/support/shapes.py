@@ -1,19 +1,52 @@
 """The run-time type checker behind jaxtyping's import hook."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 
-__all__ = ["check"]
+from tests.support.paths import REPOSITORY
+
+__all__ = ["check", "modules_with_shapes"]
 
 # An int may stand where a float is asked for, as everywhere in Python.
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
+def modules_with_shapes() -> list[str]:
+    """Return the names of the project's modules that annotate shapes.
+
+    The hook recompiles each module at every import, so the others go without it.
+    """
+    return [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("dataset", "filters", "render", "train")
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        if "jaxtyping" in path.read_text()
+    ]
+
+
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype, but for what it refuses: `Self` outside its class, and protocols."""
+    """Check calls with beartype, which generates its code at the first call.
+
+    Most functions that a test process imports are never called there.
+    """
+    checked: Callable[..., Any] | None = None
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal checked
+        if checked is None:
+            checked = _decorate(function)
+        return checked(*args, **kwargs)
+
+    return call
+
+
+def _decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Apply beartype, except to what it refuses: `Self` outside its class, and protocols."""
     try:
         return _checked(function)
     except (BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception):

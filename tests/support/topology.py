@@ -1,4 +1,4 @@
-"""Comparing meshes."""
+"""Meshes compared, and what keeps a mesh from being closed and manifold."""
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from train.models.surfaces.flexicubes import (
 )
 
 
-def assert_same_mesh(surface, vertices, faces, name, tolerance=1e-5):
-    """The same vertices and oriented triangles, in whatever order."""
+def assert_same_mesh(
+    surface: Surface, vertices: Tensor, faces: Tensor, name: str, tolerance: float = 1e-5
+) -> None:
+    """Assert that both have the same vertices and oriented triangles, in whatever order."""
     assert surface.vertices.shape == vertices.shape, name
     assert surface.faces.shape == faces.shape, name
     if not len(vertices):
@@ -30,7 +32,7 @@ def assert_same_mesh(surface, vertices, faces, name, tolerance=1e-5):
     assert np.array_equal(ours, theirs), name
 
 
-def in_one_order(faces):
+def in_one_order(faces: Int[np.ndarray, "m 3"]) -> Int[np.ndarray, "m 3"]:
     """Triangles that start at their smallest vertex, in the order of their vertices."""
     starts = faces.argmin(axis=1, keepdims=True)
     turned = np.take_along_axis(faces, (starts + np.arange(3)) % 3, axis=1)

@@ -22,6 +22,7 @@ from pipelines.cli import make_parser
 from render.system_libraries import _PACKAGE_OF_LIBRARY
 from tests.support.deploy import AWS, KUBERAY, ON_PREMISE, documented_build, manual, read
 from tests.support.paths import REPOSITORY
+from tests.support.sources import PACKAGES
 
 RAY_VERSION = re.search(r"^ray==(.+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)[
     1
@@ -88,7 +89,8 @@ def test_files_name_the_installed_ray_and_the_libraries_that_blender_needs() -> 
     packages = {
         name.split("/")[0] for name in re.findall(r"^COPY --chown=ray (\S+) ", dockerfile, re.M)
     }
-    assert packages >= {"dataset", "filters", "render", "train", "pipelines"}
+    assert packages >= set(PACKAGES)
+    assert " LICENSE " in dockerfile
 
 
 def node_types() -> tuple[AutoscalingConfig, list[str]]:

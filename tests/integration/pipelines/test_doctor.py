@@ -74,7 +74,7 @@ def test_tables_name_the_remedy_on_a_line_of_its_own(tmp_path, monkeypatch, caps
     monkeypatch.setattr(doctor_command, "_checks", lambda arguments: build)
 
     def doctor() -> tuple[int, list[str]]:
-        code = doctor_command.doctor(argparse.Namespace(json=False))
+        code = doctor_command.COMMAND.run(argparse.Namespace(json=False))
         return code, capsys.readouterr().out.splitlines()
 
     code, lines = doctor()

@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.catalog import event_log as catalog
 from dataset.catalog.event_log import Catalog
-from dataset.catalog.event_log import event_log as catalog
 from dataset.format.geometry import read_geometry
 from dataset.format.shards import (
     INDEX_SCHEMA,

@@ -10,38 +10,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from core.errors import WorkFailed
-from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
+from tests.support.nerf_runs import make_config, train_nerf, validate, validate_new_model
+from tests.support.ranks import Ranks
 from train.estimate.sizing import size_run
-from train.loop.engine import train
-from train.loop.validation import Validation, looking
+from train.loop.validation import looking
 from train.monitoring.metrics_log import MetricsLog, read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
-
-SMALL = {
-    "batch_size": 1,
-    "preset": "tiny",
-    "model": {"transformer": {"num_layers": 1}, "nerf": {"samples_per_ray": 8}},
-    "loss": {"lpips": 0},
-    "data": {
-        "num_inputs": 2,
-        "num_targets": 1,
-        "patch_size": 8,
-        "target_size_min": 12,
-        "target_size_max": 16,
-    },
-    "checkpoint_every": 2,
-    "preview_every": 0,
-    "preview_size": 16,
-    "validation_samples": 2,
-    "optimizer": {"schedule_steps": 8},
-}
 
 
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, caplog):
@@ -74,22 +54,19 @@ def split_dataset(sphere_dataset):
     return root, write_snapshot(root, held, None)["snapshot"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(tmp_path_factory):
-    """This process as a process group of one, on one thread: more add up in another order."""
-    torch.set_num_threads(1)
-    store = f"file://{tmp_path_factory.mktemp('group') / 'store'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-        yield
-        dist.destroy_process_group()
+@pytest.fixture
+def alone(tmp_path):
+    """This process as a process group of one."""
+    store = f"file://{tmp_path / 'store'}"
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
-def config(dataset, out: Path, steps: int, **changes) -> NerfTrainConfig:
-    root, snapshot = dataset
-    pinned = {"root": root.uri, "snapshot": snapshot, "out": str(out), "steps": steps}
-    return NerfTrainConfig.load(SMALL | pinned | changes)
+def train(ranks: Ranks, settings: NerfTrainConfig) -> list[str]:
+    """Train on one rank; the messages that it logged."""
+    (messages,) = ranks.run(1, train_nerf, settings.dump())
+    return messages
 
 
 def lines(out: Path, name: str) -> list[dict]:
@@ -107,17 +84,17 @@ def curves(out: Path, tag: str) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def watched(split_dataset, tmp_path_factory) -> Path:
+def watched(ranks, split_dataset, tmp_path_factory) -> Path:
     """Four steps with everything on."""
     out = tmp_path_factory.mktemp("watched")
-    train(NerfRecipe(config(split_dataset, out, 4, validate_every=1, preview_every=2)))
+    train(ranks, make_config(split_dataset, out, 4, validate_every=1, preview_every=2))
     return out
 
 
-def test_training_does_not_notice(split_dataset, watched, tmp_path):
+def test_training_does_not_notice(ranks, split_dataset, watched, tmp_path):
     """The same losses to the last bit."""
-    blind = config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
-    train(NerfRecipe(blind))
+    blind = make_config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
+    train(ranks, blind)
     assert lines(tmp_path, "metrics.jsonl") == lines(watched, "metrics.jsonl")
     assert [row["step"] for row in lines(watched, "metrics.jsonl")] == [1, 2, 3, 4]
     assert lines(tmp_path, "validation.jsonl") == []
@@ -137,22 +114,15 @@ def test_looking_leaves_no_trace():
     assert [part.training for part in module.modules()] == [True, True, False, False]
 
 
-def test_validation_draws_nothing(split_dataset, tmp_path):
-    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
+def test_validation_draws_nothing(alone, split_dataset, tmp_path):
+    recipe = NerfRecipe(make_config(split_dataset, tmp_path, 1))
     module = recipe.build()
     states = (torch.get_rng_state(), np.random.get_state()[1].copy())
-    first = judged(recipe, split_dataset, module)
+    first = validate(recipe, split_dataset, module)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])
-    assert judged(recipe, split_dataset, module) == first
+    assert validate(recipe, split_dataset, module) == first
     assert module.training
-
-
-def judged(recipe: NerfRecipe, dataset, module: nn.Module) -> dict[str, float]:
-    root, snapshot = dataset
-    samples = open_snapshot(root, snapshot).of_split("validation")
-    assert len(samples) == 3
-    return Validation(recipe, root, samples).run(module)
 
 
 def test_validation_judges_at_its_steps(watched):
@@ -166,7 +136,7 @@ def test_validation_judges_at_its_steps(watched):
 def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_path):
     root, snapshot = split_dataset
     samples = list(open_snapshot(root, snapshot).of_split("validation"))
-    recipes = [NerfRecipe(config(split_dataset, tmp_path, 1, seed=seed)) for seed in (0, 7)]
+    recipes = [NerfRecipe(make_config(split_dataset, tmp_path, 1, seed=seed)) for seed in (0, 7)]
     item = recipes[0].validation_dataset(root, samples)[1]
     other = recipes[1].validation_dataset(root, samples[1:])[0]
     assert all(torch.equal(value, other[name]) for name, value in item.items())
@@ -176,12 +146,12 @@ def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_p
     assert torch.equal(item["target_camera_to_world"][:2], item["camera_to_world"])
 
 
-def test_a_resumed_run_repeats_its_validations(split_dataset, watched, tmp_path):
+def test_a_resumed_run_repeats_its_validations(ranks, split_dataset, watched, tmp_path):
     """Killed after step 3, it goes on from step 2: no line, no point and no picture twice."""
-    whole = config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
-    train(NerfRecipe(whole.model_copy(update={"steps": 3})))
+    whole = make_config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
+    train(ranks, whole.model_copy(update={"steps": 3}))
     (tmp_path / "checkpoints" / "step-00000003" / "manifest.json").unlink()
-    train(NerfRecipe(whole))
+    train(ranks, whole)
     for name in ("metrics.jsonl", "validation.jsonl"):
         assert lines(tmp_path, name) == lines(watched, name)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
@@ -199,47 +169,31 @@ def test_tensorboard_shows_the_previews(watched):
     assert np.array_equal(picture, saved)
 
 
-def test_no_validation_split_is_said_once(sphere_dataset, tmp_path, caplog):
-    train(NerfRecipe(config(sphere_dataset, tmp_path, 1, validate_every=1)))
-    said = [message for message in caplog.messages if "no validation split" in message]
+def test_no_validation_split_is_said_once(ranks, sphere_dataset, tmp_path):
+    messages = train(ranks, make_config(sphere_dataset, tmp_path, 1, validate_every=1))
+    said = [message for message in messages if "no validation split" in message]
     assert len(said) == 1
     assert lines(tmp_path, "validation.jsonl") == []
 
 
-def test_numbers_do_not_depend_on_the_workers(split_dataset, tmp_path):
+def test_numbers_do_not_depend_on_the_workers(ranks, split_dataset, tmp_path):
     """Three objects shared out over two processes give what one finds."""
-    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
-    torch.manual_seed(3)
-    expected = judged(recipe, split_dataset, recipe.build())
-    root, snapshot = split_dataset
-    task = (recipe.config.dump(), root.uri, snapshot, str(tmp_path))
-    torch.multiprocessing.spawn(_judge, task, nprocs=2)
-    found = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in (0, 1)]
-    assert found == [expected, expected]
+    settings = make_config(split_dataset, tmp_path, 1).dump()
+    (alone,) = ranks.run(1, validate_new_model, settings)
+    assert ranks.run(2, validate_new_model, settings) == [alone, alone]
 
 
-def _judge(rank: int, settings: dict, uri: str, snapshot: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/pair", rank=rank, world_size=2)
-    recipe = NerfRecipe(NerfTrainConfig.load(settings))
-    torch.manual_seed(3)
-    found = judged(recipe, (Storage(uri), snapshot), recipe.build())
-    torch.save(found, Path(folder) / f"rank-{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_an_object_that_cannot_be_judged_is_named(split_dataset, tmp_path):
-    recipe = NerfRecipe(config(split_dataset, tmp_path, 1))
+def test_an_object_that_cannot_be_judged_is_named(alone, split_dataset, tmp_path):
+    recipe = NerfRecipe(make_config(split_dataset, tmp_path, 1))
     module = recipe.build()
     with torch.no_grad():
         module.model.synthesizer.decoder.net[-1].bias.fill_(float("nan"))
     with pytest.raises(WorkFailed, match=r"objaverse:0+1: validation: psnr is nan"):
-        judged(recipe, split_dataset, module)
+        validate(recipe, split_dataset, module)
 
 
 def test_a_checkpoint_is_as_big_as_was_said(split_dataset, watched):
-    recipe = NerfRecipe(config(split_dataset, watched, 4))
+    recipe = NerfRecipe(make_config(split_dataset, watched, 4))
     (newest,) = (watched / "checkpoints").glob("step-00000004")
     found = sum(path.stat().st_size for path in newest.rglob("*.pt"))
     assert size_run(recipe).checkpoint_bytes == pytest.approx(found, rel=0.05)

@@ -11,9 +11,6 @@ from core.errors import BadInput
 from tests.support.lpips_weights import VGG_LAYERS, linear_weights, vgg_weights
 from train.models.lpips import Lpips, LpipsConfig, load_lpips
 
-VGG_LAYERS |= {12: (256, 256), 14: (256, 256), 17: (512, 256)}
-VGG_LAYERS |= dict.fromkeys((19, 21, 24, 26, 28), (512, 512))
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

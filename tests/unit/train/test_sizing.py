@@ -1,5 +1,7 @@
 """The size of a run before it runs, against the real model and a real step."""
 
+import functools
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,31 +9,38 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from core.errors import BadInput
 from train.estimate.outline import _count, _Meter, count_step
-from train.estimate.sizing import find_device, size_run
+from train.estimate.sizing import RunSize, find_device, size_run
 from train.loop.preflight import _check_memory
 from train.monitoring.utilisation import Utilisation
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
+MODEL = {"encoder": {"num_layers": 1}, "transformer": {"num_layers": 1}}
 SMALL = {
     "root": "",
     "snapshot": "",
     "out": "",
     "preset": "tiny",
     "batch_size": 2,
-    "model": {"nerf": {"samples_per_ray": 8, "rays_per_chunk": 200}},
+    "model": MODEL | {"nerf": {"samples_per_ray": 8, "rays_per_chunk": 100}},
     "loss": {"lpips": 0},
     "data": {
         "num_inputs": 2,
         "num_targets": 1,
-        "patch_size": 16,
-        "target_size_min": 24,
-        "target_size_max": 32,
+        "patch_size": 8,
+        "target_size_min": 12,
+        "target_size_max": 16,
     },
 }
 
 
 def recipe(**changes) -> NerfRecipe:
     return NerfRecipe(NerfTrainConfig.load(SMALL | changes))
+
+
+@functools.cache
+def own_size() -> RunSize:
+    """The size of the small recipe as it is."""
+    return size_run(recipe())
 
 
 def batch(objects: int) -> dict[str, torch.Tensor]:
@@ -43,8 +52,8 @@ def batch(objects: int) -> dict[str, torch.Tensor]:
         "images": torch.rand(objects, 2, 3, 64, 64, generator=generator),
         "camera_to_world": cameras[:, :2],
         "intrinsics": lenses[:, :2],
-        "target_rgb": torch.rand(objects, 3, 3, 16, 16, generator=generator),
-        "target_alpha": torch.ones(objects, 3, 1, 16, 16),
+        "target_rgb": torch.rand(objects, 3, 3, 8, 8, generator=generator),
+        "target_alpha": torch.ones(objects, 3, 1, 8, 8),
         "target_camera_to_world": cameras,
         "target_intrinsics": lenses,
         "seed": torch.arange(objects),
@@ -63,9 +72,8 @@ ATTENTION = {
 
 
 def test_operations_are_those_of_a_real_step():
-    own = recipe()
-    size = size_run(own)
-    module, step = own.build(), batch(2)
+    size = own_size()
+    module, step = recipe().build(), batch(2)
     forward, backward = (FlopCounterMode(display=False, custom_mapping=ATTENTION) for _ in "fb")
     with forward:
         loss = module(step)["loss"]
@@ -78,18 +86,18 @@ def test_operations_are_those_of_a_real_step():
 
 def test_memory_is_that_of_a_real_step():
     """The same meter on real tensors; they differ in what attention keeps for its backward."""
-    own = recipe()
-    module, step = own.build(), batch(2)
+    module, step = recipe().build(), batch(2)
     for parameter in module.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     with _Meter() as meter, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         module(step)["loss"].backward()
-    assert size_run(own).memory["activations"] == pytest.approx(meter.peak, rel=0.1)
+    assert own_size().memory["activations"] == pytest.approx(meter.peak, rel=0.1)
 
 
 def test_layers_computed_again_take_less_memory_and_more_operations():
+    layers = {"encoder": {"num_layers": 4}, "transformer": {"num_layers": 8}}
     kept, again = (
-        size_run(recipe(preset="base", model={}, activation_checkpointing=on))
+        size_run(recipe(preset="base", model=layers, activation_checkpointing=on))
         for on in (False, True)
     )
     assert again.memory["activations"] < 0.4 * kept.memory["activations"]
@@ -100,7 +108,7 @@ def test_layers_computed_again_take_less_memory_and_more_operations():
 def test_utilisation_counts_nothing_twice():
     """However much is computed again, the model is the same."""
     known = {"peak_flops": 1e12, "num_workers": 1}
-    kept = {"model": {"nerf": {"samples_per_ray": 8, "checkpoint_chunks": False}}}
+    kept = {"model": MODEL | {"nerf": {"samples_per_ray": 8, "checkpoint_chunks": False}}}
     kinds = known, known | {"activation_checkpointing": True}, known | kept
     found = {Utilisation(recipe(**kind)).metrics(2.0)["mfu"] for kind in kinds}
     assert len(found) == 1
@@ -124,8 +132,7 @@ def test_more_objects_go_on_in_a_straight_line():
 
 
 def test_parameters_are_those_of_the_model():
-    own = recipe()
-    size, model = size_run(own), own.build().model
+    size, model = own_size(), recipe().build().model
     for part in ("encoder", "transformer", "synthesizer"):
         assert size.parameters[part] == sum(p.numel() for p in getattr(model, part).parameters())
     assert len(size.parameters) == 3

@@ -192,7 +192,7 @@ def test_it_learns_one_object():
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95))
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=10)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(120):
+    for _ in range(80):
         views = model(rgb, *seen, *seen, (side, side), randomness=generator)
         loss = (views.rgb - rgb).square().mean() + (views.alpha - alpha).square().mean()
         optimizer.zero_grad()

@@ -1,0 +1,63 @@
+"""Training under torchrun, with real signals and processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.support.paths import REPOSITORY
+from train.checkpoints.checkpoint import find_checkpoint
+from train.monitoring.metrics_log import read_metrics
+
+NERF = (
+    "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
+    "--data.patch-size 16 --data.target-size-min 16 --data.target-size-max 16 "
+    "--checkpoint-every 1000 --preview-every 0 --tensorboard false --optimizer.schedule-steps 9000"
+).split()
+
+
+def torchrun(workers: int, *words: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(workers), "-m", "train", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipe)
+
+
+def nerf(dataset, out: Path, steps: int, *more: object) -> list[object]:
+    root, snapshot = dataset
+    there = ["--root", root.uri, "--snapshot", snapshot, "--out", out]
+    return ["nerf", *there, *NERF, "--steps", steps, *more]
+
+
+def test_a_preemption_notice_saves_and_leaves_and_the_same_command_goes_on(
+    sphere_dataset, tmp_path
+):
+    """SIGTERM to one of two workers, in the middle of thousands of steps."""
+    out = tmp_path / "run"
+    agent = torchrun(2, *nerf(sphere_dataset, out, 9000))
+    deadline = time.monotonic() + 200
+    while len(read_metrics(out)) < 3:
+        assert agent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = [
+        child
+        for child in psutil.Process(agent.pid).children()
+        if "train" in " ".join(child.cmdline())
+    ]
+    workers[1].send_signal(signal.SIGTERM)
+    said, _ = agent.communicate(timeout=120)
+    assert agent.returncode != 0
+    stopped = find_checkpoint(out).step
+    assert f"stopped at step {stopped} with the checkpoint of step {stopped}" in said
+    assert [row["step"] for row in read_metrics(out)] == list(range(1, stopped + 1))
+    agent = torchrun(2, *nerf(sphere_dataset, out, stopped + 1))
+    said, _ = agent.communicate(timeout=200)
+    assert agent.returncode == 0, said
+    assert f"step {stopped + 1}/{stopped + 1}  loss " in said
+    assert read_metrics(out)[-1]["step"] == stopped + 1
