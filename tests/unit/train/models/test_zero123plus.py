@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from core.errors import BadInput
 from train.models.recompute import recompute_blocks
-from train.models.zero123plus.pipeline import latents as ranges
+from train.models.zero123plus import latents as ranges
 from train.models.zero123plus.pipeline import load_zero123plus
 from train.models.zero123plus.pipeline import sampling as zero123plus_sampling
 from train.models.zero123plus.reference_attention import ReferenceUNet
