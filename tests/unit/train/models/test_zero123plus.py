@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from core.errors import BadInput
 from train.models.recompute import recompute_blocks
 from train.models.zero123plus import latents as ranges
+from train.models.zero123plus import sampling as zero123plus_sampling
 from train.models.zero123plus.pipeline import load_zero123plus
-from train.models.zero123plus.pipeline import sampling as zero123plus_sampling
 from train.models.zero123plus.reference_attention import ReferenceUNet
 from train.models.zero123plus.sampling import denoising_steps, first_latents, sampling_scheduler
 from train.models.zero123plus.tiny import tiny_pipeline
