@@ -158,9 +158,9 @@ def is_in_front(camera: Camera) -> bool:
 
 
 def rig_problems(
-    blender: BlenderProcess, rig: Rig, name: str, glb: Path, config: RenderConfig, step: int = 1
+    blender: BlenderProcess, rig: Rig, name: str, glb: Path, config: RenderConfig
 ) -> list[str]:
-    """Render a body with every `step`-th camera of a rig, and say what is wrong in which view.
+    """Render a body with every camera of a rig, and say what is wrong in which view.
 
     Geometry takes one sample in any case; `config.samples` must tell the area of a silhouette.
     """
@@ -169,11 +169,11 @@ def rig_problems(
     cameras = rig.cameras("a body")
     assert any(is_in_front(camera) for camera in cameras) or name == "sphere"
     blender.open(glb, rig.normalise)
-    views, _ = blender.render(cameras[::step], config)
+    views, _ = blender.render(cameras, config)
     problems = []
     for view, camera in enumerate(views.cameras):
         seen = body.look(camera)
         found = list(geometry_problems(body, seen, views, view))
         found += letter_problems(seen, views, view, config.samples) if name == "block" else []
-        problems += [f"rig {rig.name}, view {step * view}: {problem}" for problem in found]
+        problems += [f"rig {rig.name}, view {view}: {problem}" for problem in found]
     return problems
