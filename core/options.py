@@ -86,16 +86,16 @@ def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) ->
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
     groups: dict[str, Any] = {"": parser}
     for path, field in _leaves(config):
-        room = path.rpartition(".")[0]
-        if room not in groups:
-            groups[room] = parser.add_argument_group(room)
+        section = path.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
         description = " ".join((field.description or "").split())
         default = (
             "required"
             if field.is_required()
             else f"default: {_shown(field.get_default(call_default_factory=True))}"
         )
-        groups[room].add_argument(
+        groups[section].add_argument(
             "--" + path.replace("_", "-"),
             action=_Store,
             # A switch may stand alone: `--geometry` is `--geometry true`.

@@ -1,1 +1,1 @@
-"""Which objects are kept: pure functions from measurements to verdicts."""
+"""Which objects are kept: the inspection of files, and functions from measurements to verdicts."""

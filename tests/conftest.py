@@ -1,4 +1,4 @@
-"""What every test shares: shape checks, the mirror, and a small dataset without Blender."""
+"""What all tests share: shape checks, small datasets, one Ray, one Blender child, an S3 server."""
 
 import os
 import uuid
@@ -16,7 +16,8 @@ import tests.support.shapes
 # Before torch is imported, here and in what tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before any test imports them: every jaxtyping annotation is checked at run time.
+# Before any test imports them: the shapes in annotations of dataset, filters, render and train are
+# checked at run time.
 _HOOK = install_import_hook(
     tests.support.shapes.modules_with_shapes(), f"{tests.support.shapes.__name__}.check"
 )

@@ -96,7 +96,7 @@ class BuildConfig(Config):
     def checked(self) -> Self:
         """The same configuration with absolute local paths, so that it holds on every worker.
 
-        Raises BadInput for what only other rooms can judge: storages and the name of the rig.
+        Raises BadInput for what only other packages can judge: storages and the name of the rig.
         """
         get_rig(self.rig)
         if not self.source or not self.root:

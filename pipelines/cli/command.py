@@ -5,9 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from core.options import (
-    Parser,
-)
+from core.options import Parser
 
 __all__ = ["Command"]
 

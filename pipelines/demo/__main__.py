@@ -27,7 +27,7 @@ _AVERAGED = 10
 
 def main() -> int:
     """Run the demo; its exit code is that of the first command that fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
     parser.add_argument("--source", help="a mirror in Objaverse's layout; by default one is made")
     parser.add_argument("--captions", help="Cap3D's CSV; by default the one of the made mirror")
     parser.add_argument("--out", default="demo-out", help="folder of everything that is made")

@@ -1,1 +1,1 @@
-"""Evaluation of models and meshes on the objects of a snapshot."""
+"""Evaluation of models and meshes on a snapshot or a folder of GLB files."""

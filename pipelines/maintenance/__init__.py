@@ -1,1 +1,1 @@
-"""Commands that look after a dataset: verify, compact, remove, retry."""
+"""What `lrm verify`, `compact`, `remove` and `retry` do to a dataset."""

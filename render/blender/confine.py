@@ -3,6 +3,7 @@
 `python -m render.blender.confine` says whether this system allows all of it; 1 if not.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -49,13 +50,15 @@ def _leave_network() -> str:
     user, group = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_USERS | _NEW_NETWORK) == 0:
-        # The same user inside as outside: files keep their owner.
-        for name, text in (
-            ("uid_map", f"{user} {user} 1"),
-            ("setgroups", "deny"),
-            ("gid_map", f"{group} {group} 1"),
-        ):
-            (Path("/proc/self") / name).write_text(text)
+        # The same user inside as outside. AppArmor (Ubuntu 24.04) allows the namespace and refuses
+        # the maps: then the user has no name inside, and files keep their owner all the same.
+        with contextlib.suppress(PermissionError):
+            for name, text in (
+                ("uid_map", f"{user} {user} 1"),
+                ("setgroups", "deny"),
+                ("gid_map", f"{group} {group} 1"),
+            ):
+                (Path("/proc/self") / name).write_text(text)
         _limit(resource.RLIMIT_NPROC, _MOST_THREADS)
         return ""
     problem = os.strerror(ctypes.get_errno())

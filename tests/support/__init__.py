@@ -1,1 +1,1 @@
-"""Shared test inputs, small models, servers and runs: the only package that tests import."""
+"""Inputs, small models, servers and runs: all of `tests` that tests and benchmarks import."""

@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from tests.support.paths import REPOSITORY
 
@@ -35,15 +37,19 @@ class Answer:
 def run_lrm(*words: Any, **environment: str) -> Answer:
     """Run `lrm` in this process, which afterwards is as it was before.
 
-    Paths must be absolute. An exception that `lrm` does not handle is raised here.
+    What libraries in other languages and child processes print counts as well. Paths must be
+    absolute. An exception that `lrm` does not handle is raised here.
     """
     from pipelines.cli import main
 
     out, err = _stream(), _stream()
     with (
+        _descriptor(1) as out_below,
+        _descriptor(2) as err_below,
         _kept_environment(WIDTH | environment),
         _kept_signals(),
         _own_logging(),
+        _own_warnings(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -56,7 +62,8 @@ def run_lrm(*words: Any, **environment: str) -> Answer:
         finally:
             if environment:
                 _forget_stores()
-    return Answer(code, _text(out), _text(err))
+        printed = _text(out) + _read(out_below), _text(err) + _read(err_below)
+    return Answer(code, *printed)
 
 
 def spawn_lrm(*words: Any, **environment: str) -> Answer:
@@ -79,6 +86,40 @@ def _stream() -> io.TextIOWrapper:
 def _text(stream: io.TextIOWrapper) -> str:
     assert isinstance(stream.buffer, io.BytesIO)
     return stream.buffer.getvalue().decode()
+
+
+@contextlib.contextmanager
+def _descriptor(number: int) -> Iterator[IO[bytes]]:
+    """Send a file descriptor of this process to a temporary file."""
+    before = os.dup(number)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), number)
+        try:
+            yield file
+        finally:
+            os.dup2(before, number)
+            os.close(before)
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Without pytest's collection of them: they go to standard error, as in a process."""
+    silent = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for category in silent:
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 @contextlib.contextmanager

@@ -171,7 +171,7 @@ def rig_problems(
     blender.open(glb, rig.normalise)
     views, _ = blender.render(cameras, config)
     problems = []
-    for view, camera in enumerate(views.cameras):
+    for view, camera in enumerate(cameras):
         seen = body.look(camera)
         found = list(geometry_problems(body, seen, views, view))
         found += letter_problems(seen, views, view, config.samples) if name == "block" else []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.registry import BENCHMARKS
 from core.errors import BadInput
 from core.options import Parser
 from pipelines.cli import make_parser
@@ -34,7 +35,7 @@ def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Why a command line would be refused; empty if it would not or is not ours."""
     program, rest = called(words)
     if program == "make":
-        targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         return ", ".join(word for word in rest if "=" not in word and word not in targets)
     if program in ("lrm", "train"):
         try:
@@ -42,6 +43,8 @@ def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         except (BadInput, SystemExit) as error:
             return str(error) + capsys.readouterr().err
         return ""
+    if program == "benchmarks":
+        return ", ".join(name for name in rest[:1] if name not in BENCHMARKS)
     return "" if not program or importlib.util.find_spec(program) else f"no module {program}"
 
 
@@ -138,7 +141,10 @@ def test_the_readme_leads_to_every_page():
         ),
         ("torchrun --nproc-per-node 8 -m train nerf --root X --snapshots Y", "--snapshots"),
         ("python -m pipelines.no_demo models", "pipelines.no_demo"),
+        ("python -m benchmarks lodaer --root X", "lodaer"),
+        ("python -m benchmarks loader --root X", ""),
         ("make demo OUT=lrm tset", "tset"),
+        ("make test-slow", ""),
         ("export A=lrm; ls lrm.yaml", ""),
     ],
 )

@@ -149,9 +149,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_below(name: str, rooms: Collection[str]) -> bool:
+def _is_below(name: str, allowed: Collection[str]) -> bool:
     parts = name.split(".")
-    return any(".".join(parts[:i]) in rooms for i in range(1, len(parts) + 1))
+    return any(".".join(parts[:i]) in allowed for i in range(1, len(parts) + 1))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

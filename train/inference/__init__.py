@@ -1,1 +1,1 @@
-"""From six views of an object to a file with its mesh."""
+"""From pictures of an object to a file with its mesh: query, six views, surface, texture."""

@@ -1,1 +1,1 @@
-"""The models in plain PyTorch; module names are the keys of the published checkpoints."""
+"""The models; module names are the keys of the published checkpoints."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from core.options import Parser, add_json_option
 from core.safe_text import printable
+from pipelines.cli.command import Command
 from pipelines.doctor.finding import Finding
 
 if TYPE_CHECKING:
     from pipelines.doctor.probe import Probed
 
-from pipelines.cli.command import Command
 
 __all__ = [
     "COMMAND",

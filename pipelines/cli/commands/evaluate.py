@@ -12,6 +12,7 @@ from core.errors import BadInput, WorkFailed
 from core.options import Parser, add_json_option
 from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.cli.command import Command
 from pipelines.cli.commands.multiview import check_sampling, open_pipeline, pipeline_folder
 from pipelines.cli.torch_options import open_device
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from train.evaluation.predict import Generate
     from train.models.lpips import Lpips
 
-from pipelines.cli.command import Command
 
 __all__ = [
     "COMMAND",

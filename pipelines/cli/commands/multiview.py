@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from core.errors import BadInput
 from core.options import Parser, add_json_option
 from core.outputs import check_writable, writing
+from pipelines.cli.command import Command
 from pipelines.cli.torch_options import add_device_option, open_device
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from train.models.zero123plus.pipeline import Zero123PlusPipeline
 
-from pipelines.cli.command import Command
 
 __all__ = ["COMMAND", "check_sampling", "open_pipeline", "pipeline_folder"]
 

@@ -22,7 +22,7 @@ from pipelines.building.dataset_status import load_standing
 from pipelines.building.object_table import latest_of
 from pipelines.building.run import Committer
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
-from tests.support.datasets import Built, events_of
+from tests.support.datasets import Built, ends, events_of
 from tests.support.lrm import run_lrm, spawn_lrm
 
 REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "several_objects"}
@@ -82,14 +82,19 @@ def test_the_same_command_again_does_nothing(built: Built):
     assert len(events_of(built.root)) == events
 
 
-def test_on_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path):
+def test_on_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path, monkeypatch):
     """With a Ray that the command starts by itself, in a process of its own."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     root = tmp_path / "ray"
     spawn_lrm("build", *built.words, "--root", root, "--address", "local", "--json").json()
     shards = sorted(path.relative_to(built.root) for path in built.root.glob("shards/*/*"))
     assert sorted(path.relative_to(root) for path in root.glob("shards/*/*")) == shards
     for shard in shards:
         assert (root / shard).read_bytes() == (built.root / shard).read_bytes(), shard
+    assert ends(Storage(str(root))) == ends(Storage(str(built.root)))
+    assert run_lrm("plan", *built.words, "--root", root, "--json").json()["work"] == {}
+    assert list(root.glob("staging/*")) == []
+    assert list(root.rglob("*.tmp")) == []
 
 
 @pytest.fixture

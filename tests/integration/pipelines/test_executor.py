@@ -44,6 +44,10 @@ def test_the_wish_for_renders_falls_with_those_that_are_left(config, asked, monk
             executor.submit(Task(lane="fetch" if name == "fetch" else "render", states=(gate,)))
         executor.wait(0.1)
         assert asked == [3]
+        with monkeypatch.context() as patch:
+            patch.setattr(executor, "_resources", lambda: {"CPU": 10_000.0})
+            patch.setattr(executor, "_bounds", {"fetch": 5})
+            assert executor.room("fetch") == 4
         left = 3
         for gate in gates.values():
             gate.touch()

@@ -268,7 +268,7 @@ def test_one_writer_at_a_time(copied: Built):
         answers: list[Answer] = []
         waiting = threading.Thread(target=lambda: answers.append(run_lrm(*here, "--wait")))
         waiting.start()
-        time.sleep(1)
+        time.sleep(2)
         assert not answers
     waiting.join()
     assert answers[0].code == 0, answers[0].err

@@ -51,6 +51,30 @@ def test_no_way_to_any_network(confinable, server):
     assert "unreachable" in alone.stderr.lower() or "refused" in alone.stderr.lower()
 
 
+WITHOUT_MAPS = """
+import pathlib, sys
+from render.blender.confine import confine
+
+def refuse(path, text):
+    raise PermissionError(f"{path}: as AppArmor refuses it")
+
+write, pathlib.Path.write_text = pathlib.Path.write_text, refuse
+print(confine())
+write(pathlib.Path(sys.argv[1]), "made")
+"""
+
+
+def test_where_users_have_no_name_in_a_namespace_the_network_is_gone_all_the_same(
+    confinable, server, tmp_path: Path
+):
+    done = run(WITHOUT_MAPS, tmp_path / "made")
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+    assert (tmp_path / "made").stat().st_uid == os.getuid()
+    assert run(
+        WITHOUT_MAPS + CONNECT.replace("argv[1]", "argv[2]"), tmp_path / "made", server
+    ).returncode
+
+
 def test_files_keep_their_owner(confinable, tmp_path: Path):
     code = (
         "from render.blender.confine import confine; import sys; confine(); open(sys.argv[1], 'w')"

@@ -199,13 +199,13 @@ def test_geometry_needs_an_open_object():
 
 
 def test_the_same_object_gives_the_same_geometry(blender: BlenderProcess, block: Path):
-    """Before and after a render, in the same child and in another."""
+    """Before and after a render, in the same child and in one with more threads."""
     blender.open(block, "cube")
     found = [blender.geometry(num_points=1000)]
     views, _ = blender.render(CAMERAS[:1], DEPTHS)
     assert (views.depth > 0).any()
     found.append(blender.geometry(num_points=1000))
-    with BlenderProcess(BlenderLimits()) as other:
+    with BlenderProcess(BlenderLimits(threads=2)) as other:
         other.open(block, "cube")
         found.append(other.geometry(num_points=1000))
         another_seed = other.geometry(num_points=1000, seed=1)

@@ -153,12 +153,14 @@ def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
     config = make_config(sphere_dataset, tmp_path / "run", 400, **keep)
 
     def lose() -> None:
-        while not list(bucket.objects.filter(Prefix="run/step-00000002/manifest.json")):
+        deadline = time.monotonic() + 120
+        manifest = bucket.objects.filter(Prefix="run/step-00000002/manifest.json")
+        while not list(manifest) and time.monotonic() < deadline:
             time.sleep(0.05)
         bucket.objects.all().delete()
         bucket.delete()
 
-    losing = threading.Thread(target=lose)
+    losing = threading.Thread(target=lose, daemon=True)
     losing.start()
     (problem,) = run_group(ranks, 2, [config])
     losing.join()

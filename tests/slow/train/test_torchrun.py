@@ -34,6 +34,15 @@ def nerf(dataset, out: Path, steps: int, *more: object) -> list[object]:
     return ["nerf", *there, *NERF, "--steps", steps, *more]
 
 
+def test_bad_words_end_the_process_with_2(sphere_dataset, tmp_path):
+    command = [sys.executable, "-m", "train", *map(str, nerf(sphere_dataset, tmp_path, 1))]
+    done = subprocess.run(
+        [*command, "--batch-sise", "2"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "did you mean --batch-size?" in done.stderr.splitlines()[-1]
+
+
 def test_a_preemption_notice_saves_and_leaves_and_the_same_command_goes_on(
     sphere_dataset, tmp_path
 ):
