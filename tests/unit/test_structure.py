@@ -57,7 +57,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_tests_import_of_the_tests_only_what_they_share():
-    """Nor do they import benchmarks, unless a benchmark is their subject, but for the list of names."""
+    """Nor do they import benchmarks, but for the list of names, unless one is their subject."""
     wrong = set()
     for path in sorted((REPOSITORY / "tests").rglob("*.py")):
         for name in imported(path):
