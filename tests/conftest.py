@@ -16,8 +16,7 @@ import tests.support.shapes
 # Before torch is imported, here and in what tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before any test imports them: the shapes in annotations of dataset, filters, render and train are
-# checked at run time.
+# Before any test imports them: shapes in annotations are checked at run time.
 _HOOK = install_import_hook(
     tests.support.shapes.modules_with_shapes(), f"{tests.support.shapes.__name__}.check"
 )

@@ -8,6 +8,7 @@ from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 
 from tests.support.paths import REPOSITORY
+from tests.support.sources import PACKAGES
 
 __all__ = ["check", "modules_with_shapes"]
 
@@ -22,7 +23,7 @@ def modules_with_shapes() -> list[str]:
     """
     return [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for package in ("dataset", "filters", "render", "train")
+        for package in PACKAGES
         for path in sorted((REPOSITORY / package).rglob("*.py"))
         if "jaxtyping" in path.read_text()
     ]
