@@ -5,7 +5,7 @@ checkouts build, snapshot, export and train on the same models through their com
 compares the bytes of shards, indexes, geometry, snapshots and exports, the events' identities, and
 losses and weights. Then this checkout takes over what the other one wrote: its plan must have
 nothing to do, and its trainings must continue with the same losses. Times of events are not
-compared. Takes about 20 minutes on two cores.
+compared. Takes four minutes on two cores.
 """
 
 import argparse

@@ -3,8 +3,6 @@
 import os
 import resource
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,23 +11,13 @@ import pytest
 
 from render.process import BlenderProcess
 from render.render_config import BlenderLimits
-from tests.support.paths import REPOSITORY
-
-
-def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+from tests.support.scripts import run_script
 
 
 @pytest.fixture(scope="module")
 def confinable() -> None:
     """Containers may forbid namespaces; `lrm doctor` says so."""
-    done = run("from render.blender.confine import main; raise SystemExit(main())")
+    done = run_script("from render.blender.confine import main; raise SystemExit(main())")
     if done.returncode:
         pytest.skip(f"this system does not take the network away: {done.stdout}")
 
@@ -45,8 +33,8 @@ CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.ar
 
 
 def test_no_way_to_any_network(confinable, server):
-    assert run(CONNECT, server).returncode == 0
-    alone = run(f"from render.blender.confine import confine; confine(); {CONNECT}", server)
+    assert run_script(CONNECT, server).returncode == 0
+    alone = run_script(f"from render.blender.confine import confine; confine(); {CONNECT}", server)
     assert alone.returncode != 0
     assert "unreachable" in alone.stderr.lower() or "refused" in alone.stderr.lower()
 
@@ -67,19 +55,20 @@ write(pathlib.Path(sys.argv[1]), "made")
 def test_where_users_have_no_name_in_a_namespace_the_network_is_gone_all_the_same(
     confinable, server, tmp_path: Path
 ):
-    done = run(WITHOUT_MAPS, tmp_path / "made")
+    done = run_script(WITHOUT_MAPS, tmp_path / "made")
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
     assert (tmp_path / "made").stat().st_uid == os.getuid()
-    assert run(
-        WITHOUT_MAPS + CONNECT.replace("argv[1]", "argv[2]"), tmp_path / "made", server
-    ).returncode
+    connect = CONNECT.replace("argv[1]", "argv[2]")
+    alone = run_script(WITHOUT_MAPS + connect, tmp_path / "made", server)
+    assert alone.returncode != 0
+    assert "unreachable" in alone.stderr.lower() or "refused" in alone.stderr.lower()
 
 
 def test_files_keep_their_owner(confinable, tmp_path: Path):
     code = (
         "from render.blender.confine import confine; import sys; confine(); open(sys.argv[1], 'w')"
     )
-    done = run(code, tmp_path / "made")
+    done = run_script(code, tmp_path / "made")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made").stat().st_uid == os.getuid()
 
@@ -89,7 +78,7 @@ def test_a_file_cannot_fill_the_disk(tmp_path: Path):
         "from render.blender.confine import confine; import sys; confine(); "
         "f = open(sys.argv[1], 'wb'); f.truncate(5 << 30)"
     )
-    done = run(code, tmp_path / "large")
+    done = run_script(code, tmp_path / "large")
     assert done.returncode != 0
     assert (tmp_path / "large").stat().st_size == 0
 
@@ -107,7 +96,7 @@ def test_a_real_child_is_confined(confinable, block: Path):
 
 
 def test_blender_runs_no_script_of_a_file():
-    done = run(
+    done = run_script(
         "import bpy, os; print(bpy.context.preferences.filepaths.use_scripts_auto_execute, "
         "flush=True); os._exit(0)"
     )

@@ -1,16 +1,13 @@
 """Asking for a GPU: kernels are compiled before any object's time counts, or it is said why not."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
-from tests.support.paths import REPOSITORY
+from tests.support.scripts import run_script
 
 WARM_UP = """
 import os, sys
@@ -39,13 +36,7 @@ os._exit(0)
 
 def in_blender(script: str, *words: str) -> str:
     """What a script prints that runs with bpy, which must not be imported here."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_script(script, *words, seconds=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,9 +1,6 @@
 """Pictures are rendered only where the object is: nothing of it is cut off, little is wasted."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ import pytest
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.rigs import get_rig
 from tests.support.bodies import letter_block, look_at_boxes
-from tests.support.paths import REPOSITORY
+from tests.support.scripts import run_script
 
 SIZE = 256
 SCRIPT = """
@@ -56,15 +53,8 @@ def windows(block: Path) -> list[list[int] | None]:
         {"camera_to_world": c.camera_to_world.tolist(), "intrinsics": c.intrinsics.tolist()}
         for c in (*SEEING, MISSING, INSIDE)
     ]
-    root = str(REPOSITORY)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps({"glb": str(block), "cameras": specs, "size": SIZE}),
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    asked = json.dumps({"glb": str(block), "cameras": specs, "size": SIZE})
+    done = run_script(SCRIPT, seconds=120, text=asked)
     line = next(line for line in done.stdout.splitlines() if line.startswith("windows "))
     return json.loads(line.removeprefix("windows "))
 

@@ -1,9 +1,6 @@
 """Files that ask for too much, or for what cannot be, fail by name, at once, and harm no child."""
 
-import os
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb
 from tests.support.gltf_builder import GltfBuilder, encode_image
+from tests.support.scripts import run_script
 
 QUICK = RenderConfig(resolution=32, samples=1, denoise=False)
 CAMERA = Camera(camera_to_world=look_at(np.array([0, -3.0, 0])), intrinsics=intrinsics_from_fov(50))
@@ -347,8 +345,7 @@ os._exit(0)  # bpy hangs in the interpreter's own clean-up
 def draco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5,000 triangles in a few kilobytes: as five million are in two megabytes."""
     path = tmp_path_factory.mktemp("draco") / "grid.glb"
-    command = [sys.executable, "-c", COMPRESS, str(path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, env=dict(os.environ))
+    run_script(COMPRESS, path).check_returncode()
     assert path.stat().st_size < 10_000
     return path
 
