@@ -247,16 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--other", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--source", type=Path, required=True, help="models in Objaverse's layout")
     parser.add_argument("--work", type=Path, required=True, help="a new folder for both results")
-    parser.add_argument("--reuse", action="store_true", help="keep the other checkout's results")
     options = parser.parse_args(arguments)
     work = options.work.resolve()
     ours = Side(REPOSITORY, work / "ours")
     theirs = Side(options.other.resolve(), work / "theirs")
-    sides = [ours] if options.reuse and theirs.work.exists() else [ours, theirs]
-    for side in (ours, *([] if options.reuse else [theirs])):
+    for side in (ours, theirs):
         shutil.rmtree(side.work, ignore_errors=True)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda side: produce(side, options.source.resolve()), sides))
+        list(pool.map(lambda side: produce(side, options.source.resolve()), (ours, theirs)))
     found = compare(ours, theirs, options.source.resolve())
     for kind, count in found.counts.items():
         wrong = sum(line.startswith(f"{kind}: ") for line in found.differences)

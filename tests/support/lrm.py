@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from tests.support.paths import REPOSITORY
@@ -66,10 +67,10 @@ def run_lrm(*words: Any, **environment: str) -> Answer:
     return Answer(code, *printed)
 
 
-def spawn_lrm(*words: Any, **environment: str) -> Answer:
+def spawn_lrm(*words: Any, python: str | Path = sys.executable, **environment: str) -> Answer:
     """Run `lrm` as a process of its own, from another folder than the repository."""
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *map(str, words)],
+        [python, "-m", "pipelines.cli", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **WIDTH, **environment},

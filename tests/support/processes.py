@@ -7,7 +7,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.support.lrm import Answer
 from tests.support.paths import REPOSITORY
 
 
@@ -35,14 +34,3 @@ def environment_without(folder: Path, *names: str) -> Path:
     home = Path(sys.base_prefix) / "bin"
     (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     return folder / "bin" / "python"
-
-
-def run_in(python: Path, *words: str) -> Answer:
-    done = subprocess.run(
-        [python, "-m", "pipelines.cli", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        cwd="/",
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)

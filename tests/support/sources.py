@@ -1,4 +1,4 @@
-"""The project's own source files."""
+"""The project's own source files, and what they import."""
 
 import ast
 import functools
@@ -10,16 +10,17 @@ PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines")
 
 
 @functools.cache
-def sources() -> tuple[tuple[str, ast.Module], ...]:
-    """Every source file with its syntax tree, parsed once."""
-    paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
+def sources(packages: tuple[str, ...] = PACKAGES) -> tuple[tuple[str, ast.Module], ...]:
+    """Every source file of the packages with its syntax tree, parsed once."""
+    paths = [path for package in packages for path in sorted((REPOSITORY / package).rglob("*.py"))]
     return tuple((str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())) for path in paths)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every imported module, also inside functions."""
+    """Every imported module, also inside functions, and every name that is imported from one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

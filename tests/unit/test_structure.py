@@ -1,10 +1,10 @@
 """A stranger finds the place of a thing by its name: small folders, one meaning per file name."""
 
-import ast
 from collections import Counter, defaultdict
 from pathlib import Path
 
 from tests.support.paths import REPOSITORY
+from tests.support.sources import imports, sources
 
 PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines", "benchmarks")
 ONE_FILE_PER_ITEM = {"pipelines/cli/commands", "train/recipes", "train/inference"}
@@ -45,26 +45,16 @@ def test_every_folder_of_modules_is_a_package():
     } == set()
 
 
-def imported(path: Path) -> set[str]:
-    """The modules that a file of tests imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
 def test_tests_import_of_the_tests_only_what_they_share():
     """Nor do they import benchmarks, but for the list of names, unless one is their subject."""
     wrong = set()
-    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
-        for name in imported(path):
+    for path, tree in sources(("tests",)):
+        about_benchmarks = Path(path).parent.name == "benchmarks"
+        for name in imports(tree):
             package, *rest = name.split(".")
             if package == "tests" and rest and rest[0] != "support":
-                wrong.add(f"{path.relative_to(REPOSITORY)}: {name}")
-            allowed = path.parent.name == "benchmarks" or name.startswith("benchmarks.registry")
+                wrong.add(f"{path}: {name}")
+            allowed = about_benchmarks or name.startswith("benchmarks.registry")
             if package == "benchmarks" and not allowed:
-                wrong.add(f"{path.relative_to(REPOSITORY)}: {name}")
+                wrong.add(f"{path}: {name}")
     assert wrong == set()

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.config import merge
 from core.errors import BadInput
 from core.lock import exclusive
-from core.options import (
-    Parser,
-    add_wait_option,
-    given_values,
-    load_config,
-)
+from core.options import Parser, add_wait_option, given_values, load_config
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build

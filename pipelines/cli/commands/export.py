@@ -5,10 +5,7 @@ import json
 import os
 
 from core.errors import BadInput, WorkFailed
-from core.options import (
-    Parser,
-    add_root_options,
-)
+from core.options import Parser, add_root_options
 from dataset.root import open_root
 from pipelines.cli.command import Command
 

@@ -3,10 +3,7 @@
 import argparse
 import json
 
-from core.options import (
-    Parser,
-    add_root_options,
-)
+from core.options import Parser, add_root_options
 from dataset.root import open_root
 from pipelines.cli.command import Command
 

@@ -3,12 +3,7 @@
 import argparse
 import json
 
-from core.options import (
-    Parser,
-    add_config_options,
-    add_json_option,
-    load_config,
-)
+from core.options import Parser, add_config_options, add_json_option, load_config
 from core.storage import Storage
 from dataset.root import check_root
 from pipelines.cli.command import Command

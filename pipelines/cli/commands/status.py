@@ -3,9 +3,7 @@
 import argparse
 import json
 
-from core.options import (
-    add_root_options,
-)
+from core.options import add_root_options
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import open_root, read_build

@@ -5,12 +5,7 @@ import json
 from pathlib import Path
 
 from core.errors import BadInput
-from core.options import (
-    Parser,
-    add_config_options,
-    add_json_option,
-    load_config,
-)
+from core.options import Parser, add_config_options, add_json_option, load_config
 from pipelines.cli.command import Command
 
 __all__ = ["COMMAND"]

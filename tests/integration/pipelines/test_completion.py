@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.registry import COMMANDS
-from tests.support.lrm import run_lrm
+from tests.support.lrm import run_lrm, spawn_lrm
 from tests.support.paths import OPTIONS
-from tests.support.processes import environment_without, run_in
+from tests.support.processes import environment_without
 from train.recipes.registry import RECIPES
 
 ASK = """
@@ -100,7 +100,7 @@ def test_recipes_and_options_are_in_the_other_scripts(scripts, shell):
 
 def test_a_command_that_lacks_a_package_is_left_out_saying_so(tmp_path):
     python = environment_without(tmp_path / "venv", "torch")
-    answer = run_in(python, "completion", "bash")
+    answer = spawn_lrm("completion", "bash", python=python)
     assert answer.code == 0
     assert "note: lrm train is left out: torch is not installed" in answer.err
     (tmp_path / "script").write_text(answer.out)

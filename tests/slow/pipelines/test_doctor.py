@@ -7,13 +7,13 @@ import pytest
 from tests.support.findings import by_name
 from tests.support.lrm import spawn_lrm
 from tests.support.paths import REPOSITORY
-from tests.support.processes import environment_without, run_in
+from tests.support.processes import environment_without
 
 
 def test_a_machine_without_the_packages_of_a_build_and_of_training(tmp_path):
     gone = ("torch", "deepspeed", "xatlas", "diffusers")
     python = environment_without(tmp_path, "bpy", "psutil", *gone)
-    answer = run_in(python, "doctor", "--for", "build", "--for", "train", "--json")
+    answer = spawn_lrm("doctor", "--for", "build", "--for", "train", "--json", python=python)
     assert answer.code == 1, answer.err
     child = by_name(answer)["Blender child"]
     assert child["state"] == "missing"
