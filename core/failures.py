@@ -10,7 +10,7 @@ Standard library only: the Blender child and the GLB parser name their failures 
 
 from enum import StrEnum, auto
 
-__all__ = ["FailureKind", "Fault", "Retry", "kinds_retried"]
+__all__ = ["FailureKind", "Fault", "Retry", "StageFailed", "kinds_retried"]
 
 
 class Fault(StrEnum):
@@ -55,6 +55,14 @@ class FailureKind(StrEnum):
         kind._value_ = name
         kind.meaning, kind.fault, kind.retry, kind.remedy = meaning, fault, retry, remedy
         return kind
+
+    @classmethod
+    def named(cls, name: str) -> "FailureKind":
+        """Return the kind of that name. Raises ValueError if there is none."""
+        for kind in cls:
+            if kind.value == name:
+                return kind
+        raise ValueError(f"there is no failure kind {name!r}")
 
     # The source, and the transfer of the file.
     MISSING = (
@@ -235,3 +243,16 @@ class FailureKind(StrEnum):
 def kinds_retried(*retry: Retry) -> frozenset[FailureKind]:
     """Return the kinds that are tried again in one of these ways."""
     return frozenset(kind for kind in FailureKind if kind.retry in retry)
+
+
+class StageFailed(Exception):
+    """A stage failed for an object; `log_tail` holds the end of a log, if there is one."""
+
+    def __init__(self, kind: FailureKind, message: str, log_tail: str | None = None) -> None:
+        super().__init__(kind, message, log_tail)
+        self.kind = kind
+        self.message = message
+        self.log_tail = log_tail
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,44 +1,126 @@
 """Columns of many objects, or of one, behind one interface.
 
-What is decided about objects is written once, for whole columns. A plan asks it of a million rows
-of an Arrow table, a worker of the one object in its hands, which needs no table.
+A column is declared once, as a `Column` with a name, a type and a meaning; code refers to that
+object, so that a misspelt column is an import error. Decisions about objects are written once, for
+whole columns: a plan evaluates them on a million rows of an Arrow table, a worker on the one object
+that it works on, without a table.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64
 
-__all__ = ["Columns", "RowColumns", "TableColumns", "mask"]
+__all__ = [
+    "CATEGORY",
+    "Column",
+    "Columns",
+    "RowColumns",
+    "TableColumns",
+    "category",
+    "flag",
+    "integer",
+    "is_one_of",
+    "mask",
+    "number",
+    "numbers",
+    "seconds_by_name",
+    "text",
+    "texts",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+CATEGORY = pa.dictionary(pa.int32(), pa.string())
+"""The Arrow type of text that repeats over the objects: a number each, and every text once."""
+
+
+@dataclass(frozen=True)
+class Column(Generic[T_co]):
+    """A value of the last event of one stage, for every object."""
+
+    stage: str
+    name: str
+    type: pa.DataType
+    meaning: str
+    detail: bool = False
+    """Describes a single object (a name, a path): nothing is counted by it."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the table of all objects, such as `fetch.sha256`."""
+        return f"{self.stage}.{self.name}"
+
+
+def text(stage: str, name: str, meaning: str, *, detail: bool = False) -> Column[str]:
+    """Declare a column of text."""
+    return Column(stage, name, pa.string(), meaning, detail)
+
+
+def category(stage: str, name: str, meaning: str, *, detail: bool = False) -> Column[str]:
+    """Declare a column of text that repeats over the objects."""
+    return Column(stage, name, CATEGORY, meaning, detail)
+
+
+def texts(stage: str, name: str, meaning: str, *, detail: bool = False) -> Column[list[str]]:
+    """Declare a column of lists of text."""
+    return Column(stage, name, pa.list_(pa.string()), meaning, detail)
+
+
+def integer(stage: str, name: str, meaning: str) -> Column[int]:
+    """Declare a column of integers."""
+    return Column(stage, name, pa.int64(), meaning)
+
+
+def number(stage: str, name: str, meaning: str) -> Column[float]:
+    """Declare a column of floating-point numbers."""
+    return Column(stage, name, pa.float64(), meaning)
+
+
+def numbers(stage: str, name: str, meaning: str) -> Column[list[float]]:
+    """Declare a column of lists of floating-point numbers."""
+    return Column(stage, name, pa.list_(pa.float64()), meaning)
+
+
+def flag(stage: str, name: str, meaning: str) -> Column[bool]:
+    """Declare a column of booleans."""
+    return Column(stage, name, pa.bool_(), meaning)
+
+
+def seconds_by_name(stage: str, name: str, meaning: str) -> Column[dict[str, float]]:
+    """Declare a column of maps from the name of a part to its seconds."""
+    return Column(stage, name, pa.map_(pa.string(), pa.float64()), meaning)
 
 
 class Columns(Protocol):
-    """Named columns of n objects. A column that does not exist is null everywhere."""
+    """Columns of n objects. A column that the table lacks is null everywhere."""
 
     def __len__(self) -> int: ...
 
-    def present(self, name: str) -> Bool[np.ndarray, "n"]:
+    def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
         """Where a value is there."""
 
-    def flags(self, name: str) -> Bool[np.ndarray, "n"]:
+    def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
         """A column of booleans; null is False."""
 
-    def numbers(self, name: str) -> Float64[np.ndarray, "n"]:
+    def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
         """A column of numbers; null is NaN."""
 
-    def lists(self, name: str, width: int) -> Float64[np.ndarray, "n {width}"]:
+    def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
         """The first `width` numbers of a column of lists; what is not there is NaN."""
 
-    def one_of(self, name: str, values: Collection[str]) -> Bool[np.ndarray, "n"]:
+    def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
         """Where a column of text holds one of the values; null holds none."""
 
-    def same(self, name: str, other: str) -> Bool[np.ndarray, "n"]:
+    def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
         """Where two columns of text hold the same; null equals nothing."""
 
-    def value(self, name: str, row: int) -> Any:
+    def value(self, column: Column[T], row: int) -> T | None:
         """A plain value, or None."""
 
 
@@ -51,37 +133,37 @@ class RowColumns:
     def __len__(self) -> int:
         return 1
 
-    def present(self, name: str) -> Bool[np.ndarray, "n"]:
+    def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
         """Where a value is there."""
-        return np.array([self._row.get(name) is not None])
+        return np.array([self._row.get(column.key) is not None])
 
-    def flags(self, name: str) -> Bool[np.ndarray, "n"]:
+    def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
         """A column of booleans; null is False."""
-        return np.array([bool(self._row.get(name))])
+        return np.array([bool(self._row.get(column.key))])
 
-    def numbers(self, name: str) -> Float64[np.ndarray, "n"]:
+    def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
         """A column of numbers; null is NaN."""
-        value = self._row.get(name)
+        value = self._row.get(column.key)
         return np.array([np.nan if value is None else value], dtype=np.float64)
 
-    def lists(self, name: str, width: int) -> Float64[np.ndarray, "n {width}"]:
+    def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
         """The first `width` numbers of a column of lists; what is not there is NaN."""
-        values = list(self._row.get(name) or ())[:width]
+        values = list(self._row.get(column.key) or ())[:width]
         return np.array([values + [np.nan] * (width - len(values))], dtype=np.float64)
 
-    def one_of(self, name: str, values: Collection[str]) -> Bool[np.ndarray, "n"]:
+    def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
         """Where a column of text holds one of the values; null holds none."""
-        value = self._row.get(name)
+        value = self._row.get(column.key)
         return np.array([value is not None and value in values])
 
-    def same(self, name: str, other: str) -> Bool[np.ndarray, "n"]:
+    def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
         """Where two columns of text hold the same; null equals nothing."""
-        value = self._row.get(name)
-        return np.array([value is not None and value == self._row.get(other)])
+        value = self._row.get(column.key)
+        return np.array([value is not None and value == self._row.get(other.key)])
 
-    def value(self, name: str, row: int) -> Any:
+    def value(self, column: Column[T], row: int) -> T | None:
         """A plain value, or None."""
-        return self._row.get(name)
+        return self._row.get(column.key)
 
 
 class TableColumns:
@@ -94,60 +176,65 @@ class TableColumns:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def present(self, name: str) -> Bool[np.ndarray, "n"]:
+    def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
         """Where a value is there."""
-        if name not in self._names:
+        if column.key not in self._names:
             return self._nowhere()
-        return pc.is_valid(self._table[name]).to_numpy()
+        return pc.is_valid(self._table[column.key]).to_numpy()
 
-    def flags(self, name: str) -> Bool[np.ndarray, "n"]:
+    def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
         """A column of booleans; null is False."""
-        return self._nowhere() if name not in self._names else mask(self._table[name])
+        return self._nowhere() if column.key not in self._names else mask(self._table[column.key])
 
-    def numbers(self, name: str) -> Float64[np.ndarray, "n"]:
+    def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
         """A column of numbers; null is NaN."""
-        if name not in self._names:
+        if column.key not in self._names:
             return np.full(len(self), np.nan)
-        return self._table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        return self._table[column.key].cast(pa.float64()).fill_null(np.nan).to_numpy()
 
-    def lists(self, name: str, width: int) -> Float64[np.ndarray, "n {width}"]:
+    def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
         """The first `width` numbers of a column of lists; what is not there is NaN."""
         out = np.full((len(self), width), np.nan)
-        if name in self._names:
-            column = self._table[name].combine_chunks()
-            lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        if column.key in self._names:
+            stored = self._table[column.key].combine_chunks()
+            lengths = pc.list_value_length(stored).fill_null(0).to_numpy(zero_copy_only=False)
             rows = np.repeat(np.arange(len(self)), lengths)
             starts = np.cumsum(lengths) - lengths
             places = np.arange(len(rows)) - np.repeat(starts, lengths)
-            numbers = column.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = stored.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
             inside = places < width
-            out[rows[inside], places[inside]] = numbers[inside]
+            out[rows[inside], places[inside]] = values[inside]
         return out
 
-    def one_of(self, name: str, values: Collection[str]) -> Bool[np.ndarray, "n"]:
+    def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
         """Where a column of text holds one of the values; null holds none."""
-        if name not in self._names:
+        if column.key not in self._names:
             return self._nowhere()
-        wanted = pa.array(sorted(values), pa.string())
-        column = self._table[name]
-        # `is_in` says False for null.
-        if not pa.types.is_dictionary(column.type):
-            return pc.is_in(column, value_set=wanted).to_numpy()
-        chunks = (_among(chunk, wanted) for chunk in column.chunks)
-        return np.concatenate([self._nowhere()[:0], *chunks])
+        return is_one_of(self._table[column.key], values)
 
-    def same(self, name: str, other: str) -> Bool[np.ndarray, "n"]:
+    def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
         """Where two columns of text hold the same; null equals nothing."""
-        if name not in self._names or other not in self._names:
+        if not {column.key, other.key} <= self._names:
             return self._nowhere()
-        return mask(pc.equal(self._table[name], self._table[other]))
+        return mask(pc.equal(self._table[column.key], self._table[other.key]))
 
-    def value(self, name: str, row: int) -> Any:
+    def value(self, column: Column[T], row: int) -> T | None:
         """A plain value, or None."""
-        return self._table[name][row].as_py() if name in self._names else None
+        found = column.key in self._names
+        return self._table[column.key][row].as_py() if found else None
 
     def _nowhere(self) -> Bool[np.ndarray, "n"]:
         return np.zeros(len(self), dtype=bool)
+
+
+def is_one_of(values: pa.ChunkedArray, wanted: Collection[str]) -> Bool[np.ndarray, "n"]:
+    """Return where an Arrow column of text holds one of the wanted values; null holds none."""
+    among = pa.array(sorted(wanted), pa.string())
+    # `is_in` says False for null.
+    if not pa.types.is_dictionary(values.type):
+        return pc.is_in(values, value_set=among).to_numpy()
+    chunks = (_among(chunk, among) for chunk in values.chunks)
+    return np.concatenate([np.zeros(0, dtype=bool), *chunks])
 
 
 def _among(chunk: pa.DictionaryArray, wanted: pa.Array) -> Bool[np.ndarray, "n"]:

@@ -51,13 +51,43 @@ def _states(inspected: Mapping[str, Any]) -> set[str]:
     return {item["state"] for item in inspected["base_colour_maps"]}
 
 
+_TEXTURE_SHARE: Fact[float] = Fact(
+    "inspect",
+    "texture_share",
+    pa.float64(),
+    "share of the drawn triangles under a base-colour map that is a picture",
+    of=lambda found: _share(found, "detailed"),
+)
+_HAS_MAP: Fact[bool] = Fact(
+    "inspect",
+    "has_map",
+    pa.bool_(),
+    "whether a drawn material names a base-colour map",
+    of=lambda found: bool(_states(found)),
+)
+_ONLY_FLAT_MAPS: Fact[bool] = Fact(
+    "inspect",
+    "only_flat_maps",
+    pa.bool_(),
+    "whether all of its base-colour maps have a single colour",
+    of=lambda found: _states(found) == {"flat"},
+)
+_MISSING_SHARE: Fact[float] = Fact(
+    "inspect",
+    "missing_share",
+    pa.float64(),
+    "share of the drawn triangles whose base-colour image is missing or unreadable",
+    of=lambda found: _share(found, "missing", "unreadable"),
+)
+
+
 def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
-    share = facts.numbers("inspect.texture_share")
+    share = facts.numbers(_TEXTURE_SHARE)
     none = share <= 0
     return Judgement(
         drops={
-            "no_texture_map": none & ~facts.flags("inspect.has_map"),
-            "flat_texture": none & facts.flags("inspect.only_flat_maps"),
+            "no_texture_map": none & ~facts.flags(_HAS_MAP),
+            "flat_texture": none & facts.flags(_ONLY_FLAT_MAPS),
             "unreadable_texture": none,
             "little_texture": share < config.min_triangle_share,
         },
@@ -67,7 +97,7 @@ def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
 
 
 def _missing_texture(facts: Columns, config: MissingTextureConfig) -> Judgement:
-    share = facts.numbers("inspect.missing_share")
+    share = facts.numbers(_MISSING_SHARE)
     return Judgement(
         drops={"missing_texture": share > config.max_triangle_share},
         measured=lambda row: round(float(share[row]), 6),
@@ -77,25 +107,10 @@ def _missing_texture(facts: Columns, config: MissingTextureConfig) -> Judgement:
 
 TEXTURED = Filter(
     name="textured",
-    needs="inspect",
     version=1,
-    facts=(
-        Fact(name="texture_share", type=pa.float64(), of=lambda found: _share(found, "detailed")),
-        Fact(name="has_map", type=pa.bool_(), of=lambda found: bool(_states(found))),
-        Fact(name="only_flat_maps", type=pa.bool_(), of=lambda found: _states(found) == {"flat"}),
-    ),
+    facts=(_TEXTURE_SHARE, _HAS_MAP, _ONLY_FLAT_MAPS),
     judge=_textured,
 )
 MISSING_TEXTURE = Filter(
-    name="missing_texture",
-    needs="inspect",
-    version=1,
-    facts=(
-        Fact(
-            name="missing_share",
-            type=pa.float64(),
-            of=lambda found: _share(found, "missing", "unreadable"),
-        ),
-    ),
-    judge=_missing_texture,
+    name="missing_texture", version=1, facts=(_MISSING_SHARE,), judge=_missing_texture
 )

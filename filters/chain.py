@@ -4,10 +4,8 @@ A new filter is one function with its facts in the file of its subject, one line
 field here.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
-
-import pyarrow as pa
 
 from core.config import Config
 from dataset.columns import Columns
@@ -31,9 +29,9 @@ from filters.shape import (
     OccupancyConfig,
     SeveralConfig,
 )
-from filters.verdict import Fact, Filter, Judgement, Stage, Verdict
+from filters.verdict import Fact, Filter, Judgement, Verdict
 
-__all__ = ["CHAIN", "FilterConfig", "fact_types", "judge", "read_facts", "verdicts"]
+__all__ = ["CHAIN", "FilterConfig", "facts_of", "judge", "verdicts"]
 
 CHAIN: tuple[Filter, ...] = (
     CAPTION,
@@ -78,7 +76,7 @@ def judge(columns: Columns, config: FilterConfig) -> list[tuple[Filter, Judgemen
 
 
 def verdicts(
-    columns: Columns, config: FilterConfig, known: Collection[Stage], row: int = 0
+    columns: Columns, config: FilterConfig, known: Collection[str], row: int = 0
 ) -> list[Verdict]:
     """The verdicts on one object by the filters whose measurements are known."""
     return [
@@ -88,15 +86,6 @@ def verdicts(
     ]
 
 
-def fact_types(stage: str) -> dict[str, pa.DataType]:
-    """Name and type of all facts that filters keep of a stage."""
-    return {fact.name: fact.type for fact in _facts(stage)}
-
-
-def read_facts(stage: str, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of what a stage stored, by name."""
-    return {fact.name: fact.of(measured) for fact in _facts(stage)}
-
-
-def _facts(stage: str) -> list[Fact]:
+def facts_of(stage: str) -> list[Fact[Any]]:
+    """Return the facts that filters keep of a stage."""
     return [fact for link in CHAIN if link.needs == stage for fact in link.facts]

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import pydantic
 
 from core.config import Config
+from core.failures import FailureKind, StageFailed
 from filters.gltf import Gltf
 
 __all__ = ["IMPORTABLE_EXTENSIONS", "Glb", "GlbRefused", "InspectLimits", "RefusalKind", "read_glb"]
@@ -49,16 +50,11 @@ IMPORTABLE_EXTENSIONS = frozenset(
 render.blender settles before it does."""
 
 
-class GlbRefused(Exception):
+class GlbRefused(StageFailed):
     """A file that is not worth opening in Blender, with the kind of the reason."""
 
-    def __init__(self, kind: RefusalKind, message: str) -> None:
-        super().__init__(kind, message)
-        self.kind = kind
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+    def __init__(self, kind: str, message: str, log_tail: str | None = None) -> None:
+        super().__init__(FailureKind.named(kind), message, log_tail)
 
 
 class InspectLimits(Config):

@@ -67,8 +67,38 @@ def is_lowpoly_tag(tag: str) -> bool:
     return _LOWPOLY.search(words.casefold()) is not None
 
 
+_CAPTION_CHARACTERS: Fact[int] = Fact(
+    "list",
+    "caption_characters",
+    pa.int32(),
+    "characters of the caption, 0 without one",
+    of=lambda record: len((record["caption"] or "").strip()),
+)
+_LOWPOLY_TAGS: Fact[list[str]] = Fact(
+    "list",
+    "lowpoly_tags",
+    pa.list_(pa.string()),
+    "tags that call the object low-poly; null if there are none",
+    of=lambda record: [tag for tag in record["tags"] if is_lowpoly_tag(tag)] or None,
+)
+_LICENCE_FOLDED: Fact[str] = Fact(
+    "list",
+    "licence_folded",
+    pa.string(),
+    "the licence in small letters",
+    of=lambda record: record["licence"] and record["licence"].casefold(),
+)
+_AGE_RESTRICTED: Fact[bool] = Fact(
+    "list",
+    "age_restricted",
+    pa.bool_(),
+    "whether the source restricts the object to adults",
+    of=lambda record: bool(record["age_restricted"]),
+)
+
+
 def _caption(facts: Columns, config: CaptionConfig) -> Judgement:
-    length = facts.numbers("list.caption_characters")
+    length = facts.numbers(_CAPTION_CHARACTERS)
     return Judgement(
         drops={"no_caption": length < config.min_characters},
         measured=lambda row: int(length[row]),
@@ -78,8 +108,8 @@ def _caption(facts: Columns, config: CaptionConfig) -> Judgement:
 
 def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG001 - one signature
     return Judgement(
-        drops={"lowpoly_tag": facts.present("list.lowpoly_tags")},
-        measured=lambda row: list(facts.value("list.lowpoly_tags", row) or ()),
+        drops={"lowpoly_tag": facts.present(_LOWPOLY_TAGS)},
+        measured=lambda row: list(facts.value(_LOWPOLY_TAGS, row) or ()),
         limit=[],
     )
 
@@ -87,14 +117,14 @@ def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG00
 def _licence(facts: Columns, config: LicenceConfig) -> Judgement:
     allowed = {licence.casefold() for licence in config.allowed}
     return Judgement(
-        drops={"licence_not_allowed": ~facts.one_of("list.licence_folded", allowed)},
-        measured=lambda row: facts.value("list.licence_folded", row),
+        drops={"licence_not_allowed": ~facts.one_of(_LICENCE_FOLDED, allowed)},
+        measured=lambda row: facts.value(_LICENCE_FOLDED, row),
         limit=list(config.allowed),
     )
 
 
 def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - one signature
-    restricted = facts.flags("list.age_restricted")
+    restricted = facts.flags(_AGE_RESTRICTED)
     return Judgement(
         drops={"age_restricted": restricted},
         measured=lambda row: bool(restricted[row]),
@@ -102,53 +132,7 @@ def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - one 
     )
 
 
-CAPTION = Filter(
-    name="caption",
-    needs="list",
-    version=1,
-    facts=(
-        Fact(
-            name="caption_characters",
-            type=pa.int32(),
-            of=lambda record: len((record["caption"] or "").strip()),
-        ),
-    ),
-    judge=_caption,
-)
-LOWPOLY = Filter(
-    name="lowpoly",
-    needs="list",
-    version=1,
-    facts=(
-        Fact(
-            name="lowpoly_tags",
-            type=pa.list_(pa.string()),
-            of=lambda record: [tag for tag in record["tags"] if is_lowpoly_tag(tag)] or None,
-        ),
-    ),
-    judge=_lowpoly,
-)
-LICENCE = Filter(
-    name="licence",
-    needs="list",
-    version=1,
-    facts=(
-        Fact(
-            name="licence_folded",
-            type=pa.string(),
-            of=lambda record: record["licence"] and record["licence"].casefold(),
-        ),
-    ),
-    judge=_licence,
-)
-AGE = Filter(
-    name="age",
-    needs="list",
-    version=1,
-    facts=(
-        Fact(
-            name="age_restricted", type=pa.bool_(), of=lambda record: bool(record["age_restricted"])
-        ),
-    ),
-    judge=_age,
-)
+CAPTION = Filter(name="caption", version=1, facts=(_CAPTION_CHARACTERS,), judge=_caption)
+LOWPOLY = Filter(name="lowpoly", version=1, facts=(_LOWPOLY_TAGS,), judge=_lowpoly)
+LICENCE = Filter(name="licence", version=1, facts=(_LICENCE_FOLDED,), judge=_licence)
+AGE = Filter(name="age", version=1, facts=(_AGE_RESTRICTED,), judge=_age)

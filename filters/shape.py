@@ -70,16 +70,85 @@ class SeveralConfig(Config):
     """The height, in the frame [-1, 1]^3, from which a group counts as standing on the ground."""
 
 
+def _piece(level: Mapping[str, Any], kind: str, index: int) -> float:
+    pieces = level[kind]
+    return float(pieces[index]["share"]) if index < len(pieces) else 0.0
+
+
+def _ground(measured: Mapping[str, Any], value: str) -> list[float] | None:
+    """A value of each group above the ground plate; None if there is no plate."""
+    above = measured["islands"]["slab"] and measured["islands"]["slab"]["above"]
+    return [float(group[value]) for group in above["2"]["groups"]] if above else None
+
+
+_THICKNESS: Fact[float] = Fact(
+    "measure",
+    "thickness",
+    pa.float64(),
+    "extent along the thinnest principal axis of the surface, by that along the longest",
+    of=lambda found: found.get("thickness"),
+)
+_SECOND_AT_CLEAR_GAP: Fact[float] = Fact(
+    "measure",
+    "second_at_clear_gap",
+    pa.float64(),
+    "share of the area in the second largest group of islands, grouped across gaps below 4 %",
+    of=lambda found: _piece(found["islands"]["whole"]["2"], "groups", 1),
+)
+_SECOND_AT_NARROW_GAP: Fact[float] = Fact(
+    "measure",
+    "second_at_narrow_gap",
+    pa.float64(),
+    "the same, grouped across gaps below 2 %",
+    of=lambda found: _piece(found["islands"]["whole"]["1"], "groups", 1),
+)
+_LARGEST_ISLAND: Fact[float] = Fact(
+    "measure",
+    "largest_island",
+    pa.float64(),
+    "share of the area in the largest island",
+    of=lambda found: _piece(found["islands"]["whole"]["1"], "islands", 0),
+)
+_GROUND_SHARES: Fact[list[float]] = Fact(
+    "measure",
+    "ground_shares",
+    pa.list_(pa.float64()),
+    "share of the area in each group above a common ground plate; null without a plate",
+    of=lambda found: _ground(found, "share"),
+)
+_GROUND_HEIGHTS: Fact[list[float]] = Fact(
+    "measure",
+    "ground_heights",
+    pa.list_(pa.float64()),
+    "height of each of these groups in the frame [-1, 1]^3",
+    of=lambda found: _ground(found, "height"),
+)
+
+
+def _min_coverage(stage: str, source: str) -> Fact[float]:
+    return Fact(
+        stage,
+        "min_coverage",
+        pa.float64(),
+        f"smallest share of the frame that the object fills in any view, by its {source}",
+        of=lambda found: min(found["coverage"]),
+    )
+
+
+_MEASURED_COVERAGE = _min_coverage("measure", "silhouette")
+_RENDERED_COVERAGE = _min_coverage("render", "rendered alpha")
+
+
 def _several(facts: Columns, config: SeveralConfig) -> Judgement:
-    clear = facts.numbers("measure.second_at_clear_gap")
-    close = facts.numbers("measure.second_at_narrow_gap")
-    shares = facts.lists("measure.ground_shares", _NUM_GROUPS)
-    heights = facts.lists("measure.ground_heights", _NUM_GROUPS)
+    clear = facts.numbers(_SECOND_AT_CLEAR_GAP)
+    close = facts.numbers(_SECOND_AT_NARROW_GAP)
+    shares = facts.lists(_GROUND_SHARES, _NUM_GROUPS)
+    heights = facts.lists(_GROUND_HEIGHTS, _NUM_GROUPS)
     standing = (shares >= config.min_share) & (heights >= config.ground_height)
     apart = clear >= config.min_share
     apart_close = ~apart & (close >= config.min_share_close)
     on_ground = ~apart & ~apart_close & (standing.sum(axis=1) >= config.ground_groups)
-    rest = np.fmax(1 - facts.numbers("measure.largest_island"), 1 - shares[:, 0])
+    rest = np.fmax(1 - facts.numbers(_LARGEST_ISLAND), 1 - shares[:, 0])
     several = apart | apart_close | on_ground
     unsure = ~several & (rest > 1 - config.one_share)
     share = np.where(on_ground, _second(shares, standing), rest)
@@ -106,18 +175,7 @@ def _second(shares: np.ndarray, standing: np.ndarray) -> np.ndarray:
     return ordered[:, -2]
 
 
-def _piece(level: Mapping[str, Any], kind: str, index: int) -> float:
-    pieces = level[kind]
-    return float(pieces[index]["share"]) if index < len(pieces) else 0.0
-
-
-def _ground(measured: Mapping[str, Any], value: str) -> list[float] | None:
-    """A value of each group above the ground plate; None if there is no plate."""
-    above = measured["islands"]["slab"] and measured["islands"]["slab"]["above"]
-    return [float(group[value]) for group in above["2"]["groups"]] if above else None
-
-
-def _occupancy(column: str, facts: Columns, config: OccupancyConfig) -> Judgement:
+def _occupancy(column: Fact[float], facts: Columns, config: OccupancyConfig) -> Judgement:
     least = facts.numbers(column)
     return Judgement(
         drops={"low_occupancy": least < config.min_share},
@@ -127,7 +185,7 @@ def _occupancy(column: str, facts: Columns, config: OccupancyConfig) -> Judgemen
 
 
 def _degenerate(facts: Columns, config: DegenerateConfig) -> Judgement:
-    thickness = facts.numbers("measure.thickness")
+    thickness = facts.numbers(_THICKNESS)
     return Judgement(
         drops={"degenerate_geometry": thickness < config.min_thickness},
         measured=lambda row: round(float(thickness[row]), 6),
@@ -135,61 +193,29 @@ def _degenerate(facts: Columns, config: DegenerateConfig) -> Judgement:
     )
 
 
-DEGENERATE = Filter(
-    name="degenerate",
-    needs="measure",
-    version=1,
-    facts=(Fact(name="thickness", type=pa.float64(), of=lambda found: found.get("thickness")),),
-    judge=_degenerate,
-)
+DEGENERATE = Filter(name="degenerate", version=1, facts=(_THICKNESS,), judge=_degenerate)
 SEVERAL = Filter(
     name="several",
-    needs="measure",
     version=1,
     facts=(
-        Fact(
-            name="second_at_clear_gap",
-            type=pa.float64(),
-            of=lambda found: _piece(found["islands"]["whole"]["2"], "groups", 1),
-        ),
-        Fact(
-            name="second_at_narrow_gap",
-            type=pa.float64(),
-            of=lambda found: _piece(found["islands"]["whole"]["1"], "groups", 1),
-        ),
-        Fact(
-            name="largest_island",
-            type=pa.float64(),
-            of=lambda found: _piece(found["islands"]["whole"]["1"], "islands", 0),
-        ),
-        Fact(
-            name="ground_shares",
-            type=pa.list_(pa.float64()),
-            of=lambda found: _ground(found, "share"),
-        ),
-        Fact(
-            name="ground_heights",
-            type=pa.list_(pa.float64()),
-            of=lambda found: _ground(found, "height"),
-        ),
+        _SECOND_AT_CLEAR_GAP,
+        _SECOND_AT_NARROW_GAP,
+        _LARGEST_ISLAND,
+        _GROUND_SHARES,
+        _GROUND_HEIGHTS,
     ),
     judge=_several,
 )
-_MIN_COVERAGE = Fact(
-    name="min_coverage", type=pa.float64(), of=lambda found: min(found["coverage"])
-)
 OCCUPANCY = Filter(
     name="occupancy",
-    needs="measure",
     version=1,
-    facts=(_MIN_COVERAGE,),
-    judge=partial(_occupancy, "measure.min_coverage"),
+    facts=(_MEASURED_COVERAGE,),
+    judge=partial(_occupancy, _MEASURED_COVERAGE),
 )
 RENDERED_OCCUPANCY = Filter(
     name="rendered_occupancy",
     settings="occupancy",
-    needs="render",
     version=1,
-    facts=(_MIN_COVERAGE,),
-    judge=partial(_occupancy, "render.min_coverage"),
+    facts=(_RENDERED_COVERAGE,),
+    judge=partial(_occupancy, _RENDERED_COVERAGE),
 )

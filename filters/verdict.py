@@ -1,22 +1,21 @@
 """What a filter is: the facts it keeps of an object's measurements, and its judgement on them."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool
 
-from dataset.columns import Columns
+from dataset.columns import Column, Columns
 
-__all__ = ["PASSED", "Fact", "Filter", "Judgement", "Stage", "Verdict"]
+__all__ = ["PASSED", "Fact", "Filter", "Judgement", "Verdict"]
+
+T = TypeVar("T")
 
 PASSED = "passed"
 """The reason of a verdict with nothing to say against an object."""
-
-Stage = Literal["list", "inspect", "measure", "render"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +41,12 @@ class Verdict:
         return cls(**values)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fact:
+@dataclass(frozen=True)
+class Fact(Column[T]):
     """A number, flag or text that a filter needs of a stage's measurements, as a column."""
 
-    name: str
-    type: pa.DataType
-    of: Callable[[Mapping[str, Any]], Any]
-    """From what the stage stored (for `list`: the fields of `ObjectRecord`)."""
+    of: Callable[[Mapping[str, Any]], Any] = field(kw_only=True)
+    """Returns it, given what the stage stored (for `list`: the fields of `ObjectRecord`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,11 +82,18 @@ class Filter:
     name: str
     settings: str = ""
     """Its field in `FilterConfig`, if it has another name than the filter."""
-    needs: Stage
-    """The stage whose measurements it reads."""
     version: int
     """Raised whenever the same measurements and settings may give another verdict."""
-    facts: Collection[Fact]
-    """What it keeps of them. `judge` reads the columns `<needs>.<name of the fact>`."""
+    facts: tuple[Fact[Any], ...]
+    """What it keeps of the measurements of one stage: the columns that `judge` reads."""
     judge: Callable[[Columns, Any], Judgement]
     """(columns, the filter's own settings) -> judgement; pure. Null where nothing was measured."""
+
+    def __post_init__(self) -> None:
+        if len({fact.stage for fact in self.facts}) != 1:
+            raise ValueError(f"filter {self.name}: its facts must be of one stage")
+
+    @property
+    def needs(self) -> str:
+        """The stage whose measurements it reads."""
+        return self.facts[0].stage

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Float32
 
+from core.failures import FailureKind, StageFailed
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
@@ -25,7 +26,6 @@ from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
     CameraSpec,
     DevicesRequest,
-    FailureKind,
     GeometryRequest,
     MeasureRequest,
     OpenRequest,
@@ -58,13 +58,11 @@ _SETTLED: frozenset[FailureKind] = frozenset(
 """Failures that a child reports in good health: it may take the next object."""
 
 
-class RenderFailure(Exception):
+class RenderFailure(StageFailed):
     """An object could not be rendered; `kind` says why, `log_tail` what Blender said last."""
 
-    def __init__(self, kind: FailureKind, message: str, log_tail: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.log_tail = log_tail
+    def __init__(self, kind: str, message: str, log_tail: str = "") -> None:
+        super().__init__(FailureKind.named(kind), message, log_tail)
 
 
 @dataclass(frozen=True, kw_only=True)

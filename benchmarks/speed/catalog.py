@@ -36,12 +36,13 @@ from dataset.object_record import ObjectRecord
 from dataset.root import read_build, write_build
 from filters.islands import measure_islands
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import RIG_STAGES, Decider
-from pipelines.building.event_columns import PROJECTION
+from pipelines.building.committer import Committer
+from pipelines.building.decide import Decider
 from pipelines.building.listing import write_parts
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
-from pipelines.building.run import Committer
+from pipelines.building.projection import projection
+from pipelines.building.stages.registry import STAGES
 from pipelines.sources import Fetched, FetchFailed, SourceObject
 
 _PER_PART = 5000
@@ -231,13 +232,14 @@ def fill(folder: Path) -> None:
     plan = _plan(folder)
     print(f"first plan: {time.monotonic() - started:.0f} s", flush=True)
     write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
-    committer = Committer(catalog, latest, config)
+    committer = Committer(catalog, latest, config.execution)
     committer.add_all(plan.listing.events())
     committer.close()
     write_parts(root, config, plan.listing)
     print(f"listed: {time.monotonic() - started:.0f} s", flush=True)
     ids = plan.objects.ids.combine_chunks()
-    settings = Decider(config).settings
+    decider = Decider(config)
+    settings = {stage.name: decider.identities.settings(stage) for stage in STAGES}
     del plan
     templates = {stage: [stage_data(stage) for _ in range(2000)] for stage in _STAGES}
     newest: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES}
@@ -245,20 +247,21 @@ def fill(folder: Path) -> None:
         for stage in _STAGES:
             chosen = ids.slice(start, 50_000)
             seq = catalog.last_seq()
-            rows, picked = _rows(chosen, stage, settings[stage], templates[stage], seq)
+            identity = (decider.places[stage][1], settings[stage])
+            rows, picked = _rows(chosen, stage, identity, templates[stage], seq)
             write_deltalake(f"{root.uri}/catalog", rows, mode="append")
             newest[stage].append(_projected(stage, rows, templates[stage], picked))
     catalog.compact()
-    rigs = {stage: "lrm32" if stage in RIG_STAGES else "" for stage in _STAGES}
-    tables = {(stage, rigs[stage]): pa.concat_tables(found) for stage, found in newest.items()}
+    tables = {decider.places[stage]: pa.concat_tables(found) for stage, found in newest.items()}
     latest.write(tables, catalog.last_seq(), catalog.files())
     print(f"catalog: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _projected(stage: str, rows: pa.Table, templates: list[str], picked: np.ndarray) -> pa.Table:
     """The columns that a renewal would make of these rows: each template is read once."""
-    schema = PROJECTION.schema(stage)
-    once = [PROJECTION.read(stage, "ok", json.loads(text)) for text in templates]
+    kept = projection()
+    schema = kept.schema(stage)
+    once = [kept.read(stage, "ok", json.loads(text)) for text in templates]
     own = pa.Table.from_pylist(once, schema=schema).take(pa.array(picked))
     for name in rows.column_names:
         if name in schema.names:
@@ -273,9 +276,12 @@ def _projected(stage: str, rows: pa.Table, templates: list[str], picked: np.ndar
 
 
 def _rows(
-    ids: pa.Array, stage: str, settings: str, templates: list[str], seq: int
+    ids: pa.Array, stage: str, identity: tuple[str, str], templates: list[str], seq: int
 ) -> tuple[pa.Table, np.ndarray]:
-    """Events of a stage of many objects, as the catalog's table holds them, and their templates."""
+    """Events of a stage of many objects, as the catalog's table holds them, and their templates.
+
+    `identity`: what the events have as rig and as settings.
+    """
     count = len(ids)
     rng = np.random.default_rng(seq)
     shas = [f"{asset_id[-32:]}{asset_id[-32:]}" for asset_id in ids.to_pylist()]
@@ -290,9 +296,9 @@ def _rows(
         "run": ["benchmark"] * count,
         "asset_id": ids,
         "stage": [stage] * count,
-        "rig": ["lrm32" if stage in RIG_STAGES else ""] * count,
+        "rig": [identity[0]] * count,
         "content": ["1"] * count if stage == "fetch" else shas,
-        "settings": [settings] * count,
+        "settings": [identity[1]] * count,
         "status": ["ok"] * count,
         "kind": [""] * count,
         "message": [""] * count,

@@ -15,8 +15,8 @@ from benchmarks.speed.catalog import stage_data
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.committer import Committer
 from pipelines.building.object_table import latest_of
-from pipelines.building.run import Committer
 
 _TOGETHER = 100
 """Outcomes between two looks at the clock."""
@@ -45,7 +45,7 @@ def measure(folder: str, count: int) -> list[float]:
     root = Storage(str(Path(folder) / "root"))
     catalog = Catalog(root)
     config = BuildConfig(source=folder, root=root.uri)
-    committer = Committer(catalog, latest_of(root, catalog), config)
+    committer = Committer(catalog, latest_of(root, catalog), config.execution)
     data = [json.loads(stage_data("measure")) for _ in range(1000)]
     each, rates = count // _QUARTERS, []
     for quarter in range(_QUARTERS):

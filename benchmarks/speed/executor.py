@@ -18,18 +18,22 @@ import psutil
 
 from benchmarks.figures import Figure, add_figures, write_figures
 from benchmarks.speed.catalog import Tables, write_source
+from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from dataset.root import write_build
 from filters.chain import FilterConfig
 from filters.provenance import LowPolyConfig
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.executors import Executor, Finished, OnRay, Task
+from pipelines.building.committer import Committer
+from pipelines.building.executors import Executor, OnRay
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import load_plan
 from pipelines.building.progress import Progress
-from pipelines.building.run import Build, Committer
-from pipelines.building.stages import Workshop
+from pipelines.building.run import Build
+from pipelines.building.stages.fetch import FETCH
+from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.building.tasks import Finished, Task
 
 
 def main() -> None:
@@ -64,12 +68,12 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     progress = Progress()
     executor: Executor
     if without_ray:
-        executor = _AtOnce(Workshop(config, source), slots or 8)
+        executor = _AtOnce(WorkerContext(config, source), slots or 8)
     else:
         executor = OnRay(config, source, work=at_once)
         if slots:
-            executor.room = _Room(executor, slots)  # type: ignore[method-assign]
-    committer = Committer(catalog, latest, config)
+            executor.capacity = _Capacity(executor, slots)  # type: ignore[method-assign]
+    committer = Committer(catalog, latest, config.execution)
     build = Build(config, plan, committer, executor, progress, still_ours=lambda: None)
     memory = _Memory()
     started = time.monotonic()
@@ -89,23 +93,23 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     return count / seconds
 
 
-def at_once(task: Task, shop: Workshop) -> list[Event]:
+def at_once(task: Task, context: WorkerContext) -> list[Event]:
     """A stage without work: the object's file cannot be had."""
     events = []
     for state in task.states:
-        fields = {"status": "failed", "kind": "missing", "message": "no file", "seconds": 0.001}
-        events.append(shop.decider.event("fetch", state, **fields))
+        fields = {"status": "failed", "kind": FailureKind.MISSING, "message": "no file"}
+        events.append(context.identities.event(FETCH, state, seconds=0.001, **fields))
     return events
 
 
 class _AtOnce:
     """Does a task as soon as it is asked for, in this process."""
 
-    def __init__(self, shop: Workshop, slots: int) -> None:
-        self._shop, self._slots = shop, slots
+    def __init__(self, context: WorkerContext, slots: int) -> None:
+        self._context, self._slots = context, slots
         self._queue: deque[Task] = deque()
 
-    def room(self, lane: str) -> int:
+    def capacity(self, queue: str) -> int:
         return 2 * self._slots - len(self._queue)
 
     def submit(self, task: Task) -> None:
@@ -113,20 +117,20 @@ class _AtOnce:
 
     def wait(self, seconds: float) -> list[Finished]:
         tasks, self._queue = self._queue, deque()
-        return [Finished(task=task, events=at_once(task, self._shop)) for task in tasks]
+        return [Finished(task=task, events=at_once(task, self._context)) for task in tasks]
 
     def close(self) -> None:
-        self._shop.close()
+        self._context.close()
 
 
-class _Room:
-    """The room that a cluster with so many slots has."""
+class _Capacity:
+    """The capacity of a cluster with this many slots."""
 
     def __init__(self, executor: OnRay, slots: int) -> None:
         self._executor, self._slots = executor, slots
 
-    def __call__(self, lane: str) -> int:
-        return 2 * self._slots - self._executor._in_flight[lane]
+    def __call__(self, queue: str) -> int:
+        return 2 * self._slots - self._executor._in_flight[queue]
 
 
 class _Memory:

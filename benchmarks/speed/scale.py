@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.cost import Cost, PriceConfig, money
-from pipelines.building.plan import first_estimate
+from pipelines.building.estimates.cost import Cost, money
+from pipelines.building.estimates.estimate import first_estimate
 
 __all__ = ["Inputs", "Load", "limits", "main", "tables", "work"]
 

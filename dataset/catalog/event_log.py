@@ -27,6 +27,7 @@ from core.config import canonical_json
 from core.errors import WorkFailed
 from core.lock import Check
 from core.storage import Storage, storage_errors
+from dataset.columns import Column
 
 __all__ = ["Catalog", "Event", "StageRecord"]
 
@@ -204,17 +205,23 @@ class Catalog:
         found = self._select(query, {"since": since})
         return _ENDINGS.empty_table() if found is None else found.cast(_ENDINGS)
 
-    def effort(self, since: datetime) -> pa.Table:
-        """What was done since a moment. Columns: stage, objects (ended, well or badly), seconds of
-        workers, bytes that the stage made of those that ended well."""
-        query = """
-            SELECT stage, count(*) AS objects, sum(seconds) AS seconds, coalesce(sum(
-                CASE WHEN stage IN ('render', 'geometry') AND status = 'ok'
-                THEN CAST(data::JSON->>'$.bytes' AS BIGINT) END
-            ), 0)::DOUBLE AS bytes
+    def effort(self, since: datetime, sizes: Sequence[Column[int]] = ()) -> pa.Table:
+        """Return what was done since a moment, per stage.
+
+        Columns: stage, objects (ended, well or badly), seconds of workers, and bytes: the sum of
+        those of the columns `sizes` that belong to the stage.
+        """
+        cases = "".join(
+            f" WHEN stage = '{column.stage}' THEN CAST(data::JSON->>'$.{column.name}' AS BIGINT)"
+            for column in sizes
+        )
+        num_bytes = f"CASE WHEN status != 'ok' THEN 0{cases} END"
+        query = f"""
+            SELECT stage, count(*) AS objects, sum(seconds) AS seconds,
+                coalesce(sum({num_bytes}), 0)::DOUBLE AS bytes
             FROM events WHERE time >= $since AND status IN ('ok', 'failed')
             GROUP BY stage ORDER BY stage
-        """
+        """  # noqa: S608 - names that the code declares
         found = self._select(query, {"since": since})
         return _EFFORT.empty_table() if found is None else found.cast(_EFFORT)
 

@@ -21,12 +21,10 @@ import pyarrow.parquet as pq
 from core.config import canonical_json, digest
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
-from dataset.columns import TableColumns
+from dataset.columns import CATEGORY, is_one_of
 
-__all__ = ["FEW", "Latest", "Place", "Projection", "align", "rows_with"]
+__all__ = ["Latest", "Place", "Projection", "align", "rows_with"]
 
-FEW = pa.dictionary(pa.int32(), pa.string())
-"""The type of text that repeats over the objects: a number each, and the texts once."""
 Place = tuple[str, str]
 """A stage, and the rig column of its events."""
 
@@ -36,10 +34,10 @@ _COMMON = {
     "seq": pa.int64(),
     "asset_id": pa.string(),
     "content": pa.string(),
-    "settings": FEW,
-    "status": FEW,
-    "kind": FEW,
-    "message": FEW,
+    "settings": CATEGORY,
+    "status": CATEGORY,
+    "kind": CATEGORY,
+    "message": CATEGORY,
     "seconds": pa.float64(),
 }
 
@@ -215,4 +213,4 @@ def align(ids: pa.ChunkedArray, table: pa.Table) -> pa.Table:
 
 def rows_with(table: pa.Table, name: str, *values: str) -> pa.Table:
     """The rows whose column of text holds one of the values."""
-    return table.filter(pa.array(TableColumns(table).one_of(name, values)))
+    return table.filter(pa.array(is_one_of(table[name], values)))

@@ -21,7 +21,6 @@ from dataset.snapshots.protection import Pinned, mark_compacted
 
 __all__ = ["Compaction", "Ledger", "Placed", "compact", "plan_compaction"]
 
-_FOLDERS = ("shards", "geometry", "staging", "raw")
 _READERS = 16
 """Indexes that are read at the same time."""
 
@@ -79,15 +78,16 @@ def plan_compaction(
     pinned: Sequence[Pinned],
     referenced: Collection[str],
     untouchable: Mapping[str, str],
+    folders: Collection[str],
     dead_share: float,
 ) -> Compaction:
     """Judge every file of the dataset.
 
     `referenced` are the companion, staged and raw files that count, `untouchable` the shards that
-    must stay as they are, with the reason. Shards with more than `dead_share` (0 to 1) of dead
-    samples are rewritten, and those with a sample that was taken down.
+    must stay as they are, with the reason; `folders` hold all of these files. Shards with more
+    than `dead_share` (0 to 1) of dead samples are rewritten, and those with a sample that was taken down.
     """
-    files = {path: size for folder in _FOLDERS for path, size in root.find_files(folder).items()}
+    files = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)
     stained = {sample.shard for sample in placed if sample.removed}
     for sample in placed:

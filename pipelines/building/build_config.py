@@ -1,6 +1,6 @@
 """The configuration of a build: everything that `lrm build` can be told."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -9,13 +9,12 @@ from core.errors import BadInput
 from core.storage import Storage
 from filters.chain import FilterConfig
 from filters.inspect_glb import InspectLimits
-from pipelines.building.cost import PriceConfig
 from pipelines.sources import is_hub
 from pipelines.transfers.fetch_config import FetchConfig
 from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
 
-__all__ = ["BuildConfig", "ExecutionConfig", "ShardConfig", "SurfaceConfig"]
+__all__ = ["BuildConfig", "ExecutionConfig", "PriceConfig", "ShardConfig", "SurfaceConfig"]
 
 
 class SurfaceConfig(Config):
@@ -62,6 +61,21 @@ class ExecutionConfig(Config):
     """Outcomes are committed when this many have come together."""
 
 
+Price = Annotated[float, Field(ge=0)] | None
+
+
+class PriceConfig(Config):
+    """What machines and space cost; what has no price is not counted."""
+
+    currency: str = "USD"
+    core_hour: Price = None
+    """Of one CPU core for one hour."""
+    gpu_hour: Price = None
+    """Of one GPU for one hour, the cores that come with it included."""
+    gb_month: Price = None
+    """Of 10^9 stored bytes for one month."""
+
+
 class BuildConfig(Config):
     """What to build, from what, and where."""
 
@@ -92,6 +106,9 @@ class BuildConfig(Config):
     shards: ShardConfig = ShardConfig()
     execution: ExecutionConfig = ExecutionConfig()
     prices: PriceConfig = PriceConfig()
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further stages that a package has added, with their settings: --stages '{sdf: {size: 64}}'
+    passes every object through the stage `sdf`."""
 
     def checked(self) -> Self:
         """The same configuration with absolute local paths, so that it holds on every worker.

@@ -11,22 +11,21 @@ import pyarrow.compute as pc
 
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog, StageRecord
 from dataset.object_record import split_asset_id
 from dataset.root import read_build
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import STAGES, Decider, Decision, Decisions, ObjectState
-from pipelines.building.event_columns import PROJECTION, SAMPLE_PLACE
+from pipelines.building.decide import Decider, Decision, Decisions
 from pipelines.building.object_table import Objects, latest_of, load_objects
+from pipelines.building.projection import columns_for_counts, with_event
+from pipelines.building.stages import geometry
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.pack import SAMPLE, SHARD
+from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.stage import Stage
 
 __all__ = ["Standing", "inspect_object", "load_standing", "stored_config", "summarise"]
-
-_FOR_STATUS = sorted(
-    {name for stage in ("list", *STAGES) for name in PROJECTION.schema(stage).names}
-    - {"name", "author", "caption", "tags", "categories", "path", "message", "licence"}
-    - {"raw", "staging", *SAMPLE_PLACE}
-)
-"""Columns that `summarise` needs: nothing that is long."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +49,7 @@ class Standing:
 
     def geometry_path(self, state: ObjectState) -> str | None:
         """Where an object's companion geometry lies below the root, if it has a valid one."""
-        return state.get("geometry", "path") if self.decider.holds("geometry", state) else None
+        return _geometry_path(state, self.decider)
 
     @cached_property
     def decider(self) -> Decider:
@@ -77,7 +76,7 @@ def load_standing(root: Storage, columns: list[str] | None = None) -> Standing:
 
 def summarise(root: Storage) -> dict[str, Any]:
     """The JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
-    standing = load_standing(root, _FOR_STATUS)
+    standing = load_standing(root, columns_for_counts())
     decisions = standing.decisions
     return {
         "listed": len(standing.objects),
@@ -104,10 +103,10 @@ def _dropped(decisions: Decisions) -> dict[str, int]:
 
 def _failed(standing: Standing) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for place, stage in enumerate(STAGES):
+    for place, stage in enumerate(standing.decisions.stages):
         here = standing.decisions.failed == place
         if here.any():
-            kinds = standing.objects.table[f"{stage}.kind"].filter(here).cast(pa.string())
+            kinds = standing.objects.table[stage.events.kind.key].filter(here).cast(pa.string())
             for item in pc.value_counts(kinds).to_pylist():
                 counts[item["values"]] = counts.get(item["values"], 0) + item["counts"]
     return _most_first(counts)
@@ -129,16 +128,14 @@ def _unsure(decisions: Decisions) -> int:
 
 def _bytes(standing: Standing) -> dict[str, int]:
     columns, kept = standing.objects.columns, standing.decisions.where("kept")
-    geometry = kept & standing.decider.valid("geometry", columns)
-    return {
-        "fetched": _sum(columns.numbers("fetch.bytes")),
-        "samples": _sum(columns.numbers("render.bytes")[kept]),
-        "geometry": _sum(columns.numbers("geometry.bytes")[geometry]),
-    }
-
-
-def _sum(numbers: np.ndarray) -> int:
-    return int(np.nansum(numbers))
+    found = {}
+    for stage in STAGES:
+        if stage.stores is not None:
+            sizes = columns.numbers(stage.stores.column)
+            if stage.stores.is_output:
+                sizes = sizes[kept & standing.decider.valid(stage, columns)]
+            found[stage.stores.label] = int(np.nansum(sizes))
+    return found
 
 
 def _stages(standing: Standing) -> dict[str, dict[str, Any]]:
@@ -147,19 +144,21 @@ def _stages(standing: Standing) -> dict[str, dict[str, Any]]:
     found = {}
     for stage in standing.decider.stages:
         valid = standing.decider.valid(stage, columns)
-        good = valid & columns.one_of(f"{stage}.status", {"ok"})
-        found[stage] = {
+        good = valid & columns.one_of(stage.events.status, {"ok"})
+        seconds = columns.numbers(stage.events.seconds)[valid]
+        found[stage.name] = {
             "done": int(good.sum()),
-            "seconds": round(float(np.nansum(columns.numbers(f"{stage}.seconds")[valid])), 3),
+            "seconds": round(float(np.nansum(seconds)), 3),
             "parts": _parts(standing.objects, stage, valid),
         }
     return found
 
 
-def _parts(objects: Objects, stage: str, valid: np.ndarray) -> dict[str, float]:
-    if f"{stage}.timings" not in objects.table.column_names:
+def _parts(objects: Objects, stage: Stage, valid: np.ndarray) -> dict[str, float]:
+    key = stage.events.timings.key
+    if key not in objects.table.column_names:
         return {}
-    timings = objects.table[f"{stage}.timings"].filter(valid).combine_chunks().drop_null()
+    timings = objects.table[key].filter(valid).combine_chunks().drop_null()
     parts, seconds = timings.keys, timings.items.to_numpy(zero_copy_only=False)
     names = parts.dictionary_encode()
     sums = np.bincount(names.indices.to_numpy(), weights=seconds, minlength=len(names.dictionary))
@@ -176,14 +175,14 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
     if not history:
         raise BadInput(f"{asset_id}: not in this dataset")
     state, newest = _replay(asset_id, history, decider)
-    if state.get("list", "status") != "ok":
+    if state.get(LIST.status) != "ok":
         raise BadInput(f"{asset_id}: its source does not list it any more")
     decision = decider.decide(state)
     failure = decision.failure
     return {
         "asset_id": asset_id,
         "state": decision.state,
-        "next_stage": decision.stage,
+        "next_stage": decision.stage and decision.stage.name,
         "dropped": [
             {name: value for name, value in asdict(verdict).items() if name != "keep"}
             for verdict in decision.verdicts
@@ -198,9 +197,11 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
         },
         "record": state.record.to_dict(),
         "measurements": {
-            stage: dict(record.event.data)
-            for stage, record in newest.items()
-            if record.event.status == "ok" and stage not in ("list", "pack", "remove")
+            stage.name: dict(newest[stage.name].event.data)
+            for stage in STAGES
+            if stage.run is not None
+            and stage.name in newest
+            and newest[stage.name].event.status == "ok"
         },
         "events": [record.to_dict() for record in history],
         "samples": _samples(state, decider, config.rig) if decision.state == "kept" else [],
@@ -215,12 +216,15 @@ def _replay(
     for record in history:
         event = record.event
         if decider.places.get(event.stage) == (event.stage, event.rig):
-            state = state.with_event(event)
+            state = with_event(state, event)
             newest[event.stage] = record
     return state, newest
 
 
 def _samples(state: ObjectState, decider: Decider, rig: str) -> list[dict[str, Any]]:
-    path = state.get("geometry", "path") if decider.holds("geometry", state) else None
-    sample = {"rig": rig, "shard": state.get("pack", "shard"), "key": state.get("pack", "sample")}
-    return [sample | {"geometry": path}]
+    sample = {"rig": rig, "shard": state.get(SHARD), "key": state.get(SAMPLE)}
+    return [sample | {"geometry": _geometry_path(state, decider)}]
+
+
+def _geometry_path(state: ObjectState, decider: Decider) -> str | None:
+    return state.get(geometry.PATH) if decider.holds(geometry.GEOMETRY, state) else None

@@ -2,95 +2,58 @@
 
 import contextlib
 import math
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from core.errors import BadInput
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import ObjectState
-from pipelines.building.stages import Workshop, advance, pack
+from pipelines.building.stages.queues import FETCH_QUEUE, RENDER_QUEUE
+from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.stage import Stage
+from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.building.tasks import Finished, Task, run_task
 from pipelines.ray_session import start_ray
-from pipelines.sources import Source, is_hub
+from pipelines.sources import Source
 
-__all__ = [
-    "Executor",
-    "Finished",
-    "InProcess",
-    "OnRay",
-    "Task",
-    "bounds_of",
-    "most_in_flight",
-    "needs_of",
-    "open_executor",
-]
+__all__ = ["Executor", "InProcess", "OnRay", "max_in_flight", "open_executor"]
 
 _RESOURCES_SECONDS = 5.0
-_QUEUED_PER_SLOT = 2
+_TASKS_PER_SLOT = 2
 """Tasks in flight per slot: enough that no worker waits for the driver."""
-_WISH_SECONDS = 60.0
-"""At most so often the autoscaler is told another number of renders."""
-LANES = ("pack", "render", "fetch")
-"""In the order of urgency: what frees space first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One piece of work: the stages of a lane for one object, or a shard of several."""
-
-    lane: str
-    states: tuple[ObjectState, ...]
-    attempt: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A task that ended: with events, or with the loss of its worker."""
-
-    task: Task
-    events: Sequence[Event] = ()
-    lost: str = ""
-    """Why the worker was lost; empty if it was not."""
+_REQUEST_SECONDS = 60.0
+"""Shortest time between two requests to the autoscaler."""
 
 
 class Executor(Protocol):
     """Runs tasks. One thread uses it."""
 
-    def room(self, lane: str) -> int:
-        """How many more tasks of a lane should be submitted now."""
+    def capacity(self, queue: str) -> int:
+        """How many more tasks of a queue should be submitted now."""
 
     def submit(self, task: Task) -> None:
         """Start a task, or queue it."""
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Tasks that ended since the last call; waits for the first of them at most so long."""
+        """Tasks that ended since the last call; waits at most this long for the first of them."""
 
     def close(self) -> None:
         """Stop all work and end everything that was started."""
 
 
-def run_task(task: Task, shop: Workshop) -> list[Event]:
-    """Do a task."""
-    if task.lane == "pack":
-        return pack(task.states, shop)
-    return [event for state in task.states for event in advance(state, task.lane, shop)]
-
-
-Work = Callable[[Task, Workshop], list[Event]]
+Work = Callable[[Task, WorkerContext], list[Event]]
 
 
 class InProcess:
     """Runs one task after the other in this process."""
 
     def __init__(self, config: BuildConfig, source: Source) -> None:
-        self._shop = Workshop(config, source)
+        self._context = WorkerContext(config, source)
         self._queue: deque[Task] = deque()
 
-    def room(self, lane: str) -> int:
+    def capacity(self, queue: str) -> int:
         """One: what is submitted runs at the next wait."""
         return 0 if self._queue else 1
 
@@ -103,11 +66,11 @@ class InProcess:
         if not self._queue:
             return []
         task = self._queue.popleft()
-        return [Finished(task=task, events=run_task(task, self._shop))]
+        return [Finished(task=task, events=run_task(task, self._context))]
 
     def close(self) -> None:
         """End the Blender child."""
-        self._shop.close()
+        self._context.close()
 
 
 class OnRay:
@@ -119,31 +82,33 @@ class OnRay:
 
         self._ray = ray
         start_ray(config.address)
-        self._setup = ray.put((config, source, work or run_task))
-        self._needs = {lane: needs_of(config, lane) for lane in LANES}
-        self._bounds = bounds_of(config)
+        # A driver may have added stages of its own: they travel along.
+        self._setup = ray.put((config, source, work or run_task, STAGES.added))
+        queues = STAGES.queues()
+        self._resources_of = {queue.name: queue.resources(config) for queue in queues}
+        self._limits = {queue.name: queue.max_tasks(config) for queue in queues}
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
-        self._found: Mapping[str, float] = {}
-        self._asked = -math.inf
-        self._wishes = config.execution.ask_for_renders
-        self._wished, self._wished_at = 0, -math.inf
+        self._resources: Mapping[str, float] = {}
+        self._resources_at = -math.inf
+        self._max_request = config.execution.ask_for_renders
+        self._requested, self._requested_at = 0, -math.inf
         if config.address == "local":
-            self._require_room_here()
+            self._require_resources_here()
         try:
-            if self._wishes:
-                self._wish(self._wishes)
+            if self._max_request:
+                self._request_nodes(self._max_request)
         except BaseException:
-            # Nobody else would end it: a wish stands until somebody has another one.
+            # An autoscaler request stays active until it is replaced: cancel it.
             self.close()
             raise
 
-    def _require_room_here(self) -> None:
-        """Nobody will bring more cores or GPUs to this machine: such work would wait for ever."""
+    def _require_resources_here(self) -> None:
+        """A local Ray gets no more cores or GPUs: a task that needs more would wait forever."""
         found = self._ray.cluster_resources()
-        for needs in self._needs.values():
+        for needs in self._resources_of.values():
             for name, amount in needs.items():
                 if amount > found.get(name, 0):
                     self.close()
@@ -153,40 +118,43 @@ class OnRay:
                         "--execution and --address"
                     )
 
-    def _wish(self, renders: int) -> None:
-        """Ask the autoscaler for room for so many renders, instead of what was asked before."""
+    def _request_nodes(self, renders: int) -> None:
+        """Ask the autoscaler for nodes for this many renders, instead of the last request."""
         from ray.autoscaler.sdk import request_resources
 
-        self._wished, self._wished_at = renders, time.monotonic()
-        request_resources(bundles=[self._needs["render"]] * renders)
+        self._requested, self._requested_at = renders, time.monotonic()
+        request_resources(bundles=[self._resources_of[RENDER_QUEUE.name]] * renders)
 
-    def _wish_again(self) -> None:
-        """When all renders that are left are in flight, ask for no more: idle nodes cost money."""
-        if self._wishes and time.monotonic() - self._wished_at >= _WISH_SECONDS:
-            # Whoever submits fills all room that there is.
-            at_the_end = self._in_flight["fetch"] == 0 and self.room("render") > 0
-            left = self._in_flight["render"] if at_the_end else self._wishes
-            if min(left, self._wishes) != self._wished:
-                # The build does without; close takes back whatever stands.
+    def _lower_request(self) -> None:
+        """Ask for fewer nodes when all remaining renders are in flight: idle nodes cost money."""
+        if self._max_request and time.monotonic() - self._requested_at >= _REQUEST_SECONDS:
+            fetching, rendering = (self._in_flight[q.name] for q in (FETCH_QUEUE, RENDER_QUEUE))
+            # The driver fills all capacity: what is left free has no work any more.
+            at_the_end = fetching == 0 and self.capacity(RENDER_QUEUE.name) > 0
+            left = min(rendering if at_the_end else self._max_request, self._max_request)
+            if left != self._requested:
+                # The build works without it, and close cancels the last request.
                 with contextlib.suppress(self._ray.exceptions.RayError):
-                    self._wish(min(left, self._wishes))
+                    self._request_nodes(left)
 
-    def room(self, lane: str) -> int:
-        """Slots of the cluster for this lane, times the queue, less what is in flight."""
-        most = most_in_flight(self._resources(), self._needs[lane], self._bounds.get(lane))
-        return most - self._in_flight[lane]
+    def capacity(self, queue: str) -> int:
+        """Slots of the cluster for this queue, times the tasks per slot, less those in flight."""
+        resources = self._cluster_resources()
+        most = max_in_flight(resources, self._resources_of[queue], self._limits[queue])
+        return most - self._in_flight[queue]
 
-    def _resources(self) -> Mapping[str, float]:
-        """Of the cluster, asked for every few seconds: nodes come and go."""
-        if time.monotonic() - self._asked > _RESOURCES_SECONDS:
-            self._found, self._asked = self._ray.cluster_resources(), time.monotonic()
-        return self._found
+    def _cluster_resources(self) -> Mapping[str, float]:
+        """Return the cluster's resources, asked for every few seconds: nodes come and go."""
+        if time.monotonic() - self._resources_at > _RESOURCES_SECONDS:
+            self._resources = self._ray.cluster_resources()
+            self._resources_at = time.monotonic()
+        return self._resources
 
     def submit(self, task: Task) -> None:
         """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
-        needs = dict(self._needs[task.lane])
+        needs = dict(self._resources_of[task.queue])
         reference = self._remote.options(
-            name=f"lrm.{task.lane}",
+            name=f"lrm.{task.queue}",
             num_cpus=needs.pop("CPU"),
             num_gpus=needs.pop("GPU", 0),
             memory=needs.pop("memory", None),
@@ -195,11 +163,11 @@ class OnRay:
             enable_task_events=False,
         ).remote(self._setup, task)
         self._running[reference] = task
-        self._in_flight[task.lane] += 1
+        self._in_flight[task.queue] += 1
 
     def wait(self, seconds: float) -> list[Finished]:
         """Tasks that ended since the last call."""
-        self._wish_again()
+        self._lower_request()
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -210,7 +178,7 @@ class OnRay:
 
     def _collect(self, reference: Any) -> Finished:
         task = self._running.pop(reference)
-        self._in_flight[task.lane] -= 1
+        self._in_flight[task.queue] -= 1
         try:
             return Finished(task=task, events=self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
@@ -218,10 +186,10 @@ class OnRay:
             return Finished(task=task, lost=f"{type(error).__name__}: {reason}")
 
     def close(self) -> None:
-        """Leave the cluster and no wish; one that was started here ends, with all its workers."""
+        """Cancel the autoscaler request and leave the cluster; a local one ends."""
         try:
-            if self._wishes:
-                self._wish(0)
+            if self._max_request:
+                self._request_nodes(0)
         finally:
             self._ray.shutdown()
 
@@ -231,62 +199,41 @@ def open_executor(config: BuildConfig, source: Source) -> Executor:
     return InProcess(config, source) if config.address == "none" else OnRay(config, source)
 
 
-def most_in_flight(
-    resources: Mapping[str, float], needs: Mapping[str, float], bound: int | None
+def max_in_flight(
+    resources: Mapping[str, float], needs: Mapping[str, float], limit: int | None
 ) -> int:
-    """How many tasks that each need this much may be in flight on a cluster with these resources.
+    """Return how many tasks that each need this much may be in flight on a cluster.
 
-    `bound` is the limit of their lane, None if it has none.
+    `limit` is the most tasks of their queue, None if it has no limit.
     """
     slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
-    wanted = max(1, int(slots)) * _QUEUED_PER_SLOT
-    return wanted if bound is None else min(wanted, bound)
+    wanted = max(1, int(slots)) * _TASKS_PER_SLOT
+    return wanted if limit is None else min(wanted, limit)
 
 
-def needs_of(config: BuildConfig, lane: str) -> dict[str, float]:
-    """What a task of a lane reserves, by Ray's names."""
-    execution = config.execution
-    if lane == "fetch":
-        return {"CPU": execution.fetch_cpus, **execution.fetch_resources}
-    if lane == "pack":
-        return {"CPU": 1.0, **execution.pack_resources}
-    found = {"CPU": float(config.blender.threads), **execution.render_resources}
-    if config.render.device == "gpu":
-        found["GPU"] = execution.render_gpus
-    if execution.render_memory:
-        found["memory"] = execution.render_memory
-    return found
-
-
-def bounds_of(config: BuildConfig) -> dict[str, int]:
-    """The most tasks of a lane in flight, whatever the cluster has room for.
-
-    A hub allows so many requests and no more: further downloads would only wait, until their
-    patience ends.
-    """
-    return {"fetch": config.fetch.in_flight(os.cpu_count() or 1)} if is_hub(config.source) else {}
-
-
-class _Shops:
-    """The workshops of a Ray worker process: one per build, kept between tasks."""
+class _Contexts:
+    """The worker context of a Ray worker process: one per build, kept between tasks."""
 
     def __init__(self) -> None:
         self._key: str | None = None
-        self._shop: Workshop | None = None
+        self._context: WorkerContext | None = None
 
-    def get(self, config: BuildConfig, source: Source) -> Workshop:
-        """This build's workshop; another build's is closed first."""
+    def get(self, config: BuildConfig, source: Source) -> WorkerContext:
+        """Return this build's context; another build's is closed first."""
         key = config.digest()
-        if self._shop is None or self._key != key:
-            if self._shop is not None:
-                self._shop.close()
-            self._shop, self._key = Workshop(config, source), key
-        return self._shop
+        if self._context is None or self._key != key:
+            if self._context is not None:
+                self._context.close()
+            self._context, self._key = WorkerContext(config, source), key
+        return self._context
 
 
-_SHOPS = _Shops()
+_CONTEXTS = _Contexts()
 
 
-def _run_on_worker(setup: tuple[BuildConfig, Source, Work], task: Task) -> list[Event]:
-    config, source, work = setup
-    return work(task, _SHOPS.get(config, source))
+def _run_on_worker(
+    setup: tuple[BuildConfig, Source, Work, tuple[Stage, ...]], task: Task
+) -> list[Event]:
+    config, source, work, stages = setup
+    STAGES.match(stages)
+    return work(task, _CONTEXTS.get(config, source))

@@ -19,18 +19,20 @@ from jaxtyping import Bool
 from core.config import canonical_json, digest
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Event
-from dataset.columns import TableColumns, mask
+from dataset.columns import is_one_of, mask
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.event_columns import LISTED, NOT_FOR_PLANS, PROJECTION, flatten
+from pipelines.building.projection import NOT_FOR_PLANS, listed_row, projection
 from pipelines.sources import Source
 
 __all__ = ["Listing", "read_listing", "read_parts", "write_parts"]
 
 _PARTS_FILE = "listing.json"
 _SCHEMA = pa.schema(
-    [field for field in PROJECTION.schema("list") if field.name not in NOT_FOR_PLANS]
+    [field for field in projection().schema(LIST.stage) if field.name not in NOT_FOR_PLANS]
 )
+_LISTED = tuple(column.name for column in LIST.listed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +54,7 @@ class Listing:
         """What the catalog has to learn."""
         for batch in self.changed.to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
-                data = {name: row[name] for name in LISTED}
+                data = {name: row[name] for name in _LISTED}
                 yield Event(
                     asset_id=row["asset_id"], stage="list", content=row["content"], data=data
                 )
@@ -97,7 +99,7 @@ def read_listing(
     now = source.parts()
     if config.lvis and not any(source.files(name, True) for name in now):
         raise BadInput(f"{config.source}: --lvis: this source has no objects of LVIS")
-    is_active = TableColumns(known).one_of("status", {"ok"})
+    is_active = is_one_of(known["status"], {"ok"})
     of_source = pc.starts_with(known["asset_id"], f"{source.prefix}:").to_numpy()
     known = known.select(_SCHEMA.names)
     others, mine = _where(known, is_active & ~of_source), _where(known, is_active & of_source)
@@ -205,7 +207,7 @@ def _table(
 
 def _row(asset_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     found = {"seq": 0, "asset_id": asset_id, "content": digest(data), "status": "ok"}
-    return found | flatten("list", "ok", data)
+    return found | listed_row(data)
 
 
 def _captions_now(
@@ -225,7 +227,7 @@ def _renewed(rows: pa.Table, versions: pa.Array, texts: pa.Array) -> pa.Table:
     now = zip(rows.to_pylist(), versions.to_pylist(), texts.to_pylist(), strict=True)
     renewed = []
     for row, version, text in now:
-        data = {name: row[name] for name in LISTED} | {"version": version, "caption": text}
+        data = {name: row[name] for name in _LISTED} | {"version": version, "caption": text}
         renewed.append(_row(row["asset_id"], data))
     return pa.Table.from_pylist(renewed, schema=_SCHEMA)
 

@@ -11,8 +11,9 @@ from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import Latest, align, rows_with
 from dataset.columns import TableColumns
-from pipelines.building.decide import Decider, ObjectState
-from pipelines.building.event_columns import NOT_FOR_PLANS, PROJECTION
+from pipelines.building.decide import Decider
+from pipelines.building.projection import NOT_FOR_PLANS, projection
+from pipelines.building.stages.object_state import ObjectState
 
 __all__ = ["Objects", "latest_of", "load_objects", "widen"]
 
@@ -61,7 +62,7 @@ _BLOCK = 1024
 
 def latest_of(root: Storage, catalog: Catalog | None = None) -> Latest:
     """The newest events of a dataset, in the columns that plans need."""
-    return Latest(root, catalog or Catalog(root), PROJECTION)
+    return Latest(root, catalog or Catalog(root), projection())
 
 
 def load_objects(latest: Latest, decider: Decider, columns: Sequence[str] | None = None) -> Objects:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from core.quantities import duration
 from dataset.catalog.event_log import Event
-from pipelines.building.decide import STAGES
-from pipelines.building.forecast import Forecast
+from pipelines.building.estimates.forecast import Forecast
+from pipelines.building.stages.registry import STAGES
 
 __all__ = ["Display", "Progress", "waiter"]
 
@@ -67,7 +67,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._display = Display()
-        self._forecast = Forecast(STAGES, started=self._display.started)
+        self._forecast = Forecast([stage.name for stage in STAGES], started=self._display.started)
 
     def wait(self, stage: str, num_objects: int) -> None:
         """Some objects wait for a stage, as the build begins."""

@@ -83,7 +83,7 @@ def _blender(device: str) -> dict[str, Any]:
         with BlenderProcess(limits, device=device) as blender:
             return asdict(blender.look())
     except RenderFailure as error:
-        said = [line.strip() for line in error.log_tail.splitlines() if line.strip()]
+        said = [line.strip() for line in (error.log_tail or "").splitlines() if line.strip()]
         last = f": {said[-1]}" if said and error.kind == "no_start" else ""
         raise WorkFailed(f"{error}{last}") from None
 

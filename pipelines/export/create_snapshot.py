@@ -14,8 +14,9 @@ from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index
 from dataset.snapshots.snapshot import Sample, split_of, write_snapshot
 from pipelines.building.dataset_status import Standing, load_standing
-from pipelines.building.decide import ObjectState
 from pipelines.building.progress import waiter
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 
 __all__ = ["freeze", "kept_samples"]
 
@@ -38,7 +39,7 @@ def kept_samples(root: Storage, standing: Standing, validation_share: float) -> 
     rows = np.flatnonzero(standing.decisions.where("kept"))
     if not len(rows):
         return
-    shards = standing.objects.table["pack.shard"].cast(pa.string()).take(pa.array(rows))
+    shards = standing.objects.table[SHARD.key].cast(pa.string()).take(pa.array(rows))
     order = rows[pc.sort_indices(shards).to_numpy()]
     # One index at a time: all of them would be gigabytes.
     for shard, states in groupby(standing.objects.states(order), _shard_of):
@@ -48,7 +49,7 @@ def kept_samples(root: Storage, standing: Standing, validation_share: float) -> 
 
 
 def _shard_of(state: ObjectState) -> str:
-    return str(state.get("pack", "shard"))
+    return state.require(SHARD)
 
 
 def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
@@ -68,15 +69,15 @@ def _sample(
 ) -> Sample:
     record = state.record
     try:
-        entry = index[str(state.get("pack", "sample"))]
+        entry = index[state.require(SAMPLE)]
     except KeyError:
         raise WorkFailed(f"{record.asset_id}: its sample is not in the index of {shard}") from None
     return Sample(
         asset_id=record.asset_id,
         split=split_of(record.asset_id, validation_share),
         rig=standing.config.rig,
-        sha256=str(state.get("pack", "content")),
-        render_key=standing.decider.key("pack", state),
+        sha256=state.require(PACK.events.content),
+        render_key=standing.decider.identities.key(PACK, state),
         shard=shard,
         entry=entry,
         name=record.name,

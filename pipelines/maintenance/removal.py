@@ -9,11 +9,12 @@ import numpy as np
 
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
 from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
 from pipelines.building.dataset_status import load_standing
-from pipelines.building.decide import CLEARED, REMOVE
 from pipelines.building.object_table import latest_of
+from pipelines.building.stages.registry import STAGES
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
 
@@ -38,7 +39,7 @@ def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -
     Raises BadInput, and writes nothing, if one was never in the dataset.
     """
     catalog = Catalog(root)
-    listed, removals = ("list", ""), (REMOVE, "")
+    listed, removals = (LIST.stage, ""), (REMOVE.stage, "")
     tables = latest_of(root, catalog).tables([listed, removals], ["status"])
     _require_known(root, ids, tables[listed]["asset_id"].to_pylist())
     rows = tables[removals].to_pylist()
@@ -46,7 +47,7 @@ def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -
     changed = [asset_id for asset_id in ids if (asset_id in removed) == undo]
     status = CLEARED if undo else "ok"
     events = [
-        Event(asset_id=asset_id, stage=REMOVE, status=status, message=reason)
+        Event(asset_id=asset_id, stage=REMOVE.stage, status=status, message=reason)
         for asset_id in changed
     ]
     catalog.commit(events, uuid.uuid4().hex, 1)
@@ -71,14 +72,15 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
             continue
         kinds[failure.kind] += 1
         if kind is None or failure.kind == kind:
-            events.append(
-                standing.decider.event(failure.stage, state, status=CLEARED, kind=failure.kind)
-            )
+            stage = STAGES.find(failure.stage)
+            assert stage is not None
+            cleared = {"status": CLEARED, "kind": failure.kind}
+            events.append(standing.decider.identities.event(stage, state, **cleared))
     Catalog(root).commit(events, uuid.uuid4().hex, 1)
-    cleared = [event.asset_id for event in events]
+    done = [event.asset_id for event in events]
     return {
-        "cleared": cleared,
-        "unchanged": _without(ids or (), cleared),
+        "cleared": done,
+        "unchanged": _without(ids or (), done),
         "kinds": dict(kinds.most_common()),
     }
 

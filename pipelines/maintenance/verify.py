@@ -13,22 +13,29 @@ from typing import Any
 
 import numpy as np
 
+from core.failures import FailureKind
 from core.quantities import duration
 from core.storage import Storage
+from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog, Event
-from dataset.maintenance.shard_check import (
-    Expected,
-    Finding,
-    Report,
-    check_geometry,
-    check_shard,
-    run_checks,
-)
+from dataset.columns import Column
+from dataset.maintenance.shard_check import Expected, Finding, Report, check_shard, run_checks
 from dataset.snapshots.protection import pinned_by
 from pipelines.building.dataset_status import Standing, load_standing
-from pipelines.building.decide import CLEARED, DAMAGED, STATES, Decider, ObjectState
-from pipelines.building.event_columns import SAMPLE_PLACE
+from pipelines.building.decide import STATES, Decider
 from pipelines.building.progress import Display
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.pack import (
+    PACK,
+    SAMPLE,
+    SAMPLE_PLACE,
+    SHARD,
+    SHARD_SHA256,
+    broken_shard,
+)
+from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.render import RENDER
+from pipelines.building.stages.stage import Stage
 
 __all__ = ["verify"]
 
@@ -37,12 +44,12 @@ __all__ = ["verify"]
 class _Places:
     """What the catalog and the protected snapshots say of the files, and whose they are."""
 
-    expected: dict[str, Expected]
-    """By shard."""
-    geometry: list[str]
+    shards: dict[str, Expected]
+    companions: dict[str, Stage]
+    """Per companion file, the stage that makes such files."""
     decider: Decider
     owners: dict[str, dict[str, ObjectState]]
-    """Per file and sample (its key; empty for geometry), the object that counts on it."""
+    """Per file and sample (its key; empty for a companion file), the object that it belongs to."""
     pinned: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Per file, the protected snapshots that read it."""
 
@@ -53,21 +60,26 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     Damage to objects that count is recorded in the catalog.
     """
     places = _places(root, load_standing(root))
-    checks = [partial(check_shard, root, expected) for expected in places.expected.values()]
-    checks += [partial(check_geometry, root, path) for path in places.geometry]
+    checks = [partial(check_shard, root, expected) for expected in places.shards.values()]
+    checks += [
+        partial(stage.file.check, root, path)
+        for path, stage in places.companions.items()
+        if stage.file is not None and stage.file.check is not None
+    ]
     reports = _run(checks, workers)
     damaged = [report for report in reports if report.findings]
     if damaged:
-        # A compaction may have moved samples meanwhile: what it deleted is missed by nobody.
+        # A compaction may have moved samples meanwhile: nothing refers to what it deleted.
         now = _places(root, load_standing(root))
         damaged = [r for r in damaged if r.file in now.owners or r.file in now.pinned]
         events = [event for report in damaged for event in _events(report, now)]
         Catalog(root).commit(events, uuid.uuid4().hex, 1)
         places = now
+    companions = Counter(stage.name for stage in places.companions.values())
     return {
-        "shards": len(places.expected),
+        "shards": len(places.shards),
         "samples": sum(report.num_samples for report in reports),
-        "geometry": len(places.geometry),
+        **{stage.name: companions[stage.name] for stage in _companion_stages()},
         "bytes": sum(report.num_bytes for report in reports),
         "damaged": sorted(
             {state.asset_id for report in damaged for state in _struck(report, places)}
@@ -76,6 +88,11 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
             _described(finding, report, places) for report in damaged for finding in report.findings
         ],
     }
+
+
+def _companion_stages() -> list[Stage]:
+    """Return the stages that make a file per object which can be verified."""
+    return [stage for stage in STAGES if stage.file is not None and stage.file.check is not None]
 
 
 def _run(checks: Sequence[Any], workers: int) -> list[Report]:
@@ -98,27 +115,27 @@ def _run(checks: Sequence[Any], workers: int) -> list[Report]:
     return sorted(reports, key=lambda report: report.file)
 
 
-# Where this reads the standing of the objects: the one place that knows their states.
 def _places(root: Storage, standing: Standing) -> _Places:
     keys: dict[str, set[str]] = defaultdict(set)
     sums: dict[str, str] = {}
     owners: dict[str, dict[str, ObjectState]] = defaultdict(dict)
-    geometry = []
-    decisions = standing.decisions
+    companions = {}
+    decisions, decider = standing.decisions, standing.decider
     rows = np.flatnonzero(~decisions.where("dropped"))
     for row, state in zip(rows, standing.objects.states(rows), strict=True):
-        place = standing.decider.broken_shard(state)
+        for stage in _companion_stages():
+            path = _companion_file(stage, state, decider)
+            if path is not None:
+                companions[path] = stage
+                owners[path][""] = state
+        place = broken_shard(state, decider.identities)
         if STATES[decisions.state[row]] == "kept":
-            place = {name: state.get("pack", name) for name in SAMPLE_PLACE}
-        path = standing.geometry_path(state) or _broken_geometry(state)
-        if path is not None:
-            geometry.append(path)
-            owners[path][""] = state
+            place = {column.name: state.require(column) for column in SAMPLE_PLACE}
         if place is not None:
-            shard = place["shard"]
-            keys[shard].add(place["sample"])
-            sums[shard] = place["shard_sha256"]
-            owners[shard][place["sample"]] = state
+            shard, key = place[SHARD.name], place[SAMPLE.name]
+            keys[shard].add(key)
+            sums[shard] = place[SHARD_SHA256.name]
+            owners[shard][key] = state
     pinned: dict[str, list[str]] = defaultdict(list)
     for snapshot in pinned_by(root):
         if snapshot.is_protected:
@@ -130,41 +147,43 @@ def _places(root: Storage, standing: Standing) -> _Places:
         for shard in sorted(keys)
     }
     return _Places(
-        expected=expected,
-        geometry=geometry,
-        decider=standing.decider,
+        shards=expected,
+        companions=companions,
+        decider=decider,
         owners=dict(owners),
         pinned=dict(pinned),
     )
 
 
-def _broken_geometry(state: ObjectState) -> str | None:
-    """The companion file that an earlier verification found damaged."""
-    broken = state.get("geometry", "status") == "failed"
-    broken = broken and state.get("geometry", "kind") == DAMAGED
-    return state.get("geometry", "path") if broken else None
+def _companion_file(stage: Stage, state: ObjectState, decider: Decider) -> str | None:
+    """Return an object's companion file: a valid one, or one that was found damaged earlier."""
+    assert stage.file is not None
+    damaged = state.get(stage.events.status) == "failed"
+    damaged = damaged and state.get(stage.events.kind) == FailureKind.SAMPLE_DAMAGED
+    return state.get(stage.file.path) if damaged or decider.holds(stage, state) else None
 
 
 def _struck(report: Report, places: _Places) -> Iterable[ObjectState]:
-    """The objects that count on what is damaged."""
+    """Return the objects that the damaged part of a file belongs to."""
     owners = places.owners.get(report.file, {})
     keys = {"", *report.lost, *report.torn}
     return [state for key, state in owners.items() if key in keys]
 
 
 def _events(report: Report, places: _Places) -> list[Event]:
-    """What makes the next build redo the damaged samples of a file."""
+    """Return the events that make the next build redo the damaged samples of a file."""
     events: list[Event] = []
     for key, state in places.owners.get(report.file, {}).items():
         own = [finding for finding in report.findings if finding.sample in (key or None, None)]
         message = "; ".join(str(finding) for finding in own[:3])
         note = partial(_note, places.decider, state, message)
         if not key:
-            events += note("geometry", "failed", ("path",))
+            stage = places.companions[report.file]
+            events += note(stage, "failed", stage.file.place if stage.file else ())
         if key in report.lost:
-            events += note("render", "failed", ())
+            events += note(RENDER, "failed", ())
         if key in report.lost | report.torn:
-            events += note("pack", CLEARED, SAMPLE_PLACE)
+            events += note(PACK, CLEARED, SAMPLE_PLACE)
     return events
 
 
@@ -172,22 +191,24 @@ def _note(
     decider: Decider,
     state: ObjectState,
     message: str,
-    stage: str,
+    stage: Stage,
     status: str,
-    names: Sequence[str],
+    columns: Sequence[Column[str]],
 ) -> list[Event]:
-    if state.get(stage, "status") == status:
-        return []  # an earlier verification said so
-    data = {name: state.get(stage, name) for name in names}
-    fields = {"status": status, "kind": DAMAGED, "message": message, "data": data}
-    return [decider.event(stage, state, **fields)]
+    if state.get(stage.events.status) == status:
+        return []  # an earlier verification recorded it
+    data = {column.name: state.get(column) for column in columns}
+    kind = FailureKind.SAMPLE_DAMAGED
+    fields = {"status": status, "kind": kind, "message": message, "data": data}
+    return [decider.identities.event(stage, state, **fields)]
 
 
 def _described(finding: Finding, report: Report, places: _Places) -> dict[str, Any]:
     owners: Mapping[str, ObjectState] = places.owners.get(report.file, {})
     owner = owners.get(finding.sample or "")
     if finding.sample is None and owners:
-        again = "makes it again (with --geometry)" if "" in owners else "mends it"
+        companion = places.companions.get(report.file)
+        again = f"makes it again (with {companion.option})" if companion else "mends it"
         remedy = f"`lrm build` {again}"
     elif owner is not None:
         again = "renders it" if finding.sample in report.lost else "writes its shard"

@@ -17,13 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog
 from filters.chain import CHAIN
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from filters.verdict import Verdict
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.dataset_status import Standing, load_standing, summarise
-from pipelines.building.decide import STAGES, ObjectState
+from pipelines.building.stages.fetch import RAW, SHA256
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.pack import SAMPLE, SHARD
 
 __all__ = [
     "DroppedObject",
@@ -36,7 +39,7 @@ __all__ = [
     "gather",
 ]
 
-_COVERAGE = {OCCUPANCY.name: "measure", RENDERED_OCCUPANCY.name: "render"}
+_COVERAGE = {link.name: link.needs for link in (OCCUPANCY, RENDERED_OCCUPANCY)}
 """Per filter on how much of each view an object fills, the stage that measured that."""
 _MOST_LICENCES = 20
 """In a source whose licences are free text there may be as many as objects."""
@@ -219,17 +222,17 @@ def _rows_by_reason(standing: Standing) -> dict[str, np.ndarray]:
 
 def _rows_by_kind(standing: Standing) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    for place, stage in enumerate(STAGES):
+    for place, stage in enumerate(standing.decisions.stages):
         here = np.flatnonzero(standing.decisions.failed == place)
         if len(here):
-            for kind, found in _groups(standing.objects.table[f"{stage}.kind"], here).items():
+            for kind, found in _groups(standing.objects.table[stage.events.kind.key], here).items():
                 rows[kind].append(found)
     return {kind: np.concatenate(parts) for kind, parts in rows.items()}
 
 
 def _rows_by_shard(standing: Standing) -> dict[str, np.ndarray]:
     kept = np.flatnonzero(standing.decisions.where("kept"))
-    return _groups(standing.objects.table["pack.shard"], kept) if len(kept) else {}
+    return _groups(standing.objects.table[SHARD.key], kept) if len(kept) else {}
 
 
 def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -274,9 +277,9 @@ class _Details:
             name=state.record.name,
             verdict=verdict,
             path=state.record.path,
-            version=str(state.get("list", "version")),
-            raw=state.get("fetch", "raw"),
-            sha256=state.get("fetch", "sha256"),
+            version=state.require(LIST.version),
+            raw=state.get(RAW),
+            sha256=state.get(SHA256),
             view=shares.index(min(shares)) if shares else None,
         )
 
@@ -300,13 +303,13 @@ def _kept(state: ObjectState) -> KeptObject:
         name=record.name,
         caption=record.caption or "",
         licence=record.licence,
-        shard=str(state.get("pack", "shard")),
-        sample=str(state.get("pack", "sample")),
+        shard=state.require(SHARD),
+        sample=state.require(SAMPLE),
     )
 
 
 def _licences(standing: Standing) -> list[LicenceCount]:
-    column = standing.objects.table["list.licence"].fill_null("")
+    column = standing.objects.table[LIST.licence.key].fill_null("")
     listed = _counts(column)
     kept = _counts(column.filter(pa.array(standing.decisions.where("kept"))))
     most = [name for name, _ in listed.most_common(_MOST_LICENCES)]

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core import quantities
-from pipelines.building.throughput import Timeline, builds, timeline
+from pipelines.building.estimates.throughput import Timeline, builds, timeline
 from pipelines.report.gather import ReportData
 from pipelines.report.thumbnails import Picture
 

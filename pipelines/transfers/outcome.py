@@ -5,12 +5,14 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.failures import FailureKind, StageFailed
+
 __all__ = ["FetchFailed", "Fetched", "file_sha256", "glb_problem"]
 
 _HEADER = struct.Struct("<4sII")
 
 
-class FetchFailed(Exception):
+class FetchFailed(StageFailed):
     """An object's file could not be had.
 
     `kind` is `missing` (the source lacks it), `changed` (it is not what the listing promised),
@@ -18,13 +20,8 @@ class FetchFailed(Exception):
     wait for a change at the source; or `download`, `storage`, which the next build tries again.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(kind, message)
-        self.kind = kind
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, kind: str, message: str, log_tail: str | None = None) -> None:
+        super().__init__(FailureKind.named(kind), message, log_tail)
 
 
 @dataclass(frozen=True, kw_only=True)

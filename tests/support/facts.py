@@ -6,7 +6,7 @@ from typing import Any
 
 from dataset.columns import RowColumns
 from dataset.object_record import ObjectRecord
-from filters.chain import FilterConfig, read_facts, verdicts
+from filters.chain import FilterConfig, facts_of, verdicts
 from filters.shape import SEVERAL, SeveralConfig
 from filters.verdict import Verdict
 
@@ -29,9 +29,9 @@ class Facts:
     def row(self) -> dict[str, Any]:
         """The facts as columns."""
         return {
-            f"{stage}.{name}": value
+            fact.key: fact.of(stored)
             for stage, stored in self.stages().items()
-            for name, value in read_facts(stage, stored).items()
+            for fact in facts_of(stage)
         }
 
 
@@ -43,7 +43,7 @@ def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
 def count_objects(islands: Mapping[str, Any], config: SeveralConfig) -> tuple[str, float]:
     """Read the measurement of `measure_islands`: the answer and the share of area it rests on."""
     stored = {"islands": islands}
-    row = {f"measure.{fact.name}": fact.of(stored) for fact in SEVERAL.facts}
+    row = {fact.key: fact.of(stored) for fact in SEVERAL.facts}
     measured = SEVERAL.judge(RowColumns(row), config).measured(0)
     return measured["objects"], measured["share"]
 

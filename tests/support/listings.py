@@ -2,7 +2,8 @@
 
 from dataset.catalog.event_log import Event
 from dataset.object_record import ObjectRecord
-from pipelines.building.decide import ObjectState
+from pipelines.building.projection import with_event
+from pipelines.building.stages.object_state import ObjectState
 from pipelines.sources import Source, SourceObject
 
 
@@ -33,4 +34,4 @@ def listed(version: str = "1", **changes) -> ObjectState:
     data = {**RECORD, **changes, "version": version, "part": "000-000"}
     asset_id = data.pop("asset_id")
     event = Event(asset_id=asset_id, stage="list", data=data)
-    return ObjectState(row={"asset_id": asset_id}).with_event(event)
+    return with_event(ObjectState(row={"asset_id": asset_id}), event)

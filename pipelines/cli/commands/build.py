@@ -43,11 +43,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _build_all(arguments: argparse.Namespace) -> int:
     from pipelines.building.build_config import BuildConfig
+    from pipelines.building.committer import Committer
     from pipelines.building.executors import InProcess, open_executor
     from pipelines.building.object_table import latest_of
     from pipelines.building.plan import load_plan
     from pipelines.building.progress import Progress
-    from pipelines.building.run import Build, Committer
+    from pipelines.building.run import Build
     from pipelines.sources import open_source
 
     config = load_config(BuildConfig, arguments).checked()
@@ -76,7 +77,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 **_estimate_of(plan, config, root),
             }
             write_build(root, record)
-            committer = Committer(catalog, latest, config)
+            committer = Committer(catalog, latest, config.execution, still_ours)
             Build(config, plan, committer, executor, progress, still_ours).run()
             write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
         finally:
@@ -91,7 +92,7 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     A build that was stopped and started again has expected its work already; one with nothing to do
     leaves what is known of the last one.
     """
-    from pipelines.building.cost import stamped
+    from pipelines.building.estimates.spending import stamped
 
     before = read_build(root) if check_root(root) else {}
     goes_on = "ended" not in before and before.get("config") == config.dump()

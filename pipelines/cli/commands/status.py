@@ -19,17 +19,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def print_status(root: Storage, as_json: bool) -> int:
     """Print where a dataset stands, for people or as JSON; return the exit code."""
-    from pipelines.building.cost import compare
     from pipelines.building.dataset_status import stored_config, summarise
-    from pipelines.building.plan import reserved
-    from pipelines.building.throughput import recent_throughput
+    from pipelines.building.estimates.spending import compare
+    from pipelines.building.estimates.throughput import recent_throughput
     from pipelines.cli.tables import show_status
 
     summary = summarise(root)
     catalog = Catalog(root)
     summary |= recent_throughput(catalog, summary["pending"])
     config = stored_config(root)
-    summary["cost"] = compare(read_build(root), catalog, reserved(config), config.prices)
+    summary["cost"] = compare(read_build(root), catalog, config)
     if as_json:
         print(json.dumps(summary))
     else:

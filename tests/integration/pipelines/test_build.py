@@ -18,9 +18,11 @@ from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import decode_views
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.committer import Committer
 from pipelines.building.dataset_status import load_standing
 from pipelines.building.object_table import latest_of
-from pipelines.building.run import Committer
+from pipelines.building.stages.fetch import SHA256
+from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import Built, ends, events_of
 from tests.support.lrm import run_lrm, spawn_lrm
@@ -62,7 +64,7 @@ def test_any_webdataset_reader_opens_the_shards(built: Built):
 
 def test_shards_are_full_but_for_the_last(built: Built):
     standing = load_standing(open_root(str(built.root)))
-    sizes = Counter(state.get("pack", "shard") for state in standing.kept)
+    sizes = Counter(state.get(SHARD) for state in standing.kept)
     assert sorted(sizes.values(), reverse=True)[:-1] == [4] * (len(sizes) - 1)
 
 
@@ -238,8 +240,8 @@ def test_a_limit_does_not_forget_the_others(copied: Built):
 def sample_of(dataset: Built, uid: str) -> tuple[dict, str]:
     standing = load_standing(open_root(str(dataset.root)))
     state = standing.objects.state(standing.objects.find(f"objaverse:{uid}"))
-    packed = {name: state.get("pack", name) for name in ("shard", "sample", "content")}
-    return packed, state.get("fetch", "sha256")
+    packed = {column.name: state.get(column) for column in (SHARD, SAMPLE, PACK.events.content)}
+    return packed, state.get(SHA256)
 
 
 def _write(captions: Path, rows: list[list[str]]) -> None:
@@ -271,7 +273,7 @@ def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
     root = Storage(str(tmp_path))
     catalog = Catalog(root)
     config = BuildConfig(source="/glbs", root=str(tmp_path))
-    committer = Committer(catalog, latest_of(root, catalog), config)
+    committer = Committer(catalog, latest_of(root, catalog), config.execution)
     committer.guard(still_ours)
     committer.add([Event(asset_id="a:1", stage="fetch")])
     committer.flush()

@@ -7,7 +7,8 @@ import pytest
 
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.executors import OnRay, Task
+from pipelines.building.executors import OnRay
+from pipelines.building.tasks import Task
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def until_it_is_there(task: Task, shop) -> list[Event]:
+def until_it_is_there(task: Task, context) -> list[Event]:
     """Work that lasts until a file is there."""
     gate = Path(task.states[0])
     while not gate.exists():
@@ -35,19 +36,21 @@ def until_it_is_there(task: Task, shop) -> list[Event]:
     return []
 
 
-def test_the_wish_for_renders_falls_with_those_that_are_left(config, asked, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.building.executors._WISH_SECONDS", 0.0)
+def test_the_autoscaler_request_falls_with_the_renders_that_are_left(
+    config, asked, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("pipelines.building.executors._REQUEST_SECONDS", 0.0)
     executor = OnRay(config, None, work=until_it_is_there)
     try:
         gates = {name: tmp_path / name for name in ("fetch", "one", "two")}
         for name, gate in gates.items():
-            executor.submit(Task(lane="fetch" if name == "fetch" else "render", states=(gate,)))
+            executor.submit(Task(queue="fetch" if name == "fetch" else "render", states=(gate,)))
         executor.wait(0.1)
         assert asked == [3]
         with monkeypatch.context() as patch:
-            patch.setattr(executor, "_resources", lambda: {"CPU": 10_000.0})
-            patch.setattr(executor, "_bounds", {"fetch": 5})
-            assert executor.room("fetch") == 4
+            patch.setattr(executor, "_cluster_resources", lambda: {"CPU": 10_000.0})
+            patch.setitem(executor._limits, "fetch", 5)
+            assert executor.capacity("fetch") == 4
         left = 3
         for gate in gates.values():
             gate.touch()
@@ -57,7 +60,7 @@ def test_the_wish_for_renders_falls_with_those_that_are_left(config, asked, monk
             executor.wait(0)
         assert asked == [3, 2, 1, 0]
         # Between two looks at a cluster that grows, all may seem to be in flight.
-        executor.submit(Task(lane="fetch", states=(gate,)))
+        executor.submit(Task(queue="fetch", states=(gate,)))
         executor.wait(0)
         assert asked == [3, 2, 1, 0, 3]
     finally:
@@ -65,7 +68,7 @@ def test_the_wish_for_renders_falls_with_those_that_are_left(config, asked, monk
     assert asked[-1] == 0
 
 
-def test_a_wish_that_fails_is_taken_back(config, asked, monkeypatch):
+def test_an_autoscaler_request_that_fails_is_cancelled(config, asked, monkeypatch):
     import ray
 
     def fail(bundles):

@@ -15,6 +15,7 @@ import pytest
 from dataset.object_record import sample_key
 from dataset.root import open_root
 from pipelines.building.dataset_status import load_standing
+from pipelines.building.stages.pack import SHARD
 from pipelines.cli import main
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, events_of
@@ -173,7 +174,7 @@ def retried(data: Changing, uids: dict[str, str]) -> None:
 def damage(data: Changing, uids: dict[str, str]) -> None:
     found = load_standing(open_root(str(data.root)))
     state = found.objects.state(found.objects.find(f"objaverse:{uids['kept']}"))
-    path = data.root / state.get("pack", "shard")
+    path = data.root / state.get(SHARD)
     content = bytearray(path.read_bytes())
     name = f"{sample_key(state.asset_id)}.000.rgba.webp".encode()
     content[content.index(name) + 512 + 100] ^= 0xFF

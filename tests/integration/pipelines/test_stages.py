@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.stages import Workshop, advance
+from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.building.tasks import Task, run_task
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources.mirror import Mirror
 from tests.support.datasets import QUICK, events_of
@@ -35,14 +36,15 @@ def test_one_transfer_is_enough_for_a_fetch_and_its_inspection(
     source, root = Mirror(str(demo_source)), tmp_path / "root"
     config = BuildConfig(source=source.name, root=str(root), keep_raw=keep_raw)
     digests = set()
-    with Workshop(config, source) as shop:
+    with WorkerContext(config, source) as context:
         for file in sorted(demo_source.glob("glbs/*/*.glb")):
             path = str(file.relative_to(demo_source))
             version = source.glb_versions(file.parent.name)[file.name]
-            events = advance(listed(version, path=path), "fetch", shop)
+            task = Task(queue="fetch", states=(listed(version, path=path),))
+            events = run_task(task, context)
             if [event.stage for event in events] == ["fetch", "inspect"]:
                 digests.add(events[0].data["sha256"])
-            assert not list(Path(shop._scratch.name).iterdir())
+            assert not list(Path(context._scratch.name).iterdir())
     assert set(fetched.values()) == {1}
     assert len(digests) >= 6
     assert {path.stem for path in root.glob("raw/*/*.glb")} == (digests if keep_raw else set())

@@ -20,6 +20,7 @@ from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_standing
+from pipelines.building.stages.pack import SAMPLE_PLACE
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
 from tests.support.processes import start
@@ -45,9 +46,9 @@ def plan(dataset: Built, *words: str) -> dict:
 def kept(dataset: Built) -> dict[str, Any]:
     """What the catalog says of each kept sample."""
     standing = load_standing(open_root(str(dataset.root)))
-    names = ("shard", "sample", "shard_sha256")
     return {
-        state.asset_id: {name: state.get("pack", name) for name in names} for state in standing.kept
+        state.asset_id: {column.name: state.get(column) for column in SAMPLE_PLACE}
+        for state in standing.kept
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
+from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from pipelines.building.dataset_status import Standing, inspect_object, load_standing
 from tests.support.datasets import QUICK, made_once
 from tests.support.lrm import run_lrm
@@ -79,8 +80,8 @@ def test_separate_objects_agree_with_the_labels(standing, labels):
 
 def test_what_is_kept_fills_the_frame(standing):
     for state in standing.kept:
-        assert state.get("measure", "min_coverage") >= 0.1
-        rendered = state.get("render", "min_coverage")
+        assert state.get(OCCUPANCY.facts[0]) >= 0.1
+        rendered = state.get(RENDERED_OCCUPANCY.facts[0])
         assert rendered >= 0.1, state.asset_id
 
 

@@ -9,18 +9,12 @@ from hypothesis import strategies as st
 from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from pipelines.building.build_config import BuildConfig
-from pipelines.building.cost import (
-    Cost,
-    PriceConfig,
-    StageCost,
-    compare,
-    expected_objects,
-    money,
-    spent,
-    stamped,
-)
-from pipelines.building.plan import first_estimate, reserved
+from pipelines.building.build_config import BuildConfig, PriceConfig
+from pipelines.building.estimates.cost import Cost, StageCost, expected_objects, money
+from pipelines.building.estimates.estimate import first_estimate
+from pipelines.building.estimates.spending import compare, spent, stamped
+from pipelines.building.stages.measure import MEASURE
+from pipelines.building.stages.render import RENDER
 from tests.support.lrm import run_lrm
 
 CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})
@@ -72,9 +66,9 @@ def test_no_stage_expects_more_objects_than_there_are(starting: list[int], share
 
 
 def test_a_gpu_render_counts_its_share_of_the_gpu_and_no_cores() -> None:
-    assert reserved(CPU)["render"] == {"core_hours": 4.0}
-    assert reserved(GPU)["render"] == {"gpu_hours": 0.5}
-    assert reserved(GPU)["measure"] == {"core_hours": 4.0}
+    assert RENDER.reserves(CPU) == {"core_hours": 4.0}
+    assert RENDER.reserves(GPU) == {"gpu_hours": 0.5}
+    assert MEASURE.reserves(GPU) == {"core_hours": 4.0}
 
 
 def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
@@ -84,11 +78,11 @@ def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
     rendered = events("render", 3, 36.0, data={"bytes": 1_000})
     failed = events("render", 2, 18.0, status="failed", kind="timeout", data={"bytes": 9})
     catalog.commit([*rendered, *failed, *events("list", 5, 0.0)], "now", 1)
-    found = spent(catalog, since, reserved(CPU))
+    found = spent(catalog, since, CPU)
     assert found.stages == {
         "render": StageCost(objects=5, core_hours=pytest.approx(4 * 0.04), bytes=3_000.0)
     }
-    assert spent(catalog, since + timedelta(days=1), reserved(CPU)).stages == {}
+    assert spent(catalog, since + timedelta(days=1), CPU).stages == {}
 
 
 def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> None:
@@ -96,14 +90,15 @@ def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> 
     expected = Cost(stages={"render": StageCost(objects=2, core_hours=0.08, bytes=2_000)})
     build = {"estimate": stamped(expected)}
     catalog.commit(events("render", 3, 36.0, data={"bytes": 1_000}), "now", 1)
-    running = compare(build, catalog, reserved(CPU), PriceConfig())
+    running = compare(build, catalog, CPU)
     assert running is not None
     assert running["error"] == {"core_hours": None, "gpu_hours": None, "bytes": None}
-    ended = compare(build | {"ended": "2026"}, catalog, reserved(CPU), PriceConfig(core_hour=1.0))
+    priced = CPU.model_copy(update={"prices": PriceConfig(core_hour=1.0)})
+    ended = compare(build | {"ended": "2026"}, catalog, priced)
     assert ended is not None
     assert ended["error"] == {"core_hours": 0.5, "gpu_hours": None, "bytes": 0.5}
     assert ended["took"]["money"]["work"] == 0.12
-    assert compare({"config": {}}, catalog, reserved(CPU), PriceConfig()) is None
+    assert compare({"config": {}}, catalog, CPU) is None
 
 
 def test_the_estimate_of_a_first_build_is_that_of_the_plan(demo_source, tmp_path):

@@ -8,21 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.failures import FailureKind, Retry, kinds_retried
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog, Event
 from dataset.columns import TableColumns
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import (
-    DAMAGED,
-    STAGES,
-    STATES,
-    TRANSIENT,
-    Decider,
-    Failure,
-    ObjectState,
-)
-from pipelines.building.event_columns import PROJECTION
+from pipelines.building.decide import STATES, Decider, Decision, Failure
 from pipelines.building.object_table import latest_of, load_objects
+from pipelines.building.projection import projection, with_event
+from pipelines.building.stages.geometry import GEOMETRY
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.stage import Stage
 from tests.support.listings import listed
 
 CONFIG = BuildConfig.load(
@@ -44,11 +42,27 @@ DATA = {
 }
 
 
+NAMES = [stage.name for stage in STAGES]
+
+
+def named(name: str) -> Stage:
+    """The stage of that name."""
+    stage = STAGES.find(name)
+    assert stage is not None
+    return stage
+
+
+def next_stage(decision: Decision) -> str | None:
+    """The name of the stage to do next."""
+    return decision.stage and decision.stage.name
+
+
 def happened(stage: str, state: ObjectState, config: BuildConfig, **fields: Any) -> ObjectState:
     """The state after one more event of a stage."""
     if fields.get("status", "ok") == "ok":
         fields = {"data": DATA[stage]} | fields
-    return state.with_event(Decider(config).event(stage, state, **fields))
+    event = Decider(config).identities.event(named(stage), state, **fields)
+    return with_event(state, event)
 
 
 def passed(*stages: str, config: BuildConfig = CONFIG, **changes) -> ObjectState:
@@ -62,11 +76,12 @@ def passed(*stages: str, config: BuildConfig = CONFIG, **changes) -> ObjectState
 @pytest.mark.parametrize("config", [CONFIG, WITH_GEOMETRY], ids=["plain", "geometry"])
 def test_stages_follow_each_other(config):
     decider = Decider(config)
-    assert ("geometry" in decider.stages) == config.geometry
+    assert (GEOMETRY in decider.stages) == config.geometry
+    names = [stage.name for stage in decider.stages]
     for done, stage in enumerate(decider.stages):
-        decision = decider.decide(passed(*decider.stages[:done], config=config))
+        decision = decider.decide(passed(*names[:done], config=config))
         assert (decision.state, decision.stage, decision.why) == ("pending", stage, "new")
-    decision = decider.decide(passed(*decider.stages, config=config))
+    decision = decider.decide(passed(*names, config=config))
     assert (decision.state, decision.stage) == ("kept", None)
 
 
@@ -75,7 +90,7 @@ def test_geometry_can_be_had_later_and_only_that_is_done():
     packed = passed("fetch", "inspect", "measure", "render", "pack")
     assert Decider(CONFIG).decide(packed).state == "kept"
     decision = decider.decide(packed)
-    assert (decision.state, decision.stage, decision.why) == ("pending", "geometry", "new")
+    assert (decision.state, decision.stage, decision.why) == ("pending", GEOMETRY, "new")
     made = happened("geometry", packed, WITH_GEOMETRY)
     assert (decider.decide(made).state, decider.decide(made).stage) == ("kept", None)
     assert Decider(CONFIG).decide(made).state == "kept"
@@ -89,7 +104,7 @@ def test_a_packed_object_without_the_geometry_that_was_asked_for_failed(kind, st
     packed = passed("fetch", "inspect", "measure", "render", "pack")
     broken = happened("geometry", packed, WITH_GEOMETRY, status="failed", kind=kind, message="m")
     decision = decider.decide(broken)
-    assert (decision.state, decision.stage, decision.why) == ("failed", stage, why)
+    assert (decision.state, next_stage(decision), decision.why) == ("failed", stage, why)
     assert Decider(CONFIG).decide(broken).state == "kept"
 
 
@@ -104,19 +119,19 @@ def test_a_packed_object_without_the_geometry_that_was_asked_for_failed(kind, st
     ],
 )
 def test_geometry_depends_on_no_camera_but_on_the_frame(change, holds):
-    state = passed(*STAGES, config=WITH_GEOMETRY)
+    state = passed(*NAMES, config=WITH_GEOMETRY)
     changed = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | change))
-    assert changed.holds("geometry", state) is holds
+    assert changed.holds(GEOMETRY, state) is holds
 
 
 def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
     decider = Decider(WITH_GEOMETRY)
     state, events = listed(), []
-    data = {name: state.get("list", name) for name in PROJECTION.types["list"]}
+    data = {column.name: state.get(column) for column in LIST.listed}
     events.append(Event(asset_id=state.asset_id, stage="list", data=data))
     for stage in STAGES:
-        events.append(decider.event(stage, state, data=DATA[stage]))
-        state = state.with_event(events[-1])
+        events.append(decider.identities.event(stage, state, data=DATA[stage.name]))
+        state = with_event(state, events[-1])
     root = Storage(str(tmp_path))
     Catalog(root).commit(events, "run", 1)
     for rig, stages in (
@@ -126,7 +141,7 @@ def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
     ):
         other = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | {"rig": rig}))
         found = load_objects(latest_of(root), other).state(0)
-        assert {stage for stage in STAGES if found.get(stage, "status")} == stages
+        assert {s.name for s in STAGES if found.get(s.events.status)} == stages
 
 
 def test_no_caption_needs_no_download():
@@ -156,45 +171,46 @@ def test_all_known_reasons_are_told_and_the_first_counts():
 )
 def test_a_changed_setting_redoes_what_depends_on_it(change, stage, why):
     changed = BuildConfig.load(CONFIG.dump() | change)
-    state = passed(*STAGES)
+    state = passed(*NAMES)
     decision = Decider(changed).decide(state)
-    assert (decision.stage, decision.why) == (stage, why)
+    assert (next_stage(decision), decision.why) == (stage, why)
 
 
 def test_a_changed_file_is_fetched_again_and_new_bytes_are_redone():
     decider = Decider(CONFIG)
     # The catalog as it was, the listing as it is now.
-    changed = ObjectState(row=passed(*STAGES).row | {"list.version": "2"})
-    assert (decider.decide(changed).stage, decider.decide(changed).why) == ("fetch", "file changed")
+    changed = ObjectState(row=passed(*NAMES).row | {"list.version": "2"})
+    decision = decider.decide(changed)
+    assert (next_stage(decision), decision.why) == ("fetch", "file changed")
     same = happened("fetch", changed, CONFIG)
     assert decider.decide(same).state == "kept"
     other = happened("fetch", changed, CONFIG, data=DATA["fetch"] | {"sha256": "e" * 64})
-    assert (decider.decide(other).stage, decider.decide(other).why) == ("inspect", "bytes changed")
+    decision = decider.decide(other)
+    assert (next_stage(decision), decision.why) == ("inspect", "bytes changed")
 
 
 def test_a_cleared_failure_is_tried_again():
     state = failed("crash")
     cleared = happened("render", state, WITH_GEOMETRY, status="cleared")
     decision = Decider(WITH_GEOMETRY).decide(cleared)
-    assert (decision.state, decision.stage, decision.why) == ("pending", "render", "retry")
+    assert (decision.state, next_stage(decision), decision.why) == ("pending", "render", "retry")
 
 
 def test_a_tombstone_drops_whatever_else_is_known():
-    for state in (listed(), passed(*STAGES), failed("crash")):
-        removed = state.with_event(
-            Event(asset_id=state.asset_id, stage="remove", message="asked by its author")
-        )
+    for state in (listed(), passed(*NAMES), failed("crash")):
+        removal = Event(asset_id=state.asset_id, stage="remove", message="asked by its author")
+        removed = with_event(state, removal)
         decision = Decider(CONFIG).decide(removed)
         assert (decision.state, decision.stage) == ("dropped", None)
         assert decision.dropped.reason == "removed"
         assert decision.dropped.measured == "asked by its author"
         undone = Event(asset_id=state.asset_id, stage="remove", status="cleared")
-        assert Decider(CONFIG).decide(removed.with_event(undone)).state != "dropped"
+        assert Decider(CONFIG).decide(with_event(removed, undone)).state != "dropped"
 
 
 def failed(kind: str, stage: str = "render") -> ObjectState:
     """An object that came as far as the stage, and no further."""
-    state = passed(*STAGES[: STAGES.index(stage)], config=WITH_GEOMETRY)
+    state = passed(*NAMES[: NAMES.index(stage)], config=WITH_GEOMETRY)
     return happened(stage, state, WITH_GEOMETRY, status="failed", kind=kind, message="m")
 
 
@@ -204,10 +220,12 @@ def test_an_object_at_fault_waits_for_a_change():
     assert decision.failure == Failure(stage="render", kind="crash", message="m")
 
 
-@pytest.mark.parametrize("kind", sorted(TRANSIENT - {DAMAGED}))
+@pytest.mark.parametrize(
+    "kind", sorted(kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE) - {FailureKind.SAMPLE_DAMAGED})
+)
 def test_what_is_not_the_objects_fault_is_tried_again(kind):
     decision = Decider(CONFIG).decide(failed(kind))
-    assert (decision.state, decision.stage, decision.why) == ("failed", "render", "retry")
+    assert (decision.state, next_stage(decision), decision.why) == ("failed", "render", "retry")
 
 
 @pytest.mark.parametrize("stage", ["measure", "render", "geometry"])
@@ -215,15 +233,30 @@ def test_other_limits_are_worth_another_try(stage):
     patient = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
     assert Decider(WITH_GEOMETRY).decide(failed("timeout", stage)).stage is None
     decision = Decider(patient).decide(failed("timeout", stage))
-    assert (decision.state, decision.stage, decision.why) == ("failed", stage, "limits changed")
+    assert (decision.state, next_stage(decision), decision.why) == (
+        "failed",
+        stage,
+        "limits changed",
+    )
+
+
+def test_a_file_over_a_limit_of_the_inspection_waits_for_another_limit():
+    over = failed(FailureKind.TOO_LARGE, "inspect")
+    other_child = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
+    for config in (WITH_GEOMETRY, other_child):
+        assert Decider(config).decide(over).stage is None
+    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**40}})
+    decision = Decider(higher).decide(over)
+    assert (next_stage(decision), decision.why) == ("inspect", "configuration changed")
 
 
 def test_equal_files_of_two_objects_are_two_results():
     decider = Decider(CONFIG)
     one, two = passed("fetch"), passed("fetch", asset_id="objaverse:" + "b" * 32)
-    assert decider.key("inspect", one) == decider.key("inspect", two)
+    key = decider.identities.key
+    assert key(named("inspect"), one) == key(named("inspect"), two)
     for stage in ("measure", "render", "pack"):
-        assert decider.key(stage, one) != decider.key(stage, two)
+        assert key(named(stage), one) != key(named(stage), two)
 
 
 @st.composite
@@ -231,7 +264,7 @@ def objects(draw: st.DrawFn) -> ObjectState:
     """An object with any history: results of this or another time, failures, tombstones."""
     caption = draw(st.sampled_from([None, "a chair"]))
     state = listed(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
-    for stage in STAGES[: draw(st.integers(0, len(STAGES)))]:
+    for stage in NAMES[: draw(st.integers(0, len(NAMES)))]:
         fields = draw(
             st.sampled_from(
                 [
@@ -262,8 +295,8 @@ SMALL = BuildConfig.load(
 def test_many_at_once_are_decided_as_each_alone(states, config):
     decider = Decider(config)
     types = {"asset_id": pa.string()}
-    for stage in ("list", "remove", *STAGES):
-        schema = PROJECTION.schema(stage)
+    for stage in ("list", "remove", *NAMES):
+        schema = projection().schema(stage)
         types |= {f"{stage}.{name}": schema.field(name).type for name in schema.names}
     table = pa.Table.from_pylist([dict(state.row) for state in states], schema=pa.schema(types))
     together = decider.decide_all(TableColumns(table))

@@ -4,8 +4,8 @@ import pytest
 
 from core.config import Config, digest
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import Decider
-from pipelines.building.identity import (
+from pipelines.building.stages.identities import Identities
+from pipelines.building.stages.identity_keys import (
     INSPECT_KEYS,
     LIMIT_KEYS,
     RENDER_KEYS,
@@ -13,6 +13,7 @@ from pipelines.building.identity import (
     IdentityKey,
     identity_of,
 )
+from pipelines.building.stages.registry import STAGES
 
 LRM32 = {
     "fetch": "",
@@ -30,15 +31,18 @@ def build(**values: object) -> BuildConfig:
     return BuildConfig.load({"source": "s", "root": "r", **values})
 
 
+def settings(**values: object) -> dict[str, str]:
+    identities = Identities(build(**values))
+    return {stage.name: identities.settings(stage) for stage in STAGES}
+
+
 def test_identities_are_frozen():
-    assert Decider(build()).settings == LRM32
-    other = Decider(build(rig="zero123plus", render={"resolution": 96, "samples": 2})).settings
+    assert settings() == LRM32
+    other = settings(rig="zero123plus", render={"resolution": 96, "samples": 2})
     assert other["measure"] == "3a96800064d427cb"
-    assert Decider(build(render={"resolution": 96, "samples": 2})).settings["render"] == (
-        "1cedb29671dd0b42"
-    )
+    assert settings(render={"resolution": 96, "samples": 2})["render"] == "1cedb29671dd0b42"
     assert other["geometry"] == "7e4de7ef49d242ec"
-    assert Decider(build())._limits == "2d8b9944a9916b96"
+    assert Identities(build()).limits == "2d8b9944a9916b96"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """How many tasks a build has in flight, by the resources of its cluster."""
 
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.executors import bounds_of, most_in_flight, needs_of
+from pipelines.building.executors import max_in_flight
+from pipelines.building.stages.registry import STAGES
 
 
-def most(lane: str, source: str, **resources: float) -> int:
+def most(name: str, source: str, **resources: float) -> int:
     config = BuildConfig(source=source, root="/root")
-    return most_in_flight(resources, needs_of(config, lane), bounds_of(config).get(lane))
+    queue = next(queue for queue in STAGES.queues() if queue.name == name)
+    return max_in_flight(resources, queue.resources(config), queue.max_tasks(config))
 
 
 def test_a_hub_bounds_the_downloads_of_a_large_cluster():

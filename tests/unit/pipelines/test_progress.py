@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dataset.catalog.event_log import Event
-from pipelines.building.forecast import Forecast
+from pipelines.building.estimates.forecast import Forecast
 from pipelines.building.progress import Progress
 
 STAGES = ("fetch", "inspect", "render", "pack")

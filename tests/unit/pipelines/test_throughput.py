@@ -9,7 +9,7 @@ import pytest
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from pipelines.building.throughput import (
+from pipelines.building.estimates.throughput import (
     OUTCOMES,
     builds,
     recent_throughput,

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.catalog.event_columns import LIST, REMOVE
 from dataset.catalog.event_log import Catalog
+from pipelines.building.stages.pack import PACK
 
 __all__ = [
     "OUTCOMES",
@@ -130,13 +132,13 @@ def timeline(endings: pa.Table, most_bars: int = 96) -> Timeline | None:
 
 
 def _worked(endings: pa.Table) -> pa.Table:
-    notes = pa.array(["list", "remove"])
+    notes = pa.array([LIST.stage, REMOVE.stage])
     return endings.filter(pc.invert(pc.is_in(endings["stage"], value_set=notes)))
 
 
 def _outcomes(worked: pa.Table) -> np.ndarray:
     failed = pc.equal(worked["status"], "failed").to_numpy()
-    packed = pc.equal(worked["stage"], "pack").to_numpy()
+    packed = pc.equal(worked["stage"], PACK.name).to_numpy()
     return np.select([failed, packed], [2, 0], default=1)
 
 

@@ -2,40 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import Field
-
-from core.config import Config
 from core.errors import WorkFailed
-from dataset.catalog.event_log import Catalog
+from pipelines.building.build_config import PriceConfig
 
-__all__ = [
-    "Cost",
-    "PriceConfig",
-    "StageCost",
-    "compare",
-    "expected_objects",
-    "money",
-    "spent",
-    "stamped",
-]
+__all__ = ["Cost", "StageCost", "expected_objects", "money"]
 
-Price = Annotated[float, Field(ge=0)] | None
 _GB = 1e9
-
-
-class PriceConfig(Config):
-    """What machines and space cost; what has no price is not counted."""
-
-    currency: str = "USD"
-    core_hour: Price = None
-    """Of one CPU core for one hour."""
-    gpu_hour: Price = None
-    """Of one GPU for one hour, the cores that come with it included."""
-    gb_month: Price = None
-    """Of 10^9 stored bytes for one month."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,55 +98,3 @@ def expected_objects(
         coming = starting.get(stage, 0.0) + coming * shares[stage]
         expected[stage] = coming
     return expected
-
-
-def spent(catalog: Catalog, since: datetime, reserved: Mapping[str, Mapping[str, float]]) -> Cost:
-    """What the events since a moment took.
-
-    `reserved`: per stage, the cores and the GPUs (`core_hours`, `gpu_hours`) that it holds.
-    """
-    stages = {}
-    for row in catalog.effort(since).to_pylist():
-        if row["stage"] in reserved:
-            hours = row["seconds"] / 3600
-            held = {kind: hours * number for kind, number in reserved[row["stage"]].items()}
-            stages[row["stage"]] = StageCost(objects=row["objects"], bytes=row["bytes"], **held)
-    order = [name for name in reserved if name in stages]
-    return Cost(stages={name: stages[name] for name in order})
-
-
-def compare(
-    build: Mapping[str, Any],
-    catalog: Catalog,
-    reserved: Mapping[str, Mapping[str, float]],
-    prices: PriceConfig,
-) -> dict[str, Any] | None:
-    """What the last build expected beside what it took; None if it recorded no estimate.
-
-    `error` is (took - expected) / expected of hours and bytes, once the build has ended.
-    """
-    if "estimate" not in build:
-        return None
-    since = datetime.fromisoformat(build["estimate"]["since"])
-    expected = Cost.from_dict(build["estimate"])
-    took = spent(catalog, since, reserved)
-    ended = bool(build.get("ended"))
-    return {
-        "since": since.isoformat(),
-        "ended": ended,
-        "expected": expected.to_dict() | {"money": money(expected, prices)},
-        "took": took.to_dict() | {"money": money(took, prices)},
-        "error": {
-            name: _error(took.to_dict()[name], expected.to_dict()[name]) if ended else None
-            for name in ("core_hours", "gpu_hours", "bytes")
-        },
-    }
-
-
-def stamped(cost: Cost) -> dict[str, Any]:
-    """An estimate as a build records it, with the moment from which on its work counts."""
-    return cost.to_dict() | {"since": datetime.now(UTC).isoformat()}
-
-
-def _error(took: float, expected: float) -> float | None:
-    return round((took - expected) / expected, 4) if expected else None

@@ -1,0 +1,43 @@
+"""The object that is open in a worker's Blender child: the stages of a task share it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pipelines.building.stages.fetch import SHA256, local_glb
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.worker_context import WorkerContext
+from render.rigs import Rig
+
+__all__ = ["camera_identity", "open_scene", "rounded"]
+
+
+def open_scene(
+    state: ObjectState, context: WorkerContext
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Load the object into Blender, unless it is the one that is open there.
+
+    Returns what was found in it, and the seconds that were spent now. Raises StageFailed.
+    """
+    sha256 = state.require(SHA256)
+    opened = context.open_object
+    if opened is not None and opened[0] == sha256 and context.blender.has_scene:
+        return opened[1], {}
+    context.open_object = None
+    began = time.monotonic()
+    report = asdict(context.blender.open(local_glb(state, context), context.rig.normalise))
+    seconds = report.pop("timings")
+    seconds["bring"] = time.monotonic() - began - sum(seconds.values())
+    context.open_object = (sha256, report)
+    return report, seconds
+
+
+def camera_identity(rig: Rig) -> list[Any]:
+    """Return what of a rig its cameras and the scene's frame follow from."""
+    return [rig.name, rig.version, rig.normalise]
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return timings as they are stored: in milliseconds."""
+    return {name: round(spent, 3) for name, spent in seconds.items()}

@@ -1,0 +1,72 @@
+"""Fetch: bring an object's file to the worker, verified, and keep it below the root if asked to."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from core.failures import FailureKind
+from dataset.catalog.event_columns import LIST
+from dataset.columns import integer, text
+from dataset.object_record import sample_key
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.queues import FETCH_QUEUE
+from pipelines.building.stages.stage import FirstEstimate, ResultFile, Stage, StoredBytes
+from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.sources import FetchFailed
+from pipelines.transfers.outcome import file_sha256
+
+__all__ = ["BYTES", "FETCH", "RAW", "SHA256", "local_glb"]
+
+SHA256 = text("fetch", "sha256", "SHA-256 of the object's file")
+BYTES = integer("fetch", "bytes", "size of the object's file")
+RAW = text("fetch", "raw", "its copy below the root; null if none is kept", detail=True)
+
+
+def _fetch(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+    with context.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
+        found = context.source.fetch(state.record.path, state.require(LIST.version), path)
+        raw = f"raw/{found.sha256[:2]}/{found.sha256}.glb" if context.keep_raw else None
+        if raw is not None and not context.root.exists(raw):
+            context.root.put(raw, path)
+        # The inspection is part of the same task and takes the file from here.
+        context.keep_glb(path, found.sha256)
+        return {"sha256": found.sha256, "bytes": found.num_bytes, "raw": raw}
+
+
+def local_glb(state: ObjectState, context: WorkerContext) -> Path:
+    """Return the object's file on local disk, with the bytes that were fetched; it is kept.
+
+    Raises FetchFailed if these bytes cannot be had any more.
+    """
+    sha256, raw = state.require(SHA256), state.get(RAW)
+    kept = context.kept_glb(sha256)
+    if kept is not None:
+        return kept
+    context.drop_glb()
+    with context.scratch_file(f"{sha256}.part") as path:
+        try:
+            if raw is None:
+                raise FileNotFoundError
+            with context.root.open(raw) as source, open(path, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 22)
+        except FileNotFoundError:
+            context.source.fetch(state.record.path, state.require(LIST.version), path)
+        if file_sha256(path) != sha256:
+            message = f"{state.record.path} changed since it was fetched"
+            raise FetchFailed(FailureKind.CHANGED, message)
+        return context.keep_glb(path, sha256)
+
+
+FETCH = Stage(
+    name="fetch",
+    inputs=("list",),
+    made_from=LIST.version,
+    identity=lambda *_: None,
+    is_wanted=lambda _: True,
+    columns=(SHA256, BYTES, RAW),
+    queue=FETCH_QUEUE,
+    run=_fetch,
+    estimate=lambda _: FirstEstimate(seconds=1.0),
+    stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
+    file=ResultFile(place=(RAW,), folder="raw", required=False),
+)

@@ -1,0 +1,75 @@
+"""Geometry: points on the object's surface, and its mesh, in the frame that the rig sees."""
+
+import time
+from typing import Any
+
+from dataset.columns import integer, text
+from dataset.format.geometry import geometry_path, write_geometry
+from dataset.maintenance.shard_check import check_geometry
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.blender_scene import open_scene, rounded
+from pipelines.building.stages.fetch import SHA256
+from pipelines.building.stages.identity_keys import SURFACE_KEYS, identity_of
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.queues import RENDER_QUEUE
+from pipelines.building.stages.stage import (
+    FirstEstimate,
+    ResultFile,
+    RigScope,
+    Stage,
+    StoredBytes,
+)
+from pipelines.building.stages.worker_context import WorkerContext
+from render.render_config import RENDERER_VERSION
+from render.rigs import Rig
+
+__all__ = ["GEOMETRY", "PATH"]
+
+GEOMETRY_VERSION = 1
+"""Raise it when the same scene gives other points or another mesh."""
+
+PATH = text("geometry", "path", "the companion file", detail=True)
+BYTES = integer("geometry", "bytes", "size of the companion file")
+
+
+def _geometry(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+    _, seconds = open_scene(state, context)
+    opened = time.monotonic()
+    wanted = context.config.surface
+    surface = context.blender.geometry(wanted.points, wanted.seed)
+    sampled = time.monotonic()
+    path = geometry_path(context.rig.normalise, context.identities.key(GEOMETRY, state))
+    size = write_geometry(context.root, path, surface)
+    seconds |= {"surface": sampled - opened, "write": time.monotonic() - sampled}
+    return {
+        "path": path,
+        "bytes": size,
+        "num_points": len(surface.points),
+        "num_vertices": len(surface.vertices),
+        "num_faces": len(surface.faces),
+        "timings": rounded(seconds),
+    }
+
+
+def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
+    # The renderer's version says how a file becomes a scene, too.
+    points = identity_of(config, SURFACE_KEYS)
+    return [GEOMETRY_VERSION, RENDERER_VERSION, rig.normalise, points]
+
+
+GEOMETRY = Stage(
+    name="geometry",
+    inputs=("fetch",),
+    made_from=SHA256,
+    identity=_identity,
+    rig=RigScope.FRAME,
+    option="--geometry",
+    is_wanted=lambda config: config.geometry,
+    columns=(PATH, BYTES),
+    queue=RENDER_QUEUE,
+    run=_geometry,
+    uses_blender=True,
+    estimate=lambda _: FirstEstimate(seconds=0.5, num_bytes=1_500_000),
+    stores=StoredBytes(column=BYTES, label="geometry"),
+    file=ResultFile(place=(PATH,), folder="geometry", check=check_geometry),
+)

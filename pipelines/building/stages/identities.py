@@ -1,0 +1,70 @@
+"""The identity of results: what makes a stage's result valid, and what it is stored under.
+
+A result stays valid while three things stay the same: what the stage was made from (the file's
+content), the digest of the stage's settings and versions, and, for stages that depend on the rig,
+what of the rig they depend on.
+"""
+
+from functools import cache
+from typing import Any
+
+from core.config import digest
+from dataset.catalog.event_log import Event
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.identity_keys import LIMIT_KEYS, identity_of
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.stage import RigScope, Stage
+from render.rigs import get_rig
+
+__all__ = ["Identities"]
+
+
+class Identities:
+    """The identities of all stages' results under one build configuration."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        self._config = config
+        self._rig = get_rig(config.rig)
+        self.settings = cache(self._settings)
+        """stage -> digest of its versions and settings; empty if it depends on none."""
+        self.limits = digest(identity_of(config, LIMIT_KEYS))
+        """Digest of the limits of the Blender child."""
+
+    def _settings(self, stage: Stage) -> str:
+        found = stage.identity_of(self._config, self._rig)
+        return "" if found is None else digest(found)
+
+    def rig(self, stage: Stage) -> str:
+        """Return what the catalog's rig column holds for a stage."""
+        columns = {
+            RigScope.NOTHING: "",
+            RigScope.FRAME: self._rig.normalise,
+            RigScope.CAMERAS: self._config.rig,
+        }
+        return columns[stage.rig]
+
+    def key(self, stage: Stage, state: ObjectState) -> str:
+        """Return the identity of a stage's result: equal keys mean the same bytes."""
+        identity = [self.content(stage, state), self.settings(stage)]
+        # The cameras follow from the asset id: equal files of two objects give other views.
+        of_cameras = stage.rig is RigScope.CAMERAS
+        return digest([state.asset_id, *identity] if of_cameras else identity)
+
+    def content(self, stage: Stage, state: ObjectState) -> str:
+        """Return what of the object a stage's result is made from."""
+        return state.get(stage.made_from) or ""
+
+    def event(self, stage: Stage, state: ObjectState, **fields: Any) -> Event:
+        """Return an event of this object and stage under this configuration."""
+        data = dict(fields.pop("data", {}))
+        if stage.uses_blender and fields.get("status") == "failed":
+            data["limits"] = self.limits
+        return Event(
+            asset_id=state.asset_id,
+            stage=stage.name,
+            rig=self.rig(stage),
+            content=self.content(stage, state),
+            settings=self.settings(stage),
+            data=data,
+            **fields,
+        )

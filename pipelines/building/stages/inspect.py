@@ -1,0 +1,32 @@
+"""Inspect: read the file's structure without a 3D program."""
+
+from typing import Any
+
+from filters.inspect_glb import inspect_glb
+from pipelines.building.stages.fetch import SHA256, local_glb
+from pipelines.building.stages.identity_keys import INSPECT_KEYS, identity_of
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.queues import FETCH_QUEUE
+from pipelines.building.stages.stage import FirstEstimate, Stage
+from pipelines.building.stages.worker_context import WorkerContext
+
+__all__ = ["INSPECT"]
+
+INSPECT_VERSION = 2
+"""Raise it when filters.inspect_glb reads something else from the same file."""
+
+
+def _inspect(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+    return inspect_glb(local_glb(state, context), context.config.inspect).to_dict()
+
+
+INSPECT = Stage(
+    name="inspect",
+    inputs=("fetch",),
+    made_from=SHA256,
+    identity=lambda config, _: [INSPECT_VERSION, identity_of(config, INSPECT_KEYS)],
+    is_wanted=lambda _: True,
+    queue=FETCH_QUEUE,
+    run=_inspect,
+    estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),
+)

@@ -1,0 +1,112 @@
+"""Render: all views of an object, checked, and staged for packing."""
+
+import time
+from typing import Any
+
+from dataset.columns import integer, text
+from dataset.format.shards import write_sample_tar
+from dataset.object_record import sample_key
+from dataset.views import SAMPLE_FORMAT, ViewSet, depth_scale_for, encode_meta, encode_view
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.blender_scene import camera_identity, open_scene, rounded
+from pipelines.building.stages.fetch import SHA256
+from pipelines.building.stages.identity_keys import RENDER_KEYS, identity_of
+from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.queues import RENDER_QUEUE
+from pipelines.building.stages.stage import (
+    FirstEstimate,
+    ResultFile,
+    RigScope,
+    Stage,
+    StoredBytes,
+)
+from pipelines.building.stages.worker_context import WorkerContext
+from render.check import check_views
+from render.render_config import RENDERER_VERSION
+from render.rigs import Rig, get_rig
+
+__all__ = ["BYTES", "RENDER", "STAGING", "render_identity"]
+
+STAGING = text("render", "staging", "the sample until it is packed", detail=True)
+BYTES = integer("render", "bytes", "size of the sample")
+
+_SECONDS = 37.0
+"""Of a core, for 32 views at 512 pixels with up to 12 samples: of real models, docs/scale.md."""
+_FIXED_SECONDS = 3.0
+"""Of these: scene, kernels, encoding. The rest grows with pixels and samples."""
+_BYTES = 3_500_000
+"""Of a sample of 32 views at 512 pixels."""
+_PIXELS, _SAMPLES = 32 * 512**2, 12
+
+
+def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
+    """Return what a rendered sample depends on beside the object's bytes."""
+    pixels = identity_of(config, RENDER_KEYS)
+    return [RENDERER_VERSION, SAMPLE_FORMAT, camera_identity(rig), pixels]
+
+
+def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+    _, seconds = open_scene(state, context)
+    cameras = context.rig.cameras(state.asset_id)
+    scale = depth_scale_for(cameras)
+    members: dict[str, bytes] = {}
+    encoding = 0.0
+
+    def encode(view: int, views: ViewSet) -> None:
+        nonlocal encoding
+        started = time.monotonic()
+        pictures = views.rgba[view], views.depth[view], views.normals[view]
+        members.update(encode_view(view, *pictures, scale))
+        encoding += time.monotonic() - started
+
+    views, report = context.blender.render(cameras, context.config.render, each=encode)
+    rendered = time.monotonic()
+    check_views(views)
+    coverage = [round(float((rgba[..., 3] > 127).mean()), 6) for rgba in views.rgba]
+    checked = time.monotonic()
+    render_key = context.identities.key(RENDER, state)
+    meta = {
+        "asset_id": state.asset_id,
+        "sha256": state.require(SHA256),
+        "rig": context.rig.name,
+        "normalise": context.rig.normalise,
+        "render_key": render_key,
+        "samples": report.samples,
+    }
+    side = context.config.render.resolution
+    members |= [encode_meta(cameras, side, side, scale, meta)]
+    staging = f"staging/{render_key}.tar"
+    context.root.write(staging, write_sample_tar(sample_key(state.asset_id), members))
+    seconds |= report.timings | {"encode": encoding, "check": checked - rendered}
+    seconds["stage"] = time.monotonic() - checked
+    return {
+        "staging": staging,
+        "bytes": sum(len(data) for data in members.values()),
+        "coverage": coverage,
+        "samples": report.samples,
+        "timings": rounded(seconds),
+    }
+
+
+def _estimate(config: BuildConfig) -> FirstEstimate:
+    share = get_rig(config.rig).num_views * config.render.resolution**2 / _PIXELS
+    colour = (_SECONDS - _FIXED_SECONDS) * share * config.render.samples / _SAMPLES
+    return FirstEstimate(seconds=_FIXED_SECONDS + colour, num_bytes=_BYTES * share, share=0.7)
+
+
+RENDER = Stage(
+    name="render",
+    inputs=("fetch",),
+    made_from=SHA256,
+    identity=render_identity,
+    rig=RigScope.CAMERAS,
+    is_wanted=lambda _: True,
+    columns=(STAGING, BYTES),
+    queue=RENDER_QUEUE,
+    run=_render,
+    uses_blender=True,
+    uses_gpu=True,
+    estimate=_estimate,
+    stores=StoredBytes(column=BYTES, label="samples"),
+    file=ResultFile(place=(STAGING,), folder="staging", required=False, until="pack"),
+)

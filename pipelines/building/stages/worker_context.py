@@ -1,0 +1,77 @@
+"""What a worker keeps between tasks: storages, a scratch folder, a Blender child."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from core.storage import Storage
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.identities import Identities
+from pipelines.sources import Source
+from render.process import BlenderProcess
+from render.rigs import get_rig
+from render.scratch import remove_orphans, scratch_folder
+
+__all__ = ["WorkerContext"]
+
+
+class WorkerContext:
+    """What stages work with. The Blender child starts at its first use. Not for several threads."""
+
+    def __init__(self, config: BuildConfig, source: Source) -> None:
+        self.config = config
+        self.source = source
+        self.identities = Identities(config)
+        self.root = Storage(config.root)
+        self.rig = get_rig(config.rig)
+        self.keep_raw = not source.is_local if config.keep_raw is None else config.keep_raw
+        remove_orphans()
+        self._scratch = scratch_folder("work")
+        self.open_object: tuple[str, dict[str, Any]] | None = None
+        """The sha256 of the file that is open in the Blender child, and what was found in it."""
+        self._kept: tuple[str, Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the Blender child and remove the scratch folder."""
+        if "blender" in self.__dict__:
+            self.blender.close()
+        self._scratch.cleanup()
+
+    @cached_property
+    def blender(self) -> BlenderProcess:
+        """This worker's Blender child."""
+        return BlenderProcess(self.config.blender, self.config.render.device)
+
+    @contextmanager
+    def scratch_file(self, name: str) -> Iterator[Path]:
+        """Yield a path for a temporary file, which is removed afterwards."""
+        path = Path(self._scratch.name) / name
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep_glb(self, path: Path, sha256: str) -> Path:
+        """Take over a verified file for the next stages; one is kept at a time."""
+        self.drop_glb()
+        kept = path.replace(path.with_name(f"{sha256}.glb"))
+        self._kept = (sha256, kept)
+        return kept
+
+    def kept_glb(self, sha256: str) -> Path | None:
+        """Return the kept file if it is the one with this checksum."""
+        return self._kept[1] if self._kept is not None and self._kept[0] == sha256 else None
+
+    def drop_glb(self) -> None:
+        """Remove the file that is kept."""
+        if self._kept is not None:
+            self._kept[1].unlink(missing_ok=True)
+        self._kept = None
