@@ -85,7 +85,8 @@ def plan_compaction(
 
     `referenced` are the companion, staged and raw files that count, `untouchable` the shards that
     must stay as they are, with the reason; `folders` hold all of these files. Shards with more
-    than `dead_share` (0 to 1) of dead samples are rewritten, and those with a sample that was taken down.
+    than `dead_share` (0 to 1) of dead samples are rewritten, and those with a sample that was taken
+    down.
     """
     files = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)

@@ -70,7 +70,8 @@ def with_event(state: ObjectState, event: Event) -> ObjectState:
     """Return an object's state after one more event."""
     prefix = f"{event.stage}."
     row = {key: value for key, value in state.row.items() if not key.startswith(prefix)}
-    reader = _readers()[event.stage]
+    stage = STAGES.find(event.stage)
+    reader = _Reader(stage.name, stage.columns) if stage else _readers()[event.stage]
     own = {column.name: getattr(event, column.name) for column in reader.events.of_event}
     own |= reader.read(event.status, event.data)
     return ObjectState(row=row | {prefix + k: v for k, v in own.items() if v is not None})

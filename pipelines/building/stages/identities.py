@@ -5,7 +5,7 @@ content), the digest of the stage's settings and versions, and, for stages that 
 what of the rig they depend on.
 """
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from core.config import digest
@@ -27,8 +27,11 @@ class Identities:
         self._rig = get_rig(config.rig)
         self.settings = cache(self._settings)
         """stage -> digest of its versions and settings; empty if it depends on none."""
-        self.limits = digest(identity_of(config, LIMIT_KEYS))
+
+    @cached_property
+    def limits(self) -> str:
         """Digest of the limits of the Blender child."""
+        return digest(identity_of(self._config, LIMIT_KEYS))
 
     def _settings(self, stage: Stage) -> str:
         found = stage.identity_of(self._config, self._rig)

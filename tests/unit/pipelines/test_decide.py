@@ -220,9 +220,10 @@ def test_an_object_at_fault_waits_for_a_change():
     assert decision.failure == Failure(stage="render", kind="crash", message="m")
 
 
-@pytest.mark.parametrize(
-    "kind", sorted(kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE) - {FailureKind.SAMPLE_DAMAGED})
-)
+RETRIED = kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
+
+
+@pytest.mark.parametrize("kind", sorted(RETRIED - {FailureKind.SAMPLE_DAMAGED}))
 def test_what_is_not_the_objects_fault_is_tried_again(kind):
     decision = Decider(CONFIG).decide(failed(kind))
     assert (decision.state, next_stage(decision), decision.why) == ("failed", "render", "retry")
@@ -295,8 +296,9 @@ SMALL = BuildConfig.load(
 def test_many_at_once_are_decided_as_each_alone(states, config):
     decider = Decider(config)
     types = {"asset_id": pa.string()}
+    columns = projection()
     for stage in ("list", "remove", *NAMES):
-        schema = projection().schema(stage)
+        schema = columns.schema(stage)
         types |= {f"{stage}.{name}": schema.field(name).type for name in schema.names}
     table = pa.Table.from_pylist([dict(state.row) for state in states], schema=pa.schema(types))
     together = decider.decide_all(TableColumns(table))
