@@ -7,9 +7,14 @@ from tests.support.paths import REPOSITORY
 from tests.support.sources import imports, sources
 
 PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines", "benchmarks")
-ONE_FILE_PER_ITEM = {"pipelines/cli/commands", "train/recipes", "train/inference"}
-"""Folders with a file per item (commands, recipes, steps of inference): they may be large, and a
-name may be that of the subject elsewhere (the recipe `nerf` trains the model in `nerf.py`)."""
+ONE_FILE_PER_ITEM = {
+    "pipelines/building/stages",
+    "pipelines/cli/commands",
+    "train/recipes",
+    "train/inference",
+}
+"""Folders with a file per item (stages, commands, recipes, inference): they may be large, and a name
+may be that of the subject elsewhere (the recipe `nerf` trains the model in `nerf.py`)."""
 MOST_MODULES = 16
 COMMON = {"__init__.py", "__main__.py", "registry.py"}
 

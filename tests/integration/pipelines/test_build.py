@@ -273,8 +273,7 @@ def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
     root = Storage(str(tmp_path))
     catalog = Catalog(root)
     config = BuildConfig(source="/glbs", root=str(tmp_path))
-    committer = Committer(catalog, latest_of(root, catalog), config.execution)
-    committer.guard(still_ours)
+    committer = Committer(catalog, latest_of(root, catalog), config.execution, still_ours)
     committer.add([Event(asset_id="a:1", stage="fetch")])
     committer.flush()
     version, lost = catalog.last_seq(), True

@@ -112,8 +112,11 @@ def show(terminal: bool) -> str:
         progress.tick(2, {"dropped": 1}, 1)
         progress.done(2, {"dropped": 1, "kept": 1})
         progress.close()
-        stderr.flush()
-        text = os.read(ours, 1 << 16)
+    text = b""
+    # At the end a terminal raises an error where a pipe gives nothing.
+    with contextlib.suppress(OSError):
+        while block := os.read(ours, 1 << 16):
+            text += block
     os.close(ours)
     return text.decode()
 

@@ -1,0 +1,78 @@
+"""The registry of failure kinds, and its page."""
+
+import json
+import pickle
+import re
+
+import pytest
+
+from core.failures import FailureKind, Fault, Retry, StageFailed, kinds_retried
+from tests.support.paths import REPOSITORY
+from tests.support.sources import sources
+
+PAGE = REPOSITORY / "docs/failures.md"
+FAULTS = {
+    Fault.OBJECT: "object",
+    Fault.SETTINGS: "settings",
+    Fault.INFRASTRUCTURE: "infrastructure",
+    Fault.PROJECT: "this software",
+}
+RETRIES = {
+    Retry.NEVER: "no",
+    Retry.OTHER_LIMITS: "with other limits",
+    Retry.NEXT_BUILD: "by the next build",
+    Retry.AT_ONCE: "at once, then by the next build",
+}
+
+
+def test_a_kind_is_its_stored_string() -> None:
+    kind = FailureKind.TIMEOUT
+    assert kind == "timeout"
+    assert json.dumps({"kind": kind}) == '{"kind": "timeout"}'
+    assert f"{kind}" == "timeout"
+    assert pickle.loads(pickle.dumps(kind)) is kind
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_is_found_by_its_name(kind: FailureKind) -> None:
+    assert FailureKind.named(kind.value) is kind
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no failure kind 'gone'"):
+        FailureKind.named("gone")
+
+
+def test_the_infrastructure_is_always_tried_again_and_the_object_never() -> None:
+    for kind in FailureKind:
+        retried = kind in kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
+        assert retried == (kind.fault is Fault.INFRASTRUCTURE), kind
+
+
+def test_a_failure_crosses_processes() -> None:
+    failure = StageFailed(FailureKind.CRASH, "Blender ended", "its log")
+    copy = pickle.loads(pickle.dumps(failure))
+    assert (copy.kind, str(copy), copy.log_tail) == (failure.kind, "Blender ended", "its log")
+
+
+def test_the_page_has_a_row_for_every_kind_as_the_registry_says_it() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert rows == [
+        f"| `{kind}` | {kind.meaning} | {FAULTS[kind.fault]} | {RETRIES[kind.retry]} "
+        f"| {kind.remedy} |"
+        for kind in FailureKind
+    ]
+
+
+def test_no_failure_is_made_with_a_string() -> None:
+    """Kinds in quotation marks would not be checked by anything."""
+    names = "|".join(kind.value for kind in FailureKind)
+    made = re.compile(
+        rf"""(?:kind["']?\s*[:=]|Failed\(|Failure\(|GlbError\()\s*["']({names})["']"""
+    )
+    found = [
+        f"{path}: {match.group(0)}"
+        for path, _ in sources(("core", "dataset", "filters", "render", "pipelines"))
+        for match in made.finditer((REPOSITORY / path).read_text())
+    ]
+    assert found == []
