@@ -128,7 +128,7 @@ class FailureKind(StrEnum):
         "the file exceeds a limit: bytes, nodes, triangles, vertices or texture pixels",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
-        "raise the limit that the message names (`--inspect.max-...`) if the machines have the "
+        "raise the limit of the inspection that the message names if the machines have the "
         "memory",
     )
     REFUSED = (
@@ -148,7 +148,7 @@ class FailureKind(StrEnum):
     # What happens in Blender.
     TIMEOUT = (
         "timeout",
-        "a step took longer than its limit (`--blender....-seconds`)",
+        "a step took longer than its limit: `--blender.import-seconds` and its like",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
         "raise the limit if such objects are worth the time",
