@@ -1,18 +1,18 @@
 """A bounded folder on this machine that keeps byte ranges of files that lie elsewhere.
 
-Any number of processes share it without locks: a range appears by renaming, whole, and carries its
-own checksum; what another process removes meanwhile is only not found.
+Any number of processes share it without locks: a range appears whole, by renaming, and carries its
+own checksum. A range that another process removes is a miss.
 """
 
 import contextlib
 import hashlib
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.atomic import atomic_file
 from core.ranges import Range
 
 __all__ = ["RangeCache"]
@@ -60,14 +60,9 @@ class RangeCache:
         path = self._path(file, span)
         path.parent.mkdir(exist_ok=True)
         self._make_room(path.parent, size)
-        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
+        # Another process may remove the temporary file to free space: then the range is not kept.
+        with contextlib.suppress(FileNotFoundError), atomic_file(path, sync=False) as temporary:
             temporary.write_bytes(content + _checksum(content))
-            # Of two processes with one shelf each may make the other's room: then it is not kept.
-            with contextlib.suppress(FileNotFoundError):
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _path(self, file: str, span: Range) -> Path:
         key = hashlib.sha256(f"{file}\n{span[0]}\n{span[1]}".encode()).hexdigest()[:40]

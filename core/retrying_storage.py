@@ -1,8 +1,6 @@
 """A storage for long runs: ranges come within a time limit, again after failures, from a cache."""
 
 import logging
-import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from core.config import Config
 from core.range_cache import RangeCache
 from core.ranges import Range
+from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 
 __all__ = ["PatientStorage", "ReadConfig"]
@@ -19,7 +18,7 @@ __all__ = ["PatientStorage", "ReadConfig"]
 _log = logging.getLogger(__name__)
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
-"""What another attempt does not change."""
+"""Errors that another attempt does not change."""
 
 
 class ReadConfig(Config):
@@ -48,6 +47,9 @@ class PatientStorage(Storage):
     def __init__(self, uri: str, config: ReadConfig) -> None:
         super().__init__(uri)
         self._config = config
+        self._backoff = Backoff(
+            first_seconds=config.backoff_seconds, max_seconds=config.max_backoff_seconds, jitter=1.0
+        )
         self._cache: RangeCache | None = None
         if config.cache is not None and config.cache_bytes and not self.is_local:
             try:
@@ -73,31 +75,29 @@ class PatientStorage(Storage):
     def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
     ) -> list[bytes]:
-        """As of any storage, with the configured attempts and time limit."""
-        config = self._config
+        """Read as any storage does, with the configured attempts and time limit."""
+        config, read = self._config, super().read_spans
         if self.is_local:
-            return super().read_spans(path, spans, timeout)
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return super().read_spans(path, spans, timeout or config.timeout_seconds)
-            except _FINAL:
-                raise
-            # EOFError: an answer may be cut short.
-            except storage_errors(EOFError) as error:
-                if attempt == config.attempts:
-                    if isinstance(error, EOFError):
-                        raise
-                    raise OSError(f"{_reason(error)} (attempt {attempt}, the last)") from error
-                bound = config.backoff_seconds * 2 ** min(attempt - 1, 30)
-                # When to ask again is no part of the results: the one draw without a seed.
-                wait = random.uniform(0, min(bound, config.max_backoff_seconds))  # noqa: S311
-                _log.warning(
-                    "%s/%s: %s; attempt %d of %d in %.1f s",
-                    self.uri, path, _reason(error), attempt + 1, config.attempts, wait,
-                )  # fmt: skip
-                time.sleep(wait)
+            return read(path, spans, timeout)
+
+        def warn(failures: int, error: Exception, seconds: float) -> None:
+            _log.warning(
+                "%s/%s: %s; attempt %d of %d in %.1f s",
+                self.uri, path, _reason(error), failures + 1, config.attempts, seconds,
+            )  # fmt: skip
+
+        try:
+            return retry(
+                lambda: read(path, spans, timeout or config.timeout_seconds),
+                attempts=config.attempts,
+                backoff=self._backoff,
+                is_transient=_is_transient,
+                before_wait=warn,
+            )
+        except (EOFError, *_FINAL):
+            raise
+        except storage_errors() as error:
+            raise OSError(f"{_reason(error)} (attempt {config.attempts}, the last)") from error
 
     def _keep(self, name: str, span: Range, content: bytes) -> None:
         if self._cache is None:
@@ -107,6 +107,11 @@ class PatientStorage(Storage):
         except OSError as error:
             _log.warning("%s: the cache is given up: %s", self._config.cache, error)
             self._cache = None
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether another attempt may succeed. EOFError: an answer may have been cut short."""
+    return isinstance(error, storage_errors(EOFError)) and not isinstance(error, _FINAL)
 
 
 def _reason(error: Exception) -> str:

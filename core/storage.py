@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import sys
-import uuid
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 import fsspec
 
+from core.atomic import atomic_file, atomic_write
 from core.errors import BadInput
 from core.ranges import Range, coalesce
 
@@ -34,8 +34,8 @@ _REMOTE_GAP = 1 << 18
 class Storage:
     """A folder on any fsspec file system; paths are relative to it and use `/`.
 
-    Readers never see half a file: a local write goes to a temporary name and is renamed, an object
-    store shows an object when its upload is complete.
+    Readers never see half a file: local writes are atomic (`core.atomic`), and an object store
+    shows an object when its upload is complete.
     """
 
     def __init__(self, uri: str) -> None:
@@ -157,27 +157,20 @@ class Storage:
         return {str(name)[base:]: int(entry["size"]) for name, entry in sorted(found.items())}
 
     def create(self, path: str, data: bytes) -> None:
-        """Write a whole file that must not be there yet. Raises FileExistsError if it is.
+        """Write a whole file under a new name. Raises FileExistsError if the name is taken.
 
-        Of several writers at once, one succeeds: an object store is asked for a conditional put.
-        Writers of the same bytes are taken for one.
+        One of several concurrent writers succeeds: an object store receives a conditional put.
+        There, a writer also succeeds if the stored bytes are the ones that it writes.
         """
         if not self.is_local:
             try:
                 self._fs.pipe_file(self.resolve(path), data, mode="create")
             except FileExistsError:
-                # The client asks again if an answer is lost, and meets what it wrote itself.
+                # The client repeats a request whose answer was lost, and finds its own object.
                 if self.read(path) != data:
                     raise
             return
-        target = Path(self.resolve(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_bytes(data)
-            os.link(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic_write(Path(self.resolve(path)), data, overwrite=False)
 
     def version(self, path: str) -> str:
         """What changes when a file's bytes may have: size and time of change, or the store's ETag.
@@ -229,22 +222,14 @@ class Storage:
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file open for writing that appears under its name only when the block ends well."""
+        """Open a file for writing that appears under its name only if the block ends well."""
         target = self.resolve(path)
         if not self.is_local:
             with self._fs.transaction, self._fs.open(target, "wb") as file:
                 yield file
             return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(target).with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(Path(target)) as temporary, open(temporary, "xb") as file:
+            yield file
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens if it is not there."""

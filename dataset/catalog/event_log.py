@@ -8,9 +8,7 @@ whoever adds a note of another kind (a tombstone, a cleared failure) may append 
 import json
 import logging
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +24,7 @@ from deltalake.exceptions import DeltaError
 from core.config import canonical_json
 from core.errors import WorkFailed
 from core.lock import Check
+from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 from dataset.columns import Column
 
@@ -76,10 +75,10 @@ _LATE_VERSIONS = 64
 _COMPACT_FILES = 100
 """Every commit adds a file: so many small ones are made one when a build ends."""
 _ATTEMPTS = 12
-_LONGEST_PAUSE = 60.0
-"""Five minutes in all."""
+_BACKOFF = Backoff(first_seconds=1.0, max_seconds=60.0, jitter=0.5)
+"""The waits between all attempts take about five minutes."""
 _SILENT = 3
-"""So many failures in a row are nothing special."""
+"""This many failures in a row are usual and not logged."""
 _SCANNED_ROWS = 16_384
 _RECENT_EVENTS = 100_000
 """Enough to tell how fast a build works."""
@@ -141,8 +140,8 @@ class Catalog:
     def commit(self, events: Sequence[Event], run: str, batch: int, *still_ours: Check) -> None:
         """Append one batch of a run, atomically; a batch that is already there is not repeated.
 
-        The checks of the locks that this needs are asked before every attempt: a store that fails
-        for minutes may take the lock along.
+        `still_ours` checks the locks before every attempt, because they can expire while the store
+        fails. Raises WorkFailed if a lock was lost or every attempt failed.
         """
 
         def attempt() -> None:
@@ -151,8 +150,8 @@ class Catalog:
             self._append(events, run, batch)
 
         if events:
-            # Again is safe: what an attempt whose answer was lost did commit is seen.
-            self._patiently(attempt)
+            # Repeating is safe: it detects a commit whose answer was lost.
+            self._retrying(attempt)
 
     def _append(self, events: Sequence[Event], run: str, batch: int) -> None:
         table = self._open()
@@ -238,7 +237,7 @@ class Catalog:
 
     def files(self) -> frozenset[str]:
         """The names of the files of the log, as it is now."""
-        table = self._patiently(self._open)
+        table = self._retrying(self._open)
         return frozenset() if table is None else frozenset(map(_name, table.file_uris()))
 
     def since(self, seq: int, known: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
@@ -247,7 +246,7 @@ class Catalog:
         A few before it may be among them: those that a second writer might have added late. A file
         that is not known may still hold old events, if small files were made one.
         """
-        table = self._patiently(self._open)
+        table = self._retrying(self._open)
         if table is not None:
             after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
             dataset = table.to_pyarrow_dataset()
@@ -256,13 +255,14 @@ class Catalog:
                     read = partial(
                         fragment.to_batches, dataset.schema, filter=after, batch_size=_SCANNED_ROWS
                     )
-                    # A store's file comes whole or again; the kernel's own need not be held.
+                    # A file of a store is read whole, so that a retry repeats no rows. Local files
+                    # are not retried and are streamed, which saves memory.
                     local = self._root.is_local
-                    yield from read() if local else self._patiently(lambda: list(read()))  # noqa: B023
+                    yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
 
     def last_seq(self) -> int:
         """At least the number of any event that is there now; 0 if there are none."""
-        table = self._patiently(self._open)
+        table = self._retrying(self._open)
         return 0 if table is None else (table.version() + 1) << _BATCH_BITS
 
     def compact(self) -> None:
@@ -273,14 +273,14 @@ class Catalog:
             if table is not None and len(table.file_uris()) > _COMPACT_FILES:
                 table.optimize.compact()
 
-        self._patiently(work)
+        self._retrying(work)
 
     def _near_end(self, last: timedelta) -> datetime:
         """A moment at most `last` before the last event, after which not too many events lie.
 
         By the table's own statistics, as if the events of a file came evenly.
         """
-        table = self._patiently(self._open)
+        table = self._retrying(self._open)
         files = [] if table is None else pa.table(table.get_add_actions(flatten=True)).to_pylist()
         files = sorted((f for f in files if f["max.time"]), key=lambda f: f["max.time"])
         if not files:
@@ -298,7 +298,7 @@ class Catalog:
 
     def _select(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
         """The answer to a query of the table `events`; None if nothing was ever committed."""
-        return self._patiently(lambda: self._answer(query, parameters))
+        return self._retrying(lambda: self._answer(query, parameters))
 
     def _answer(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
         table = self._open()
@@ -309,30 +309,34 @@ class Catalog:
             connection.register("events", table.to_pyarrow_dataset())
             return connection.sql(query, params=parameters).to_arrow_table()
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        """Do what asks the store, again if it fails: stores are busy, connections break.
+    def _retrying(self, work: Callable[[], T]) -> T:
+        """Return what `work` reads or writes, retried while an object store fails.
 
-        Raises WorkFailed after the last attempt.
+        Raises WorkFailed after the last attempt. A local table is not retried.
         """
         if self._root.is_local:
             return work()
-        attempt = 0
-        while True:
-            try:
-                return work()
-            except storage_errors(DeltaError, duckdb.Error) as error:
-                problem = _one_line(error)
+        try:
+            return retry(
+                work,
+                attempts=_ATTEMPTS,
+                backoff=_BACKOFF,
+                is_transient=lambda error: isinstance(error, _store_errors()),
+                before_wait=self._reset,
+            )
+        except _store_errors() as error:
             self._table = None
-            attempt += 1
-            if attempt == _ATTEMPTS:
-                raise WorkFailed(
-                    f"{self._uri}: the store failed {_ATTEMPTS} times, last with: {problem}; the "
-                    "same command goes on"
-                )
-            if attempt > _SILENT:
-                _log.warning("%s: %s; asked again", self._uri, problem)
-            # When to ask again is no part of the results.
-            time.sleep(random.uniform(0.5, 1) * min(2 ** (attempt - 1), _LONGEST_PAUSE))  # noqa: S311
+            problem = _one_line(error)
+        raise WorkFailed(
+            f"{self._uri}: the store failed {_ATTEMPTS} times, last with: {problem}; the same "
+            "command goes on"
+        )
+
+    def _reset(self, failures: int, error: Exception, seconds: float) -> None:
+        """Open the table anew in the next attempt; log failures that are not usual."""
+        self._table = None
+        if failures > _SILENT:
+            _log.warning("%s: %s; asked again", self._uri, _one_line(error))
 
     def _open(self) -> DeltaTable | None:
         if self._table is None:
@@ -351,8 +355,12 @@ def _delta_options(root: Storage) -> dict[str, str]:
     return {"AWS_ALLOW_HTTP": "true"} if plain else {}
 
 
+def _store_errors() -> tuple[type[Exception], ...]:
+    return storage_errors(DeltaError, duckdb.Error)
+
+
 def _one_line(error: Exception) -> str:
-    """Delta Lake draws its causes as a tree in colours."""
+    """Return the error's text in one line: Delta Lake prints causes as a coloured tree."""
     plain = re.sub(r"\x1b\[\d+m", "", str(error))
     return ": ".join(filter(None, (line.strip(" \u21b3") for line in plain.splitlines()))) or repr(
         error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.atomic import atomic_write
 from core.errors import BadInput, LrmError, WorkFailed
 from core.quantities import duration
 from core.storage import Storage, storage_errors
@@ -289,9 +290,7 @@ def evaluate_objects(
         "metrics": summarise(whole, METRICS, protocol.seed),
     }
     write_objects(rows, METRICS, out / OBJECTS)
-    partial = out / f".{SUMMARY}.partial"
-    partial.write_text(json.dumps(found, indent=1))
-    partial.replace(out / SUMMARY)
+    atomic_write(out / SUMMARY, json.dumps(found, indent=1))
     if not whole:
         raise WorkFailed(f"all {len(rows)} objects failed; the first: {rows[0]['error']}")
     return found

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from core.atomic import atomic_folder
 from core.errors import BadInput, LrmError, WorkFailed
 from core.outputs import writing
 from core.quantities import duration
@@ -185,25 +186,15 @@ def _is_whole(target: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _write_folder(target: Path, files: Files, identity: Mapping[str, Any]) -> None:
-    """Under another name, then renamed: a folder of the object's name is whole."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    _remove(temporary)  # of an export that was killed
-    temporary.mkdir()
-    try:
+    """Write an object's files and their record, replacing a folder that is not whole."""
+    with atomic_folder(target) as temporary:
         sizes = {}
         for name, data in files:
             (temporary / name).write_bytes(data)
             sizes[name] = len(data)
         (temporary / _RECORD).write_text(json.dumps({**identity, "files": sizes}))
-        _remove(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(target)
 
 
 def _each(

@@ -2,10 +2,10 @@
 
 import contextlib
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.atomic import atomic_file
 from core.errors import BadInput
 from core.storage import Storage, storage_errors
 from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
@@ -30,25 +30,21 @@ def reading(name: str) -> Iterator[None]:
 
 def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched:
     """Copy a GLB file of this version to `target`, atomically. Raises FetchFailed."""
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        _require_version(storage, path, version)
-        with storage.open(path) as source, open(temporary, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 22)
-        _require_version(storage, path, version)
-        problem = glb_problem(temporary)
-        if problem:
-            raise FetchFailed("malformed", f"{path}: {problem}")
-        fetched = Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
-        temporary.replace(target)
+        with atomic_file(target, sync=False) as temporary:
+            _require_version(storage, path, version)
+            with storage.open(path) as source, open(temporary, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 22)
+            _require_version(storage, path, version)
+            problem = glb_problem(temporary)
+            if problem:
+                raise FetchFailed("malformed", f"{path}: {problem}")
+            return Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
     except FileNotFoundError:
         raise FetchFailed("missing", f"{path} is listed but not in the source") from None
     except storage_errors() as error:
         problem = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FetchFailed("download", f"{path}: {problem}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return fetched
 
 
 def _require_version(storage: Storage, path: str, version: str) -> None:

@@ -1,10 +1,9 @@
 """One request budget for all workers of a Ray cluster: a ledger in a named actor."""
 
 import hashlib
-import random
-import time
 from typing import Any
 
+from core.retry import Backoff, retry
 from pipelines.transfers.budget import (
     LEASE_SECONDS,
     Ledger,
@@ -21,6 +20,8 @@ _NAMESPACE = "lrm-requests-2"
 """Another number when the ledger answers to other calls: the actor outlives an upgrade."""
 _ANSWER_SECONDS = 20.0
 _ATTEMPTS = 6
+_BACKOFF = Backoff(first_seconds=0.4, jitter=0.5)
+"""Long enough that the name is no longer that of the lost actor."""
 
 
 def open_budget(server: str, requests: int, seconds: float) -> RequestBudget:
@@ -70,19 +71,24 @@ class ClusterBudget:
     def _call(self, method: str, *values: Any) -> Any:
         import ray
 
-        problem = ""
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                # Not all workers at once, and not so soon that the name is still that of the lost.
-                time.sleep(random.uniform(0.1, 0.2) * 2**attempt)  # noqa: S311
-            try:
-                return ray.get(
+        lost = (ray.exceptions.RayError, ValueError)
+        try:
+            return retry(
+                lambda: ray.get(
                     getattr(self._connect(), method).remote(*values), timeout=_ANSWER_SECONDS
-                )
-            except (ray.exceptions.RayError, ValueError) as error:
-                self._actor = None
-                problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                ),
+                attempts=_ATTEMPTS,
+                backoff=_BACKOFF,
+                is_transient=lambda error: isinstance(error, lost),
+                before_wait=lambda *_: self._disconnect(),
+            )
+        except lost as error:
+            self._disconnect()
+            problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise FetchFailed("download", f"the cluster's request budget does not answer: {problem}")
+
+    def _disconnect(self) -> None:
+        self._actor = None
 
     def _connect(self) -> Any:
         import ray

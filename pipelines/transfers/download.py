@@ -5,11 +5,14 @@ Waiting is done here; what one request does is in `exchange`.
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from core.atomic import atomic_file
+from core.retry import Backoff
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.exchange import Again, Changed, Exchange, Promise
 from pipelines.transfers.fetch_config import FetchConfig
@@ -66,6 +69,9 @@ class _Transfer:
         self._fruitless = 0
         self._wrong = 0
         self._spent = 0.0
+        self._backoff = Backoff(
+            first_seconds=config.backoff_seconds, max_seconds=config.max_backoff_seconds, jitter=1.0
+        )
         # Seeded by the object: workers that failed together do not come back together.
         self._random = random.Random(url)  # noqa: S311
 
@@ -116,7 +122,7 @@ class _Transfer:
                 f"{self._url}: {again}, {self._fruitless} times; {self._part.size} bytes are kept"
             )
             raise FetchFailed("download", text)
-        seconds = max(again.seconds or 0.0, self._backoff(self._fruitless))
+        seconds = max(again.seconds or 0.0, self._backoff.seconds(self._fruitless, self._random))
         if again.everyone:
             self._budget.pause(seconds)
         else:
@@ -145,7 +151,7 @@ class _Transfer:
             place()
             return Fetched(sha256=sha256, num_bytes=size)
         self._count_wrong(problem)
-        self._sleep(self._backoff(self._wrong))
+        self._sleep(self._backoff.seconds(self._wrong, self._random))
         return None
 
     def _announce(self, exchange: Exchange) -> None:
@@ -154,10 +160,6 @@ class _Transfer:
             self._budget.limit(*exchange.policy)
         if exchange.used_up is not None:
             self._budget.pause(exchange.used_up)
-
-    def _backoff(self, attempt: int) -> float:
-        bound = self._config.backoff_seconds * 2 ** min(attempt - 1, 30)
-        return self._random.uniform(0, min(bound, self._config.max_backoff_seconds))
 
     def _sleep(self, seconds: float) -> None:
         left = self._config.total_seconds - self._spent
@@ -176,9 +178,5 @@ def _is(path: Path | None, promise: Promise) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_bytes(source.read_bytes())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(target, sync=False) as temporary:
+        shutil.copyfile(source, temporary)

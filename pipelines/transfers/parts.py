@@ -5,13 +5,14 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from core.atomic import move_file
 
 __all__ = ["Part", "open_part", "parts_folder"]
 
@@ -45,15 +46,7 @@ class Part:
 
     def move(self, target: Path) -> None:
         """The part is whole: put it at its place, atomically."""
-        try:
-            self.path.replace(target)
-        except OSError:  # another file system
-            temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-            try:
-                shutil.copyfile(self.path, temporary)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+        move_file(self.path, target)
         self.restart(None)
 
     def _read_tag(self) -> str | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from core.errors import LrmError
+from core.retry import Backoff
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from tests.support.ranks import Ranks
@@ -145,7 +146,7 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
 
 def train_each(values: Sequence[dict[str, Any]]) -> list[str]:
     """Train each configuration in turn as this rank; how each ended: empty if it went well."""
-    uploads._FIRST_PAUSE = 0.05
+    uploads._BACKOFF = Backoff(first_seconds=0.05)
     # A file that grows too large is an error of the write, not the end of the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     ends = []

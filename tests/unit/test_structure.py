@@ -1,6 +1,8 @@
 """A stranger finds the place of a thing by its name: small folders, one meaning per file name."""
 
+import ast
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.paths import REPOSITORY
@@ -63,3 +65,29 @@ def test_tests_import_of_the_tests_only_what_they_share():
             if package == "benchmarks" and not allowed:
                 wrong.add(f"{path}: {name}")
     assert wrong == set()
+
+
+RENAMES = {"link", "move", "rename", "renames", "replace"}
+"""Functions of os and shutil, and methods of paths, that give a file its final name."""
+RENAMED_ELSEWHERE = {
+    "pipelines/building/stages.py": "a verified download gets the name of its content",
+    "train/checkpoints/saving.py": "a downloaded part",
+}
+
+
+def renames(tree: ast.AST) -> Iterator[int]:
+    """Lines that rename a file: `os.rename(a, b)` and its kin, `path.replace(target)`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("os" | "shutil"), attr=name)):
+                if name in RENAMES:
+                    yield node.lineno
+            # str.replace takes two values, dataclasses.replace and datetime.replace keywords.
+            case ast.Call(func=ast.Attribute(attr="rename" | "replace"), args=[_], keywords=[]):
+                yield node.lineno
+
+
+def test_temporary_files_are_renamed_in_one_module():
+    """See core/atomic.py: a temporary name, when it is flushed, and who removes it."""
+    found = {path for path, tree in sources(PACKAGES) if any(renames(tree))}
+    assert found == {"core/atomic.py", *RENAMED_ELSEWHERE}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from core.atomic import atomic_folder
 from core.errors import WorkFailed
 
 __all__ = ["UNIVERSAL_INFO", "convert"]
@@ -15,16 +16,19 @@ UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write the universal form of a checkpoint's folder to a new one, which is then whole.
+    """Write the universal form of a checkpoint's folder to `target`, atomically.
 
-    In a process of its own, which keeps DeepSpeed's words off ours. Raises WorkFailed.
+    A process of its own does it, so that DeepSpeed's output stays out of the run's. Raises
+    WorkFailed.
     """
-    made = target.with_name(f".{target.name}.tmp")
-    for folder in (made, target):
-        shutil.rmtree(folder, ignore_errors=True)
-    made.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    with atomic_folder(target) as temporary:
+        _run_converter(source, temporary)
+
+
+def _run_converter(source: Path, target: Path) -> None:
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    command += ["--input_folder", str(source), "--output_folder", str(made)]
+    command += ["--input_folder", str(source), "--output_folder", str(target)]
     command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -34,4 +38,3 @@ def convert(source: Path, target: Path) -> None:
             f"{source}: cannot be made fit for another number of workers: "
             f"{lines[-1] if lines else f'exit code {done.returncode}'}"
         )
-    made.rename(target)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 
 __all__ = ["Upload"]
@@ -15,7 +16,7 @@ __all__ = ["Upload"]
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 6
-_FIRST_PAUSE = 1.0
+_BACKOFF = Backoff(first_seconds=1.0)
 _ALL_SECONDS = 3600.0
 _LOOK_SECONDS = 1.0
 
@@ -71,16 +72,15 @@ class Upload:
                     folder.rmdir()
 
     def _attempt(self, work: Callable[[], None]) -> None:
-        for attempt in range(_ATTEMPTS):
-            try:
-                return work()
-            except storage_errors() as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                pause = _FIRST_PAUSE * 2**attempt
-                _log.warning("checkpoint upload: %s; again in %g s", error, pause)
-                time.sleep(pause)
-        return None
+        retry(
+            work,
+            attempts=_ATTEMPTS,
+            backoff=_BACKOFF,
+            is_transient=lambda error: isinstance(error, storage_errors()),
+            before_wait=lambda _, error, seconds: _log.warning(
+                "checkpoint upload: %s; again in %g s", error, seconds
+            ),
+        )
 
     def _await_all(self) -> bool:
         """Whether all ranks' files are there; False once it was given up."""

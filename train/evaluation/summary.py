@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from scipy.stats import bootstrap
 
+from core.atomic import atomic_file
+
 __all__ = ["CONFIDENCE", "interval", "summarise", "write_objects"]
 
 CONFIDENCE = 0.95
@@ -66,6 +68,5 @@ def write_objects(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path:
     table = pa.Table.from_pylist(
         [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
     )
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")

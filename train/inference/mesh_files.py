@@ -20,6 +20,7 @@ from jaxtyping import Float
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
+from core.atomic import atomic_write
 from core.errors import BadInput
 from train.inference.lrm import Shape
 from train.inference.texture import bake
@@ -74,11 +75,8 @@ def write_mesh(
     axes = np.eye(4)
     axes[:3, :3] = _turn(azimuth) if path.suffix == ".ply" else _Y_UP @ _turn(azimuth)
     mesh.apply_transform(axes)
-    path.parent.mkdir(parents=True, exist_ok=True)
     for name, content in _encode(mesh, path).items():
-        partial = path.with_name(f".{name}.partial")
-        partial.write_bytes(content)
-        partial.replace(path.with_name(name))
+        atomic_write(path.with_name(name), content)
     return Written(
         vertices=len(shape.vertices),
         faces=len(shape.faces),

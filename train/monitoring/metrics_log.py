@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from core.atomic import atomic_write
+
 __all__ = ["METRICS", "REPLACED", "SKIPPED", "VALIDATION", "MetricsLog", "read_metrics"]
 
 _log = logging.getLogger(__name__)
@@ -26,11 +28,8 @@ class MetricsLog:
     """
 
     def __init__(self, out: Path, first_step: int, name: str = METRICS) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(out, name) if row["step"] <= first_step]
-        temporary = out / f".{name}.tmp"
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        temporary.replace(out / name)
+        atomic_write(out / name, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(out / name, "ab", buffering=0)  # noqa: SIM115 - open for the whole run
         self._waiting = bytearray()
         self._failed = False

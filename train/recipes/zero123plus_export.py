@@ -1,11 +1,10 @@
 """A run's UNet in the folder of a whole Zero123++ pipeline, as diffusers lays it out."""
 
-import shutil
-import uuid
 from pathlib import Path
 
 from torch import Tensor
 
+from core.atomic import atomic_folder
 from core.errors import BadInput
 from train.checkpoints.checkpoint import Checkpoint
 from train.inference.views_file import RIG_DISTANCE, write_distance
@@ -34,16 +33,10 @@ def write_pipeline(
     if ema:
         unet = ema_state(_under(AVERAGE_KEYS, weights), unet, config.ema)
     pipeline.unet.load_state_dict({name: value.float() for name, value in unet.items()})
-    made = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
-    try:
-        pipeline.save_pretrained(made)
+    with atomic_folder(out) as temporary:
+        pipeline.save_pretrained(temporary)
         # Sheets are of this rig alone (train/data/zero123plus_sheets.py).
-        write_distance(made, RIG_DISTANCE)
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        write_distance(temporary, RIG_DISTANCE)
     return len(unet)
 
 

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from core.atomic import atomic_file
 from core.errors import BadInput
 from train.models.lrm.dino import from_dino
 from train.models.lrm.lrm import LRM
@@ -151,13 +152,12 @@ def write_weights(state: State, path: Path) -> None:
     """
     check_ending(path)
     state = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file(state, partial, metadata={"format": "pt"})
-    else:
-        torch.save({"state_dict": {_PREFIX + key: value for key, value in state.items()}}, partial)
-    partial.replace(path)
+    with atomic_file(path) as temporary:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        else:
+            prefixed = {_PREFIX + key: value for key, value in state.items()}
+            torch.save({"state_dict": prefixed}, temporary)
 
 
 def check_ending(path: Path) -> None:

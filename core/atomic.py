@@ -1,0 +1,80 @@
+"""Atomic writes on local disk: a name shows its old content or the whole new one, never a part.
+
+Content is written beside its target under a temporary name, which is then renamed. Temporary names
+start with a dot, so `core.storage` does not list them. An error removes what was written; after a
+kill it stays: `lrm compact` removes such files from a dataset, and the next writer of the same
+folder removes the folder.
+
+A file is flushed to disk (fsync) before it is renamed. Otherwise a power loss could leave an empty
+file under the target's name. Pass `sync=False` only where every reader verifies the content, as in
+caches and downloads. Folders are not flushed, because that takes long with many small files; after
+a power loss their writers must run again. The renaming itself is not flushed: a power loss may
+bring the old content back.
+"""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["atomic_file", "atomic_folder", "atomic_write", "move_file"]
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; the file written there becomes `target` if the block ends well.
+
+    Several processes may write the same target: the last one that ends replaces the others'. With
+    `overwrite=False` the first one wins, and the others raise FileExistsError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The random part is the last suffix: torch.save stores its file's name without that suffix, so
+    # the bytes do not depend on it.
+    temporary = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            os.link(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(target: Path, data: bytes | str, *, overwrite: bool = True) -> None:
+    """Write a whole file atomically, text as UTF-8; see `atomic_file`."""
+    with atomic_file(target, overwrite=overwrite) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new temporary folder, which becomes `target` if the block ends well.
+
+    One process at a time may write a target. Raises OSError if a non-empty folder has that name
+    when the block ends; a caller that replaces a folder removes it as the last step of the block.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(temporary)  # of a process that was killed
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Move a file to its target atomically, also between file systems; does not flush it."""
+    try:
+        source.replace(target)
+    except OSError:  # another file system
+        with atomic_file(target, sync=False) as temporary:
+            shutil.copyfile(source, temporary)
+        source.unlink()

@@ -1,0 +1,107 @@
+"""A name shows the old content or the new, whatever goes wrong in between."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from core.atomic import atomic_file, atomic_folder, atomic_write, move_file
+from core.storage import Storage
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole_and_its_temporary_name_is_hidden(tmp_path):
+    target = tmp_path / "new" / "file"
+    with atomic_file(target) as temporary:
+        temporary.write_text("a")
+        assert (temporary.parent, temporary.name[0]) == (target.parent, ".")
+        assert Storage(str(target.parent)).list_files("") == []
+        assert not target.exists()
+    assert (names(target.parent), target.read_text()) == (["file"], "a")
+    atomic_write(target, "é")
+    assert target.read_bytes() == b"\xc3\xa9"
+
+
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path):
+    atomic_write(tmp_path / "file", b"old")
+
+    def fail() -> None:
+        with atomic_file(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"old")
+
+
+def test_the_first_writer_wins_where_nothing_is_overwritten(tmp_path):
+    atomic_write(tmp_path / "file", b"first", overwrite=False)
+    with pytest.raises(FileExistsError):
+        atomic_write(tmp_path / "file", b"second", overwrite=False)
+    assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"first")
+
+
+def test_writers_of_the_same_file_do_not_meet(tmp_path):
+    with atomic_file(tmp_path / "file") as first, atomic_file(tmp_path / "file") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "first")
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_content_is_flushed_before_it_gets_its_name_unless_readers_verify_it(
+    tmp_path, monkeypatch, sync
+):
+    flushed: list[bool] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        flushed.append((tmp_path / "file").exists())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with atomic_file(tmp_path / "file", sync=sync) as temporary:
+        temporary.write_text("a")
+    assert flushed == [False] * sync
+
+
+def test_a_folder_appears_whole_and_what_a_killed_process_left_is_removed(tmp_path):
+    left = tmp_path / "new" / ".folder.tmp"
+    left.mkdir(parents=True)
+    (left / "torn").touch()
+    target = left.with_name("folder")
+    target.mkdir()  # an empty folder may have the name
+    with atomic_folder(target) as temporary:
+        (temporary / "file").write_text("a")
+        assert names(target) == []
+    assert (names(target.parent), names(target)) == (["folder"], ["file"])
+
+
+def test_a_folder_is_neither_replaced_nor_half_written(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as temporary:
+        (temporary / "file").touch()
+    assert (names(tmp_path), names(target)) == (["folder"], ["old"])
+
+
+@pytest.mark.parametrize("same_system", [True, False])
+def test_a_file_moves_within_and_between_file_systems(tmp_path, monkeypatch, same_system):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("a")
+    replace = Path.replace
+
+    def refuse(path: Path, to: Path) -> Path:
+        if path == source and not same_system:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    move_file(source, target)
+    assert (names(tmp_path), target.read_text()) == (["target"], "a")
