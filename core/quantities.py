@@ -1,4 +1,4 @@
-"""How numbers are written for people."""
+"""Numbers as text for people: counts, sizes, parts and durations."""
 
 from datetime import timedelta
 
@@ -6,12 +6,12 @@ __all__ = ["amount", "duration", "percent", "prefixed", "round_duration", "short
 
 
 def amount(number: float) -> str:
-    """`0.0021`, `3.5`, `12,345`: two digits that count, or whole."""
+    """Return `0.0021`, `3.5`, `12,345`: two significant digits, or a whole number."""
     return f"{number:,.0f}" if number == 0 or number >= 9.95 else f"{number:.2g}"
 
 
 def prefixed(number: float) -> str:
-    """`312`, `86.4 M`, `5.2 T`: a number with the prefix of its thousands."""
+    """Return `312`, `86.4 M`, `5.2 T`: a number with an SI prefix."""
     for prefix in ("", "k", "M", "G", "T"):
         if number < 999.95:
             return f"{number:.0f}" if not prefix else f"{number:.1f} {prefix}"
@@ -20,16 +20,13 @@ def prefixed(number: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """`5.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
+    """Return `312 B`, `5.2 MB`: a number of bytes with a decimal prefix."""
+    number = prefixed(num_bytes)
+    return f"{number}B" if " " in number else f"{number} B"
 
 
 def percent(part: float, whole: float) -> str:
-    """`12.3 %`, `< 0.1 %`; empty if there is no whole."""
+    """Return `12.3 %`, `< 0.1 %`; empty if the whole is 0."""
     if not whole:
         return ""
     share = 100 * part / whole
@@ -37,12 +34,12 @@ def percent(part: float, whole: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0:01:05`, `2 days, 3:00:00`; `?` if it is not known."""
+    """Return `0:01:05`, `2 days, 3:00:00`; `?` for an unknown duration."""
     return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def short(seconds: float) -> str:
-    """`35 ms`, `1.3 s`, `12 min`, `3.5 h`."""
+    """Return `35 ms`, `1.3 s`, `12 min`, `3.5 h`: a duration in its largest unit."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     for limit, unit, scale in ((100, "s", 1), (6000, "min", 60)):
@@ -53,7 +50,7 @@ def short(seconds: float) -> str:
 
 
 def round_duration(seconds: int) -> str:
-    """`15 seconds`, `1 minute`, `2 hours`: a whole number of the largest unit that fits."""
+    """Return `15 seconds`, `1 minute`, `90 minutes`: whole numbers of the largest unit."""
     units = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
     unit, length = next((u, n) for u, n in units if seconds >= n and seconds % n == 0)
     count = seconds // length

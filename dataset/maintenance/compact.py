@@ -1,11 +1,12 @@
-"""Compaction: what counts is copied out of shards that are mostly dead, and they are deleted.
+"""Compaction: live samples are copied out of shards that are mostly garbage, which are deleted.
 
-The order makes it safe to kill at any moment: new shards are written, the catalog is told, and
-only then something is deleted. What is there twice or belongs to nobody goes at the next time.
+It is safe to kill at any moment, because of its order: new shards are written, then the catalog
+records where the samples are, and only then files are deleted. A copy that the catalog does not
+know is garbage for the next compaction.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,51 +24,52 @@ __all__ = ["Compaction", "Ledger", "Placed", "compact", "plan_compaction"]
 
 _READERS = 16
 """Indexes that are read at the same time."""
+_TORN_INDEX = "its index is missing or torn: run `lrm verify`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A sample that the catalog knows, and where it lies."""
+    """A sample that the catalog knows, and the shard that holds it."""
 
     asset_id: str
     rig: str
     shard: str
     key: str
     live: bool
-    """Whether it counts, or is dropped, removed or superseded."""
+    """Whether it is part of the dataset: neither dropped nor removed nor superseded."""
     removed: bool
-    """Taken down: its bytes must go, whatever the share of dead samples around it."""
+    """Taken down: its bytes are deleted, whatever the garbage ratio of its shard."""
 
 
 class Ledger(Protocol):
-    """Whoever tells the catalog what has moved."""
+    """Records in the catalog what a compaction does."""
 
     def moved(self, sample: Placed, shard: str, sha256: str) -> None:
-        """A sample lies in a new shard, of that SHA-256."""
+        """Record that a new shard, of that SHA-256, holds a sample."""
 
     def gone(self, paths: Collection[str]) -> None:
-        """These shards and companion files are about to be deleted."""
+        """Record that these shards and companion files are about to be deleted."""
 
     def flush(self) -> None:
-        """Everything that was told is in the catalog when this returns."""
+        """Commit everything that was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
-    """What is to be done."""
+    """What a compaction is to do, and what it did."""
 
     rewrite: Mapping[str, Sequence[Placed]]
-    """The live samples of each shard that they are to leave."""
+    """Shards to rewrite, each with its live samples."""
     delete: Mapping[str, int]
-    """Shards that nothing counts on then, their indexes, and files that belong to nobody: sizes."""
+    """Files to delete after that, with their sizes in bytes."""
     held: Mapping[str, Mapping[str, int]]
-    """Per protected snapshot, the files that would go but for it: sizes."""
+    """Per protected snapshot, the garbage that stays because it reads it, with sizes in bytes."""
     outlived: Mapping[str, Collection[str]]
     """Per snapshot whose protection has ended, the files to delete that it reads."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Shards that cannot be judged or read, and why."""
+    """Shards that stay as they are, and why."""
     copied: Counter[str] = field(default_factory=Counter)
-    """What was done: `shards`, `samples`, `bytes` that were written."""
+    """What was written: `shards`, `samples`, `bytes`."""
     written: set[str] = field(default_factory=set)
     """The new shards. One may be there already, of a compaction that was killed."""
 
@@ -79,78 +81,84 @@ def plan_compaction(
     referenced: Collection[str],
     untouchable: Mapping[str, str],
     folders: Collection[str],
-    dead_share: float,
+    max_garbage_ratio: float,
 ) -> Compaction:
-    """Judge every file of the dataset.
+    """Plan which shards are rewritten and which files are deleted.
 
-    `referenced` are the companion, staged and raw files that count, `untouchable` the shards that
-    must stay as they are, with the reason; `folders` hold all of these files. Shards with more
-    than `dead_share` (0 to 1) of dead samples are rewritten, and those with a sample that was taken
-    down.
+    A shard is rewritten if more than `max_garbage_ratio` (0 to 1) of its samples are not live, or
+    if one was taken down. `referenced` are the companion, staged and raw files in use.
+    `untouchable` are shards that stay as they are, with the reason. `folders` hold all these files:
+    whatever else is in them is deleted.
     """
-    files = {path: size for folder in folders for path, size in root.find_files(folder).items()}
+    sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)
-    stained = {sample.shard for sample in placed if sample.removed}
     for sample in placed:
         if sample.live:
             live[sample.shard].append(sample)
-    skipped = dict(untouchable)
-    totals = _count_samples(root, [s for s in files if s in live and s not in skipped])
-    rewrite: dict[str, list[Placed]] = {}
-    free: set[str] = set()
-    for path in files:
-        if path.startswith("shards/"):
-            shard = path.removesuffix(".parquet").removesuffix(".tar") + ".tar"
-            if shard in skipped:
-                continue
-            if shard not in live:
-                free.add(path)
-            elif path == shard and totals[shard] is None:
-                skipped[shard] = "its index is missing or torn: run `lrm verify`"
-            elif path == shard and totals[shard]:
-                dead = 1 - len(live[shard]) / (totals[shard] or 1)
-                if dead > dead_share or shard in stained:
-                    rewrite[shard] = live[shard]
-                    free |= {path, index_path(path)}
-        elif path not in referenced:
-            free.add(path)
-    return _spare(
-        Compaction(rewrite=rewrite, delete={}, held={}, outlived={}, skipped=skipped),
-        {path: files[path] for path in sorted(free & files.keys())},
-        pinned,
-    )
+    totals = _count_samples(root, [s for s in sizes if s in live and s not in untouchable])
+    torn = [shard for shard, total in totals.items() if total is None]
+    skipped = {**untouchable, **dict.fromkeys(torn, _TORN_INDEX)}
+    taken_down = {sample.shard for sample in placed if sample.removed}
+    rewrite = {
+        shard: live[shard]
+        for shard, total in totals.items()
+        if total
+        and (shard in taken_down or _garbage_ratio(len(live[shard]), total) > max_garbage_ratio)
+    }
+    used = {*referenced, *_files_of({*live, *skipped} - rewrite.keys())}
+    garbage = {path: size for path, size in sorted(sizes.items()) if path not in used}
+    delete, held, outlived = _apply_protection(garbage, pinned)
+    return Compaction(rewrite=rewrite, delete=delete, held=held, outlived=outlived, skipped=skipped)
 
 
-def _spare(plan: Compaction, free: Mapping[str, int], pinned: Sequence[Pinned]) -> Compaction:
-    """The plan, which deletes what is free and what no protected snapshot reads."""
-    held: dict[str, dict[str, int]] = {}
-    outlived: dict[str, list[str]] = {}
-    for snapshot in pinned:
-        reads = {*snapshot.samples, *map(index_path, snapshot.samples), *snapshot.geometry}
-        struck = {path: size for path, size in free.items() if path in reads}
-        if struck and snapshot.is_protected:
-            held[snapshot.snapshot_id] = struck
-        elif struck:
-            outlived[snapshot.snapshot_id] = list(struck)
-    spared = {path for files in held.values() for path in files}
-    delete = {path: size for path, size in free.items() if path not in spared}
-    outlived = {name: [p for p in paths if p in delete] for name, paths in outlived.items()}
-    return Compaction(
-        rewrite=plan.rewrite,
-        delete=delete,
-        held=held,
-        outlived={name: paths for name, paths in outlived.items() if paths},
-        skipped=plan.skipped,
-    )
+def _garbage_ratio(live: int, total: int) -> float:
+    """Return the part of a shard's samples that are not live, 0 to 1."""
+    return 1 - live / total
+
+
+def _files_of(shards: Iterable[str]) -> set[str]:
+    """Return the paths of shards and of their indexes."""
+    return {path for shard in shards for path in (shard, index_path(shard))}
+
+
+def _apply_protection(
+    garbage: Mapping[str, int], pinned: Sequence[Pinned]
+) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, list[str]]]:
+    """Return which garbage to delete, which protected snapshots hold, and which expired ones lose.
+
+    See `Compaction` for the three: `delete`, `held` and `outlived`.
+    """
+    protected = {snapshot.snapshot_id for snapshot in pinned if snapshot.is_protected}
+    read = {snapshot.snapshot_id: _read_by(snapshot, garbage) for snapshot in pinned}
+    held = {name: files for name, files in read.items() if files and name in protected}
+    kept = {path for files in held.values() for path in files}
+    delete = {path: size for path, size in garbage.items() if path not in kept}
+    lost = {
+        name: [path for path in files if path in delete]
+        for name, files in read.items()
+        if name not in protected
+    }
+    return delete, held, {name: paths for name, paths in lost.items() if paths}
+
+
+def _read_by(snapshot: Pinned, files: Mapping[str, int]) -> dict[str, int]:
+    """Return those of the files that a snapshot reads."""
+    reads = _files_of(snapshot.samples) | snapshot.geometry
+    return {path: size for path, size in files.items() if path in reads}
 
 
 def compact(
     root: Storage, plan: Compaction, samples_per_shard: int, ledger: Ledger, scratch: Path
 ) -> dict[str, int]:
-    """Copy what counts, tell the ledger, then delete; the files that were deleted, with sizes."""
+    """Carry out a plan; return the files that were deleted, with their sizes in bytes.
+
+    Shards that turn out to be unreadable stay, and are added to `plan.skipped`. Raises WorkFailed
+    if a copy differs from its original; nothing is deleted then.
+    """
     _copy(root, plan, samples_per_shard, ledger, scratch)
     ledger.flush()
-    stay = {path for shard in {*plan.skipped, *plan.written} for path in (shard, index_path(shard))}
+    # A new shard may be garbage of the plan: one that a killed compaction had written.
+    stay = _files_of({*plan.skipped, *plan.written})
     delete = {path: size for path, size in plan.delete.items() if path not in stay}
     outlived = [name for name, paths in plan.outlived.items() if not stay.issuperset(paths)]
     mark_compacted(root, outlived)
@@ -162,12 +170,12 @@ def compact(
 
 
 def _count_samples(root: Storage, shards: Sequence[str]) -> dict[str, int | None]:
+    """Return the number of samples of each shard; None where its index cannot be read."""
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(zip(shards, pool.map(partial(_count, root), shards), strict=True))
 
 
 def _count(root: Storage, shard: str) -> int | None:
-    """The samples of a shard; None if its index cannot be read."""
     try:
         with root.open(index_path(shard)) as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
@@ -186,7 +194,10 @@ class _Unreadable(Exception):
 def _copy(
     root: Storage, plan: Compaction, samples_per_shard: int, ledger: Ledger, scratch: Path
 ) -> None:
-    """Copy the live samples of all shards to rewrite; a shard that is damaged stays as it is."""
+    """Copy the live samples of all shards to rewrite, per rig, into full shards.
+
+    A damaged shard stays as it is: none of its samples is copied after the damage is found.
+    """
     by_rig: dict[str, deque[Placed]] = defaultdict(deque)
     for shard in sorted(plan.rewrite):
         for sample in sorted(plan.rewrite[shard], key=lambda sample: sample.key):
@@ -210,14 +221,15 @@ def _copy_group(
     ledger: Ledger,
     scratch: Path,
 ) -> None:
+    """Write one shard and record what moved. Raises _Unreadable, or WorkFailed for a wrong copy."""
     sources: dict[str, SampleEntry] = {}
     samples = _read(root, group, sources)
-    # Named by its bytes: a shard of that name is this very shard.
+    # The name is a digest of the content, so a repeated compaction writes the same shard.
     shard, sha256, entries = write_shard(
         root, samples, scratch, name=lambda found: f"shards/{rig}/{found[:16]}.tar"
     )
     for entry in entries:
-        if dict(zip(entry.members, entry.crc32, strict=True)) != _checksums(sources[entry.key]):
+        if _checksums(entry) != _checksums(sources[entry.key]):
             raise WorkFailed(f"{shard}: {entry.key} is not what it was; nothing was deleted")
     plan.written.add(shard)
     for sample in group:
@@ -230,7 +242,10 @@ def _copy_group(
 def _read(
     root: Storage, group: Sequence[Placed], sources: dict[str, SampleEntry]
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """The samples with their bytes, checked; notes where they come from. Raises _Unreadable."""
+    """Yield each sample's key and verified members; add its index entry to `sources`.
+
+    Raises _Unreadable.
+    """
     shard, index = "", dict[str, SampleEntry]()
     for sample in group:
         try:
@@ -246,4 +261,5 @@ def _read(
 
 
 def _checksums(entry: SampleEntry) -> dict[str, int]:
+    """Return the CRC-32 of each member."""
     return dict(zip(entry.members, entry.crc32, strict=True))

@@ -1,16 +1,20 @@
 """Compaction: what counts keeps its bytes, what is protected stays, any step may be the last."""
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members
 from dataset.maintenance.compact import Compaction, Placed, compact, plan_compaction
-from dataset.snapshots.protection import pinned_by, release
+from dataset.snapshots.protection import Pinned, pinned_by, release, write_manifest
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, freeze, key, write_small_shard
 
@@ -20,8 +24,8 @@ SHARDS = {"shards/test/a.tar": [1, 2, 3], "shards/test/b.tar": [4, 5, 6], "shard
 class Books:
     """The catalog of this test: what was flushed lasts, what was not is lost with the process."""
 
-    def __init__(self) -> None:
-        self.places = {number: shard for shard, numbers in SHARDS.items() for number in numbers}
+    def __init__(self, shards: Mapping[str, list[int]] = SHARDS) -> None:
+        self.places = {number: shard for shard, numbers in shards.items() for number in numbers}
         self.dead: set[int] = set()
         self.removed: set[int] = set()
         self.geometry: set[str] = set()
@@ -259,3 +263,86 @@ def test_it_may_be_killed_at_every_step(tmp_path, is_pinned):
             assert set(root.find_files("shards")) == kept
         steps += 1
     assert steps >= (6 if is_pinned else 12)
+
+
+COMPANIONS = [f"geometry/cube/{number}.npz" for number in range(4)]
+STATES = st.sampled_from(["live", "live", "dead", "removed"])
+
+
+@st.composite
+def datasets(draw) -> dict:
+    """Up to 4 shards of up to 3 samples, with snapshots, companion files and shards to leave."""
+    shards: dict[str, list[int]] = {}
+    for number, size in enumerate(draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))):
+        first = sum(map(len, shards.values())) + 1
+        shards[f"shards/test/{number}.tar"] = list(range(first, first + size))
+    numbers = [number for found in shards.values() for number in found]
+    some_shards = st.sets(st.sampled_from(sorted(shards)), max_size=2)
+    geometry = st.sets(st.sampled_from(COMPANIONS), max_size=3)
+    return {
+        "shards": shards,
+        "states": {number: draw(STATES) for number in numbers},
+        "pinned": draw(st.lists(st.tuples(st.booleans(), some_shards, geometry), max_size=2)),
+        "geometry": draw(geometry),
+        "untouchable": draw(some_shards),
+        "ratio": draw(st.sampled_from([0.0, 0.4, 1.0])),
+    }
+
+
+def pinned_of(case: dict) -> list[Pinned]:
+    """What the case's snapshots read; the first of the three says whether they are protected."""
+    return [
+        Pinned(
+            snapshot_id=str(number),
+            protected_until=datetime.now(UTC) + timedelta(days=1 if protects else -1),
+            samples={shard: set(map(key, case["shards"][shard])) for shard in found},
+            geometry=geometry,
+        )
+        for number, (protects, found, geometry) in enumerate(case["pinned"])
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=datasets())
+def test_nothing_in_use_is_lost_and_nothing_taken_down_stays(case):
+    with tempfile.TemporaryDirectory() as folder:
+        root, books, pinned = Storage(folder), Books(case["shards"]), pinned_of(case)
+        for shard, numbers in case["shards"].items():
+            write_small_shard(root, shard, numbers)
+        for path in COMPANIONS:
+            root.write(path, b"x")
+        for snapshot in pinned:
+            write_manifest(root, {"snapshot": snapshot.snapshot_id})
+        books.geometry = case["geometry"]
+        books.dead = {number for number, state in case["states"].items() if state == "dead"}
+        books.removed = {number for number, state in case["states"].items() if state == "removed"}
+        before = {path: root.read(path) for path in root.find_files("")}
+
+        def compact_once() -> Compaction:
+            reasons = dict.fromkeys(case["untouchable"], "it is damaged")
+            placed, ratio = books.placed(), case["ratio"]
+            todo = plan_compaction(root, placed, pinned, books.geometry, reasons, ratio)
+            with tempfile.TemporaryDirectory() as scratch:
+                compact(root, todo, 2, books, Path(scratch) / "shard.tar")
+            return todo
+
+        deleted = set(compact_once().delete)
+        after = root.find_files("")
+        # Every live sample has its bytes in the one shard that the catalog knows.
+        live = {number for number, state in case["states"].items() if state == "live"}
+        assert {int(sample.asset_id) for sample in books.placed() if sample.live} == live
+        check_live(root, books)
+        # What a protected snapshot reads, or must not be touched, has its bytes.
+        protected = [snapshot for snapshot in pinned if snapshot.is_protected]
+        shards = case["untouchable"].union(*(snapshot.samples for snapshot in protected))
+        companions = case["geometry"].union(*(snapshot.geometry for snapshot in protected))
+        kept = {path for shard in shards for path in (shard, index_path(shard))} | companions
+        assert {path: root.read(path) for path in kept} == {path: before[path] for path in kept}
+        # Nothing else holds what was taken down, and no other companion file stays.
+        others = b"".join(root.read(path) for path in after.keys() - kept)
+        assert [number for number in books.removed if key(number).encode() in others] == []
+        assert {path for path in after if path.startswith("geometry/")} == companions
+        assert before.keys() - after.keys() == deleted
+        # A second run finds nothing to do.
+        again = compact_once()
+        assert (again.rewrite, again.delete) == ({}, {})
