@@ -1,4 +1,4 @@
-"""A bounded folder on this machine that keeps byte ranges of files that lie elsewhere.
+"""A bounded folder on this machine that caches byte ranges of remote files.
 
 Any number of processes share it without locks: a range appears whole, by renaming, and carries its
 own checksum. A range that another process removes is a miss.
@@ -23,14 +23,14 @@ _PREFIX = "ranges-"
 
 
 class RangeCache:
-    """Ranges by (file, start, stop); where room is wanted, the one not used for longest goes.
+    """Keeps ranges by (file, start, stop) and evicts the least recently used ones.
 
     The files must never change under their names. Each range belongs to one of many shelves with an
-    equal share of the bytes, so that making room looks at a few hundred files, not at all.
+    equal part of the bytes, so that an eviction looks at a few hundred files, not at all of them.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Raises OSError if the folder cannot be made. One of another bound is emptied."""
+        """Open or make the cache; one of another bound is removed. Raises OSError."""
         self._shelves = max(1, max_bytes // _SHELF_BYTES)
         self._shelf_bytes = max_bytes // self._shelves
         self._folder = folder / f"{_PREFIX}{max_bytes}"
@@ -40,20 +40,20 @@ class RangeCache:
                 shutil.rmtree(other, ignore_errors=True)
 
     def get(self, file: str, span: Range) -> bytes | None:
-        """The bytes of the range, if they lie here whole."""
+        """Return the bytes of the range, or None if they are not here or damaged."""
         path = self._path(file, span)
         try:
             data = path.read_bytes()
-            os.utime(path)  # it was used now
+            os.utime(path)  # the time of last use
         except OSError:
             return None
         content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-        # After a loss of power a file may be short, or hold zeros.
+        # After a power loss a file may be short, or hold zeros.
         whole = len(content) == span[1] - span[0] and checksum == _checksum(content)
         return content if whole else None
 
     def put(self, file: str, span: Range, content: bytes) -> None:
-        """Keep a range; one that is larger than a shelf is not. Raises OSError."""
+        """Store a range, unless it is larger than a shelf. Raises OSError."""
         size = len(content) + _CHECKSUM_BYTES
         if size > self._shelf_bytes:
             return
@@ -79,7 +79,7 @@ class RangeCache:
 
 
 def _files(shelf: Path) -> Iterator[tuple[int, int, str]]:
-    """Time of last use, size and path of each file, unfinished ones too."""
+    """Yield the time of last use, size and path of each file, temporary ones included."""
     with os.scandir(shelf) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):

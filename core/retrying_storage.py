@@ -1,4 +1,4 @@
-"""A storage for long runs: ranges come within a time limit, again after failures, from a cache."""
+"""A storage for long runs: it reads ranges with a time limit, retries and a cache."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ReadConfig(Config):
     """How byte ranges are read from an object store; a local folder needs none of it."""
 
     attempts: PositiveInt = 5
-    """How often a read is tried before the run fails."""
+    """Attempts to read before the run fails."""
     timeout_seconds: PositiveFloat = 60.0
     """Time limit of one attempt, on S3 and other stores that are read asynchronously."""
     backoff_seconds: Annotated[float, Field(ge=0)] = 0.5
@@ -61,7 +61,7 @@ class PatientStorage(Storage):
         return PatientStorage, (self.uri, self._config)
 
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        """As of any storage; what the cache holds is not asked for."""
+        """Read as any storage does, except for what the cache holds."""
         cache, name = self._cache, f"{self.uri}/{path}"
         if cache is None:
             return super().read_ranges(path, ranges)

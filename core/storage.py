@@ -25,10 +25,10 @@ _CLIENT_ERRORS = {
     "google.auth.exceptions": ("GoogleAuthError",),
     "azure.core.exceptions": ("AzureError",),
 }
-"""By module. s3fs, gcsfs and adlfs hand on some of them as they are."""
+"""Error classes by module. s3fs, gcsfs and adlfs raise some of them unchanged."""
 _LOCAL_GAP = 1 << 14
 _REMOTE_GAP = 1 << 18
-"""Bytes that pass in the time of one more request: a few microseconds, some ten milliseconds."""
+"""Bytes that are read in the time of one more request: some microseconds, some 10 ms."""
 
 
 class Storage:
@@ -40,14 +40,14 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         try:
-            # Others write here, too: a listing that was kept would hide their files.
+            # Other processes write here, too: a cached listing would hide their files.
             self._fs, base = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise BadInput(f"{uri}: cannot open this storage: {error}") from None
         self._base = str(base).rstrip("/")
         self.is_local = "file" in _protocols(self._fs)
         self.uri = self._base if self.is_local else uri.rstrip("/")
-        """Absolute for a local folder: it means the same in every process."""
+        """Absolute path of a local folder, so that it is valid in every process; else the URI."""
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
@@ -56,22 +56,22 @@ class Storage:
         return Storage, (self.uri,)
 
     def resolve(self, path: str) -> str:
-        """The file system's own name of a file: an absolute path on local disk."""
+        """Return the file system's own name of a file: an absolute path on local disk."""
         return f"{self._base}/{path}" if path else self._base
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder of that name is there."""
+        """Return whether a file or folder of that name exists."""
         return bool(self._fs.exists(self.resolve(path)))
 
     def info(self, path: str) -> dict[str, Any]:
-        """The file system's entry of a file: `size` and whatever else it knows (mtime, ETag).
+        """Return the file system's entry of a file: `size`, and what else it has (mtime, ETag).
 
         Raises FileNotFoundError.
         """
         return dict(self._fs.info(self.resolve(path)))
 
     def size(self, path: str) -> int:
-        """Bytes of a file. Raises FileNotFoundError."""
+        """Return the size of a file in bytes. Raises FileNotFoundError."""
         return int(self.info(path)["size"])
 
     def open(self, path: str) -> IO[bytes]:
@@ -83,18 +83,21 @@ class Storage:
         self._fs.get_file(self.resolve(path), str(local))
 
     def read(self, path: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """Return the content of a file. Raises FileNotFoundError."""
         return bytes(self._fs.cat_file(self.resolve(path)))
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file. Raises FileNotFoundError, or EOFError if it is shorter."""
+        """Return bytes [start, stop) of a file.
+
+        Raises FileNotFoundError, or EOFError if the file is shorter.
+        """
         data = bytes(self._fs.cat_file(self.resolve(path), start=start, end=stop))
         if len(data) != stop - start:
             raise EOFError(f"{self.uri}/{path} ends before byte {stop}")
         return data
 
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range of a file; neighbours come in one request.
+        """Return the bytes of each range of a file; near ranges are read in one request.
 
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
@@ -111,9 +114,9 @@ class Storage:
     def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
     ) -> list[bytes]:
-        """Each span by a request of its own; an object store gets them at the same time.
+        """Read each span with its own request; requests to an object store are concurrent.
 
-        Raises TimeoutError after so many seconds, on file systems that are asynchronous.
+        Raises TimeoutError after `timeout` seconds, on asynchronous file systems only.
         """
         name = self.resolve(path)
         if self.is_local:
@@ -132,16 +135,16 @@ class Storage:
         return blocks
 
     def list_files(self, folder: str) -> list[str]:
-        """The names of the files directly in a folder, sorted; none if there is no such folder."""
+        """Return the sorted names of the files directly in a folder; none if it does not exist."""
         return sorted(self.list_details(folder))
 
     def list_details(self, folder: str) -> dict[str, dict[str, Any]]:
-        """The entries (as `info` gives them) of the files directly in a folder, by name."""
+        """Return the entries (see `info`) of the files directly in a folder, by name."""
         try:
             entries = self._fs.ls(self.resolve(folder), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        # A link is what it points to: the caches of model hubs consist of links.
+        # A link counts as its target: the caches of model hubs consist of links.
         files = {
             entry["name"].rsplit("/", 1)[-1]: entry
             for entry in entries
@@ -150,7 +153,7 @@ class Storage:
         return {name: entry for name, entry in files.items() if not name.startswith(".")}
 
     def find_files(self, folder: str) -> dict[str, int]:
-        """The size of every file at any depth below a folder, by path; also of hidden ones."""
+        """Return the sizes of all files below a folder by path, at any depth, also hidden ones."""
         self._fs.invalidate_cache()
         base = len(self._base) + 1
         found = self._fs.find(self.resolve(folder), detail=True)
@@ -173,7 +176,7 @@ class Storage:
         atomic_write(Path(self.resolve(path)), data, overwrite=False)
 
     def version(self, path: str) -> str:
-        """What changes when a file's bytes may have: size and time of change, or the store's ETag.
+        """Return a fingerprint of a file: its size and time of change, or the store's ETag.
 
         Raises FileNotFoundError.
         """
@@ -183,10 +186,10 @@ class Storage:
         return _version(self.info(path))
 
     def versions(self, folder: str = "", *, deep: bool = False) -> dict[str, str]:
-        """The versions of the files in a folder, by name; below it as well (`deep`), by path.
+        """Return the versions of the files in a folder, by name; `deep`: at any depth, by path.
 
-        Hidden files and folders are left out; links to files count as files, links to folders do
-        not count. None if there is no such folder.
+        Hidden files and folders are left out. Links to files count as files, links to folders are
+        ignored. Empty if the folder does not exist.
         """
         if self.is_local:
             return dict(_scan(self.resolve(folder), "", deep))
@@ -205,7 +208,7 @@ class Storage:
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file atomically, replacing what was there."""
         if not self.is_local:
-            # No transaction: one belongs to the whole file system, this may run in any thread.
+            # No transaction: it would cover the whole file system, and this runs in any thread.
             self._fs.pipe_file(self.resolve(path), data)
             return
         with self.writing(path) as file:
@@ -232,33 +235,32 @@ class Storage:
             yield file
 
     def delete(self, path: str) -> None:
-        """Remove a file; nothing happens if it is not there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self.resolve(path))
 
 
 def storage_errors(*further: type[Exception]) -> tuple[type[Exception], ...]:
-    """What a storage raises when it cannot be reached or refuses, object stores included, and
-    further errors that are caught with these.
+    """Return what a storage raises if it cannot be reached or refuses, and `further` errors.
 
-    Ask for it where an error is caught, not earlier: see `store_errors`.
+    Call it where an error is caught, not earlier: see `store_errors`.
     """
     return (OSError, *store_errors(), *further)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What only the client of an object store raises: no connection, no credentials.
+    """Return what only the client of an object store raises: no connection, no credentials.
 
-    Empty until somebody has opened one: the clients are imported then.
+    Empty until a store is opened, because its client is imported then.
     """
     loaded = ((sys.modules.get(module), names) for module, names in _CLIENT_ERRORS.items())
     return tuple(getattr(module, name) for module, names in loaded if module for name in names)
 
 
 def _read_at(descriptor: int, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of an open file; fewer if it is shorter."""
+    """Return bytes [start, stop) of an open file; fewer if it is shorter."""
     block = os.pread(descriptor, stop - start, start)
-    # One call gives at most 2 GiB, and network file systems may give less.
+    # One call returns at most 2 GiB, and on network file systems perhaps less.
     while len(block) < stop - start:
         more = os.pread(descriptor, stop - start - len(block), start + len(block))
         if not more:
@@ -268,7 +270,7 @@ def _read_at(descriptor: int, start: int, stop: int) -> bytes:
 
 
 def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
-    """Paths and versions of local files: one call of the system per entry, a million in seconds."""
+    """Yield paths and versions of local files: one system call per entry, a million in seconds."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not entry.name.startswith(".")]
@@ -279,7 +281,7 @@ def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
             if deep:
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
         elif entry.is_file():
-            # Gone between the two calls: it is not there.
+            # The file may be removed between the two calls.
             with contextlib.suppress(FileNotFoundError):
                 yield prefix + entry.name, _local_version(entry.stat())
 
