@@ -246,6 +246,9 @@ def test_weights_go_out_and_come_back(cls, ending, tmp_path):
     model, other = tiny(cls), tiny(cls, seed=1)
     path = tmp_path / "deep" / f"model.{ending}"
     export_weights(model, path)
+    written = path.read_bytes()
+    export_weights(model, path)
+    assert path.read_bytes() == written  # no temporary name is part of the file
     report = initialize(other, f"instantmesh:{path}")
     assert_equal(other, model.state_dict())
     assert (report.loaded, report.new, report.dropped) == (len(model.state_dict()), (), ())
