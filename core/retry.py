@@ -43,12 +43,13 @@ def retry(
     work: Callable[[], T],
     *,
     attempts: int,
-    backoff: Backoff,
+    wait: Callable[[int], float],
     is_transient: Callable[[Exception], bool],
-    before_wait: Callable[[int, Exception, float], None],
+    before_wait: Callable[[int, Exception, float], None] = lambda *_: None,
 ) -> T:
     """Return what `work` returns, tried again while it raises an error that may pass.
 
+    `wait` receives the number of failures and returns seconds, as `Backoff.seconds` does.
     `before_wait` receives the number of failures, the last error and the wait in seconds. Raises
     the error of the last attempt, and one that is not transient at once.
     """
@@ -58,7 +59,7 @@ def retry(
         except Exception as error:
             if not is_transient(error):
                 raise
-            seconds = backoff.seconds(failures)
+            seconds = wait(failures)
             before_wait(failures, error, seconds)
         time.sleep(seconds)
     return work()

@@ -90,7 +90,7 @@ class PatientStorage(Storage):
             return retry(
                 lambda: read(path, spans, timeout or config.timeout_seconds),
                 attempts=config.attempts,
-                backoff=self._backoff,
+                wait=self._backoff.seconds,
                 is_transient=_is_transient,
                 before_wait=warn,
             )

@@ -320,7 +320,7 @@ class Catalog:
             return retry(
                 work,
                 attempts=_ATTEMPTS,
-                backoff=_BACKOFF,
+                wait=_BACKOFF.seconds,
                 is_transient=lambda error: isinstance(error, _store_errors()),
                 before_wait=self._reset,
             )

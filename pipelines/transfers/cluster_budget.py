@@ -78,7 +78,7 @@ class ClusterBudget:
                     getattr(self._connect(), method).remote(*values), timeout=_ANSWER_SECONDS
                 ),
                 attempts=_ATTEMPTS,
-                backoff=_BACKOFF,
+                wait=_BACKOFF.seconds,
                 is_transient=lambda error: isinstance(error, lost),
                 before_wait=lambda *_: self._disconnect(),
             )

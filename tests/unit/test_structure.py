@@ -70,7 +70,7 @@ def test_tests_import_of_the_tests_only_what_they_share():
 RENAMES = {"link", "move", "rename", "renames", "replace"}
 """Functions of os and shutil, and methods of paths, that give a file its final name."""
 RENAMED_ELSEWHERE = {
-    "pipelines/building/stages.py": "a verified download gets the name of its content",
+    "pipelines/building/stages/worker_context.py": "a file gets the name of its content",
     "train/checkpoints/saving.py": "a downloaded part",
 }
 

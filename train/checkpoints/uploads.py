@@ -75,7 +75,7 @@ class Upload:
         retry(
             work,
             attempts=_ATTEMPTS,
-            backoff=_BACKOFF,
+            wait=_BACKOFF.seconds,
             is_transient=lambda error: isinstance(error, storage_errors()),
             before_wait=lambda _, error, seconds: _log.warning(
                 "checkpoint upload: %s; again in %g s", error, seconds

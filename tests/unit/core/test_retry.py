@@ -34,7 +34,7 @@ def run(work: Flaky, reports: list, attempts: int = 3) -> object:
     return retry(
         work,
         attempts=attempts,
-        backoff=Backoff(first_seconds=2.0, max_seconds=5.0),
+        wait=Backoff(first_seconds=2.0, max_seconds=5.0).seconds,
         is_transient=lambda error: isinstance(error, OSError),
         before_wait=lambda failures, error, seconds: reports.append(
             (failures, str(error), seconds)

@@ -19,6 +19,7 @@ from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, freeze, key, write_small_shard
 
 SHARDS = {"shards/test/a.tar": [1, 2, 3], "shards/test/b.tar": [4, 5, 6], "shards/test/c.tar": [7]}
+FOLDERS = ("shards", "geometry", "staging", "raw")
 
 
 class Books:
@@ -95,8 +96,9 @@ def root(tmp_path) -> Storage:
 
 
 def plan(root: Storage, books: Books, share: float = 0.3, untouchable=None) -> Compaction:
+    pinned = list(pinned_by(root))
     return plan_compaction(
-        root, books.placed(), list(pinned_by(root)), books.geometry, untouchable or {}, share
+        root, books.placed(), pinned, books.geometry, untouchable or {}, FOLDERS, share
     )
 
 
@@ -321,7 +323,7 @@ def test_nothing_in_use_is_lost_and_nothing_taken_down_stays(case):
         def compact_once() -> Compaction:
             reasons = dict.fromkeys(case["untouchable"], "it is damaged")
             placed, ratio = books.placed(), case["ratio"]
-            todo = plan_compaction(root, placed, pinned, books.geometry, reasons, ratio)
+            todo = plan_compaction(root, placed, pinned, books.geometry, reasons, FOLDERS, ratio)
             with tempfile.TemporaryDirectory() as scratch:
                 compact(root, todo, 2, books, Path(scratch) / "shard.tar")
             return todo
