@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.failures import FailureKind, Retry, StageFailed
+from core.retry import retry_result
 from core.storage import storage_errors
 from dataset.catalog.event_log import Event
 from pipelines.building.decide import Decider
 from pipelines.building.projection import with_event
 from pipelines.building.stages.object_state import ObjectState
-from pipelines.building.stages.persistence import pause
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
-from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.building.stages.worker_context import WorkerContext, seconds_before_retry
 
 __all__ = ["Finished", "Task", "run_task"]
 
@@ -74,30 +74,53 @@ def _event_of(stage: Stage, state: ObjectState, context: WorkerContext) -> Event
     So a machine without free space or without Blender does not fail the whole plan at once.
     """
     started = time.monotonic()
-    last = context.config.execution.attempts
-    for attempt in range(1, last + 1):
-        outcome = _attempt(stage, state, context)
-        kind = outcome.get("kind")
-        if kind is None or kind.retry is not Retry.AT_ONCE or attempt == last:
-            break
-        pause(kind, attempt)
+    outcome = retry_result(
+        lambda: _attempt(stage, state, context),
+        attempts=context.config.execution.attempts,
+        is_transient=lambda outcome: outcome.retry is Retry.AT_ONCE,
+        wait=_seconds_before_retry,
+    )
     seconds = round(time.monotonic() - started, 3)
-    return context.identities.event(stage, state, seconds=seconds, **outcome)
+    return context.identities.event(stage, state, seconds=seconds, **outcome.fields)
 
 
-def _attempt(stage: Stage, state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+def _seconds_before_retry(failures: int, outcome: "_Outcome") -> float:
+    # Whatever killed a child has got the memory that it needed.
+    killed = outcome.kind is FailureKind.KILLED
+    return 0.0 if killed else seconds_before_retry(failures)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How an attempt ended, as fields of an event."""
+
+    data: dict[str, Any]
+    kind: FailureKind | None = None
+    message: str = ""
+
+    @property
+    def retry(self) -> Retry:
+        """When to try again."""
+        return Retry.NEVER if self.kind is None else self.kind.retry
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the event."""
+        if self.kind is None:
+            return {"data": self.data}
+        return {"status": "failed", "kind": self.kind, "message": self.message, "data": self.data}
+
+
+def _attempt(stage: Stage, state: ObjectState, context: WorkerContext) -> _Outcome:
     assert stage.run is not None
     try:
-        return {"data": stage.run(state, context)}
+        return _Outcome(stage.run(state, context))
     except StageFailed as error:
-        return _failed(error.kind, str(error), error.log_tail)
+        data = {} if error.log_tail is None else {"log_tail": error.log_tail}
+        return _Outcome(data, error.kind, str(error))
     except storage_errors() as error:
-        return _failed(FailureKind.STORAGE, f"{stage.name}: {error}")
+        return _Outcome({}, FailureKind.STORAGE, f"{stage.name}: {error}")
     except Exception as error:  # noqa: BLE001 - the unforeseen costs the object, never the batch
         message = f"{stage.name}: {type(error).__name__}: {error}"
-        return _failed(FailureKind.INTERNAL_ERROR, message, traceback.format_exc()[-4096:])
-
-
-def _failed(kind: FailureKind, message: str, log_tail: str | None = None) -> dict[str, Any]:
-    data = {} if log_tail is None else {"log_tail": log_tail}
-    return {"status": "failed", "kind": kind, "message": message, "data": data}
+        log_tail = traceback.format_exc()[-4096:]
+        return _Outcome({"log_tail": log_tail}, FailureKind.INTERNAL_ERROR, message)

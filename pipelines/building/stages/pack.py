@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from core.errors import WorkFailed
 from core.failures import FailureKind
+from core.retry import retry
 from core.storage import storage_errors
 from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Event
@@ -18,11 +19,10 @@ from dataset.object_record import sample_key
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identities import Identities
 from pipelines.building.stages.object_state import ObjectState
-from pipelines.building.stages.persistence import pause
 from pipelines.building.stages.queues import PACK_QUEUE
 from pipelines.building.stages.render import RENDER, STAGING, render_identity
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, RigScope, Stage
-from pipelines.building.stages.worker_context import WorkerContext
+from pipelines.building.stages.worker_context import WorkerContext, seconds_before_retry
 
 __all__ = ["PACK", "SAMPLE", "SAMPLE_PLACE", "SHARD", "SHARD_SHA256", "broken_shard"]
 
@@ -97,12 +97,12 @@ def broken_shard(state: ObjectState, identities: Identities) -> dict[str, str] |
 
 def _retry_storage(work: Callable[[], T], context: WorkerContext) -> T:
     """Do what asks the storage as often as a stage, while it fails. Raises its last error."""
-    for attempt in range(1, context.config.execution.attempts):
-        try:
-            return work()
-        except storage_errors():
-            pause(FailureKind.STORAGE, attempt)
-    return work()
+    return retry(
+        work,
+        attempts=context.config.execution.attempts,
+        wait=seconds_before_retry,
+        is_transient=lambda error: isinstance(error, storage_errors()),
+    )
 
 
 def _unpacked(states: Sequence[ObjectState], message: str, context: WorkerContext) -> list[Event]:

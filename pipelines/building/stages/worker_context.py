@@ -14,7 +14,15 @@ from render.process import BlenderProcess
 from render.rigs import get_rig
 from render.scratch import remove_orphans, scratch_folder
 
-__all__ = ["WorkerContext"]
+__all__ = ["WorkerContext", "seconds_before_retry"]
+
+_RETRY_SECONDS = 5.0
+"""Wait after the first failure of a machine or a storage; after the second, four times as long."""
+
+
+def seconds_before_retry(failures: int) -> float:
+    """Return how long to wait after this many failures: free space and connections need time."""
+    return _RETRY_SECONDS * failures**2
 
 
 class WorkerContext:
