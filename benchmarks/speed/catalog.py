@@ -30,6 +30,7 @@ from deltalake import write_deltalake
 
 from benchmarks.figures import Figure, add_figures, write_figures
 from core.config import canonical_json
+from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import ObjectRecord
@@ -116,7 +117,7 @@ class Tables:
 
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
         """There is no file."""
-        raise FetchFailed("missing", f"{path} exists only as a table's row")
+        raise FetchFailed(FailureKind.MISSING, f"{path} exists only as a table's row")
 
 
 def _record(asset_id: str, annotation: Mapping[str, Any]) -> ObjectRecord:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from core.errors import LrmError
+from core.failures import FailureKind
 from core.storage import Storage
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
 from dataset.format.shards import SampleEntry, read_index, read_members
@@ -133,7 +134,7 @@ class _Studio:
             except (FetchFailed, OSError) as error:
                 return Picture(missing=str(error))
             except RenderFailure as error:
-                if error.kind == "no_start":
+                if error.kind == FailureKind.NO_START:
                     self._broken = f"Blender does not start here: {error}"
                 return Picture(missing=self._broken or f"{error.kind}: {error}")
 
@@ -145,11 +146,13 @@ class _Studio:
         elif self._source is not None and self._source.is_local:
             self._source.fetch(item.path, item.version, path)
         else:
-            raise FetchFailed("missing", "its file is not here, and was not downloaded for this")
+            raise FetchFailed(
+                FailureKind.MISSING, "its file is not here, and was not downloaded for this"
+            )
         if item.sha256 is not None:
             with open(path, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != item.sha256:
-                    raise FetchFailed("download", "its file changed since it was judged")
+                    raise FetchFailed(FailureKind.DOWNLOAD, "its file changed since it was judged")
 
     def _render(self, path: Path, item: DroppedObject) -> np.ndarray:
         self._blender.open(path, self._rig.normalise)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.atomic import atomic_file
 from core.errors import BadInput
+from core.failures import FailureKind
 from core.storage import Storage, storage_errors
 from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
 
@@ -38,17 +39,17 @@ def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched
             _require_version(storage, path, version)
             problem = glb_problem(temporary)
             if problem:
-                raise FetchFailed("malformed", f"{path}: {problem}")
+                raise FetchFailed(FailureKind.MALFORMED, f"{path}: {problem}")
             return Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
     except FileNotFoundError:
-        raise FetchFailed("missing", f"{path} is listed but not in the source") from None
+        raise FetchFailed(FailureKind.MISSING, f"{path} is listed but not in the source") from None
     except storage_errors() as error:
         problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FetchFailed("download", f"{path}: {problem}") from None
+        raise FetchFailed(FailureKind.DOWNLOAD, f"{path}: {problem}") from None
 
 
 def _require_version(storage: Storage, path: str, version: str) -> None:
     found = storage.version(path)
     if found != version:
         text = f"{path} changed since it was listed (version {version}, now {found})"
-        raise FetchFailed("changed", f"{text}; the next build takes the new file")
+        raise FetchFailed(FailureKind.CHANGED, f"{text}; the next build takes the new file")

@@ -1,23 +1,24 @@
-"""One request budget for all workers of a Ray cluster: a ledger in a named actor."""
+"""One request budget for all workers of a Ray cluster: a rate limiter in a named actor."""
 
 import hashlib
 from typing import Any
 
+from core.failures import FailureKind
 from core.retry import Backoff, retry
 from pipelines.transfers.budget import (
     LEASE_SECONDS,
-    Ledger,
+    LimiterClient,
     LocalBudget,
+    RateLimiter,
     RequestBudget,
-    Taker,
-    Turn,
+    Reservation,
 )
 from pipelines.transfers.outcome import FetchFailed
 
 __all__ = ["ClusterBudget", "open_budget"]
 
-_NAMESPACE = "lrm-requests-2"
-"""Another number when the ledger answers to other calls: the actor outlives an upgrade."""
+_NAMESPACE = "lrm-requests-3"
+"""Raise the number when calls or results of the limiter change: the actor outlives an upgrade."""
 _ANSWER_SECONDS = 20.0
 _ATTEMPTS = 6
 _BACKOFF = Backoff(first_seconds=0.4, jitter=0.5)
@@ -25,7 +26,7 @@ _BACKOFF = Backoff(first_seconds=0.4, jitter=0.5)
 
 
 def open_budget(server: str, requests: int, seconds: float) -> RequestBudget:
-    """The budget for requests to a server: the cluster's inside Ray, else this process's."""
+    """Return the budget for requests to a server: the cluster's inside Ray, else the process's."""
     import ray
 
     if ray.is_initialized():
@@ -34,38 +35,40 @@ def open_budget(server: str, requests: int, seconds: float) -> RequestBudget:
 
 
 class ClusterBudget:
-    """A worker's way to the cluster's budget.
+    """A worker's client of the cluster's budget.
 
-    The actor belongs to no job, so several builds on a cluster share it; the last one to come says
-    how large the budget is. If it is lost, the next caller starts another.
+    The actor belongs to no job, so all builds on a cluster share it; the build that connected last
+    sets the size of the budget. A lost actor is started again by the next call.
     """
 
     def __init__(self, server: str, requests: int, seconds: float) -> None:
         self._name = f"requests-{hashlib.sha256(server.encode()).hexdigest()[:16]}"
         self._size = (requests, seconds)
         self._actor: Any = None
-        self._taker = Taker(self._reserve, self._wait)
+        self._client = LimiterClient(self._reserve, self._wait)
 
     def take(self, seconds: float) -> None:
-        """Wait until a request may be sent. Raises FetchFailed(download) after so many seconds,
-        or if the actor cannot be reached."""
-        self._taker.take(seconds)
+        """Wait until a request may be sent, at most this long.
+
+        Raises FetchFailed (download) also if the actor cannot be reached.
+        """
+        self._client.take(seconds)
 
     def pause(self, seconds: float) -> None:
-        """Hold all workers of the cluster. Raises FetchFailed(download)."""
-        self._taker.drop()
+        """Pause all workers of the cluster. Raises FetchFailed (download)."""
+        self._client.drop()
         self._call("pause", seconds)
 
     def limit(self, requests: int, seconds: float) -> None:
-        """Tell the cluster what the server allows. Raises FetchFailed(download)."""
+        """Apply the server's own limit in the whole cluster. Raises FetchFailed (download)."""
         self._call("limit", requests, seconds)
 
-    def _reserve(self, patience: float) -> tuple[Turn | None, float]:
-        turn, wait = self._call("reserve", patience)
-        return turn, wait
+    def _reserve(self, max_wait: float) -> tuple[Reservation | None, float]:
+        reservation, wait = self._call("reserve", max_wait)
+        return reservation, wait
 
-    def _wait(self, turn: Turn) -> float | None:
-        wait: float | None = self._call("wait", turn)
+    def _wait(self, reservation: Reservation) -> float | None:
+        wait: float | None = self._call("wait", reservation)
         return wait
 
     def _call(self, method: str, *values: Any) -> Any:
@@ -85,7 +88,9 @@ class ClusterBudget:
         except lost as error:
             self._disconnect()
             problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        raise FetchFailed("download", f"the cluster's request budget does not answer: {problem}")
+        raise FetchFailed(
+            FailureKind.DOWNLOAD, f"the cluster's request budget does not answer: {problem}"
+        )
 
     def _disconnect(self) -> None:
         self._actor = None
@@ -95,7 +100,7 @@ class ClusterBudget:
 
         if self._actor is None:
             self._actor = (
-                ray.remote(Ledger)
+                ray.remote(RateLimiter)
                 .options(
                     name=self._name,
                     namespace=_NAMESPACE,

@@ -1,4 +1,15 @@
-"""One request for a file, over redirects, from wherever its part ends."""
+"""One request for the missing bytes of a file: redirects, range and validators, status codes.
+
+A partial file (`parts.Part`) is continued by a range request. Its ETag decides whether the bytes
+that are here and the bytes that come belong to the same content:
+
+- The first server (the hub) announces the content's ETag, SHA-256 and size, often with the redirect
+  to a content server: X-Linked-ETag and X-Linked-Size. These count before everything else.
+- If the first server announces no ETag, the one of the response with the bytes counts, and If-Range
+  lets that server decide whether the range still applies.
+
+Waiting and retrying are in `download`.
+"""
 
 import asyncio
 import contextlib
@@ -10,225 +21,256 @@ from dataclasses import dataclass, replace
 
 import httpx2
 
+from core.failures import FailureKind
 from pipelines.transfers.fetch_config import FetchConfig
-from pipelines.transfers.headers import limit_reset, rate_policy, retry_after
+from pipelines.transfers.headers import (
+    RateLimits,
+    content_length,
+    content_range,
+    entity_tag,
+    rate_limits,
+    retry_after,
+    whole_number,
+)
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.parts import Part
 
-__all__ = ["Again", "Changed", "Exchange", "Promise"]
+__all__ = ["Announced", "ContentChanged", "Exchange", "RetryableError"]
 
 _MAX_REDIRECTS = 8
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
-_RANGE = re.compile(r"^bytes (?:(\d+)-\d+|\*)/(\d+|\*)$")
-_BUSY = frozenset({429, 503})
-_NOT_THE_FILE = frozenset({"RepoNotFound", "RevisionNotFound", "GatedRepo"})
-"""Reasons of the hub for 404 that say nothing of the file."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_RATE_LIMITED = frozenset({429, 503})
+_TRANSIENT = frozenset({408, 425})
+"""Client errors that another request may not meet; all of 5xx are transient as well."""
+_NOT_ABOUT_THE_FILE = frozenset({"RepoNotFound", "RevisionNotFound", "GatedRepo"})
+"""The hub's X-Error-Code values with which a 404 does not mean that the file is missing."""
 
 
-class Again(Exception):
-    """This request failed and another one may not."""
+class RetryableError(Exception):
+    """A request failed, and another one may succeed."""
 
     def __init__(
         self,
         text: str,
         *,
-        seconds: float | None = None,
-        everyone: bool = False,
-        wrong: bool = False,
+        wait_seconds: float | None = None,
+        for_all_clients: bool = False,
+        wrong_bytes: bool = False,
     ) -> None:
         super().__init__(text)
-        self.seconds = seconds
-        """How long the server asks to wait."""
-        self.everyone = everyone
-        """Whether that holds for all who ask this server."""
-        self.wrong = wrong
-        """Whether what had come was of no use."""
+        self.wait_seconds = wait_seconds
+        """Seconds that the server asks to wait."""
+        self.for_all_clients = for_all_clients
+        """Whether that wait holds for every client of this server."""
+        self.wrong_bytes = wrong_bytes
+        """Whether the received bytes are no part of the announced content."""
 
 
-class Changed(Exception):
-    """The server has other contents now than when the transfer began."""
+class ContentChanged(Exception):
+    """The server has another content now than when the transfer began."""
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What the server says a file is, before its bytes come."""
+class Announced:
+    """What the servers announce about a file's content before its bytes."""
 
-    tag: str | None = None
-    """The ETag of the content, without quotes."""
+    etag: str | None = None
     sha256: str | None = None
     size: int | None = None
-    is_seed: bool = False
-    """The local file that might be the very one is it."""
+    is_local: bool = False
+    """Whether a local file has this content, so that no bytes were requested."""
 
-    def read(self, headers: Mapping[str, str], at_first: bool) -> "Promise":
-        """With what one more answer says. Only the first server speaks of its own storage."""
-        linked = _tag(headers.get("x-linked-etag"))
-        own = _tag(headers.get("etag"))
-        tag = linked or (own if at_first and own and _SHA256.match(own) else None)
-        size = headers.get("x-linked-size", "")
-        return replace(
-            self,
-            tag=self.tag or tag,
-            sha256=self.sha256 or (tag if tag and _SHA256.match(tag) else None),
-            size=self.size if self.size is not None or not size.isdigit() else int(size),
-        )
+    def with_headers(self, headers: Mapping[str, str], *, from_origin: bool) -> "Announced":
+        """Return this with what one more response says; what was announced first stays.
+
+        A plain ETag counts only from the first server and only as a SHA-256: other servers use
+        ETags of their own storage.
+        """
+        own = entity_tag(headers)
+        own = own if from_origin and own and _SHA256.fullmatch(own) else None
+        etag = entity_tag(headers, "x-linked-etag") or own
+        sha256 = etag if etag and _SHA256.fullmatch(etag) else None
+        size = whole_number(headers.get("x-linked-size", "")) if self.size is None else self.size
+        return replace(self, etag=self.etag or etag, sha256=self.sha256 or sha256, size=size)
 
 
 class Exchange:
-    """Requests of one URL, over one set of connections."""
+    """The requests for one URL, one after the other, over one set of connections."""
 
     def __init__(self, url: str, config: FetchConfig, token: str | None) -> None:
+        """`token` is sent to the host of `url` and to no other."""
         self._url = httpx2.URL(url)
-        self._config = config
+        self._total_seconds = config.total_seconds
         self._token = token
-        self._client: httpx2.AsyncClient | None = None
-        self._begun: set[str | None] = set()
-        """Tags of the contents that this exchange began to receive."""
-        self.policy: tuple[int, float] | None = None
-        """Requests per seconds that the server announced in the last answer."""
-        self.used_up: float | None = None
-        """Seconds until the server allows requests again, if the last answer said so."""
+        timeout = httpx2.Timeout(config.stall_seconds, connect=config.connect_seconds)
+        self._client = httpx2.AsyncClient(timeout=timeout, verify=_tls())
+        self._received: set[str | None] = set()
+        """ETags of the contents of which this exchange received bytes."""
+        self.rate_limits = RateLimits()
+        """What the first server's last response says about its rate limits."""
 
     async def close(self) -> None:
-        """End the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        """Close the connections."""
+        await self._client.aclose()
 
-    async def run(self, part: Part, seconds: float, is_seed: Callable[[Promise], bool]) -> Promise:
-        """Bring what is missing of the part; what the whole file should be.
+    async def run(
+        self, part: Part, seconds: float, is_local: Callable[[Announced], bool]
+    ) -> Announced:
+        """Receive the missing bytes of the part; return what the whole file should be.
 
-        Raises Again, Changed, or FetchFailed if no other request can help.
+        `is_local` says whether a local file has the announced content. Raises RetryableError,
+        ContentChanged, or FetchFailed if no other request can help.
         """
-        self.policy = self.used_up = None
+        self.rate_limits = RateLimits()
         try:
             async with asyncio.timeout(seconds), contextlib.AsyncExitStack() as stack:
-                return await self._walk(stack, part, is_seed)
+                return await self._follow_redirects(stack, part, is_local)
         except TimeoutError:
-            text = f"more than {self._config.total_seconds:g} s in all"
+            text = f"more than {self._total_seconds:g} s in all"
             message = f"{self._url}: {text}; {part.size} bytes are kept for the next try"
-            raise FetchFailed("download", message) from None
+            raise FetchFailed(FailureKind.DOWNLOAD, message) from None
         except httpx2.InvalidURL as error:
-            raise FetchFailed("download", f"{self._url}: {error}") from None
+            raise FetchFailed(FailureKind.DOWNLOAD, f"{self._url}: {error}") from None
         except httpx2.TransportError as error:
-            raise Again(f"{type(error).__name__} {error}".strip()) from None
+            raise RetryableError(f"{type(error).__name__} {error}".strip()) from None
 
-    async def _walk(
-        self, stack: contextlib.AsyncExitStack, part: Part, is_seed: Callable[[Promise], bool]
-    ) -> Promise:
+    async def _follow_redirects(
+        self, stack: contextlib.AsyncExitStack, part: Part, is_local: Callable[[Announced], bool]
+    ) -> Announced:
         """Follow redirects to the server that has the bytes, and receive them."""
-        url, promise = self._url, Promise()
+        url, announced = self._url, Announced()
         for _ in range(_MAX_REDIRECTS):
-            response = await self._send(stack, url, part, promise)
-            at_first = _origin(url) == _origin(self._url)
-            if at_first:
-                self.used_up = limit_reset(response.headers)
-                self.policy = rate_policy(response.headers)
+            headers = self._request_headers(url, part, announced)
+            stream = self._client.stream("GET", url, headers=headers)
+            response = await stack.enter_async_context(stream)
+            from_origin = self._is_origin(url)
+            if from_origin:
+                self.rate_limits = rate_limits(response.headers)
             if response.status_code < 400:
-                promise = promise.read(response.headers, at_first)
-                self._compare(part, promise.tag)
-                if is_seed(promise):
-                    return replace(promise, is_seed=True)
-                if promise.tag and part.size and part.size == promise.size:
-                    return promise
+                announced = announced.with_headers(response.headers, from_origin=from_origin)
+                self._check_content(part, announced.etag)
+                if is_local(announced):
+                    return replace(announced, is_local=True)
+                if announced.etag and part.size and part.size == announced.size:
+                    return announced
             if not response.has_redirect_location:
-                return await self._receive(response, part, promise, at_first)
+                return await self._receive(response, part, announced, from_origin)
             url = url.join(response.headers["location"])
-        raise FetchFailed("download", f"{self._url}: more than {_MAX_REDIRECTS} redirects")
+        text = f"{self._url}: more than {_MAX_REDIRECTS} redirects"
+        raise FetchFailed(FailureKind.DOWNLOAD, text)
 
-    async def _send(
-        self, stack: contextlib.AsyncExitStack, url: httpx2.URL, part: Part, promise: Promise
-    ) -> httpx2.Response:
+    def _request_headers(self, url: httpx2.URL, part: Part, announced: Announced) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity", "User-Agent": "lrm-objaverse"}
-        if self._token and _origin(url) == _origin(self._url):
+        if self._token and self._is_origin(url):
             headers["Authorization"] = f"Bearer {self._token}"
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
-            # Once the content is known by the first server's tag, the others' own say nothing.
-            if promise.tag is None:
-                headers["If-Range"] = f'"{part.tag}"'
-        if self._client is None:
-            limits = self._config
-            timeout = httpx2.Timeout(limits.stall_seconds, connect=limits.connect_seconds)
-            self._client = httpx2.AsyncClient(timeout=timeout, verify=_tls())
-        return await stack.enter_async_context(self._client.stream("GET", url, headers=headers))
+            # An announced ETag was compared already, and means nothing to a content server.
+            if announced.etag is None:
+                headers["If-Range"] = f'"{part.etag}"'
+        return headers
 
-    def _compare(self, part: Part, tag: str | None) -> None:
-        """Whether the part belongs to this content; a part of an earlier time may be out of date.
+    def _check_content(self, part: Part, etag: str | None) -> None:
+        """Empty a part of another content than the one with this ETag.
 
-        Raises Changed if the content changed while it came.
+        Raises ContentChanged if this exchange itself received bytes of the other content.
         """
-        if part.size and tag is not None and tag != part.tag:
-            if part.tag in self._begun:
-                raise Changed(f"changed while it came: ETag {part.tag}, then {tag}")
-            part.restart(None)
+        if not part.size or etag is None or etag == part.etag:
+            return
+        if part.etag in self._received:
+            raise ContentChanged(f"changed while it came: ETag {part.etag}, then {etag}")
+        part.restart(None)
 
     async def _receive(
-        self, response: httpx2.Response, part: Part, promise: Promise, at_first: bool
-    ) -> Promise:
-        """Append the answer's bytes to the part. Raises Again, Changed, FetchFailed."""
-        status, headers = response.status_code, response.headers
-        own = promise.tag or _tag(headers.get("etag"))
-        found = _RANGE.match(headers.get("content-range", ""))
-        total = int(found[2]) if found and found[2].isdigit() else None
-        if status in (200, 206, 416):
-            self._compare(part, own)
-        if status == 416 and part.size == total:
-            return replace(promise, size=total if promise.size is None else promise.size)
-        if status == 416 or (status == 206 and (not found or found[1] != str(part.size))):
-            part.restart(None)
-            raise Again(f"HTTP {status} with range {headers.get('content-range')}", wrong=True)
-        if status not in (200, 206):
-            raise self._refusal(response, part, at_first)
-        length = headers.get("content-length", "")
-        if status == 200:
-            part.restart(own)
-            total = int(length) if length.isdigit() else None
-        self._begun.add(part.tag)
-        size = total if promise.size is None else promise.size
-        await _append(response, part, size)
-        if size is not None and part.size < size and not length.isdigit():
-            raise Again(f"the connection ended at byte {part.size} of {size}")
-        return replace(promise, tag=own, size=size)
+        self, response: httpx2.Response, part: Part, announced: Announced, from_origin: bool
+    ) -> Announced:
+        """Append the bytes of the last response to the part; return what the file should be.
 
-    def _refusal(self, response: httpx2.Response, part: Part, at_first: bool) -> Exception:
-        """What an answer without the file means."""
+        Raises RetryableError, ContentChanged, FetchFailed.
+        """
+        status = response.status_code
+        if status not in (_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE):
+            raise self._error(response, part, from_origin)
+        etag = announced.etag or entity_tag(response.headers)
+        self._check_content(part, etag)
+        if status == _OK:
+            # The server ignores ranges, or If-Range did not match: this is the whole file.
+            part.restart(etag)
+            total = content_length(response.headers)
+        else:
+            total = _check_range(response, part)
+        size = total if announced.size is None else announced.size
+        if status != _RANGE_NOT_SATISFIABLE:
+            self._received.add(part.etag)
+            await _append(response, part, size)
+        return replace(announced, size=size)
+
+    def _error(self, response: httpx2.Response, part: Part, from_origin: bool) -> Exception:
+        """Return the exception that a status without bytes stands for."""
         status, headers = response.status_code, response.headers
-        wait = retry_after(headers)
-        text = f"HTTP {status}"
-        if status in _BUSY:
-            wait = self.used_up if wait is None else wait
-            everyone = at_first and (status == 429 or wait is not None)
-            return Again(text, seconds=wait, everyone=everyone)
-        if status >= 500 or status in (408, 425) or not at_first:
-            # Of the others a 403 or 404 may mean an address that is no longer valid.
-            return Again(text, seconds=wait)
+        text, wait = f"HTTP {status}", retry_after(headers)
+        if status in _RATE_LIMITED:
+            wait = self.rate_limits.reset_seconds if wait is None else wait
+            for_all = from_origin and (status == 429 or wait is not None)
+            return RetryableError(text, wait_seconds=wait, for_all_clients=for_all)
+        # A content server answers 403 or 404 when its signed address expires.
+        if status >= 500 or status in _TRANSIENT or not from_origin:
+            return RetryableError(text, wait_seconds=wait)
         reason = headers.get("x-error-code", "")
-        if status in (404, 410) and reason not in _NOT_THE_FILE:
+        if status in (404, 410) and reason not in _NOT_ABOUT_THE_FILE:
             part.restart(None)
-            return FetchFailed("missing", f"{self._url}: the server has no such file ({text})")
+            message = f"{self._url}: the server has no such file ({text})"
+            return FetchFailed(FailureKind.MISSING, message)
         hint = "; see HF_TOKEN" if status in (401, 403) else ""
-        return FetchFailed("download", f"{self._url}: {text} {reason}".rstrip() + hint)
+        message = f"{self._url}: {text} {reason}".rstrip() + hint
+        return FetchFailed(FailureKind.DOWNLOAD, message)
+
+    def _is_origin(self, url: httpx2.URL) -> bool:
+        """Return whether a URL is of the first server: same scheme, host and port."""
+        return (url.scheme, url.host, url.port) == (
+            self._url.scheme,
+            self._url.host,
+            self._url.port,
+        )
+
+
+def _check_range(response: httpx2.Response, part: Part) -> int | None:
+    """Return the file's size from the response to a range request, if it states one.
+
+    Raises RetryableError unless the range begins where the part ends; a range that is not
+    satisfiable (416) is fine if the part is the whole file.
+    """
+    found = content_range(response.headers)
+    is_whole = response.status_code == _RANGE_NOT_SATISFIABLE and found.total == part.size
+    continues = response.status_code == _PARTIAL_CONTENT and found.start == part.size
+    if is_whole or continues:
+        return found.total
+    part.restart(None)
+    text = f"HTTP {response.status_code} with range {response.headers.get('content-range')}"
+    raise RetryableError(text, wrong_bytes=True)
 
 
 async def _append(response: httpx2.Response, part: Part, size: int | None) -> None:
-    have = part.size
+    """Append a response's bytes to the part, which shall have this size then, if it is known.
+
+    Raises RetryableError if there are more bytes, or if the connection ended early; if there is a
+    Content-Length, the HTTP client itself notices the latter.
+    """
+    received = part.size
     with open(part.path, "ab") as file:
         async for data in response.aiter_raw():
-            have += len(data)
+            received += len(data)
             file.write(data)
-            if size is not None and have > size:
+            if size is not None and received > size:
                 break
-    if size is not None and have > size:
+    if size is None:
+        return
+    if received > size:
         part.restart(None)
-        raise Again(f"more than the {size} bytes that were promised", wrong=True)
-
-
-def _tag(value: str | None) -> str | None:
-    return value.removeprefix("W/").strip('"') or None if value else None
-
-
-def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+        raise RetryableError(f"more than the {size} bytes that were promised", wrong_bytes=True)
+    if received < size and content_length(response.headers) is None:
+        raise RetryableError(f"the connection ended at byte {received} of {size}")
 
 
 @functools.cache

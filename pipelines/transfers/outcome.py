@@ -1,11 +1,11 @@
-"""How the transfer of a file ends, and what every GLB file must begin with."""
+"""How the transfer of a file ends, and the check of a GLB file's header."""
 
 import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.failures import FailureKind, StageFailed
+from core.failures import StageFailed
 
 __all__ = ["FetchFailed", "Fetched", "file_sha256", "glb_problem"]
 
@@ -13,15 +13,7 @@ _HEADER = struct.Struct("<4sII")
 
 
 class FetchFailed(StageFailed):
-    """An object's file could not be had.
-
-    `kind` is `missing` (the source lacks it), `changed` (it is not what the listing promised),
-    `corrupt` (wrong bytes each time), `malformed` (the source's own file is no GLB), all of which
-    wait for a change at the source; or `download`, `storage`, which the next build tries again.
-    """
-
-    def __init__(self, kind: str, message: str, log_tail: str | None = None) -> None:
-        super().__init__(FailureKind.named(kind), message, log_tail)
+    """An object's file could not be transferred; `core.failures` says what each kind means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +25,13 @@ class Fetched:
 
 
 def file_sha256(path: Path) -> str:
-    """The digest of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def glb_problem(path: Path) -> str:
-    """What is wrong with a GLB file's header; empty if nothing is."""
+    """Return what is wrong with a GLB file's header; empty if nothing is."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(_HEADER.size)

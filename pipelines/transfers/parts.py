@@ -1,4 +1,8 @@
-"""What has come of a file so far: it outlives the process, so that the next one goes on with it."""
+"""Partial files: the bytes of a transfer so far, kept for the next process that continues it.
+
+Beside NAME.part lies NAME.json with the ETag of the content. It is locked while a process uses the
+part, and the lock ends with the process.
+"""
 
 import contextlib
 import fcntl
@@ -17,31 +21,32 @@ from core.atomic import move_file
 __all__ = ["Part", "open_part", "parts_folder"]
 
 _KEEP_SECONDS = 24 * 3600.0
+"""Parts that were not changed for this long are removed."""
 
 
 class Part:
-    """The first bytes of a file, and the tag (ETag) of the content that they belong to."""
+    """The first bytes of a file, and the ETag of the content that they belong to."""
 
     def __init__(self, path: Path, notes: IO[str]) -> None:
         self.path = path
         self._notes = notes
-        self.tag: str | None = self._read_tag()
-        if self.tag is None:
+        self.etag: str | None = self._read_etag()
+        if self.etag is None:
             self.path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
-        """Bytes that are here."""
+        """Return the number of bytes that are here."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def restart(self, tag: str | None) -> None:
-        """Forget the bytes; those that come now belong to the content of this tag."""
+    def restart(self, etag: str | None) -> None:
+        """Remove the bytes; the next ones belong to the content with this ETag."""
         self.path.unlink(missing_ok=True)
-        self.tag = tag
+        self.etag = etag
         self._notes.seek(0)
         self._notes.truncate()
-        # A content without a tag cannot be told from another: only this process goes on with it.
-        json.dump({"tag": tag}, self._notes)
+        # A content without ETag cannot be recognised later: only this process continues its part.
+        json.dump({"tag": etag}, self._notes)
         self._notes.flush()
 
     def move(self, target: Path) -> None:
@@ -49,19 +54,19 @@ class Part:
         move_file(self.path, target)
         self.restart(None)
 
-    def _read_tag(self) -> str | None:
+    def _read_etag(self) -> str | None:
         try:
-            tag = json.loads(self._notes.read())["tag"]
+            etag = json.loads(self._notes.read())["tag"]
         except (ValueError, KeyError, TypeError):
             return None
-        return tag if isinstance(tag, str) else None
+        return etag if isinstance(etag, str) else None
 
 
 @contextlib.contextmanager
 def open_part(folder: Path, url: str) -> Iterator[Part]:
-    """The part of a URL, for this process alone; a second process gets one of its own.
+    """Open the part of a URL for this process alone; a second process gets a part of its own.
 
-    What nobody has gone on with for a day is removed.
+    Parts that nothing continued for a day are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_old(folder)
@@ -70,7 +75,7 @@ def open_part(folder: Path, url: str) -> Iterator[Part]:
     if lock is None:
         name = f"{name}-{uuid.uuid4().hex[:8]}"
         lock = _lock(folder / f"{name}.json")
-        assert lock is not None, "nobody else knows this name"
+        assert lock is not None, "the name is random, so no other process locks it"
     with lock:
         part = Part(folder / f"{name}.part", lock)
         try:
@@ -82,12 +87,12 @@ def open_part(folder: Path, url: str) -> Iterator[Part]:
 
 
 def parts_folder(configured: str | None) -> Path:
-    """Where parts lie: the configured folder, or one in the machine's temporary folder."""
+    """Return the folder of parts: the configured one, or one in the machine's temporary folder."""
     return Path(configured or Path(tempfile.gettempdir()) / f"lrm-parts-{os.getuid()}")
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The file, locked; None if another process holds it. The lock ends with its holder."""
+    """Open and lock a file; None if another process has locked it."""
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
@@ -95,7 +100,7 @@ def _lock(path: Path) -> IO[str] | None:
         except BlockingIOError:
             file.close()
             return None
-        # Its last holder may have removed it between the two calls.
+        # The last process that locked it may have removed it between the two calls.
         if os.fstat(file.fileno()).st_nlink:
             file.seek(0)
             return file

@@ -64,6 +64,8 @@ class Hub:
     """Authorization headers that the CDN got: there must be none."""
     redirect: bool = True
     """Whether files come from the second port."""
+    ignores_ranges: bool = False
+    """Whether every request gets the whole file."""
     trees: bool = True
     """Whether the API shows the commit's trees."""
 
@@ -132,7 +134,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         status, start = 200, 0
         stale = self.headers.get("If-Range") not in (None, headers["ETag"])
-        if wanted and not stale:
+        if wanted and not stale and not self.hub.ignores_ranges:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})

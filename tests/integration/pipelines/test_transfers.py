@@ -86,6 +86,33 @@ def test_a_cut_connection_is_resumed_where_it_ended(hub, fetch, tmp_path, redire
     assert hub.ranges == ["", "bytes=500000-", "bytes=1200000-"]
 
 
+@pytest.mark.parametrize("redirect", [True, False])
+def test_a_server_that_ignores_ranges_sends_the_whole_file(hub, fetch, tmp_path, redirect):
+    hub.redirect, hub.ignores_ranges = redirect, True
+    hub.troubles[PATH] = [Trouble(cut=500_000)]
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+    assert hub.ranges == ["", "bytes=500000-"]
+
+
+@pytest.mark.parametrize("redirect", [True, False])
+def test_a_range_that_does_not_continue_the_part_is_not_used(hub, fetch, tmp_path, redirect):
+    hub.redirect = redirect
+    other = {"Content-Range": f"bytes 400000-{len(GOOD) - 1}/{len(GOOD)}"}
+    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(headers=other)]
+    fetch()
+    assert (tmp_path / "target.glb").read_bytes() == GOOD
+    assert hub.ranges == ["", "bytes=500000-", ""]
+
+
+def test_redirects_have_a_limit(hub, fetch, tmp_path):
+    hub.troubles[PATH] = [Trouble(status=302, headers={"Location": "?again"}) for _ in range(20)]
+    failed = failure(fetch, tmp_path)
+    assert failed.kind == "download"
+    assert "more than 8 redirects" in failed.message
+    assert len(hub.asked) == 8
+
+
 def test_many_cuts_are_fine_while_bytes_come(hub, fetch):
     hub.troubles[PATH] = [Trouble(cut=300_000) for _ in range(6)]
     fetch()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.transfers.budget import Ledger, LocalBudget, Taker
+from pipelines.transfers.budget import LimiterClient, LocalBudget, RateLimiter
 from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import FetchFailed
 
@@ -30,60 +30,60 @@ class Clock:
 )
 def test_no_window_holds_more_than_the_budget(requests, seconds, gaps, lease):
     clock = Clock()
-    ledger = Ledger(requests, seconds, lease, clock)
+    limiter = RateLimiter(requests, seconds, lease, clock)
     sent: list[float] = []
     for gap in gaps:
         clock.now += gap
         for _ in range(requests // 4 + 1):
-            turn, wait = ledger.reserve(math.inf)
-            sent += [clock.now + wait] * turn.count
+            reservation, wait = limiter.reserve(math.inf)
+            sent += [clock.now + wait] * reservation.count
     sent.sort()
     for number, first in enumerate(sent):
         assert bisect.bisect_left(sent, first + seconds - 1e-6) - number <= requests
 
 
-def test_turns_keep_the_rate_and_the_order():
+def test_slots_keep_the_rate_and_the_order():
     clock = Clock()
-    ledger = Ledger(100, 10, clock=clock)
-    waits = [ledger.reserve(math.inf)[1] for _ in range(100)]
+    limiter = RateLimiter(100, 10, clock=clock)
+    waits = [limiter.reserve(math.inf)[1] for _ in range(100)]
     assert waits[:5] == pytest.approx([0] * 5)
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(10, rel=0.02)
 
 
-def test_a_pause_moves_the_turns_of_all_who_wait():
+def test_a_pause_delays_the_slots_of_all_that_wait():
     clock = Clock()
-    ledger = Ledger(1, 1, clock=clock)
-    first, wait = ledger.reserve(math.inf)
-    second, later = ledger.reserve(math.inf)
+    limiter = RateLimiter(1, 1, clock=clock)
+    first, wait = limiter.reserve(math.inf)
+    second, later = limiter.reserve(math.inf)
     assert (wait, later) == (0, 1)
-    ledger.pause(10)
-    assert ledger.wait(second) == pytest.approx(11)
+    limiter.pause(10)
+    assert limiter.wait(second) == pytest.approx(11)
     clock.now += 4
-    ledger.pause(3)
-    assert ledger.wait(second) == pytest.approx(7)
-    ledger.pause(8)
-    assert ledger.wait(second) == pytest.approx(9)
+    limiter.pause(3)
+    assert limiter.wait(second) == pytest.approx(7)
+    limiter.pause(8)
+    assert limiter.wait(second) == pytest.approx(9)
     clock.now += 8
-    assert ledger.wait(second) == pytest.approx(1)
+    assert limiter.wait(second) == pytest.approx(1)
     clock.now += 1
-    assert ledger.wait(second) == 0
-    assert ledger.wait(first) == 0
+    assert limiter.wait(second) == 0
+    assert limiter.wait(first) == 0
 
 
 def test_what_the_server_announces_only_lowers_the_budget():
     clock = Clock()
-    ledger = Ledger(100, 10, clock=clock)
-    ledger.limit(1000, 10)
-    assert [ledger.reserve(math.inf)[1] for _ in range(100)][-1] == pytest.approx(10, rel=0.02)
+    limiter = RateLimiter(100, 10, clock=clock)
+    limiter.limit(1000, 10)
+    assert [limiter.reserve(math.inf)[1] for _ in range(100)][-1] == pytest.approx(10, rel=0.02)
     clock.now += 100
-    ledger.limit(10, 10)
-    assert [ledger.reserve(math.inf)[1] for _ in range(10)][-1] == pytest.approx(10, rel=0.02)
+    limiter.limit(10, 10)
+    assert [limiter.reserve(math.inf)[1] for _ in range(10)][-1] == pytest.approx(10, rel=0.02)
 
 
-def test_a_turn_of_another_ledger_says_nothing():
-    turn, _ = Ledger(1, 1).reserve(math.inf)
-    assert Ledger(1, 1).wait(turn) is None
+def test_a_reservation_of_another_limiter_has_no_slot():
+    reservation, _ = RateLimiter(1, 1).reserve(math.inf)
+    assert RateLimiter(1, 1).wait(reservation) is None
 
 
 def test_threads_share_a_budget():
@@ -114,56 +114,56 @@ def test_a_wait_has_an_end():
     assert time.monotonic() - started < 1
 
 
-def test_who_would_not_wait_so_long_uses_no_turn():
+def test_a_client_that_would_not_wait_that_long_reserves_nothing():
     clock = Clock()
-    ledger = Ledger(100, 100, clock=clock)
+    limiter = RateLimiter(100, 100, clock=clock)
     for _ in range(20):
-        ledger.reserve(math.inf)
-    before = ledger.reserve(0)
+        limiter.reserve(math.inf)
+    before = limiter.reserve(0)
     assert before[0] is None
 
-    def wait(turn):
-        raise AssertionError("nobody got a turn")
+    def wait(reservation):
+        raise AssertionError("nobody got a reservation")
 
     for _ in range(1000):
         with pytest.raises(FetchFailed, match="no turn for 17 s"):
-            Taker(ledger.reserve, wait).take(1)
-    assert ledger.reserve(0) == before
+            LimiterClient(limiter.reserve, wait).take(1)
+    assert limiter.reserve(0) == before
     clock.now += before[1]
-    turn, left = ledger.reserve(0)
-    assert turn is not None
+    reservation, left = limiter.reserve(0)
+    assert reservation is not None
     assert left == 0
 
 
 def test_a_pause_counts_as_waiting():
     clock = Clock()
-    ledger = Ledger(100, 100, clock=clock)
-    ledger.pause(10)
-    assert ledger.reserve(9) == (None, 10)
-    assert ledger.reserve(10)[1] == 10
+    limiter = RateLimiter(100, 100, clock=clock)
+    limiter.pause(10)
+    assert limiter.reserve(9) == (None, 10)
+    assert limiter.reserve(10)[1] == 10
 
 
-def test_turns_come_together_only_while_nobody_waits():
+def test_reservations_are_of_several_requests_only_while_nobody_waits():
     clock = Clock()
-    ledger = Ledger(300_000, 300, lease_seconds=1.0, clock=clock)
-    first, _ = ledger.reserve(math.inf)
+    limiter = RateLimiter(300_000, 300, lease_seconds=1.0, clock=clock)
+    first, _ = limiter.reserve(math.inf)
     assert first.count > 10
     waits = {}
-    for taker in range(30_000):
-        turn, waits[taker] = ledger.reserve(math.inf)
-    assert turn.count == 1
+    for client in range(30_000):
+        reservation, waits[client] = limiter.reserve(math.inf)
+    assert reservation.count == 1
     assert waits[29_999] < 31
 
 
 @pytest.mark.parametrize(("requests", "seconds"), [(5000, 300.0), (40, 2.0), (None, 300.0)])
-def test_as_many_fetches_as_may_be_in_flight_all_have_their_turn(requests, seconds):
+def test_as_many_fetches_as_may_be_in_flight_all_get_a_slot(requests, seconds):
     config = FetchConfig(requests=requests, window_seconds=seconds, wait_seconds=400)
     count = config.in_flight(4)
     assert count == int((requests or 3000) / seconds * 200)
-    ledger = Ledger(requests or 3000, seconds, lease_seconds=1.0, clock=Clock())
+    limiter = RateLimiter(requests or 3000, seconds, lease_seconds=1.0, clock=Clock())
     for _ in range(count):
-        turn, wait = ledger.reserve(config.wait_seconds)
-        assert turn is not None
+        reservation, wait = limiter.reserve(config.wait_seconds)
+        assert reservation is not None
     assert wait < 220
     assert config.model_copy(update={"wait_seconds": 1e6}).in_flight(4) // 3 == count
     assert FetchConfig(requests=1).in_flight(64) == 64

@@ -1,0 +1,62 @@
+"""What is read from the headers of a server, and what is left alone because it is malformed."""
+
+import pytest
+
+from pipelines.transfers.exchange import Announced
+from pipelines.transfers.headers import (
+    ContentRange,
+    RateLimits,
+    content_length,
+    content_range,
+    entity_tag,
+    rate_limits,
+)
+
+SHA256 = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("bytes 5-9/10", ContentRange(5, 10)),
+        ("bytes 5-9/*", ContentRange(5, None)),
+        ("bytes */10", ContentRange(None, 10)),
+        ("bytes 5-9/10, bytes 1-2/10", ContentRange()),
+        ("items 5-9/10", ContentRange()),
+        ("bytes ²-9/10", ContentRange()),
+        ("", ContentRange()),
+    ],
+)
+def test_content_range(value, found):
+    assert content_range({"content-range": value}) == found
+
+
+@pytest.mark.parametrize(("value", "found"), [("12", 12), ("-1", None), ("²", None), ("", None)])
+def test_content_length(value, found):
+    assert content_length({"content-length": value}) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [('"abc"', "abc"), ('W/"abc"', "abc"), ("abc", "abc"), ('""', None)]
+)
+def test_entity_tag(value, found):
+    assert entity_tag({"etag": value}) == found
+    assert entity_tag({}) is None
+
+
+def test_rate_limits_of_both_forms():
+    new = {"ratelimit": '"a";r=0;t=42', "ratelimit-policy": '"a";q=10;w=1, "b";q=600;w=300'}
+    assert rate_limits(new) == RateLimits(policy=(600, 300.0), reset_seconds=42.0)
+    old = {"ratelimit-remaining": "0", "ratelimit-reset": "7"}
+    assert rate_limits(old) == RateLimits(reset_seconds=7.0)
+    assert rate_limits({"ratelimit-remaining": "3", "ratelimit-reset": "7"}) == RateLimits()
+
+
+def test_the_first_server_announces_the_content_and_later_tags_are_ignored():
+    linked = {"x-linked-etag": f'"{SHA256}"', "x-linked-size": "7", "etag": '"weak"'}
+    announced = Announced().with_headers(linked, from_origin=True)
+    assert announced == Announced(etag=SHA256, sha256=SHA256, size=7)
+    later = {"etag": f'"{"b" * 64}"', "x-linked-size": "9"}
+    assert announced.with_headers(later, from_origin=False) == announced
+    assert Announced().with_headers(later, from_origin=False) == Announced(size=9)
+    assert Announced().with_headers({"etag": '"no digest"'}, from_origin=True) == Announced()
