@@ -48,7 +48,7 @@ def _train(name: str, config: TrainConfig) -> None:
     from train.loop.engine import train
     from train.monitoring.progress_line import ProgressPrinter
     from train.recipes.registry import make_recipe
-    from train.resilience.stopping import STOP_FILE
+    from train.resilience.stop_file import StopFile
 
     world = int(os.environ.get("WORLD_SIZE", "0"))
     if not world:
@@ -61,8 +61,8 @@ def _train(name: str, config: TrainConfig) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     if dist.get_rank() == 0:
-        # What ended the start before, as `lrm train` removes it.
-        (Path(config.out) / STOP_FILE).unlink(missing_ok=True)
+        # It may have ended the start before this one.
+        StopFile(Path(config.out)).remove()
     dist.barrier()
     try:
         train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))

@@ -1,24 +1,27 @@
-"""What a Ray cluster has for training workers: GPUs or none, and room for how many."""
+"""What a Ray cluster has for training workers: GPUs or none, and slots for how many."""
 
 from collections.abc import Mapping, Sequence
 
 from train.settings.train_config import TrainConfig
 
 __all__ = [
-    "count_workers",
+    "count_slots",
+    "free_slots",
     "has_gpus",
-    "request_room",
-    "room_for_workers",
+    "request_nodes",
     "worker_bundle",
     "workers_have_gpus",
 ]
 
 Resources = Mapping[str, float]
+"""Amounts by Ray's resource names."""
 
 
 def workers_have_gpus(config: TrainConfig) -> bool:
-    """Whether each worker gets a GPU. The driver's own machine tells nothing: it may be a head
-    without one."""
+    """Return whether each worker gets a GPU.
+
+    The driver's own machine says nothing about it: it may be a head node without one.
+    """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -26,9 +29,9 @@ def workers_have_gpus(config: TrainConfig) -> bool:
 
 
 def has_gpus(nodes: Sequence[Resources], worker: Resources) -> bool:
-    """Whether workers that need these resources, of those that `nodes` have, run on GPUs.
+    """Return whether workers that need these resources run on GPUs on these nodes.
 
-    They do where they ask for one, or where a node that has all they ask for has one as well.
+    They do if they ask for one, or if a node that has all they ask for also has a GPU.
     """
     if "GPU" in worker:
         return True
@@ -37,31 +40,31 @@ def has_gpus(nodes: Sequence[Resources], worker: Resources) -> bool:
 
 
 def worker_bundle(config: TrainConfig, *, on_gpu: bool) -> dict[str, float]:
-    """Ray's resources of one worker."""
+    """Return the resources that one worker asks Ray for."""
     return {"GPU" if on_gpu else "CPU": 1.0, **config.worker_resources}
 
 
-def room_for_workers(worker: Resources) -> int:
-    """Workers that fit, each as a whole, into what is free on nodes that stay."""
-    # The sums of `ray.available_resources` do not tell what lies on one node.
+def free_slots(worker: Resources) -> int:
+    """Return how many workers fit into the free resources of nodes that are not draining."""
+    # The sums of `ray.available_resources` do not say what is free on one node.
     from ray._private.state import state
 
-    leaving = state.get_draining_nodes()
+    draining = state.get_draining_nodes()
     free = state.available_resources_per_node()
-    return count_workers(worker, [node for name, node in free.items() if name not in leaving])
+    return count_slots(worker, [node for name, node in free.items() if name not in draining])
 
 
-def count_workers(worker: Resources, free: Sequence[Resources]) -> int:
-    """Workers that fit, each as a whole, into what these nodes have free."""
-    return sum(_fitting(worker, node) for node in free)
+def count_slots(worker: Resources, free: Sequence[Resources]) -> int:
+    """Return how many workers fit, each on one node, into what these nodes have free."""
+    return sum(_slots(worker, node) for node in free)
 
 
-def request_room(worker: Resources, workers: int) -> None:
-    """Ask the autoscaler for nodes that hold so many workers; 0 takes the wish back."""
+def request_nodes(worker: Resources, workers: int) -> None:
+    """Request nodes for this many workers from the autoscaler; 0 cancels the request."""
     from ray.autoscaler.sdk import request_resources
 
     request_resources(bundles=[dict(worker)] * workers)
 
 
-def _fitting(worker: Resources, node: Resources) -> int:
+def _slots(worker: Resources, node: Resources) -> int:
     return min(int(node.get(kind, 0.0) / amount) for kind, amount in worker.items())

@@ -1,4 +1,4 @@
-"""Requests to end: a preemption notice, Ctrl-C, or a file in the run's folder."""
+"""What asks a training process to end: SIGTERM or SIGINT, or the run's stop file."""
 
 import contextlib
 import signal
@@ -8,46 +8,47 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STOP_FILE", "StopRequest", "hearing", "stop_request"]
+from train.resilience.stop_file import StopFile
 
-STOP_FILE = "stop"
-"""In the run's folder: who makes it asks all workers to save and leave."""
-_LOOK_SECONDS = 2.0
+__all__ = ["StopRequest", "signal_handler", "stop_request"]
+
+_POLL_SECONDS = 2.0
+"""Between two looks for the stop file: the run's folder may be on a network file system."""
 
 
 class StopRequest:
     """Whether this process was asked to end. Ranks agree on it at the end of a step."""
 
     def __init__(self, out: Path) -> None:
-        self._file = out / STOP_FILE
-        self._signalled = False
-        self._looked = time.monotonic()
+        self._file = StopFile(out)
+        self._requested = False
+        self._polled = time.monotonic()
 
     def __bool__(self) -> bool:
-        """Cheap: the file is looked for every few seconds only."""
-        if self._signalled:
-            return True
+        """Return whether the process was asked to end; cheap enough for every step."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            self._signalled = self._file.exists()
-        return self._signalled
+        if not self._requested and now - self._polled >= _POLL_SECONDS:
+            self._polled = now
+            self._requested = self._file.is_requested()
+        return self._requested
 
     def make(self) -> None:
         """Ask this process to end."""
-        self._signalled = True
+        self._requested = True
 
 
 @contextlib.contextmanager
-def hearing(asked: Callable[[], None]) -> Iterator[None]:
-    """Call this at SIGTERM and SIGINT while the block runs, where the thread may listen; a second
-    signal ends the process at once."""
+def signal_handler(request: Callable[[], None]) -> Iterator[None]:
+    """Call `request` at SIGTERM and SIGINT while the block runs; a second signal ends the process.
+
+    Does nothing outside the main thread, where Python allows no handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def on_signal(number: int, _frame: Any) -> None:
-        asked()
+        request()
         signal.signal(number, signal.SIG_DFL)
 
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -61,7 +62,7 @@ def hearing(asked: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_request(out: Path) -> Iterator[StopRequest]:
-    """Whether this process was asked to end while the block runs."""
+    """Return whether this process is asked to end while the block runs."""
     request = StopRequest(out)
-    with hearing(request.make):
+    with signal_handler(request.make):
         yield request

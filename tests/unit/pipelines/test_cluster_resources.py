@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.launch.cluster_resources import count_workers, has_gpus, worker_bundle
+from pipelines.launch.cluster_resources import count_slots, has_gpus, worker_bundle
 from train.settings.train_config import TrainConfig
 
 HEAD = {"CPU": 8.0, "head": 1.0}
@@ -37,7 +37,7 @@ def test_workers_run_on_gpus_where_their_nodes_have_some(nodes, worker, expected
     ],
 )
 def test_each_worker_fits_as_a_whole_on_one_node(worker, free, expected):
-    assert count_workers(worker, free) == expected
+    assert count_slots(worker, free) == expected
 
 
 @pytest.mark.parametrize(
