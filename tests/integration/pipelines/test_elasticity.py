@@ -1,0 +1,58 @@
+"""The number of workers that a run starts with, and its restart, on a real Ray."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import ray
+from ray.util.placement_group import PlacementGroup
+
+from core.errors import Stopped
+from pipelines.launch import elasticity
+from pipelines.launch.cluster_resources import free_slots
+from pipelines.launch.elasticity import restart_on_growth, wait_for_slots
+from pipelines.ray_session import ray_session
+from train.resilience.stop_file import StopFile
+from train.settings.train_config import TrainConfig
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def hold(cpus: int) -> PlacementGroup:
+    group = ray.util.placement_group([{"CPU": 1}] * cpus)
+    ray.get(group.ready())
+    return group
+
+
+def test_a_run_starts_with_what_fits_and_restarts_when_more_does(
+    ray_address, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(elasticity, "_RELEASE_SECONDS", 0.0)
+    monkeypatch.setattr(elasticity, "_GROWTH_POLL_SECONDS", 0.1)
+    with ray_session(ray_address):
+        most = int(ray.cluster_resources()["CPU"])
+        settings = {"root": "r", "snapshot": "s", "out": str(tmp_path), "batch_size": most}
+        elastic = TrainConfig.load(settings | {"num_workers": f"1:{most}"})
+        assert elastic.worker_counts[-1] == most > 1
+        stop_file = StopFile(tmp_path)
+        others = hold(most - 1)
+        wait_until(lambda: free_slots({"CPU": 1.0}) == 1)
+        size = wait_for_slots(elastic, stop_file)
+        assert size == 1
+        worker = hold(size)
+        wait_until(lambda: free_slots({"CPU": 1.0}) == 0)
+        with restart_on_growth(elastic, size, stop_file):
+            time.sleep(0.5)
+            assert not stop_file.is_requested()
+            ray.util.remove_placement_group(others)
+            wait_until(stop_file.is_for_restart)
+        with pytest.raises(Stopped):
+            wait_for_slots(elastic, stop_file)
+        fixed = TrainConfig.load(settings | {"num_workers": most})
+        assert wait_for_slots(fixed, stop_file) == most
+        ray.util.remove_placement_group(worker)
