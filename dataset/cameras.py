@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 __all__ = [
     "Camera",
+    "camera_at",
     "intrinsics_from_fov",
     "look_at",
     "opencv_from_opengl",
@@ -69,6 +70,11 @@ def intrinsics_from_fov(degrees: float) -> Float[np.ndarray, "4"]:
     """Normalised intrinsics of a square image with the given field of view (in degrees)."""
     focal = 0.5 / math.tan(math.radians(degrees) / 2)
     return np.array([focal, focal, 0.5, 0.5], dtype=np.float32)
+
+
+def camera_at(eye: Float[np.ndarray, "3"], fov: float) -> Camera:
+    """Return a camera at `eye` that looks at the origin, with a field of view in degrees."""
+    return Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(fov))
 
 
 def world_to_camera(

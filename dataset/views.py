@@ -25,7 +25,9 @@ from dataset.format.encoding import (
 )
 
 __all__ = [
+    "DEFAULT_RESOLUTION",
     "META_MEMBER",
+    "OBJECT_RADIUS",
     "SAMPLE_FORMAT",
     "ViewSet",
     "decode_depth",
@@ -43,9 +45,11 @@ __all__ = [
 META_MEMBER = "json"
 SAMPLE_FORMAT = 2
 """Raise it when the members of a sample change their meaning; no other format is read."""
+DEFAULT_RESOLUTION = 512
+"""Side of a view in pixels, as rendered and as supervised in training, if nothing else is set."""
+OBJECT_RADIUS = math.sqrt(3)
+"""Of the sphere around the cube [-1, 1]^3, which holds every object."""
 _FINEST_DEPTH_SCALE = 2**-12
-_OBJECT_RADIUS = math.sqrt(3)
-"""Of the sphere around the cube [-1, 1]^3, in which every object lies."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +78,7 @@ def depth_scale_for(cameras: Sequence[Camera]) -> float:
     """
     farthest = max(float(np.linalg.norm(camera.camera_to_world[:3, 3])) for camera in cameras)
     scale = _FINEST_DEPTH_SCALE
-    while largest_depth(scale) < farthest + _OBJECT_RADIUS:
+    while largest_depth(scale) < farthest + OBJECT_RADIUS:
         scale *= 2
     return scale
 

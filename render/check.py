@@ -6,14 +6,12 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from dataset.cameras import Camera, project
-from dataset.views import ViewSet
+from dataset.views import OBJECT_RADIUS, ViewSet
 from render.agreement import Patches, depth_agreement, find_patches, pairs_to_compare
 from render.process import RenderFailure
 
 __all__ = ["check_views"]
 
-_RADIUS = 3**0.5
-"""Of the sphere around the cube in which every object lies."""
 _SLACK = 1e-3
 _BLACK = 2
 """In 8 bits. Even a black object reflects some of the light around it."""
@@ -69,9 +67,9 @@ def _view_problem(views: ViewSet, view: int, camera: Camera) -> str | None:
     if hit.any():
         _, (origin,) = project(camera, np.zeros((1, 3), dtype=np.float32))
         # Planar depth of points in the sphere: that of its centre, give or take the radius.
-        if depth[hit].max() > origin + _RADIUS + _SLACK:
+        if depth[hit].max() > origin + OBJECT_RADIUS + _SLACK:
             return f"depth {depth[hit].max():.3f} is behind the object"
-        if depth[hit].min() < origin - _RADIUS - _SLACK:
+        if depth[hit].min() < origin - OBJECT_RADIUS - _SLACK:
             return f"depth {depth[hit].min():.3f} is before the object"
     length = np.linalg.norm(normals, axis=-1)[hit]
     # A triangle without area has no normal: a few such pixels are the object's own.

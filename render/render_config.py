@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from core.config import Config
+from dataset.views import DEFAULT_RESOLUTION
 
 __all__ = ["RENDERER_VERSION", "BlenderLimits", "RenderConfig"]
 
@@ -15,7 +16,7 @@ RENDERER_VERSION = "blender-4.5/3"
 class RenderConfig(Config):
     """What changes pixels."""
 
-    resolution: PositiveInt = 512
+    resolution: PositiveInt = DEFAULT_RESOLUTION
     """Side of the images in pixels."""
     samples: PositiveInt = 12
     """Most Cycles samples per pixel, before denoising."""

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from core.choices import choose
-from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
+from dataset.cameras import Camera, camera_at, orbit_eye
+from dataset.zero123plus_cameras import FIELD_OF_VIEW, NUM_TARGETS, RIG_NAME, target_cameras
 
 __all__ = ["RIGS", "Rig", "get_rig"]
 
@@ -48,9 +49,7 @@ def get_rig(name: str) -> Rig:
 
 
 def _at(eyes: Sequence[np.ndarray], fov: float) -> list[Camera]:
-    return [
-        Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(fov)) for eye in eyes
-    ]
+    return [camera_at(eye, fov) for eye in eyes]
 
 
 def _lrm32(rng: np.random.Generator) -> list[Camera]:
@@ -64,17 +63,13 @@ def _lrm32(rng: np.random.Generator) -> list[Camera]:
 
 
 def _zero123plus(rng: np.random.Generator) -> list[Camera]:
-    """A query view, then the six targets of Zero123++ v1.2.
+    """Return a query view, then the six targets of Zero123++ v1.2 (dataset.zero123plus_cameras).
 
-    Targets: azimuths 30, 90 ... 330 relative to the query, elevations 20 and -10 in turn, both
-    absolute; at their distance a field of view of 30 degrees spans the unit sphere's diameter.
-    Query: the ranges of InstantMesh's authors. Its near end crops the object.
+    The query's ranges are those of InstantMesh's authors; the near end crops the object.
     """
     azimuth, elevation = rng.uniform(0, 360), rng.uniform(-20, 45)
     query = orbit_eye(azimuth, elevation, rng.uniform(2.5, 5.0))
-    distance = 1 / math.tan(math.radians(15))
-    targets = [orbit_eye(azimuth + 30 + 60 * i, (20, -10)[i % 2], distance) for i in range(6)]
-    return _at([query, *targets], fov=30)
+    return [camera_at(query, FIELD_OF_VIEW), *target_cameras(azimuth)]
 
 
 def _orbit21(_: np.random.Generator) -> list[Camera]:
@@ -109,15 +104,21 @@ RIGS = {
     rig.name: rig
     for rig in (
         Rig(name="lrm32", version=1, normalise="cube", num_views=32, place=_lrm32),
-        Rig(name="zero123plus", version=1, normalise="sphere", num_views=7, place=_zero123plus),
+        Rig(
+            name=RIG_NAME,
+            version=1,
+            normalise="sphere",
+            num_views=1 + NUM_TARGETS,
+            place=_zero123plus,
+        ),
         # InstantMesh's fine-tune took the cube by mistake: objects come out too large.
         Rig(
-            name="zero123plus-cube",
+            name=f"{RIG_NAME}-cube",
             version=1,
             normalise="cube",
-            num_views=7,
+            num_views=1 + NUM_TARGETS,
             place=_zero123plus,
-            cameras_of="zero123plus",
+            cameras_of=RIG_NAME,
         ),
         Rig(name="orbit21", version=1, normalise="cube", num_views=21, place=_orbit21),
         Rig(name="one2345", version=1, normalise="cube", num_views=8, place=_one2345),

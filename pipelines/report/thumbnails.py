@@ -20,7 +20,7 @@ from PIL import Image
 from core.errors import LrmError
 from core.failures import FailureKind
 from core.storage import Storage
-from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
+from dataset.cameras import Camera, camera_at, orbit_eye
 from dataset.format.shards import SampleEntry, read_index, read_members
 from dataset.views import META_MEMBER, decode_views
 from pipelines.building.build_config import BuildConfig
@@ -162,9 +162,8 @@ class _Studio:
 
 
 def _front() -> Camera:
-    """From the front, the right and above: all of the cube [-1, 1]^3, whose corners may be cut."""
-    eye = orbit_eye(-60, 20, 4.0)
-    return Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(_FIELD_OF_VIEW))
+    """Return a camera in front, right and above: it sees [-1, 1]^3, perhaps without corners."""
+    return camera_at(orbit_eye(-60, 20, 4.0), _FIELD_OF_VIEW)
 
 
 def _encoded(image: Image.Image, **options: Any) -> Picture:

@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from core.errors import BadInput
+from dataset.views import DEFAULT_RESOLUTION
 from train.data.step_views import ChosenViews, Item, ObjectDataset, ViewChoiceConfig
 from train.models.lrm.rays import Window, window_intrinsics
 
@@ -22,7 +23,7 @@ class ViewDataConfig(ViewChoiceConfig):
     """Side of the supervised patch in pixels."""
     target_size_min: PositiveInt = 192
     """Targets are resized to a side drawn from here to `target_size_max` before cropping."""
-    target_size_max: PositiveInt = 512
+    target_size_max: PositiveInt = DEFAULT_RESOLUTION
 
     def check(self) -> None:
         """Raise BadInput if the sizes do not fit each other."""

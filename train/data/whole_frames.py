@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import PositiveInt
 
+from dataset.views import DEFAULT_RESOLUTION
 from train.data.resize import resize
 from train.data.step_views import ChosenViews, Item, Kind, ObjectDataset, ViewChoiceConfig
 
@@ -14,7 +15,7 @@ __all__ = ["FrameDataConfig", "FrameDataset"]
 class FrameDataConfig(ViewChoiceConfig):
     """Which views a step sees, and at what size."""
 
-    frame_size: PositiveInt = 512
+    frame_size: PositiveInt = DEFAULT_RESOLUTION
     """Side of the supervised frames in pixels; free of loss where it is that of the renders."""
 
 

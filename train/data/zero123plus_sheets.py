@@ -22,25 +22,27 @@ from dataset.format.encoding import decode_rgba
 from dataset.format.shards import read_members
 from dataset.snapshots.snapshot import Sample
 from dataset.views import view_member
+from dataset.zero123plus_cameras import NUM_TARGETS, RIG_NAME
 from train.data.colours import composite
 from train.data.latent_cache import LatentCache, key_of
 from train.data.order import sample_rng
 from train.data.replacements import load_at
 from train.data.resize import resize
 from train.data.step_views import Item, count_views
+from train.models.zero123plus.sampling_defaults import VIEW_SIZE
 
 __all__ = ["Prepare", "SheetDataConfig", "SheetDataset"]
 
 Prepare = Callable[[Sequence[Image.Image]], tuple[Tensor, Tensor]]
 """Query images to what the VAE and what CLIP takes of them, [b, 3, h, w] each."""
-_RIG = "zero123plus"
-_VIEWS = 7
+_VIEWS = 1 + NUM_TARGETS
+"""The query, then its targets."""
 
 
 class SheetDataConfig(Config):
     """What a step sees of an object."""
 
-    view_size: PositiveInt = 320
+    view_size: PositiveInt = VIEW_SIZE
     """Side of a target in pixels; six of them make a sheet of 3 rows and 2 columns."""
     query_size_min: PositiveInt = 128
     """The query is resized to a side drawn from here to `query_size_max` first,"""
@@ -93,10 +95,10 @@ class SheetDataset(Dataset[Item]):
     ) -> None:
         """`number` tells a recipe's datasets apart: an item's `origin` is (number, position)."""
         for sample in samples:
-            if sample.rig.partition("-")[0] != _RIG or count_views(sample) != _VIEWS:
+            if sample.rig.partition("-")[0] != RIG_NAME or count_views(sample) != _VIEWS:
                 raise BadInput(
                     f"{sample.asset_id}: has {count_views(sample)} views of rig {sample.rig}; a "
-                    f"query and six targets come from `lrm build --rig {_RIG}`"
+                    f"query and six targets come from `lrm build --rig {RIG_NAME}`"
                 )
         self._root, self._samples, self._config, self._prepare = root, samples, config, prepare
         self._num_timesteps, self._batch_size, self._seed = num_timesteps, batch_size, seed

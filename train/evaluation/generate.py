@@ -11,6 +11,7 @@ from train.evaluation.scores import Pictures
 from train.inference.query import prepare_query
 from train.inference.six_views import DISTANCE, input_cameras
 from train.models.zero123plus.pipeline import Zero123PlusPipeline
+from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE
 
 __all__ = ["six_views_of_first"]
 
@@ -21,7 +22,7 @@ def six_views_of_first(
     steps: int,
     seed: int,
     view_size: int,
-    guidance: float = 4.0,
+    guidance: float = GUIDANCE_SCALE,
     distance: float = DISTANCE,
 ) -> Generate:
     """The query is centred as by `lrm multiview`; cameras are at `distance`, from its azimuth."""

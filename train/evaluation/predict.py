@@ -11,10 +11,11 @@ from torch import Tensor
 
 from core.errors import BadInput
 from dataset.cameras import Camera
+from dataset.zero123plus_cameras import NUM_TARGETS
 from train.data.resize import resize
 from train.evaluation.scores import Cloud, Pictures
 from train.inference.lrm import Reconstruction, Reconstructor
-from train.inference.six_views import NUM_VIEWS, camera_tensors, input_cameras
+from train.inference.six_views import camera_tensors, input_cameras
 
 __all__ = [
     "Generate",
@@ -55,9 +56,9 @@ def choose_inputs(cameras: Sequence[Camera]) -> list[int]:
 
     Of the rig zero123plus they are its six targets. Raises BadInput where there are too few.
     """
-    if len(cameras) <= NUM_VIEWS:
+    if len(cameras) <= NUM_TARGETS:
         raise BadInput(
-            f"it has {len(cameras)} views, and {NUM_VIEWS} are input: none is left to judge by"
+            f"it has {len(cameras)} views, and {NUM_TARGETS} are input: none is left to judge by"
         )
     wanted = _directions(input_cameras(azimuth=azimuth_of(cameras[0])))
     cosines = wanted @ _directions(cameras).T
@@ -130,7 +131,7 @@ def _beside_truth(
     given: Float[Tensor, "6 3 s s"], inputs: Sequence[Camera], cameras: Sequence[Camera]
 ) -> MadeViews | None:
     """None where the truth was seen from elsewhere, by more than a degree."""
-    if len(cameras) <= NUM_VIEWS:
+    if len(cameras) <= NUM_TARGETS:
         return None
     chosen = choose_inputs(cameras)
     there = [cameras[view] for view in chosen]

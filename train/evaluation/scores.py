@@ -21,12 +21,11 @@ from train.evaluation.metrics import (
     psnr,
     ssim,
 )
+from train.evaluation.protocol import THRESHOLD
 from train.models.lpips import Lpips
 
 __all__ = [
-    "NUM_POINTS",
     "SURFACE_METRICS",
-    "THRESHOLD",
     "VIEW_METRICS",
     "Cloud",
     "Pictures",
@@ -35,10 +34,6 @@ __all__ = [
     "score_views",
 ]
 
-NUM_POINTS = 16_000
-"""On each surface."""
-THRESHOLD = 0.2
-"""Of the F-score, in the box [-1, 1]^3."""
 SURFACE_METRICS = ("chamfer", "f_score")
 VIEW_METRICS = (
     "views_psnr",

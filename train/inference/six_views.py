@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from core.errors import BadInput
-from dataset.cameras import Camera, intrinsics_from_fov, look_at, orbit_eye
+from dataset.cameras import Camera
+from dataset.zero123plus_cameras import NUM_TARGETS, target_cameras
 from train.data.resize import resize
 from train.inference.input_pictures import ENDINGS, check_not_empty, on_white, read_picture
+from train.models.zero123plus.latents import SHEET
 
 __all__ = [
     "DISTANCE",
-    "NUM_VIEWS",
     "VIEW_NAME",
     "camera_tensors",
     "input_cameras",
@@ -29,26 +30,17 @@ __all__ = [
     "stack_views",
 ]
 
-NUM_VIEWS = 6
 DISTANCE = 4.0
 """Of the cameras from the centre of the cube [-1, 1]^3."""
 VIEW_NAME = "view-{}.png"
 """Of view i in a folder that `lrm multiview` wrote."""
-_FOV = 30.0
-_ROWS, _COLUMNS = 3, 2
-_ELEVATIONS = (20.0, -10.0)
 _OURS = re.compile(r"^view-\d+\.png$")
 _ASPECT_TOLERANCE = 0.01
 
 
 def input_cameras(distance: float = DISTANCE, azimuth: float = 0.0) -> list[Camera]:
-    """View i: azimuth 30 + 60 i degrees from the query's, elevation 20 or -10 in turn."""
-    eyes = [
-        orbit_eye(azimuth + 30 + 60 * i, _ELEVATIONS[i % 2], distance) for i in range(NUM_VIEWS)
-    ]
-    return [
-        Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(_FOV)) for eye in eyes
-    ]
+    """Return the cameras of the six views, at InstantMesh's distance unless another is known."""
+    return target_cameras(azimuth, distance)
 
 
 def camera_tensors(
@@ -88,20 +80,21 @@ def _of_folder(folder: Path) -> list[Image.Image]:
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     own = [path for path in pictures if _OURS.match(path.name)]
     chosen = own or pictures
-    if len(chosen) != NUM_VIEWS:
+    if len(chosen) != NUM_TARGETS:
         what = "views" if own else "pictures"
-        raise BadInput(f"{folder}: has {len(chosen)} {what}, and a mesh is made of {NUM_VIEWS}")
+        raise BadInput(f"{folder}: has {len(chosen)} {what}, and a mesh is made of {NUM_TARGETS}")
     return [read_picture(path) for path in chosen]
 
 
 def _of_sheet(path: Path) -> list[Image.Image]:
     sheet = read_picture(path)
     width, height = sheet.size
-    if abs(width * _ROWS - height * _COLUMNS) > _ASPECT_TOLERANCE * height * _COLUMNS:
+    rows, columns = SHEET
+    if abs(width * rows - height * columns) > _ASPECT_TOLERANCE * height * columns:
         raise BadInput(
-            f"{path}: is {width} x {height} pixels, no sheet of {NUM_VIEWS} square views in "
-            f"{_ROWS} rows and {_COLUMNS} columns; make one of a single picture with lrm multiview"
+            f"{path}: is {width} x {height} pixels, no sheet of {NUM_TARGETS} square views in "
+            f"{rows} rows and {columns} columns; make one of a single picture with lrm multiview"
         )
-    side = min(width // _COLUMNS, height // _ROWS)
-    corners = [(side * (i % _COLUMNS), side * (i // _COLUMNS)) for i in range(NUM_VIEWS)]
+    side = min(width // columns, height // rows)
+    corners = [(side * (i % columns), side * (i // columns)) for i in range(NUM_TARGETS)]
     return [sheet.crop((left, top, left + side, top + side)) for left, top in corners]

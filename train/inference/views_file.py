@@ -4,17 +4,14 @@ A mesh made for another distance comes out in another size.
 """
 
 import json
-import math
 from pathlib import Path
 
 from core.errors import BadInput
 from train.inference.six_views import DISTANCE
 
-__all__ = ["RIG_DISTANCE", "VIEWS_FILE", "check_distance", "read_distance", "write_distance"]
+__all__ = ["VIEWS_FILE", "check_distance", "read_distance", "write_distance"]
 
 VIEWS_FILE = "views.json"
-RIG_DISTANCE = 1 / math.tan(math.radians(15))
-"""Of the targets of the rig zero123plus: 30 degrees span the unit sphere's diameter."""
 
 
 def write_distance(folder: Path, distance: float) -> None:

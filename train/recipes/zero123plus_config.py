@@ -9,6 +9,7 @@ from core.config import Config
 from core.errors import BadInput
 from core.storage import Storage
 from train.data.zero123plus_sheets import SheetDataConfig
+from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE
 from train.settings.train_config import OptimizerConfig, TrainConfig
 
 __all__ = [
@@ -51,7 +52,7 @@ class SampleConfig(Config):
 
     steps: PositiveInt = 30
     """Of Euler ancestral."""
-    guidance: NonNegativeFloat = 4.0
+    guidance: NonNegativeFloat = GUIDANCE_SCALE
     """1 or less: none."""
     margin: NonNegativeInt = 4
     """Pixels next to the object that count neither as object nor as background."""

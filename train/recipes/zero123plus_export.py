@@ -6,8 +6,9 @@ from torch import Tensor
 
 from core.atomic import atomic_folder
 from core.errors import BadInput
+from dataset.zero123plus_cameras import TARGET_DISTANCE
 from train.checkpoints.checkpoint import Checkpoint
-from train.inference.views_file import RIG_DISTANCE, write_distance
+from train.inference.views_file import write_distance
 from train.models.ema import ema_state
 from train.recipes.zero123plus_config import AVERAGE_KEYS, UNET_KEYS, Zero123PlusTrainConfig
 from train.recipes.zero123plus_start import open_pipeline
@@ -36,7 +37,7 @@ def write_pipeline(
     with atomic_folder(out) as temporary:
         pipeline.save_pretrained(temporary)
         # Sheets are of this rig alone (train/data/zero123plus_sheets.py).
-        write_distance(temporary, RIG_DISTANCE)
+        write_distance(temporary, TARGET_DISTANCE)
     return len(unet)
 
 

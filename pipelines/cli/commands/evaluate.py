@@ -15,6 +15,8 @@ from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkp
 from pipelines.cli.command import Command
 from pipelines.cli.commands.multiview import check_sampling, open_pipeline, pipeline_folder
 from pipelines.cli.torch_options import open_device
+from train.evaluation.protocol import NUM_POINTS, THRESHOLD
+from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
 if TYPE_CHECKING:
     from pipelines.evaluation.evaluate import (
@@ -33,8 +35,6 @@ __all__ = [
     "COMMAND",
 ]
 
-_NUM_POINTS = 16_000
-_THRESHOLD = 0.2
 _NAMES = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
@@ -82,36 +82,40 @@ def _options(parser: Parser) -> None:
         "of the truth",
     )
     parser.add_argument(
-        "--steps", type=int, default=75, metavar="N", help="of --pipeline [default: 75]"
+        "--steps",
+        type=int,
+        default=NUM_STEPS,
+        metavar="N",
+        help=f"of --pipeline [default: {NUM_STEPS}]",
     )
     parser.add_argument(
         "--guidance",
         type=float,
-        default=4.0,
+        default=GUIDANCE_SCALE,
         metavar="G",
-        help="of --pipeline; 1 or less: none [default: 4]",
+        help=f"of --pipeline; 1 or less: none [default: {GUIDANCE_SCALE:g}]",
     )
     parser.add_argument(
         "--view-size",
         type=int,
-        default=320,
+        default=VIEW_SIZE,
         metavar="PIXELS",
-        help="side of a view of --pipeline [default: 320]",
+        help=f"side of a view of --pipeline [default: {VIEW_SIZE}]",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="gets the tables")
     parser.add_argument(
         "--points",
         type=int,
-        default=_NUM_POINTS,
+        default=NUM_POINTS,
         metavar="N",
-        help=f"on each surface [default: {_NUM_POINTS}]",
+        help=f"on each surface [default: {NUM_POINTS}]",
     )
     parser.add_argument(
         "--threshold",
         type=float,
-        default=_THRESHOLD,
+        default=THRESHOLD,
         metavar="D",
-        help=f"of the F-score, in [-1, 1]^3 [default: {_THRESHOLD}]",
+        help=f"of the F-score, in [-1, 1]^3 [default: {THRESHOLD}]",
     )
     parser.add_argument("--seed", type=int, default=0, help="of points and bootstrap [default: 0]")
     parser.add_argument(

@@ -12,6 +12,7 @@ from core.options import Parser, add_json_option
 from core.outputs import check_writable, writing
 from pipelines.cli.command import Command
 from pipelines.cli.torch_options import add_device_option, open_device
+from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +39,25 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise [default: 0]")
     parser.add_argument(
-        "--steps", type=int, default=75, metavar="N", help="denoising steps [default: 75]"
+        "--steps",
+        type=int,
+        default=NUM_STEPS,
+        metavar="N",
+        help=f"denoising steps [default: {NUM_STEPS}]",
     )
     parser.add_argument(
-        "--guidance", type=float, default=4.0, metavar="G", help="1 or less: none [default: 4]"
+        "--guidance",
+        type=float,
+        default=GUIDANCE_SCALE,
+        metavar="G",
+        help=f"1 or less: none [default: {GUIDANCE_SCALE:g}]",
     )
     parser.add_argument(
-        "--view-size", type=int, default=320, metavar="PIXELS", help="side of a view [default: 320]"
+        "--view-size",
+        type=int,
+        default=VIEW_SIZE,
+        metavar="PIXELS",
+        help=f"side of a view [default: {VIEW_SIZE}]",
     )
     parser.add_argument(
         "--precision",

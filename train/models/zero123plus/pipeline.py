@@ -44,6 +44,7 @@ from train.models.zero123plus.latents import (
 )
 from train.models.zero123plus.reference_attention import ReferenceUNet
 from train.models.zero123plus.sampling import denoising_steps, first_latents, sampling_scheduler
+from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
 __all__ = [
     "SixViews",
@@ -182,9 +183,9 @@ class Zero123PlusPipeline(DiffusionPipeline):
         images: Sequence[Image.Image],
         seeds: Sequence[int],
         *,
-        num_inference_steps: int = 75,
-        guidance_scale: float = 4.0,
-        view_size: int = 320,
+        num_inference_steps: int = NUM_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        view_size: int = VIEW_SIZE,
         blank: float = 0.5,
     ) -> SixViews:
         """Six views of the object in each query image.
