@@ -4,14 +4,17 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 import yaml
 
 from core.errors import BadInput
 
-__all__ = ["Config", "canonical_json", "digest", "merge", "read_yaml"]
+__all__ = ["Config", "Fraction", "canonical_json", "digest", "merge", "read_yaml"]
+
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+"""A share of a whole, or a probability."""
 
 
 class Config(pydantic.BaseModel):

@@ -1,18 +1,15 @@
 """Filters on how an object looks: does it carry a real texture map, and all of its textures?"""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
-import pydantic
 
-from core.config import Config
+from core.config import Config, Fraction
 from dataset.columns import Columns
 from filters.verdict import Fact, Filter, Judgement
 
 __all__ = ["MISSING_TEXTURE", "TEXTURED", "MissingTextureConfig", "TexturedConfig"]
-
-Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class TexturedConfig(Config):
@@ -24,7 +21,7 @@ class TexturedConfig(Config):
 
     enabled: bool = True
     """Drop objects without a texture map."""
-    min_triangle_share: Share = 0.0
+    min_triangle_share: Fraction = 0.0
     """The least fraction of the drawn triangles under such a map; above 0 in any case."""
 
 
@@ -36,7 +33,7 @@ class MissingTextureConfig(Config):
 
     enabled: bool = True
     """Drop objects that lack a base-colour image of their own."""
-    max_triangle_share: Share = 0.0
+    max_triangle_share: Fraction = 0.0
     """The largest fraction of the drawn triangles that may lack theirs."""
 
 

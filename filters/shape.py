@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
-from core.config import Config
+from core.config import Config, Fraction
 from dataset.columns import Columns
 from filters.verdict import Fact, Filter, Judgement
 
@@ -22,7 +22,6 @@ __all__ = [
     "SeveralConfig",
 ]
 
-Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 _NUM_GROUPS = 8
 """As many groups as `measure_islands` lists."""

@@ -2,31 +2,28 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from core.config import Config
+from core.config import Config, Fraction
 
 __all__ = ["AugmentConfig", "Augmentation", "draw_augmentation"]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentConfig(Config):
     """How far the augmentation goes; the defaults are the published settings."""
 
-    rotation: Probability = 1.0
+    rotation: Fraction = 1.0
     """Probability of a random rotation about the z axis."""
-    scaling: Probability = 0.5
+    scaling: Fraction = 0.5
     """Probability of a random scaling of the world."""
-    scale_min: Annotated[float, Field(gt=0)] = 0.7
-    scale_max: Annotated[float, Field(gt=0)] = 1.1
-    camera_noise: Annotated[float, Field(ge=0)] = 0.02
+    scale_min: PositiveFloat = 0.7
+    scale_max: PositiveFloat = 1.1
+    camera_noise: NonNegativeFloat = 0.02
     """Half width of the uniform noise on all 16 numbers of an input camera."""
 
 

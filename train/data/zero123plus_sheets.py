@@ -5,17 +5,17 @@ query is dropped, and the seed of the noise.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from core.config import Config
+from core.config import Config, Fraction
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.encoding import decode_rgba
@@ -48,7 +48,7 @@ class SheetDataConfig(Config):
     """The query is resized to a side drawn from here to `query_size_max` first,"""
     query_size_max: PositiveInt = 512
     """and then to what the VAE and CLIP take."""
-    drop: Annotated[float, Field(ge=0, le=1)] = 0.1
+    drop: Fraction = 0.1
     """Share of the queries that are dropped, so that guidance has something to compare with."""
     drop_per: Literal["sample", "batch"] = "sample"
     """Draw for each sample, or once for a whole batch as released."""

@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 import torch.distributed as dist
 from PIL import Image
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -34,9 +33,9 @@ _log = logging.getLogger(__name__)
 class MeshOptimizerConfig(OptimizerConfig):
     """AdamW and its schedule; the defaults are those of stage 2 as published."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-5
+    learning_rate: PositiveFloat = 4e-5
     """At the end of the warm-up."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    final_learning_rate: NonNegativeFloat = 0.0
     """At the last step of the schedule; between the two lies a half cosine."""
 
 

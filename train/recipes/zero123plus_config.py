@@ -1,16 +1,16 @@
 """The settings of the fine-tune of Zero123++ on white backgrounds."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from core.config import Config
+from core.config import Config, Fraction
 from core.errors import BadInput
 from core.storage import Storage
 from train.data.zero123plus_sheets import SheetDataConfig
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE
-from train.settings.train_config import OptimizerConfig, TrainConfig
+from train.settings.train_config import Decay, OptimizerConfig, TrainConfig
 
 __all__ = [
     "AVERAGE_KEYS",
@@ -32,11 +32,11 @@ AVERAGE_KEYS = "ema."
 class Zero123PlusOptimizerConfig(OptimizerConfig):
     """AdamW with a constant rate, as released: its scheduler was stepped once per epoch."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    learning_rate: PositiveFloat = 1e-5
     """At the end of the warm-up."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
+    final_learning_rate: NonNegativeFloat = 1e-5
     """At the last step of the schedule; between the two lies a half cosine."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    beta2: Decay = 0.999
 
 
 class DiffusionLossConfig(Config):
@@ -81,10 +81,10 @@ class Zero123PlusTrainConfig(TrainConfig):
     loss: DiffusionLossConfig = DiffusionLossConfig()
     sample: SampleConfig = SampleConfig()
     optimizer: Zero123PlusOptimizerConfig = Zero123PlusOptimizerConfig()
-    blank: Annotated[float, Field(ge=0, le=1)] = 0.5
+    blank: Fraction = 0.5
     """Grey level of the picture in place of a dropped query: 0.5 as the published pipeline has it
     when it makes views; 0, black, as the released training."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Decay = 0.0
     """Decay per step of a moving average of the weights, which previews, validation and
     `lrm weights --ema` take; 0 keeps none."""
     latent_cache: str | None = None

@@ -4,15 +4,15 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import UInt8
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
-from core.config import Config
+from core.config import Config, Fraction
 from core.errors import FinalFailure
 
 __all__ = [
@@ -36,7 +36,7 @@ _LONGEST = 160
 class FaultConfig(Config):
     """How many samples may be damaged or missing before a run ends."""
 
-    max_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_share: Fraction = 0.01
     """Largest share of replaced samples among the last `window`; 0 tolerates none."""
     window: PositiveInt = 1000
     """Positions that the share is of, in whole steps."""

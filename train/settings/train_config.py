@@ -3,7 +3,14 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from core.config import Config
 from core.errors import BadInput
@@ -12,25 +19,28 @@ from train.resilience.damaged_samples import FaultConfig
 from train.resilience.step_guard import GuardConfig
 from train.settings.deepspeed_file import read_deepspeed
 
-__all__ = ["OptimizerConfig", "TrainConfig"]
+__all__ = ["Decay", "OptimizerConfig", "TrainConfig"]
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Of a moving average, per step."""
 
 
 class OptimizerConfig(Config):
     """AdamW and its schedule; the defaults are those of LRM stage 1 in the paper."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-4
+    learning_rate: PositiveFloat = 4e-4
     """At the end of the warm-up."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 4e-5
+    final_learning_rate: NonNegativeFloat = 4e-5
     """At the last step of the schedule; between the two lies a half cosine."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear growth from zero."""
     schedule_steps: PositiveInt | None = None
     """Length of the schedule in steps; by default the run's."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    beta1: Decay = 0.9
+    beta2: Decay = 0.95
+    weight_decay: NonNegativeFloat = 0.01
     """On matrices; biases, norms and embeddings of one dimension have none."""
-    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    gradient_clip: NonNegativeFloat = 1.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
 
 
@@ -89,13 +99,13 @@ class TrainConfig(Config):
     """Settings that may differ from the checkpoint's, such as [optimizer.learning_rate]; others
     than those that change no result are refused."""
     guard: GuardConfig = GuardConfig()
-    watchdog_seconds: Annotated[float, Field(ge=0)] = 1800.0
+    watchdog_seconds: NonNegativeFloat = 1800.0
     """A worker that makes no progress for so long writes down its stacks and ends; 0 never."""
     check_memory: bool = True
     """Refuse to start if by estimate a step does not fit into a worker's memory."""
     slow_ranks_every: NonNegativeInt = 50
     """Steps between comparisons of the workers' speed; 0 makes none."""
-    peak_flops: Annotated[float, Field(gt=0)] | None = None
+    peak_flops: PositiveFloat | None = None
     """Of one device and second, in the run's precision, for the utilisation (MFU) in the metrics;
     by default that of a known GPU."""
     preview_every: NonNegativeInt = 500
