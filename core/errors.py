@@ -1,6 +1,14 @@
 """The two ways in which work ends badly, as the command line reports them."""
 
-__all__ = ["BadInput", "Damaged", "FinalFailure", "LrmError", "Stopped", "WorkFailed"]
+__all__ = [
+    "BadInput",
+    "Damaged",
+    "FinalFailure",
+    "LrmError",
+    "Stopped",
+    "WorkFailed",
+    "first_line",
+]
 
 
 class LrmError(Exception):
@@ -34,3 +42,8 @@ class Stopped(LrmError):
     """Somebody asked the work to end, and it left in good order; the same command goes on."""
 
     exit_code = 143
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

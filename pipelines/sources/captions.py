@@ -17,7 +17,7 @@ _ID = re.compile(r"^(?:[0-9a-f]{32}|[0-9a-f]{64})$")
 
 
 def read_captions(uri: str) -> tuple[dict[str, str], str]:
-    """Captions by id, and the revision of the file (16 digits of its SHA-256).
+    """Return captions by id, and the revision of the file (16 digits of its SHA-256).
 
     Ids are Objaverse uids (32 digits) or, for Objaverse-XL, the SHA-256 of files (64 digits); of
     repeated ids the last counts. Raises BadInput with the line number if the file cannot be read,

@@ -1,4 +1,4 @@
-"""A folder or bucket of GLB files, in whatever folders below it, and a CSV that describes them."""
+"""A folder or bucket of GLB files, at any depth, and a CSV that describes them."""
 
 import csv
 import hashlib
@@ -34,7 +34,7 @@ class _Listing:
 
 
 class Folder:
-    """Asset ids are `folder:` and the path without .glb. A part is a 256th of all paths."""
+    """Asset ids are `folder:` and the path without .glb; a part is a 256th of all paths."""
 
     prefix = "folder"
     has_captions = True
@@ -51,7 +51,7 @@ class Folder:
         return Folder, (self.name, self._csv)
 
     def parts(self) -> Mapping[str, str]:
-        """The parts, each with a digest of its rows of the CSV. Raises BadInput."""
+        """Return the parts, each with a digest of its rows of the CSV. Raises BadInput."""
         self._listing = None
         listing = self._list()
         return {
@@ -60,12 +60,12 @@ class Folder:
         }
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """The asset ids of a part and the versions of their files; none is of LVIS."""
+        """Return the asset ids of a part and the versions of their files; none is of LVIS."""
         found = self._list().files[part]
         return {} if lvis else {_asset_id(path): version for path, version in found.items()}
 
     def read_part(self, name: str) -> list[SourceObject]:
-        """The objects of a part, sorted by asset id. Raises BadInput."""
+        """Return the objects of a part, sorted by asset id. Raises BadInput."""
         listing = self._list()
         return [
             SourceObject(record=_record(path, listing.rows.get(path, {})), version=version)
@@ -93,7 +93,7 @@ class Folder:
         return self._listing
 
     def _require_names(self, models: Mapping[str, str]) -> None:
-        """Every path must be text, and the only one of its asset id."""
+        """Raise BadInput unless every path is UTF-8 and the only one of its asset id."""
         paths: dict[str, str] = {}
         for path in models:
             try:
@@ -105,8 +105,8 @@ class Folder:
                 text = f"{other!r} and {path!r} would be one object: rename one of them"
                 raise BadInput(f"{self.name}: {text}")
 
-    def _read_csv(self, lies_here: bool) -> dict[str, dict[str, str]]:
-        if self._csv is None and not lies_here:
+    def _read_csv(self, in_folder: bool) -> dict[str, dict[str, str]]:
+        if self._csv is None and not in_folder:
             return {}
         where = self._csv or f"{self.name}/{OBJECTS_CSV}"
         try:

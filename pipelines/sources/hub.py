@@ -1,11 +1,11 @@
 """Objaverse 1.0 on the Hugging Face hub, read at one commit."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadInput
+from core.errors import BadInput, first_line
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
@@ -20,10 +20,12 @@ _REQUESTS_WITH_TOKEN = 5000
 
 
 class HuggingFaceObjaverse(ObjaverseSource):
-    """Honours HF_ENDPOINT, HF_TOKEN and the token file of the process that made it, everywhere.
+    """Objaverse at one commit of the hub.
 
-    Annotations are kept in the cache folder of the `objaverse` package. Models that this package
-    downloaded earlier are taken from there if they are what the hub promises.
+    HF_ENDPOINT, HF_TOKEN and the token file are read once, by the process that resolves the
+    revision, and hold on all workers. Annotations are cached in the folder of the `objaverse`
+    package. Models that this package downloaded are copied from there if they have the content
+    that the hub announces.
     """
 
     def __init__(self, commit: str, endpoint: str, token: str | None, config: FetchConfig) -> None:
@@ -40,22 +42,21 @@ class HuggingFaceObjaverse(ObjaverseSource):
 
     @classmethod
     def resolve(cls, revision: str, config: FetchConfig) -> "HuggingFaceObjaverse":
-        """Pin a branch, tag or commit to the commit it names now. Raises BadInput."""
+        """Return the source at the commit that a branch, tag or commit names. Raises BadInput."""
         import huggingface_hub
         from huggingface_hub.constants import ENDPOINT
 
         try:
             info = huggingface_hub.HfApi().dataset_info(REPOSITORY, revision=revision)
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-            problem = str(error).strip().splitlines()[0]
             raise BadInput(
                 f"objaverse@{revision}: the hub cannot be asked for {REPOSITORY}: "
-                f"{problem} (HF_ENDPOINT names another hub; --source DIR takes a mirror)"
+                f"{first_line(error)} (HF_ENDPOINT names another hub; --source DIR takes a mirror)"
             ) from None
         return cls(str(info.sha), ENDPOINT, huggingface_hub.get_token(), config)
 
     def read(self, path: str) -> bytes:
-        """A whole annotation file, from the local cache if it is there. Raises FetchFailed."""
+        """Return a whole annotation file, from the local cache if it has it. Raises FetchFailed."""
         import objaverse
 
         cached = Path(objaverse._VERSIONED_PATH) / self.revision / path
@@ -65,14 +66,14 @@ class HuggingFaceObjaverse(ObjaverseSource):
         return cached.read_bytes()
 
     def annotation_versions(self) -> Mapping[str, str]:
-        """What the commit's tree says of metadata/; the commit itself if the hub shows no tree."""
+        """Return the object ids of the commit's tree; the commit if the hub shows no tree."""
         if "metadata" not in self._trees:
             self._trees["metadata"] = self._tree("metadata")
         names = (f"{folder}.json.gz" for folder in self._read_index().folders)
         return {name: self._trees["metadata"].get(name, self.revision) for name in names}
 
     def glb_versions(self, folder: str) -> str:
-        """The folder's name in the commit's tree: equal in all commits in which it is the same."""
+        """Return the object id of the folder in the commit's tree: it changes with its content."""
         if "glbs" not in self._trees:
             self._trees["glbs"] = self._tree("glbs")
         return self._trees["glbs"].get(folder, self.revision)
@@ -84,7 +85,9 @@ class HuggingFaceObjaverse(ObjaverseSource):
         cached = Path(objaverse._VERSIONED_PATH) / path
         return self._download(path, target, glb_problem, cached if cached.is_file() else None)
 
-    def _download(self, path: str, target: Path, check: Any, seed: Path | None) -> Fetched:
+    def _download(
+        self, path: str, target: Path, check: Callable[[Path], str], local: Path | None
+    ) -> Fetched:
         import huggingface_hub
 
         url = huggingface_hub.hf_hub_url(
@@ -98,10 +101,10 @@ class HuggingFaceObjaverse(ObjaverseSource):
             default = _REQUESTS_WITH_TOKEN if self._token else REQUESTS
             requests = self._config.requests or default
             self._budget = open_budget(self._endpoint, requests, self._config.window_seconds)
-        return download(url, target, check, self._config, self._budget, self._token, seed)
+        return download(url, target, check, self._config, self._budget, self._token, local)
 
     def _tree(self, folder: str) -> dict[str, str]:
-        """Git's object ids of what lies in a folder, by name; empty if the hub shows no trees."""
+        """Return Git's object ids of a folder's entries by name; none without trees."""
         import huggingface_hub
         import huggingface_hub.utils
 
@@ -115,8 +118,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
             response.raise_for_status()
             entries = response.json()
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-            problem = str(error).strip().splitlines()[0]
-            text = f"the hub cannot be asked for {folder}: {problem}"
+            text = f"the hub cannot be asked for {folder}: {first_line(error)}"
             raise BadInput(f"{self.name}: {text}") from None
         except json.JSONDecodeError:
             return {}

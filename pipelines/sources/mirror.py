@@ -12,7 +12,7 @@ __all__ = ["Mirror"]
 
 
 class Mirror(ObjaverseSource):
-    """Files are told apart by size and time of change, or by the store's ETag."""
+    """A mirror; the version of a file is its size and time of change, or the store's ETag."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -23,17 +23,17 @@ class Mirror(ObjaverseSource):
         return Mirror, (self.name,)
 
     def read(self, path: str) -> bytes:
-        """A whole annotation file. Raises FileNotFoundError, BadInput."""
+        """Return a whole annotation file. Raises FileNotFoundError, BadInput."""
         with reading(self.name):
             return self._storage.read(path)
 
     def annotation_versions(self) -> Mapping[str, str]:
-        """Versions of the files in metadata/. Raises BadInput."""
+        """Return the versions of the files in metadata/. Raises BadInput."""
         with reading(self.name):
             return self._storage.versions("metadata")
 
     def glb_versions(self, folder: str) -> Mapping[str, str]:
-        """Versions of the files in a folder. Raises BadInput."""
+        """Return the versions of the files in a folder. Raises BadInput."""
         with reading(self.name):
             return self._storage.versions(f"glbs/{folder}")
 

@@ -52,22 +52,22 @@ class ObjaverseSource(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """A whole annotation file. Raises FileNotFoundError, FetchFailed, BadInput."""
+        """Return a whole annotation file. Raises FileNotFoundError, FetchFailed, BadInput."""
 
     @abstractmethod
     def annotation_versions(self) -> Mapping[str, str]:
-        """Versions of the files in metadata/, by name."""
+        """Return the versions of the files in metadata/, by name."""
 
     @abstractmethod
     def glb_versions(self, folder: str) -> Mapping[str, str] | str:
-        """Versions of the files in glbs/`folder`, by name, or one for all."""
+        """Return the versions of the files in glbs/`folder`, by name, or one for all."""
 
     @abstractmethod
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
         """Write a verified file to `target`, atomically. Raises FetchFailed."""
 
     def parts(self) -> Mapping[str, str]:
-        """The folders, with the versions of their annotations and of LVIS. Raises BadInput."""
+        """Return folders with the versions of their annotations and of LVIS. Raises BadInput."""
         self._index = None
         index = self._read_index()
         annotations = self.annotation_versions()
@@ -77,7 +77,7 @@ class ObjaverseSource(ABC):
         }
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """The asset ids of a folder and the versions of their files."""
+        """Return the asset ids of a folder and the versions of their files."""
         index, versions = self._read_index(), self.glb_versions(part)
         return {
             f"{self.prefix}:{uid}": _version_of(path, versions)
@@ -86,7 +86,7 @@ class ObjaverseSource(ABC):
         }
 
     def read_part(self, name: str) -> list[SourceObject]:
-        """The objects of a folder, sorted by asset id. Raises BadInput."""
+        """Return the objects of a folder, sorted by asset id. Raises BadInput."""
         index = self._read_index()
         annotations = self._read_json(f"metadata/{name}.json.gz")
         versions = self.glb_versions(name)

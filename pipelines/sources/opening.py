@@ -1,4 +1,4 @@
-"""Opening a source by its name."""
+"""Open a source by its name."""
 
 from core.errors import BadInput
 from core.storage import Storage
@@ -13,10 +13,10 @@ __all__ = ["is_hub", "open_source"]
 
 
 def open_source(name: str, fetch: FetchConfig | None = None, captions: str | None = None) -> Source:
-    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files.
+    """Open `objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files.
 
-    `captions` is a CSV that describes the files of a folder; a source in Objaverse's layout leaves
-    it alone. Raises BadInput.
+    `captions` is a CSV that describes the files of a folder; a source in Objaverse's layout does
+    not read it. Raises BadInput.
     """
     if is_hub(name):
         from pipelines.sources.hub import HuggingFaceObjaverse
@@ -36,5 +36,5 @@ def open_source(name: str, fetch: FetchConfig | None = None, captions: str | Non
 
 
 def is_hub(name: str) -> bool:
-    """Whether a source's name means Objaverse on the Hugging Face hub."""
+    """Return whether a source's name means Objaverse on the Hugging Face hub."""
     return name.partition("@")[0] == "objaverse"

@@ -1,4 +1,4 @@
-"""What every source of objects can do."""
+"""The interface of all sources of objects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,33 +21,33 @@ class SourceObject:
 
 
 class Source(Protocol):
-    """Lists objects in parts, and brings their files."""
+    """Lists objects in parts, and copies or downloads their files."""
 
     prefix: str
     """The source's name in its asset ids."""
     is_local: bool
     """Whether the files can be read again at no cost."""
     revision: str
-    """What the listing is read from: a commit, or a digest of what describes the objects; or
-    empty."""
+    """A commit, or a digest of the file that describes the objects; empty if there is neither."""
     has_captions: bool
-    """Whether the records bring captions of their own."""
+    """Whether the records have captions of their own."""
 
     def parts(self) -> Mapping[str, str]:
-        """The parts of the listing, each with a version of what describes its objects.
+        """Return the parts of the listing, each with a version of its objects' records.
 
-        Equal versions mean equal records of the objects that both list; which there are, and what
-        their files are, `files` says. Reads the source anew, but no annotation. Raises BadInput.
+        If two listings have equal versions of a part, the objects that both list have equal
+        records; `files` says which objects there are, and the versions of their files. Reads the
+        source anew, but no annotation. Raises BadInput.
         """
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """The asset ids of a part, sorted, with the version of the file of each.
+        """Return the asset ids of a part, sorted, with the version of the file of each.
 
-        Only those of LVIS if asked. Reads no annotation.
+        With `lvis`, only objects of LVIS. Reads no annotation.
         """
 
     def read_part(self, name: str) -> list[SourceObject]:
-        """The objects of a part, sorted by asset id. Raises BadInput."""
+        """Return the objects of a part, sorted by asset id. Raises BadInput."""
 
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
         """Write an object's verified file to `target`, atomically.

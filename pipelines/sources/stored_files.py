@@ -1,4 +1,4 @@
-"""Files of a folder or bucket: their versions, and copies that are checked."""
+"""Files of a folder or bucket: checked copies, and errors that name the source."""
 
 import contextlib
 import shutil
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.atomic import atomic_file
-from core.errors import BadInput
+from core.errors import BadInput, first_line
 from core.failures import FailureKind
 from core.storage import Storage, storage_errors
 from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
@@ -14,19 +14,18 @@ from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_p
 __all__ = ["MISSING", "copy_glb", "reading"]
 
 MISSING = "missing"
-"""The version of a file that is listed and not there."""
+"""The version of a file that is listed and does not exist."""
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Whatever a storage raises but FileNotFoundError becomes BadInput that names the source."""
+    """Raise BadInput that names the source for every storage error but FileNotFoundError."""
     try:
         yield
     except FileNotFoundError:
         raise
     except storage_errors() as error:
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{name}: cannot be read: {problem}") from None
+        raise BadInput(f"{name}: cannot be read: {first_line(error)}") from None
 
 
 def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched:
@@ -44,8 +43,7 @@ def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched
     except FileNotFoundError:
         raise FetchFailed(FailureKind.MISSING, f"{path} is listed but not in the source") from None
     except storage_errors() as error:
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FetchFailed(FailureKind.DOWNLOAD, f"{path}: {problem}") from None
+        raise FetchFailed(FailureKind.DOWNLOAD, f"{path}: {first_line(error)}") from None
 
 
 def _require_version(storage: Storage, path: str, version: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from core.errors import first_line
 from core.failures import FailureKind
 from core.retry import Backoff, retry
 from pipelines.transfers.budget import (
@@ -87,7 +88,7 @@ class ClusterBudget:
             )
         except lost as error:
             self._disconnect()
-            problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            problem = f"{type(error).__name__}: {first_line(error)}"
         raise FetchFailed(
             FailureKind.DOWNLOAD, f"the cluster's request budget does not answer: {problem}"
         )
