@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from core.errors import BadInput, WorkFailed
+from core.errors import BadInput, WorkFailed, first_line
 
 __all__ = ["ray_session", "start_ray"]
 
@@ -38,14 +38,12 @@ def start_ray(address: str) -> None:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise BadInput(f"--address {address}: cannot join Ray: {problem}") from None
+        raise BadInput(f"--address {address}: cannot join Ray: {first_line(error)}") from None
     except Exception as error:
         # Ray has no class of its own for nodes that do not come up in time.
         if "startup" not in str(error):
             raise
-        problem = str(error).strip().splitlines()[0]
-        raise WorkFailed(f"--address {address}: cannot start Ray: {problem}") from None
+        raise WorkFailed(f"--address {address}: cannot start Ray: {first_line(error)}") from None
 
 
 def _require_reachable(address: str) -> None:

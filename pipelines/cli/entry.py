@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from core.errors import LrmError
+from core.errors import LrmError, first_line
 from core.options import Parser
 from core.safe_text import printable
 from core.storage import store_errors
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except store_errors() as error:
-        problem = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        problem = printable(first_line(error))
         print(f"{name}: error: the object store cannot be used: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -50,7 +50,7 @@ class Part:
         self._notes.flush()
 
     def move(self, target: Path) -> None:
-        """The part is whole: put it at its place, atomically."""
+        """Move the whole file to its place, atomically."""
         move_file(self.path, target)
         self.restart(None)
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from core.errors import BadInput
+from core.errors import BadInput, first_line
 
 __all__ = [
     "EXTRACTORS",
@@ -152,8 +152,7 @@ def pixels_per_latent(vae: Mapping[str, Any]) -> int:
 
 def not_there(source: str | Path, error: Exception) -> BadInput:
     """The one line about a pipeline that cannot be read."""
-    cause = str(error).strip().splitlines()[0]
     return BadInput(
-        f"Zero123++ weights {source}: {cause} Give a folder in diffusers' layout (it has a "
-        "model_index.json), or download the repository into the hub's cache first"
+        f"Zero123++ weights {source}: {first_line(error)} Give a folder in diffusers' layout (it "
+        "has a model_index.json), or download the repository into the hub's cache first"
     )
