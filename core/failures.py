@@ -128,8 +128,7 @@ class FailureKind(StrEnum):
         "the file exceeds a limit: bytes, nodes, triangles, vertices or texture pixels",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
-        "raise the limit of the inspection that the message names if the machines have the "
-        "memory",
+        "raise the limit of the inspection that the message names if the machines have the memory",
     )
     REFUSED = (
         "refused",

@@ -15,8 +15,8 @@ ONE_FILE_PER_ITEM = {
     "train/recipes",
     "train/inference",
 }
-"""Folders with a file per item (stages, commands, recipes, inference): they may be large, and a name
-may be that of the subject elsewhere (the recipe `nerf` trains the model in `nerf.py`)."""
+"""Folders with a file per item: they may be large, and a name may be that of the subject elsewhere
+(the recipe `nerf` trains the model in `nerf.py`)."""
 MOST_MODULES = 16
 COMMON = {"__init__.py", "__main__.py", "registry.py"}
 
