@@ -12,7 +12,7 @@ from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.cli.tables import show_run_size
-from train.checkpoints.saving import Checkpoints
+from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import find_device, size_run
 from train.recipes.registry import RECIPES
 from train.settings.train_config import TrainConfig
@@ -131,7 +131,7 @@ def _refusal(config: TrainConfig) -> str | None:
     """Why this machine would refuse to start the run now, if it would."""
     try:
         config.check()
-        if Checkpoints(config).check() is None:
+        if find_resumable(config) is None:
             config.check_start()
     except LrmError as error:
         return str(error)

@@ -23,6 +23,7 @@ from torch import Tensor
 from core.errors import BadInput
 from core.storage import Storage
 from train.checkpoints.manifest import Manifest, hash_file
+from train.checkpoints.places import checkpoint_storage
 from train.monitoring.run_log import RUN_FILE
 
 __all__ = [
@@ -128,12 +129,11 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 
 def _storage_of(out: Path) -> Storage:
-    """Where a run keeps its checkpoints: below its folder, or where its last start says."""
+    """Return the storage of a run's checkpoints, as its last start recorded it."""
+    elsewhere = None
     with contextlib.suppress(OSError, ValueError, KeyError):
         elsewhere = json.loads((out / RUN_FILE).read_bytes())["config"]["checkpoints"]
-        if elsewhere is not None:
-            return Storage(elsewhere)
-    return Storage(str(out / "checkpoints"))
+    return checkpoint_storage(out, elsewhere)
 
 
 def latest(storage: Storage) -> Checkpoint | None:

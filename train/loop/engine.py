@@ -26,7 +26,8 @@ from core.retrying_storage import PatientStorage
 from core.storage import Storage
 from dataset.object_record import sample_key
 from dataset.snapshots.snapshot import Sample
-from train.checkpoints.saving import Checkpoints
+from train.checkpoints.resuming import needs_conversion, resume
+from train.checkpoints.saving import CheckpointSaver
 from train.data.loader import make_loader
 from train.data.order import sample_at
 from train.data.patches import batches, global_batch
@@ -138,14 +139,14 @@ class _Run:
         self._recipe, self._config, self._start = recipe, config, start
         self._hosts, self._watchdog, self._on_step = hosts, watchdog, on_step
         torch.manual_seed(config.seed)
-        self._checkpoints = Checkpoints(config)
         found = start.checkpoint
-        universal = found is not None and self._checkpoints.needs_conversion(found)
+        universal = found is not None and needs_conversion(found)
         module = recipe.build(fresh=found is None)
         made = _initialise(module, config, universal=universal)
         self._engine, self._optimizer, self._wrapped = made
         if found is not None:
-            self._checkpoints.load(self._engine, found)
+            resume(self._engine, found, config)
+        self._checkpoints = CheckpointSaver(config, found)
         self._ownership = Ownership(Path(config.out))
         extra = found.manifest.extra if found is not None else {}
         self._guard = StepGuard(config.guard, extra.get("guard"))

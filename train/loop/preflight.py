@@ -4,28 +4,28 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from core.errors import BadInput, LrmError
+from core.errors import BadInput
 from core.retrying_storage import PatientStorage
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
-from train.checkpoints.saving import Checkpoints
+from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import size_run
 from train.monitoring.run_log import check_tensorboard
+from train.resilience.collectives import gather, on_rank_0
 from train.settings.deepspeed_settings import check_deepspeed
 from train.settings.train_config import TrainConfig
 from train.settings.versions import PACKAGES, installed_versions
 
 __all__ = ["Preflight", "check_ranks", "preflight"]
 
-T = TypeVar("T")
 _LEAST_FREE = 100_000_000
 """Bytes."""
 
@@ -59,33 +59,17 @@ def preflight(config: TrainConfig) -> Preflight:
     samples = snapshot.of_split("train")
     if not samples:
         raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
-    found = _on_rank_0(lambda: _find_checkpoint(config))
+    found = on_rank_0(lambda: _find_checkpoint(config))
     judged = snapshot.of_split("validation")[: config.validation_samples]
     validation = judged if config.validate_every else ()
     return Preflight(samples=samples, validation=validation, checkpoint=found)
 
 
 def _find_checkpoint(config: TrainConfig) -> Checkpoint | None:
-    found = Checkpoints(config).check()
+    found = find_resumable(config)
     if found is None:
         config.check_start()
     return found
-
-
-def _on_rank_0(work: Callable[[], T]) -> T:
-    """What the work gives on rank 0, or raises there, on all ranks; without ranks, simply so."""
-    if not dist.is_initialized():
-        return work()
-    answer: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            answer[0] = work()
-        except LrmError as error:
-            answer[0] = error
-    dist.broadcast_object_list(answer)
-    if isinstance(answer[0], LrmError):
-        raise answer[0]
-    return answer[0]
 
 
 def check_ranks(recipe: Any) -> list[str]:
@@ -95,19 +79,15 @@ def check_ranks(recipe: Any) -> list[str]:
     what does not fit into the memory of a device.
     """
     config = recipe.config
-    rank, world = dist.get_rank(), dist.get_world_size()
-    token = _write_token(Path(config.out)) if rank == 0 else ""
-    tokens = [token]
-    dist.broadcast_object_list(tokens)
-    reports: list[Any] = [None] * world
-    dist.all_gather_object(reports, _report(Path(config.out), tokens[0]))
-    if rank == 0:
-        (Path(config.out) / tokens[0]).unlink(missing_ok=True)
+    token = on_rank_0(lambda: _write_token(Path(config.out)))
+    reports = gather(_report(Path(config.out), token))
+    if dist.get_rank() == 0:
+        (Path(config.out) / token).unlink(missing_ok=True)
     _compare(reports, config)
     hosts = [report["host"] for report in reports]
     if config.check_memory and hasattr(recipe, "outline"):
         least = min(report["memory"] / _sharing(report, hosts) for report in reports)
-        _on_rank_0(lambda: _check_memory(recipe, least))
+        on_rank_0(lambda: _check_memory(recipe, least))
     return hosts
 
 

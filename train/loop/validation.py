@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.augment import AugmentConfig
+from train.resilience.collectives import gather
 
 __all__ = ["SEED", "STILL", "EachAlone", "Judge", "Validation", "held_out", "looking"]
 
@@ -58,9 +59,7 @@ class Validation:
                 batch = {name: value[None].to(device) for name, value in item.items()}
                 metrics = self._judge.evaluate(module, batch)
                 own[place] = {name: float(value) for name, value in metrics.items()}
-        shares: list[Any] = [None] * world
-        dist.all_gather_object(shares, own)
-        found = {place: row for share in shares for place, row in share.items()}
+        found = {place: row for share in gather(own) for place, row in share.items()}
         return self._means([found[place] for place in range(len(self._samples))])
 
     def _means(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from jaxtyping import UInt8
 from pydantic import PositiveInt
 from torch import Tensor
 
 from core.config import Config, Fraction
 from core.errors import FinalFailure
+from train.resilience.collectives import gather
 
 __all__ = [
     "REMEDY",
@@ -98,9 +98,8 @@ def unpack_faults(records: UInt8[Tensor, "b n"]) -> list[Replacement]:
 
 def gather_replacements(own: Sequence[Replacement]) -> list[Replacement]:
     """Those of all ranks, by position; every rank calls it."""
-    shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, list(own))
-    return sorted((one for share in shares for one in share), key=lambda r: r.faults[0].position)
+    everything = [one for share in gather(list(own)) for one in share]
+    return sorted(everything, key=lambda one: one.faults[0].position)
 
 
 class FaultCounter:

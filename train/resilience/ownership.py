@@ -1,12 +1,12 @@
 """Who writes into a run's folder: the newest start. Workers that an older one left behind leave."""
 
-import contextlib
 import uuid
 from pathlib import Path
 
 import torch.distributed as dist
 
 from core.errors import Stopped
+from train.resilience.collectives import on_rank_0
 
 __all__ = ["Ownership"]
 
@@ -27,11 +27,12 @@ class Ownership:
     def check(self) -> None:
         """Before something is written; every rank calls it. Raises Stopped on all of them if the
         run has a newer start."""
-        answer = [False]
-        if dist.get_rank() == 0:
-            # A folder that fails now fails the writes after it, with their own words.
-            with contextlib.suppress(OSError):
-                answer[0] = self._file.read_text() != self._own
-        dist.broadcast_object_list(answer)
-        if answer[0]:
+        if on_rank_0(self._is_replaced):
             raise Stopped("the run has been started again elsewhere: this start leaves it alone")
+
+    def _is_replaced(self) -> bool:
+        try:
+            return self._file.read_text() != self._own
+        except OSError:
+            # The writes that follow report what is wrong with the folder.
+            return False

@@ -12,7 +12,8 @@ from core.storage import Storage
 from tests.support.checkpoints import settings, write
 from train.checkpoints.checkpoint import find_checkpoint, latest
 from train.checkpoints.manifest import differences
-from train.checkpoints.saving import Checkpoints
+from train.checkpoints.pruning import prune
+from train.checkpoints.resuming import find_resumable
 
 
 def newest(out: Path) -> int | None:
@@ -54,7 +55,7 @@ def test_a_damaged_one_is_passed_over_saying_so(tmp_path, caplog, damage):
 
 def test_nothing_is_found_in_an_empty_folder(tmp_path):
     assert newest(tmp_path) is None
-    assert Checkpoints(settings(tmp_path)).check() is None
+    assert find_resumable(settings(tmp_path)) is None
     with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
         find_checkpoint(tmp_path)
 
@@ -64,7 +65,7 @@ def test_the_newest_and_every_mth_are_kept_and_an_abandoned_future_goes(tmp_path
     for step in (1, 2, 3, 4, 5, 6, 7, 9):
         write(tmp_path, step)
     (tmp_path / "checkpoints/step-00000007/manifest.json").unlink()
-    Checkpoints(settings(tmp_path, keep_checkpoints=2, keep_every=2))._remove_old(7)
+    prune(Storage(str(tmp_path / "checkpoints")), 7, keep_newest=2, keep_every=2)
     assert steps(tmp_path) == [2, 4, 5, 6]
 
 
@@ -72,7 +73,7 @@ def test_another_run_is_refused_naming_what_differs(tmp_path):
     write(tmp_path, 2)
     changed = settings(tmp_path, seed=1, optimizer={"beta1": 0.5}, steps=7)
     with pytest.raises(BadInput) as caught:
-        Checkpoints(changed).check()
+        find_resumable(changed)
     assert "optimizer.beta1 (0.9 -> 0.5); seed (0 -> 1)" in str(caught.value)
     assert "steps" not in str(caught.value)
     assert "--accept-changes '[optimizer.beta1, seed]'" in str(caught.value)
@@ -81,11 +82,11 @@ def test_another_run_is_refused_naming_what_differs(tmp_path):
 def test_harmless_and_accepted_changes_are_not_refused(tmp_path):
     write(tmp_path, 2)
     harmless = {"steps": 50, "num_workers": 2, "reading": {"attempts": 9}, "watchdog_seconds": 1}
-    found = Checkpoints(settings(tmp_path, **harmless)).check()
+    found = find_resumable(settings(tmp_path, **harmless))
     assert found is not None
     assert found.step == 2
     accepted = settings(tmp_path, optimizer={"beta1": 0.5}, accept_changes=["optimizer"])
-    assert Checkpoints(accepted).check() is not None
+    assert find_resumable(accepted) is not None
 
 
 def test_one_of_another_version_is_refused_and_not_taken_for_torn(tmp_path):
