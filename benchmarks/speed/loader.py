@@ -46,9 +46,10 @@ from pipelines.export.export_snapshot import export
 from render.layouts import get_layout
 from train.data.augment import Augmentation, draw_augmentation
 from train.data.colours import Colours, composite
-from train.data.order import sample_at
+from train.data.order import sample_at, sample_rng
 from train.data.patches import ViewDataConfig, ViewDataset
-from train.data.step_views import Item, ObjectDataset, count_views
+from train.data.sample_dataset import Item
+from train.data.step_views import ObjectDataset, count_views
 from train.data.whole_frames import FrameDataConfig, FrameDataset
 
 OURS, WEBDATASET = "ours", "webdataset, whole samples"
@@ -171,8 +172,8 @@ class _WholeSamples(ObjectDataset[Any]):
 class _PicturesOnly(ObjectDataset[Any]):
     """Of each item only the pictures of its views, as they come out of their files."""
 
-    def _load(self, sample: Sample, rng: np.random.Generator) -> Item:
-        config = self._config
+    def _load(self, sample: Sample, position: int) -> Item:
+        config, rng = self._config, sample_rng(self._seed, position)
         count = config.num_inputs + config.num_targets
         chosen = rng.choice(count_views(sample), count, replace=False).tolist()
         augmentation = draw_augmentation(config.augment, rng, config.num_inputs)

@@ -20,8 +20,10 @@ from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from tests.support.ranks import Ranks
 from train.checkpoints import uploads
+from train.data.loader import PositionDataset
 from train.data.order import sample_rng
 from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.sample_dataset import Reading
 from train.loop import engine
 from train.settings.train_config import TrainConfig
 
@@ -59,8 +61,11 @@ class TinyRecipe:
                 file.write("fresh\n" if fresh else "to be loaded over\n")
         return _Objective()
 
-    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> PositionDataset:
         return _Views(self.config, root, samples) if self.config.real_views else _Items(self.config)
+
+    def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> Any:
+        return _Items(self.config)
 
     def validation_dataset(self, root: Storage, samples: Sequence[Sample]) -> Any:
         return _Items(self.config)
@@ -75,6 +80,9 @@ class TinyRecipe:
 class _Items(Dataset[dict[str, Tensor]]):
     def __init__(self, config: TinyConfig) -> None:
         self._config = config
+
+    def read(self, position: int) -> Reading:
+        return Reading(self[position])
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         config = self._config
@@ -95,18 +103,18 @@ class _Items(Dataset[dict[str, Tensor]]):
         return {"x": x, "y": x.flip(0) * 0.5, "factor": torch.tensor(factor), "broken": broken}
 
 
-class _Views(Dataset[dict[str, Tensor]]):
+class _Views:
     def __init__(self, config: TinyConfig, root: Storage, samples: Sequence[Sample]) -> None:
         views = ViewDataConfig(
             num_inputs=1, num_targets=1, patch_size=4, target_size_min=4, target_size_max=8
         )
         self._views = ViewDataset(root, samples, views, input_size=8, seed=config.seed)
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        item = self._views[position]
+    def read(self, position: int) -> Reading:
+        item, replacement = self._views.read(position)
         x = item["images"].flatten()[:SIZE] - 0.5
         whole = {"factor": torch.tensor(1.0), "broken": torch.tensor(0.0)}
-        return {"x": x, "y": x.flip(0) * 0.5, "faults": item["faults"], **whole}
+        return Reading({"x": x, "y": x.flip(0) * 0.5, **whole}, replacement)
 
 
 class _Objective(nn.Module):

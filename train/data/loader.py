@@ -2,27 +2,45 @@
 
 import functools
 import multiprocessing
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from train.data.step_views import Item
+from train.data.sample_dataset import Item, Reading
+from train.resilience.damaged_samples import Replacement
 
-__all__ = ["make_loader"]
+__all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
 _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
 """Imported once, in the process that the loader's processes are forked from."""
 
 
+class PositionDataset(Protocol):
+    """What a loader reads from, such as a `SampleDataset`."""
+
+    def read(self, position: int) -> Reading:
+        """Return the item at a position of the order, and what replaced its sample."""
+
+
+class MicroBatch(NamedTuple):
+    """The items of a micro-batch, stacked."""
+
+    tensors: Item
+    replacements: list[Replacement]
+    """What replaced the damaged samples among them."""
+
+
 def make_loader(
-    dataset: Dataset[Item], positions: Iterable[list[int]], num_workers: int, prefetch: int = 2
-) -> Generator[Item, None, None]:
-    """The given micro-batches, in their order; close the iterator to end its processes or thread.
+    dataset: PositionDataset, positions: Iterable[list[int]], num_workers: int, prefetch: int = 2
+) -> Generator[MicroBatch, None, None]:
+    """Yield the micro-batches at the given positions, in their order.
 
     `num_workers` processes have `prefetch` micro-batches each ready. With none, a thread has one
-    ready. On CUDA the batches lie in pinned memory. Nothing of this changes what is in a batch.
+    ready. On CUDA the tensors are in pinned memory. None of this changes what is in a batch. Close
+    the iterator to end its processes or thread.
     """
     context = None
     if num_workers:
@@ -30,7 +48,8 @@ def make_loader(
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
     loader = DataLoader(
-        dataset,
+        _Readings(dataset),
+        collate_fn=_collate,
         batch_sampler=positions,
         num_workers=num_workers,
         multiprocessing_context=context,
@@ -42,11 +61,28 @@ def make_loader(
     return _each(loader) if num_workers else _one_ahead(loader)
 
 
-def _each(batches: Iterable[Item]) -> Generator[Item, None, None]:
+class _Readings(Dataset[Reading]):
+    """A dataset by what `read` returns: torch's loader asks for items by index."""
+
+    def __init__(self, dataset: PositionDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, position: int) -> Reading:
+        return self._dataset.read(position)
+
+
+def _collate(readings: Sequence[Reading]) -> MicroBatch:
+    return MicroBatch(
+        tensors=default_collate([reading.item for reading in readings]),
+        replacements=[one.replacement for one in readings if one.replacement is not None],
+    )
+
+
+def _each(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:
     yield from batches
 
 
-def _one_ahead(batches: Iterable[Item]) -> Generator[Item, None, None]:
+def _one_ahead(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:
     """The batches; while one is used, a thread makes the next. Its errors are raised here."""
     # A new thread would pin memory by way of the first device, and open a context there.
     device = torch.cuda.current_device() if torch.cuda.is_available() else None

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from core.errors import BadInput
 from dataset.views import DEFAULT_RESOLUTION
-from train.data.step_views import ChosenViews, Item, ObjectDataset, ViewChoiceConfig
+from train.data.sample_dataset import Item
+from train.data.step_views import ChosenViews, ObjectDataset, ViewChoiceConfig
 from train.models.lrm.rays import Window, window_intrinsics
 
 __all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch"]

@@ -4,7 +4,7 @@ train/data/patches.py and train/data/whole_frames.py make of them what a stage s
 """
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int32
 from pydantic import Field, PositiveInt
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from core.config import Config
 from core.storage import Storage
@@ -25,18 +24,16 @@ from dataset.views import META_MEMBER, parse_cameras, view_member
 from train.data.augment import Augmentation, AugmentConfig, draw_augmentation
 from train.data.colours import Colours
 from train.data.order import sample_rng
-from train.data.replacements import load_at, unreadable
+from train.data.sample_dataset import Item, SampleDataset, unreadable
 
 __all__ = [
     "ChosenViews",
-    "Item",
     "Kind",
     "ObjectDataset",
     "ViewChoiceConfig",
     "count_views",
 ]
 
-Item = dict[str, Tensor]
 Kind = Literal["rgba", "depth", "normal"]
 _RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 
@@ -70,14 +67,11 @@ class ChosenViews:
 ConfigType = TypeVar("ConfigType", bound=ViewChoiceConfig)
 
 
-class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
-    """Item `position` is what the step at that position of the order trains on.
+class ObjectDataset(SampleDataset, Generic[ConfigType]):
+    """Views of one object per position: chosen, augmented, resized.
 
-    A function of (snapshot, seed, position) alone; the views and their augmentation are the same in
-    every stage. Another sample stands in for one that is damaged or missing, with the position's
-    own draws, and `faults` tells (train/resilience/damaged_samples.py). Raises WorkFailed naming
-    the sample if the storage fails or there are too few views, FinalFailure if all that might
-    stand in are damaged.
+    The views and their augmentation are the same in every stage. Raises WorkFailed naming the
+    sample if it has too few views.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("rgba",)
@@ -91,29 +85,18 @@ class ObjectDataset(Dataset[Item], ABC, Generic[ConfigType]):
         *,
         input_size: int,
         seed: int,
-        number: int = 0,
     ) -> None:
-        """`number` tells a recipe's datasets apart: an item's `origin` is (number, position)."""
-        self._number = number
-        self._root = root
-        self._samples = samples
+        """`input_size` is the side of the input views in pixels."""
+        super().__init__(root, samples, seed)
         self._config = config
         self._input_size = input_size
-        self._seed = seed
-
-    def __getitem__(self, position: int) -> Item:
-        def load(sample: Sample) -> Item:
-            return self._load(sample, sample_rng(self._seed, position))
-
-        origin = torch.tensor([self._number, position])
-        item = load_at(self._root, self._samples, self._seed, position, load)
-        return item | {"origin": origin}
 
     @abstractmethod
     def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
         """What supervises: `target_` pictures of all views and their intrinsics."""
 
-    def _load(self, sample: Sample, rng: np.random.Generator) -> Item:
+    def _load(self, sample: Sample, position: int) -> Item:
+        rng = sample_rng(self._seed, position)
         config = self._config
         count = config.num_inputs + config.num_targets
         num_views = count_views(sample)

@@ -7,7 +7,8 @@ from pydantic import PositiveInt
 
 from dataset.views import DEFAULT_RESOLUTION
 from train.data.resize import resize
-from train.data.step_views import ChosenViews, Item, Kind, ObjectDataset, ViewChoiceConfig
+from train.data.sample_dataset import Item
+from train.data.step_views import ChosenViews, Kind, ObjectDataset, ViewChoiceConfig
 
 __all__ = ["FrameDataConfig", "FrameDataset"]
 

@@ -28,7 +28,7 @@ from dataset.object_record import sample_key
 from dataset.snapshots.snapshot import Sample
 from train.checkpoints.resuming import needs_conversion, resume
 from train.checkpoints.saving import CheckpointSaver
-from train.data.loader import make_loader
+from train.data.loader import PositionDataset, make_loader
 from train.data.order import sample_at
 from train.data.patches import batches, global_batch
 from train.loop.preflight import Preflight, check_ranks, preflight
@@ -42,7 +42,6 @@ from train.resilience.damaged_samples import (
     FaultCounter,
     Replacement,
     gather_replacements,
-    unpack_faults,
 )
 from train.resilience.ownership import Ownership
 from train.resilience.step_guard import StepGuard, VetoedAdamW
@@ -75,11 +74,14 @@ class Recipe(Judge, Protocol):
         what the run once started from may be gone.
         """
 
-    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
-        """The samples by position in the order."""
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> PositionDataset:
+        """Return what a step trains on, by position in the order."""
+
+    def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
+        """Return what a preview shows of the same samples, by position in the order."""
 
     def preview(self, module: nn.Module, batch: Batch) -> Image.Image:
-        """A picture of inputs, targets and predictions."""
+        """Draw inputs, targets and predictions of an item of the preview dataset."""
 
 
 def train(
@@ -152,9 +154,10 @@ class _Run:
         self._guard = StepGuard(config.guard, extra.get("guard"))
         self._faults = FaultCounter(config.data_faults, config.batch_size, extra.get("faults"))
         root = PatientStorage(config.root, config.reading)
-        self._dataset = recipe.dataset(root, start.samples)
+        dataset = recipe.dataset(root, start.samples)
+        self._previewed = recipe.preview_dataset(root, start.samples)
         reading = (config.loader_workers, config.loader_prefetch)
-        self._micro_batches = make_loader(self._dataset, self._positions(), *reading)
+        self._micro_batches = make_loader(dataset, self._positions(), *reading)
         stack.callback(self._micro_batches.close)
         self._validation = self._find_validation(root)
         self._log: RunLog | None = None
@@ -212,10 +215,9 @@ class _Run:
         replaced: list[Replacement] = []
         for turn in range(accumulation):
             with clock.part("data"):
-                found = dict(next(self._micro_batches))
-                if "faults" in found:
-                    replaced += unpack_faults(found.pop("faults"))
-                batch = {k: v.to(engine.device, non_blocking=True) for k, v in found.items()}
+                tensors, replacements = next(self._micro_batches)
+                replaced += replacements
+                batch = {k: v.to(engine.device, non_blocking=True) for k, v in tensors.items()}
             with clock.part("forward", on_device=True):
                 terms = engine(batch)
             with clock.part("backward", on_device=True):
@@ -225,8 +227,8 @@ class _Run:
             if turn < accumulation - 1:
                 engine.step()
         with clock.part("agree"):
-            means, stop, replacements = _agree(sums, stop, len(replaced))
-            if replacements:
+            means, stop, num_replaced = _agree(sums, stop, len(replaced))
+            if num_replaced:
                 replaced = gather_replacements(replaced)
         problem = self._guard.judge(means["loss"])
         self._optimizer.veto = bool(problem)
@@ -284,7 +286,7 @@ class _Run:
     def _preview(self, done: int) -> None:
         """Rank 0 draws the first sample of the last step; the others wait."""
         if self._log is not None:
-            item = self._dataset[global_batch(done - 1, self._config.batch_size)[0]]
+            item = self._previewed[global_batch(done - 1, self._config.batch_size)[0]]
             module = self._engine.module
             device = next(module.parameters()).device
             batch = {name: value[None].to(device) for name, value in item.items()}

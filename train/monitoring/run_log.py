@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 """The last start of a run: its configuration, hosts and versions."""
+_LONGEST_CAUSE = 160
+"""Characters of a cause in the log of replaced samples."""
 
 
 def check_tensorboard() -> None:
@@ -88,7 +90,8 @@ class RunLog:
     def replaced(self, step: int, replacement: Replacement) -> None:
         """A position whose sample was damaged, and what stood in; a line per damaged sample."""
         for fault in replacement.faults:
-            self._replaced.write(step=step, **asdict(fault), replaced_by=replacement.replaced_by)
+            values = asdict(fault) | {"cause": fault.cause[:_LONGEST_CAUSE]}
+            self._replaced.write(step=step, **values, replaced_by=replacement.replaced_by)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """One validation: its line and its curves."""

@@ -81,11 +81,15 @@ class MeshRecipe:
             load_init(config, model, published_threshold=config.published_threshold)
         return _Objective(model, config.loss, config.measure())
 
-    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
-        """Input views and whole frames of all views."""
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
+        """Return input views and whole frames of all views."""
         config = self.config
         size = config.model_sizes().image_size
         return FrameDataset(root, samples, config.data, input_size=size, seed=config.seed)
+
+    def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
+        """Return what the training sees."""
+        return self.dataset(root, samples)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.step_views import ViewChoiceConfig
 from train.data.whole_frames import FrameDataConfig, FrameDataset
 from train.estimate.outline import Outline
 from train.evaluation.metrics import picture_metrics
@@ -44,7 +45,6 @@ class NerfRecipe:
 
     def __init__(self, config: NerfTrainConfig) -> None:
         self.config = config
-        self._frames: list[FrameDataset] = []
 
     def build(self, *, fresh: bool = True) -> nn.Module:
         """The model inside its objective."""
@@ -54,20 +54,21 @@ class NerfRecipe:
             load_init(config, model)
         return _Objective(model, config.loss, config.measure())
 
-    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
-        """Input views and patches of all views."""
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> ViewDataset:
+        """Return input views and patches of all views."""
         config = self.config
-        sizes = {"input_size": config.model_sizes().image_size, "seed": config.seed}
-        # What previews compare with: whole frames of the same views in the same world.
+        size = config.model_sizes().image_size
+        return ViewDataset(root, samples, config.data, input_size=size, seed=config.seed)
+
+    def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
+        """Return the same input views, and whole frames of all views in the same world."""
+        config = self.config
         whole = FrameDataConfig(
-            num_inputs=config.data.num_inputs,
-            num_targets=config.data.num_targets,
-            augment=config.data.augment,
+            **{name: getattr(config.data, name) for name in ViewChoiceConfig.model_fields},
             frame_size=config.preview_size,
         )
-        self._frames.append(FrameDataset(root, samples, whole, **sizes))
-        number = len(self._frames) - 1
-        return ViewDataset(root, samples, config.data, **sizes, number=number)
+        size = config.model_sizes().image_size
+        return FrameDataset(root, samples, whole, input_size=size, seed=config.seed)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]
@@ -112,8 +113,6 @@ class NerfRecipe:
         """Rows of pictures: the input views, and targets and predictions from the same cameras."""
         assert isinstance(module, _Objective)
         size = (self.config.preview_size, self.config.preview_size)
-        number, position = batch["origin"][0].tolist()
-        frames = self._frames[number][position]
         views = slice(len(batch["images"][0]))
         planes = module.model.forward_planes(
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
@@ -124,7 +123,8 @@ class NerfRecipe:
         camera_to_world, intrinsics = (one[0].float() for one in cameras)
         normals = depth_normals(depth, camera_to_world, intrinsics)
         model = Shown(rgb=shown.rgb[0], alpha=alpha, depth=depth, normals=normals)
-        return compare(batch["images"][0], Shown.of_item(frames, views), model, size)
+        item = {name: values[0] for name, values in batch.items()}
+        return compare(item["images"], Shown.of_item(item, views), model, size)
 
 
 class _Objective(Objective[NerfLRM, NerfLossConfig]):

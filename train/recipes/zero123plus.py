@@ -15,7 +15,13 @@ from transformers import CLIPImageProcessor
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.latent_cache import LatentCache
-from train.data.zero123plus_sheets import Prepare, SheetDataset
+from train.data.zero123plus_sheets import (
+    Prepare,
+    SheetDataConfig,
+    SheetDataset,
+    SheetDraws,
+    SheetReader,
+)
 from train.estimate.outline import Outline
 from train.evaluation.background import background_deviation, background_of, background_spread
 from train.evaluation.metrics import psnr
@@ -46,7 +52,6 @@ class Zero123PlusRecipe:
 
     def __init__(self, config: Zero123PlusTrainConfig) -> None:
         self.config = config
-        self._shown: list[SheetDataset] = []
         self._cache: LatentCache | None = None
 
     @functools.cached_property
@@ -72,20 +77,24 @@ class Zero123PlusRecipe:
         module.freeze(Encoders(pipeline, blank=config.blank, cache=self._cache))
         return module
 
-    def dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[dict[str, Tensor]]:
-        """Queries and targets, or the targets' latents where a cache holds them."""
-        # What previews show: the same samples with all their pictures.
-        self._shown.append(self._sheets(root, samples, self.config.seed, with_alpha=True))
-        number = len(self._shown) - 1
-        seed = self.config.seed
-        return self._sheets(root, samples, seed, cache=self._cache, number=number)
+    def dataset(self, root: Storage, samples: Sequence[Sample]) -> SheetDataset:
+        """Return queries and targets, or the targets' latents where a cache holds them."""
+        reader = self._reader(self.config.data, cache=self._cache)
+        return SheetDataset(root, samples, self._draws(self.config.data, self.config.seed), reader)
+
+    def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> SheetDataset:
+        """Return the same samples with all their pictures, whatever a cache holds."""
+        reader = self._reader(self.config.data)
+        return SheetDataset(root, samples, self._draws(self.config.data, self.config.seed), reader)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]
     ) -> Dataset[dict[str, Tensor]]:
-        """Queries at the largest size."""
-        whole = {"still": True, "with_alpha": True}
-        return EachAlone(lambda some: self._sheets(root, some, SEED, **whole), samples)
+        """Return queries at the largest size, and targets with their alpha."""
+        data = self.config.data
+        still = data.model_copy(update={"query_size_min": data.query_size_max})
+        draws, reader = self._draws(still, SEED), self._reader(still, with_alpha=True)
+        return EachAlone(lambda some: SheetDataset(root, some, draws, reader), samples)
 
     def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """v, the loss without weights at fixed timesteps, and of sampled views psnr,
@@ -113,15 +122,11 @@ class Zero123PlusRecipe:
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Rows of pictures: the query as the VAE gets it, the targets, and six sampled views."""
         assert isinstance(module, ViewDiffusion)
-        number, position = batch["origin"][0].tolist()
-        item = self._shown[number][position]
-        device = batch["query"].device
-        one = {name: value[None].to(device) for name, value in item.items()}
         with _averaged(module):
-            views = self._sample(one)
+            views = self._sample(batch)
         rows = {
-            "query": one["query"] * 0.8 + 0.5,
-            "targets": one["views"][0],
+            "query": batch["query"] * 0.8 + 0.5,
+            "targets": batch["views"][0],
             "sampled": views[0],
         }
         side = self.config.preview_size
@@ -172,34 +177,21 @@ class Zero123PlusRecipe:
         assumed = "the text encoder's one prompt is encoded once, which counts as nothing"
         return Outline(module=module, step=step, frozen=frozen, assumed=[assumed])
 
-    def _sheets(
-        self,
-        root: Storage,
-        samples: Sequence[Sample],
-        seed: int,
-        *,
-        still: bool = False,
-        **more: Any,
-    ) -> SheetDataset:
-        config, settings = self.config, self._settings
-        data = config.data
-        if still:
-            data = data.model_copy(update={"query_size_min": data.query_size_max})
+    def _draws(self, data: SheetDataConfig, seed: int) -> SheetDraws:
+        return SheetDraws(
+            config=data,
+            num_timesteps=self._settings["scheduler"].get("num_train_timesteps", 1000),
+            batch_size=self.config.batch_size,
+            seed=seed,
+        )
+
+    def _reader(self, data: SheetDataConfig, **more: Any) -> SheetReader:
         # Made without the pipeline: what only reads needs no weights.
         extractors = {
-            part: CLIPImageProcessor.from_dict(dict(settings[part])) for part in EXTRACTORS
+            part: CLIPImageProcessor.from_dict(dict(self._settings[part])) for part in EXTRACTORS
         }
         prepare: Prepare = functools.partial(extract_query, **extractors)
-        return SheetDataset(
-            root,
-            samples,
-            data,
-            prepare,
-            num_timesteps=settings["scheduler"].get("num_train_timesteps", 1000),
-            batch_size=config.batch_size,
-            seed=seed,
-            **more,
-        )
+        return SheetReader(config=data, prepare=prepare, **more)
 
     def _sample(self, batch: dict[str, Tensor]) -> Tensor:
         """Six views of each query, [b, 6, 3, h, w]."""

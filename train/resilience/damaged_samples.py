@@ -1,15 +1,11 @@
-"""Damaged samples: what stands in for them, how they are counted, and how many are too many."""
+"""Damaged samples: the record of a replacement, their count, and how many are too many."""
 
-import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import UInt8
 from pydantic import PositiveInt
-from torch import Tensor
 
 from core.config import Config, Fraction
 from core.errors import FinalFailure
@@ -22,15 +18,9 @@ __all__ = [
     "FaultCounter",
     "Replacement",
     "gather_replacements",
-    "pack_faults",
-    "unpack_faults",
 ]
 
 REMEDY = "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/operating.md)"
-_BYTES = 4096
-"""Of one item's record: it travels as a tensor, as all else of an item does."""
-_LONGEST = 160
-"""Characters of a cause or name: one fault has room, however they are escaped."""
 
 
 class FaultConfig(Config):
@@ -57,47 +47,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Replacement:
-    """What stands at a position instead of a damaged sample."""
+    """Which sample a position has instead of a damaged one."""
 
     faults: Sequence[Fault]
-    """The sample of the order, and then what should have stood in and was damaged too."""
+    """The sample of the order, then the replacements that were tried and are damaged, too."""
     replaced_by: str
-    """Asset id."""
-
-
-def pack_faults(faults: Sequence[Fault], used: str) -> UInt8[Tensor, "n"]:
-    """The record of an item of which the sample `used` came after these; empty if none did.
-
-    A record without room for all faults has the first ones.
-    """
-    record = torch.zeros(_BYTES, dtype=torch.uint8)
-    if faults:
-        rows = [
-            {name: v[:_LONGEST] if isinstance(v, str) else v for name, v in asdict(fault).items()}
-            for fault in faults
-        ]
-        while len(text := _dump(rows, used[:_LONGEST])) > _BYTES:
-            rows.pop()
-        record[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    return record
-
-
-def _dump(rows: Sequence[Mapping[str, Any]], used: str) -> bytes:
-    return json.dumps({"used": used, "faults": rows}, ensure_ascii=False).encode()
-
-
-def unpack_faults(records: UInt8[Tensor, "b n"]) -> list[Replacement]:
-    """The replacements in a batch, in the order of its items."""
-    found = []
-    for record in records[records[:, 0] > 0]:
-        values = json.loads(record.numpy().tobytes().rstrip(b"\0"))
-        faults = [Fault(**row) for row in values["faults"]]
-        found.append(Replacement(faults, values["used"]))
-    return found
+    """The asset id of the sample that the item is of."""
 
 
 def gather_replacements(own: Sequence[Replacement]) -> list[Replacement]:
-    """Those of all ranks, by position; every rank calls it."""
+    """Return the replacements of all ranks, by position; all ranks call it."""
     everything = [one for share in gather(list(own)) for one in share]
     return sorted(everything, key=lambda one: one.faults[0].position)
 

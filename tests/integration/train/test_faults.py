@@ -14,16 +14,16 @@ from core.errors import FinalFailure, WorkFailed
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.tiny import make_config, run_group
-from train.data.order import candidates_at, sample_at, sample_rng
+from train.data.loader import make_loader
+from train.data.order import candidates_at, sample_at
 from train.data.patches import ViewDataConfig, ViewDataset, global_batch
 from train.monitoring.metrics_log import REPLACED, read_metrics
+from train.monitoring.run_log import RunLog
 from train.resilience.damaged_samples import (
     Fault,
     FaultConfig,
     FaultCounter,
     Replacement,
-    pack_faults,
-    unpack_faults,
 )
 
 SEED, SIZE = 5, 6
@@ -76,11 +76,12 @@ def test_another_sample_stands_in_with_the_draws_of_the_position(sphere_dataset,
     samples = open_snapshot(*sphere_dataset).samples
     replaced = set()
     for position in range(2 * SIZE):
-        item = dataset[position]
+        item, one = dataset.read(position)
         index = expected_index(position, DAMAGED)
-        expected = whole._load(samples[index], sample_rng(SEED, position))
+        expected = whole._load(samples[index], position)
+        assert item.keys() == expected.keys() == dataset[position].keys()
         assert all(torch.equal(item[name], value) for name, value in expected.items())
-        for one in unpack_faults(item["faults"][None]):
+        if one is not None:
             replaced.add(position)
             assert one.replaced_by == samples[index].asset_id
             assert one.faults[0].asset_id == samples[sample_at(position, SIZE, SEED)].asset_id
@@ -112,8 +113,8 @@ def test_every_kind_of_damage_is_known(sphere_dataset, tmp_path, damage):
         offsets, sizes, sums = ([column[place]] * len(column) for column in columns)
         entry = dataclasses.replace(entry, offsets=offsets, sizes=sizes, crc32=sums)
     samples[number] = dataclasses.replace(bad, shard="shards/other.tar", entry=entry)
-    item = open_views((Storage(str(tmp_path / "d")), snapshot), samples)[0]
-    (found,) = unpack_faults(item["faults"][None])
+    found = open_views((Storage(str(tmp_path / "d")), snapshot), samples).read(0).replacement
+    assert found is not None
     assert found.faults[0].asset_id == bad.asset_id
     assert found.faults[0].shard == "shards/other.tar"
 
@@ -156,13 +157,34 @@ def test_where_all_are_damaged_the_run_ends(sphere_dataset, tmp_path):
         dataset[0]
 
 
-@given(st.lists(st.text(max_size=400), min_size=1, max_size=8))
-def test_a_record_of_any_faults_holds_the_first(causes):
-    faults = [Fault(3, cause, cause, cause) for cause in causes]
-    records = torch.stack([pack_faults([], "a"), pack_faults(faults, causes[0])])
-    (found,) = unpack_faults(records)
-    assert found.faults[0].position == 3
-    assert causes[0].startswith(found.faults[0].cause)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_records_reach_the_batch_whole_and_in_the_order_of_its_items(
+    sphere_dataset, tmp_path, workers
+):
+    """From a process that reads, as well as from a thread: also words of any length and script."""
+    dataset = open_views(copy(sphere_dataset, tmp_path / "d"))
+    name = "objaverse:\u7acb\u65b9\u4f53" * 60
+    dataset._samples = [dataclasses.replace(one, asset_id=name) for one in dataset._samples]
+    positions = list(range(2 * SIZE))
+    (batch,) = make_loader(dataset, [positions], workers)
+    expected = [dataset.read(position) for position in positions]
+    assert batch.replacements == [one.replacement for one in expected if one.replacement]
+    assert [one.faults[0].position for one in batch.replacements] == [
+        p for p in positions if sample_at(p, SIZE, SEED) in DAMAGED
+    ]
+    assert {one.replaced_by for one in batch.replacements} == {name}
+    for place, (item, _) in enumerate(expected):
+        assert all(torch.equal(batch.tensors[key][place], value) for key, value in item.items())
+
+
+def test_the_log_keeps_the_beginning_of_a_long_cause(tmp_path):
+    long = dataclasses.replace(FAULT, cause="\u00e9" * 400)
+    with RunLog(tmp_path, 0, tensorboard=False) as log:
+        log.replaced(3, Replacement([long, FAULT], "b"))
+    first, second = read_metrics(tmp_path, REPLACED)
+    assert first["cause"] == "\u00e9" * 160
+    assert list(second) == ["step", "position", "asset_id", "shard", "cause", "replaced_by"]
+    assert second["cause"] == FAULT.cause
 
 
 def test_the_share_is_of_the_last_samples(tmp_path):

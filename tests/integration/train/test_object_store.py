@@ -19,7 +19,6 @@ from train.data.order import sample_at
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.step_views import ObjectDataset
 from train.data.whole_frames import FrameDataConfig, FrameDataset
-from train.resilience.damaged_samples import unpack_faults
 
 SEED = 5
 VIEWS = {"num_inputs": 2, "num_targets": 1, "augment": AugmentConfig()}
@@ -158,6 +157,6 @@ def test_a_shard_that_is_gone_or_short_is_damage(wire, bucket, sphere_dataset, d
             open_stage(FrameDataset, open_bucket(bucket), sphere_dataset)[0]
         return
     shard.put(Body=body[: samples[number].entry.offsets[0] + 40])
-    item = open_stage(FrameDataset, open_bucket(bucket), sphere_dataset)[0]
-    (found,) = unpack_faults(item["faults"][None])
+    found = open_stage(FrameDataset, open_bucket(bucket), sphere_dataset).read(0).replacement
+    assert found is not None
     assert found.faults[0].asset_id == samples[number].asset_id

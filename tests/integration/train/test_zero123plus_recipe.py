@@ -219,7 +219,8 @@ def test_validation_judges_and_previews_show_queries_targets_and_samples(recipe_
     assert metrics == again
     assert 0 < metrics["background_deviation"] <= metrics["background_deviation_95"] <= 1
     with looking(module):
-        sheet = recipe.preview(module, batch_of(recipe, spheres, [2]))
+        items = recipe.preview_dataset(root, open_snapshot(root, snapshot).samples)
+        sheet = recipe.preview(module, default_collate([items[2]]))
     assert sheet.size == (48 + 6 * 24, 3 * 24)
     pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(72, 192, 3)
     assert pixels[2, 50].tolist() == pixels[26, 50].tolist() == [255] * 3

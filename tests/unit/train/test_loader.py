@@ -4,11 +4,11 @@ import threading
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from dataset.snapshots.snapshot import open_snapshot
 from train.data.loader import make_loader
 from train.data.patches import ViewDataConfig, ViewDataset
+from train.data.sample_dataset import Reading
 
 CONFIG = ViewDataConfig(
     num_inputs=3, num_targets=2, patch_size=32, target_size_min=48, target_size_max=64
@@ -16,7 +16,7 @@ CONFIG = ViewDataConfig(
 PLAN = [[0, 1], [5, 4], [2, 3]]
 
 
-class Numbers(Dataset):
+class Numbers:
     """Item n is n; from `bad` on there are none. Knows which were asked for."""
 
     def __init__(self, bad: int = 99) -> None:
@@ -24,12 +24,12 @@ class Numbers(Dataset):
         self.enough = threading.Semaphore(0)
         self._bad = bad
 
-    def __getitem__(self, position: int):
+    def read(self, position: int) -> Reading:
         self.asked.append(position)
         self.enough.release()
         if position >= self._bad:
             raise ValueError(f"no item {position}")
-        return {"n": torch.tensor(position)}
+        return Reading({"n": torch.tensor(position)})
 
 
 def test_processes_and_the_thread_give_the_datasets_own_items(sphere_dataset):
@@ -45,8 +45,8 @@ def test_processes_and_the_thread_give_the_datasets_own_items(sphere_dataset):
         for positions, batch in zip(PLAN, loaded, strict=True):
             for place, position in enumerate(positions):
                 item = dataset[position]
-                assert item.keys() == batch.keys()
-                assert all(torch.equal(item[name], batch[name][place]) for name in item)
+                assert item.keys() == batch.tensors.keys()
+                assert all(torch.equal(item[name], batch.tensors[name][place]) for name in item)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -65,6 +65,6 @@ def test_the_thread_makes_one_batch_ahead_and_no_more():
 
 def test_an_error_of_the_thread_is_raised_where_its_batch_is_wanted():
     loader = make_loader(Numbers(bad=2), [[n] for n in range(4)], 0)
-    assert [next(loader)["n"].item() for _ in range(2)] == [0, 1]
+    assert [next(loader).tensors["n"].item() for _ in range(2)] == [0, 1]
     with pytest.raises(ValueError, match="no item 2"):
         next(loader)

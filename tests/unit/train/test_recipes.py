@@ -141,15 +141,17 @@ def test_bfloat16_is_close_to_float32(stage, sphere_dataset):
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_previews_show_every_row_and_targets_of_the_right_dataset(stage, sphere_dataset):
+def test_previews_show_every_row_and_the_targets_of_the_inputs(stage, sphere_dataset):
     recipe = recipe_of(stage, sphere_dataset)
     root, snapshot = sphere_dataset
     samples = open_snapshot(root, snapshot).samples
     objective = objective_of(recipe)
-    first = recipe.dataset(root, samples[:1])
-    recipe.dataset(root, samples[1:])
+    item = recipe.preview_dataset(root, samples)[4]
+    trained_on = recipe.dataset(root, samples)[4]
+    for name in ("images", "camera_to_world", "intrinsics", "target_camera_to_world"):
+        assert torch.equal(item[name], trained_on[name]), name
     with torch.no_grad():
-        sheet = recipe.preview(objective, default_collate([first[4]]))
+        sheet = recipe.preview(objective, default_collate([item]))
     height, width = 9 * 24, 48 + 2 * 24
     assert sheet.size == (width, height)
     pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)

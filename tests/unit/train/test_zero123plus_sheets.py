@@ -15,7 +15,12 @@ from dataset.views import view_member
 from tests.support.spheres import write_spheres
 from train.data.colours import composite
 from train.data.loader import make_loader
-from train.data.zero123plus_sheets import SheetDataConfig, SheetDataset
+from train.data.zero123plus_sheets import (
+    SheetDataConfig,
+    SheetDataset,
+    SheetDraws,
+    SheetReader,
+)
 from train.models.zero123plus.components import settings_of
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import tile_views
@@ -39,6 +44,10 @@ def prepare():
     return functools.partial(extract_query, **made)
 
 
+def draws_of(config, batch_size=8, seed=0) -> SheetDraws:
+    return SheetDraws(config=config, num_timesteps=1000, batch_size=batch_size, seed=seed)
+
+
 @pytest.fixture
 def dataset(spheres, prepare):
     root, snapshot = spheres
@@ -46,8 +55,8 @@ def dataset(spheres, prepare):
 
     def make(batch_size=8, seed=0, **changes):
         config = SheetDataConfig.load(SIZES | changes)
-        sizes = {"num_timesteps": 1000, "batch_size": batch_size, "seed": seed}
-        return SheetDataset(root, samples, config, prepare, with_alpha=True, **sizes)
+        reader = SheetReader(config=config, prepare=prepare, with_alpha=True)
+        return SheetDataset(root, samples, draws_of(config, batch_size, seed), reader)
 
     return make
 
@@ -82,8 +91,8 @@ def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
         for positions, batch in zip(plan, make_loader(items, plan, workers), strict=True):
             for place, position in enumerate(positions):
                 item = items[position]
-                assert item.keys() == batch.keys()
-                assert all(torch.equal(item[name], batch[name][place]) for name in item)
+                assert item.keys() == batch.tensors.keys()
+                assert all(torch.equal(item[name], batch.tensors[name][place]) for name in item)
     drawn = [(int(items[n]["timestep"]), int(items[n]["seed"])) for n in range(8)]
     assert len(set(drawn)) == 8
     other = dataset(seed=1)
@@ -92,13 +101,12 @@ def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
 
 def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
     """The draw alone: pictures of 400 samples would take long."""
-    from train.data.order import sample_rng
 
-    def drops(**changes):
-        items = dataset(drop=0.3, **changes)
-        return torch.tensor([items._is_dropped(sample_rng(0, n), n) for n in range(400)])
+    def drops(drop_per, batch_size=8):
+        draws = draws_of(SheetDataConfig(drop=0.3, drop_per=drop_per), batch_size)
+        return torch.stack([draws.at(n)[1]["dropped"] for n in range(400)])
 
-    own, shared = drops(), drops(drop_per="batch", batch_size=4)
+    own, shared = drops("sample"), drops("batch", batch_size=4)
     assert 0.2 < own.float().mean() < 0.4
     mixed = own.view(-1, 4).float().mean(1)
     assert ((mixed > 0) & (mixed < 1)).any()
@@ -112,8 +120,10 @@ def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
 def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch):
     sides = []
     items = dataset()
-    read = items._read
-    monkeypatch.setattr(items, "_read", lambda *given: sides.append(given[2]) or read(*given))
+    read = SheetReader._pictures
+    monkeypatch.setattr(
+        SheetReader, "_pictures", lambda *given: sides.append(given[4]) or read(*given)
+    )
     for position in range(30):
         items[position]
     queries = sides[::2]
@@ -123,11 +133,12 @@ def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch
 
 
 def test_views_of_another_rig_and_sizes_that_do_not_fit_are_refused(tmp_path, prepare):
-    sizes = {"num_timesteps": 1000, "batch_size": 1, "seed": 0}
+    config = SheetDataConfig()
+    reader = SheetReader(config=config, prepare=prepare)
     root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=16)
     (other,) = open_snapshot(root, snapshot).samples
     for sample in (other, replace(other, rig="zero123plus")):
         with pytest.raises(BadInput, match=rf"8 views of rig {sample.rig}.*--rig zero123plus"):
-            SheetDataset(root, [sample], SheetDataConfig(), prepare, **sizes)
+            SheetDataset(root, [sample], draws_of(config), reader)
     with pytest.raises(BadInput, match="query_size_min 9 is above query_size_max 8"):
         SheetDataConfig(query_size_min=9, query_size_max=8).check()
