@@ -31,6 +31,7 @@ __all__ = [
     "cached_hash",
     "find_checkpoint",
     "latest",
+    "name_of",
     "names",
     "read_checkpoint",
     "step_of",
@@ -153,8 +154,13 @@ def names(storage: Storage) -> list[str]:
     return sorted((name for name in found if _NAME.match(name)), reverse=True)
 
 
+def name_of(step: int) -> str:
+    """Return the name of the checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
 def step_of(name: str) -> int:
-    """The step in a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     return int(name.removeprefix("step-"))
 
 

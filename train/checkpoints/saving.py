@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from core.errors import FinalFailure, WorkFailed
-from train.checkpoints.checkpoint import Checkpoint
+from train.checkpoints.checkpoint import Checkpoint, name_of
 from train.checkpoints.deepspeed_state import SAVING_ERRORS, in_one_line, write_state
 from train.checkpoints.manifest import FileEntry, Manifest, hash_file
 from train.checkpoints.places import CheckpointPlaces
@@ -48,7 +48,7 @@ class CheckpointSaver:
         FinalFailure after too many failures in a row.
         """
         self._count(step, self._publisher.wait())
-        name = f"step-{step:08d}"
+        name = name_of(step)
         problem = self._write(engine, name, step, extra)
         if problem:
             if dist.get_rank() == 0:

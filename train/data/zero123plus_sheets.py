@@ -139,7 +139,7 @@ class SheetReader:
     def _targets(self, root: Storage, sample: Sample, held: Item | None) -> Item:
         size = self.config.view_size
         if held is not None:
-            return {"views": torch.zeros(_VIEWS - 1, 3, size, size)}
+            return {"views": torch.zeros(NUM_TARGETS, 3, size, size)}
         views, alpha = self._pictures(root, sample, range(1, _VIEWS), size)
         return {"views": views} | ({"alpha": alpha} if self.with_alpha else {})
 

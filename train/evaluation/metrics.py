@@ -151,7 +151,7 @@ def chamfer_distance(match: PointMatch) -> Float[Tensor, "b"]:
     return (match.to_target.mean(dim=1) + match.to_points.mean(dim=1)) / 2
 
 
-def f_score(match: PointMatch, threshold: float = 0.2) -> Float[Tensor, "b"]:
+def f_score(match: PointMatch, threshold: float) -> Float[Tensor, "b"]:
     """Harmonic mean of precision and recall (Knapitsch et al. 2017): shares of points, and of the
     target's, that have the other set nearer than the threshold; 0 if none has.
 

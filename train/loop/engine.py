@@ -33,7 +33,7 @@ from train.data.order import sample_at
 from train.data.patches import batches, global_batch
 from train.loop.preflight import Preflight, check_ranks, preflight
 from train.loop.schedule import learning_rate
-from train.loop.validation import Judge, Validation, looking
+from train.loop.validation import Batch, Judge, Validation, looking
 from train.monitoring.clock import Goodput, StepClock, find_slow_ranks
 from train.monitoring.metrics_log import read_metrics
 from train.monitoring.run_log import RunLog
@@ -55,7 +55,6 @@ __all__ = ["Recipe", "train"]
 
 _log = logging.getLogger(__name__)
 
-Batch = dict[str, Tensor]
 _ASK_EVERY = 10
 """Steps between questions to `should_stop`."""
 

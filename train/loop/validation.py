@@ -15,7 +15,7 @@ from dataset.snapshots.snapshot import Sample
 from train.data.augment import AugmentConfig
 from train.resilience.collectives import gather
 
-__all__ = ["SEED", "STILL", "EachAlone", "Judge", "Validation", "held_out", "looking"]
+__all__ = ["SEED", "STILL", "Batch", "EachAlone", "Judge", "Validation", "held_out", "looking"]
 
 Batch = dict[str, Tensor]
 

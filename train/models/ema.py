@@ -14,6 +14,10 @@ class Ema(nn.Module):
 
     The newest weights are taken in when the next step begins, and by whoever reads the average:
     so a checkpoint, which holds both, needs no word from the optimizer.
+
+    Not `torch.optim.swa_utils.AveragedModel` (torch 2.13): its copies are parameters, which the
+    optimizer would train and DeepSpeed cast to bfloat16, and its first update forgets the weights
+    that the average starts at. Its keys (`module.…`) are others than those of our checkpoints.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -33,7 +33,7 @@ from train.models.zero123plus.components import (
     meta_parts,
 )
 from train.models.zero123plus.conditioning import extract_query
-from train.models.zero123plus.latents import SHEET
+from train.models.zero123plus.latents import SHEET, image_from_vae
 from train.models.zero123plus.pipeline import Zero123PlusPipeline
 from train.monitoring.preview import picture_rows
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
@@ -125,7 +125,7 @@ class Zero123PlusRecipe:
         with _averaged(module):
             views = self._sample(batch)
         rows = {
-            "query": batch["query"] * 0.8 + 0.5,
+            "query": image_from_vae(batch["query"]),
             "targets": batch["views"][0],
             "sampled": views[0],
         }

@@ -87,7 +87,7 @@ def test_distances_of_points_by_hand():
     there = (0.1 + math.sqrt(1.01)) / 2
     assert chamfer_distance(match).tolist() == pytest.approx([(there + 0.1) / 2, 5])
     # Precision 1/2, recall 1.
-    assert f_score(match).tolist() == pytest.approx([2 / 3, 0])
+    assert f_score(match, 0.2).tolist() == pytest.approx([2 / 3, 0])
     up, aside = torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0])
     normals = torch.stack([up, aside]).expand(2, 2, 3)
     angle = normal_angle(match, normals, up.expand(2, 1, 3))

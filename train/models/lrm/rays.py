@@ -98,13 +98,8 @@ def camera_rays(
     camera_to_world: Float[Tensor, "*v 4 4"],
     intrinsics: Float[Tensor, "*v 4"],
     size: tuple[int, int],
-    skew: Float[Tensor, "*v"] | None = None,
 ) -> Rays:
-    """Rays through the pixel centres of (height, width) images, row by row: shape `*v h*w`.
-
-    `skew`, which no camera of this project has, moves a point that lies one unit lower at depth 1
-    this share of the image width to the right.
-    """
+    """Return rays through the pixel centres of (height, width) images, row by row: `*v h*w`."""
     height, width = size
     device = camera_to_world.device
     rows = (torch.arange(height, device=device) + 0.5)[:, None] / height
@@ -112,8 +107,6 @@ def camera_rays(
     fx, fy, cx, cy = intrinsics.float()[..., None, None].unbind(-3)
     y = -(rows - cy) / fy
     x = (columns - cx) / fx
-    if skew is not None:
-        x = x + skew[..., None, None] / fx * y
     right, up, backward, position = camera_to_world[..., :3, :].float().unbind(-1)
     right, up, backward = (axis[..., None, None, :] for axis in (right, up, backward))
     # Elementwise, because autocast would round a matrix product to bfloat16.
