@@ -16,7 +16,7 @@ def test_deepspeed_is_used_by_the_engine_alone():
         for path, tree in sources()
         if any(n.split(".")[0] == "deepspeed" for n in imports(tree))
     }
-    assert users == {"train/loop/engine.py"}
+    assert users == {"train/loop/deepspeed_engine.py"}
 
 
 def test_contracts_that_list_the_files_of_render_list_them_all():

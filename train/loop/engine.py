@@ -5,9 +5,7 @@ that goes on from a checkpoint repeats what it would have done.
 """
 
 import logging
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from train.checkpoints.saving import CheckpointSaver
 from train.data.loader import PositionDataset, make_loader
 from train.data.order import sample_at
 from train.data.patches import batches, global_batch
+from train.loop.deepspeed_engine import wrap
 from train.loop.preflight import Preflight, check_ranks, preflight
 from train.loop.schedule import learning_rate
 from train.loop.validation import Batch, Judge, Validation, looking
@@ -44,12 +43,10 @@ from train.resilience.damaged_samples import (
     gather_replacements,
 )
 from train.resilience.ownership import Ownership
-from train.resilience.step_guard import StepGuard, VetoedAdamW
+from train.resilience.step_guard import StepGuard
 from train.resilience.stopping import StopRequest, stop_request
 from train.resilience.watchdog import Watchdog
-from train.settings.accelerator import choose_accelerator
-from train.settings.deepspeed_settings import deepspeed_settings
-from train.settings.train_config import OptimizerConfig, TrainConfig
+from train.settings.train_config import TrainConfig
 
 __all__ = ["Recipe", "train"]
 
@@ -112,7 +109,7 @@ def train(
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """What came of one step, the same on all ranks."""
+    """The result of one step, the same on all ranks."""
 
     terms: Mapping[str, float]
     """Means over the global batch."""
@@ -121,7 +118,7 @@ class _Step:
     stop: bool
     """Whether any rank was asked to end."""
     replaced: Sequence[Replacement]
-    """What stood in for the damaged samples of the global batch."""
+    """Replacements of the damaged samples of the global batch."""
 
 
 class _Run:
@@ -143,8 +140,7 @@ class _Run:
         found = start.checkpoint
         universal = found is not None and needs_conversion(found)
         module = recipe.build(fresh=found is None)
-        made = _initialise(module, config, universal=universal)
-        self._engine, self._optimizer, self._wrapped = made
+        self._engine, self._optimizer, self._scheduled = wrap(module, config, universal=universal)
         if found is not None:
             resume(self._engine, found, config)
         self._checkpoints = CheckpointSaver(config, found)
@@ -175,17 +171,17 @@ class _Run:
             done = step + 1
             clock = StepClock()
             rate = learning_rate(config.optimizer, step, config.steps)
-            for group in self._wrapped.param_groups:
+            for group in self._scheduled.param_groups:
                 group["lr"] = rate
             self._watchdog.hear(f"in step {done}")
-            # At the same steps on every rank: to answer may take a word between all of them.
-            told = should_stop is not None and step % _ASK_EVERY == 0 and should_stop()
-            took = self._step(clock, told or bool(request))
-            self._guard.settle(took.terms["loss"], took.problem)
-            self._faults.settle(len(took.replaced))
-            self._report(step, took, rate, clock)
-            self._faults.check(done, took.replaced)
-            self._guard.check(done, took.problem)
+            # At the same steps on every rank: the answer may need a collective.
+            stop_asked = should_stop is not None and step % _ASK_EVERY == 0 and should_stop()
+            result = self._step(clock, stop_asked or bool(request))
+            self._guard.settle(result.terms["loss"], result.problem)
+            self._faults.settle(len(result.replaced))
+            self._report(step, result, rate, clock)
+            self._faults.check(done, result.replaced)
+            self._guard.check(done, result.problem)
             if _is_due(done, config.preview_every, config.steps):
                 self._watchdog.hear(f"making the preview of step {done}")
                 self._preview(done)
@@ -194,13 +190,13 @@ class _Run:
                 metrics = self._validation.run(self._engine.module)
                 if self._log is not None:
                     self._log.validation(done, metrics)
-            if took.stop or _is_due(done, config.checkpoint_every, config.steps):
+            if result.stop or _is_due(done, config.checkpoint_every, config.steps):
                 self._watchdog.hear(f"saving the checkpoint of step {done}")
                 self._ownership.check()
                 state = {"guard": self._guard.dump(), "faults": self._faults.dump()}
                 extra = {**state, "position": done * config.batch_size}
                 saved = self._checkpoints.save(self._engine, done, extra)
-            if took.stop and done < config.steps:
+            if result.stop and done < config.steps:
                 self._checkpoints.close()
                 raise Stopped(f"stopped at step {done} with the checkpoint of step {saved}")
         self._watchdog.hear("waiting for the last checkpoint")
@@ -237,15 +233,15 @@ class _Run:
             problem = "a gradient is not finite"
         return _Step(terms=means, problem=problem, stop=stop, replaced=replaced)
 
-    def _report(self, step: int, took: _Step, rate: float, clock: StepClock) -> None:
+    def _report(self, step: int, result: _Step, rate: float, clock: StepClock) -> None:
         """One line of the metrics; a skipped step is also written down with its samples."""
         config, done, now = self._config, step + 1, time.time()
         seconds = clock.read()
         slow = self._slow_ranks(done, seconds)
         if self._log is None:
             return
-        keys = _batch_keys(self._start.samples, config, step, took.replaced)
-        row: dict[str, Any] = {"samples": done * config.batch_size, **took.terms, "lr": rate}
+        keys = _batch_keys(self._start.samples, config, step, result.replaced)
+        row: dict[str, Any] = {"samples": done * config.batch_size, **result.terms, "lr": rate}
         row |= {"batch": digest(keys), **seconds, "time": round(now, 3)}
         row["samples_per_second"] = round(config.batch_size / max(seconds["seconds"], 1e-9), 3)
         row["goodput"] = round(self._goodput.add(seconds["seconds"], now), 4)
@@ -255,13 +251,13 @@ class _Run:
         row |= self._utilisation.metrics(seconds["seconds"])
         if slow:
             row["slow_ranks"] = slow
-        if took.problem:
-            row |= {"skipped": took.problem, "skipped_so_far": self._guard.skipped}
-            _log.warning("step %d changes no weight: %s", done, took.problem)
-            self._log.skipped(done, took.problem, keys)
-        if took.replaced:
-            row |= {"replaced": len(took.replaced), "replaced_so_far": self._faults.replaced}
-        for one in took.replaced:
+        if result.problem:
+            row |= {"skipped": result.problem, "skipped_so_far": self._guard.skipped}
+            _log.warning("step %d changes no weight: %s", done, result.problem)
+            self._log.skipped(done, result.problem, keys)
+        if result.replaced:
+            row |= {"replaced": len(result.replaced), "replaced_so_far": self._faults.replaced}
+        for one in result.replaced:
             _log.warning("step %d: %s; %s stands in", done, one.faults[0], one.replaced_by)
             self._log.replaced(done, one)
         self._log.step(done, row)
@@ -323,51 +319,6 @@ def _agree(
     world = dist.get_world_size()
     means = {name: total / world for name, total in zip(names, totals, strict=True)}
     return means, stops > 0, int(replacements)
-
-
-def _initialise(
-    module: nn.Module, config: TrainConfig, *, universal: bool
-) -> tuple[Any, VetoedAdamW, Any]:
-    """DeepSpeed's engine around the module, our optimizer, and the one whose rate the loop sets.
-
-    `universal` if a checkpoint of another number of workers will be loaded.
-    """
-    on_gpu = choose_accelerator()
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.utils import logger
-
-    for handler in logger.handlers:
-        # Its own: standard output is for the run's result.
-        if type(handler) is logging.StreamHandler:
-            handler.setStream(sys.stderr)
-    # What DeepSpeed itself calls, at every one of its places.
-    deprecated = ".*is deprecated. Please use `torch.distributed"
-    warnings.filterwarnings("ignore", deprecated, category=FutureWarning)
-    if not on_gpu:
-        # Its shared-memory operator would be compiled for a minute at the first start.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = VetoedAdamW(
-        _parameter_groups(module, config.optimizer),
-        lr=config.optimizer.learning_rate,
-        betas=(config.optimizer.beta1, config.optimizer.beta2),
-    )
-    optimizer.check_gradients = config.zero_stage == 0
-    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    settings = deepspeed_settings(config, num_parameters=count, on_gpu=on_gpu)
-    if universal:
-        settings["checkpoint"] = {"load_universal": True}
-    engine, wrapped, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
-    return engine, optimizer, wrapped
-
-
-def _parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def _is_due(done: int, every: int, last: int) -> bool:
