@@ -81,7 +81,7 @@ class FaultCounter:
         return {"recent": list(self._recent), "replaced": self.replaced}
 
     def settle(self, replaced: int) -> None:
-        """A step is done, with so many replaced samples."""
+        """Count the replaced samples of a step that is done."""
         self._recent.append(replaced)
         self.replaced += replaced
 

@@ -16,6 +16,7 @@ from core.storage import Storage
 from tests.support.paths import REPOSITORY
 from tests.support.tiny import BUILT, make_config, run_group
 from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.rank_files import is_needed, writer_of
 from train.checkpoints.uploads import Upload
 from train.monitoring.metrics_log import read_metrics
 
@@ -104,6 +105,24 @@ def test_the_manifest_tells_where_it_comes_from(runs, sphere_dataset):
     assert found["extra"]["position"] == 36
     assert found["versions"]["deepspeed"] != "not installed"
     assert {"random-00000.pt", "random-00001.pt"} < set(found["files"])
+
+
+@pytest.mark.parametrize("kind", "0123b")
+def test_every_rank_writes_and_reads_the_files_that_bear_its_number(runs, kind):
+    """The table in train/checkpoints/rank_files.py, by the files of two ranks."""
+    names = set(find_checkpoint(runs / f"full{kind}").manifest.files)
+    of_rank = [{name for name in names if writer_of(name) == rank} for rank in range(2)]
+    of_all = {"mp_rank_00_model_states.pt"} if kind != "3" else set()
+    assert of_rank[0] | of_rank[1] == names
+    for rank, own in enumerate(of_rank):
+        expected = {f"random-{rank:05d}.pt"}
+        if kind == "3":
+            expected |= {f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt"}
+        if kind != "0":
+            optimizer = f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+            expected |= {f"bf16_{optimizer}" if kind == "b" else optimizer}
+        assert own - of_all == expected
+        assert {name for name in names if is_needed(name, rank)} == expected | of_all
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(ranks, sphere_dataset, tmp_path):
