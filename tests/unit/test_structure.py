@@ -71,7 +71,6 @@ RENAMES = {"link", "move", "rename", "renames", "replace"}
 """Functions of os and shutil, and methods of paths, that give a file its final name."""
 RENAMED_ELSEWHERE = {
     "pipelines/building/stages/worker_context.py": "a file gets the name of its content",
-    "train/checkpoints/saving.py": "a downloaded part",
 }
 
 

@@ -14,17 +14,13 @@ from typing import Any
 
 import torch
 
+from core.errors import first_line
 from train.checkpoints.universal import UNIVERSAL_INFO
 
-__all__ = ["SAVING_ERRORS", "in_one_line", "load_state", "write_state"]
+__all__ = ["SAVING_ERRORS", "load_state", "write_state"]
 
 SAVING_ERRORS = (OSError, RuntimeError)
 """What torch.save raises on a full or failing disk."""
-
-
-def in_one_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 class _CollectingWriter:
@@ -42,7 +38,7 @@ class _CollectingWriter:
         try:
             self._writer.save(state_dict, path)
         except SAVING_ERRORS as error:
-            self.problems.append(in_one_line(error))
+            self.problems.append(first_line(error))
 
 
 def write_state(engine: Any, folder: Path, step: int) -> list[str]:

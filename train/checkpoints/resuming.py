@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from core.atomic import atomic_file
 from core.errors import BadInput, WorkFailed
 from train.checkpoints.checkpoint import Checkpoint, cached_hash, latest
 from train.checkpoints.deepspeed_state import load_state
@@ -81,7 +82,7 @@ def _fetch(found: Checkpoint, places: CheckpointPlaces, *, everything: bool) -> 
         reads_all = everything and rank == 0
         checked = sorted(name for name in files if reads_all or is_needed(name, rank))
         for name in checked:
-            _download(found, name, folder / name, rank)
+            _download(found, name, folder / name)
     damaged = [name for name in checked if cached_hash(folder / name) != files[name].sha256]
     first = first_problem([names[0] for names in gather(damaged) if names])
     if first:
@@ -96,7 +97,7 @@ def _fetch(found: Checkpoint, places: CheckpointPlaces, *, everything: bool) -> 
     return folder
 
 
-def _download(found: Checkpoint, name: str, target: Path, rank: int) -> None:
+def _download(found: Checkpoint, name: str, target: Path) -> None:
     """Download a file, unless another rank of this node has done so.
 
     A file with another hash is downloaded once more: the transfer may have been cut off.
@@ -104,9 +105,8 @@ def _download(found: Checkpoint, name: str, target: Path, rank: int) -> None:
     for _ in range(2):
         if target.exists() and cached_hash(target) == found.manifest.files[name].sha256:
             return
-        part = target.with_name(f".{rank}-{name}")
-        found.storage.get(f"{found.name}/{name}", part)
-        part.replace(target)
+        with atomic_file(target, sync=False) as part:
+            found.storage.get(f"{found.name}/{name}", part)
 
 
 def _convert(folder: Path, target: Path) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from core.errors import FinalFailure, WorkFailed
+from core.errors import FinalFailure, WorkFailed, first_line
 from train.checkpoints.checkpoint import Checkpoint, name_of
-from train.checkpoints.deepspeed_state import SAVING_ERRORS, in_one_line, write_state
+from train.checkpoints.deepspeed_state import SAVING_ERRORS, write_state
 from train.checkpoints.manifest import FileEntry, Manifest, hash_file
 from train.checkpoints.places import CheckpointPlaces
 from train.checkpoints.pruning import prune
@@ -88,7 +88,7 @@ class CheckpointSaver:
         try:
             save_random_state(folder, rank)
         except SAVING_ERRORS as error:
-            problems.append(in_one_line(error))
+            problems.append(first_line(error))
         dist.barrier()
         own = {} if problems else _own_files(folder, rank)
         entries = {
