@@ -1,15 +1,45 @@
-"""What a GLB holds, told without Blender: counts, extensions and base-colour maps."""
+"""The measurements of a GLB without Blender: counts, extensions and base-colour maps."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from filters.glb import GlbRefused, InspectLimits, read_glb
-from filters.glb_images import BaseColourMap, base_colour_maps, largest_image
-from filters.glb_scene import draw_scene
+from pydantic import PositiveInt
 
-__all__ = ["GlbRefused", "InspectLimits", "Inspection", "inspect_glb"]
+from core.config import Config
+from filters.base_colour_maps import BaseColourMap, base_colour_maps
+from glb.document import Document
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
+from glb.parse import read_glb
+
+__all__ = ["GlbError", "InspectLimits", "Inspection", "inspect_glb"]
+
+
+class InspectLimits(Config):
+    """The limits of a GLB file as settings; the Blender child applies them, too."""
+
+    max_file_bytes: PositiveInt = GlbLimits.max_file_bytes
+    """The whole file."""
+    max_json_bytes: PositiveInt = GlbLimits.max_json_bytes
+    """Its JSON, which takes many times as much memory once it is parsed."""
+    max_nodes: PositiveInt = GlbLimits.max_nodes
+    """Nodes and GPU instances together: Blender makes an object of each."""
+    max_node_depth: PositiveInt = GlbLimits.max_node_depth
+    """Levels of the node tree: the importer recurses once per level."""
+    max_triangles: PositiveInt = GlbLimits.max_triangles
+    """Triangles drawn, each instance counted."""
+    max_elements: PositiveInt = GlbLimits.max_elements
+    """Vertex attributes and indices that the primitives read."""
+    max_image_pixels: PositiveInt = GlbLimits.max_image_pixels
+    """Pixels of a single image."""
+    max_total_pixels: PositiveInt = GlbLimits.max_total_pixels
+    """Pixels of all images together."""
+
+    def glb_limits(self) -> GlbLimits:
+        """Return the limits as the parser takes them."""
+        return GlbLimits(**self.dump())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +63,14 @@ class Inspection:
     base_colour_maps: tuple[BaseColourMap, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         values = dataclasses.asdict(self)
         lists = ("extensions_used", "extensions_required", "base_colour_maps")
         return values | {name: list(values[name]) for name in lists}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inspection that `to_dict` wrote."""
+        """Return the inspection that `to_dict` wrote."""
         names = {name: tuple(values[name]) for name in ("extensions_used", "extensions_required")}
         maps = tuple(BaseColourMap(**item) for item in values["base_colour_maps"])
         return cls(**values | names | {"base_colour_maps": maps})
@@ -49,23 +79,26 @@ class Inspection:
 def inspect_glb(source: Path | str | bytes, limits: InspectLimits | None = None) -> Inspection:
     """Inspect a GLB file, given by its path or its bytes, in time linear in its size.
 
-    Follows no URI and reads nothing outside the file. Raises GlbRefused, and nothing else, for a
+    Follows no URI and reads nothing outside the file. Raises GlbError, and nothing else, for a
     file that cannot or may not be rendered; OSError if a path cannot be read.
     """
-    limits = InspectLimits() if limits is None else limits
-    glb = read_glb(source, limits)
-    scene = draw_scene(glb, limits)
-    largest = largest_image(glb, limits)
+    glb = read_glb(source, (limits or InspectLimits()).glb_limits())
+    document = glb.document
+    meshes = [document.item("nodes", index).get("mesh") for index in glb.tree.in_scene]
     return Inspection(
-        num_bytes=glb.num_bytes,
-        num_nodes=scene.nodes,
-        num_meshes=scene.meshes,
-        num_primitives=len(scene.drawn),
-        num_triangles=scene.triangles,
-        num_images=len(glb.gltf.images or []),
-        num_animations=len(glb.gltf.animations or []),
-        extensions_used=tuple(sorted(set(glb.gltf.extensions_used or []))),
-        extensions_required=tuple(sorted(set(glb.gltf.extensions_required or []))),
-        largest_image_pixels=largest,
-        base_colour_maps=base_colour_maps(glb, scene.drawn, limits),
+        num_bytes=document.container.num_bytes,
+        num_nodes=len(glb.tree.in_scene),
+        num_meshes=len(set(meshes) - {None}),
+        num_primitives=len(glb.drawn),
+        num_triangles=sum(item.triangles * item.copies for item in glb.drawn),
+        num_images=len(document.items("images")),
+        num_animations=len(document.items("animations")),
+        extensions_used=_names(document, "extensionsUsed"),
+        extensions_required=_names(document, "extensionsRequired"),
+        largest_image_pixels=glb.largest_image,
+        base_colour_maps=base_colour_maps(document, glb.drawn),
     )
+
+
+def _names(document: Document, group: str) -> tuple[str, ...]:
+    return tuple(sorted(set(document.json.get(group) or [])))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from core.failures import FailureKind
 from dataset.cameras import Camera, project
 from dataset.views import OBJECT_RADIUS, ViewSet
 from render.agreement import Patches, depth_agreement, find_patches, pairs_to_compare
@@ -42,7 +43,7 @@ def check_views(views: ViewSet) -> None:
     """Raise RenderFailure (`bad_output`) if the views contradict themselves or their cameras."""
     problem = _problem(views)
     if problem is not None:
-        raise RenderFailure("bad_output", problem)
+        raise RenderFailure(FailureKind.BAD_OUTPUT, problem)
 
 
 def _problem(views: ViewSet) -> str | None:

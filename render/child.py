@@ -11,7 +11,8 @@ from typing import IO
 
 import psutil
 
-from render.job import FailureKind, Request, encode
+from core.failures import FailureKind
+from render.job import Request, encode
 from render.scratch import scratch_folder
 
 __all__ = ["Child"]
@@ -106,8 +107,8 @@ class Child:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "crash", f"Blender broke off its answer during {name}"
-        kind: FailureKind = "killed" if -code in _FROM_OUTSIDE else "crash"
+            return FailureKind.CRASH, f"Blender broke off its answer during {name}"
+        kind = FailureKind.KILLED if -code in _FROM_OUTSIDE else FailureKind.CRASH
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return kind, f"Blender ended with {how} during {name}"
 

@@ -1,19 +1,21 @@
 """What crosses the border between a worker and its Blender child: plain data, as JSON lines.
 
-Standard library only: both sides of the border import it.
+Both sides of the border import it: of third parties and of the project, only what the child has.
 """
 
 import dataclasses
 import json
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from core.failures import FailureKind
+from glb.limits import GlbLimits
 
 __all__ = [
     "COLOUR_MARK",
     "CameraSpec",
     "DevicesRequest",
-    "FailureKind",
     "GeometryRequest",
     "MeasureRequest",
     "OpenRequest",
@@ -31,23 +33,6 @@ __all__ = [
 COLOUR_MARK = "-- colour frames --"
 """A line of the child's log, after which it renders colour."""
 
-FailureKind = Literal[
-    "refused",
-    "unsupported_extension",
-    "import_error",
-    "empty",
-    "too_large",
-    "timeout",
-    "out_of_memory",
-    "crash",
-    "bad_output",
-    "killed",
-    "no_space",
-    "no_device",
-    "no_start",
-]
-"""Every way in which rendering an object fails; the last four are the machine's fault."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
@@ -64,10 +49,7 @@ class OpenRequest:
     glb: str
     normalise: str
     """`cube`: bounding box into [-1, 1]^3; `sphere`: bounding sphere of radius 1."""
-    max_nodes: int
-    max_triangles: int
-    max_texture_pixels: int
-    """Of all textures together."""
+    limits: GlbLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +153,19 @@ def encode(message: Request | Rendered | Reply) -> str:
 
 
 def decode_request(line: str) -> Request:
-    """The request in a line. Raises ValueError or KeyError if there is none."""
+    """Return the request in a line. Raises ValueError or KeyError if there is none."""
     values = json.loads(line)
     kind = _REQUESTS[values.pop("type")]
     if "cameras" in values:
         values["cameras"] = [CameraSpec(**camera) for camera in values["cameras"]]
+    if "limits" in values:
+        values["limits"] = GlbLimits(**values["limits"])
     return kind(**values)
 
 
 def decode_answer(line: str) -> Rendered | Reply:
-    """What the child says in a line. Raises ValueError, KeyError or TypeError if it is nothing."""
+    """Return what the child says in a line. Raises ValueError, KeyError or TypeError if it is
+    nothing, or a failure of an unknown kind."""
     values = json.loads(line)
     kind = values.pop("type")
     if kind == "Rendered":
@@ -188,4 +173,5 @@ def decode_answer(line: str) -> Rendered | Reply:
         return Rendered(view=values["view"], window=Window(**window) if window else None)
     if kind != "Reply":
         raise ValueError("not an answer")
-    return Reply(**values)
+    failure = values.pop("kind")
+    return Reply(kind=None if failure is None else FailureKind(failure), **values)

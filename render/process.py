@@ -21,6 +21,7 @@ from core.failures import FailureKind, StageFailed
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
+from glb.limits import GlbLimits
 from render.child import Child
 from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
@@ -52,8 +53,16 @@ __all__ = [
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 _FULL_BYTES = 4 << 20
-_SETTLED: frozenset[FailureKind] = frozenset(
-    ("refused", "unsupported_extension", "import_error", "empty", "too_large")
+_SETTLED = frozenset(
+    {
+        FailureKind.MALFORMED,
+        FailureKind.EXTERNAL_REFERENCE,
+        FailureKind.UNSUPPORTED_EXTENSION,
+        FailureKind.EMPTY,
+        FailureKind.TOO_LARGE,
+        FailureKind.REFUSED,
+        FailureKind.IMPORT_ERROR,
+    }
 )
 """Failures that a child reports in good health: it may take the next object."""
 
@@ -123,8 +132,12 @@ class BlenderProcess:
     `device="gpu"` a new child compiles its kernels before any object's time counts.
     """
 
-    def __init__(self, limits: BlenderLimits, device: str = "cpu") -> None:
+    def __init__(
+        self, limits: BlenderLimits, device: str = "cpu", glb_limits: GlbLimits | None = None
+    ) -> None:
+        """Start nothing yet; `glb_limits` are those of the files, by default GlbLimits()."""
         self._limits = limits
+        self._glb_limits = glb_limits or GlbLimits()
         self._device = device
         self._child: Child | None = None
         self._objects = 0
@@ -174,9 +187,7 @@ class BlenderProcess:
         request = OpenRequest(
             glb=str(glb.absolute()),
             normalise=normalise,
-            max_nodes=self._limits.max_nodes,
-            max_triangles=self._limits.max_triangles,
-            max_texture_pixels=self._limits.max_texture_pixels,
+            limits=self._glb_limits,
         )
         self._starting = 0.0
         data = self._call(request, self._limits.import_seconds)
@@ -206,9 +217,9 @@ class BlenderProcess:
                 alpha = read_silhouettes(Path(out), len(cameras))
                 points = np.load(Path(out) / "points.npy", allow_pickle=False)
             except (FrameError, OSError, ValueError) as error:
-                raise self._failure("bad_output", f"unreadable measurement: {error}") from error
+                raise self._bad_output(f"unreadable measurement: {error}") from error
         if points.shape != (num_points, 3) or not np.isfinite(points).all():
-            raise self._failure("bad_output", f"{points.shape} is no list of {num_points} points")
+            raise self._bad_output(f"{points.shape} is no list of {num_points} points")
         return Measurement(coverage=alpha.mean(axis=(1, 2)), points=points)
 
     def geometry(self, num_points: int = 100_000, seed: int = 0) -> SurfaceGeometry:
@@ -220,9 +231,9 @@ class BlenderProcess:
                 with np.load(Path(out) / "surface.npz", allow_pickle=False) as arrays:
                     surface = surface_from_arrays(arrays)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise self._failure("bad_output", f"unusable geometry: {error}") from error
+                raise self._bad_output(f"unusable geometry: {error}") from error
         if len(surface.points) != num_points:
-            raise self._failure("bad_output", f"{len(surface.points)} points, not {num_points}")
+            raise self._bad_output(f"{len(surface.points)} points, not {num_points}")
         return surface
 
     def render(
@@ -269,7 +280,7 @@ class BlenderProcess:
             try:
                 done = self._call(request, self._limits.render_seconds, collect)
             except FrameError as error:
-                raise self._failure("bad_output", str(error)) from error
+                raise self._bad_output(str(error)) from error
             except BaseException:
                 self.close()  # the child is in the middle of its work
                 raise
@@ -296,7 +307,7 @@ class BlenderProcess:
     def _gone(self) -> RenderFailure:
         """The child with the open object has ended, or there never was one."""
         if self._child is None:
-            return RenderFailure("crash", "no object is open in a Blender child")
+            return RenderFailure(FailureKind.CRASH, "no object is open in a Blender child")
         return self._failure(*self._child.end_reason("a pause"))
 
     def _start(self) -> None:
@@ -314,7 +325,8 @@ class BlenderProcess:
                     self._ask(request, "warm-up", self._limits.warm_seconds)
         except RenderFailure as error:
             # No object was touched yet: this machine cannot run Blender, or not now.
-            kind: FailureKind = "no_device" if error.kind == "no_device" else "no_start"
+            no_device = error.kind == FailureKind.NO_DEVICE
+            kind = FailureKind.NO_DEVICE if no_device else FailureKind.NO_START
             raise RenderFailure(kind, str(error), error.log_tail) from None
         self._starting = time.monotonic() - began
 
@@ -353,13 +365,12 @@ class BlenderProcess:
                 if collect is not None:
                     collect(answer)
             if time.monotonic() > deadline:
-                raise self._failure("timeout", f"{name} took more than {seconds:g} s")
+                raise self._failure(FailureKind.TIMEOUT, f"{name} took more than {seconds:g} s")
             used = child.memory()
             if used > self._limits.memory_bytes:
                 limit = self._limits.memory_bytes
-                raise self._failure(
-                    "out_of_memory", f"{name} used {used >> 20} MiB, the limit is {limit >> 20} MiB"
-                )
+                message = f"{name} used {used >> 20} MiB, the limit is {limit >> 20} MiB"
+                raise self._failure(FailureKind.OUT_OF_MEMORY, message)
 
     def _is_worn(self) -> bool:
         """Whether the child has done its share: Blender leaks and slows down."""
@@ -368,13 +379,17 @@ class BlenderProcess:
         swollen = self._child.memory() > self._limits.recycle_bytes
         return swollen or self._objects >= self._limits.objects_per_child
 
+    def _bad_output(self, message: str) -> RenderFailure:
+        return self._failure(FailureKind.BAD_OUTPUT, message)
+
     def _failure(self, kind: FailureKind, message: str, keep_child: bool = False) -> RenderFailure:
         """The failure with the log's end. Only a child that answered in order may live on."""
         log_tail = self._child.log_tail() if self._child is not None else ""
         self._has_scene = False
         if not keep_child:
             if _is_full(message + log_tail):
-                kind, message = "no_space", f"no space in {tempfile.gettempdir()}: {message}"
+                kind = FailureKind.NO_SPACE
+                message = f"no space in {tempfile.gettempdir()}: {message}"
             self.close()
         return RenderFailure(kind, message, log_tail)
 

@@ -57,7 +57,3 @@ class BlenderLimits(Config):
     """A child is replaced after so many objects: Blender leaks."""
     recycle_bytes: PositiveInt = 3 * 2**30
     """A child that holds more memory than this when an object comes is replaced."""
-    max_nodes: PositiveInt = 20_000
-    max_triangles: PositiveInt = 5_000_000
-    max_texture_pixels: PositiveInt = 2**28
-    """Of all textures of an object together."""

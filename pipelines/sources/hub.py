@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, first_line
+from glb.container import glb_problem
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import REQUESTS, FetchConfig
-from pipelines.transfers.outcome import Fetched, glb_problem
+from pipelines.transfers.outcome import Fetched
 
 __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 

@@ -9,7 +9,8 @@ from core.atomic import atomic_file
 from core.errors import BadInput, first_line
 from core.failures import FailureKind
 from core.storage import Storage, storage_errors
-from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
+from glb.container import glb_problem
+from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
 
 __all__ = ["MISSING", "copy_glb", "reading"]
 

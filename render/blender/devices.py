@@ -5,6 +5,7 @@ from typing import Any
 
 import bpy
 
+from core.failures import FailureKind
 from render.blender.failure import SceneFailure
 
 __all__ = ["list_gpus", "use_device"]
@@ -30,7 +31,8 @@ def use_device(scene: Any, device: str, threads: int) -> None:
             item.use = item in found
         scene.cycles.device = "GPU"
         return
-    raise SceneFailure("no_device", "a GPU was asked for, but Cycles finds none on this machine")
+    message = "a GPU was asked for, but Cycles finds none on this machine"
+    raise SceneFailure(FailureKind.NO_DEVICE, message)
 
 
 def list_gpus() -> dict[str, object]:

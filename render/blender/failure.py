@@ -1,6 +1,6 @@
-"""How the child says that an object cannot be rendered."""
+"""What Blender alone can find wrong with an object."""
 
-from render.job import FailureKind
+from core.failures import FailureKind
 
 __all__ = ["SceneFailure"]
 

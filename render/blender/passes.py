@@ -179,7 +179,7 @@ class _View:
     def _aim(self, camera: Any) -> None:
         fx, fy, cx, cy = self._spec.intrinsics
         if abs(fx - fy) > 1e-6 * fx:
-            raise SceneFailure("refused", "a camera's pixels are not square")
+            raise SceneFailure(FailureKind.REFUSED, "a camera's pixels are not square")
         location, rotation, _ = Matrix(self._spec.camera_to_world).decompose()
         camera.location, camera.rotation_quaternion = location, rotation
         # The principal point moves against the shift of the image.

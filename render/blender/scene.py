@@ -2,9 +2,11 @@
 
 import logging
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +15,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from core.failures import FailureKind
 from render.blender.failure import SceneFailure
 from render.blender.gltf.prepare import prepare
 from render.blender.normals import turn_contradicting_normals
@@ -23,6 +26,9 @@ from render.job import OpenRequest
 __all__ = ["SceneFailure", "open_scene", "world_meshes", "world_triangles"]
 
 _LACKS_EXTENSION = re.compile(r"Extension \S+ is not available")
+_FRAMES = 1000
+_FRAMES_PER_LEVEL = 2
+"""Nested calls of the importer. Blender 4.5 imports a chain of 10,000 objects or bones."""
 _LARGEST = 1e18
 """Beyond this, squares of coordinates overflow."""
 _FARTHEST = 1e11
@@ -44,11 +50,13 @@ def open_scene(request: OpenRequest) -> dict[str, Any]:
     _import(request)
     imported = time.monotonic()
     num_nodes = len(bpy.data.objects)
-    if num_nodes > request.max_nodes:
-        raise SceneFailure("too_large", f"{num_nodes} nodes, more than {request.max_nodes}")
-    textures = check_textures(request.max_texture_pixels)
+    most = request.limits.max_nodes
+    if num_nodes > most:
+        message = f"Blender made {num_nodes} objects; the limit is {most} nodes"
+        raise SceneFailure(FailureKind.TOO_LARGE, message)
+    textures = check_textures(request.limits.max_total_pixels)
     turn_contradicting_normals()
-    num_triangles = _count_triangles(request.max_triangles)
+    num_triangles = _count_triangles(request.limits.max_triangles)
     scale, centre = _normalise(request.normalise)
     connect_glossiness()
     insert_gates()
@@ -101,22 +109,36 @@ def _import(request: OpenRequest) -> None:
 
     Blender could guess the pose in which a skin was bound, but not which way up it stood.
     """
+    frames = _FRAMES + _FRAMES_PER_LEVEL * request.limits.max_node_depth
     with tempfile.TemporaryDirectory() as folder, _Complaints() as complaints:
-        still = prepare(request, Path(folder))
+        still = Path(folder) / "still.glb"
+        prepare(Path(request.glb), request.limits, still)
         try:
-            bpy.ops.import_scene.gltf(
-                filepath=str(still),
-                loglevel=50,
-                disable_bone_shape=True,
-                guess_original_bind_pose=False,
-                import_select_created_objects=False,
-            )
+            with _recursion(frames):
+                bpy.ops.import_scene.gltf(
+                    filepath=str(still),
+                    loglevel=50,
+                    disable_bone_shape=True,
+                    guess_original_bind_pose=False,
+                    import_select_created_objects=False,
+                )
         except RuntimeError as error:
             raise _import_failure(str(error)) from None
     for message in complaints.messages:
         # The importer goes on without the part of the object that it could not decode.
         if message.startswith("Draco Decoder"):
-            raise SceneFailure("import_error", message[:500])
+            raise SceneFailure(FailureKind.IMPORT_ERROR, message[:500])
+
+
+@contextmanager
+def _recursion(frames: int) -> Iterator[None]:
+    """Allow this many nested calls: the importer recurses once per level of the node tree."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, frames))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class _Complaints(logging.Handler):
@@ -148,7 +170,8 @@ def _import_failure(report: str) -> SceneFailure:
     lines = [line for line in lines if line and not line.startswith("Location:")]
     message = lines[-1].removeprefix("Error: ") if lines else "the importer gave no reason"
     lacks = _LACKS_EXTENSION.search(message)
-    return SceneFailure("unsupported_extension" if lacks else "import_error", message[:500])
+    kind = FailureKind.UNSUPPORTED_EXTENSION if lacks else FailureKind.IMPORT_ERROR
+    return SceneFailure(kind, message[:500])
 
 
 def _count_triangles(max_triangles: int) -> int:
@@ -158,9 +181,10 @@ def _count_triangles(max_triangles: int) -> int:
         instance.mesh.calc_loop_triangles()
         total += len(instance.mesh.loop_triangles)
         if total > max_triangles:
-            raise SceneFailure("too_large", f"more than {max_triangles} triangles")
+            message = f"more than the limit of {max_triangles} triangles"
+            raise SceneFailure(FailureKind.TOO_LARGE, message)
     if total == 0:
-        raise SceneFailure("empty", "the scene has no triangle")
+        raise SceneFailure(FailureKind.EMPTY, "the scene has no triangle")
     return total
 
 
@@ -176,9 +200,10 @@ def _normalise(how: str) -> tuple[float, list[float]]:
             if len(triangles)
         )
     if not size > 0:
-        raise SceneFailure("empty", "all of the object lies in one point")
+        raise SceneFailure(FailureKind.EMPTY, "all of the object lies in one point")
     if np.abs(centre).max() > _FARTHEST * size:
-        raise SceneFailure("refused", "the object is too far from the origin to keep its shape")
+        message = "the object is too far from the origin to keep its shape"
+        raise SceneFailure(FailureKind.REFUSED, message)
     scale = 2 / size
     root = bpy.data.objects.new("normalised", None)
     bpy.context.scene.collection.objects.link(root)
@@ -196,9 +221,9 @@ def _bounds() -> tuple[np.ndarray, np.ndarray]:
         if not len(triangles):
             continue
         if not np.isfinite(triangles).all():
-            raise SceneFailure("refused", "coordinates are infinite or no numbers")
+            raise SceneFailure(FailureKind.REFUSED, "coordinates are infinite or no numbers")
         low = np.minimum(low, triangles.min(axis=(0, 1)))
         high = np.maximum(high, triangles.max(axis=(0, 1)))
     if max(-low.min(), high.max()) > _LARGEST:
-        raise SceneFailure("refused", f"coordinates lie beyond {_LARGEST:g}")
+        raise SceneFailure(FailureKind.REFUSED, f"coordinates lie beyond {_LARGEST:g}")
     return low, high

@@ -5,6 +5,7 @@ from typing import Any
 
 import bpy
 
+from core.failures import FailureKind
 from render.blender.failure import SceneFailure
 from render.blender.gltf.materials import GLOSSINESS
 
@@ -18,7 +19,7 @@ def check_textures(max_pixels: int) -> dict[str, int]:
     """
     for tree in node_trees():
         if any(node.type == "TEX_IMAGE" and node.image is None for node in tree.nodes):
-            raise SceneFailure("import_error", "a texture has no image")
+            raise SceneFailure(FailureKind.IMPORT_ERROR, "a texture has no image")
     pixels = images = 0
     for image in bpy.data.images:
         if image.source not in {"FILE", "GENERATED"} or image.type == "RENDER_RESULT":
@@ -26,10 +27,12 @@ def check_textures(max_pixels: int) -> dict[str, int]:
         images += 1
         width, height = image.size
         if width * height == 0:
-            raise SceneFailure("import_error", f"the texture {image.name!r} cannot be read")
+            message = f"the texture {image.name!r} cannot be read"
+            raise SceneFailure(FailureKind.IMPORT_ERROR, message)
         pixels += width * height
     if pixels > max_pixels:
-        raise SceneFailure("too_large", f"{pixels} texture pixels, more than {max_pixels}")
+        message = f"{pixels} texture pixels; the limit is {max_pixels}"
+        raise SceneFailure(FailureKind.TOO_LARGE, message)
     return {"num_images": images, "num_texture_pixels": pixels}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.failures import FailureKind
 from render.blender.failure import SceneFailure
 from render.blender.scene import world_meshes, world_triangles
 from render.job import GeometryRequest
@@ -71,7 +72,7 @@ def _spread(
     """Points (n, 3), float32, uniform by area, and the triangle of each. Raises SceneFailure."""
     edges = np.cumsum(areas, dtype=np.float64)
     if not len(edges) or not edges[-1] > 0:
-        raise SceneFailure("empty", "the surface has no area")
+        raise SceneFailure(FailureKind.EMPTY, "the surface has no area")
     # Evenly spaced with one offset: fewer gaps than independent draws, and no part is missed.
     places = (np.arange(num_points) + rng.random()) / num_points * edges[-1]
     chosen = np.minimum(np.searchsorted(edges, places, side="right"), len(areas) - 1)

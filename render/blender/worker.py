@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from core.failures import FailureKind
 from render.blender.confine import confine
 from render.job import (
     DevicesRequest,
-    FailureKind,
     GeometryRequest,
     MeasureRequest,
     OpenRequest,
@@ -87,17 +87,22 @@ def _answer(replies: TextIO, answer: Rendered | Reply) -> None:
 
 
 def _serve(request: Request, tell: Callable[[Rendered], None]) -> Reply:
+    from glb.glb_error import GlbError
     from render.blender.failure import SceneFailure
 
     try:
         return Reply(data=_do(request, tell))
+    except GlbError as error:
+        return Reply(kind=error.kind, message=error.message)
     except SceneFailure as error:
         return Reply(kind=error.kind, message=str(error))
     except MemoryError:
-        return Reply(kind="out_of_memory", message="no memory left in the Blender child")
+        message = "no memory left in the Blender child"
+        return Reply(kind=FailureKind.OUT_OF_MEMORY, message=message)
     except Exception as error:  # noqa: BLE001 - the parent must hear of it, and replaces this child
         traceback.print_exc()
-        kind: FailureKind = "out_of_memory" if "out of memory" in str(error).lower() else "crash"
+        out_of_memory = "out of memory" in str(error).lower()
+        kind = FailureKind.OUT_OF_MEMORY if out_of_memory else FailureKind.CRASH
         return Reply(kind=kind, message=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 

@@ -1,1 +1,1 @@
-"""The GLB document before Blender imports it: checked, limited and reduced to what is drawn."""
+"""The GLB that Blender imports: a checked one, reduced to what a still picture shows."""

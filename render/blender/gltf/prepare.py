@@ -2,57 +2,49 @@
 
 from pathlib import Path
 
+from core.failures import FailureKind
+from glb.container import write_glb
+from glb.document import Item
+from glb.extensions import SETTLED_EXTENSIONS
+from glb.limits import GlbLimits
+from glb.parse import read_glb
+from glb.shown_materials import shown_primitives
 from render.blender.failure import SceneFailure
-from render.blender.gltf.container import read_container
-from render.blender.gltf.coordinates import settle_odd_numbers
-from render.blender.gltf.document import Item, item, items
-from render.blender.gltf.limits import check_size
-from render.blender.gltf.materials import prepare_materials
-from render.blender.gltf.nodes import keep_the_shown
-from render.job import OpenRequest
+from render.blender.gltf.coordinates import sanitise_values
+from render.blender.gltf.materials import reduce_materials
+from render.blender.gltf.nodes import prune_nodes, prune_primitives
 
 __all__ = ["prepare"]
 
-_SETTLED = frozenset(
-    (
-        "KHR_animation_pointer",
-        "KHR_lights_punctual",
-        "KHR_materials_variants",
-        "KHR_node_visibility",
-        "MSFT_lod",
-    )
-)
-"""Extensions that are done with once the document is reduced to what is shown."""
+_NOT_SHOWN = ("animations", "cameras", "extensions", "extras")
 
 
-def prepare(request: OpenRequest, folder: Path) -> Path:
-    """Write a copy that holds what a still picture shows and no more. Raises SceneFailure."""
-    container = read_container(Path(request.glb))
-    document = container.document
-    others = container.external_files()
-    if others:
-        named = ", ".join(repr(uri[:80]) for uri in others[:3])
-        raise SceneFailure("refused", f"the file refers to {len(others)} other files: {named}")
-    _settle_extensions(document)
-    shown = keep_the_shown(document)
-    check_size(container, shown, request.max_nodes, request.max_triangles)
-    meshes = dict.fromkeys(node["mesh"] for node in shown)
-    primitives = [
-        part for mesh in meshes for part in items(item(document, "meshes", mesh), "primitives")
-    ]
-    settle_odd_numbers(container, primitives)
-    prepare_materials(container, primitives, request.max_texture_pixels)
-    copy = folder / "still.glb"
-    container.write(copy)
-    return copy
+def prepare(path: Path, limits: GlbLimits, copy: Path) -> None:
+    """Write a copy of a GLB that holds what a still picture shows and no more.
+
+    Raises GlbError for a file that the parser refuses, and SceneFailure (`import_error`) for one
+    that cannot be read or has an image that is cut off.
+    """
+    try:
+        glb = read_glb(path, limits)
+    except OSError as error:
+        message = f"cannot read the file: {error.strerror}"
+        raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
+    document = glb.document
+    primitives = shown_primitives(document, glb.tree)
+    prune_nodes(document, glb.tree)
+    prune_primitives(document, primitives)
+    sanitise_values(document, primitives)
+    reduce_materials(document, primitives)
+    _prune_document(document.json)
+    write_glb(copy, document.json, document.container.rest)
 
 
-def _settle_extensions(document: Item) -> None:
-    """List what is required as used, too, and nothing that is settled here."""
-    lists = [document.get("extensionsUsed") or [], document.get("extensionsRequired") or []]
-    for names in lists:
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SceneFailure("import_error", "the extensions are no list of names")
-    used, required = [[name for name in names if name not in _SETTLED] for names in lists]
-    document["extensionsUsed"] = used + [name for name in required if name not in used]
-    document["extensionsRequired"] = required
+def _prune_document(document: Item) -> None:
+    """Drop what the importer would check or read in vain, and the extensions that are settled."""
+    for name in _NOT_SHOWN:
+        document.pop(name, None)
+    document["asset"] = {"version": "2.0"}
+    for group in ("extensionsUsed", "extensionsRequired"):
+        names = document.get(group) or []
+        document[group] = [name for name in names if name not in SETTLED_EXTENSIONS]

@@ -37,9 +37,9 @@ def work(url: str, target: str, count: int) -> int:
     """What a worker does: it opens the budget by the server's name, as the hub source does."""
     from urllib.parse import urlsplit
 
+    from glb.container import glb_problem
     from pipelines.transfers.cluster_budget import open_budget
     from pipelines.transfers.download import download
-    from pipelines.transfers.outcome import glb_problem
 
     config = FetchConfig(parts=f"{target}.parts", backoff_seconds=0.01)
     budget = open_budget(urlsplit(url).netloc, REQUESTS, SECONDS)

@@ -14,7 +14,7 @@ import pytest
 from pipelines.transfers.budget import LocalBudget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import FetchConfig
-from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256, glb_problem
+from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
 from tests.support.glb_files import GOOD, OTHER
 from tests.support.hub import Hub, Trouble, serve_hub
 from tests.support.paths import REPOSITORY
@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 from pipelines.transfers.budget import LocalBudget
 from pipelines.transfers.download import download
-from pipelines.transfers.outcome import glb_problem
+from glb.container import glb_problem
 from pipelines.transfers.fetch_config import FetchConfig
 url, target, parts = sys.argv[1:]
 download(url, Path(target), glb_problem, FetchConfig(parts=parts), LocalBudget(100, 1.0))

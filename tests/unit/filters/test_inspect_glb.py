@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filters.glb import IMPORTABLE_EXTENSIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.glb import IMPORTABLE_EXTENSIONS
 from filters.inspect_glb import GlbRefused, Inspection, InspectLimits, inspect_glb
 from tests.support.glbs import pack, picture, textured_square
 from tests.support.paths import REPOSITORY

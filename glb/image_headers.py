@@ -1,4 +1,4 @@
-"""What the bytes of an encoded image say before anything is decoded: its size, and its end."""
+"""The headers of encoded images: their size, and whether their end is missing."""
 
 import struct
 
@@ -11,7 +11,7 @@ _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 
 
 def image_size(data: memoryview) -> tuple[int, int] | None:
-    """Width and height of a PNG, JPEG or WebP, None of anything else and of broken ones."""
+    """Return width and height of a PNG, JPEG or WebP; None for others and for broken ones."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack_from(">II", data, 16)
@@ -25,7 +25,7 @@ def image_size(data: memoryview) -> tuple[int, int] | None:
 
 
 def is_cut_off(data: memoryview) -> bool:
-    """Whether the end of a JPEG or WebP is missing: Blender fills up what is not there."""
+    """Return whether the end of a JPEG or WebP is missing: Blender fills up the rest."""
     if data[:2] == b"\xff\xd8":
         return b"\xff\xd9" not in bytes(data)
     if data[:4] == b"RIFF" and len(data) >= 8:
@@ -36,10 +36,8 @@ def is_cut_off(data: memoryview) -> bool:
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
     place = 2
     while place < len(data):
-        if data[place] != 0xFF:
-            return None
-        marker = data[place + 1]
-        if marker == 0xFF:  # a byte of padding
+        marker = data[place + 1] if data[place] == 0xFF else 0
+        if marker in (0, 0xFF):  # padding, or bytes between two segments, which decoders skip
             place += 1
         elif marker in _JPEG_BARE:
             place += 2

@@ -1,4 +1,4 @@
-"""How many triangles a Draco-compressed mesh holds by its own header, without decoding it.
+"""The header of a Draco-compressed mesh: the number of its triangles, without decoding it.
 
 Draco bitstream specification, sections 3 and 5.
 """
@@ -16,9 +16,9 @@ _VERSION = (2, 2)
 
 
 def num_draco_triangles(data: memoryview) -> int | None:
-    """The number that the decoder will believe, None if it cannot be told.
+    """Return the number of triangles that the decoder will allocate; None if it is not certain.
 
-    glTF's own counts of a compressed mesh are a mere claim.
+    The counts in the glTF document are not what the decoder uses.
     """
     try:
         magic, major, minor, kind, method, flags = _HEADER.unpack_from(data)
@@ -35,7 +35,7 @@ def num_draco_triangles(data: memoryview) -> int | None:
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and the place behind it."""
+    """Return a number in groups of seven bits, the lowest first, and the place after it."""
     value = shift = 0
     while True:
         byte = data[place]

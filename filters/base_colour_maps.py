@@ -1,0 +1,148 @@
+"""The base-colour maps that the scene of a GLB draws, and whether they are real pictures."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from core.failures import FailureKind
+from glb.document import Document, Item, extension
+from glb.glb_error import GlbError
+from glb.primitives import Drawn
+from glb.shown_materials import GLOSSY, UNLIT
+
+__all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
+
+MapState = Literal["detailed", "flat", "unreadable", "not_shown", "no_uv", "missing"]
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+# Where a texture may find its image, in the order in which Blender's importer looks; it never
+# looks at the last two.
+_SOURCES = ("EXT_texture_webp", "KHR_texture_basisu", "MSFT_texture_dds")
+_NOT_SHOWN = ("KHR_texture_basisu", "MSFT_texture_dds")
+# Differences of JPEG noise do not make a picture.
+_FLAT_LEVELS = 2
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class BaseColourMap:
+    """One base-colour image as the scene uses it."""
+
+    image: int | None
+    """Its index in the file; None for a texture without an image."""
+    source: str
+    """`core`, or the texture extension that names the image."""
+    width: int
+    height: int
+    """In pixels; 0 where the image cannot be read."""
+    state: MapState
+    """`detailed` is a picture that the render shows; every other state is none."""
+    triangles: int
+    """Triangles that it covers, every copy counted."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    width: int = 0
+    height: int = 0
+    state: MapState = "unreadable"
+
+
+def base_colour_maps(document: Document, drawn: Iterable[Drawn]) -> tuple[BaseColourMap, ...]:
+    """Return the base-colour maps of the primitives, decoded once each, in order of the images.
+
+    Raises GlbError (`malformed`) if a material names what does not exist, and (`too_large`) for an
+    image that Pillow refuses to decode.
+    """
+    pictures: dict[tuple[str, int], _Picture] = {}
+    triangles: dict[tuple[int | None, str, bool], int] = {}
+    for item in drawn:
+        material = item.primitive.get("material")
+        slot = None if material is None else _base_colour(document.item("materials", material))
+        if slot is not None:
+            image, source = _source(document, slot)
+            has_uv = f"TEXCOORD_{_uv_set(slot)}" in item.primitive["attributes"]
+            key = image, source, has_uv
+            triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
+    maps = []
+    for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
+        picture = _Picture(state="missing")
+        if image is not None:
+            # Several images may share their bytes.
+            view = document.item("images", image).get("bufferView")
+            place = ("image", image) if view is None else ("view", view)
+            if place not in pictures:
+                pictures[place] = _decode(document, image)
+            picture = pictures[place]
+        state: MapState = picture.state
+        if source in _NOT_SHOWN:
+            state = "not_shown"
+        elif state == "detailed" and not has_uv:
+            state = "no_uv"
+        covered = triangles[image, source, has_uv]
+        maps.append(BaseColourMap(image, source, picture.width, picture.height, state, covered))
+    return tuple(maps)
+
+
+def _base_colour(material: Item) -> Item | None:
+    """Return the texture that Blender's importer connects to the base colour."""
+    extensions = material.get("extensions") or {}
+    if GLOSSY in extensions and UNLIT not in extensions:
+        glossy = extension(material, GLOSSY) or {}
+        return glossy.get("diffuseTexture")
+    return (material.get("pbrMetallicRoughness") or {}).get("baseColorTexture")
+
+
+def _uv_set(slot: Item) -> int:
+    moved = ((slot.get("extensions") or {}).get("KHR_texture_transform") or {}).get("texCoord")
+    return moved if type(moved) is int else slot.get("texCoord") or 0
+
+
+def _source(document: Document, slot: Item) -> tuple[int | None, str]:
+    """Return the image of a texture, and where the texture names it."""
+    texture = document.item("textures", slot["index"])
+    named = [(texture.get("source"), "core")]
+    named += [((extension(texture, name) or {}).get("source"), name) for name in _SOURCES]
+    image, source = next((pair for pair in named if pair[0] is not None), (None, "core"))
+    if image is not None:
+        document.item("images", image)
+    return image, source
+
+
+def _decode(document: Document, index: int) -> _Picture:
+    """Decode an image; the size in its header is within the limits."""
+    width = height = 0
+    try:
+        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as picture:
+            width, height = picture.size
+            # A large JPEG decodes at a fraction of its size, and still reads all of its bytes.
+            picture.draft(None, (256, 256))
+            picture.load()
+            ranges = np.array(picture.convert("RGB").getextrema())
+    except _BOMBS:
+        message = f"image {index} has more pixels than Pillow decodes"
+        raise GlbError(FailureKind.TOO_LARGE, message) from None
+    except _DECODE_ERRORS:
+        return _Picture(width, height, "unreadable")
+    if width * height == 0:
+        return _Picture()
+    detailed = np.ptp(ranges, axis=1).max() > _FLAT_LEVELS
+    return _Picture(width, height, "detailed" if detailed else "flat")

@@ -1,0 +1,96 @@
+"""Typed arrays of a GLB, bounds-checked (glTF 2.0 specification, section 3.6.2)."""
+
+import numpy as np
+
+from core.failures import FailureKind
+from glb.document import Document, Item
+from glb.glb_error import GlbError
+
+__all__ = ["accessor_arrays", "require_finite", "require_type"]
+
+_COMPONENTS: dict[int, np.dtype] = {
+    5120: np.dtype("<i1"),
+    5121: np.dtype("<u1"),
+    5122: np.dtype("<i2"),
+    5123: np.dtype("<u2"),
+    5125: np.dtype("<u4"),
+    5126: np.dtype("<f4"),
+}
+_NUM_COMPONENTS = {
+    "SCALAR": 1,
+    "VEC2": 2,
+    "VEC3": 3,
+    "VEC4": 4,
+    "MAT2": 4,
+    "MAT3": 9,
+    "MAT4": 16,
+}
+
+
+def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
+    """Return the stored arrays of an accessor, uncopied: its base values, its sparse replacements.
+
+    An accessor of zeros has none. Raises GlbError (`malformed`) if the file does not hold them.
+    """
+    dtype = _COMPONENTS.get(accessor["componentType"])
+    width = _NUM_COMPONENTS.get(accessor["type"])
+    if dtype is None or width is None:
+        kind = f"{accessor['componentType']}, {accessor['type'][:20]!r}"
+        raise _malformed(f"accessor of component type {kind}")
+    arrays = []
+    if accessor.get("bufferView") is not None:
+        stride = document.item("bufferViews", accessor["bufferView"]).get("byteStride")
+        arrays.append(_array(document, accessor, (accessor["count"], width), dtype, stride))
+    if accessor.get("sparse") is not None:
+        arrays.append(_sparse_values(document, accessor, dtype, width))
+    return arrays
+
+
+def require_type(accessor: Item, what: str, *types: str) -> None:
+    """Raise GlbError (`malformed`) unless the accessor's elements are of one of the types."""
+    if accessor["type"] not in types:
+        raise _malformed(
+            f"{what} of type {accessor['type'][:20]!r} instead of {' or '.join(types)}"
+        )
+
+
+def require_finite(document: Document, accessor: Item, what: str) -> None:
+    """Raise GlbError (`malformed`) unless all stored values of an accessor are finite."""
+    if not all(np.isfinite(part).all() for part in accessor_arrays(document, accessor)):
+        raise _malformed(f"{what} is not finite")
+
+
+def _sparse_values(document: Document, accessor: Item, dtype: np.dtype, width: int) -> np.ndarray:
+    sparse = accessor["sparse"]
+    indices, count = sparse["indices"], sparse["count"]
+    places = _COMPONENTS.get(indices["componentType"])
+    if places is None or places.kind != "u" or count > accessor["count"]:
+        raise _malformed("a sparse accessor has impossible indices")
+    index = _array(document, indices, (count, 1), places)
+    if count and int(index.max()) >= accessor["count"]:
+        raise _malformed("a sparse accessor's index is out of range")
+    return _array(document, sparse["values"], (count, width), dtype)
+
+
+def _array(
+    document: Document,
+    part: Item,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    stride: int | None = None,
+) -> np.ndarray:
+    """Return the numbers of a buffer view, without copying them."""
+    data = document.view(part["bufferView"])
+    start, row = part.get("byteOffset") or 0, dtype.itemsize * shape[1]
+    step = stride or row
+    if step < row or step % dtype.itemsize:
+        raise _malformed(f"a stride of {step} bytes for elements of {row}")
+    if shape[0] == 0:
+        return np.empty(shape, dtype)
+    if start + step * (shape[0] - 1) + row > len(data):
+        raise _malformed("an accessor ends beyond its buffer view")
+    return np.ndarray(shape, dtype, data, start, (step, dtype.itemsize))
+
+
+def _malformed(message: str) -> GlbError:
+    return GlbError(FailureKind.MALFORMED, message)

@@ -1,0 +1,143 @@
+"""A validated glTF document, with bounds-checked access to its parts and their bytes."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from core.failures import FailureKind
+from glb.container import Container
+from glb.glb_error import GlbError
+from glb.schema import DOCUMENT, EXTENSIONS
+
+__all__ = ["Document", "Item", "extension", "read_document"]
+
+Item = dict[str, Any]
+"""A JSON object."""
+
+_INLINE = ";base64,"
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A document whose types are as in glb.schema; its indices are checked when they are used."""
+
+    json: Item
+    container: Container
+    _buffers: dict[int, memoryview] = field(default_factory=dict, repr=False)
+
+    def items(self, group: str) -> list[Item]:
+        """Return one of the document's lists, such as `nodes`; an empty one if it is absent."""
+        return self.json.get(group) or []
+
+    def item(self, group: str, index: int) -> Item:
+        """Return one item of a list. Raises GlbError (`malformed`) if it does not exist."""
+        items = self.items(group)
+        if not 0 <= index < len(items):
+            raise GlbError(FailureKind.MALFORMED, f"{group}: {index} does not exist")
+        return items[index]
+
+    def view(self, index: int) -> memoryview:
+        """Return the bytes of a buffer view. Raises GlbError (`malformed`) if they are missing."""
+        view = self.item("bufferViews", index)
+        data = self._buffer(view["buffer"])
+        start = view.get("byteOffset") or 0
+        if start + view["byteLength"] > len(data):
+            raise GlbError(FailureKind.MALFORMED, f"buffer view {index} ends beyond its buffer")
+        return data[start : start + view["byteLength"]]
+
+    def image(self, index: int) -> memoryview:
+        """Return the bytes of an encoded image. Raises GlbError (`malformed`) if it has none."""
+        image = self.item("images", index)
+        uri, view = image.get("uri"), image.get("bufferView")
+        if (uri is None) == (view is None):
+            message = f"image {index} needs either a URI or a buffer view"
+            raise GlbError(FailureKind.MALFORMED, message)
+        return self.view(view) if uri is None else _decode(uri)
+
+    def _buffer(self, index: int) -> memoryview:
+        if index not in self._buffers:
+            buffer = self.item("buffers", index)
+            if buffer.get("uri"):
+                self._buffers[index] = _decode(buffer["uri"])
+            elif index == 0 and self.container.binary is not None:
+                self._buffers[index] = self.container.binary
+            else:
+                raise GlbError(FailureKind.MALFORMED, f"buffer {index} has no data")
+        return self._buffers[index]
+
+
+def read_document(container: Container) -> Document:
+    """Parse and validate the JSON of a GLB file, and see that it refers to no other file.
+
+    Raises GlbError (`malformed`, `too_large`, `external_reference`).
+    """
+    document = _parse(bytes(container.json))
+    problem = DOCUMENT(document)
+    if problem:
+        raise GlbError(FailureKind.MALFORMED, f"JSON: {problem.lstrip('.: ')}"[:300])
+    version = document["asset"]["version"]
+    if version != "2.0":
+        raise GlbError(FailureKind.MALFORMED, f"asset version {version[:20]!r} is not 2.0")
+    found = Document(document, container)
+    _check_references(found)
+    return found
+
+
+def extension(part: Item, name: str) -> Item | None:
+    """Return the known fields of an extension of a part, None if the part does not have it.
+
+    Raises GlbError (`malformed`) if their types are wrong.
+    """
+    value = (part.get("extensions") or {}).get(name)
+    if value is None:
+        return None
+    problem = EXTENSIONS[name](value)
+    if problem:
+        raise GlbError(FailureKind.MALFORMED, f"{name}{problem}")
+    return value
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        text = data.decode()
+        document = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:
+            # Half a surrogate pair is no character: nothing can store or print it.
+            json.dumps(document, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise GlbError(FailureKind.MALFORMED, f"JSON: {error}"[:300]) from None
+    except RecursionError:
+        raise GlbError(FailureKind.MALFORMED, "JSON: it nests too deeply") from None
+    return document
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if abs(value) < float("inf") else _not_finite(text)
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text[:20]} is not a finite number")
+
+
+def _check_references(document: Document) -> None:
+    buffers = [buffer["uri"] for buffer in document.items("buffers") if buffer.get("uri")]
+    images = [image["uri"] for image in document.items("images") if image.get("uri") is not None]
+    outside = [uri for uri in buffers + images if not uri.startswith("data:")]
+    if outside:
+        names = ", ".join(repr(uri[:80]) for uri in outside[:3])
+        message = f"needs {len(outside)} other files: {names}"
+        raise GlbError(FailureKind.EXTERNAL_REFERENCE, message)
+    # The importer would take such a text for the name of a file.
+    if not all(_INLINE in uri for uri in buffers + images):
+        raise GlbError(FailureKind.MALFORMED, "a data URI is not in base64")
+
+
+def _decode(uri: str) -> memoryview:
+    try:
+        # Changed in place, as the bytes of the BIN chunk.
+        return memoryview(bytearray(base64.b64decode(uri.partition(_INLINE)[2])))
+    except (binascii.Error, ValueError):
+        raise GlbError(FailureKind.MALFORMED, "a data URI holds no valid base64") from None

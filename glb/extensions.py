@@ -1,0 +1,37 @@
+"""The glTF extensions that a file may require."""
+
+__all__ = ["DRACO", "IMPORTABLE_EXTENSIONS", "INSTANCING", "SETTLED_EXTENSIONS"]
+
+DRACO = "KHR_draco_mesh_compression"
+INSTANCING = "EXT_mesh_gpu_instancing"
+
+SETTLED_EXTENSIONS = frozenset(
+    {
+        "KHR_animation_pointer",
+        "KHR_lights_punctual",
+        "KHR_materials_variants",
+        "KHR_node_visibility",
+        "MSFT_lod",
+    }
+)
+"""Extensions without effect on the document that the Blender child writes: it holds only what a
+still picture shows."""
+
+IMPORTABLE_EXTENSIONS = SETTLED_EXTENSIONS | {
+    DRACO,
+    INSTANCING,
+    "EXT_texture_webp",
+    "KHR_materials_anisotropy",
+    "KHR_materials_clearcoat",
+    "KHR_materials_emissive_strength",
+    "KHR_materials_ior",
+    "KHR_materials_pbrSpecularGlossiness",
+    "KHR_materials_sheen",
+    "KHR_materials_specular",
+    "KHR_materials_transmission",
+    "KHR_materials_unlit",
+    "KHR_materials_volume",
+    "KHR_mesh_quantization",
+    "KHR_texture_transform",
+}
+"""What `extensionsRequired` may name: what Blender 4.5's importer reads, and what is settled."""

@@ -1,0 +1,89 @@
+"""From the bytes of a GLB to a document that Blender can import, or the reason why it cannot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.failures import FailureKind
+from glb.container import read_container
+from glb.document import Document, read_document
+from glb.extensions import IMPORTABLE_EXTENSIONS
+from glb.glb_error import GlbError
+from glb.image_headers import image_size
+from glb.limits import GlbLimits
+from glb.node_tree import NodeTree, walk_nodes
+from glb.primitives import Drawn, draw_primitives
+from glb.shown_materials import check_materials
+from glb.skins import check_skins
+
+__all__ = ["Glb", "read_glb"]
+
+
+@dataclass(frozen=True, eq=False)
+class Glb:
+    """A GLB file that passed every check that needs neither Blender nor a decoder."""
+
+    document: Document
+    tree: NodeTree
+    drawn: Sequence[Drawn]
+    """The primitives with triangles that the default scene draws."""
+    largest_image: int
+    """Pixels of the largest image by its header, 0 without images."""
+
+
+def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
+    """Parse and check a GLB file, given by its path or its bytes, in time linear in its size.
+
+    The inspection and the Blender child both call it, so what the one passes, the other reads.
+    Decodes no image or mesh, follows no URI and reads nothing outside the file. Raises GlbError,
+    and nothing else, for a file that cannot or may not be rendered; OSError if a path cannot be
+    read.
+    """
+    document = read_document(read_container(source, limits))
+    _check_extensions(document)
+    tree = walk_nodes(document, limits)
+    drawn = draw_primitives(document, tree, limits)
+    check_skins(document, tree)
+    check_materials(document, tree)
+    return Glb(document, tree, drawn, _largest_image(document, limits))
+
+
+def _check_extensions(document: Document) -> None:
+    required = set(document.json.get("extensionsRequired") or [])
+    unsupported = sorted(required - IMPORTABLE_EXTENSIONS)
+    if unsupported:
+        names = ", ".join(name[:60] for name in unsupported[:5])
+        raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, f"requires {names}")
+    if not required <= set(document.json.get("extensionsUsed") or []):
+        message = "extensionsRequired names more than extensionsUsed"
+        raise GlbError(FailureKind.MALFORMED, message)
+
+
+def _largest_image(document: Document, limits: GlbLimits) -> int:
+    """Return the pixels of the largest image, after checking the sizes of all."""
+    sizes: dict[tuple[str, int], int] = {}
+    total = num_bytes = 0
+    for index, image in enumerate(document.items("images")):
+        # Several images may share their bytes.
+        view = image.get("bufferView")
+        place = ("image", index) if view is None else ("view", view)
+        if place not in sizes:
+            data = document.image(index)
+            num_bytes += len(data)
+            # Reading them all must stay linear in the file.
+            if num_bytes > 2 * document.container.num_bytes:
+                raise GlbError(FailureKind.MALFORMED, "the images overlap in the file")
+            sizes[place] = _num_pixels(data, index, limits)
+        total += sizes[place]
+        if total > limits.max_total_pixels:
+            message = f"more than the limit of {limits.max_total_pixels} pixels of images"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+    return max(sizes.values(), default=0)
+
+
+def _num_pixels(data: memoryview, index: int, limits: GlbLimits) -> int:
+    width, height = image_size(data) or (0, 0)
+    if width * height > limits.max_image_pixels:
+        message = f"image {index} has {width} x {height} pixels"
+        raise GlbError(FailureKind.TOO_LARGE, f"{message}; the limit is {limits.max_image_pixels}")
+    return width * height

@@ -1,0 +1,268 @@
+"""The primitives that the default scene draws: their arrays, and their triangles."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from core.failures import FailureKind
+from glb.accessors import accessor_arrays, require_finite, require_type
+from glb.document import Document, Item, extension
+from glb.draco import num_draco_triangles
+from glb.extensions import DRACO
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
+from glb.node_tree import NodeTree
+
+__all__ = ["ATTRIBUTE_TYPES", "INDEX_TYPES", "Drawn", "draw_primitives"]
+
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+# Separate lines and triangles need whole ones: Blender's importer reads beyond its arrays for the
+# rest. Loops, strips and fans need at least this many corners.
+_WHOLE = {1: 2, _TRIANGLES: 3}
+_LEAST = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
+INDEX_TYPES = (5121, 5123, 5125)
+_INDICES = "indices"
+"""No attribute has this name: the specification keeps small letters out of them."""
+ATTRIBUTE_TYPES = {
+    "POSITION": ("VEC3",),
+    "NORMAL": ("VEC3",),
+    "TEXCOORD": ("VEC2",),
+    "COLOR": ("VEC3", "VEC4"),
+    "JOINTS": ("VEC4",),
+    "WEIGHTS": ("VEC4",),
+}
+"""The types of the attributes that Blender's importer reads; the name is that before the number of
+a set, as in `TEXCOORD_0`."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A primitive with the number of times the default scene draws it."""
+
+    primitive: Item
+    triangles: int
+    """In one copy, by the file's own counts."""
+    copies: int
+
+
+@dataclass(frozen=True)
+class _Triangles:
+    """The triangles of a primitive."""
+
+    stated: int
+    """By the file's own counts, which for a Draco-compressed primitive are a mere claim."""
+    decoded: int
+    """At least this many will be decoded."""
+
+
+def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
+    """Return the primitives with triangles that the default scene draws, hidden ones included.
+
+    Raises GlbError: `malformed` if the arrays of any node's mesh do not fit, `too_large`, `empty`.
+    """
+    nodes = document.items("nodes")
+    used = sorted({node["mesh"] for node in nodes if node.get("mesh") is not None})
+    triangles = _check_stored(document, used, limits)
+    copies = _copies_of_meshes(nodes, tree.in_scene, tree)
+    drawn = tuple(
+        Drawn(primitive, count.stated, copies[mesh])
+        for mesh in sorted(copies)
+        for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
+        if count.stated and copies[mesh]
+    )
+    if not drawn:
+        raise GlbError(FailureKind.EMPTY, "the default scene draws no triangle")
+    _check_number(sum(item.triangles * item.copies for item in drawn), limits)
+    _check_shown(document, tree, triangles, limits)
+    return drawn
+
+
+def _primitives(document: Document, mesh: int) -> list[Item]:
+    primitives: list[Item] = document.item("meshes", mesh)["primitives"]
+    return primitives
+
+
+def _copies_of_meshes(
+    nodes: Sequence[Item], chosen: Iterable[int], tree: NodeTree
+) -> Mapping[int, int]:
+    copies: Counter[int] = Counter()
+    for index in chosen:
+        mesh = nodes[index].get("mesh")
+        if mesh is not None:
+            copies[mesh] += tree.copies[index]
+    return copies
+
+
+def _check_number(triangles: int, limits: GlbLimits) -> None:
+    if triangles > limits.max_triangles:
+        message = f"{triangles} triangles drawn; the limit is {limits.max_triangles}"
+        raise GlbError(FailureKind.TOO_LARGE, message)
+
+
+# Of the meshes of all nodes, also of those outside the scene
+
+
+def _check_stored(
+    document: Document, meshes: Iterable[int], limits: GlbLimits
+) -> dict[int, list[_Triangles]]:
+    """Return the triangles of every primitive of the meshes, after checking their arrays."""
+    triangles: dict[int, list[_Triangles]] = {}
+    checked: set[tuple[str, int]] = set()
+    elements = 0
+    for mesh in meshes:
+        triangles[mesh] = []
+        for primitive in _primitives(document, mesh):
+            arrays = _primitive_arrays(document, primitive)
+            elements += sum(accessor["count"] for _, _, accessor in arrays)
+            if elements > limits.max_elements:
+                message = f"more than {limits.max_elements} vertex attributes and indices"
+                raise GlbError(FailureKind.TOO_LARGE, message)
+            if primitive.get("material") is not None:
+                document.item("materials", primitive["material"])
+            if extension(primitive, DRACO) is None:
+                vertices = arrays[0][2]["count"] if arrays else 0
+                _check_arrays(document, vertices, arrays, checked)
+            triangles[mesh].append(_count_triangles(document, primitive, arrays))
+    return triangles
+
+
+def _primitive_arrays(document: Document, primitive: Item) -> list[tuple[str, int, Item]]:
+    """Name, index and accessor of what the importer reads: positions first; none without them."""
+    attributes = primitive["attributes"]
+    if "POSITION" not in attributes:
+        return []
+    named = [("POSITION", attributes["POSITION"])]
+    named += [(name, index) for name, index in attributes.items() if name != "POSITION"]
+    named += [pair for target in primitive.get("targets") or [] for pair in target.items()]
+    if primitive.get("indices") is not None:
+        named.append((_INDICES, primitive["indices"]))
+    return [(name, index, document.item("accessors", index)) for name, index in named]
+
+
+def _count_triangles(
+    document: Document, primitive: Item, arrays: Sequence[tuple[str, int, Item]]
+) -> _Triangles:
+    if not arrays:
+        return _Triangles(0, 0)
+    corners = (arrays[0] if primitive.get("indices") is None else arrays[-1])[2]["count"]
+    mode = _TRIANGLES if primitive.get("mode") is None else primitive["mode"]
+    draco = extension(primitive, DRACO)
+    # What Draco decodes to has its own count.
+    if draco is None and (corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)):
+        raise _malformed(f"{corners} corners make no primitive of mode {mode}")
+    if mode > _FAN:
+        raise _malformed(f"primitive mode {mode} does not exist")
+    stated = corners // 3 if mode == _TRIANGLES else 0
+    stated = max(corners - 2, 0) if mode in (_STRIP, _FAN) else stated
+    decoded = None if draco is None else num_draco_triangles(document.view(draco["bufferView"]))
+    return _Triangles(stated, max(stated, decoded or 0))
+
+
+def _check_arrays(
+    document: Document,
+    vertices: int,
+    arrays: Sequence[tuple[str, int, Item]],
+    checked: set[tuple[str, int]],
+) -> None:
+    """Arrays lie within the file, positions are finite, indices name existing vertices."""
+    for name, index, accessor in arrays:
+        if name == _INDICES:
+            _check_indices(document, accessor, vertices)
+            continue
+        if accessor["count"] < vertices:
+            raise _malformed(f"{name[:40]!r} has not a value for each vertex")
+        if (name, index) in checked:
+            continue
+        checked.add((name, index))
+        if name == "POSITION":
+            require_type(accessor, "a vertex position", "VEC3")
+            require_finite(document, accessor, "a vertex position")
+        else:
+            accessor_arrays(document, accessor)
+
+
+def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
+    if accessor["type"] != "SCALAR" or accessor["componentType"] not in INDEX_TYPES:
+        raise _malformed("indices are not unsigned integers")
+    for part in accessor_arrays(document, accessor):
+        if int(part.max(initial=0)) >= vertices:
+            raise _malformed(f"an index exceeds the {vertices} vertices")
+
+
+# Of the meshes that a still picture shows: Blender imports no others
+
+
+def _check_shown(
+    document: Document,
+    tree: NodeTree,
+    triangles: Mapping[int, Sequence[_Triangles]],
+    limits: GlbLimits,
+) -> None:
+    nodes = document.items("nodes")
+    copies = _copies_of_meshes(nodes, tree.shown, tree)
+    total = sum(sum(one.decoded for one in triangles[mesh]) * copies[mesh] for mesh in copies)
+    if not total:
+        raise GlbError(FailureKind.EMPTY, "all triangles of the default scene are hidden")
+    _check_number(total, limits)
+    checked: set[tuple[str, int]] = set()
+    for mesh in sorted(copies):
+        for primitive in _primitives(document, mesh):
+            _check_primitive(document, primitive, limits, checked)
+        _check_targets(_primitives(document, mesh))
+    for index in tree.shown:
+        if nodes[index].get("mesh") is not None:
+            _check_weights(document, nodes[index])
+
+
+def _check_primitive(
+    document: Document, primitive: Item, limits: GlbLimits, checked: set[tuple[str, int]]
+) -> None:
+    arrays = _primitive_arrays(document, primitive)
+    most = 3 * limits.max_triangles
+    for name, _, accessor in arrays:
+        if name != _INDICES and accessor["count"] > most:
+            message = f"{accessor['count']} vertices; the limit is {most}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        types = ATTRIBUTE_TYPES.get(name.partition("_")[0])
+        if types is not None:
+            require_type(accessor, repr(name[:40]), *types)
+    draco = extension(primitive, DRACO)
+    if draco is not None and arrays:
+        _check_compressed(document, primitive["attributes"], draco["attributes"], arrays, checked)
+
+
+def _check_compressed(
+    document: Document,
+    attributes: Item,
+    compressed: Item,
+    arrays: Sequence[tuple[str, int, Item]],
+    checked: set[tuple[str, int]],
+) -> None:
+    """What the importer's Draco decoder needs, and the arrays that are not compressed."""
+    name, _, indices = arrays[-1]
+    if name != _INDICES or indices["componentType"] not in INDEX_TYPES:
+        raise _malformed(f"{DRACO}: a primitive without indices")
+    if not compressed.keys() <= attributes.keys():
+        raise _malformed(f"{DRACO}: an attribute that the primitive does not have")
+    decoded = {(name, attributes[name]) for name in compressed}
+    plain = [array for array in arrays[:-1] if array[:2] not in decoded]
+    _check_arrays(document, arrays[0][2]["count"], plain, checked)
+
+
+def _check_targets(primitives: Sequence[Item]) -> None:
+    """The importer takes the number of morph targets from the first primitive that has any."""
+    counts = [len(primitive["targets"]) for primitive in primitives if primitive.get("targets")]
+    if counts and min(counts) < counts[0]:
+        raise _malformed("primitives of a mesh have different numbers of morph targets")
+
+
+def _check_weights(document: Document, node: Item) -> None:
+    mesh = document.item("meshes", node["mesh"])
+    weights = node.get("weights") or mesh.get("weights") or []
+    counts = [len(part["targets"]) for part in mesh["primitives"] if part.get("targets")]
+    if counts and len(weights) > counts[0]:
+        raise _malformed(f"{len(weights)} weights of {counts[0]} morph targets")
+
+
+def _malformed(message: str) -> GlbError:
+    return GlbError(FailureKind.MALFORMED, message)

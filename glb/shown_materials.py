@@ -1,0 +1,99 @@
+"""What a picture shows of the materials of a document, and the images that it needs for it."""
+
+from collections.abc import Iterator
+
+from core.failures import FailureKind
+from glb.document import Document, Item, extension
+from glb.glb_error import GlbError
+from glb.node_tree import NodeTree
+from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
+
+__all__ = [
+    "GLOSSY",
+    "UNLIT",
+    "check_materials",
+    "image_of_texture",
+    "shown_material",
+    "shown_primitives",
+    "texture_slots",
+]
+
+UNLIT = "KHR_materials_unlit"
+GLOSSY = "KHR_materials_pbrSpecularGlossiness"
+_EMISSION = "KHR_materials_emissive_strength"
+_WEBP = "EXT_texture_webp"
+
+
+def check_materials(document: Document, tree: NodeTree) -> None:
+    """Check the materials that Blender's importer builds, and that their textures have images.
+
+    Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image only an
+    extension names that the importer does not read.
+    """
+    named = (primitive.get("material") for primitive in shown_primitives(document, tree))
+    for index in sorted({index for index in named if index is not None}):
+        for _, slot in texture_slots(shown_material(document.item("materials", index))):
+            image_of_texture(document, slot)
+
+
+def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
+    """Return the primitives of all meshes that a still picture shows, mesh by mesh."""
+    nodes = document.items("nodes")
+    meshes = dict.fromkeys(nodes[index].get("mesh") for index in tree.shown)
+    return [
+        primitive
+        for mesh in meshes
+        if mesh is not None
+        for primitive in document.item("meshes", mesh)["primitives"]
+    ]
+
+
+def shown_material(material: Item) -> Item:
+    """Return a copy of a material with no more than Blender's importer shows of it.
+
+    Occlusion is left out: light makes its own. Raises GlbError (`malformed`) for wrong types.
+    """
+    found = (material.get("extensions") or {}).keys() & MATERIAL_EXTENSIONS.keys()
+    left_out = {"extensions", "occlusionTexture"}
+    if UNLIT in found:
+        found, left_out = {UNLIT}, left_out | {"normalTexture", "emissiveTexture", "emissiveFactor"}
+    elif GLOSSY in found:
+        found, left_out = found & {GLOSSY, _EMISSION}, left_out | {"pbrMetallicRoughness"}
+    kept = {name: value for name, value in material.items() if name not in left_out}
+    metallic_roughness = kept.get("pbrMetallicRoughness")
+    if UNLIT in found and metallic_roughness is not None:
+        metallic_roughness = metallic_roughness | {"metallicRoughnessTexture": None}
+        kept["pbrMetallicRoughness"] = metallic_roughness
+    problem = SHOWN_MATERIAL(kept)
+    if problem:
+        raise GlbError(FailureKind.MALFORMED, f"a material: {problem.lstrip('.: ')}")
+    extensions = {name: extension(material, name) or {} for name in sorted(found)}
+    picked = {name: EXTENSIONS[name].pick(value) for name, value in extensions.items()}
+    return SHOWN_MATERIAL.pick(kept) | {"extensions": picked}
+
+
+def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
+    """Return the name of every texture of a shown material, and the object that refers to it."""
+    for part in (shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()):
+        yield from ((name, slot) for name, slot in part.items() if name.endswith("Texture"))
+
+
+def image_of_texture(document: Document, slot: Item) -> int:
+    """Return the index of the image that Blender's importer loads for a texture.
+
+    Raises GlbError: `malformed`, or `unsupported_extension` if only others read its extension.
+    """
+    texture = document.item("textures", slot["index"])
+    if texture.get("sampler") is not None:
+        document.item("samplers", texture["sampler"])
+    source: int | None = texture.get("source")
+    if source is None:
+        source = (extension(texture, _WEBP) or {}).get("source")
+    if source is None:
+        others = ", ".join(sorted(texture.get("extensions") or {}))
+        if others:
+            message = f"texture {slot['index']} has an image only by {others[:80]!r}"
+            raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, message)
+        raise GlbError(FailureKind.MALFORMED, f"texture {slot['index']} has no image")
+    document.item("images", source)
+    return source
