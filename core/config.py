@@ -3,18 +3,37 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 import yaml
 
 from core.errors import BadInput
 
-__all__ = ["Config", "Fraction", "canonical_json", "digest", "merge", "read_yaml"]
+__all__ = ["Config", "Fraction", "Renamed", "canonical_json", "digest", "merge", "read_yaml"]
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 """A share of a whole, or a probability."""
+
+_NOTHING = object()
+
+
+def _old_value(old: Any, new: Any) -> Any:  # noqa: ARG001 - the signature of Renamed.combine
+    return old
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """The new place of a setting whose old name is still accepted."""
+
+    path: str
+    """Its path today, such as `inspect.max_nodes`."""
+    dropped_at: Any = _NOTHING
+    """A value of the old name that says nothing: the default that stored configurations hold."""
+    combine: Callable[[Any, Any], Any] = _old_value
+    """Make one value of those of the old and the new name; by default the old name's."""
 
 
 class Config(pydantic.BaseModel):
@@ -26,6 +45,9 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
     )
+    renamed: ClassVar[Mapping[str, Renamed]] = {}
+    """Old paths of settings, which `load` and the command line accept: {"old.path": Renamed(...)}.
+    Those of the outermost configuration count."""
 
     @classmethod
     def load(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
@@ -34,7 +56,7 @@ class Config(pydantic.BaseModel):
         Raises BadInput with one line that names every wrong key or value.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_with_new_names(cls, values))
         except pydantic.ValidationError as error:
             problems = "; ".join(_describe(cls, issue) for issue in error.errors())
             raise BadInput(f"{where}: {problems}") from None
@@ -89,6 +111,42 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a plain value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _with_new_names(cls: type[Config], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path, new in cls.renamed.items():
+        values, old = _without(values, path.split("."))
+        if old is _NOTHING or old == new.dropped_at:
+            continue
+        _, given = _without(values, new.path.split("."))
+        try:
+            value = new.combine(old, _default(cls, new.path) if given is _NOTHING else given)
+        except TypeError:
+            value = old  # its validation says what is wrong with it
+        nested: Any = value
+        for part in reversed(new.path.split(".")):
+            nested = {part: nested}
+        values = merge(values, nested)
+    return values
+
+
+def _without(values: Any, path: list[str]) -> tuple[Any, Any]:
+    """Return the values without the one at a path, and that one; `_NOTHING` if it is absent."""
+    if not isinstance(values, Mapping) or path[0] not in values:
+        return values, _NOTHING
+    rest = {name: value for name, value in values.items() if name != path[0]}
+    if len(path) == 1:
+        return rest, values[path[0]]
+    below, found = _without(values[path[0]], path[1:])
+    return values if found is _NOTHING else rest | {path[0]: below}, found
+
+
+def _default(cls: type[pydantic.BaseModel], path: str) -> Any:
+    section, *names = path.split(".")
+    value = cls.model_fields[section].get_default(call_default_factory=True)
+    for name in names:
+        value = getattr(value, name)
+    return value
 
 
 def _describe(cls: type[pydantic.BaseModel], issue: Any) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -96,16 +97,37 @@ def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) ->
             else f"default: {_shown(field.get_default(call_default_factory=True))}"
         )
         groups[section].add_argument(
-            "--" + path.replace("_", "-"),
+            _option(path),
             action=_Store,
             # A switch may stand alone: `--geometry` is `--geometry true`.
-            **{"nargs": "?", "const": "true"} if _is_switch(field.annotation) else {},
+            nargs="?" if _is_switch(field.annotation) else None,
+            const="true",
             path=path,
             annotation=field.annotation,
             dest=_DEST,
             default={},
             metavar=path.rpartition(".")[2].upper(),
             help=f"{description} [{default}]".strip().replace("%", "%%"),
+        )
+    _add_old_options(parser, config)
+
+
+def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
+    """Add the old names of options, which are not in the help."""
+    fields = dict(_leaves(config))
+    for path, new in config.renamed.items():
+        annotation = fields[new.path].annotation
+        parser.add_argument(
+            _option(path),
+            action=_Store,
+            nargs="?" if _is_switch(annotation) else None,
+            const="true",
+            path=path,
+            annotation=annotation,
+            replaced_by=_option(new.path),
+            dest=_DEST,
+            default={},
+            help=argparse.SUPPRESS,
         )
 
 
@@ -127,20 +149,28 @@ def given_values(arguments: argparse.Namespace) -> dict[str, Any]:
 class _Store(argparse.Action):
     """Puts a value at its place in a nested mapping."""
 
-    def __init__(self, path: str, annotation: Any, **options: Any) -> None:
+    def __init__(self, path: str, annotation: Any, replaced_by: str = "", **options: Any) -> None:
         super().__init__(**options)
         self._path = path
         self._annotation = annotation
+        self._replaced_by = replaced_by
         self.suggested = _suggested(annotation)
         """Words that a shell may complete to; there may be other values."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
+        if self._replaced_by:
+            warning = f"{option_string} is deprecated; use {self._replaced_by}"
+            print(f"{parser.prog}: warning: {warning}", file=sys.stderr)
         nested: Any = _parse(values, self._annotation)
         for part in reversed(self._path.split(".")):
             nested = {part: nested}
         setattr(namespace, self.dest, merge(getattr(namespace, self.dest), nested))
+
+
+def _option(path: str) -> str:
+    return "--" + path.replace("_", "-")
 
 
 def _leaves(

@@ -54,7 +54,7 @@ class Document:
         if (uri is None) == (view is None):
             message = f"image {index} needs either a URI or a buffer view"
             raise GlbError(FailureKind.MALFORMED, message)
-        return self.view(view) if uri is None else _decode(uri)
+        return self.view(view) if view is not None else _decode(str(uri))
 
     def _buffer(self, index: int) -> memoryview:
         if index not in self._buffers:

@@ -173,5 +173,7 @@ def decode_answer(line: str) -> Rendered | Reply:
         return Rendered(view=values["view"], window=Window(**window) if window else None)
     if kind != "Reply":
         raise ValueError("not an answer")
-    failure = values.pop("kind")
-    return Reply(kind=None if failure is None else FailureKind(failure), **values)
+    if values["kind"] is not None:
+        # mypy takes this for the making of a member.
+        values["kind"] = FailureKind(values["kind"])  # type: ignore[call-arg]
+    return Reply(**values)

@@ -10,17 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import get_args
 
 import numpy as np
 import psutil
 
 from benchmarks.fuzz.mutations import mutate
+from core.failures import FailureKind
 from dataset.views import ViewSet, depth_scale_for, encode_view
-from filters.glb import RefusalKind
-from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
+from filters.inspect_glb import GlbError, Inspection, inspect_glb
 from render.check import check_views
-from render.job import FailureKind
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
@@ -39,11 +37,25 @@ _NUM_POINTS = 1000
 _GONE_SECONDS = 10.0
 _FARTHEST = 1.1
 """Coordinate that a point in the cube may have, rounding included."""
+_PARSER = frozenset(
+    {FailureKind.MALFORMED, FailureKind.EXTERNAL_REFERENCE, FailureKind.UNSUPPORTED_EXTENSION}
+)
+"""Kinds that only the parser finds: the child never gives one to a file that the inspection passes.
+"""
+_INSPECT = _PARSER | {FailureKind.EMPTY, FailureKind.TOO_LARGE}
 _KINDS = {
-    "inspect": frozenset(get_args(RefusalKind)),
-    # The machine's own failures are no answer to a file.
-    "blender": frozenset(get_args(FailureKind)) - {"killed", "no_device", "no_space", "no_start"},
+    "inspect": _INSPECT,
+    "blender": _INSPECT
+    | {
+        FailureKind.REFUSED,
+        FailureKind.IMPORT_ERROR,
+        FailureKind.TIMEOUT,
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.CRASH,
+        FailureKind.BAD_OUTPUT,
+    },
 }
+"""Answers to a file. The machine's own failures are none."""
 
 
 def inspect(glb: Path) -> None:
@@ -99,7 +111,7 @@ def run_case(plan: Plan, number: int, blender: BlenderProcess, folder: Path) -> 
         try:
             looks[target](path)
             kinds[target] = "ok"
-        except (GlbRefused, RenderFailure) as error:
+        except (GlbError, RenderFailure) as error:
             kinds[target], messages[target] = error.kind, str(error)
             if error.kind not in _KINDS[target]:
                 violations.append(f"{target}: {error.kind} is no failure of a file: {error}")
@@ -109,6 +121,9 @@ def run_case(plan: Plan, number: int, blender: BlenderProcess, folder: Path) -> 
         if target == "inspect" and time.monotonic() - started > _INSPECT_SECONDS:
             violations.append(f"inspect: {time.monotonic() - started:.1f} s")
     path.unlink()
+    if kinds.get("inspect") == "ok" and kinds.get("blender") in _PARSER:
+        message = f"{kinds['blender']}: {messages['blender']}"
+        violations.append(f"the inspection passes what the child's parser refuses: {message}")
     lost = "blender" in plan.targets and blender.pid is None
     return Outcome(
         number=number,

@@ -1,10 +1,10 @@
 """The configuration of a build: everything that `lrm build` can be told."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from core.config import Config
+from core.config import Config, Renamed
 from core.errors import BadInput
 from core.storage import Storage
 from filters.chain import FilterConfig
@@ -78,6 +78,12 @@ class PriceConfig(Config):
 
 class BuildConfig(Config):
     """What to build, from what, and where."""
+
+    renamed: ClassVar = {
+        "blender.max_nodes": Renamed("inspect.max_nodes", 20_000, min),
+        "blender.max_triangles": Renamed("inspect.max_triangles", 5_000_000, min),
+        "blender.max_texture_pixels": Renamed("inspect.max_total_pixels", 2**28, min),
+    }
 
     source: str
     """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files."""

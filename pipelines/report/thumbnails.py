@@ -110,7 +110,8 @@ class _Studio:
         # A hub would be asked over the network, for what only a look is wanted of.
         self._source = None if is_hub(config.source) else open_source(config.source)
         limits = {"import_seconds": _IMPORT_SECONDS, "render_seconds": _RENDER_SECONDS}
-        self._blender = BlenderProcess(config.blender.model_copy(update=limits))
+        blender = config.blender.model_copy(update=limits)
+        self._blender = BlenderProcess(blender, glb_limits=config.inspect.glb_limits())
         self._ends = time.monotonic() + total_seconds
         self._broken = ""
         """Why this machine takes no pictures at all."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.support.paths import REPOSITORY
 
-PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines")
+PACKAGES = ("core", "glb", "dataset", "filters", "render", "train", "pipelines")
 
 
 @functools.cache

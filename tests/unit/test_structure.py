@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.paths import REPOSITORY
 from tests.support.sources import imports, sources
 
-PACKAGES = ("core", "dataset", "filters", "render", "train", "pipelines", "benchmarks")
+PACKAGES = ("core", "glb", "dataset", "filters", "render", "train", "pipelines", "benchmarks")
 ONE_FILE_PER_ITEM = {
     "pipelines/building/stages",
     "pipelines/cli/commands",

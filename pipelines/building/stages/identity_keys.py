@@ -57,12 +57,17 @@ INSPECT_KEYS = _keys(
 """Of an inspection: a file over one of its limits fails."""
 SURFACE_KEYS = _keys("surface", "points seed")
 """Of the companion geometry."""
-LIMIT_KEYS = _keys(
-    "blender",
-    "threads import_seconds measure_seconds render_seconds warm_seconds memory_bytes "
-    "objects_per_child recycle_bytes max_nodes max_triangles max_texture_pixels",
+LIMIT_KEYS = (
+    *_keys(
+        "blender",
+        "threads import_seconds measure_seconds render_seconds warm_seconds memory_bytes "
+        "objects_per_child recycle_bytes",
+    ),
+    IdentityKey("max_nodes", "inspect.max_nodes"),
+    IdentityKey("max_triangles", "inspect.max_triangles"),
+    IdentityKey("max_texture_pixels", "inspect.max_total_pixels"),
 )
-"""Of a failure that other limits of the Blender child may prevent."""
+"""Of a failure that other limits of the Blender child, or of the file, may prevent."""
 
 
 def identity_of(config: Config, keys: Sequence[IdentityKey]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from filters.inspect_glb import GlbRefused, inspect_glb
+from filters.inspect_glb import GlbError, inspect_glb
 from filters.islands import measure_islands
 from filters.shape import SeveralConfig
 from tests.support.facts import count_objects
@@ -25,7 +25,7 @@ def test_one_or_several(mirror: Path) -> None:
             continue
         try:
             found = inspect_glb(mirror / paths[uid])
-        except GlbRefused:
+        except GlbError:
             continue
         # trimesh knows neither Draco nor GPU instances; Blender does, in production.
         needed = {"KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
+from filters.inspect_glb import GlbError, Inspection, inspect_glb
 from filters.provenance import is_lowpoly_tag
 
 
@@ -24,11 +24,11 @@ def files(mirror: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def inspected(labels, files) -> dict[str, Inspection | GlbRefused]:
-    def look(uid: str) -> Inspection | GlbRefused:
+def inspected(labels, files) -> dict[str, Inspection | GlbError]:
+    def look(uid: str) -> Inspection | GlbError:
         try:
             return inspect_glb(files[uid])
-        except GlbRefused as refused:
+        except GlbError as refused:
             return refused
 
     return {uid: look(uid) for uid in labels}
@@ -37,13 +37,13 @@ def inspected(labels, files) -> dict[str, Inspection | GlbRefused]:
 def test_files_that_hold_nothing_are_refused(labels, inspected) -> None:
     for uid, label in labels.items():
         if not label["n_triangles"]:
-            assert isinstance(inspected[uid], GlbRefused), (uid, label)
+            assert isinstance(inspected[uid], GlbError), (uid, label)
 
 
 def test_sound_files_are_not_refused(labels, inspected) -> None:
     for uid, label in labels.items():
         if label["class"] in ("textured", "untextured", "lowpoly", "animated", "multi_object"):
-            refused = isinstance(inspected[uid], GlbRefused)
+            refused = isinstance(inspected[uid], GlbError)
             assert refused is (label["n_triangles"] == 0), (uid, label, str(inspected[uid]))
 
 

@@ -16,7 +16,7 @@ import pytest
 from core.errors import BadInput
 from dataset.cameras import project
 from filters.chain import FilterConfig
-from filters.inspect_glb import GlbRefused, Inspection, inspect_glb
+from filters.inspect_glb import GlbError, Inspection, inspect_glb
 from filters.islands import measure_islands
 from filters.thickness import thickness
 from pipelines.demo.demo_mirror import CAPTIONS_FILE, main, write_demo_source
@@ -109,7 +109,7 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
         path = demo / item.record.path
         try:
             inspected: Inspection = inspect_glb(path)
-        except GlbRefused as refused:
+        except GlbError as refused:
             failed.append((item.record.name, refused.kind))
             continue
         points = glb_surface(path)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from render.blender.gltf.draco import num_draco_triangles
-from render.blender.gltf.images import image_size, is_cut_off
 
+from glb.draco import num_draco_triangles
+from glb.image_headers import image_size, is_cut_off
 from tests.support.gltf_builder import encode_image
 
 OPAQUE = np.random.default_rng(0).integers(0, 256, (37, 501, 3), dtype=np.uint8)

@@ -1,0 +1,389 @@
+"""The parser passes what Blender can import, and refuses everything else with the right kind."""
+
+import base64
+import copy
+import importlib
+import importlib.util
+import json
+import pickle
+import re
+import struct
+import sys
+import tempfile
+import types
+import zlib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filters.inspect_glb import inspect_glb
+from glb.container import glb_problem
+from glb.extensions import IMPORTABLE_EXTENSIONS, SETTLED_EXTENSIONS
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
+from glb.parse import read_glb
+from render.blender.failure import SceneFailure
+from render.blender.gltf.prepare import prepare
+from tests.support.glbs import pack, picture, textured_square
+
+DOCUMENT, BINARY = textured_square()
+PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
+
+
+def changed(**replaced) -> bytes:
+    return pack(DOCUMENT | replaced, BINARY)
+
+
+def with_extension(name: str, **replaced) -> bytes:
+    return changed(extensionsUsed=[name], extensionsRequired=[name], **replaced)
+
+
+def refusal(data: bytes, limits: GlbLimits | None = None) -> GlbError:
+    with pytest.raises(GlbError) as caught:
+        read_glb(data, limits or GlbLimits())
+    return caught.value
+
+
+def test_refusal_survives_a_process_boundary() -> None:
+    refused = pickle.loads(pickle.dumps(refusal(b"")))
+    assert (refused.kind, str(refused)) == ("malformed", "malformed: not a GLB file (0 bytes)")
+
+
+@pytest.mark.parametrize(
+    ("mode", "corners"),
+    [(4, 1), (4, 2), (4, 5), (5, 0), (5, 2), (6, 2), (1, 1), (1, 5), (2, 0), (3, 1)],
+)
+def test_what_the_importer_reads_beyond_its_end(mode: int, corners: int) -> None:
+    accessors = [*DOCUMENT["accessors"], DOCUMENT["accessors"][2] | {"count": corners}]
+    part = PRIMITIVE | {"indices": 3, "mode": mode}
+    data = changed(accessors=accessors, meshes=[{"primitives": [PRIMITIVE, part]}])
+    refused = refusal(data)
+    assert refused.kind == "malformed"
+    assert f"{corners} corners" in refused.message
+
+
+def test_corners_without_indices_must_be_whole_triangles() -> None:
+    part = {"attributes": {"POSITION": 0}}
+    assert refusal(changed(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", id="lfs"),
+        pytest.param(b"glTF" + struct.pack("<II", 1, 20) + b"\0" * 8, id="version 1"),
+        pytest.param(pack(DOCUMENT, BINARY)[:-1], id="one byte short"),
+        pytest.param(pack(DOCUMENT, BINARY) + b"\0", id="one byte long"),
+        pytest.param(pack(b"{]"), id="no JSON"),
+        pytest.param(pack(b"[" * 200_000), id="deep JSON"),
+        pytest.param(pack(b"\xff\xfe{}"), id="no UTF-8"),
+        pytest.param(pack(b"9" * 100_000), id="long number"),
+        pytest.param(changed(asset={"version": "1.0"}), id="glTF 1"),
+        pytest.param(changed(nodes=[{"children": [1]}, {"children": [0]}]), id="cycle"),
+        pytest.param(changed(nodes=[{"mesh": 0, "children": [0]}]), id="own child"),
+        pytest.param(
+            changed(nodes=[{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]), id="two parents"
+        ),
+        pytest.param(changed(nodes=[{"children": [7]}]), id="no such child"),
+        pytest.param(changed(nodes=[{"mesh": -1}]), id="negative index"),
+        pytest.param(changed(nodes=[{"mesh": 0, "scale": ["a", 1, 1]}]), id="text for a number"),
+        pytest.param(changed(meshes=[{"primitives": [PRIMITIVE | {"mode": 9}]}]), id="mode"),
+        pytest.param(changed(meshes=[{"primitives": [PRIMITIVE | {"indices": 0}]}]), id="indices"),
+        pytest.param(
+            changed(materials=[{"normalTexture": {"index": 0, "scale": "big"}}]), id="scale"
+        ),
+        pytest.param(changed(extensionsRequired=["KHR_texture_transform"]), id="not used"),
+        pytest.param(changed(images=[{"uri": "data:image/png,abc"}]), id="data URI not base64"),
+        pytest.param(changed(images=[{"mimeType": "image/png"}]), id="image without bytes"),
+        pytest.param(changed(buffers=[{"byteLength": 4}] * 2, bufferViews=[]), id="no views"),
+        pytest.param(pack(DOCUMENT, BINARY[:50]), id="short buffer"),
+        pytest.param(pack(DOCUMENT, None), id="no buffer"),
+    ],
+)
+def test_malformed(data: bytes) -> None:
+    assert refusal(data).kind == "malformed"
+
+
+def test_geometry_must_exist() -> None:
+    beyond = bytearray(BINARY)
+    at = DOCUMENT["bufferViews"][2]["byteOffset"]
+    beyond[at : at + 2] = struct.pack("<H", 4)
+    assert refusal(pack(DOCUMENT, bytes(beyond))).kind == "malformed"
+    infinite = np.frombuffer(BINARY, dtype="<f4", count=12).copy()
+    infinite[5] = np.inf
+    assert refusal(pack(DOCUMENT, infinite.tobytes() + BINARY[48:])).kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    "uri", ["colormap.png", "../../etc/passwd", "https://example.com/a.png", "file:///a", ""]
+)
+def test_a_reference_to_another_file(uri: str) -> None:
+    assert refusal(changed(images=[{"uri": uri}])).kind == "external_reference"
+    if uri:
+        buffers = [{"byteLength": len(BINARY), "uri": uri}]
+        assert refusal(changed(buffers=buffers)).kind == "external_reference"
+
+
+def test_data_uris_are_read() -> None:
+    def uri(data: bytes) -> str:
+        return "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+
+    buffers = [{"byteLength": len(BINARY), "uri": uri(BINARY)}]
+    inside = DOCUMENT | {"buffers": buffers, "images": [{"uri": uri(picture("JPEG"))}]}
+    found = inspect_glb(pack(inside, None))
+    assert found.base_colour_maps[0].state == "detailed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EXT_meshopt_compression", "KHR_texture_basisu", "GOOGLE_texture_basis", "ACME_gizmo"],
+)
+def test_required_extensions_that_the_importer_lacks(name: str) -> None:
+    refused = refusal(with_extension(name))
+    assert refused.kind == "unsupported_extension"
+    assert name in refused.message
+    assert inspect_glb(changed(extensionsUsed=[name])).extensions_used == (name,)
+
+
+def test_required_extensions_that_the_importer_has() -> None:
+    names = sorted(IMPORTABLE_EXTENSIONS)
+    found = inspect_glb(changed(extensionsUsed=names, extensionsRequired=names))
+    assert found.extensions_required == tuple(names)
+
+
+def importer() -> Path:
+    """The folder of Blender's importer, if Blender is installed."""
+    spec = importlib.util.find_spec("bpy")
+    if spec is None or spec.origin is None:
+        pytest.skip("bpy is not installed")
+    (folder,) = Path(spec.origin).parent.rglob("io_scene_gltf2")
+    return folder
+
+
+def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it() -> None:
+    source = importer() / "io" / "imp" / "gltf2_io_gltf.py"
+    listed = re.search(r"extensions_managed = \[(.*?)\]", source.read_text(), re.DOTALL)
+    assert listed is not None
+    assert (
+        set(re.findall(r"'(\w+)'", listed.group(1))) | SETTLED_EXTENSIONS == IMPORTABLE_EXTENSIONS
+    )
+
+
+def test_limits() -> None:
+    data = pack(DOCUMENT, BINARY)
+    caps = {
+        "max_file_bytes": len(data) - 1,
+        "max_json_bytes": 100,
+        "max_nodes": 1,
+        "max_node_depth": 1,
+        "max_triangles": 1,
+        "max_elements": 13,
+        "max_image_pixels": 63,
+        "max_total_pixels": 63,
+    }
+    for name, cap in caps.items():
+        assert refusal(data, GlbLimits(**{name: cap})).kind == "too_large", name
+        read_glb(data, GlbLimits(**{name: cap + 1 if cap != 100 else len(data)}))
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.glb"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(GlbError, match="too_large"):
+        read_glb(path, GlbLimits(max_file_bytes=1 << 20))
+
+
+def test_a_decompression_bomb_is_not_decoded() -> None:
+    bomb = bytearray(picture())
+    bomb[16:24] = struct.pack(">II", 60_000, 60_000)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    assert refusal(pack(*textured_square(bytes(bomb)))).kind == "too_large"
+
+
+def test_deep_and_wide_trees_end_quickly() -> None:
+    num = 20_000
+    chain = [{"children": [i + 1]} for i in range(num - 1)] + [{"mesh": 0}]
+    assert refusal(changed(nodes=chain)).kind == "too_large"
+    assert (
+        refusal(changed(nodes=chain), GlbLimits(max_nodes=num, max_node_depth=num - 1)).kind
+        == "too_large"
+    )
+    wide = GlbLimits(max_nodes=num, max_node_depth=num)
+    assert len(read_glb(changed(nodes=chain), wide).tree.shown) == num
+
+
+def test_a_long_list_of_nothing_is_not_built() -> None:
+    assert refusal(changed(nodes=[{}] * 300_000)).kind == "too_large"
+
+
+def test_many_images_of_the_same_bytes_end_quickly() -> None:
+    views = DOCUMENT["bufferViews"] + [
+        {"buffer": 0, "byteOffset": 0, "byteLength": len(BINARY) - i} for i in range(50)
+    ]
+    overlapping = [{"bufferView": 4 + i} for i in range(50)]
+    assert refusal(changed(bufferViews=views, images=overlapping)).kind == "malformed"
+    assert inspect_glb(changed(images=DOCUMENT["images"] * 1000)).num_images == 1000
+
+
+# Anything at all
+
+
+def inspect_or_refuse(data: bytes) -> None:
+    """Either a result that JSON can hold or a refusal: any other exception fails the test.
+
+    What the inspection passes, the Blender child rewrites, into a file that the parser passes.
+    """
+    try:
+        json.dumps(inspect_glb(data).to_dict(), allow_nan=False)
+    except GlbError as refused:
+        assert refused.message
+        assert "\n" not in refused.message
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path, still = Path(folder) / "a.glb", Path(folder) / "still.glb"
+        path.write_bytes(data)
+        assert glb_problem(path) == ""
+        try:
+            prepare(path, GlbLimits(), still)
+        except SceneFailure as failure:
+            assert "is cut off" in str(failure)
+            return
+        document = read_glb(still, GlbLimits()).document.json
+    parse_as_blender(document)
+
+
+def parse_as_blender(document: dict[str, Any]) -> None:
+    """What the importer does first: it raises an error for a value of a wrong type."""
+    name = "io_scene_gltf2"
+    if name not in sys.modules:
+        # Its own __init__ needs all of Blender.
+        package = types.ModuleType(name)
+        package.__path__ = [str(importer())]
+        sys.modules[name] = package
+    importlib.import_module(f"{name}.io.com.gltf2_io").gltf_from_dict(document)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 10)
+    | st.sampled_from([2**31, 2**40, 2**63, 10**30])
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["data:;base64,AAAA", "data:x", "VEC3", "SCALAR", "MAT4"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["index", "source", "nodes", "children", "count", "mesh", "POSITION"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=6,
+)
+quick = settings(deadline=timedelta(seconds=2), max_examples=300)
+
+
+def all_paths(value, path=()) -> list[tuple]:
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    paths = [path] if path else []
+    for key, child in children:
+        if isinstance(child, dict | list):
+            paths += all_paths(child, (*path, key))
+        else:
+            paths.append((*path, key))
+    return paths
+
+
+RICH = DOCUMENT | {
+    "extensionsUsed": ["EXT_mesh_gpu_instancing", "EXT_texture_webp", "KHR_texture_transform"],
+    "extensionsRequired": ["EXT_texture_webp"],
+    "animations": [{"channels": []}],
+    "textures": [{"extensions": {"EXT_texture_webp": {"source": 0}}}],
+    "nodes": [
+        {"children": [1, 2]},
+        {"mesh": 0},
+        {
+            "mesh": 0,
+            "extensions": {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 0}}},
+        },
+    ],
+    "accessors": [
+        *DOCUMENT["accessors"],
+        {
+            "componentType": 5126,
+            "count": 4,
+            "type": "VEC3",
+            "sparse": {
+                "count": 2,
+                "indices": {"bufferView": 2, "componentType": 5123},
+                "values": {"bufferView": 0},
+            },
+        },
+    ],
+    "meshes": [{"primitives": [PRIMITIVE | {"targets": [{"POSITION": 3}]}]}],
+}
+PATHS = all_paths(RICH)
+
+
+def test_the_rich_document_is_accepted() -> None:
+    assert inspect_glb(pack(RICH, BINARY)).num_triangles == 10
+
+
+@quick
+@given(st.binary(max_size=400))
+def test_random_bytes(data: bytes) -> None:
+    inspect_or_refuse(data)
+    inspect_or_refuse(b"glTF" + struct.pack("<II", 2, 12 + len(data)) + data)
+
+
+@quick
+@given(st.integers(0, len(pack(RICH, BINARY))))
+def test_random_truncation(length: int) -> None:
+    inspect_or_refuse(pack(RICH, BINARY)[:length])
+
+
+@quick
+@given(st.integers(0, len(BINARY)), st.booleans())
+def test_random_truncation_of_the_buffer(length: int, tell: bool) -> None:
+    buffers = [{"byteLength": length}] if tell else RICH["buffers"]
+    inspect_or_refuse(pack(RICH | {"buffers": buffers}, BINARY[:length]))
+
+
+@quick
+@given(st.lists(st.tuples(st.sampled_from(PATHS), json_values | st.just(...)), max_size=3))
+def test_random_edits_of_the_document(edits: list[tuple]) -> None:
+    document = copy.deepcopy(RICH)
+    for path, value in edits:
+        *parents, last = path
+        place = document
+        try:
+            for key in parents:
+                place = place[key]
+            if value is ...:
+                del place[last]
+            else:
+                place[last] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier edit removed the place
+    inspect_or_refuse(pack(document, BINARY))
+
+
+@quick
+@given(
+    st.sampled_from(["PNG", "JPEG", "WEBP"]),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=5),
+    st.floats(0, 1),
+)
+def test_random_damage_to_the_image(kind: str, hits: list[tuple], keep: float) -> None:
+    data = bytearray(picture(kind))
+    for where, damage in hits:
+        at = int(where * (len(data) - 1))
+        data[at : at + len(damage)] = damage
+    inspect_or_refuse(pack(*textured_square(bytes(data[: int(keep * len(data)) + 1]))))
