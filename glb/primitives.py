@@ -13,14 +13,14 @@ from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 
-__all__ = ["ATTRIBUTE_TYPES", "INDEX_TYPES", "Drawn", "draw_primitives"]
+__all__ = ["ATTRIBUTE_TYPES", "Drawn", "are_indices", "draw_primitives"]
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 # Separate lines and triangles need whole ones: Blender's importer reads beyond its arrays for the
 # rest. Loops, strips and fans need at least this many corners.
 _WHOLE = {1: 2, _TRIANGLES: 3}
 _LEAST = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
-INDEX_TYPES = (5121, 5123, 5125)
+_INDEX_TYPES = (5121, 5123, 5125)
 _INDICES = "indices"
 """No attribute has this name: the specification keeps small letters out of them."""
 ATTRIBUTE_TYPES = {
@@ -53,6 +53,11 @@ class _Triangles:
     """By the file's own counts, which for a Draco-compressed primitive are a mere claim."""
     decoded: int
     """At least this many will be decoded."""
+
+
+def are_indices(accessor: Item) -> bool:
+    """Return whether the values of an accessor are unsigned integers."""
+    return accessor["componentType"] in _INDEX_TYPES and not accessor.get("normalized")
 
 
 def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
@@ -115,7 +120,7 @@ def _check_stored(
             arrays = _primitive_arrays(document, primitive)
             elements += sum(accessor["count"] for _, _, accessor in arrays)
             if elements > limits.max_elements:
-                message = f"more than {limits.max_elements} vertex attributes and indices"
+                message = f"more than the limit of {limits.max_elements} vertex attributes and indices"
                 raise GlbError(FailureKind.TOO_LARGE, message)
             if primitive.get("material") is not None:
                 document.item("materials", primitive["material"])
@@ -182,7 +187,7 @@ def _check_arrays(
 
 
 def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
-    if accessor["type"] != "SCALAR" or accessor["componentType"] not in INDEX_TYPES:
+    if accessor["type"] != "SCALAR" or not are_indices(accessor):
         raise _malformed("indices are not unsigned integers")
     for part in accessor_arrays(document, accessor):
         if int(part.max(initial=0)) >= vertices:
@@ -240,13 +245,17 @@ def _check_compressed(
 ) -> None:
     """What the importer's Draco decoder needs, and the arrays that are not compressed."""
     name, _, indices = arrays[-1]
-    if name != _INDICES or indices["componentType"] not in INDEX_TYPES:
+    if name != _INDICES or not are_indices(indices):
         raise _malformed(f"{DRACO}: a primitive without indices")
     if not compressed.keys() <= attributes.keys():
         raise _malformed(f"{DRACO}: an attribute that the primitive does not have")
     decoded = {(name, attributes[name]) for name in compressed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
+    for array in arrays:
+        if array not in plain:
+            # Sparse replacements are put on what was decoded.
+            accessor_arrays(document, array[2] | {"bufferView": None})
 
 
 def _check_targets(primitives: Sequence[Item]) -> None:

@@ -6,7 +6,7 @@ from glb.document import Document, Item, extension
 from glb.extensions import DRACO
 from glb.glb_error import GlbError
 from glb.node_tree import NodeTree
-from glb.primitives import INDEX_TYPES
+from glb.primitives import are_indices
 
 __all__ = ["check_skins"]
 
@@ -46,7 +46,7 @@ def _check_joints(document: Document, primitive: Item, num_joints: int) -> None:
         if not name.startswith("JOINTS_") or name in compressed or "POSITION" not in attributes:
             continue
         accessor = document.item("accessors", index)
-        if accessor["componentType"] not in INDEX_TYPES:
+        if not are_indices(accessor):
             raise GlbError(FailureKind.MALFORMED, "joints are not unsigned integers")
         if any(
             int(part.max(initial=0)) >= num_joints for part in accessor_arrays(document, accessor)

@@ -27,9 +27,17 @@ def test_contracts_that_list_the_files_of_render_list_them_all():
     modules += [path.parent for path in (REPOSITORY / "render").glob("*/__init__.py")]
     files = {f"render.{path.stem}" for path in modules} - {"render.blender"}
     outside = set(by_name["bpy only in render.blender"]["source_modules"])
-    child = by_name["The Blender child imports nothing of the project but render.job"]
+    child = by_name[
+        "The Blender child imports nothing of the project but render.job, glb and core.failures"
+    ]
     assert files <= outside
     assert files - {"render.job"} <= set(child["forbidden_modules"])
+
+
+def test_the_failure_kinds_need_the_standard_library_only():
+    """The parser and the Blender child may import them: what they import would come along."""
+    (tree,) = (tree for path, tree in sources() if path == "core/failures.py")
+    assert {name.split(".")[0] for name in imports(tree)} == {"enum"}
 
 
 def test_no_other_distribution_claims_our_names():

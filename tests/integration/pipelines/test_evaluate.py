@@ -132,7 +132,7 @@ def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, c
     assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 1
     error = capsys.readouterr().err
     assert "1 objects failed; the first: block:" in error
-    assert "import_error" in error
+    assert "malformed" in error
     assert list(summary(out)["failed"]) == ["block"]
     assert summary(out)["objects"] == 1
     assert pq.read_table(out / "objects.parquet")["error"].to_pylist()[0] is None

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
+from glb.limits import GlbLimits
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb
@@ -89,13 +90,13 @@ def index_beyond_the_end(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "spoil, kind",
     [
-        (truncate, "import_error"),
-        (write_text, "import_error"),
+        (truncate, "malformed"),
+        (write_text, "malformed"),
         (change(require_unknown), "unsupported_extension"),
         (change(remove_meshes), "empty"),
         (change(shrink_to_a_point), "empty"),
         (change(stretch_to_infinity), "refused"),
-        (change(index_beyond_the_end), "import_error"),
+        (change(index_beyond_the_end), "malformed"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -140,10 +141,10 @@ def test_a_file_that_is_not_there(blender: BlenderProcess, block: Path, tmp_path
     "limits", [{"max_triangles": 47}, {"max_nodes": 3}], ids=lambda limits: next(iter(limits))
 )
 def test_too_large(block: Path, limits: dict[str, int]):
-    with BlenderProcess(BlenderLimits(**limits)) as process:
+    with BlenderProcess(BlenderLimits(), glb_limits=GlbLimits(**limits)) as process:
         failure = failure_of(lambda: process.open(block, "cube"))
     assert failure.kind == "too_large"
-    assert "more than" in str(failure)
+    assert f"the limit is {next(iter(limits.values()))}" in str(failure)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ SCRIPT = """
 import json, os, sys
 from render.blender import framing, scene
 from render.job import CameraSpec, OpenRequest
+from glb.limits import GlbLimits
 request = json.loads(sys.stdin.read())
-limits = dict(max_nodes=99, max_triangles=999, max_texture_pixels=9999)
-scene.open_scene(OpenRequest(glb=request["glb"], normalise="cube", **limits))
+limits = GlbLimits(max_nodes=99, max_triangles=999, max_total_pixels=9999)
+scene.open_scene(OpenRequest(glb=request["glb"], normalise="cube", limits=limits))
 cameras = [CameraSpec(**camera) for camera in request["cameras"]]
 windows = framing.object_windows(cameras, request["size"])
 found = [w and [w.left, w.top, w.left + w.width, w.top + w.height] for w in windows]

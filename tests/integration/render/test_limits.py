@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
+from filters.inspect_glb import InspectLimits, inspect_glb
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from tests.support.bodies import edit_glb
@@ -19,15 +22,23 @@ from tests.support.scripts import run_script
 
 QUICK = RenderConfig(resolution=32, samples=1, denoise=False)
 CAMERA = Camera(camera_to_world=look_at(np.array([0, -3.0, 0])), intrinsics=intrinsics_from_fov(50))
-SETTLED = {"refused", "unsupported_extension", "import_error", "empty", "too_large"}
+SETTLED = {
+    "malformed",
+    "external_reference",
+    "unsupported_extension",
+    "empty",
+    "too_large",
+    "refused",
+    "import_error",
+}
 """Kinds that a child reports in good health."""
 
 
 @pytest.fixture(scope="module")
 def limited() -> Iterator[BlenderProcess]:
     """A child with the ordinary limits but for a few, which small files can exceed."""
-    limits = BlenderLimits(max_triangles=4000, max_texture_pixels=2**20, objects_per_child=1000)
-    with BlenderProcess(limits) as process:
+    limits = GlbLimits(max_triangles=4000, max_total_pixels=2**20)
+    with BlenderProcess(BlenderLimits(objects_per_child=1000), glb_limits=limits) as process:
         yield process
 
 
@@ -132,7 +143,7 @@ def test_too_large(limited: BlenderProcess, tmp_path: Path, ask: Callable[[GltfB
     ask(builder)
     found = failure_of(limited, builder.save(tmp_path / "large.glb"))
     assert found.kind == "too_large"
-    assert "more than" in str(found) or "deeper than" in str(found)
+    assert "limit" in str(found)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +236,7 @@ def test_corners_that_are_no_whole_triangles(limited: BlenderProcess, tmp_path: 
     primitive = builder.document["meshes"][0]["primitives"][0]
     primitive["indices"] = builder.accessor([0, 1, 2, 0, 2], "<u2")
     failure = failure_of(limited, builder.save(tmp_path / "odd.glb"))
-    assert failure.kind == "import_error"
+    assert failure.kind == "malformed"
     assert "5 corners" in str(failure)
 
 
@@ -238,18 +249,55 @@ def test_corners_that_are_no_whole_triangles(limited: BlenderProcess, tmp_path: 
         infinite_position,
         no_number,
         sparse_no_number,
-        huge_position,
         infinite_minimum,
         infinite_matrix,
-        matrix_beyond_floats,
         bind_matrix_without_numbers,
     ],
     ids=lambda spoil: spoil.__name__,
 )
-def test_refused(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
+def test_malformed(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
+    """As the inspection says it: both call the same parser."""
     builder = square()
     spoil(builder)
-    assert failure_of(limited, builder.save(tmp_path / "odd.glb")).kind == "refused"
+    path = builder.save(tmp_path / "odd.glb")
+    found = failure_of(limited, path)
+    with pytest.raises(GlbError) as inspected:
+        inspect_glb(path)
+    assert (found.kind, str(found)) == (inspected.value.kind, inspected.value.message)
+    assert found.kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    "spoil", [huge_position, matrix_beyond_floats], ids=lambda spoil: spoil.__name__
+)
+def test_refused(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
+    """The inspection passes it: only Blender knows where the vertices end up."""
+    builder = square()
+    spoil(builder)
+    path = builder.save(tmp_path / "odd.glb")
+    inspect_glb(path)
+    assert failure_of(limited, path).kind == "refused"
+
+
+@pytest.mark.parametrize("kind", ["objects", "bones"])
+def test_deep_trees(tmp_path: Path, kind: str):
+    """The importer recurses once per level; a limit above Python's own works."""
+    builder = square()
+    for _ in range(299):
+        builder.node(parent=len(builder.document["nodes"]) - 1)
+    if kind == "bones":
+        builder.node(mesh=builder.document["nodes"][0].pop("mesh"), skin=0)
+        attributes(builder)["JOINTS_0"] = builder.accessor([[0] * 4] * 4, "|u1")
+        attributes(builder)["WEIGHTS_0"] = builder.accessor([[1, 0, 0, 0]] * 4)
+        builder.add("skins", {"joints": list(range(300))})
+    path = builder.save(tmp_path / "deep.glb")
+    assert inspect_glb(path, InspectLimits(max_node_depth=1000)).num_triangles == 2
+    limits = GlbLimits(max_node_depth=1000)
+    with BlenderProcess(BlenderLimits(), glb_limits=limits) as process:
+        assert process.open(path, "cube").num_triangles == 2
+        process.render([CAMERA], QUICK)
+    with pytest.raises(GlbError, match="deeper than the limit of 256"):
+        inspect_glb(path)
 
 
 def test_json_text_is_no_way_to_other_files(limited: BlenderProcess, tmp_path: Path):
@@ -257,7 +305,7 @@ def test_json_text_is_no_way_to_other_files(limited: BlenderProcess, tmp_path: P
     path = tmp_path / "text.glb"
     path.write_text('{"asset": {"version": "2.0"}, "buffers": [{"uri": "/etc/passwd"}]}')
     found = failure_of(limited, path)
-    assert (found.kind, "no GLB" in str(found)) == ("import_error", True)
+    assert (found.kind, "not a GLB" in str(found)) == ("malformed", True)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +316,7 @@ def test_documents_that_are_none(limited: BlenderProcess, tmp_path: Path, text: 
     path = tmp_path / "text.glb"
     head = struct.pack("<4sII", b"glTF", 2, 20 + len(text))
     path.write_bytes(head + struct.pack("<I4s", len(text), b"JSON") + text)
-    assert failure_of(limited, path).kind == "import_error"
+    assert failure_of(limited, path).kind == "malformed"
 
 
 ODD_VALUES: list[Any] = [None, "x", -1, 10**30, 1.5, [], {}, [[]], [7, 7, 7], {"index": []}]
@@ -405,7 +453,7 @@ def test_triangles_that_only_the_decoder_sees_count_too(
         document["buffers"][0]["byteLength"] = len(compressed)
 
     found = failure_of(limited, edit_glb(path, longer))
-    assert (found.kind, str(found)) == ("too_large", "more than 4000 triangles")
+    assert (found.kind, str(found)) == ("too_large", "more than the limit of 4000 triangles")
 
 
 @pytest.mark.parametrize("place", [20, 500])

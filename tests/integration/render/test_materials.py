@@ -397,7 +397,7 @@ def test_a_texture_without_an_image_is_no_magenta(
     builder.document["textures"] = [texture]
     if image is not None:
         builder.document["images"] = [image]
-    assert failure(look, builder).kind == "import_error"
+    assert failure(look, builder).kind == "malformed"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

@@ -93,7 +93,7 @@ def test_malformed_models_fail_by_name(blender: BlenderProcess, mirror: Path):
         try:
             blender.open(path, "cube")
         except RenderFailure as failure:
-            assert failure.kind in ("refused", "import_error", "empty"), path.stem
+            assert failure.kind in ("malformed", "external_reference", "empty"), path.stem
             failed += 1
     assert failed
     blender.open(survivor, "cube")

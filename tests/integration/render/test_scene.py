@@ -187,7 +187,7 @@ def test_no_other_file_is_looked_at(blender: BlenderProcess, glb: Path):
 
     with pytest.raises(RenderFailure, match=r"secret\.png") as caught:
         blender.open(edit_glb(glb, refer), "cube")
-    assert caught.value.kind == "refused"
+    assert caught.value.kind == "external_reference"
 
 
 def test_large_textures_are_scaled_down(blender: BlenderProcess, glb: Path):

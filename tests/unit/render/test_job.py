@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.failures import FailureKind
+from glb.limits import GlbLimits
 from render.job import (
     CameraSpec,
     GeometryRequest,
@@ -31,7 +33,7 @@ CAMERAS = st.lists(
     max_size=3,
 )
 REQUESTS = st.one_of(
-    st.builds(OpenRequest),
+    st.builds(OpenRequest, limits=st.builds(GlbLimits, max_nodes=st.integers(1))),
     st.builds(MeasureRequest, cameras=CAMERAS),
     st.builds(GeometryRequest),
     st.builds(WarmRequest),
@@ -43,7 +45,7 @@ REQUESTS = st.one_of(
         quality=NUMBERS,
     ),
 )
-KINDS = st.sampled_from([None, "refused", "crash", "too_large"])
+KINDS = st.none() | st.sampled_from(FailureKind)
 
 
 # beartype looks at a random item of each list while hypothesis builds it.
@@ -76,14 +78,14 @@ def test_anything_else_is_no_answer(line: str):
         decode_answer(line)
 
 
+def test_an_unknown_kind_of_failure_is_no_answer():
+    values = json.loads(encode(Reply(kind=FailureKind.CRASH)))
+    with pytest.raises(ValueError, match="gone"):
+        decode_answer(json.dumps(values | {"kind": "gone"}))
+
+
 def test_a_request_is_read_by_its_type():
-    values = json.loads(
-        encode(
-            OpenRequest(
-                glb="a.glb", normalise="cube", max_nodes=1, max_triangles=1, max_texture_pixels=1
-            )
-        )
-    )
+    values = json.loads(encode(OpenRequest(glb="a.glb", normalise="cube", limits=GlbLimits())))
     assert values["type"] == "OpenRequest"
     with pytest.raises(KeyError):
         decode_request(json.dumps(values | {"type": "Reply"}))
