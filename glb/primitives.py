@@ -120,7 +120,7 @@ def _check_stored(
             arrays = _primitive_arrays(document, primitive)
             elements += sum(accessor["count"] for _, _, accessor in arrays)
             if elements > limits.max_elements:
-                message = f"more than the limit of {limits.max_elements} vertex attributes and indices"
+                message = f"more attributes and indices than the limit of {limits.max_elements}"
                 raise GlbError(FailureKind.TOO_LARGE, message)
             if primitive.get("material") is not None:
                 document.item("materials", primitive["material"])

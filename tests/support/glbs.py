@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.support.gltf_builder import GltfBuilder
+
 
 def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
     """A GLB with the given document and BIN chunk (none for None)."""
@@ -75,3 +77,26 @@ def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
         "buffers": [{"byteLength": len(binary)}],
     }
     return document, binary
+
+
+def skinned_square(**attributes: Any) -> GltfBuilder:
+    """A skinned, textured square that morphs, with an instanced copy of itself."""
+    builder = GltfBuilder()
+    material = builder.material(texture=builder.texture(np.full((4, 4, 3), 128)))
+    builder.document["textures"][0]["sampler"] = builder.add("samplers", {"wrapS": 10497})
+    mesh = builder.quad(material)
+    primitive = builder.document["meshes"][mesh]["primitives"][0]
+    primitive["attributes"] |= {
+        "JOINTS_0": builder.accessor([[1, 0, 0, 0]] * 4, "|u1"),
+        "WEIGHTS_0": builder.accessor([[1, 0, 0, 0]] * 4),
+        **attributes,
+    }
+    primitive["targets"] = [{"POSITION": builder.accessor(np.ones((4, 3)))}]
+    builder.document["meshes"][mesh]["weights"] = [0.5]
+    matrices = builder.accessor(np.tile(np.eye(4).reshape(16), (2, 1)))
+    joints = [builder.node(), builder.node()]
+    skin = builder.add("skins", {"joints": joints, "inverseBindMatrices": matrices})
+    builder.node(mesh=mesh, skin=skin)
+    places = {"TRANSLATION": builder.accessor(np.zeros((2, 3)))}
+    builder.node(mesh=mesh, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+    return builder

@@ -44,6 +44,11 @@ class GltfBuilder:
         items.append(item)
         return len(items) - 1
 
+    @property
+    def binary(self) -> bytes:
+        """The binary chunk so far."""
+        return self._binary
+
     def view(self, data: bytes) -> int:
         """A buffer view with these bytes."""
         view = {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(data)}

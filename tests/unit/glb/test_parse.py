@@ -29,7 +29,7 @@ from glb.limits import GlbLimits
 from glb.parse import read_glb
 from render.blender.failure import SceneFailure
 from render.blender.gltf.prepare import prepare
-from tests.support.glbs import pack, picture, textured_square
+from tests.support.glbs import pack, picture, skinned_square, textured_square
 
 DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
@@ -329,7 +329,9 @@ RICH = DOCUMENT | {
     ],
     "meshes": [{"primitives": [PRIMITIVE | {"targets": [{"POSITION": 3}]}]}],
 }
-PATHS = all_paths(RICH)
+SKINNED = skinned_square()
+FILES = [(RICH, BINARY), (SKINNED.document | {"buffers": [{"byteLength": 1}]}, SKINNED.binary)]
+PATHS = [(number, path) for number, (rich, _) in enumerate(FILES) for path in all_paths(rich)]
 
 
 def test_the_rich_document_is_accepted() -> None:
@@ -359,8 +361,8 @@ def test_random_truncation_of_the_buffer(length: int, tell: bool) -> None:
 @quick
 @given(st.lists(st.tuples(st.sampled_from(PATHS), json_values | st.just(...)), max_size=3))
 def test_random_edits_of_the_document(edits: list[tuple]) -> None:
-    document = copy.deepcopy(RICH)
-    for path, value in edits:
+    document, binary = copy.deepcopy(FILES[edits[0][0][0] if edits else 0])
+    for (_, path), value in edits:
         *parents, last = path
         place = document
         try:
@@ -372,7 +374,7 @@ def test_random_edits_of_the_document(edits: list[tuple]) -> None:
                 place[last] = value
         except (KeyError, IndexError, TypeError):
             continue  # an earlier edit removed the place
-    inspect_or_refuse(pack(document, BINARY))
+    inspect_or_refuse(pack(document, binary))
 
 
 @quick

@@ -1,0 +1,83 @@
+"""Settings whose name changed: the old one still works, in files and on the command line."""
+
+from typing import ClassVar
+
+import pytest
+
+from core.config import Config, Renamed
+from core.errors import BadInput
+from core.options import Parser, add_config_options, load_config
+from pipelines.building.build_config import BuildConfig
+
+
+class Inner(Config):
+    size: int = 10
+    fast: bool = False
+
+
+class Outer(Config):
+    renamed: ClassVar = {
+        "length": Renamed("inner.size"),
+        "old.quick": Renamed("inner.fast"),
+        "old.most": Renamed("inner.size", dropped_at=7, combine=min),
+    }
+    inner: Inner = Inner()
+    old: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("values", "size"),
+    [
+        ({}, 10),
+        ({"length": 3}, 3),
+        ({"length": 3, "inner": {"size": 5}}, 3),
+        ({"old": {"most": 7}}, 10),
+        ({"old": {"most": 7}, "inner": {"size": 5}}, 5),
+        ({"old": {"most": 4}}, 4),
+        ({"old": {"most": 400}}, 10),
+        ({"old": {"most": 400}, "inner": {"size": 50}}, 50),
+    ],
+)
+def test_an_old_name_in_a_file(values, size):
+    config = Outer.load(values)
+    assert config.inner.size == size
+    assert Outer.load(config.dump()) == config
+    assert "length" not in config.dump()
+
+
+def test_other_settings_beside_an_old_name_stay():
+    config = Outer.load({"old": {"quick": True, "size": 3}})
+    assert (config.inner.fast, config.old.size) == (True, 3)
+
+
+def test_a_wrong_value_under_an_old_name_is_named():
+    with pytest.raises(BadInput, match=r"inner\.size: .*'many'"):
+        Outer.load({"old": {"most": "many"}})
+    with pytest.raises(BadInput, match=r"old: "):
+        Outer.load({"old": 5})
+
+
+def test_an_old_option_warns_in_one_line(capsys):
+    parser = Parser(prog="lrm test")
+    add_config_options(parser, Outer)
+    config = load_config(Outer, parser.parse_args(["--length", "3", "--old.quick"]))
+    assert config.inner == Inner(size=3, fast=True)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "lrm test: warning: --length is deprecated; use --inner.size",
+        "lrm test: warning: --old.quick is deprecated; use --inner.fast",
+    ]
+    assert "--length" not in parser.format_help()
+
+
+def test_limits_of_the_blender_child_are_those_of_the_inspection():
+    """Until both had the same: a dataset remembers the settings of either."""
+    old = {"max_nodes": 20_000, "max_triangles": 7, "max_texture_pixels": 2**40, "threads": 2}
+    config = BuildConfig.load({"source": "s", "root": "r", "blender": old})
+    assert (config.inspect.max_nodes, config.inspect.max_triangles) == (20_000, 7)
+    assert (
+        config.inspect.max_total_pixels
+        == BuildConfig(source="s", root="r").inspect.max_total_pixels
+    )
+    assert config.blender.threads == 2
+    assert "max_nodes" not in config.dump()["blender"]

@@ -1,0 +1,192 @@
+"""What Blender's importer reads without a check of its own, the parser checks before."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
+from glb.parse import read_glb
+from render.blender.gltf.prepare import prepare
+from tests.support.glbs import skinned_square
+from tests.support.gltf_builder import GltfBuilder
+
+DRACO = "KHR_draco_mesh_compression"
+
+
+def primitive(builder: GltfBuilder) -> dict[str, Any]:
+    found: dict[str, Any] = builder.document["meshes"][0]["primitives"][0]
+    return found
+
+
+def material(builder: GltfBuilder) -> dict[str, Any]:
+    found: dict[str, Any] = builder.document["materials"][0]
+    return found
+
+
+def compress(builder: GltfBuilder, **values: Any) -> None:
+    compressed = {"bufferView": 0, "attributes": {"POSITION": 0}} | values
+    primitive(builder)["extensions"] = {DRACO: compressed}
+
+
+def without_indices(builder: GltfBuilder) -> None:
+    compress(builder)
+    primitive(builder).pop("indices", None)
+
+
+def joint_beyond_the_skin(builder: GltfBuilder) -> None:
+    primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[2, 0, 0, 0]] * 4, "|u1")
+
+
+def joints_as_numbers(builder: GltfBuilder) -> None:
+    primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[0, 0, 0, 0]] * 4)
+
+
+def few_bind_matrices(builder: GltfBuilder) -> None:
+    builder.document["skins"][0]["inverseBindMatrices"] = builder.accessor(np.ones((1, 16)))
+
+
+def odd_bind_matrix(builder: GltfBuilder) -> None:
+    matrices = builder.accessor(np.full((2, 16), np.nan))
+    builder.document["skins"][0]["inverseBindMatrices"] = matrices
+
+
+def narrow_texture_coordinates(builder: GltfBuilder) -> None:
+    primitive(builder)["attributes"]["TEXCOORD_0"] = builder.accessor(np.zeros(4))
+
+
+def normalised_indices(builder: GltfBuilder) -> None:
+    indices = builder.accessor([0, 1, 2], "<u2", normalized=True)
+    primitive(builder)["indices"] = indices
+
+
+def odd_instance(builder: GltfBuilder) -> None:
+    places = {"SCALE": builder.accessor([[1, 1, np.inf]])}
+    builder.document["nodes"][-1]["extensions"]["EXT_mesh_gpu_instancing"]["attributes"] = places
+
+
+def flat_instances(builder: GltfBuilder) -> None:
+    places = {"TRANSLATION": builder.accessor(np.zeros((2, 2)))}
+    builder.document["nodes"][-1]["extensions"]["EXT_mesh_gpu_instancing"]["attributes"] = places
+
+
+def set_values(group: str, **values: Any) -> Callable[[GltfBuilder], object]:
+    def spoil(builder: GltfBuilder) -> None:
+        builder.document[group][0].update(values)
+
+    return spoil
+
+
+def extend_material(name: str, **values: Any) -> Callable[[GltfBuilder], object]:
+    def spoil(builder: GltfBuilder) -> None:
+        material(builder)["extensions"] = {name: values}
+
+    return spoil
+
+
+def two_numbers_of_targets(builder: GltfBuilder) -> None:
+    parts = builder.document["meshes"][0]["primitives"]
+    parts.append(parts[0] | {"targets": parts[0]["targets"]})
+    parts[0] = parts[0] | {"targets": parts[0]["targets"] * 2}
+
+
+def transform_by_text(builder: GltfBuilder) -> None:
+    slot = material(builder)["pbrMetallicRoughness"]["baseColorTexture"]
+    slot["extensions"] = {"KHR_texture_transform": {"offset": "left"}}
+
+
+MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
+    "a joint beyond the skin": joint_beyond_the_skin,
+    "joints as numbers": joints_as_numbers,
+    "fewer bind matrices than joints": few_bind_matrices,
+    "a bind matrix that is not a number": odd_bind_matrix,
+    "a skin without joints": set_values("skins", joints=[]),
+    "a joint that is no node": set_values("skins", joints=[77]),
+    "narrow texture coordinates": narrow_texture_coordinates,
+    "normalised indices": normalised_indices,
+    "an instance at infinity": odd_instance,
+    "instances in a plane": flat_instances,
+    "different numbers of morph targets": two_numbers_of_targets,
+    "more weights than morph targets": set_values("meshes", weights=[0.5, 0.5]),
+    "a texture without an image": set_values("textures", source=None),
+    "a texture of no image": set_values("textures", source=9),
+    "a texture without its sampler": set_values("textures", sampler=9),
+    "a sampler by name": set_values("samplers", wrapS="repeat"),
+    "a name that is a number": set_values("nodes", name=5),
+    "a name with a null character": set_values("meshes", name="a\0b"),
+    "half a surrogate pair": set_values("meshes", name="\ud800"),
+    "a short matrix": set_values("nodes", matrix=[1, 0, 0]),
+    "a rotation of three numbers": set_values("nodes", rotation=[0, 0, 0]),
+    "a number beyond all": set_values("nodes", translation=[10**400, 0, 0]),
+    "a short colour": set_values("materials", emissiveFactor=[1]),
+    "a texture transform by text": transform_by_text,
+    "a factor as text": extend_material("KHR_materials_transmission", transmissionFactor="all"),
+    "a colour as a number": extend_material("KHR_materials_sheen", sheenColorFactor=1),
+    "a clearcoat without an index": extend_material(
+        "KHR_materials_clearcoat", clearcoatTexture={"texCoord": 0}
+    ),
+    "a glossy texture of no image": extend_material(
+        "KHR_materials_pbrSpecularGlossiness", diffuseTexture={"index": 7}
+    ),
+    "levels of detail by name": lambda builder: builder.document["nodes"][0].update(
+        extensions={"MSFT_lod": {"ids": ["a"]}}
+    ),
+    "Draco without a buffer view": lambda builder: compress(builder, bufferView=None),
+    "Draco without indices": without_indices,
+    "Draco with an attribute of its own": lambda builder: compress(builder, attributes={"_X": 0}),
+    "a data URI that is no base64": lambda builder: builder.add("images", {"uri": "data:,x"}),
+}
+
+
+def write(builder: GltfBuilder, folder: Path) -> Path:
+    return builder.save(folder / "scene.glb", used=["EXT_mesh_gpu_instancing"])
+
+
+def test_the_scene_itself_passes(tmp_path: Path) -> None:
+    path = write(skinned_square(), tmp_path)
+    assert sum(item.triangles * item.copies for item in read_glb(path, GlbLimits()).drawn) == 6
+    prepare(path, GlbLimits(), tmp_path / "still.glb")
+    assert len(read_glb(tmp_path / "still.glb", GlbLimits()).tree.shown) == 4
+
+
+@pytest.mark.parametrize("spoil", MALFORMED.values(), ids=MALFORMED)
+def test_malformed(tmp_path: Path, spoil: Callable[[GltfBuilder], object]) -> None:
+    builder = skinned_square()
+    spoil(builder)
+    with pytest.raises(GlbError) as caught:
+        read_glb(write(builder, tmp_path), GlbLimits())
+    assert caught.value.kind == "malformed"
+
+
+def test_what_nothing_shows_may_be_odd(tmp_path: Path) -> None:
+    """The Blender child leaves it out: it need not be right."""
+    builder = skinned_square(_CUSTOM=0, TANGENT=0)
+    document = builder.document
+    builder.add("materials", {"extensions": {"KHR_materials_ior": {"ior": "high"}}})
+    builder.add("meshes", {"primitives": [{"attributes": {"POSITION": 999}}]})
+    document |= {"cameras": ["x"], "extras": [1], "extensions": {"KHR_lights_punctual": 7}}
+    document["animations"] = [{"channels": "none"}]
+    document["asset"] |= {"generator": 5}
+    material(builder)["extensions"] = {"KHR_materials_ior": {"ior": None, "other": "x"}}
+    material(builder)["occlusionTexture"] = {"index": 55}
+    still = tmp_path / "still.glb"
+    prepare(write(builder, tmp_path), GlbLimits(), still)
+    written = read_glb(still, GlbLimits()).document.json
+    assert not {"cameras", "animations", "extensions", "extras"} & written.keys()
+    assert written["asset"] == {"version": "2.0"}
+    assert [len(mesh["primitives"]) for mesh in written["meshes"]] == [1, 0]
+    kept = written["meshes"][0]["primitives"][0]["attributes"]
+    assert not {"_CUSTOM", "TANGENT"} & kept.keys()
+    assert written["materials"][0]["extensions"] == {"KHR_materials_ior": {}}
+
+
+def test_a_scene_whose_triangles_are_hidden_is_empty(tmp_path: Path) -> None:
+    builder = GltfBuilder()
+    invisible = {"KHR_node_visibility": {"visible": False}}
+    builder.node(mesh=builder.quad(builder.material()), extensions=invisible)
+    with pytest.raises(GlbError) as caught:
+        read_glb(builder.save(tmp_path / "hidden.glb"), GlbLimits())
+    assert caught.value.kind == "empty"
