@@ -254,7 +254,9 @@ def _check_compressed(
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     for array in arrays:
         if array not in plain:
-            # Sparse replacements are put on what was decoded.
+            # The importer skips the offset in what was decoded, and puts sparse values on it.
+            if array[2].get("byteOffset"):
+                raise _malformed(f"{DRACO}: {array[0][:40]!r} has an offset")
             accessor_arrays(document, array[2] | {"bufferView": None})
 
 

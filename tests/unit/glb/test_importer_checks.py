@@ -37,6 +37,11 @@ def without_indices(builder: GltfBuilder) -> None:
     primitive(builder).pop("indices", None)
 
 
+def offset_of_what_is_decoded(builder: GltfBuilder) -> None:
+    compress(builder)
+    builder.document["accessors"][0]["byteOffset"] = 4
+
+
 def joint_beyond_the_skin(builder: GltfBuilder) -> None:
     primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[2, 0, 0, 0]] * 4, "|u1")
 
@@ -136,6 +141,7 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     ),
     "Draco without a buffer view": lambda builder: compress(builder, bufferView=None),
     "Draco without indices": without_indices,
+    "Draco with an offset": offset_of_what_is_decoded,
     "Draco with an attribute of its own": lambda builder: compress(builder, attributes={"_X": 0}),
     "a data URI that is no base64": lambda builder: builder.add("images", {"uri": "data:,x"}),
 }
