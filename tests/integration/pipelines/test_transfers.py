@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from glb.container import glb_problem
 from pipelines.transfers.budget import LocalBudget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import FetchConfig
