@@ -174,6 +174,5 @@ def decode_answer(line: str) -> Rendered | Reply:
     if kind != "Reply":
         raise ValueError("not an answer")
     if values["kind"] is not None:
-        # mypy takes this for the making of a member.
-        values["kind"] = FailureKind(values["kind"])  # type: ignore[call-arg]
+        values["kind"] = FailureKind.named(values["kind"])
     return Reply(**values)

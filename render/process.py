@@ -70,8 +70,10 @@ _SETTLED = frozenset(
 class RenderFailure(StageFailed):
     """An object could not be rendered; `kind` says why, `log_tail` what Blender said last."""
 
-    def __init__(self, kind: str, message: str, log_tail: str = "") -> None:
-        super().__init__(FailureKind.named(kind), message, log_tail)
+    log_tail: str
+
+    def __init__(self, kind: FailureKind, message: str, log_tail: str = "") -> None:
+        super().__init__(kind, message, log_tail)
 
 
 @dataclass(frozen=True, kw_only=True)

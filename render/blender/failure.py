@@ -1,13 +1,9 @@
 """What Blender alone can find wrong with an object."""
 
-from core.failures import FailureKind
+from core.failures import StageFailed
 
 __all__ = ["SceneFailure"]
 
 
-class SceneFailure(Exception):
+class SceneFailure(StageFailed):
     """The object cannot be rendered; `kind` says why."""
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from core.failures import FailureKind
+from core.failures import FailureKind, StageFailed
 from render.blender.confine import confine
 from render.job import (
     DevicesRequest,
@@ -87,15 +87,10 @@ def _answer(replies: TextIO, answer: Rendered | Reply) -> None:
 
 
 def _serve(request: Request, tell: Callable[[Rendered], None]) -> Reply:
-    from glb.glb_error import GlbError
-    from render.blender.failure import SceneFailure
-
     try:
         return Reply(data=_do(request, tell))
-    except GlbError as error:
+    except StageFailed as error:
         return Reply(kind=error.kind, message=error.message)
-    except SceneFailure as error:
-        return Reply(kind=error.kind, message=str(error))
     except MemoryError:
         message = "no memory left in the Blender child"
         return Reply(kind=FailureKind.OUT_OF_MEMORY, message=message)

@@ -56,7 +56,8 @@ class WorkerContext:
     @cached_property
     def blender(self) -> BlenderProcess:
         """This worker's Blender child."""
-        return BlenderProcess(self.config.blender, self.config.render.device)
+        config = self.config
+        return BlenderProcess(config.blender, config.render.device, config.inspect.glb_limits())
 
     @contextmanager
     def scratch_file(self, name: str) -> Iterator[Path]:
