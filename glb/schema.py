@@ -1,128 +1,26 @@
-"""The types of a glTF 2.0 document, as tables: as strict as Blender's importer.
+"""The types of a glTF 2.0 document, as tables: as strict as Blender's importer."""
 
-A check takes a value and returns the problem with it, after the path to where it is: an empty
-string if there is none. As in the importer, `null` is the same as nothing.
-"""
-
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from core.failures import FailureKind
-from glb.glb_error import GlbError
+from glb.type_checks import (
+    ANYTHING,
+    INDEX,
+    INTEGER,
+    NAME,
+    NUMBER,
+    SWITCH,
+    TEXT,
+    Check,
+    Entries,
+    Items,
+    Object,
+)
 
 __all__ = ["DOCUMENT", "EXTENSIONS", "MATERIAL_EXTENSIONS", "SHOWN_MATERIAL"]
 
-Check = Callable[[Any], str]
-
-_MAX_ITEMS = 250_000
-"""Items of one list: every item costs far more memory and time than its bytes of JSON."""
-
-
-def _index(value: Any) -> str:
-    return "" if type(value) is int and value >= 0 else ": not an index"
-
-
-def _integer(value: Any) -> str:
-    return "" if type(value) is int else ": not an integer"
-
-
-def _number(value: Any) -> str:
-    # Integers of any length compare exactly; not a number compares as false.
-    finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return "" if finite else ": not a finite number"
-
-
-def _switch(value: Any) -> str:
-    return "" if type(value) is bool else ": not true or false"
-
-
-def _text(value: Any) -> str:
-    return "" if type(value) is str else ": not a text"
-
-
-def _name(value: Any) -> str:
-    # Blender raises an error for a name with a null character.
-    return _text(value) or (": a name with a null character" if "\0" in value else "")
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list; `least` is the number of items that the importer reads without a check."""
-
-    check: Check
-    least: int = 0
-
-    def __call__(self, value: Any) -> str:
-        """Return the problem of a value. Raises GlbError (`too_large`) for an endless list."""
-        if type(value) is not list:
-            return ": not a list"
-        if len(value) > _MAX_ITEMS:
-            raise GlbError(FailureKind.TOO_LARGE, f"JSON: a list of {len(value)} items")
-        if len(value) < self.least:
-            return f": {len(value)} items instead of {self.least}"
-        for place, item in enumerate(value):
-            problem = self.check(item)
-            if problem:
-                return f".{place}{problem}"
-        return ""
-
-
-@dataclass(frozen=True)
-class Entries:
-    """An object with any keys, such as the attributes of a primitive."""
-
-    check: Check
-
-    def __call__(self, value: Any) -> str:
-        """Return the problem of a value."""
-        if type(value) is not dict:
-            return ": not an object"
-        problems = ((name, self.check(item)) for name, item in value.items())
-        return next((f".{name[:40]!r}{problem}" for name, problem in problems if problem), "")
-
-
-def _anything(value: Any) -> str:  # noqa: ARG001 - a check like the others
-    return ""
-
-
-_EXTENSIONS = Entries(Entries(_anything))
-
-
-@dataclass(frozen=True)
-class Object:
-    """An object with known fields; others are ignored. Any may have a name and extensions."""
-
-    fields: Mapping[str, Check]
-    required: frozenset[str] = field(default=frozenset())
-
-    def __call__(self, value: Any) -> str:
-        """Return the problem of a value."""
-        if type(value) is not dict:
-            return ": not an object"
-        for name, check in self.fields.items():
-            item = value.get(name)
-            if item is not None:
-                problem = check(item)
-                if problem:
-                    return f".{name}{problem}"
-            elif name in self.required:
-                return f".{name}: missing"
-        return ""
-
-    def pick(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of a valid object with its known fields only."""
-        picked = {}
-        for name, check in self.fields.items():
-            item = value.get(name)
-            if item is not None:
-                picked[name] = check.pick(item) if isinstance(check, Object) else item
-        return picked
+_EXTENSIONS = Entries(Entries(ANYTHING))
 
 
 def _object(required: str = "", **fields: Check) -> Object:
-    common: dict[str, Check] = {"name": _name, "extensions": _EXTENSIONS}
+    common: dict[str, Check] = {"name": NAME, "extensions": _EXTENSIONS}
     return Object(common | fields, frozenset(required.split()))
 
 
@@ -130,14 +28,14 @@ def _material(texture: Check) -> Object:
     metallic_roughness = _object(
         baseColorFactor=_FOUR,
         baseColorTexture=texture,
-        metallicFactor=_number,
+        metallicFactor=NUMBER,
         metallicRoughnessTexture=texture,
-        roughnessFactor=_number,
+        roughnessFactor=NUMBER,
     )
     return _object(
-        alphaCutoff=_number,
-        alphaMode=_text,
-        doubleSided=_switch,
+        alphaCutoff=NUMBER,
+        alphaMode=TEXT,
+        doubleSided=SWITCH,
         emissiveFactor=_THREE,
         emissiveTexture=texture,
         normalTexture=texture,
@@ -146,97 +44,96 @@ def _material(texture: Check) -> Object:
     )
 
 
-_INDICES = Items(_index)
-_TWO, _THREE, _FOUR = Items(_number, 2), Items(_number, 3), Items(_number, 4)
+_INDICES = Items(INDEX)
+_TWO, _THREE, _FOUR = Items(NUMBER, 2), Items(NUMBER, 3), Items(NUMBER, 4)
 _TEXTURE_FIELDS: dict[str, Check] = {
-    "index": _index,
-    "texCoord": _index,
-    "scale": _number,
-    "strength": _number,
+    "index": INDEX,
+    "texCoord": INDEX,
+    "scale": NUMBER,
+    "strength": NUMBER,
 }
-_TRANSFORM = Object({"offset": _TWO, "rotation": _number, "scale": _TWO, "texCoord": _index})
+_TRANSFORM = Object({"offset": _TWO, "rotation": NUMBER, "scale": _TWO, "texCoord": INDEX})
 _TEXTURE = _object("index", **_TEXTURE_FIELDS)
 _SHOWN_TEXTURE = Object(
     _TEXTURE_FIELDS | {"extensions": Object({"KHR_texture_transform": _TRANSFORM})},
     frozenset({"index"}),
 )
 
+_SPARSE_INDICES = _object(
+    "bufferView componentType", bufferView=INDEX, byteOffset=INDEX, componentType=INTEGER
+)
 _SPARSE = _object(
     "count indices values",
-    count=_index,
-    indices=_object(
-        "bufferView componentType", bufferView=_index, byteOffset=_index, componentType=_integer
-    ),
-    values=_object("bufferView", bufferView=_index, byteOffset=_index),
+    count=INDEX,
+    indices=_SPARSE_INDICES,
+    values=_object("bufferView", bufferView=INDEX, byteOffset=INDEX),
 )
 _ACCESSOR = _object(
     "componentType count type",
-    bufferView=_index,
-    byteOffset=_index,
-    componentType=_integer,
-    count=_index,
-    type=_text,
-    normalized=_switch,
+    bufferView=INDEX,
+    byteOffset=INDEX,
+    componentType=INTEGER,
+    count=INDEX,
+    type=TEXT,
+    normalized=SWITCH,
     sparse=_SPARSE,
-    max=Items(_number),
-    min=Items(_number),
+    max=Items(NUMBER),
+    min=Items(NUMBER),
 )
 _BUFFER_VIEW = _object(
     "buffer byteLength",
-    buffer=_index,
-    byteLength=_index,
-    byteOffset=_index,
-    byteStride=_index,
-    target=_integer,
+    buffer=INDEX,
+    byteLength=INDEX,
+    byteOffset=INDEX,
+    byteStride=INDEX,
+    target=INTEGER,
 )
 _PRIMITIVE = _object(
     "attributes",
-    attributes=Entries(_index),
-    indices=_index,
-    material=_index,
-    mode=_index,
-    targets=Items(Entries(_index)),
+    attributes=Entries(INDEX),
+    indices=INDEX,
+    material=INDEX,
+    mode=INDEX,
+    targets=Items(Entries(INDEX)),
 )
 _NODE = _object(
-    camera=_integer,
+    camera=INTEGER,
     children=_INDICES,
-    mesh=_index,
-    skin=_index,
-    matrix=Items(_number, 16),
+    mesh=INDEX,
+    skin=INDEX,
+    matrix=Items(NUMBER, 16),
     translation=_THREE,
     rotation=_FOUR,
     scale=_THREE,
-    weights=Items(_number),
+    weights=Items(NUMBER),
 )
-_SAMPLER = _object(magFilter=_integer, minFilter=_integer, wrapS=_integer, wrapT=_integer)
+_SAMPLER = _object(magFilter=INTEGER, minFilter=INTEGER, wrapS=INTEGER, wrapT=INTEGER)
 
 DOCUMENT = Object(
     {
-        "asset": Object({"version": _text}, frozenset({"version"})),
-        "scene": _index,
+        "asset": Object({"version": TEXT}, frozenset({"version"})),
+        "scene": INDEX,
         "scenes": Items(_object(nodes=_INDICES)),
         "nodes": Items(_NODE),
-        "meshes": Items(
-            _object("primitives", primitives=Items(_PRIMITIVE), weights=Items(_number))
-        ),
+        "meshes": Items(_object("primitives", primitives=Items(_PRIMITIVE), weights=Items(NUMBER))),
         "skins": Items(
             _object(
                 "joints",
-                joints=Items(_index, 1),
-                skeleton=_index,
-                inverseBindMatrices=_index,
+                joints=Items(INDEX, 1),
+                skeleton=INDEX,
+                inverseBindMatrices=INDEX,
             )
         ),
         "accessors": Items(_ACCESSOR),
         "bufferViews": Items(_BUFFER_VIEW),
-        "buffers": Items(_object("byteLength", byteLength=_index, uri=_text)),
-        "images": Items(_object(bufferView=_index, mimeType=_text, uri=_text)),
+        "buffers": Items(_object("byteLength", byteLength=INDEX, uri=TEXT)),
+        "images": Items(_object(bufferView=INDEX, mimeType=TEXT, uri=TEXT)),
         "samplers": Items(_SAMPLER),
-        "textures": Items(_object(sampler=_index, source=_index)),
+        "textures": Items(_object(sampler=INDEX, source=INDEX)),
         "materials": Items(_material(_TEXTURE)),
-        "animations": Items(Entries(_anything)),
-        "extensionsUsed": Items(_text),
-        "extensionsRequired": Items(_text),
+        "animations": Items(Entries(ANYTHING)),
+        "extensionsUsed": Items(TEXT),
+        "extensionsRequired": Items(TEXT),
     },
     frozenset({"asset"}),
 )
@@ -252,52 +149,52 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
             "diffuseFactor": _FOUR,
             "diffuseTexture": _SHOWN_TEXTURE,
             "specularFactor": _THREE,
-            "glossinessFactor": _number,
+            "glossinessFactor": NUMBER,
             "specularGlossinessTexture": _SHOWN_TEXTURE,
         }
     ),
-    "KHR_materials_emissive_strength": Object({"emissiveStrength": _number}),
+    "KHR_materials_emissive_strength": Object({"emissiveStrength": NUMBER}),
     "KHR_materials_anisotropy": Object(
         {
-            "anisotropyStrength": _number,
-            "anisotropyRotation": _number,
+            "anisotropyStrength": NUMBER,
+            "anisotropyRotation": NUMBER,
             "anisotropyTexture": _SHOWN_TEXTURE,
         }
     ),
     "KHR_materials_clearcoat": Object(
         {
-            "clearcoatFactor": _number,
+            "clearcoatFactor": NUMBER,
             "clearcoatTexture": _SHOWN_TEXTURE,
-            "clearcoatRoughnessFactor": _number,
+            "clearcoatRoughnessFactor": NUMBER,
             "clearcoatRoughnessTexture": _SHOWN_TEXTURE,
             "clearcoatNormalTexture": _SHOWN_TEXTURE,
         }
     ),
-    "KHR_materials_ior": Object({"ior": _number}),
+    "KHR_materials_ior": Object({"ior": NUMBER}),
     "KHR_materials_sheen": Object(
         {
             "sheenColorFactor": _THREE,
             "sheenColorTexture": _SHOWN_TEXTURE,
-            "sheenRoughnessFactor": _number,
+            "sheenRoughnessFactor": NUMBER,
             "sheenRoughnessTexture": _SHOWN_TEXTURE,
         }
     ),
     "KHR_materials_specular": Object(
         {
-            "specularFactor": _number,
+            "specularFactor": NUMBER,
             "specularTexture": _SHOWN_TEXTURE,
             "specularColorFactor": _THREE,
             "specularColorTexture": _SHOWN_TEXTURE,
         }
     ),
     "KHR_materials_transmission": Object(
-        {"transmissionFactor": _number, "transmissionTexture": _SHOWN_TEXTURE}
+        {"transmissionFactor": NUMBER, "transmissionTexture": _SHOWN_TEXTURE}
     ),
     "KHR_materials_volume": Object(
         {
-            "thicknessFactor": _number,
+            "thicknessFactor": NUMBER,
             "thicknessTexture": _SHOWN_TEXTURE,
-            "attenuationDistance": _number,
+            "attenuationDistance": NUMBER,
             "attenuationColor": _THREE,
         }
     ),
@@ -306,17 +203,17 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
 
 EXTENSIONS = MATERIAL_EXTENSIONS | {
     "EXT_mesh_gpu_instancing": Object(
-        {"attributes": Object({"TRANSLATION": _index, "ROTATION": _index, "SCALE": _index})},
+        {"attributes": Object({"TRANSLATION": INDEX, "ROTATION": INDEX, "SCALE": INDEX})},
         frozenset({"attributes"}),
     ),
     "KHR_draco_mesh_compression": Object(
-        {"bufferView": _index, "attributes": Entries(_index)},
+        {"bufferView": INDEX, "attributes": Entries(INDEX)},
         frozenset({"bufferView", "attributes"}),
     ),
     "MSFT_lod": Object({"ids": _INDICES}),
     "KHR_node_visibility": Object({}),
-    "EXT_texture_webp": Object({"source": _index}),
-    "KHR_texture_basisu": Object({"source": _index}),
-    "MSFT_texture_dds": Object({"source": _index}),
+    "EXT_texture_webp": Object({"source": INDEX}),
+    "KHR_texture_basisu": Object({"source": INDEX}),
+    "MSFT_texture_dds": Object({"source": INDEX}),
 }
 """What is read of all extensions."""
