@@ -31,6 +31,10 @@ def raise_key_error(glb: Path) -> None:
     raise KeyError("the bufferView")
 
 
+def pass_everything(glb: Path) -> None:
+    pass
+
+
 def hang(glb: Path) -> None:
     time.sleep(600)
 
@@ -77,6 +81,17 @@ def test_blender_names_every_outcome(models: Path) -> None:
     assert max(outcome.memory for outcome in outcomes) > 100 << 20
     commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
     assert not [command for command in commands if "render.blender.worker" in command]
+
+
+def test_what_only_the_childs_parser_refuses_is_a_violation(models: Path) -> None:
+    plan = Plan(sorted(models.iterdir()), inspect=pass_everything)
+    outcomes = list(fuzz(plan, iter(range(8))))
+    parser = {"malformed", "external_reference", "unsupported_extension"}
+    refused = {one.number for one in outcomes if one.kinds["blender"] in parser}
+    assert refused
+    assert refused == {
+        one.number for one in outcomes if any("parser refuses" in said for said in one.violations)
+    }
 
 
 @pytest.mark.parametrize(
