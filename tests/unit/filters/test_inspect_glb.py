@@ -1,11 +1,13 @@
 """inspect_glb counts what is there, and finds the pictures that the scene shows."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from filters.inspect_glb import GlbError, Inspection, InspectLimits, inspect_glb
+from glb.limits import GlbLimits
 from tests.support.glbs import pack, picture, textured_square
 
 DOCUMENT, BINARY = textured_square()
@@ -37,6 +39,11 @@ def test_counts_of_a_textured_square(tmp_path: Path) -> None:
     (texture,) = found.base_colour_maps
     assert (texture.image, texture.source, texture.state) == (0, "core", "detailed")
     assert (texture.width, texture.height, texture.triangles) == (8, 8, 2)
+
+
+def test_every_limit_of_the_parser_is_a_setting() -> None:
+    assert InspectLimits().dump() == dataclasses.asdict(GlbLimits())
+    assert InspectLimits(max_nodes=7).glb_limits() == GlbLimits(max_nodes=7)
 
 
 def test_inspection_survives_json() -> None:
