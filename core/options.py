@@ -18,6 +18,7 @@ __all__ = [
     "Parser",
     "add_config_options",
     "add_json_option",
+    "add_old_option",
     "add_root_options",
     "add_wait_option",
     "given_values",
@@ -131,6 +132,38 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
         )
 
 
+def add_old_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:
+    """Accept the old name of an option that was added under its new name; it is not in the help."""
+    option = parser._option_string_actions[new]
+    parser.add_argument(
+        old,
+        action=_OldOption,
+        type=option.type or str,
+        replaced_by=new,
+        dest=option.dest,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+class _OldOption(argparse.Action):
+    """Stores a value under the name of the option that has replaced this one."""
+
+    def __init__(self, replaced_by: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._replaced_by = replaced_by
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        _warn(parser, option_string, self._replaced_by)
+        setattr(namespace, self.dest, values)
+
+
+def _warn(parser: argparse.ArgumentParser, old: str | None, new: str) -> None:
+    print(f"{parser.prog}: warning: {old} is deprecated; use {new}", file=sys.stderr)
+
+
 def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> ConfigType:
     """The configuration from `--config`, with the options of the command line on top.
 
@@ -161,8 +194,7 @@ class _Store(argparse.Action):
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
         if self._replaced_by:
-            warning = f"{option_string} is deprecated; use {self._replaced_by}"
-            print(f"{parser.prog}: warning: {warning}", file=sys.stderr)
+            _warn(parser, option_string, self._replaced_by)
         nested: Any = _parse(values, self._annotation)
         for part in reversed(self._path.split(".")):
             nested = {part: nested}

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput
-from core.options import Parser
+from core.options import Parser, add_old_option
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["add_device_option", "open_device"]
+__all__ = ["add_device_option", "add_lpips_options", "open_device"]
 
 
 def add_device_option(parser: Parser) -> None:
@@ -19,6 +19,24 @@ def add_device_option(parser: Parser) -> None:
         metavar="NAME",
         help="cpu, cuda, cuda:1 ...; auto is cuda where there is one [default: auto]",
     )
+
+
+def add_lpips_options(parser: Parser) -> None:
+    """Add `--lpips.vgg` and `--lpips.linear`, as the training commands have them."""
+    parser.add_argument(
+        "--lpips.vgg",
+        dest="lpips_vgg",
+        metavar="FILE",
+        help="torchvision's VGG16 [default: torch hub's cache]",
+    )
+    parser.add_argument(
+        "--lpips.linear",
+        dest="lpips_linear",
+        metavar="FILE",
+        help="vgg.pth of the lpips wheel [default: that of the installed wheel]",
+    )
+    for name in ("vgg", "linear"):
+        add_old_option(parser, f"--lpips-{name}", f"--lpips.{name}")
 
 
 def open_device(name: str) -> "torch.device":

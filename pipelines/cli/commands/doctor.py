@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from core.options import Parser, add_json_option
 from core.safe_text import printable
 from pipelines.cli.command import Command
+from pipelines.cli.torch_options import add_lpips_options
 from pipelines.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument("--online", action="store_true", help="also ask the hub of Objaverse")
     parser.add_argument("--root", metavar="URI", help="also read this root, in S3 or elsewhere")
-    parser.add_argument("--lpips-vgg", metavar="FILE", help="torchvision's VGG16 [default: cache]")
-    parser.add_argument("--lpips-linear", metavar="FILE", help="vgg.pth of the lpips wheel")
+    add_lpips_options(parser)
     add_json_option(parser)
 
 

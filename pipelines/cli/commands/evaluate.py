@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput, WorkFailed
-from core.options import Parser, add_json_option
+from core.options import Parser, add_json_option, add_old_option
 from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
 from pipelines.cli.commands.multiview import check_sampling, open_pipeline, pipeline_folder
-from pipelines.cli.torch_options import open_device
+from pipelines.cli.torch_options import add_lpips_options, open_device
 from train.evaluation.protocol import NUM_POINTS, THRESHOLD
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
@@ -119,15 +119,16 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of points and bootstrap [default: 0]")
     parser.add_argument(
-        "--render-size",
+        "--render.resolution",
+        dest="render_size",
         type=int,
         default=320,
         metavar="PIXELS",
         help="side of what Blender renders [default: 320]",
     )
+    add_old_option(parser, "--render-size", "--render.resolution")
     parser.add_argument("--no-lpips", action="store_true", help="do without LPIPS and its weights")
-    parser.add_argument("--lpips-vgg", metavar="FILE", help="torchvision's VGG16 [default: cache]")
-    parser.add_argument("--lpips-linear", metavar="FILE", help="vgg.pth of the lpips wheel")
+    add_lpips_options(parser)
     add_json_option(parser)
 
 
@@ -176,13 +177,19 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.self_check and from_dataset:
         raise BadInput("--self-check judges the files of --truth DIR")
-    positive = ("points", "render_size", "steps", "view_size", "threshold")
-    for name in (*positive, *(["limit"] if arguments.limit is not None else [])):
-        if getattr(arguments, name) <= 0:
-            raise BadInput(f"--{name.replace('_', '-')} must be above 0")
-    for name in ("render_size", "view_size"):
-        if getattr(arguments, name) < 16:
-            raise BadInput(f"--{name.replace('_', '-')} must be at least 16")
+    sides = {"--render.resolution": arguments.render_size, "--view-size": arguments.view_size}
+    positive = sides | {
+        "--points": arguments.points,
+        "--steps": arguments.steps,
+        "--threshold": arguments.threshold,
+        "--limit": 1 if arguments.limit is None else arguments.limit,
+    }
+    for option, value in positive.items():
+        if value <= 0:
+            raise BadInput(f"{option} must be above 0")
+    for option, side in sides.items():
+        if side < 16:
+            raise BadInput(f"{option} must be at least 16")
     check_sampling(arguments)
 
 

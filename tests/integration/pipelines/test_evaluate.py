@@ -23,7 +23,7 @@ from train.evaluation.scores import VIEW_METRICS
 from train.evaluation.summary import CONFIDENCE
 from train.models.lpips import Lpips
 
-QUICK = ["--render-size", "24", "--points", "1500", "--rig", "one2345"]
+QUICK = ["--render.resolution", "24", "--points", "1500", "--rig", "one2345"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def lpips_files(tmp_path_factory):
     }
     torch.save(vgg, folder / "vgg.pth")
     torch.save(linear, folder / "linear.pth")
-    return ["--lpips-vgg", folder / "vgg.pth", "--lpips-linear", folder / "linear.pth"]
+    return ["--lpips.vgg", folder / "vgg.pth", "--lpips.linear", folder / "linear.pth"]
 
 
 def test_ground_truth_is_perfect(truth, lpips_files, tmp_path, capsys):
@@ -300,6 +300,7 @@ def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, 
     words = ["--truth", truth, "--self-check", "--lpips-vgg", tmp_path / "vgg.pth"]
     assert evaluate(*words, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
+    assert "--lpips-vgg is deprecated; use --lpips.vgg" in error
     assert "vgg.pth is missing" in error
     assert "--no-lpips" in error
     assert not (tmp_path / "out").exists()
