@@ -73,6 +73,11 @@ class ListColumns(EventColumns):
             self.part,
         )
 
+    @property
+    def words(self) -> tuple[Column[Any], ...]:
+        """Columns that describe the object in words: those that a snapshot holds, too."""
+        return self.name, self.caption, self.licence, self.author, self.tags, self.categories
+
 
 LIST = ListColumns()
 """Columns of the listing, which every object has."""

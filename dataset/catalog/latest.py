@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from core.config import canonical_json, digest
 from core.storage import Storage
+from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
-from dataset.columns import CATEGORY, is_one_of
+from dataset.columns import is_one_of
 
 __all__ = ["Latest", "Place", "Projection", "align", "rows_with"]
 
@@ -33,13 +34,9 @@ _INDEX = f"{_FOLDER}/index.json"
 _COMMON = {
     "seq": pa.int64(),
     "asset_id": pa.string(),
-    "content": pa.string(),
-    "settings": CATEGORY,
-    "status": CATEGORY,
-    "kind": CATEGORY,
-    "message": CATEGORY,
-    "seconds": pa.float64(),
+    **{column.name: column.type for column in EventColumns("").of_event},
 }
+"""Of every stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from core.config import canonical_json
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.format.shards import SampleEntry
 from dataset.snapshots.credits import credit_lines
 from dataset.snapshots.protection import (
@@ -45,12 +46,7 @@ SCHEMA = pa.schema(
         ("offsets", pa.list_(pa.int64())),
         ("sizes", pa.list_(pa.int64())),
         ("crc32", pa.list_(pa.uint32())),
-        ("name", pa.string()),
-        ("caption", pa.string()),
-        ("licence", pa.string()),
-        ("author", pa.string()),
-        ("tags", pa.list_(pa.string())),
-        ("categories", pa.list_(pa.string())),
+        *((column.name, column.type) for column in LIST.words),
         ("geometry", pa.string()),
     ]
 )
