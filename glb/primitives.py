@@ -253,11 +253,9 @@ def _check_compressed(
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     for array in arrays:
-        if array not in plain:
-            # The importer skips the offset in what was decoded, and puts sparse values on it.
-            if array[2].get("byteOffset"):
-                raise _malformed(f"{DRACO}: {array[0][:40]!r} has an offset")
-            accessor_arrays(document, array[2] | {"bufferView": None})
+        # The importer skips the offset in what was decoded, and puts sparse values on it.
+        if array not in plain and (array[2].get("byteOffset") or array[2].get("sparse")):
+            raise _malformed(f"{DRACO}: {array[0][:40]!r} has an offset or sparse values")
 
 
 def _check_targets(primitives: Sequence[Item]) -> None:

@@ -26,7 +26,7 @@ def _object(required: str = "", **fields: Check) -> Object:
 
 def _material(texture: Check) -> Object:
     metallic_roughness = _object(
-        baseColorFactor=_FOUR,
+        baseColorFactor=_COLOUR_AND_ALPHA,
         baseColorTexture=texture,
         metallicFactor=NUMBER,
         metallicRoughnessTexture=texture,
@@ -36,7 +36,7 @@ def _material(texture: Check) -> Object:
         alphaCutoff=NUMBER,
         alphaMode=TEXT,
         doubleSided=SWITCH,
-        emissiveFactor=_THREE,
+        emissiveFactor=_COLOUR,
         emissiveTexture=texture,
         normalTexture=texture,
         occlusionTexture=texture,
@@ -46,6 +46,7 @@ def _material(texture: Check) -> Object:
 
 _INDICES = Items(INDEX)
 _TWO, _THREE, _FOUR = Items(NUMBER, 2), Items(NUMBER, 3), Items(NUMBER, 4)
+_COLOUR, _COLOUR_AND_ALPHA = Items(NUMBER, 3, 3), Items(NUMBER, 4, 4)
 _TEXTURE_FIELDS: dict[str, Check] = {
     "index": INDEX,
     "texCoord": INDEX,
@@ -146,9 +147,9 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_unlit": Object({}),
     "KHR_materials_pbrSpecularGlossiness": Object(
         {
-            "diffuseFactor": _FOUR,
+            "diffuseFactor": _COLOUR_AND_ALPHA,
             "diffuseTexture": _SHOWN_TEXTURE,
-            "specularFactor": _THREE,
+            "specularFactor": _COLOUR,
             "glossinessFactor": NUMBER,
             "specularGlossinessTexture": _SHOWN_TEXTURE,
         }
@@ -173,7 +174,7 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_ior": Object({"ior": NUMBER}),
     "KHR_materials_sheen": Object(
         {
-            "sheenColorFactor": _THREE,
+            "sheenColorFactor": _COLOUR,
             "sheenColorTexture": _SHOWN_TEXTURE,
             "sheenRoughnessFactor": NUMBER,
             "sheenRoughnessTexture": _SHOWN_TEXTURE,
@@ -183,7 +184,7 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
         {
             "specularFactor": NUMBER,
             "specularTexture": _SHOWN_TEXTURE,
-            "specularColorFactor": _THREE,
+            "specularColorFactor": _COLOUR,
             "specularColorTexture": _SHOWN_TEXTURE,
         }
     ),
@@ -195,7 +196,7 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
             "thicknessFactor": NUMBER,
             "thicknessTexture": _SHOWN_TEXTURE,
             "attenuationDistance": NUMBER,
-            "attenuationColor": _THREE,
+            "attenuationColor": _COLOUR,
         }
     ),
 }

@@ -77,10 +77,11 @@ ANYTHING: Check = _anything
 
 @dataclass(frozen=True)
 class Items:
-    """A list; `least` is the number of items that the importer reads without a check."""
+    """A list with bounds on the number of its items, as Blender's importer needs them."""
 
     check: Check
     least: int = 0
+    most: int | None = None
 
     def __call__(self, value: Any) -> str:
         """Return the problem of a value. Raises GlbError (`too_large`) for an endless list."""
@@ -88,7 +89,7 @@ class Items:
             return ": not a list"
         if len(value) > _MAX_ITEMS:
             raise GlbError(FailureKind.TOO_LARGE, f"JSON: a list of {len(value)} items")
-        if len(value) < self.least:
+        if len(value) < self.least or (self.most is not None and len(value) > self.most):
             return f": {len(value)} items instead of {self.least}"
         for place, item in enumerate(value):
             problem = self.check(item)

@@ -42,6 +42,14 @@ def offset_of_what_is_decoded(builder: GltfBuilder) -> None:
     builder.document["accessors"][0]["byteOffset"] = 4
 
 
+def sparse_on_what_is_decoded(builder: GltfBuilder) -> None:
+    compress(builder)
+    place = {"bufferView": builder.view(b"\0\0\0\0"), "componentType": 5125}
+    values = {"bufferView": builder.view(bytes(12))}
+    sparse = {"count": 1, "indices": place, "values": values}
+    builder.document["accessors"][0]["sparse"] = sparse
+
+
 def joint_beyond_the_skin(builder: GltfBuilder) -> None:
     primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[2, 0, 0, 0]] * 4, "|u1")
 
@@ -127,6 +135,7 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "a rotation of three numbers": set_values("nodes", rotation=[0, 0, 0]),
     "a number beyond all": set_values("nodes", translation=[10**400, 0, 0]),
     "a short colour": set_values("materials", emissiveFactor=[1]),
+    "a long colour": set_values("materials", emissiveFactor=[1, 1, 1, 1]),
     "a texture transform by text": transform_by_text,
     "a factor as text": extend_material("KHR_materials_transmission", transmissionFactor="all"),
     "a colour as a number": extend_material("KHR_materials_sheen", sheenColorFactor=1),
@@ -142,6 +151,7 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "Draco without a buffer view": lambda builder: compress(builder, bufferView=None),
     "Draco without indices": without_indices,
     "Draco with an offset": offset_of_what_is_decoded,
+    "Draco with sparse values": sparse_on_what_is_decoded,
     "Draco with an attribute of its own": lambda builder: compress(builder, attributes={"_X": 0}),
     "a data URI that is no base64": lambda builder: builder.add("images", {"uri": "data:,x"}),
 }
