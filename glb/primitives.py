@@ -245,17 +245,18 @@ def _check_compressed(
 ) -> None:
     """What the importer's Draco decoder needs, and the arrays that are not compressed."""
     name, _, indices = arrays[-1]
-    if name != _INDICES or not are_indices(indices):
+    if name != _INDICES or indices["type"] != "SCALAR" or not are_indices(indices):
         raise _malformed(f"{DRACO}: a primitive without indices")
     if not compressed.keys() <= attributes.keys():
         raise _malformed(f"{DRACO}: an attribute that the primitive does not have")
     decoded = {(name, attributes[name]) for name in compressed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
-    for array in arrays:
+    for name, _, accessor in (array for array in arrays if array not in plain):
         # The importer skips the offset in what was decoded, and puts sparse values on it.
-        if array not in plain and (array[2].get("byteOffset") or array[2].get("sparse")):
-            raise _malformed(f"{DRACO}: {array[0][:40]!r} has an offset or sparse values")
+        if accessor.get("byteOffset") or accessor.get("sparse"):
+            raise _malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
+        accessor_arrays(document, accessor | {"bufferView": None})
 
 
 def _check_targets(primitives: Sequence[Item]) -> None:
