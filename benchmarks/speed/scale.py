@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from pipelines.building.build_config import BuildConfig
+from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import first_estimate
 
