@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from core.failures import FailureKind
 from render.blender.devices import use_device
 from render.blender.framing import object_windows
 from render.blender.light import set_light

@@ -1,9 +1,12 @@
 """The files around the code say what the code does."""
 
 import importlib.metadata
+import json
 import re
+import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import yaml
 
@@ -71,3 +74,21 @@ def test_every_import_is_declared():
     }
     assert missing == set()
     assert {normal(name) for name in BROUGHT.values()} <= declared
+
+
+def test_no_name_is_undefined():
+    """Ruff's F821 is off because of the shapes in annotations, which are strings."""
+    words = ["check", "--isolated", "--target-version", "py311", "--select", "F821"]
+    ruff = [sys.executable, "-m", "ruff", *words, "--output-format", "json", *PACKAGES, "tests"]
+    found = json.loads(subprocess.run(ruff, cwd=REPOSITORY, capture_output=True, text=True).stdout)
+    lines = {
+        name: Path(name).read_text().splitlines() for name in {item["filename"] for item in found}
+    }
+    undefined = []
+    for item in found:
+        row, column = item["location"]["row"], item["location"]["column"]
+        # A shape such as "n" or " n" begins behind a quotation mark.
+        before = lines[item["filename"]][row - 1][: column - 1].rstrip()
+        if item["code"] == "F821" and not before.endswith(('"', "'")):
+            undefined.append(f"{item['filename']}:{row}: {item['message']}")
+    assert undefined == []
