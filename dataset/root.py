@@ -7,11 +7,21 @@ from core.config import canonical_json
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 
-__all__ = ["FORMAT_FILE", "FORMAT_VERSION", "check_root", "open_root", "read_build", "write_build"]
+__all__ = [
+    "DATASET_FOLDERS",
+    "FORMAT_FILE",
+    "FORMAT_VERSION",
+    "check_root",
+    "open_root",
+    "read_build",
+    "write_build",
+]
 
 FORMAT_VERSION = 2
 FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
+DATASET_FOLDERS = ("catalog", "latest", "locks", "snapshots")
+"""Folders of the dataset itself, beside those of the files that stages make."""
 
 
 def open_root(uri: str) -> Storage:

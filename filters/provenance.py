@@ -8,6 +8,7 @@ import pyarrow as pa
 import pydantic
 
 from core.config import Config
+from dataset.catalog.event_columns import LIST
 from dataset.columns import Columns
 from filters.verdict import Fact, Filter, Judgement
 
@@ -89,10 +90,10 @@ _LICENCE_FOLDED: Fact[str] = Fact(
     of=lambda record: record["licence"] and record["licence"].casefold(),
 )
 _AGE_RESTRICTED: Fact[bool] = Fact(
-    "list",
-    "age_restricted",
-    pa.bool_(),
-    "whether the source restricts the object to adults",
+    LIST.age_restricted.stage,
+    LIST.age_restricted.name,
+    LIST.age_restricted.type,
+    LIST.age_restricted.meaning,
     of=lambda record: bool(record["age_restricted"]),
 )
 

@@ -20,12 +20,18 @@ from pathlib import Path
 
 from benchmarks.fuzz.fuzz_case import LIMITS, Outcome, Plan, inspect, run_case
 from benchmarks.real_models import choose_models
+from core.failures import FailureKind
 from render.process import BlenderProcess
 
 __all__ = ["fuzz", "main"]
 
 _CLASSES = "textured,animated,untextured,thin,lowpoly,multi_object,transparent,extension"
-_COSTLY = ("crash", "timeout", "out_of_memory", "bad_output")
+_COSTLY = (
+    FailureKind.CRASH,
+    FailureKind.TIMEOUT,
+    FailureKind.OUT_OF_MEMORY,
+    FailureKind.BAD_OUTPUT,
+)
 """Kinds of which the report says more."""
 _NUM_NAMED = 6
 _POLL_SECONDS = 1.0

@@ -53,7 +53,9 @@ class ListColumns(EventColumns):
         self.tags = texts(stage, "tags", "tags of the object", detail=True)
         self.categories = texts(stage, "categories", "categories of LVIS", detail=True)
         self.caption = text(stage, "caption", "the Cap3D caption", detail=True)
-        self.age_restricted = flag(stage, "age_restricted", "restricted to adults by its source")
+        self.age_restricted = flag(
+            stage, "age_restricted", "whether the source restricts the object to adults"
+        )
         self.version = text(stage, "version", "version of the file, such as its ETag")
         self.part = category(stage, "part", "part of the source's listing that names the object")
 

@@ -13,6 +13,7 @@ from core.errors import WorkFailed
 from core.storage import Storage
 
 __all__ = [
+    "GEOMETRY_FOLDER",
     "SurfaceGeometry",
     "geometry_path",
     "read_geometry",
@@ -20,6 +21,7 @@ __all__ = [
     "write_geometry",
 ]
 
+GEOMETRY_FOLDER = "geometry"
 _NORMAL_TOLERANCE = 1e-2
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 """What the zip and array readers raise at bytes that are no such file."""
@@ -40,7 +42,7 @@ class SurfaceGeometry:
 
 def geometry_path(normalise: str, key: str) -> str:
     """Where the geometry with a key lies below the dataset's root."""
-    return f"geometry/{normalise}/{key[:2]}/{key}.npz"
+    return f"{GEOMETRY_FOLDER}/{normalise}/{key[:2]}/{key}.npz"
 
 
 def surface_from_arrays(arrays: Mapping[str, np.ndarray]) -> SurfaceGeometry:

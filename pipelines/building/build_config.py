@@ -50,11 +50,11 @@ class ExecutionConfig(Config):
     render_memory: Annotated[float, Field(ge=0)] = 0.0
     """Bytes of memory that a render reserves with Ray; by default none, and cores alone count."""
     ask_for_renders: NonNegativeInt = 0
-    """Ask the cluster's autoscaler at once for room for so many renders; the wish falls with those
-    that are left."""
+    """Ask the cluster's autoscaler at once for nodes for this many renders; the request falls with
+    the renders that are left."""
     attempts: Annotated[int, Field(ge=1)] = 3
-    """How often work is tried that a lost worker, a killed Blender child, a full disk or a storage
-    that fails took along, before the object counts as failed."""
+    """Maximum attempts for work lost to infrastructure faults (worker, Blender, disk, storage),
+    before the object counts as failed."""
     commit_seconds: PositiveFloat = 5.0
     """Outcomes are committed to the catalog at least this often."""
     commit_events: Annotated[int, Field(ge=1)] = 1000

@@ -190,10 +190,10 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
         ],
         "failed": failure
         and {
-            "stage": failure.stage,
+            "stage": failure.stage.name,
             "kind": failure.kind,
             "message": failure.message,
-            "log_tail": newest[failure.stage].event.data.get("log_tail", ""),
+            "log_tail": newest[failure.stage.name].event.data.get("log_tail", ""),
         },
         "record": state.record.to_dict(),
         "measurements": {

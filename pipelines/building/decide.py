@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int8, Int16
 from core.failures import FailureKind, Retry, kinds_retried
 from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
 from dataset.columns import Columns, RowColumns
-from filters.chain import judge
+from filters.chain import CHAIN, judge
 from filters.verdict import Filter, Judgement, Verdict
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.fetch import FETCH
@@ -59,7 +59,7 @@ _RETRIED_WITH_OTHER_LIMITS = kinds_retried(Retry.OTHER_LIMITS)
 class Failure:
     """The failed stage at which an object has stopped."""
 
-    stage: str
+    stage: Stage
     kind: str
     message: str
 
@@ -138,7 +138,7 @@ class Decisions:
     def _failure(self, stage: Stage, row: int) -> Failure:
         kind = self.columns.value(stage.events.kind, row) or ""
         message = self.columns.value(stage.events.message, row) or ""
-        return Failure(stage=stage.name, kind=kind, message=message)
+        return Failure(stage=stage, kind=kind, message=message)
 
 
 class Decider:
@@ -151,6 +151,9 @@ class Decider:
         """`identities` are those of the configuration, if they are known already."""
         self._config = config
         self.identities = identities or Identities(config)
+        for link in CHAIN:
+            if link.needs != LIST.stage and STAGES.find(link.needs) is None:
+                raise ValueError(f"filter {link.name}: there is no stage {link.needs}")
         self.stages = STAGES.wanted(config)
         """Those that an object of this build passes."""
 
@@ -172,7 +175,8 @@ class Decider:
 
     def holds(self, stage: Stage, state: ObjectState) -> bool:
         """Return whether a stage of one object went well and its result still holds."""
-        return bool(self.good(stage, RowColumns(state.row))[0])
+        good = state.get(stage.events.status) == "ok"
+        return good and bool(self.valid(stage, RowColumns(state.row))[0])
 
     def decide(self, state: ObjectState) -> Decision:
         """Return the decision on one object."""

@@ -84,7 +84,7 @@ class OnRay:
         start_ray(config.address)
         # A driver may have added stages of its own: they travel along.
         self._setup = ray.put((config, source, work or run_task, STAGES.added))
-        queues = STAGES.queues()
+        queues = STAGES.queues(config)
         self._resources_of = {queue.name: queue.resources(config) for queue in queues}
         self._limits = {queue.name: queue.max_tasks(config) for queue in queues}
         # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.

@@ -56,10 +56,10 @@ class Listing:
             for row in batch.to_pylist():
                 data = {name: row[name] for name in _LISTED}
                 yield Event(
-                    asset_id=row["asset_id"], stage="list", content=row["content"], data=data
+                    asset_id=row["asset_id"], stage=LIST.stage, content=row["content"], data=data
                 )
         for asset_id in self.gone.to_pylist():
-            yield Event(asset_id=asset_id, stage="list", status="gone")
+            yield Event(asset_id=asset_id, stage=LIST.stage, status="gone")
 
 
 def read_parts(root: Storage, config: BuildConfig) -> dict[str, str]:

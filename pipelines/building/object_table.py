@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import Latest, align, rows_with
 from dataset.columns import TableColumns
@@ -68,7 +69,7 @@ def latest_of(root: Storage, catalog: Catalog | None = None) -> Latest:
 def load_objects(latest: Latest, decider: Decider, columns: Sequence[str] | None = None) -> Objects:
     """Every object that its source still lists. `columns` (without stages) limits what is read."""
     tables = latest.tables(decider.places.values(), columns)
-    listed = tables.pop(decider.places["list"])
+    listed = tables.pop(decider.places[LIST.stage])
     return widen(rows_with(listed, "status", "ok"), tables, decider)
 
 

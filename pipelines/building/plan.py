@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from core.storage import Storage
+from dataset.catalog.event_columns import LIST
 from dataset.catalog.latest import Latest
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
@@ -72,7 +73,7 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         captions, revision = read_captions(config.captions)
     decider = Decider(config)
     tables = latest.tables(decider.places.values(), columns_for_plans())
-    listed = decider.places["list"]
+    listed = decider.places[LIST.stage]
     parts = read_parts(root, config) if tables[listed].num_rows else {}
     listing = read_listing(source, config, captions, tables.pop(listed), parts)
     del captions

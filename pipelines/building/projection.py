@@ -1,6 +1,7 @@
 """How an event becomes columns: the declarations of all stages and filters, put together."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from filters.chain import CHAIN, facts_of
 from filters.verdict import Fact
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.stage import Stage
 
 __all__ = [
     "NOT_FOR_PLANS",
@@ -70,8 +72,7 @@ def with_event(state: ObjectState, event: Event) -> ObjectState:
     """Return an object's state after one more event."""
     prefix = f"{event.stage}."
     row = {key: value for key, value in state.row.items() if not key.startswith(prefix)}
-    stage = STAGES.find(event.stage)
-    reader = _Reader(stage.name, stage.columns) if stage else _readers()[event.stage]
+    reader = _reader(event.stage)
     own = {column.name: getattr(event, column.name) for column in reader.events.of_event}
     own |= reader.read(event.status, event.data)
     return ObjectState(row=row | {prefix + k: v for k, v in own.items() if v is not None})
@@ -110,8 +111,21 @@ class _Reader:
 
 
 _LISTING = _Reader(LIST.stage, LIST.listed)
+_REMOVALS = _Reader(REMOVE.stage, ())
+
+
+@cache
+def _stage_reader(stage: Stage) -> _Reader:
+    return _Reader(stage.name, stage.columns)
+
+
+def _reader(name: str) -> _Reader:
+    stage = STAGES.find(name)
+    if stage is not None:
+        return _stage_reader(stage)
+    return _LISTING if name == LIST.stage else _REMOVALS
 
 
 def _readers() -> dict[str, _Reader]:
-    own = {stage.name: _Reader(stage.name, stage.columns) for stage in STAGES}
-    return {LIST.stage: _LISTING, **own, REMOVE.stage: _Reader(REMOVE.stage, ())}
+    own = {stage.name: _stage_reader(stage) for stage in STAGES}
+    return {LIST.stage: _LISTING, **own, REMOVE.stage: _REMOVALS}

@@ -27,16 +27,15 @@ from pipelines.building.progress import Progress
 from pipelines.building.projection import with_event
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import PACK, SHARD, broken_shard
-from pipelines.building.stages.queues import FETCH_QUEUE, RENDER_QUEUE
+from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.registry import STAGES
-from pipelines.building.stages.render import STAGING
-from pipelines.building.stages.stage import Stage
+from pipelines.building.stages.stage import ResultFile, Stage
 from pipelines.building.tasks import Finished, Task
 
 __all__ = ["Build"]
 
-_MAX_WAITING_RENDERS = 2_000
-"""Fetched objects that may wait for a render before no more are fetched."""
+_MAX_WAITING = 2_000
+"""Fetched objects that may wait for their next stage before no more are fetched."""
 
 
 class _Backlog:
@@ -95,17 +94,18 @@ class Build:
             queue.name: _Backlog(
                 queue.name, iter(()) if queue is PACK.queue else self._planned(queue.name)
             )
-            for queue in STAGES.queues()
+            for queue in STAGES.queues(config)
         }
         self._in_flight = 0
         self._finals: Counter[str] = Counter()
-        self._staged_to_delete: list[str] = []
+        self._superfluous: list[str] = []
+        """Files of results that are in a shard which the catalog does not know yet."""
 
     def run(self) -> Counter[str]:
         """Do all the work. Returns the objects per final state, of those that had work to do."""
         self._committer.add_all(self._plan.listing.events())
         write_parts(self._root, self._config, self._plan.listing)
-        self._find_leftovers()
+        self._superfluous.extend(self._leftovers())
         for stage, whys in self._plan.work.items():
             self._progress.wait(stage, sum(whys.values()))
         for state in self._planned(PACK.queue.name):
@@ -118,11 +118,11 @@ class Build:
             self._queue_groups()
             self._still_ours()
             if self._committer.tick():
-                self._delete_staged()
+                self._delete_superfluous()
             self._progress.tick(self._total, self._finals, self._groups.waiting)
         self._still_ours()
         self._committer.close()
-        self._delete_staged()
+        self._delete_superfluous()
         self._progress.done(self._total, self._finals)
         return self._finals
 
@@ -152,7 +152,7 @@ class Build:
         """Start as many tasks as there is capacity for. Returns their number."""
         started = 0
         for queue, backlog in self._backlogs.items():
-            if queue == FETCH_QUEUE.name and self._renders_waiting > _MAX_WAITING_RENDERS:
+            if queue == FETCH_QUEUE.name and self._num_fetched > _MAX_WAITING:
                 continue  # files would pile up long before anything renders them
             for _ in range(self._executor.capacity(queue)):
                 task = backlog.pop()
@@ -164,8 +164,10 @@ class Build:
         return started
 
     @property
-    def _renders_waiting(self) -> int:
-        return self._backlogs[RENDER_QUEUE.name].num_added
+    def _num_fetched(self) -> int:
+        """The fetched objects that wait for another stage than the packing."""
+        others = {FETCH_QUEUE.name, PACK.queue.name}
+        return sum(b.num_added for name, b in self._backlogs.items() if name not in others)
 
     def _settle(self, finished: Finished) -> None:
         """Record the events of a task, and send its objects on."""
@@ -210,31 +212,40 @@ class Build:
         final = self._decider.decide(state).state
         self._finals[final] += 1
         if final == "kept":
-            self._staged_to_delete.append(str(state.get(STAGING)))
+            for file in self._files_until_packed():
+                path = state.get(file.path)
+                if path is not None:
+                    self._superfluous.append(path)
 
     def _lost(self, finished: Finished) -> list[Event]:
         """Return the events of a task whose worker was lost for the last time."""
         message = f"lost {finished.task.attempt} workers at this object: {finished.lost}"
         failed = {"status": "failed", "kind": FailureKind.WORKER_LOST, "message": message}
-        stages = [stage for stage in STAGES if stage.queue.name == finished.task.queue]
-        return [
-            self._decider.identities.event(
-                self._decider.decide(state).stage or stages[0], state, **failed
-            )
-            for state in finished.task.states
-        ]
+        events = []
+        for state in finished.task.states:
+            stage = self._decider.decide(state).stage
+            assert stage is not None
+            events.append(self._decider.identities.event(stage, state, **failed))
+        return events
 
-    def _delete_staged(self) -> None:
-        """Delete staged samples whose shard is in the catalog, and not before."""
-        for path in self._staged_to_delete:
+    def _delete_superfluous(self) -> None:
+        """Delete staged files whose shard is in the catalog, and not before."""
+        for path in self._superfluous:
             self._root.delete(path)
-        self._staged_to_delete = []
+        self._superfluous = []
 
-    def _find_leftovers(self) -> None:
-        """Find staged samples of an earlier build that was killed before it deleted them."""
-        staged = {f"staging/{name}" for name in self._root.list_files("staging")}
+    def _files_until_packed(self) -> Iterator[ResultFile]:
+        """Yield the kinds of files that are there until their object is packed."""
+        for stage in self._decider.stages:
+            if stage.file is not None and stage.file.until == PACK.name:
+                yield stage.file
+
+    def _leftovers(self) -> Iterator[str]:
+        """Yield files that an earlier build was killed before it deleted them."""
         objects = self._plan.objects
-        if staged and STAGING.key in objects.table.column_names:
-            packed = self._decider.good(PACK, objects.columns)
-            paths = objects.table[STAGING.key].filter(pa.array(packed)).to_pylist()
-            self._staged_to_delete.extend(staged.intersection(paths))
+        for file in self._files_until_packed():
+            there = {f"{file.folder}/{name}" for name in self._root.list_files(file.folder)}
+            if there and file.path.key in objects.table.column_names:
+                packed = self._decider.good(PACK, objects.columns)
+                paths = objects.table[file.path.key].filter(pa.array(packed)).to_pylist()
+                yield from there.intersection(paths)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LrmError, WorkFailed
+from core.failures import FailureKind
 
 __all__ = ["Probed", "answer", "main", "probe"]
 
@@ -84,7 +85,7 @@ def _blender(device: str) -> dict[str, Any]:
             return asdict(blender.look())
     except RenderFailure as error:
         said = [line.strip() for line in (error.log_tail or "").splitlines() if line.strip()]
-        last = f": {said[-1]}" if said and error.kind == "no_start" else ""
+        last = f": {said[-1]}" if said and error.kind is FailureKind.NO_START else ""
         raise WorkFailed(f"{error}{last}") from None
 
 

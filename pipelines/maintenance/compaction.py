@@ -15,6 +15,7 @@ from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
 from dataset.snapshots.protection import Pinned, pinned_by, read_manifest, release
 from pipelines.building.progress import waiter
+from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, Used, read_used
 
 __all__ = ["compact_dataset"]
@@ -82,7 +83,7 @@ def _without_new_orphans(
     named = {sample.shard for sample in used.placed}.union(*(found.samples for found in pinned))
     of_shard: dict[str, list[str]] = defaultdict(list)
     for path in plan.delete:
-        if path.startswith("shards/"):
+        if path.startswith(f"{SHARDS}/"):
             of_shard[f"{PurePosixPath(path).with_suffix('.tar')}"].append(path)
     new = {
         shard: paths

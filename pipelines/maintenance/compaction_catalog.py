@@ -2,7 +2,7 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +20,17 @@ from pipelines.building.dataset_status import load_standing
 from pipelines.building.object_table import latest_of
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD, SHARD_SHA256, broken_shard
 from pipelines.building.stages.registry import STAGES
-from pipelines.building.stages.stage import ResultFile, Stage
+from pipelines.building.stages.stage import ResultFile
 
 __all__ = ["CatalogLedger", "Used", "read_used"]
 
 _COMMIT_EVENTS = 1000
 _COMPACTED = "compacted"
 """Kind of an event that takes back a result whose file a compaction deletes."""
+
+_STATUS = PACK.events.status.name
+_MADE_FROM = (PACK.events.content.name, PACK.events.settings.name)
+"""Columns that say what a result was made from: the same ones for every stage."""
 
 Result = tuple[str, str, str]
 """Asset id, stage and rig of a result."""
@@ -78,14 +82,14 @@ def read_used(root: Storage) -> Used:
         for (asset_id, stage, rig), row in results.items()
         if stage == PACK.name
     ]
-    in_use = (_referenced(place, results) for place in results if place[0] not in removed)
+    files = _files()
+    in_use = (_referenced(place, results, files) for place in results if place[0] not in removed)
     damaged = standing.objects.columns.one_of(PACK.events.kind, {FailureKind.SAMPLE_DAMAGED})
     broken = (
         broken_shard(state, standing.decider.identities)
         for state in standing.objects.states(np.flatnonzero(damaged))
     )
-    files = dict(_stages_with_files())
-    required = {stage.name for stage, file in files.items() if file.required}
+    required = {stage for stage, file in files.items() if file.required}
     return Used(
         samples_per_shard=standing.config.shards.samples_per_shard,
         folders=tuple(file.folder for file in files.values()),
@@ -100,40 +104,35 @@ def read_used(root: Storage) -> Used:
     )
 
 
-def _stages_with_files() -> Iterator[tuple[Stage, ResultFile]]:
-    for stage in STAGES:
-        if stage.file is not None:
-            yield stage, stage.file
-
-
-def _file_of(stage: str) -> ResultFile | None:
-    return next((file for found, file in _stages_with_files() if found.name == stage), None)
+def _files() -> dict[str, ResultFile]:
+    """Return the files of results, by stage."""
+    return {stage.name: stage.file for stage in STAGES if stage.file is not None}
 
 
 def _newest_results(root: Storage) -> dict[Result, dict[str, Any]]:
     """Return the last good result of every object, stage that makes files, and rig; and the
     takedowns."""
-    latest = latest_of(root)
-    stages = {REMOVE.stage, *(stage.name for stage, _ in _stages_with_files())}
-    wanted = [place for place in latest.places() if place[0] in stages]
-    names = {column.name for _, file in _stages_with_files() for column in file.place}
-    columns = ["status", "content", "settings", *sorted(names)]
+    latest, files = latest_of(root), _files()
+    wanted = [place for place in latest.places() if place[0] in {REMOVE.stage, *files}]
+    names = {column.name for file in files.values() for column in file.place}
+    columns = [_STATUS, *_MADE_FROM, *sorted(names)]
     return {
         (row["asset_id"], *place): row
         for place, table in latest.tables(wanted, columns).items()
-        for row in rows_with(table, "status", "ok").to_pylist()
+        for row in rows_with(table, _STATUS, "ok").to_pylist()
     }
 
 
-def _referenced(place: Result, results: Mapping[Result, Mapping[str, Any]]) -> str | None:
+def _referenced(
+    place: Result, results: Mapping[Result, Mapping[str, Any]], files: Mapping[str, ResultFile]
+) -> str | None:
     """Return the file beside the shards that a result needs."""
     asset_id, stage, rig = place
-    file = _file_of(stage)
+    file = files.get(stage)
     if file is None or stage == PACK.name:
         return None
     row, later = results[place], results.get((asset_id, file.until, rig))
-    same = ("content", "settings")
-    superfluous = later is not None and all(later[name] == row[name] for name in same)
+    superfluous = later is not None and all(later[name] == row[name] for name in _MADE_FROM)
     return None if superfluous else row[file.path.name]
 
 
@@ -148,10 +147,9 @@ class CatalogLedger:
         self._rows = used.rows
         self._owners: dict[str, set[Result]] = defaultdict(set)
         """Per shard and companion file, the results that lie there."""
+        self._files = _files()
         for place, row in used.rows.items():
-            file = _file_of(place[1])
-            if file is not None:
-                self._owners[row[file.path.name]].add(place)
+            self._owners[row[self._files[place[1]].path.name]].add(place)
 
     def moved(self, sample: Placed, shard: str, sha256: str) -> None:
         """Record that a new shard holds a sample."""
@@ -165,9 +163,8 @@ class CatalogLedger:
         cleared: dict[tuple[str, str], list[str]] = defaultdict(list)
         for place in sorted({place for path in paths for place in self._owners.get(path, ())}):
             asset_id, stage, rig = place
-            file = _file_of(stage)
-            assert file is not None
-            data = {column.name: self._rows[place][column.name] for column in file.place}
+            columns = self._files[stage].place
+            data = {column.name: self._rows[place][column.name] for column in columns}
             self._add(self._event(place, data=data, status=CLEARED, kind=_COMPACTED))
             cleared[stage, rig].append(asset_id)
         for (stage, rig), ids in cleared.items():
@@ -175,17 +172,17 @@ class CatalogLedger:
 
     def _forget_sources(self, stage: str, rig: str, ids: Sequence[str]) -> None:
         """Record that the staged files which these results were made from are not there either."""
-        for source, file in _stages_with_files():
+        for source, file in self._files.items():
             if file.until != stage:
                 continue
-            for asset_id, made in self._catalog.newest(ids, source.name, rig).items():
+            for asset_id, made in self._catalog.newest(ids, source, rig).items():
                 row = self._rows[asset_id, stage, rig]
-                if (made.content, made.settings) == (row["content"], row["settings"]):
+                if all(getattr(made, name) == row[name] for name in _MADE_FROM):
                     self._add(replace(made, data={**made.data, file.path.name: None}))
 
     def _event(self, place: Result, **fields: Any) -> Event:
         asset_id, stage, rig = place
-        same = {name: self._rows[place][name] for name in ("content", "settings")}
+        same = {name: self._rows[place][name] for name in _MADE_FROM}
         return Event(asset_id=asset_id, stage=stage, rig=rig, **same, **fields)
 
     def flush(self) -> None:

@@ -14,7 +14,6 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
 from pipelines.building.dataset_status import load_standing
 from pipelines.building.object_table import latest_of
-from pipelines.building.stages.registry import STAGES
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
 
@@ -72,10 +71,8 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
             continue
         kinds[failure.kind] += 1
         if kind is None or failure.kind == kind:
-            stage = STAGES.find(failure.stage)
-            assert stage is not None
             cleared = {"status": CLEARED, "kind": failure.kind}
-            events.append(standing.decider.identities.event(stage, state, **cleared))
+            events.append(standing.decider.identities.event(failure.stage, state, **cleared))
     Catalog(root).commit(events, uuid.uuid4().hex, 1)
     done = [event.asset_id for event in events]
     return {

@@ -37,7 +37,7 @@ from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import Stage
 
-__all__ = ["verify"]
+__all__ = ["companion_stages", "verify"]
 
 
 @dataclass(kw_only=True)
@@ -45,13 +45,17 @@ class _Places:
     """What the catalog and the protected snapshots say of the files, and whose they are."""
 
     shards: dict[str, Expected]
-    companions: dict[str, Stage]
-    """Per companion file, the stage that makes such files."""
+    companions: list[tuple[Stage, str]]
+    """The companion files of all objects, with the stage that makes them."""
     decider: Decider
     owners: dict[str, dict[str, ObjectState]]
     """Per file and sample (its key; empty for a companion file), the object that it belongs to."""
     pinned: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Per file, the protected snapshots that read it."""
+
+    def companion(self, path: str) -> Stage | None:
+        """Return the stage that makes a companion file; None for another file."""
+        return next((stage for stage, found in self.companions if found == path), None)
 
 
 def verify(root: Storage, workers: int) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     checks = [partial(check_shard, root, expected) for expected in places.shards.values()]
     checks += [
         partial(stage.file.check, root, path)
-        for path, stage in places.companions.items()
+        for stage, path in places.companions
         if stage.file is not None and stage.file.check is not None
     ]
     reports = _run(checks, workers)
@@ -75,11 +79,11 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
         events = [event for report in damaged for event in _events(report, now)]
         Catalog(root).commit(events, uuid.uuid4().hex, 1)
         places = now
-    companions = Counter(stage.name for stage in places.companions.values())
+    companions = Counter(stage.name for stage, _ in places.companions)
     return {
         "shards": len(places.shards),
         "samples": sum(report.num_samples for report in reports),
-        **{stage.name: companions[stage.name] for stage in _companion_stages()},
+        **{stage.name: companions[stage.name] for stage in companion_stages()},
         "bytes": sum(report.num_bytes for report in reports),
         "damaged": sorted(
             {state.asset_id for report in damaged for state in _struck(report, places)}
@@ -90,7 +94,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     }
 
 
-def _companion_stages() -> list[Stage]:
+def companion_stages() -> list[Stage]:
     """Return the stages that make a file per object which can be verified."""
     return [stage for stage in STAGES if stage.file is not None and stage.file.check is not None]
 
@@ -119,14 +123,14 @@ def _places(root: Storage, standing: Standing) -> _Places:
     keys: dict[str, set[str]] = defaultdict(set)
     sums: dict[str, str] = {}
     owners: dict[str, dict[str, ObjectState]] = defaultdict(dict)
-    companions = {}
+    companions, with_files = [], companion_stages()
     decisions, decider = standing.decisions, standing.decider
     rows = np.flatnonzero(~decisions.where("dropped"))
     for row, state in zip(rows, standing.objects.states(rows), strict=True):
-        for stage in _companion_stages():
+        for stage in with_files:
             path = _companion_file(stage, state, decider)
             if path is not None:
-                companions[path] = stage
+                companions.append((stage, path))
                 owners[path][""] = state
         place = broken_shard(state, decider.identities)
         if STATES[decisions.state[row]] == "kept":
@@ -178,7 +182,8 @@ def _events(report: Report, places: _Places) -> list[Event]:
         message = "; ".join(str(finding) for finding in own[:3])
         note = partial(_note, places.decider, state, message)
         if not key:
-            stage = places.companions[report.file]
+            stage = places.companion(report.file)
+            assert stage is not None
             events += note(stage, "failed", stage.file.place if stage.file else ())
         if key in report.lost:
             events += note(RENDER, "failed", ())
@@ -207,7 +212,7 @@ def _described(finding: Finding, report: Report, places: _Places) -> dict[str, A
     owners: Mapping[str, ObjectState] = places.owners.get(report.file, {})
     owner = owners.get(finding.sample or "")
     if finding.sample is None and owners:
-        companion = places.companions.get(report.file)
+        companion = places.companion(report.file)
         again = f"makes it again (with {companion.option})" if companion else "mends it"
         remedy = f"`lrm build` {again}"
     elif owner is not None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.storage import Storage
-from dataset.catalog.event_columns import LIST
+from dataset.catalog.event_columns import LIST, REMOVE
 from dataset.catalog.event_log import Catalog
 from filters.chain import CHAIN
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
@@ -164,7 +164,7 @@ def _filters(config: BuildConfig, removed: bool) -> list[FilterInfo]:
     found = []
     if removed:
         purpose = "Objects that were taken out of the dataset by name."
-        found.append(FilterInfo(name="remove", purpose=purpose, enabled=True))
+        found.append(FilterInfo(name=REMOVE.stage, purpose=purpose, enabled=True))
     for link in CHAIN:
         settings = getattr(config.filters, link.settings or link.name)
         purpose = (settings.__doc__ or "").strip().splitlines()[0]
@@ -257,7 +257,7 @@ class _Details:
         for row in rows:
             decision = standing.decisions.at(row)
             if decision.failure is not None:
-                wanted[decision.failure.stage].append(standing.objects.ids[row].as_py())
+                wanted[decision.failure.stage.name].append(standing.objects.ids[row].as_py())
             elif decision.dropped is not None and decision.dropped.filter in _COVERAGE:
                 stage = _COVERAGE[decision.dropped.filter]
                 wanted[stage].append(standing.objects.ids[row].as_py())
@@ -290,9 +290,9 @@ class _Details:
         return FailedObject(
             asset_id=state.asset_id,
             name=state.record.name,
-            stage=failure.stage,
+            stage=failure.stage.name,
             message=failure.message,
-            log_tail=str(self._events[failure.stage][state.asset_id].data.get("log_tail", "")),
+            log_tail=str(self._events[failure.stage.name][state.asset_id].data.get("log_tail", "")),
         )
 
 

@@ -21,16 +21,18 @@ SHA256 = text("fetch", "sha256", "SHA-256 of the object's file")
 BYTES = integer("fetch", "bytes", "size of the object's file")
 RAW = text("fetch", "raw", "its copy below the root; null if none is kept", detail=True)
 
+_FOLDER = "raw"
+
 
 def _fetch(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     with context.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
         found = context.source.fetch(state.record.path, state.require(LIST.version), path)
-        raw = f"raw/{found.sha256[:2]}/{found.sha256}.glb" if context.keep_raw else None
+        raw = f"{_FOLDER}/{found.sha256[:2]}/{found.sha256}.glb" if context.keep_raw else None
         if raw is not None and not context.root.exists(raw):
             context.root.put(raw, path)
         # The inspection is part of the same task and takes the file from here.
         context.keep_glb(path, found.sha256)
-        return {"sha256": found.sha256, "bytes": found.num_bytes, "raw": raw}
+        return {SHA256.name: found.sha256, BYTES.name: found.num_bytes, RAW.name: raw}
 
 
 def local_glb(state: ObjectState, context: WorkerContext) -> Path:
@@ -59,7 +61,7 @@ def local_glb(state: ObjectState, context: WorkerContext) -> Path:
 
 FETCH = Stage(
     name="fetch",
-    inputs=("list",),
+    inputs=(LIST.stage,),
     made_from=LIST.version,
     identity=lambda *_: None,
     is_wanted=lambda _: True,
@@ -68,5 +70,5 @@ FETCH = Stage(
     run=_fetch,
     estimate=lambda _: FirstEstimate(seconds=1.0),
     stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
-    file=ResultFile(place=(RAW,), folder="raw", required=False),
+    file=ResultFile(place=(RAW,), folder=_FOLDER, required=False),
 )

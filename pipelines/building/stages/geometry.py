@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from dataset.columns import integer, text
-from dataset.format.geometry import geometry_path, write_geometry
+from dataset.format.geometry import GEOMETRY_FOLDER, geometry_path, write_geometry
 from dataset.maintenance.shard_check import check_geometry
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.blender_scene import open_scene, rounded
@@ -42,8 +42,8 @@ def _geometry(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     size = write_geometry(context.root, path, surface)
     seconds |= {"surface": sampled - opened, "write": time.monotonic() - sampled}
     return {
-        "path": path,
-        "bytes": size,
+        PATH.name: path,
+        BYTES.name: size,
         "num_points": len(surface.points),
         "num_vertices": len(surface.vertices),
         "num_faces": len(surface.faces),
@@ -71,5 +71,5 @@ GEOMETRY = Stage(
     uses_blender=True,
     estimate=lambda _: FirstEstimate(seconds=0.5, num_bytes=1_500_000),
     stores=StoredBytes(column=BYTES, label="geometry"),
-    file=ResultFile(place=(PATH,), folder="geometry", check=check_geometry),
+    file=ResultFile(place=(PATH,), folder=GEOMETRY_FOLDER, check=check_geometry),
 )

@@ -25,6 +25,11 @@ class Identities:
     def __init__(self, config: BuildConfig) -> None:
         self._config = config
         self._rig = get_rig(config.rig)
+        self._rig_columns = {
+            RigScope.NOTHING: "",
+            RigScope.FRAME: self._rig.normalise,
+            RigScope.CAMERAS: config.rig,
+        }
         self.settings = cache(self._settings)
         """stage -> digest of its versions and settings; empty if it depends on none."""
 
@@ -39,12 +44,7 @@ class Identities:
 
     def rig(self, stage: Stage) -> str:
         """Return what the catalog's rig column holds for a stage."""
-        columns = {
-            RigScope.NOTHING: "",
-            RigScope.FRAME: self._rig.normalise,
-            RigScope.CAMERAS: self._config.rig,
-        }
-        return columns[stage.rig]
+        return self._rig_columns[stage.rig]
 
     def key(self, stage: Stage, state: ObjectState) -> str:
         """Return the identity of a stage's result: equal keys mean the same bytes."""

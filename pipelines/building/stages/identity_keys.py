@@ -1,6 +1,6 @@
 """The settings that are part of a stage's identity, under names that never change.
 
-A stage's result is valid while its identity stays the same (pipelines.building.decide). An identity
+A stage's result is valid while its identity stays the same (stages.identities). An identity
 that followed from where a setting lies would render all of Objaverse again when one is moved. So
 each key has a frozen name in the digest, and the path where the setting lies today. A setting that
 is added later is listed with the value that means "as before", and enters the digest only when it

@@ -24,13 +24,15 @@ from pipelines.building.stages.render import RENDER, STAGING, render_identity
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, RigScope, Stage
 from pipelines.building.stages.worker_context import WorkerContext, seconds_before_retry
 
-__all__ = ["PACK", "SAMPLE", "SAMPLE_PLACE", "SHARD", "SHARD_SHA256", "broken_shard"]
+__all__ = ["PACK", "SAMPLE", "SAMPLE_PLACE", "SHARD", "SHARDS", "SHARD_SHA256", "broken_shard"]
 
 T = TypeVar("T")
 
 SHARD = category("pack", "shard", "the shard that holds the sample", detail=True)
 SAMPLE = text("pack", "sample", "the sample's key in the shard", detail=True)
 SHARD_SHA256 = category("pack", "shard_sha256", "SHA-256 of the shard", detail=True)
+SHARDS = "shards"
+"""The folder of all shards."""
 SAMPLE_PLACE = (SHARD, SAMPLE, SHARD_SHA256)
 """Where the sample lies."""
 
@@ -61,7 +63,7 @@ def _pack(states: Sequence[ObjectState], context: WorkerContext) -> list[Event]:
         return lost
     names = "\n".join(context.identities.key(PACK, item.state) for item in staged)
     name = hashlib.sha256(names.encode()).hexdigest()[:16]
-    shard = f"shards/{context.rig.name}/{name}.tar"
+    shard = f"{SHARDS}/{context.rig.name}/{name}.tar"
 
     def write() -> str:
         samples = ((item.key, item.members) for item in staged)
@@ -163,5 +165,5 @@ PACK = Stage(
     queue=PACK_QUEUE,
     run_group=_pack,
     estimate=lambda _: FirstEstimate(seconds=0.2),
-    file=ResultFile(place=SAMPLE_PLACE, folder="shards"),
+    file=ResultFile(place=SAMPLE_PLACE, folder=SHARDS),
 )

@@ -22,7 +22,7 @@ class Queue:
     priority: int
     """Queues with a higher number are served first: what frees space before what fills it."""
     resources: Callable[[BuildConfig], dict[str, float]]
-    """What a task reserves, under Ray's names."""
+    """What a task reserves, under Ray's names; `CPU` is always among them."""
     max_tasks: Callable[[BuildConfig], int | None] = _unlimited
     """Most tasks in flight, whatever the cluster has capacity for; None for no limit."""
 

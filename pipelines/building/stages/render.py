@@ -30,6 +30,7 @@ __all__ = ["BYTES", "RENDER", "STAGING", "render_identity"]
 STAGING = text("render", "staging", "the sample until it is packed", detail=True)
 BYTES = integer("render", "bytes", "size of the sample")
 
+_FOLDER = "staging"
 _SECONDS = 37.0
 """Of a core, for 32 views at 512 pixels with up to 12 samples: of real models, docs/scale.md."""
 _FIXED_SECONDS = 3.0
@@ -75,13 +76,13 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     }
     side = context.config.render.resolution
     members |= [encode_meta(cameras, side, side, scale, meta)]
-    staging = f"staging/{render_key}.tar"
+    staging = f"{_FOLDER}/{render_key}.tar"
     context.root.write(staging, write_sample_tar(sample_key(state.asset_id), members))
     seconds |= report.timings | {"encode": encoding, "check": checked - rendered}
     seconds["stage"] = time.monotonic() - checked
     return {
-        "staging": staging,
-        "bytes": sum(len(data) for data in members.values()),
+        STAGING.name: staging,
+        BYTES.name: sum(len(data) for data in members.values()),
         "coverage": coverage,
         "samples": report.samples,
         "timings": rounded(seconds),
@@ -108,5 +109,5 @@ RENDER = Stage(
     uses_gpu=True,
     estimate=_estimate,
     stores=StoredBytes(column=BYTES, label="samples"),
-    file=ResultFile(place=(STAGING,), folder="staging", required=False, until="pack"),
+    file=ResultFile(place=(STAGING,), folder=_FOLDER, required=False, until="pack"),
 )

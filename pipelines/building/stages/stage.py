@@ -19,6 +19,7 @@ from dataset.maintenance.shard_check import Report
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import Queue
+from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
 
 __all__ = ["FirstEstimate", "ResultFile", "RigScope", "Stage", "StoredBytes"]
@@ -68,7 +69,8 @@ class ResultFile:
     required: bool = True
     """Whether the result is void without its file."""
     until: str = ""
-    """The stage whose result makes the file superfluous; empty if none does."""
+    """The stage whose result makes the file superfluous: a build deletes it then. Empty if none
+    does."""
     check: Callable[[Storage, str], Report] | None = None
     """Verifies a file of one object, for `lrm verify`; None if another stage's check covers it."""
 
@@ -85,7 +87,8 @@ class Stage:
     name: str
     """Stored with every event: never changes."""
     inputs: tuple[str, ...]
-    """Stages whose results it reads; they come before it."""
+    """Stages whose results it reads; they come before it. They are no part of its identity: that
+    is `made_from`."""
     made_from: Column[str]
     """The column that identifies what the result is made from, such as the file's sha256."""
     identity: Callable[[BuildConfig, Rig], Sequence[Any] | None] | None = None
@@ -143,7 +146,9 @@ class Stage:
             RigScope.FRAME: [rig.normalise],
             RigScope.CAMERAS: [rig.name, rig.version, rig.normalise],
         }
-        return [self.version, scope[self.rig], own]
+        # The renderer's version says how a file becomes a scene.
+        renderer = [RENDERER_VERSION] if self.uses_blender else []
+        return [self.version, *renderer, scope[self.rig], own]
 
     def reserves(self, config: BuildConfig) -> dict[str, float]:
         """Return the cores or GPUs that a task holds while it runs, by the name of their hours.

@@ -28,6 +28,7 @@ def _options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Exit code 1 if anything is damaged."""
+    from pipelines.maintenance.verify import companion_stages
     from pipelines.maintenance.verify import verify as verify_dataset
 
     if arguments.workers < 1:
@@ -38,8 +39,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1 if found["findings"] else 0
     for finding in found["findings"]:
         print(printable(finding["text"]))
+    companions = sum(found[stage.name] for stage in companion_stages())
     print(
-        f"{found['shards']} shards with {found['samples']} samples and {found['geometry']} "
+        f"{found['shards']} shards with {found['samples']} samples and {companions} "
         f"companion files ({quantities.size(found['bytes'])}): "
         + (
             f"{len(found['findings'])} findings, {len(found['damaged'])} objects to redo"

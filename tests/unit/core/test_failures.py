@@ -8,7 +8,7 @@ import pytest
 
 from core.failures import FailureKind, Fault, Retry, StageFailed, kinds_retried
 from tests.support.paths import REPOSITORY
-from tests.support.sources import sources
+from tests.support.sources import PACKAGES, sources
 
 PAGE = REPOSITORY / "docs/failures.md"
 FAULTS = {
@@ -64,15 +64,18 @@ def test_the_page_has_a_row_for_every_kind_as_the_registry_says_it() -> None:
     ]
 
 
-def test_no_failure_is_made_with_a_string() -> None:
+def test_no_kind_is_a_bare_string() -> None:
     """Kinds in quotation marks would not be checked by anything."""
     names = "|".join(kind.value for kind in FailureKind)
-    made = re.compile(
-        rf"""(?:kind["']?\s*[:=]|Failed\(|Failure\(|GlbError\()\s*["']({names})["']"""
+    bare = re.compile(
+        rf"""(?:kind["']?\s*(?:[:=!]=?|in)|Failed\(|Failure\(|GlbError\()[\s({{]*["']({names})["']"""
     )
     found = [
         f"{path}: {match.group(0)}"
-        for path, _ in sources(("core", "glb", "dataset", "filters", "render", "pipelines"))
-        for match in made.finditer((REPOSITORY / path).read_text())
+        for path, _ in sources(PACKAGES)
+        for match in bare.finditer((REPOSITORY / path).read_text())
     ]
     assert found == []
+    assert bare.search('error.kind == "crash"')
+    assert bare.search('if kind in ("timeout", "crash")')
+    assert bare.search('raise FetchFailed("missing", text)')

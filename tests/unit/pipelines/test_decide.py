@@ -217,7 +217,7 @@ def failed(kind: str, stage: str = "render") -> ObjectState:
 def test_an_object_at_fault_waits_for_a_change():
     decision = Decider(CONFIG).decide(failed("crash"))
     assert (decision.state, decision.stage) == ("failed", None)
-    assert decision.failure == Failure(stage="render", kind="crash", message="m")
+    assert decision.failure == Failure(stage=named("render"), kind="crash", message="m")
 
 
 RETRIED = kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)

@@ -7,7 +7,7 @@ from pipelines.building.stages.registry import STAGES
 
 def most(name: str, source: str, **resources: float) -> int:
     config = BuildConfig(source=source, root="/root")
-    queue = next(queue for queue in STAGES.queues() if queue.name == name)
+    queue = next(queue for queue in STAGES.queues(config) if queue.name == name)
     return max_in_flight(resources, queue.resources(config), queue.max_tasks(config))
 
 

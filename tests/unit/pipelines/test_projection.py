@@ -5,16 +5,19 @@ import re
 import pyarrow as pa
 import pytest
 
+from core.errors import BadInput
 from dataset.catalog.event_columns import LIST, EventColumns
-from dataset.columns import CATEGORY
+from dataset.columns import CATEGORY, integer, text
 from filters.chain import CHAIN
+from pipelines.building.build_config import BuildConfig
 from pipelines.building.projection import all_columns, columns_for_counts, projection
 from pipelines.building.stages.fetch import FETCH, SHA256
+from pipelines.building.stages.geometry import GEOMETRY
 from pipelines.building.stages.pack import PACK
-from pipelines.building.stages.queues import RENDER_QUEUE
+from pipelines.building.stages.queues import PACK_QUEUE, RENDER_QUEUE, Queue
 from pipelines.building.stages.registry import STAGES, StageRegistry
 from pipelines.building.stages.render import RENDER
-from pipelines.building.stages.stage import Stage
+from pipelines.building.stages.stage import ResultFile, Stage, StoredBytes
 from tests.support.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs/columns.md"
@@ -71,27 +74,101 @@ def test_counts_read_no_details() -> None:
     assert LIST.caption.detail
 
 
+PATH = text("sdf", "path", "the grid")
+BYTES = integer("sdf", "bytes", "its size")
+OTHER_QUEUE = Queue(name="render", priority=7, resources=lambda config: {"CPU": 1.0})
+
+
+def grid_stage(**changes: object) -> Stage:
+    """A stage that writes a file per object, as a package would declare it."""
+    values = {
+        "name": "sdf",
+        "inputs": ("fetch",),
+        "made_from": SHA256,
+        "queue": RENDER_QUEUE,
+        "run": lambda state, context: {},
+        "columns": (PATH, BYTES),
+        "stores": StoredBytes(column=BYTES, label="sdf"),
+        "file": ResultFile(place=(PATH,), folder="sdf"),
+    }
+    return Stage(**values | changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"name": "fetch"}, "the name is taken"),
-        ({"name": "list"}, "the name is taken"),
+        ({"name": "fetch", "columns": ()}, "the column sdf.bytes is not among its columns"),
+        ({"name": "fetch", "columns": (), "stores": None, "file": None}, "the name is taken"),
+        ({"name": "list", "columns": (), "stores": None, "file": None}, "the name is taken"),
+        ({"name": "bytes", "columns": (), "stores": None, "file": None}, "lrm verify"),
         ({"inputs": ("fetsh",)}, "its input fetsh does not come before it"),
         ({"inputs": ("pack",)}, "its input pack does not come before it"),
         ({"run": None}, "needs either run or run_group"),
-        ({"columns": (SHA256,)}, "the column fetch.sha256 is of another stage"),
+        ({"run": None, "run_group": lambda states, context: []}, "only the project's own"),
+        ({"queue": PACK_QUEUE}, "are groups of objects"),
+        ({"queue": OTHER_QUEUE}, "is another one than that of render"),
+        ({"columns": (PATH, BYTES, SHA256)}, "the column fetch.sha256 is of another stage"),
+        ({"columns": (PATH, BYTES, text("sdf", "status", ""))}, "one that every stage has"),
+        ({"columns": (BYTES,)}, "the column sdf.path is not among its columns"),
+        ({"stores": StoredBytes(column=BYTES, label="samples")}, "its label samples is taken"),
+        *[
+            ({"file": ResultFile(place=(PATH,), folder=folder)}, "is taken, or no plain name")
+            for folder in ("", ".", "catalog", "shards", "sdf/grids", "snapshots", "..")
+        ],
+        ({"file": ResultFile(place=(PATH,), folder="sdf", until="pakc")}, "there is no stage pakc"),
     ],
 )
 def test_a_wrong_stage_is_refused_at_once(changes, problem) -> None:
-    values = {"name": "sdf", "inputs": ("fetch",), "made_from": SHA256, "queue": RENDER_QUEUE}
-    values |= {"run": lambda state, context: {}}
     registry = StageRegistry((FETCH, RENDER, PACK))
     with pytest.raises(ValueError, match=problem):
-        registry.add(Stage(**values | changes))
+        registry.add(grid_stage(**changes))
     assert [stage.name for stage in registry] == ["fetch", "render", "pack"]
-    registry.add(Stage(**values))
+    registry.add(grid_stage())
     assert [stage.name for stage in registry] == ["fetch", "render", "sdf", "pack"]
 
 
+def test_a_stage_needs_its_inputs_in_the_build() -> None:
+    registry = StageRegistry((FETCH, RENDER, GEOMETRY, PACK))
+    registry.add(grid_stage(inputs=("geometry",)))
+    config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
+    with pytest.raises(BadInput, match="stage sdf needs the stage geometry: add --geometry"):
+        registry.wanted(config)
+    both = BuildConfig.load(config.dump() | {"geometry": True})
+    assert [stage.name for stage in registry.wanted(both)] == [
+        "fetch",
+        "render",
+        "geometry",
+        "sdf",
+        "pack",
+    ]
+
+
+def test_only_added_stages_can_be_asked_for() -> None:
+    config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
+    with pytest.raises(BadInput, match="--stages: sdf: no package has added a stage"):
+        StageRegistry((FETCH, RENDER, PACK)).wanted(config)
+
+
+def test_a_worker_keeps_the_stages_that_it_has() -> None:
+    """Each task brings copies: what is computed for a stage would be computed again for each."""
+    registry, first = StageRegistry((FETCH, RENDER, PACK)), grid_stage()
+    registry.match([first])
+    registry.match([grid_stage()])
+    assert registry.added == (first,)
+    registry.match([])
+    assert registry.added == ()
+
+
+def test_a_stage_that_nobody_asked_for_reserves_nothing() -> None:
+    config = BuildConfig.load({"source": "s", "root": "r"})
+    gpu = Queue(name="gpu", priority=1, resources=lambda _: {"CPU": 1.0, "GPU": 1.0})
+    registry = StageRegistry((FETCH, RENDER, PACK))
+    registry.add(grid_stage(queue=gpu))
+    assert [queue.name for queue in registry.queues(config)] == ["pack", "render", "fetch"]
+    asked = BuildConfig.load(config.dump() | {"stages": {"sdf": {}}})
+    assert gpu in registry.queues(asked)
+
+
 def test_queues_that_free_space_come_first() -> None:
-    assert [queue.name for queue in STAGES.queues()] == ["pack", "render", "fetch"]
+    config = BuildConfig.load({"source": "s", "root": "r"})
+    assert [queue.name for queue in STAGES.queues(config)] == ["pack", "render", "fetch"]
