@@ -138,6 +138,47 @@ def test_its_failures_count_and_can_be_retried(dataset: Built, completed: dict[s
     assert lrm(dataset, "build", *SMALL)["failed"] == completed["failed"]
 
 
+def test_a_changed_file_is_redone_and_its_old_grid_is_freed(
+    dataset: Built, completed: dict[str, Any], tmp_path: Path
+):
+    source = Built(dataset.root, tmp_path / "source")
+    shutil.copytree(dataset.source, source.source)
+    victim, other = (uid.partition(":")[2] for uid in kept(dataset)[:2])
+    glbs = {path.stem: path for path in source.source.glob("glbs/*/*.glb")}
+    before = files(dataset)
+    glbs[victim].write_bytes(glbs[other].read_bytes())
+    lrm(source, "build", *SMALL)
+    # Equal files have equal grids, which lie in one file.
+    assert files(dataset) == before
+    old = lrm(dataset, "compact")["deleted"]
+    assert len(before - files(dataset)) == 1
+    assert old["files"] >= 1
+    lrm(dataset, "build", *SMALL)
+    lrm(dataset, "compact")
+    assert lrm(dataset, "plan", *SMALL)["work"] == {}
+    assert files(dataset) == before
+
+
+def test_a_build_without_it_leaves_its_files(dataset: Built, completed: dict[str, Any]):
+    before = files(dataset)
+    lrm(dataset, "build")
+    lrm(dataset, "compact")
+    assert files(dataset) == before
+    assert lrm(dataset, "plan", *SMALL)["work"] == {}
+    lrm(dataset, "build", *SMALL)
+
+
+def test_a_command_that_does_not_know_it_says_so(dataset: Built, completed: dict[str, Any]):
+    STAGES.remove(VOXELS)
+    try:
+        for command in ("status", "verify", "compact"):
+            answer = run_lrm(command, "--root", dataset.root)
+            assert (answer.code, answer.err.count("\n")) == (2, 1)
+            assert "--stages: voxels: no package has added a stage" in answer.err
+    finally:
+        STAGES.add(VOXELS)
+
+
 def test_compaction_deletes_the_file_of_an_object_that_was_taken_down(
     dataset: Built, completed: dict[str, Any]
 ):

@@ -105,3 +105,14 @@ def test_a_file_moves_within_and_between_file_systems(tmp_path, monkeypatch, sam
     monkeypatch.setattr(Path, "replace", refuse)
     move_file(source, target)
     assert (names(tmp_path), target.read_text()) == (["target"], "a")
+
+
+def test_a_reader_keeps_the_old_content_while_a_new_one_gets_the_name(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+    with target.open() as reader:
+        with atomic_file(target) as temporary:
+            temporary.write_text("new")
+            inode = temporary.stat().st_ino
+        assert (reader.read(), target.stat().st_ino) == ("old", inode)
+    assert target.read_text() == "new"

@@ -3,8 +3,9 @@
 import pytest
 
 from core.errors import BadInput
-from core.options import Parser, add_config_options, load_config
+from core.options import Parser, add_config_options, add_old_option, load_config
 from pipelines.building.build_config import BuildConfig
+from pipelines.cli.registry import COMMANDS
 
 
 def read(*words: str) -> BuildConfig:
@@ -29,6 +30,40 @@ def read(*words: str) -> BuildConfig:
 )
 def test_a_switch_may_stand_alone(words, expected):
     assert read(*words).geometry is expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--blender.max-nodes", "max_nodes"),
+        ("--blender.max-triangles", "max_triangles"),
+        ("--blender.max-texture-pixels", "max_total_pixels"),
+    ],
+)
+def test_old_names_of_limits_still_work_and_say_so(old, new, capsys):
+    assert getattr(read(old, "7").inspect, new) == 7
+    option = f"--inspect.{new.replace('_', '-')}"
+    assert capsys.readouterr().err == f"lrm build: warning: {old} is deprecated; use {option}\n"
+
+
+def test_an_old_name_of_a_plain_option_sets_the_new_one(capsys):
+    parser = Parser(prog="lrm evaluate")
+    parser.add_argument("--render.resolution", dest="side", type=int, default=320)
+    add_old_option(parser, "--render-size", "--render.resolution")
+    assert parser.parse_args([]).side == 320
+    assert parser.parse_args(["--render-size", "24"]).side == 24
+    assert "use --render.resolution" in capsys.readouterr().err
+    assert "render-size" not in parser.format_help()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "doctor"])
+def test_commands_accept_the_old_names_of_the_weights_of_lpips(command):
+    parser = Parser(prog=f"lrm {command}")
+    next(found for found in COMMANDS if found.name == command).options(parser)
+    words = ["--out", "o"] if command == "evaluate" else []
+    words += ["--lpips-vgg", "v", "--lpips-linear", "l"]
+    found = parser.parse_args(words)
+    assert (found.lpips_vgg, found.lpips_linear) == ("v", "l")
 
 
 def test_a_switch_below_a_group_is_a_switch():

@@ -1,9 +1,12 @@
 """What was rendered once stays valid: identities come from frozen names."""
 
+import dataclasses
+
 import pytest
 
 from core.config import Config, digest
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identities import Identities
 from pipelines.building.stages.identity_keys import (
     INSPECT_KEYS,
@@ -13,7 +16,9 @@ from pipelines.building.stages.identity_keys import (
     IdentityKey,
     identity_of,
 )
+from pipelines.building.stages.queues import RENDER_QUEUE
 from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.stage import RigScope, Stage
 
 LRM32 = {
     "fetch": "",
@@ -106,3 +111,41 @@ def test_a_moved_setting_and_a_new_one_at_its_default_change_no_identity():
 def test_a_new_setting_with_another_value_changes_it():
     exposed = identity_of(After.load({"exposure": 1.0}), AFTER)
     assert exposed == {"resolution": 512, "samples": 12, "exposure": 1.0}
+
+
+class Sdf(Config):
+    size: int = 64
+
+
+ADDED = Stage(
+    name="sdf",
+    inputs=("fetch",),
+    made_from=SHA256,
+    queue=RENDER_QUEUE,
+    settings=Sdf,
+    run=lambda state, context: {},
+)
+OF_FRAME = dataclasses.replace(ADDED, rig=RigScope.FRAME)
+OF_CAMERAS = dataclasses.replace(ADDED, rig=RigScope.CAMERAS)
+
+
+def added(stage: Stage, rig: str = "lrm32", **own: int) -> str:
+    return Identities(build(rig=rig, stages={"sdf": own})).settings(stage)
+
+
+def test_an_added_stage_is_redone_for_its_version_and_settings_alone():
+    """Frozen, too: another value redoes every stage that somebody has added."""
+    assert added(ADDED) == "bdc9a8a6d05809aa"
+    assert added(OF_FRAME) == "539aed89a7ebe8d9"
+    assert added(OF_CAMERAS) == "d89e71408a8c8281"
+    assert added(ADDED, size=32) == "43708ffecb47d6d7"
+    assert added(ADDED, size=64) == added(ADDED)  # a setting at its default says nothing
+    assert added(dataclasses.replace(ADDED, version=2)) != added(ADDED)
+    assert added(dataclasses.replace(ADDED, uses_blender=True)) != added(ADDED)
+
+
+def test_an_added_stage_depends_on_as_much_of_the_rig_as_it_says():
+    assert added(ADDED, rig="zero123plus") == added(ADDED)
+    assert added(OF_FRAME, rig="orbit21") == added(OF_FRAME)
+    assert added(OF_FRAME, rig="zero123plus") != added(OF_FRAME)
+    assert added(OF_CAMERAS, rig="orbit21") != added(OF_CAMERAS)
