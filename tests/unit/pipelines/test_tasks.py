@@ -8,6 +8,7 @@ import pytest
 from core.failures import FailureKind, Retry, StageFailed
 from pipelines.building import tasks
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages import pack
 from pipelines.building.stages.fetch import FETCH
 from pipelines.building.stages.identities import Identities
 from tests.support.listings import listed
@@ -53,3 +54,22 @@ def test_storage_is_tried_again_and_the_unforeseen_is_not(monkeypatch):
     event, waits, _ = run(monkeypatch, KeyError("x"))
     assert (event.kind, event.message, waits) == ("internal_error", "fetch: KeyError: 'x'", [])
     assert "Traceback" in event.data["log_tail"]
+
+
+def test_packing_asks_a_storage_again_and_nothing_else(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr("core.retry.time.sleep", waits.append)
+    context = types.SimpleNamespace(config=CONFIG)
+    left: list[Exception] = [OSError("busy"), OSError("busy")]
+
+    def work() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert pack._retry_storage(work, context) == "done"
+    assert waits == [5.0, 20.0]
+    left.append(ValueError("wrong"))
+    with pytest.raises(ValueError, match="wrong"):
+        pack._retry_storage(work, context)
+    assert waits == [5.0, 20.0]
