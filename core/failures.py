@@ -99,14 +99,14 @@ class FailureKind(StrEnum):
         "the file is no valid GLB: header, JSON, references, arrays or node tree",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing: the object has to be mended at its source",
+        "nothing; the object has to be mended at its source",
     )
     EXTERNAL_REFERENCE = (
         "external_reference",
         "the file refers to other files, which are never followed",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing: the object has to be exported as one file",
+        "nothing; the object has to be exported as one file",
     )
     UNSUPPORTED_EXTENSION = (
         "unsupported_extension",
@@ -114,7 +114,7 @@ class FailureKind(StrEnum):
         "image only by one",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing: the object has to be exported without the extension",
+        "nothing; the object has to be exported without the extension",
     )
     EMPTY = (
         "empty",

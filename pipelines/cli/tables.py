@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.failures import FailureKind
 from core.quantities import amount, duration, percent, prefixed, short, size
 from core.safe_text import printable
 
@@ -52,6 +53,7 @@ def show_object(found: Mapping[str, Any]) -> None:
     if found["failed"]:
         failure = found["failed"]
         lines.append(f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}")
+        lines += [f"  what to do: {kind.remedy}" for kind in FailureKind if kind == failure["kind"]]
     for event in found["events"]:
         what = f"{event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
         lines.append(f"  {event['time'][:19]}  {what}")

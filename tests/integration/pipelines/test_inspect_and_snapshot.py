@@ -5,6 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
+from core.failures import FailureKind
 from dataset.format.shards import read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot, split_of
@@ -40,6 +41,15 @@ def test_a_kept_object(built, tmp_path):
     picture = np.asarray(Image.open(sheet))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
     assert asset_id in run_lrm(*words).out
+
+
+def test_a_failed_object_names_its_stage_its_kind_and_what_to_do(built):
+    asset_id = ids_by_state(built)["failed"][0]
+    failure = inspect(built, asset_id)["failed"]
+    assert (failure["stage"], failure["kind"]) == ("fetch", "malformed")
+    lines = run_lrm("inspect", "--root", built.root, asset_id).out.splitlines()
+    assert lines[1] == f"  failed in fetch: malformed: {failure['message']}"
+    assert lines[2] == f"  what to do: {FailureKind.MALFORMED.remedy}"
 
 
 def test_a_dropped_object_names_filter_measurement_and_limit(built):
