@@ -1,6 +1,6 @@
 """What Blender's importer reads without a check of its own, the parser checks before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,39 @@ def sparse_on_what_is_decoded(builder: GltfBuilder) -> None:
     values = {"bufferView": builder.view(bytes(12))}
     sparse = {"count": 1, "indices": place, "values": values}
     builder.document["accessors"][0]["sparse"] = sparse
+
+
+def positions(builder: GltfBuilder) -> dict[str, Any]:
+    found: dict[str, Any] = builder.document["accessors"][0]
+    return found
+
+
+def sparse(places: Sequence[int], dtype: str = "<u2") -> Callable[[GltfBuilder], None]:
+    """Return a change that sets the positions of these vertices to zero, with all bytes for it."""
+
+    def spoil(builder: GltfBuilder) -> None:
+        indices = builder.view(np.asarray(places, dtype).tobytes())
+        kind = {"<u2": 5123, "<f4": 5126}[dtype]
+        positions(builder)["sparse"] = {
+            "count": len(places),
+            "indices": {"bufferView": indices, "componentType": kind},
+            "values": {"bufferView": builder.view(bytes(12 * len(places)))},
+        }
+
+    return spoil
+
+
+def narrow_stride(builder: GltfBuilder) -> None:
+    view = builder.document["bufferViews"][positions(builder)["bufferView"]]
+    view["byteStride"] = 8
+
+
+def unknown_type(builder: GltfBuilder) -> None:
+    primitive(builder)["attributes"]["_CUSTOM"] = builder.accessor(np.zeros(4), type="VEC5")
+
+
+def few_normals(builder: GltfBuilder) -> None:
+    primitive(builder)["attributes"]["NORMAL"] = builder.accessor([[0, 0, 1]] * 3)
 
 
 def joint_beyond_the_skin(builder: GltfBuilder) -> None:
@@ -112,6 +145,14 @@ def transform_by_text(builder: GltfBuilder) -> None:
 
 
 MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
+    "an unknown component type": set_values("accessors", componentType=5124),
+    "an unknown type": unknown_type,
+    "more values than their view holds": set_values("accessors", count=5),
+    "a stride shorter than an element": narrow_stride,
+    "a sparse value beyond the vertices": sparse([4]),
+    "sparse indices as numbers": sparse([0], "<f4"),
+    "more sparse values than vertices": sparse([0, 1, 2, 3, 3]),
+    "fewer normals than vertices": few_normals,
     "a joint beyond the skin": joint_beyond_the_skin,
     "joints as numbers": joints_as_numbers,
     "fewer bind matrices than joints": few_bind_matrices,
@@ -162,7 +203,9 @@ def write(builder: GltfBuilder, folder: Path) -> Path:
 
 
 def test_the_scene_itself_passes(tmp_path: Path) -> None:
-    path = write(skinned_square(), tmp_path)
+    builder = skinned_square()
+    sparse([0, 3])(builder)
+    path = write(builder, tmp_path)
     assert sum(item.triangles * item.copies for item in read_glb(path, GlbLimits()).drawn) == 6
     prepare(path, GlbLimits(), tmp_path / "still.glb")
     assert len(read_glb(tmp_path / "still.glb", GlbLimits()).tree.shown) == 4
