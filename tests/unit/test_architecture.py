@@ -1,8 +1,10 @@
-"""What ruff and import-linter do not check: one user of DeepSpeed, complete lists, unique names."""
+"""What ruff and import-linter do not check: third parties, complete lists, unique names."""
 
 import importlib.metadata
+import sys
 import tomllib
 
+import pytest
 from setuptools import find_packages
 
 from tests.support.paths import REPOSITORY
@@ -32,6 +34,30 @@ def test_contracts_that_list_the_files_of_render_list_them_all():
     ]
     assert files <= outside
     assert files - {"render.job"} <= set(child["forbidden_modules"])
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (("glb/",), {"core", "glb", "numpy"}),
+        (
+            ("render/blender/", "render/job.py"),
+            {"core", "glb", "render", "numpy", "bpy", "mathutils"},
+        ),
+    ],
+    ids=["parser", "Blender child"],
+)
+def test_the_parser_and_the_blender_child_need_few_third_parties(
+    places: tuple[str, ...], expected: set[str]
+):
+    """Blender's Python has no others; import-linter knows only those that a contract lists."""
+    found = {
+        name.split(".")[0]
+        for path, tree in sources()
+        if path.startswith(places)
+        for name in imports(tree)
+    }
+    assert found - sys.stdlib_module_names == expected
 
 
 def test_the_failure_kinds_need_the_standard_library_only():
