@@ -223,6 +223,8 @@ def test_what_belongs_to_nobody_goes(root, tmp_path):
         "raw/ab/dead.glb",
         "staging/dead.tar",
         "shards/test/.0123.tmp",
+        "shards/test/.a.tar.tmp-0123abcd",
+        "shards/test/.folder.tmp/a.tar",
         "shards/test/killed.tar",
         "shards/test/alone.parquet",
     }
