@@ -154,6 +154,7 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
 
 def train_each(values: Sequence[dict[str, Any]]) -> list[str]:
     """Train each configuration in turn as this rank; how each ended: empty if it went well."""
+    assert hasattr(uploads, "_BACKOFF")
     uploads._BACKOFF = Backoff(first_seconds=0.05)
     # A file that grows too large is an error of the write, not the end of the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

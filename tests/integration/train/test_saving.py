@@ -218,7 +218,7 @@ def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
     code = (
         "import sys, train.checkpoints.uploads as uploads; from core.storage import Storage\n"
         "from pathlib import Path; from core.retry import Backoff; "
-        "uploads._BACKOFF = Backoff(first_seconds=0)\n"
+        "assert hasattr(uploads, '_BACKOFF'); uploads._BACKOFF = Backoff(first_seconds=0)\n"
         "file = Path(sys.argv[1]); file.write_bytes(b'abc')\n"
         "upload = uploads.Upload(Storage('s3://bucket/run'), 'step', {'f': file}, None, {})\n"
         "upload._thread.join(); print(upload.problem)"
