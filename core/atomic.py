@@ -1,9 +1,9 @@
 """Atomic writes on local disk: a name shows its old content or the whole new one, never a part.
 
 Content is written beside its target under a temporary name, which is then renamed. Temporary names
-start with a dot, so `core.storage` does not list them. An error removes what was written; after a
-kill it stays: `lrm compact` removes such files from a dataset, and the next writer of the same
-folder removes the folder.
+start with a dot, so the listings of `core.storage` leave them out. An error removes what was
+written; after a kill it stays: `lrm compact` removes such files from a dataset, and the next writer
+of the same folder removes the folder.
 
 A file is flushed to disk (fsync) before it is renamed. Otherwise a power loss could leave an empty
 file under the target's name. Pass `sync=False` only where every reader verifies the content, as in
@@ -21,6 +21,9 @@ from pathlib import Path
 
 __all__ = ["atomic_file", "atomic_folder", "atomic_write", "move_file"]
 
+_MAX_NAME = 100
+"""Characters of the target's name in that of a temporary file: file systems allow 255 bytes."""
+
 
 @contextlib.contextmanager
 def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> Iterator[Path]:
@@ -32,7 +35,7 @@ def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> I
     target.parent.mkdir(parents=True, exist_ok=True)
     # The random part is the last suffix: torch.save stores its file's name without that suffix, so
     # the bytes do not depend on it.
-    temporary = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    temporary = target.with_name(f".{target.name[:_MAX_NAME]}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
         if sync:

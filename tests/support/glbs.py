@@ -79,6 +79,18 @@ def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
     return document, binary
 
 
+def changed(**replaced: Any) -> bytes:
+    """The textured square as a file, with other values at the top of its document."""
+    document, binary = textured_square()
+    return pack(document | replaced, binary)
+
+
+def with_extension(extension: str, **replaced: Any) -> bytes:
+    """The same, which uses and requires an extension."""
+    names = {"extensionsUsed": [extension], "extensionsRequired": [extension]}
+    return changed(**names, **replaced)
+
+
 def skinned_square(**attributes: Any) -> GltfBuilder:
     """A skinned, textured square that morphs, with an instanced copy of itself."""
     builder = GltfBuilder()

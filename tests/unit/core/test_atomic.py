@@ -116,3 +116,10 @@ def test_a_reader_keeps_the_old_content_while_a_new_one_gets_the_name(tmp_path):
             inode = temporary.stat().st_ino
         assert (reader.read(), target.stat().st_ino) == ("old", inode)
     assert target.read_text() == "new"
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    target = tmp_path / ("n" * 251 + ".glb")
+    atomic_write(target, b"data")
+    assert target.read_bytes() == b"data"
+    assert list(tmp_path.iterdir()) == [target]

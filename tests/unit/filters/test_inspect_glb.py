@@ -8,18 +8,10 @@ import pytest
 
 from filters.inspect_glb import GlbError, Inspection, InspectLimits, inspect_glb
 from glb.limits import GlbLimits
-from tests.support.glbs import pack, picture, textured_square
+from tests.support.glbs import changed, pack, picture, textured_square, with_extension
 
 DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
-
-
-def changed(**replaced) -> bytes:
-    return pack(DOCUMENT | replaced, BINARY)
-
-
-def with_extension(name: str, **replaced) -> bytes:
-    return changed(extensionsUsed=[name], extensionsRequired=[name], **replaced)
 
 
 def refusal(data: bytes, limits: InspectLimits | None = None) -> GlbError:

@@ -30,23 +30,22 @@ from glb.limits import GlbLimits
 from glb.parse import read_glb
 from render.blender.failure import SceneFailure
 from render.blender.gltf.prepare import prepare
-from tests.support.glbs import pack, picture, skinned_square, textured_square
+from tests.support.glbs import (
+    changed,
+    pack,
+    picture,
+    skinned_square,
+    textured_square,
+    with_extension,
+)
 
 DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
 
 
-def changed(**replaced) -> bytes:
-    return pack(DOCUMENT | replaced, BINARY)
-
-
 def in_header(body: bytes) -> bytes:
     """Return a GLB of these chunks, with the header that fits their length."""
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
-
-
-def with_extension(name: str, **replaced) -> bytes:
-    return changed(extensionsUsed=[name], extensionsRequired=[name], **replaced)
 
 
 def refusal(data: bytes, limits: GlbLimits | None = None) -> GlbError:
@@ -93,7 +92,8 @@ def test_corners_without_indices_must_be_whole_triangles() -> None:
         pytest.param(changed(nodes=[{"children": [1]}, {"children": [0]}]), id="cycle"),
         pytest.param(changed(nodes=[{"mesh": 0, "children": [0]}]), id="own child"),
         pytest.param(
-            changed(nodes=[{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]), id="two parents"
+            changed(nodes=[{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]),
+            id="two parents",
         ),
         pytest.param(changed(nodes=[{"children": [7]}]), id="no such child"),
         pytest.param(changed(nodes=[{"mesh": -1}]), id="negative index"),
