@@ -165,7 +165,7 @@ def step_of(name: str) -> int:
 
 
 def cached_hash(path: Path) -> str:
-    """A process asks more than once which checkpoint is whole, and reads each file once."""
+    """Return the SHA-256 of a file; a process reads it again only if it changed."""
     found = path.stat()
     return _hash_of_state(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 

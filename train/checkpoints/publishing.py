@@ -4,18 +4,22 @@ The first phase puts the files of all ranks into the storage, the second one the
 in between leaves a folder without a manifest, which no reader takes for a checkpoint.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch.distributed as dist
 
-from core.storage import Storage
+from core.errors import first_line
+from core.storage import Storage, storage_errors
 from train.checkpoints.manifest import MANIFEST, Manifest
 from train.checkpoints.uploads import Upload
 from train.resilience.collectives import gather
 
 __all__ = ["Publisher", "first_problem"]
+
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 
@@ -52,7 +56,11 @@ class Publisher:
 
         def finish() -> None:
             self._storage.write(f"{name}/{MANIFEST}", manifest.to_json())
-            self._prune(manifest.step)
+            try:
+                self._prune(manifest.step)
+            except storage_errors() as error:
+                # The checkpoint is there; the next one removes what is left.
+                _log.warning("old checkpoints are not removed: %s", first_line(error))
 
         last = finish if dist.get_rank() == 0 else None
         if not self._storage.is_local:

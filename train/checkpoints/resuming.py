@@ -2,13 +2,15 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from core.atomic import atomic_file
-from core.errors import BadInput, WorkFailed
+from core.errors import BadInput, WorkFailed, first_line
+from core.storage import storage_errors
 from train.checkpoints.checkpoint import Checkpoint, cached_hash, latest
 from train.checkpoints.deepspeed_state import load_state
 from train.checkpoints.manifest import MANIFEST, differences
@@ -81,10 +83,17 @@ def _fetch(found: Checkpoint, places: CheckpointPlaces, *, everything: bool) -> 
         folder.mkdir(parents=True, exist_ok=True)
         reads_all = everything and rank == 0
         checked = sorted(name for name in files if reads_all or is_needed(name, rank))
-        for name in checked:
-            _download(found, name, folder / name)
-    damaged = [name for name in checked if cached_hash(folder / name) != files[name].sha256]
-    first = first_problem([names[0] for names in gather(damaged) if names])
+    # A rank that raised here would leave the others waiting.
+    damaged = problem = ""
+    try:
+        damaged = _first_damaged(found, folder, checked, download=not places.storage.is_local)
+    except storage_errors() as error:
+        problem = first_line(error)
+    shares = gather((damaged, problem))
+    first = first_problem([damaged for damaged, _ in shares])
+    problem = first_problem([problem for _, problem in shares])
+    if problem and not first:
+        raise WorkFailed(f"{found.where}: cannot read the checkpoint: {problem}")
     if first:
         if rank == 0:
             # The next start takes the checkpoint before this one.
@@ -95,6 +104,22 @@ def _fetch(found: Checkpoint, places: CheckpointPlaces, *, everything: bool) -> 
             "the checkpoint before"
         )
     return folder
+
+
+def _first_damaged(found: Checkpoint, folder: Path, names: Sequence[str], *, download: bool) -> str:
+    """Return the first of these files that is missing or not what was written; empty if none is.
+
+    Raises an error of the storage if it cannot be asked.
+    """
+    for name in names:
+        try:
+            if download:
+                _download(found, name, folder / name)
+            if cached_hash(folder / name) != found.manifest.files[name].sha256:
+                return name
+        except FileNotFoundError:
+            return name
+    return ""
 
 
 def _download(found: Checkpoint, name: str, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Saving: every rank writes its files, all ranks compare notes, and the result is published."""
+"""Saving: ranks write their files, exchange hashes and errors, and the result is published."""
 
 import logging
 import shutil
@@ -90,11 +90,17 @@ class CheckpointSaver:
         except SAVING_ERRORS as error:
             problems.append(first_line(error))
         dist.barrier()
-        own = {} if problems else _own_files(folder, rank)
-        entries = {
-            file: FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
-            for file, path in own.items()
-        }
+        own: dict[str, Path] = {}
+        entries: dict[str, FileEntry] = {}
+        try:
+            own = {} if problems else _own_files(folder, rank)
+            entries = {
+                file: FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
+                for file, path in own.items()
+            }
+        except OSError as error:
+            # Raised here, it would leave the other ranks waiting.
+            problems.append(first_line(error))
         shares = gather((entries, first_problem(problems)))
         problem = first_problem([problem for _, problem in shares])
         if problem:

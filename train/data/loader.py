@@ -1,4 +1,4 @@
-"""Batches ahead of the step that wants them, whoever reads: processes, or one thread."""
+"""Loads batches ahead of their step, in processes or in one thread."""
 
 import functools
 import multiprocessing

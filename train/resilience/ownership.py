@@ -1,10 +1,11 @@
-"""Who writes into a run's folder: the newest start. Workers that an older one left behind leave."""
+"""Only the newest start of a run writes into its folder; workers of older starts end."""
 
 import uuid
 from pathlib import Path
 
 import torch.distributed as dist
 
+from core.atomic import atomic_write
 from core.errors import Stopped
 from train.resilience.collectives import on_rank_0
 
@@ -18,15 +19,17 @@ class Ownership:
     two of them training at once, for a while."""
 
     def __init__(self, out: Path) -> None:
-        """Claims the run; every rank calls it."""
+        """Claim the run; all ranks call it."""
         self._file = out / _FILE
         self._own = uuid.uuid4().hex
         if dist.get_rank() == 0:
-            self._file.write_text(self._own)
+            atomic_write(self._file, self._own)
 
     def check(self) -> None:
-        """Before something is written; every rank calls it. Raises Stopped on all of them if the
-        run has a newer start."""
+        """Raise Stopped on all ranks if the run was started again.
+
+        All ranks call it, before they write.
+        """
         if on_rank_0(self._is_replaced):
             raise Stopped("the run has been started again elsewhere: this start leaves it alone")
 

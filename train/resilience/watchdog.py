@@ -17,8 +17,7 @@ HANG_EXIT_CODE = 75
 
 
 class Watchdog:
-    """Wants to hear from the training loop; after a long silence it writes down what every thread
-    does, and ends the process.
+    """Ends the process if no heartbeat arrives in time, and writes down every thread's stack.
 
     One hung rank makes all others wait for it, so each rank has its own: their files tell who waits
     in a collective and who hangs before it.

@@ -21,7 +21,6 @@ from pipelines.building.stages.stage import (
     StoredBytes,
 )
 from pipelines.building.stages.worker_context import WorkerContext
-from render.check import check_views
 from render.render_config import RENDERER_VERSION
 from render.rigs import Rig, get_rig
 
@@ -47,6 +46,8 @@ def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
 
 
 def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
+    from render.check import check_views
+
     _, seconds = open_scene(state, context)
     cameras = context.rig.cameras(state.asset_id)
     scale = depth_scale_for(cameras)

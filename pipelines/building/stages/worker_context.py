@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from core.storage import Storage
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.identities import Identities
 from pipelines.sources import Source
-from render.process import BlenderProcess
 from render.rigs import get_rig
 from render.scratch import remove_orphans, scratch_folder
+
+if TYPE_CHECKING:
+    from render.process import BlenderProcess
 
 __all__ = ["WorkerContext", "seconds_before_retry"]
 
@@ -54,8 +56,11 @@ class WorkerContext:
         self._scratch.cleanup()
 
     @cached_property
-    def blender(self) -> BlenderProcess:
+    def blender(self) -> "BlenderProcess":
         """This worker's Blender child."""
+        # Only workers need it, and what it imports.
+        from render.process import BlenderProcess
+
         config = self.config
         return BlenderProcess(config.blender, config.render.device, config.inspect.glb_limits())
 

@@ -1,0 +1,23 @@
+"""What ranks call in tests of collectives."""
+
+import torch.distributed as dist
+
+from core.errors import BadInput, LrmError
+from train.resilience.collectives import on_rank_0
+
+
+def answers(call: str) -> int | str:
+    """What a rank gets of work that only rank 0 does."""
+
+    def work() -> int:
+        assert dist.get_rank() == 0
+        if call == "lrm error":
+            raise BadInput("no such run")
+        if call == "other error":
+            raise KeyError("owner")
+        return 7
+
+    try:
+        return on_rank_0(work)
+    except LrmError as error:
+        return f"{type(error).__name__}: {error}"
