@@ -76,7 +76,7 @@ class StageRegistry:
         return tuple(self._added)
 
     def match(self, added: Iterable[Stage]) -> None:
-        """Have these stages beside those of the project: in a worker, those of its driver."""
+        """Register these stages beside those of the project: in a worker, those of its driver."""
         added = tuple(added)
         # Every task brings copies; a worker keeps the first ones and what it computed for them.
         if [stage.name for stage in added] == [stage.name for stage in self._added]:
