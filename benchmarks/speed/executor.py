@@ -65,7 +65,7 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     latest = latest_of(root, catalog)
     plan = load_plan(config, source, root, latest)
     write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
-    progress = Progress()
+    progress = Progress([stage.name for stage in plan.decisions.stages])
     executor: Executor
     if without_ray:
         executor = _AtOnce(WorkerContext(config, source), slots or 8)

@@ -13,7 +13,6 @@ from rich.text import Text
 from core.quantities import duration
 from dataset.catalog.event_log import Event
 from pipelines.building.estimates.forecast import Forecast
-from pipelines.building.stages.registry import STAGES
 
 __all__ = ["Display", "Progress", "waiter"]
 
@@ -65,9 +64,10 @@ class Display:
 class Progress:
     """What a build shows: a row per stage, and how many objects are done, how fast, until when."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str]) -> None:
+        """`stages` are the names of a build's stages, in their order."""
         self._display = Display()
-        self._forecast = Forecast([stage.name for stage in STAGES], started=self._display.started)
+        self._forecast = Forecast(stages, started=self._display.started)
 
     def wait(self, stage: str, num_objects: int) -> None:
         """Some objects wait for a stage, as the build begins."""

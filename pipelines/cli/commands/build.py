@@ -64,7 +64,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         # Everything that can be wrong with the input is found before the first byte is written.
         plan = load_plan(config, source, root, latest)
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
-        progress = Progress()
+        progress = Progress([stage.name for stage in plan.decisions.stages])
         try:
             if still_ours is None:
                 still_ours = stack.enter_context(lock)

@@ -99,3 +99,12 @@ def test_importing_the_command_line_loads_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_command_line_starts_without_the_packages_of_builds_and_training():
+    """So `lrm doctor` can name those that are missing, and every command starts at once."""
+    heavy = {"OpenEXR", "PIL", "bpy", "deepspeed", "psutil", "ray", "scipy", "torch"}
+    code = f"import sys, pipelines.cli; print(*sorted({heavy} & set(sys.modules)))"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

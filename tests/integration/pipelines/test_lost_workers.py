@@ -44,7 +44,7 @@ def build(config: BuildConfig, num_lost: int) -> dict[str, int]:
     plan, catalog, executor = planned(config), Catalog(root), Losing(config, num_lost)
     write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
     committer = Committer(catalog, latest_of(root, catalog), config.execution)
-    progress = Progress()
+    progress = Progress([stage.name for stage in plan.decisions.stages])
     try:
         return Build(config, plan, committer, executor, progress, lambda: None).run()
     finally:

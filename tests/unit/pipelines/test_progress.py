@@ -105,7 +105,7 @@ def show(terminal: bool) -> str:
     """What a build shows, on a terminal or in a file."""
     ours, theirs = pty.openpty() if terminal else os.pipe()
     with open(theirs, "w") as stderr, contextlib.redirect_stderr(stderr):
-        progress = Progress()
+        progress = Progress(STAGES)
         progress.wait("fetch", 2)
         time.sleep(0.3)
         progress.settle("fetch", [event("fetch", seconds=0.5)], "render")
