@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from core.failures import FailureKind
 from glb.document import Document, Item
-from glb.glb_error import GlbError
+from glb.glb_error import malformed
 
 __all__ = ["accessor_arrays", "require_finite", "require_type"]
 
@@ -36,7 +35,7 @@ def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
     width = _NUM_COMPONENTS.get(accessor["type"])
     if dtype is None or width is None:
         kind = f"{accessor['componentType']}, {accessor['type'][:20]!r}"
-        raise _malformed(f"accessor of component type {kind}")
+        raise malformed(f"accessor of component type {kind}")
     arrays = []
     if accessor.get("bufferView") is not None:
         stride = document.item("bufferViews", accessor["bufferView"]).get("byteStride")
@@ -49,15 +48,13 @@ def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
 def require_type(accessor: Item, what: str, *types: str) -> None:
     """Raise GlbError (`malformed`) unless the accessor's elements are of one of the types."""
     if accessor["type"] not in types:
-        raise _malformed(
-            f"{what} of type {accessor['type'][:20]!r} instead of {' or '.join(types)}"
-        )
+        raise malformed(f"{what} of type {accessor['type'][:20]!r} instead of {' or '.join(types)}")
 
 
 def require_finite(document: Document, accessor: Item, what: str) -> None:
     """Raise GlbError (`malformed`) unless all stored values of an accessor are finite."""
     if not all(np.isfinite(part).all() for part in accessor_arrays(document, accessor)):
-        raise _malformed(f"{what} is not finite")
+        raise malformed(f"{what} is not finite")
 
 
 def _sparse_values(document: Document, accessor: Item, dtype: np.dtype, width: int) -> np.ndarray:
@@ -65,10 +62,10 @@ def _sparse_values(document: Document, accessor: Item, dtype: np.dtype, width: i
     indices, count = sparse["indices"], sparse["count"]
     places = _COMPONENTS.get(indices["componentType"])
     if places is None or places.kind != "u" or count > accessor["count"]:
-        raise _malformed("a sparse accessor has impossible indices")
+        raise malformed("a sparse accessor has impossible indices")
     index = _array(document, indices, (count, 1), places)
     if count and int(index.max()) >= accessor["count"]:
-        raise _malformed("a sparse accessor's index is out of range")
+        raise malformed("a sparse accessor's index is out of range")
     return _array(document, sparse["values"], (count, width), dtype)
 
 
@@ -84,13 +81,9 @@ def _array(
     start, row = part.get("byteOffset") or 0, dtype.itemsize * shape[1]
     step = stride or row
     if step < row or step % dtype.itemsize:
-        raise _malformed(f"a stride of {step} bytes for elements of {row}")
+        raise malformed(f"a stride of {step} bytes for elements of {row}")
     if shape[0] == 0:
         return np.empty(shape, dtype)
     if start + step * (shape[0] - 1) + row > len(data):
-        raise _malformed("an accessor ends beyond its buffer view")
+        raise malformed("an accessor ends beyond its buffer view")
     return np.ndarray(shape, dtype, data, start, (step, dtype.itemsize))
-
-
-def _malformed(message: str) -> GlbError:
-    return GlbError(FailureKind.MALFORMED, message)

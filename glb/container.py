@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.failures import FailureKind
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 
 __all__ = ["Container", "glb_problem", "read_container", "write_glb"]
@@ -47,10 +47,10 @@ def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
         data = memoryview(_read_file(Path(source), limits))
     problem = _header_problem(bytes(data[: _HEADER.size]), len(data))
     if problem:
-        raise GlbError(FailureKind.MALFORMED, problem)
+        raise malformed(problem)
     kind, text, end = _chunk(data, _HEADER.size)
     if kind != b"JSON":
-        raise GlbError(FailureKind.MALFORMED, "the first chunk is not JSON")
+        raise malformed("the first chunk is not JSON")
     if len(text) > limits.max_json_bytes:
         message = f"{len(text)} bytes of JSON; the limit is {limits.max_json_bytes}"
         raise GlbError(FailureKind.TOO_LARGE, message)
@@ -100,9 +100,9 @@ def _header_problem(header: bytes, size: int) -> str:
 def _chunk(data: memoryview, start: int) -> tuple[bytes, memoryview, int]:
     """Return the kind and the bytes of a chunk, and the place after it."""
     if start + _CHUNK.size > len(data):
-        raise GlbError(FailureKind.MALFORMED, "the file ends inside a chunk's header")
+        raise malformed("the file ends inside a chunk's header")
     length, kind = _CHUNK.unpack_from(data, start)
     start += _CHUNK.size
     if start + length > len(data):
-        raise GlbError(FailureKind.MALFORMED, "the file ends inside a chunk")
+        raise malformed("the file ends inside a chunk")
     return kind, data[start : start + length], start + length

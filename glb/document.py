@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from core.failures import FailureKind
 from glb.container import Container
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.schema import DOCUMENT, EXTENSIONS
 
 __all__ = ["Document", "Item", "extension", "read_document"]
@@ -35,7 +35,7 @@ class Document:
         """Return one item of a list. Raises GlbError (`malformed`) if it does not exist."""
         items = self.items(group)
         if not 0 <= index < len(items):
-            raise GlbError(FailureKind.MALFORMED, f"{group}: {index} does not exist")
+            raise malformed(f"{group}: {index} does not exist")
         return items[index]
 
     def view(self, index: int) -> memoryview:
@@ -44,7 +44,7 @@ class Document:
         data = self._buffer(view["buffer"])
         start = view.get("byteOffset") or 0
         if start + view["byteLength"] > len(data):
-            raise GlbError(FailureKind.MALFORMED, f"buffer view {index} ends beyond its buffer")
+            raise malformed(f"buffer view {index} ends beyond its buffer")
         return data[start : start + view["byteLength"]]
 
     def image(self, index: int) -> memoryview:
@@ -53,7 +53,7 @@ class Document:
         uri, view = image.get("uri"), image.get("bufferView")
         if (uri is None) == (view is None):
             message = f"image {index} needs either a URI or a buffer view"
-            raise GlbError(FailureKind.MALFORMED, message)
+            raise malformed(message)
         return self.view(view) if view is not None else _decode(str(uri))
 
     def _buffer(self, index: int) -> memoryview:
@@ -64,7 +64,7 @@ class Document:
             elif index == 0 and self.container.binary is not None:
                 self._buffers[index] = self.container.binary
             else:
-                raise GlbError(FailureKind.MALFORMED, f"buffer {index} has no data")
+                raise malformed(f"buffer {index} has no data")
         return self._buffers[index]
 
 
@@ -76,10 +76,10 @@ def read_document(container: Container) -> Document:
     document = _parse(bytes(container.json))
     problem = DOCUMENT(document)
     if problem:
-        raise GlbError(FailureKind.MALFORMED, f"JSON: {problem.lstrip('.: ')}"[:300])
+        raise malformed(f"JSON: {problem.lstrip('.: ')}"[:300])
     version = document["asset"]["version"]
     if version != "2.0":
-        raise GlbError(FailureKind.MALFORMED, f"asset version {version[:20]!r} is not 2.0")
+        raise malformed(f"asset version {version[:20]!r} is not 2.0")
     found = Document(document, container)
     _check_references(found)
     return found
@@ -95,7 +95,7 @@ def extension(part: Item, name: str) -> Item | None:
         return None
     problem = EXTENSIONS[name](value)
     if problem:
-        raise GlbError(FailureKind.MALFORMED, f"{name}{problem}")
+        raise malformed(f"{name}{problem}")
     return value
 
 
@@ -107,9 +107,9 @@ def _parse(data: bytes) -> Any:
             # Half a surrogate pair is no character: nothing can store or print it.
             json.dumps(document, ensure_ascii=False).encode()
     except ValueError as error:
-        raise GlbError(FailureKind.MALFORMED, f"JSON: {error}"[:300]) from None
+        raise malformed(f"JSON: {error}"[:300]) from None
     except RecursionError:
-        raise GlbError(FailureKind.MALFORMED, "JSON: it nests too deeply") from None
+        raise malformed("JSON: it nests too deeply") from None
     return document
 
 
@@ -132,7 +132,7 @@ def _check_references(document: Document) -> None:
         raise GlbError(FailureKind.EXTERNAL_REFERENCE, message)
     # The importer would take such a text for the name of a file.
     if not all(_INLINE in uri for uri in buffers + images):
-        raise GlbError(FailureKind.MALFORMED, "a data URI is not in base64")
+        raise malformed("a data URI is not in base64")
 
 
 def _decode(uri: str) -> memoryview:
@@ -140,4 +140,4 @@ def _decode(uri: str) -> memoryview:
         # Changed in place, as the bytes of the BIN chunk.
         return memoryview(bytearray(base64.b64decode(uri.partition(_INLINE)[2])))
     except (binascii.Error, ValueError):
-        raise GlbError(FailureKind.MALFORMED, "a data URI holds no valid base64") from None
+        raise malformed("a data URI holds no valid base64") from None

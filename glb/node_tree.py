@@ -7,7 +7,7 @@ from core.failures import FailureKind
 from glb.accessors import accessor_arrays, require_finite, require_type
 from glb.document import Document, Item, extension
 from glb.extensions import INSTANCING
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 
 __all__ = ["NodeTree", "walk_nodes"]
@@ -60,7 +60,7 @@ def _num_copies(document: Document, nodes: Sequence[Item], limits: GlbLimits) ->
             continue
         counts = {array["count"] for array in arrays.values()}
         if len(counts) > 1:
-            raise _malformed(f"{INSTANCING}: arrays of different lengths")
+            raise malformed(f"{INSTANCING}: arrays of different lengths")
         copies.append(counts.pop() if counts else 0)
         objects += copies[-1]
         if objects <= limits.max_nodes:
@@ -96,7 +96,7 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
         for child in node.get("children") or []:
             document.item("nodes", child)
             if parents[child] is not None:
-                raise _malformed(f"node {child} has several parents")
+                raise malformed(f"node {child} has several parents")
             parents[child] = index
     level = [index for index, parent in enumerate(parents) if parent is None]
     visited = depth = 0
@@ -108,7 +108,7 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
             raise GlbError(FailureKind.TOO_LARGE, message)
         level = [child for index in level for child in nodes[index].get("children") or []]
     if visited < len(nodes):
-        raise _malformed("the node tree has a cycle")
+        raise malformed("the node tree has a cycle")
     return parents
 
 
@@ -151,7 +151,3 @@ def _coarser_levels(nodes: Sequence[Item]) -> list[int]:
     return [
         index for node in nodes for index in (extension(node, "MSFT_lod") or {}).get("ids") or []
     ]
-
-
-def _malformed(message: str) -> GlbError:
-    return GlbError(FailureKind.MALFORMED, message)

@@ -8,7 +8,7 @@ from core.failures import FailureKind
 from glb.container import read_container
 from glb.document import Document, read_document
 from glb.extensions import IMPORTABLE_EXTENSIONS
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.image_headers import image_size
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree, walk_nodes
@@ -56,7 +56,7 @@ def _check_extensions(document: Document) -> None:
         raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, f"requires {names}")
     if not required <= set(document.json.get("extensionsUsed") or []):
         message = "extensionsRequired names more than extensionsUsed"
-        raise GlbError(FailureKind.MALFORMED, message)
+        raise malformed(message)
 
 
 def _largest_image(document: Document, limits: GlbLimits) -> int:
@@ -72,7 +72,7 @@ def _largest_image(document: Document, limits: GlbLimits) -> int:
             num_bytes += len(data)
             # Reading them all must stay linear in the file.
             if num_bytes > 2 * document.container.num_bytes:
-                raise GlbError(FailureKind.MALFORMED, "the images overlap in the file")
+                raise malformed("the images overlap in the file")
             sizes[place] = _num_pixels(data, index, limits)
         total += sizes[place]
         if total > limits.max_total_pixels:

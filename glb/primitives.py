@@ -9,7 +9,7 @@ from glb.accessors import accessor_arrays, require_finite, require_type
 from glb.document import Document, Item, extension
 from glb.draco import num_draco_triangles
 from glb.extensions import DRACO
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 
@@ -154,9 +154,9 @@ def _count_triangles(
     draco = extension(primitive, DRACO)
     # What Draco decodes to has its own count.
     if draco is None and (corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)):
-        raise _malformed(f"{corners} corners make no primitive of mode {mode}")
+        raise malformed(f"{corners} corners make no primitive of mode {mode}")
     if mode > _FAN:
-        raise _malformed(f"primitive mode {mode} does not exist")
+        raise malformed(f"primitive mode {mode} does not exist")
     stated = corners // 3 if mode == _TRIANGLES else 0
     stated = max(corners - 2, 0) if mode in (_STRIP, _FAN) else stated
     decoded = None if draco is None else num_draco_triangles(document.view(draco["bufferView"]))
@@ -175,7 +175,7 @@ def _check_arrays(
             _check_indices(document, accessor, vertices)
             continue
         if accessor["count"] < vertices:
-            raise _malformed(f"{name[:40]!r} has not a value for each vertex")
+            raise malformed(f"{name[:40]!r} has not a value for each vertex")
         if (name, index) in checked:
             continue
         checked.add((name, index))
@@ -188,10 +188,10 @@ def _check_arrays(
 
 def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
     if accessor["type"] != "SCALAR" or not are_indices(accessor):
-        raise _malformed("indices are not unsigned integers")
+        raise malformed("indices are not unsigned integers")
     for part in accessor_arrays(document, accessor):
         if int(part.max(initial=0)) >= vertices:
-            raise _malformed(f"an index exceeds the {vertices} vertices")
+            raise malformed(f"an index exceeds the {vertices} vertices")
 
 
 # Of the meshes that a still picture shows: Blender imports no others
@@ -246,16 +246,16 @@ def _check_compressed(
     """What the importer's Draco decoder needs, and the arrays that are not compressed."""
     name, _, indices = arrays[-1]
     if name != _INDICES or indices["type"] != "SCALAR" or not are_indices(indices):
-        raise _malformed(f"{DRACO}: a primitive without indices")
+        raise malformed(f"{DRACO}: a primitive without indices")
     if not compressed.keys() <= attributes.keys():
-        raise _malformed(f"{DRACO}: an attribute that the primitive does not have")
+        raise malformed(f"{DRACO}: an attribute that the primitive does not have")
     decoded = {(name, attributes[name]) for name in compressed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     for name, _, accessor in (array for array in arrays if array not in plain):
         # The importer skips the offset in what was decoded, and puts sparse values on it.
         if accessor.get("byteOffset") or accessor.get("sparse"):
-            raise _malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
+            raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
 
 
@@ -263,7 +263,7 @@ def _check_targets(primitives: Sequence[Item]) -> None:
     """The importer takes the number of morph targets from the first primitive that has any."""
     counts = [len(primitive["targets"]) for primitive in primitives if primitive.get("targets")]
     if counts and min(counts) < counts[0]:
-        raise _malformed("primitives of a mesh have different numbers of morph targets")
+        raise malformed("primitives of a mesh have different numbers of morph targets")
 
 
 def _check_weights(document: Document, node: Item) -> None:
@@ -271,8 +271,4 @@ def _check_weights(document: Document, node: Item) -> None:
     weights = node.get("weights") or mesh.get("weights") or []
     counts = [len(part["targets"]) for part in mesh["primitives"] if part.get("targets")]
     if counts and len(weights) > counts[0]:
-        raise _malformed(f"{len(weights)} weights of {counts[0]} morph targets")
-
-
-def _malformed(message: str) -> GlbError:
-    return GlbError(FailureKind.MALFORMED, message)
+        raise malformed(f"{len(weights)} weights of {counts[0]} morph targets")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from core.failures import FailureKind
 from glb.document import Document, Item, extension
-from glb.glb_error import GlbError
+from glb.glb_error import GlbError, malformed
 from glb.node_tree import NodeTree
 from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
 
@@ -66,7 +66,7 @@ def shown_material(material: Item) -> Item:
         kept["pbrMetallicRoughness"] = metallic_roughness
     problem = SHOWN_MATERIAL(kept)
     if problem:
-        raise GlbError(FailureKind.MALFORMED, f"a material: {problem.lstrip('.: ')}")
+        raise malformed(f"a material: {problem.lstrip('.: ')}")
     extensions = {name: extension(material, name) or {} for name in sorted(found)}
     picked = {name: EXTENSIONS[name].pick(value) for name, value in extensions.items()}
     return SHOWN_MATERIAL.pick(kept) | {"extensions": picked}
@@ -94,6 +94,6 @@ def image_of_texture(document: Document, slot: Item) -> int:
         if others:
             message = f"texture {slot['index']} has an image only by {others[:80]!r}"
             raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, message)
-        raise GlbError(FailureKind.MALFORMED, f"texture {slot['index']} has no image")
+        raise malformed(f"texture {slot['index']} has no image")
     document.item("images", source)
     return source

@@ -1,10 +1,9 @@
 """The skins of a document, and the joints that vertices name."""
 
-from core.failures import FailureKind
 from glb.accessors import accessor_arrays, require_finite, require_type
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
-from glb.glb_error import GlbError
+from glb.glb_error import malformed
 from glb.node_tree import NodeTree
 from glb.primitives import are_indices
 
@@ -36,7 +35,7 @@ def _check_skin(document: Document, skin: Item) -> None:
         require_type(accessor, "a bind matrix", "MAT4")
         require_finite(document, accessor, "a bind matrix")
         if accessor["count"] < len(skin["joints"]):
-            raise GlbError(FailureKind.MALFORMED, "a skin has fewer bind matrices than joints")
+            raise malformed("a skin has fewer bind matrices than joints")
 
 
 def _check_joints(document: Document, primitive: Item, num_joints: int) -> None:
@@ -47,8 +46,8 @@ def _check_joints(document: Document, primitive: Item, num_joints: int) -> None:
             continue
         accessor = document.item("accessors", index)
         if not are_indices(accessor):
-            raise GlbError(FailureKind.MALFORMED, "joints are not unsigned integers")
+            raise malformed("joints are not unsigned integers")
         if any(
             int(part.max(initial=0)) >= num_joints for part in accessor_arrays(document, accessor)
         ):
-            raise GlbError(FailureKind.MALFORMED, f"a joint exceeds the {num_joints} of its skin")
+            raise malformed(f"a joint exceeds the {num_joints} of its skin")
