@@ -38,19 +38,21 @@ def walk_nodes(document: Document, limits: GlbLimits) -> NodeTree:
     nodes = document.items("nodes")
     copies = _num_copies(document, nodes, limits)
     parents = _parents(document, nodes, limits)
-    listed = _listed_roots(document, parents)
+    roots = _roots(document, nodes, parents)
     hidden = set(_coarser_levels(nodes)) | {
         index for index, node in enumerate(nodes) if _is_hidden(node)
     }
-    shown = _below(nodes, listed, hidden)
+    shown = _below(nodes, roots, hidden)
     for index in shown:
         _check_instances(document, nodes[index])
-    roots = [root for root in listed if not _hangs_below(root, set(listed), parents)]
-    return NodeTree(roots, _below(nodes, listed, set()), shown, copies)
+    return NodeTree(roots, _below(nodes, roots, set()), shown, copies)
 
 
 def _num_copies(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> list[int]:
-    """EXT_mesh_gpu_instancing has a copy per array element."""
+    """Return how often each node draws its mesh: once, or once per instance.
+
+    Instances are those of EXT_mesh_gpu_instancing.
+    """
     objects = len(nodes)
     copies = []
     for node in nodes:
@@ -83,7 +85,7 @@ def _instance_arrays(document: Document, node: Item) -> dict[str, Item] | None:
 
 
 def _check_instances(document: Document, node: Item) -> None:
-    """What the importer reads without a check."""
+    """Raise GlbError (`malformed`) if the importer cannot read a node's instances."""
     for name, accessor in (_instance_arrays(document, node) or {}).items():
         require_type(accessor, f"{INSTANCING}: {name}", _INSTANCE_TYPES[name])
         require_finite(document, accessor, f"{INSTANCING}: {name}")
@@ -112,22 +114,17 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
     return parents
 
 
-def _listed_roots(document: Document, parents: Sequence[int | None]) -> list[int]:
-    """Return the nodes that the default scene names, each once."""
+def _roots(document: Document, nodes: Sequence[Item], parents: Sequence[int | None]) -> list[int]:
+    """Return the nodes that the default scene names, each once, and none below another."""
     scene = document.json.get("scene")
     if scene is None and not document.items("scenes"):
         return [index for index, parent in enumerate(parents) if parent is None]
-    listed = document.item("scenes", scene or 0).get("nodes") or []
+    listed = dict.fromkeys(document.item("scenes", scene or 0).get("nodes") or [])
     for index in listed:
         document.item("nodes", index)
-    return list(dict.fromkeys(listed))
-
-
-def _hangs_below(node: int, others: set[int], parents: Sequence[int | None]) -> bool:
-    above = parents[node]
-    while above is not None and above not in others:
-        above = parents[above]
-    return above is not None
+    children = [child for index in listed for child in nodes[index].get("children") or []]
+    below = set(_below(nodes, children, set()))
+    return [index for index in listed if index not in below]
 
 
 def _below(nodes: Sequence[Item], roots: Iterable[int], without: set[int]) -> list[int]:
@@ -147,7 +144,7 @@ def _is_hidden(node: Item) -> bool:
 
 
 def _coarser_levels(nodes: Sequence[Item]) -> list[int]:
-    """Return the nodes that stand for others which are farther away."""
+    """Return the nodes that replace others at a distance (MSFT_lod)."""
     return [
         index for node in nodes for index in (extension(node, "MSFT_lod") or {}).get("ids") or []
     ]

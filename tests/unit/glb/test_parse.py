@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import tempfile
+import time
 import types
 import zlib
 from collections.abc import Callable
@@ -248,6 +249,26 @@ def test_a_root_below_another_one_is_none(listed: list[int], roots: list[int]) -
     chain = [{"children": [1]}, {"children": [2]}, {"children": [3]}, {"mesh": 0}]
     data = changed(nodes=chain, scenes=[{"nodes": listed}])
     assert read_glb(data, GlbLimits()).tree.roots == roots
+
+
+def test_a_child_of_a_hidden_node_stays_hidden_if_the_scene_lists_it_as_well() -> None:
+    hidden = {"KHR_node_visibility": {"visible": False}}
+    nodes = [{"mesh": 0, "extensions": hidden, "children": [1]}, {"mesh": 0}, {"mesh": 0}]
+    for listed in ([0, 1, 2], [1, 0, 2]):
+        tree = read_glb(changed(nodes=nodes, scenes=[{"nodes": listed}]), GlbLimits()).tree
+        assert (tree.roots, tree.in_scene, tree.shown) == ([0, 2], [0, 1, 2], [2])
+
+
+def test_a_scene_of_many_roots_is_read_quickly() -> None:
+    """Side by side, below each other, and one of them often: quadratic time is 7 s and more."""
+    every = range(20_000)
+    chains = [{"children": [i + 1]} if (i + 1) % 100 else {"mesh": 0} for i in every]
+    wide = [{"children": list(every[1:])}, *[{"mesh": 0}] * 19_999]
+    for nodes, listed in (([{"mesh": 0}] * 20_000, every), (chains, every), (wide, [0] * 20_000)):
+        data = changed(nodes=nodes, scenes=[{"nodes": list(listed)}])
+        started = time.process_time()
+        read_glb(data, GlbLimits())
+        assert time.process_time() - started < 2
 
 
 def test_a_long_list_of_nothing_is_not_built() -> None:
