@@ -5,7 +5,7 @@ import numpy as np
 from glb.document import Document, Item
 from glb.glb_error import malformed
 
-__all__ = ["accessor_arrays", "require_finite", "require_type"]
+__all__ = ["accessor_arrays", "accessor_values", "require_finite", "require_type"]
 
 _COMPONENTS: dict[int, np.dtype] = {
     5120: np.dtype("<i1"),
@@ -41,8 +41,27 @@ def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
         stride = document.item("bufferViews", accessor["bufferView"]).get("byteStride")
         arrays.append(_array(document, accessor, (accessor["count"], width), dtype, stride))
     if accessor.get("sparse") is not None:
-        arrays.append(_sparse_values(document, accessor, dtype, width))
+        shape = len(_sparse_indices(document, accessor)), width
+        arrays.append(_array(document, accessor["sparse"]["values"], shape, dtype))
     return arrays
+
+
+def accessor_values(document: Document, accessor: Item) -> np.ndarray:
+    """Return the values (n, components) of an accessor, with its sparse replacements in place.
+
+    Raises GlbError (`malformed`) if the file does not hold them.
+    """
+    arrays = accessor_arrays(document, accessor)
+    sparse = accessor.get("sparse")
+    if sparse is None and arrays:
+        return arrays[0]
+    dtype, width = _COMPONENTS[accessor["componentType"]], _NUM_COMPONENTS[accessor["type"]]
+    values = np.zeros((accessor["count"], width), dtype)
+    if accessor.get("bufferView") is not None:
+        values[:] = arrays[0]
+    if sparse is not None:
+        values[_sparse_indices(document, accessor)[:, 0]] = arrays[-1]
+    return values
 
 
 def require_type(accessor: Item, what: str, *types: str) -> None:
@@ -57,7 +76,7 @@ def require_finite(document: Document, accessor: Item, what: str) -> None:
         raise malformed(f"{what} is not finite")
 
 
-def _sparse_values(document: Document, accessor: Item, dtype: np.dtype, width: int) -> np.ndarray:
+def _sparse_indices(document: Document, accessor: Item) -> np.ndarray:
     sparse = accessor["sparse"]
     indices, count = sparse["indices"], sparse["count"]
     places = _COMPONENTS.get(indices["componentType"])
@@ -66,7 +85,7 @@ def _sparse_values(document: Document, accessor: Item, dtype: np.dtype, width: i
     index = _array(document, indices, (count, 1), places)
     if count and int(index.max()) >= accessor["count"]:
         raise malformed("a sparse accessor's index is out of range")
-    return _array(document, sparse["values"], (count, width), dtype)
+    return index
 
 
 def _array(
@@ -86,4 +105,6 @@ def _array(
         return np.empty(shape, dtype)
     if start + step * (shape[0] - 1) + row > len(data):
         raise malformed("an accessor ends beyond its buffer view")
+    # numpy does not take the step of a single row if it is beyond its integers.
+    step = row if shape[0] == 1 else step
     return np.ndarray(shape, dtype, data, start, (step, dtype.itemsize))

@@ -13,7 +13,7 @@ from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 
-__all__ = ["ATTRIBUTE_TYPES", "Drawn", "are_indices", "draw_primitives"]
+__all__ = ["ATTRIBUTE_TYPES", "Drawn", "compressed_attributes", "draw_primitives"]
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 # Separate lines and triangles need whole ones: Blender's importer reads beyond its arrays for the
@@ -28,11 +28,9 @@ ATTRIBUTE_TYPES = {
     "NORMAL": ("VEC3",),
     "TEXCOORD": ("VEC2",),
     "COLOR": ("VEC3", "VEC4"),
-    "JOINTS": ("VEC4",),
-    "WEIGHTS": ("VEC4",),
 }
-"""The types of the attributes that Blender's importer reads; the name is that before the number of
-a set, as in `TEXCOORD_0`."""
+"""Types of the attributes that the importer reads of every mesh; keys lack the set number
+(`TEXCOORD` for `TEXCOORD_0`)."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,10 @@ class _Triangles:
     """At least this many will be decoded."""
 
 
-def are_indices(accessor: Item) -> bool:
-    """Return whether the values of an accessor are unsigned integers."""
-    return accessor["componentType"] in _INDEX_TYPES and not accessor.get("normalized")
+def compressed_attributes(primitive: Item) -> Item:
+    """Return the attributes of a primitive that Draco compresses, by name; empty without it."""
+    attributes: Item = (extension(primitive, DRACO) or {}).get("attributes", {})
+    return attributes
 
 
 def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
@@ -132,7 +131,10 @@ def _check_stored(
 
 
 def _primitive_arrays(document: Document, primitive: Item) -> list[tuple[str, int, Item]]:
-    """Name, index and accessor of what the importer reads: positions first; none without them."""
+    """Return name, index and accessor of a primitive's arrays, POSITION first and indices last.
+
+    Returns nothing without POSITION.
+    """
     attributes = primitive["attributes"]
     if "POSITION" not in attributes:
         return []
@@ -187,11 +189,16 @@ def _check_arrays(
 
 
 def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
-    if accessor["type"] != "SCALAR" or not are_indices(accessor):
+    if not _are_indices(accessor):
         raise malformed("indices are not unsigned integers")
     for part in accessor_arrays(document, accessor):
         if int(part.max(initial=0)) >= vertices:
             raise malformed(f"an index exceeds the {vertices} vertices")
+
+
+def _are_indices(accessor: Item) -> bool:
+    unsigned = accessor["componentType"] in _INDEX_TYPES and not accessor.get("normalized")
+    return unsigned and accessor["type"] == "SCALAR"
 
 
 # Of the meshes that a still picture shows: Blender imports no others
@@ -213,10 +220,10 @@ def _check_shown(
     for mesh in sorted(copies):
         for primitive in _primitives(document, mesh):
             _check_primitive(document, primitive, limits, checked)
-        _check_targets(_primitives(document, mesh))
-    for index in tree.shown:
-        if nodes[index].get("mesh") is not None:
-            _check_weights(document, nodes[index])
+    num_targets = {mesh: _num_targets(_primitives(document, mesh)) for mesh in copies}
+    for node in (nodes[index] for index in tree.shown):
+        if node.get("mesh") is not None:
+            _check_weights(document, node, num_targets[node["mesh"]])
 
 
 def _check_primitive(
@@ -228,9 +235,11 @@ def _check_primitive(
         if name != _INDICES and accessor["count"] > most:
             message = f"{accessor['count']} vertices; the limit is {most}"
             raise GlbError(FailureKind.TOO_LARGE, message)
+    # Of morph targets, the importer reads the positions only: they are checked already.
+    for name, index in primitive["attributes"].items() if arrays else ():
         types = ATTRIBUTE_TYPES.get(name.partition("_")[0])
         if types is not None:
-            require_type(accessor, repr(name[:40]), *types)
+            require_type(document.item("accessors", index), repr(name[:40]), *types)
     draco = extension(primitive, DRACO)
     if draco is not None and arrays:
         _check_compressed(document, primitive["attributes"], draco["attributes"], arrays, checked)
@@ -243,32 +252,35 @@ def _check_compressed(
     arrays: Sequence[tuple[str, int, Item]],
     checked: set[tuple[str, int]],
 ) -> None:
-    """What the importer's Draco decoder needs, and the arrays that are not compressed."""
+    """Check the uncompressed arrays, and what the importer's Draco decoder reads unchecked."""
     name, _, indices = arrays[-1]
-    if name != _INDICES or indices["type"] != "SCALAR" or not are_indices(indices):
+    if name != _INDICES or not _are_indices(indices):
         raise malformed(f"{DRACO}: a primitive without indices")
     if not compressed.keys() <= attributes.keys():
         raise malformed(f"{DRACO}: an attribute that the primitive does not have")
     decoded = {(name, attributes[name]) for name in compressed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
-    for name, _, accessor in (array for array in arrays if array not in plain):
+    replaced = [array for array in arrays[:-1] if array[:2] in decoded]
+    for name, _, accessor in [*replaced, arrays[-1]]:
         # The importer skips the offset in what was decoded, and puts sparse values on it.
         if accessor.get("byteOffset") or accessor.get("sparse"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
 
 
-def _check_targets(primitives: Sequence[Item]) -> None:
-    """The importer takes the number of morph targets from the first primitive that has any."""
+def _num_targets(primitives: Sequence[Item]) -> int:
+    """Return the number of morph targets, which the importer takes from the first that has any.
+
+    Raises GlbError (`malformed`) if another primitive has fewer.
+    """
     counts = [len(primitive["targets"]) for primitive in primitives if primitive.get("targets")]
     if counts and min(counts) < counts[0]:
         raise malformed("primitives of a mesh have different numbers of morph targets")
+    return counts[0] if counts else 0
 
 
-def _check_weights(document: Document, node: Item) -> None:
-    mesh = document.item("meshes", node["mesh"])
-    weights = node.get("weights") or mesh.get("weights") or []
-    counts = [len(part["targets"]) for part in mesh["primitives"] if part.get("targets")]
-    if counts and len(weights) > counts[0]:
-        raise malformed(f"{len(weights)} weights of {counts[0]} morph targets")
+def _check_weights(document: Document, node: Item, num_targets: int) -> None:
+    weights = node.get("weights") or document.item("meshes", node["mesh"]).get("weights") or []
+    if num_targets and len(weights) > num_targets:
+        raise malformed(f"{len(weights)} weights of {num_targets} morph targets")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from glb.accessors import accessor_arrays
-from glb.document import Document, Item, extension
-from glb.extensions import DRACO
+from glb.document import Document, Item
+from glb.primitives import compressed_attributes
 
 __all__ = ["sanitise_values"]
 
@@ -19,7 +19,7 @@ def sanitise_values(document: Document, primitives: Sequence[Item]) -> None:
     found = set()
     for primitive in primitives:
         attributes = primitive["attributes"]
-        compressed = (extension(primitive, DRACO) or {}).get("attributes", {})
+        compressed = compressed_attributes(primitive)
         if "POSITION" in attributes:
             found |= {attributes[name] for name in attributes if name not in compressed}
     for index in sorted(found):

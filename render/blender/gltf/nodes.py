@@ -6,6 +6,7 @@ from glb.document import Document, Item, extension
 from glb.extensions import DRACO, INSTANCING
 from glb.node_tree import NodeTree
 from glb.primitives import ATTRIBUTE_TYPES
+from glb.skins import SKIN_ATTRIBUTES
 
 __all__ = ["prune_nodes", "prune_primitives"]
 
@@ -34,6 +35,7 @@ def prune_nodes(document: Document, tree: NodeTree) -> None:
 def prune_primitives(document: Document, primitives: Sequence[Item]) -> None:
     """Remove the primitives of all other meshes, and attributes that the importer does not draw."""
     kept = {id(primitive) for primitive in primitives}
+    names = {*ATTRIBUTE_TYPES, *SKIN_ATTRIBUTES}
     for mesh in document.items("meshes"):
         mesh.pop("extras", None)
         mesh["primitives"] = [part for part in mesh["primitives"] if id(part) in kept]
@@ -45,5 +47,5 @@ def prune_primitives(document: Document, primitives: Sequence[Item]) -> None:
             part["attributes"] = {
                 name: index
                 for name, index in part["attributes"].items()
-                if name.partition("_")[0] in ATTRIBUTE_TYPES
+                if name.partition("_")[0] in names
             }

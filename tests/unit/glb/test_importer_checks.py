@@ -1,5 +1,6 @@
 """What Blender's importer reads without a check of its own, the parser checks before."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,122 @@ def test_malformed(tmp_path: Path, spoil: Callable[[GltfBuilder], object]) -> No
     with pytest.raises(GlbError) as caught:
         read_glb(write(builder, tmp_path), GlbLimits())
     assert caught.value.kind == "malformed"
+
+
+def split_between_two_skins(builder: GltfBuilder) -> None:
+    """Two meshes share their vertices; each draws some of them, with a skin of its own."""
+    part = primitive(builder)
+    joints = [[1, 0, 0, 0]] * 3 + [[0, 0, 0, 0]] * 3
+    part["attributes"] |= {
+        "POSITION": builder.accessor([[0, 0, 0], [1, 0, 0], [0, 1, 0]] * 2),
+        "JOINTS_0": builder.accessor(joints, "|u1"),
+        "WEIGHTS_0": builder.accessor([[1, 0, 0, 0]] * 6),
+    }
+    for name in ("NORMAL", "TEXCOORD_0"):
+        del part["attributes"][name]
+    part |= {"targets": [], "indices": builder.accessor([0, 1, 2], "<u2")}
+    one = builder.add("skins", {"joints": [0]})
+    other = part | {"indices": builder.accessor([3, 4, 5], "<u2")}
+    builder.node(mesh=builder.add("meshes", {"primitives": [other]}), skin=one)
+
+
+def add_attributes(**values: Any) -> Callable[[GltfBuilder], None]:
+    def add(builder: GltfBuilder) -> None:
+        more = {name: builder.accessor(*array) for name, array in values.items()}
+        primitive(builder)["attributes"] |= more
+
+    return add
+
+
+def joint_replaced_by_a_sparse_one(builder: GltfBuilder) -> None:
+    joints = builder.accessor([[9, 0, 0, 0]] + [[1, 0, 0, 0]] * 3, "|u1")
+    builder.document["accessors"][joints]["sparse"] = {
+        "count": 1,
+        "indices": {"bufferView": builder.view(b"\0\0\0\0"), "componentType": 5125},
+        "values": {"bufferView": builder.view(bytes(4))},
+    }
+    primitive(builder)["attributes"]["JOINTS_0"] = joints
+
+
+def bind_matrix_of_the_first_joint_only(builder: GltfBuilder) -> None:
+    builder.document["skins"][0]["inverseBindMatrices"] = builder.accessor([np.eye(4).reshape(16)])
+    primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[0, 0, 0, 0]] * 4, "|u1")
+
+
+def odd_skin_that_nothing_uses(builder: GltfBuilder) -> None:
+    matrices = builder.accessor(np.zeros((1, 4)))
+    builder.add("skins", {"joints": [0, 1], "inverseBindMatrices": matrices})
+
+
+def joints_without_a_skin(builder: GltfBuilder) -> None:
+    del builder.document["nodes"][2]["skin"]
+    add_attributes(JOINTS_0=(np.zeros(4),), WEIGHTS_0=(np.zeros((4, 2)),))(builder)
+
+
+def odd_normals_of_a_morph_target(builder: GltfBuilder) -> None:
+    more = {"NORMAL": builder.accessor(np.zeros((4, 4))), "COLOR_0": builder.accessor(np.zeros(4))}
+    primitive(builder)["targets"][0] |= more
+
+
+RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
+    "vertices shared between two skins": split_between_two_skins,
+    "a second set of joints without weights": add_attributes(JOINTS_1=([[9] * 4] * 4, "|u1")),
+    "a set of joints that is not the next": add_attributes(
+        JOINTS_2=([[9] * 4] * 4, "|u1"), WEIGHTS_2=(np.ones((4, 4)),)
+    ),
+    "a joint that a sparse value replaces": joint_replaced_by_a_sparse_one,
+    "fewer bind matrices than joints": bind_matrix_of_the_first_joint_only,
+    "an odd skin that nothing uses": odd_skin_that_nothing_uses,
+    "joints of a mesh without a skin": joints_without_a_skin,
+    "normals of a morph target": odd_normals_of_a_morph_target,
+}
+"""What Blender's importer does not read, and what it accepts beyond the specification."""
+
+
+@pytest.mark.parametrize("spoil", RENDERED.values(), ids=RENDERED)
+def test_what_the_importer_does_not_mind_passes(
+    tmp_path: Path, spoil: Callable[[GltfBuilder], object]
+) -> None:
+    builder = skinned_square()
+    spoil(builder)
+    still = tmp_path / "still.glb"
+    prepare(write(builder, tmp_path), GlbLimits(), still)
+    assert read_glb(still, GlbLimits()).drawn
+
+
+def test_a_set_of_joints_is_read_if_any_primitive_has_all_before_it(tmp_path: Path) -> None:
+    builder = skinned_square()
+    add_attributes(JOINTS_1=([[0] * 4] * 4, "|u1"), WEIGHTS_1=(np.ones((4, 4)),))(builder)
+    first = primitive(builder)
+    only_second = {
+        "POSITION": first["attributes"]["POSITION"],
+        "JOINTS_1": builder.accessor([[9, 0, 0, 0]] * 4, "|u1"),
+        "WEIGHTS_1": first["attributes"]["WEIGHTS_1"],
+    }
+    part = {"attributes": only_second, "indices": first["indices"]}
+    builder.document["meshes"][0]["primitives"].append(part)
+    with pytest.raises(GlbError, match="joint 9 exceeds the 2 of its skin"):
+        read_glb(write(builder, tmp_path), GlbLimits())
+
+
+def test_many_targets_sets_and_users_are_read_quickly(tmp_path: Path) -> None:
+    """10,000 compressed morph targets, 1,000 sets of joints, 1,000 nodes of 1,000 primitives."""
+    builder = skinned_square()
+    compress(builder)
+    primitive(builder)["targets"] *= 10_000
+    for number in range(1_000):
+        for name in ("JOINTS", "WEIGHTS"):
+            attributes = primitive(builder)["attributes"]
+            attributes[f"{name}_{number}"] = attributes[f"{name}_0"]
+    parts = [{key: value for key, value in primitive(builder).items() if key == "attributes"}]
+    parts[0] = parts[0] | {"attributes": {"POSITION": 0}, "mode": 0}
+    builder.document["meshes"][0]["primitives"] += parts * 1_000
+    builder.document["nodes"] += [{"mesh": 0, "skin": 0}] * 1_000
+    builder.document["scenes"][0]["nodes"] += range(4, 1_004)
+    path = write(builder, tmp_path)
+    started = time.process_time()
+    read_glb(path, GlbLimits())
+    assert time.process_time() - started < 2
 
 
 def test_what_nothing_shows_may_be_odd(tmp_path: Path) -> None:

@@ -271,6 +271,20 @@ def test_a_scene_of_many_roots_is_read_quickly() -> None:
         assert time.process_time() - started < 2
 
 
+def test_a_stride_beyond_all_integers() -> None:
+    """One element has no next one; two cannot lie so far apart."""
+    positions, *others = DOCUMENT["accessors"]
+    far = DOCUMENT["bufferViews"][0] | {"byteStride": 4 * 10**20}
+    views = [far, *DOCUMENT["bufferViews"][1:]]
+    assert refusal(changed(bufferViews=views)).kind == "malformed"
+    views.append(DOCUMENT["bufferViews"][0])
+    accessors = [positions | {"count": 1}, *others, positions | {"bufferView": 4}]
+    point = {"attributes": {"POSITION": 0}, "mode": 0}
+    meshes = [{"primitives": [PRIMITIVE | {"attributes": {"POSITION": 3}}, point]}]
+    data = changed(bufferViews=views, accessors=accessors, meshes=meshes)
+    assert len(read_glb(data, GlbLimits()).drawn) == 1
+
+
 def test_a_long_list_of_nothing_is_not_built() -> None:
     assert refusal(changed(nodes=[{}] * 300_000)).kind == "too_large"
 
