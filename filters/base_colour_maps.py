@@ -13,6 +13,8 @@ from PIL import Image
 from core.failures import FailureKind
 from glb.document import Document, Item, extension
 from glb.glb_error import GlbError
+from glb.image_headers import check_image_size
+from glb.limits import GlbLimits
 from glb.primitives import Drawn
 from glb.shown_materials import GLOSSY, UNLIT
 
@@ -66,11 +68,13 @@ class _Picture:
     state: MapState = "unreadable"
 
 
-def base_colour_maps(document: Document, drawn: Iterable[Drawn]) -> tuple[BaseColourMap, ...]:
+def base_colour_maps(
+    document: Document, drawn: Iterable[Drawn], limits: GlbLimits
+) -> tuple[BaseColourMap, ...]:
     """Return the base-colour maps of the primitives, decoded once each, in order of the images.
 
     Raises GlbError (`malformed`) if a material names what does not exist, and (`too_large`) for an
-    image that Pillow refuses to decode.
+    image that exceeds the limits or that Pillow refuses to decode.
     """
     pictures: dict[tuple[str, int], _Picture] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
@@ -86,11 +90,9 @@ def base_colour_maps(document: Document, drawn: Iterable[Drawn]) -> tuple[BaseCo
     for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
         picture = _Picture(state="missing")
         if image is not None:
-            # Several images may share their bytes.
-            view = document.item("images", image).get("bufferView")
-            place = ("image", image) if view is None else ("view", view)
+            place = document.image_place(image)
             if place not in pictures:
-                pictures[place] = _decode(document, image)
+                pictures[place] = _decode(document, image, limits)
             picture = pictures[place]
         state: MapState = picture.state
         if source in _NOT_SHOWN:
@@ -127,12 +129,13 @@ def _source(document: Document, slot: Item) -> tuple[int | None, str]:
     return image, source
 
 
-def _decode(document: Document, index: int) -> _Picture:
-    """Decode an image; the size in its header is within the limits."""
+def _decode(document: Document, index: int, limits: GlbLimits) -> _Picture:
     width = height = 0
     try:
         with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as picture:
             width, height = picture.size
+            # Pillow may take the size from another part of the header than the parser.
+            check_image_size(index, picture.size, limits)
             # A large JPEG decodes at a fraction of its size, and still reads all of its bytes.
             picture.draft(None, (256, 256))
             picture.load()

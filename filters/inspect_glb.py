@@ -82,7 +82,8 @@ def inspect_glb(source: Path | str | bytes, limits: InspectLimits | None = None)
     Follows no URI and reads nothing outside the file. Raises GlbError, and nothing else, for a
     file that cannot or may not be rendered; OSError if a path cannot be read.
     """
-    glb = read_glb(source, (limits or InspectLimits()).glb_limits())
+    glb_limits = (limits or InspectLimits()).glb_limits()
+    glb = read_glb(source, glb_limits)
     document = glb.document
     meshes = [document.item("nodes", index).get("mesh") for index in glb.tree.in_scene]
     return Inspection(
@@ -96,7 +97,7 @@ def inspect_glb(source: Path | str | bytes, limits: InspectLimits | None = None)
         extensions_used=_names(document, "extensionsUsed"),
         extensions_required=_names(document, "extensionsRequired"),
         largest_image_pixels=glb.largest_image,
-        base_colour_maps=base_colour_maps(document, glb.drawn),
+        base_colour_maps=base_colour_maps(document, glb.drawn, glb_limits),
     )
 
 

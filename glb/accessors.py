@@ -1,5 +1,7 @@
 """Typed arrays of a GLB, bounds-checked (glTF 2.0 specification, section 3.6.2)."""
 
+import sys
+
 import numpy as np
 
 from glb.document import Document, Item
@@ -99,12 +101,11 @@ def _array(
     data = document.view(part["bufferView"])
     start, row = part.get("byteOffset") or 0, dtype.itemsize * shape[1]
     step = stride or row
-    if step < row or step % dtype.itemsize:
+    # numpy and the importer refuse larger ones, even for a single element.
+    if not row <= step <= sys.maxsize or step % dtype.itemsize:
         raise malformed(f"a stride of {step} bytes for elements of {row}")
     if shape[0] == 0:
         return np.empty(shape, dtype)
     if start + step * (shape[0] - 1) + row > len(data):
         raise malformed("an accessor ends beyond its buffer view")
-    # numpy does not take the step of a single row if it is beyond its integers.
-    step = row if shape[0] == 1 else step
     return np.ndarray(shape, dtype, data, start, (step, dtype.itemsize))

@@ -56,6 +56,22 @@ class Document:
             raise malformed(message)
         return self.view(view) if view is not None else _decode(str(uri))
 
+    def image_place(self, index: int) -> tuple[str, int]:
+        """Return the place of an image's bytes: several images may share a buffer view."""
+        view = self.item("images", index).get("bufferView")
+        return ("image", index) if view is None else ("view", view)
+
+    def store_buffers(self) -> None:
+        """Put the bytes of buffers that are data URIs into the JSON again, after changes in place.
+
+        Those of the binary chunk are stored as they are.
+        """
+        for index, data in self._buffers.items():
+            buffer = self.item("buffers", index)
+            if buffer.get("uri"):
+                head = buffer["uri"].partition(_INLINE)[0]
+                buffer["uri"] = head + _INLINE + base64.b64encode(data).decode()
+
     def _buffer(self, index: int) -> memoryview:
         if index not in self._buffers:
             buffer = self.item("buffers", index)
@@ -137,7 +153,7 @@ def _check_references(document: Document) -> None:
 
 def _decode(uri: str) -> memoryview:
     try:
-        # Changed in place, as the bytes of the BIN chunk.
+        # Those of a buffer may be changed in place, as the bytes of the BIN chunk.
         return memoryview(bytearray(base64.b64decode(uri.partition(_INLINE)[2])))
     except (binascii.Error, ValueError):
         raise malformed("a data URI holds no valid base64") from None

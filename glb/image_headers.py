@@ -2,7 +2,11 @@
 
 import struct
 
-__all__ = ["image_size", "is_cut_off"]
+from core.failures import FailureKind
+from glb.glb_error import GlbError
+from glb.limits import GlbLimits
+
+__all__ = ["check_image_size", "image_size", "is_cut_off"]
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the segments that hold the size: SOF0 to SOF15, without DHT, JPG and DAC."""
@@ -13,7 +17,7 @@ _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 def image_size(data: memoryview) -> tuple[int, int] | None:
     """Return width and height of a PNG, JPEG or WebP; None for others and for broken ones."""
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
+        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
             return struct.unpack_from(">II", data, 16)
         if data[:2] == b"\xff\xd8":
             return _jpeg_size(data)
@@ -22,6 +26,14 @@ def image_size(data: memoryview) -> tuple[int, int] | None:
     except (struct.error, IndexError):
         pass
     return None
+
+
+def check_image_size(image: int, size: tuple[int, int], limits: GlbLimits) -> None:
+    """Raise GlbError (`too_large`) if an image has more pixels than one may have."""
+    width, height = size
+    if width * height > limits.max_image_pixels:
+        message = f"image {image} has {width} x {height} pixels"
+        raise GlbError(FailureKind.TOO_LARGE, f"{message}; the limit is {limits.max_image_pixels}")
 
 
 def is_cut_off(data: memoryview) -> bool:

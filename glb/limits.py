@@ -1,4 +1,4 @@
-"""The most that one GLB file may ask of the machine."""
+"""Limits on the resources that one GLB file may use."""
 
 from dataclasses import dataclass
 

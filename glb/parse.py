@@ -9,7 +9,7 @@ from glb.container import read_container
 from glb.document import Document, read_document
 from glb.extensions import IMPORTABLE_EXTENSIONS
 from glb.glb_error import GlbError, malformed
-from glb.image_headers import image_size
+from glb.image_headers import check_image_size, image_size
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree, walk_nodes
 from glb.primitives import Drawn, draw_primitives
@@ -63,27 +63,19 @@ def _largest_image(document: Document, limits: GlbLimits) -> int:
     """Return the pixels of the largest image, after checking the sizes of all."""
     sizes: dict[tuple[str, int], int] = {}
     total = num_bytes = 0
-    for index, image in enumerate(document.items("images")):
-        # Several images may share their bytes.
-        view = image.get("bufferView")
-        place = ("image", index) if view is None else ("view", view)
+    for index in range(len(document.items("images"))):
+        place = document.image_place(index)
         if place not in sizes:
             data = document.image(index)
             num_bytes += len(data)
             # Reading them all must stay linear in the file.
             if num_bytes > 2 * document.container.num_bytes:
                 raise malformed("the images overlap in the file")
-            sizes[place] = _num_pixels(data, index, limits)
+            width, height = image_size(data) or (0, 0)
+            check_image_size(index, (width, height), limits)
+            sizes[place] = width * height
         total += sizes[place]
         if total > limits.max_total_pixels:
             message = f"more than the limit of {limits.max_total_pixels} pixels of images"
             raise GlbError(FailureKind.TOO_LARGE, message)
     return max(sizes.values(), default=0)
-
-
-def _num_pixels(data: memoryview, index: int, limits: GlbLimits) -> int:
-    width, height = image_size(data) or (0, 0)
-    if width * height > limits.max_image_pixels:
-        message = f"image {index} has {width} x {height} pixels"
-        raise GlbError(FailureKind.TOO_LARGE, f"{message}; the limit is {limits.max_image_pixels}")
-    return width * height

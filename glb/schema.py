@@ -4,7 +4,6 @@ from glb.type_checks import (
     ANYTHING,
     INDEX,
     INTEGER,
-    NAME,
     NUMBER,
     SWITCH,
     TEXT,
@@ -20,13 +19,13 @@ _EXTENSIONS = Entries(Entries(ANYTHING))
 
 
 def _object(required: str = "", **fields: Check) -> Object:
-    common: dict[str, Check] = {"name": NAME, "extensions": _EXTENSIONS}
+    common: dict[str, Check] = {"name": TEXT, "extensions": _EXTENSIONS}
     return Object(common | fields, frozenset(required.split()))
 
 
-def _material(texture: Check) -> Object:
+def _material(texture: Check, colour: Check, colour_and_alpha: Check) -> Object:
     metallic_roughness = _object(
-        baseColorFactor=_COLOUR_AND_ALPHA,
+        baseColorFactor=colour_and_alpha,
         baseColorTexture=texture,
         metallicFactor=NUMBER,
         metallicRoughnessTexture=texture,
@@ -36,7 +35,7 @@ def _material(texture: Check) -> Object:
         alphaCutoff=NUMBER,
         alphaMode=TEXT,
         doubleSided=SWITCH,
-        emissiveFactor=_COLOUR,
+        emissiveFactor=colour,
         emissiveTexture=texture,
         normalTexture=texture,
         occlusionTexture=texture,
@@ -45,8 +44,9 @@ def _material(texture: Check) -> Object:
 
 
 _INDICES = Items(INDEX)
-_TWO, _THREE, _FOUR = Items(NUMBER, 2), Items(NUMBER, 3), Items(NUMBER, 4)
-_COLOUR, _COLOUR_AND_ALPHA = Items(NUMBER, 3, 3), Items(NUMBER, 4, 4)
+_NUMBERS, _TWO = Items(NUMBER), Items(NUMBER, 2)
+_THREE, _FOUR = Items(NUMBER, 3, or_none=True), Items(NUMBER, 4, or_none=True)
+_COLOUR = Items(NUMBER, 3, 3)
 _TEXTURE_FIELDS: dict[str, Check] = {
     "index": INDEX,
     "texCoord": INDEX,
@@ -78,8 +78,8 @@ _ACCESSOR = _object(
     type=TEXT,
     normalized=SWITCH,
     sparse=_SPARSE,
-    max=Items(NUMBER),
-    min=Items(NUMBER),
+    max=_NUMBERS,
+    min=_NUMBERS,
 )
 _BUFFER_VIEW = _object(
     "buffer byteLength",
@@ -98,7 +98,6 @@ _PRIMITIVE = _object(
     targets=Items(Entries(INDEX)),
 )
 _NODE = _object(
-    camera=INTEGER,
     children=_INDICES,
     mesh=INDEX,
     skin=INDEX,
@@ -106,7 +105,7 @@ _NODE = _object(
     translation=_THREE,
     rotation=_FOUR,
     scale=_THREE,
-    weights=Items(NUMBER),
+    weights=_NUMBERS,
 )
 _SAMPLER = _object(magFilter=INTEGER, minFilter=INTEGER, wrapS=INTEGER, wrapT=INTEGER)
 
@@ -116,7 +115,7 @@ DOCUMENT = Object(
         "scene": INDEX,
         "scenes": Items(_object(nodes=_INDICES)),
         "nodes": Items(_NODE),
-        "meshes": Items(_object("primitives", primitives=Items(_PRIMITIVE), weights=Items(NUMBER))),
+        "meshes": Items(_object("primitives", primitives=Items(_PRIMITIVE), weights=_NUMBERS)),
         "skins": Items(
             _object(
                 "joints",
@@ -131,7 +130,7 @@ DOCUMENT = Object(
         "images": Items(_object(bufferView=INDEX, mimeType=TEXT, uri=TEXT)),
         "samplers": Items(_SAMPLER),
         "textures": Items(_object(sampler=INDEX, source=INDEX)),
-        "materials": Items(_material(_TEXTURE)),
+        "materials": Items(_material(_TEXTURE, _NUMBERS, _NUMBERS)),
         "animations": Items(Entries(ANYTHING)),
         "extensionsUsed": Items(TEXT),
         "extensionsRequired": Items(TEXT),
@@ -140,14 +139,14 @@ DOCUMENT = Object(
 )
 """A whole document, without what no still picture shows: cameras, and the inside of animations."""
 
-SHOWN_MATERIAL = _material(_SHOWN_TEXTURE)
-"""A material that the scene shows: of it, Blender reads the texture transforms as well."""
+SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _THREE, _FOUR)
+"""What the scene shows of a material: Blender reads the colours and texture transforms as well."""
 
 MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_unlit": Object({}),
     "KHR_materials_pbrSpecularGlossiness": Object(
         {
-            "diffuseFactor": _COLOUR_AND_ALPHA,
+            "diffuseFactor": Items(NUMBER, 4),
             "diffuseTexture": _SHOWN_TEXTURE,
             "specularFactor": _COLOUR,
             "glossinessFactor": NUMBER,

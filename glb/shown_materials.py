@@ -81,7 +81,8 @@ def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
 def image_of_texture(document: Document, slot: Item) -> int:
     """Return the index of the image that Blender's importer loads for a texture.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` if only others read its extension.
+    Raises GlbError: `malformed`, or `unsupported_extension` if only an extension that the importer
+    does not read names its image.
     """
     texture = document.item("textures", slot["index"])
     if texture.get("sampler") is not None:

@@ -16,7 +16,6 @@ __all__ = [
     "ANYTHING",
     "INDEX",
     "INTEGER",
-    "NAME",
     "NUMBER",
     "SWITCH",
     "TEXT",
@@ -29,7 +28,10 @@ __all__ = [
 Check = Callable[[Any], str]
 
 _MAX_ITEMS = 250_000
-"""Items of one list: every item costs far more memory and time than its bytes of JSON."""
+"""Items of one list; bounds the time of the checks.
+
+The JSON itself is bounded by max_json_bytes.
+"""
 
 
 def _index(value: Any) -> str:
@@ -54,11 +56,6 @@ def _text(value: Any) -> str:
     return "" if type(value) is str else ": not a text"
 
 
-def _name(value: Any) -> str:
-    # Blender raises an error for a name with a null character.
-    return _text(value) or (": a name with a null character" if "\0" in value else "")
-
-
 def _anything(value: Any) -> str:  # noqa: ARG001 - a check like the others
     return ""
 
@@ -70,8 +67,6 @@ NUMBER: Check = _number
 """A finite number."""
 SWITCH: Check = _switch
 TEXT: Check = _text
-NAME: Check = _name
-"""A text that Blender takes for a name."""
 ANYTHING: Check = _anything
 
 
@@ -82,13 +77,20 @@ class Items:
     check: Check
     least: int = 0
     most: int | None = None
+    or_none: bool = False
+    """Whether no items at all stand for a default, as in Blender's importer."""
 
     def __call__(self, value: Any) -> str:
-        """Return the problem of a value. Raises GlbError (`too_large`) for an endless list."""
+        """Return the problem of a value.
+
+        Raises GlbError (`too_large`) for a list of more than 250,000 items.
+        """
         if type(value) is not list:
             return ": not a list"
         if len(value) > _MAX_ITEMS:
             raise GlbError(FailureKind.TOO_LARGE, f"JSON: a list of {len(value)} items")
+        if self.or_none and not value:
+            return ""
         if len(value) < self.least or (self.most is not None and len(value) > self.most):
             return f": {len(value)} items instead of {self.least}"
         for place, item in enumerate(value):

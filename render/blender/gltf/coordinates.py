@@ -16,7 +16,7 @@ def sanitise_values(document: Document, primitives: Sequence[Item]) -> None:
 
     Blender takes its own normals there. The parser refuses such positions.
     """
-    found = set()
+    found, changed = set(), False
     for primitive in primitives:
         attributes = primitive["attributes"]
         compressed = compressed_attributes(primitive)
@@ -26,4 +26,6 @@ def sanitise_values(document: Document, primitives: Sequence[Item]) -> None:
         for values in accessor_arrays(document, document.item("accessors", index)):
             odd = ~np.isfinite(values)
             if odd.any():
-                values[odd] = 0
+                values[odd], changed = 0, True
+    if changed:
+        document.store_buffers()

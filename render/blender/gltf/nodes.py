@@ -36,6 +36,9 @@ def prune_primitives(document: Document, primitives: Sequence[Item]) -> None:
     """Remove the primitives of all other meshes, and attributes that the importer does not draw."""
     kept = {id(primitive) for primitive in primitives}
     names = {*ATTRIBUTE_TYPES, *SKIN_ATTRIBUTES}
+    for accessor in document.items("accessors"):
+        # The importer names shape keys by it, and raises an error for an empty name.
+        accessor.pop("name", None)
     for mesh in document.items("meshes"):
         mesh.pop("extras", None)
         mesh["primitives"] = [part for part in mesh["primitives"] if id(part) in kept]

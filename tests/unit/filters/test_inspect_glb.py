@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,55 @@ def test_pictures_that_decode(kind: str) -> None:
 def test_pictures_that_are_none(image: bytes, state: str) -> None:
     (found,) = inspect_glb(pack(*textured_square(image))).base_colour_maps
     assert found.state == state
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + check
+
+
+def png_with_a_small_text_first() -> bytes:
+    """Eight bytes of text stand where the size of a PNG stands otherwise."""
+    large = picture(size=(80, 80))
+    return large[:8] + png_chunk(b"tEXt", struct.pack(">II", 1, 1)) + large[8:]
+
+
+def png_with_two_headers() -> bytes:
+    large = picture(size=(80, 80))
+    return large[:8] + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)) + large[8:]
+
+
+def jpeg_with_two_frames() -> bytes:
+    large = picture("JPEG", (80, 80))
+    place = large.index(b"\xff\xc0")
+    frame = large[place : place + 2 + int.from_bytes(large[place + 2 : place + 4])]
+    return large[:place] + frame.replace(b"\0P\0P", b"\0\1\0\1") + large[place:]
+
+
+def jpeg_with_a_thumbnail() -> bytes:
+    thumbnail = picture("JPEG", (8, 8))
+    large = picture("JPEG", (80, 80))
+    return large[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + large[2:]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        png_with_a_small_text_first(),
+        png_with_two_headers(),
+        jpeg_with_two_frames(),
+        jpeg_with_a_thumbnail(),
+        picture("WEBP", (80, 80)),
+    ],
+    ids=["text first", "two headers", "two frames", "thumbnail", "WebP"],
+)
+def test_no_header_hides_the_size_of_an_image(image: bytes) -> None:
+    """Pillow would reserve the memory of all pixels, also where it then fails to decode them."""
+    data = pack(*textured_square(image))
+    refused = refusal(data, InspectLimits(max_image_pixels=80 * 80 - 1))
+    assert refused.kind == "too_large"
+    assert "80 x 80" in refused.message
+    inspect_glb(data, InspectLimits(max_image_pixels=80 * 80))
 
 
 def test_a_texture_that_an_extension_names() -> None:

@@ -42,6 +42,11 @@ def test_a_header_that_is_cut_off_says_nothing(kind: str):
     assert is_cut_off(data[:500]) == (kind != "PNG")  # Blender sees that of a PNG by itself
 
 
+def test_a_png_that_does_not_begin_with_its_header_has_no_size():
+    data = encode_image(OPAQUE, "PNG")
+    assert image_size(memoryview(data[:12] + b"tEXt" + data[16:])) is None
+
+
 @pytest.mark.parametrize("data", [b"", b"BM", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff" * 99, b"GIF"])
 def test_no_known_image(data: bytes):
     assert image_size(memoryview(data)) is None

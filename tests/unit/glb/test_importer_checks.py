@@ -1,5 +1,6 @@
 """What Blender's importer reads without a check of its own, the parser checks before."""
 
+import base64
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glb.accessors import accessor_arrays
 from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from glb.parse import read_glb
 from render.blender.gltf.prepare import prepare
+from tests.support.bodies import edit_glb
 from tests.support.glbs import skinned_square
 from tests.support.gltf_builder import GltfBuilder
 
@@ -145,6 +148,10 @@ def transform_by_text(builder: GltfBuilder) -> None:
     slot["extensions"] = {"KHR_texture_transform": {"offset": "left"}}
 
 
+def set_base_colour(builder: GltfBuilder, colour: list[float]) -> None:
+    material(builder)["pbrMetallicRoughness"]["baseColorFactor"] = colour
+
+
 MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "an unknown component type": set_values("accessors", componentType=5124),
     "an unknown type": unknown_type,
@@ -171,13 +178,17 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "a texture without its sampler": set_values("textures", sampler=9),
     "a sampler by name": set_values("samplers", wrapS="repeat"),
     "a name that is a number": set_values("nodes", name=5),
-    "a name with a null character": set_values("meshes", name="a\0b"),
     "half a surrogate pair": set_values("meshes", name="\ud800"),
     "a short matrix": set_values("nodes", matrix=[1, 0, 0]),
     "a rotation of three numbers": set_values("nodes", rotation=[0, 0, 0]),
     "a number beyond all": set_values("nodes", translation=[10**400, 0, 0]),
     "a short colour": set_values("materials", emissiveFactor=[1]),
-    "a long colour": set_values("materials", emissiveFactor=[1, 1, 1, 1]),
+    "a short base colour": lambda builder: set_base_colour(builder, [1, 1, 1]),
+    "a matrix of no numbers": set_values("nodes", matrix=[]),
+    "a short glossy colour": extend_material(
+        "KHR_materials_pbrSpecularGlossiness", diffuseFactor=[]
+    ),
+    "a long sheen colour": extend_material("KHR_materials_sheen", sheenColorFactor=[1] * 4),
     "a texture transform by text": transform_by_text,
     "a factor as text": extend_material("KHR_materials_transmission", transmissionFactor="all"),
     "a colour as a number": extend_material("KHR_materials_sheen", sheenColorFactor=1),
@@ -276,6 +287,27 @@ def odd_normals_of_a_morph_target(builder: GltfBuilder) -> None:
     primitive(builder)["targets"][0] |= more
 
 
+def colour_of_an_unlit_material(builder: GltfBuilder) -> None:
+    extend_material("KHR_materials_unlit")(builder)
+    material(builder)["emissiveFactor"] = [1]
+
+
+def colour_beside_a_glossy_one(builder: GltfBuilder) -> None:
+    extend_material("KHR_materials_pbrSpecularGlossiness", diffuseFactor=[1] * 5)(builder)
+    set_base_colour(builder, [1])
+
+
+def colours_of_an_unused_material(builder: GltfBuilder) -> None:
+    short = {"baseColorFactor": [1, 1, 1]}
+    builder.add("materials", {"emissiveFactor": [1], "pbrMetallicRoughness": short})
+
+
+def names_with_null_characters(builder: GltfBuilder) -> None:
+    for group in ("nodes", "meshes", "materials", "skins", "images", "accessors", "samplers"):
+        for item in builder.document[group]:
+            item["name"] = "\0"
+
+
 RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "vertices shared between two skins": split_between_two_skins,
     "a second set of joints without weights": add_attributes(JOINTS_1=([[9] * 4] * 4, "|u1")),
@@ -287,6 +319,16 @@ RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "an odd skin that nothing uses": odd_skin_that_nothing_uses,
     "joints of a mesh without a skin": joints_without_a_skin,
     "normals of a morph target": odd_normals_of_a_morph_target,
+    "the emission of an unlit material": colour_of_an_unlit_material,
+    "the base colour beside a glossy one": colour_beside_a_glossy_one,
+    "the colours of an unused material": colours_of_an_unused_material,
+    "a long emission": set_values("materials", emissiveFactor=[0.5] * 4),
+    "a long base colour": lambda builder: set_base_colour(builder, [1] * 5),
+    "an emission of no numbers": set_values("materials", emissiveFactor=[]),
+    "a base colour of no numbers": lambda builder: set_base_colour(builder, []),
+    "a transform of no numbers": set_values("nodes", translation=[], rotation=[], scale=[]),
+    "a camera by name": set_values("nodes", camera="main"),
+    "names with null characters": names_with_null_characters,
 }
 """What Blender's importer does not read, and what it accepts beyond the specification."""
 
@@ -361,6 +403,26 @@ def test_no_check_takes_quadratic_time(
     started = time.process_time()
     read_glb(path, GlbLimits())
     assert time.process_time() - started < 1
+
+
+def test_odd_normals_in_a_data_uri_are_set_to_zero(tmp_path: Path) -> None:
+    """Those of a buffer that is not the binary chunk are written back into the JSON."""
+    normals = np.array([[0, 0, 1]] * 3 + [[np.nan, np.inf, 1]], "<f4")
+    builder = skinned_square()
+    view = builder.add("bufferViews", {"buffer": 1, "byteLength": normals.nbytes})
+    kind = {"componentType": 5126, "count": 4, "type": "VEC3"}
+    primitive(builder)["attributes"]["NORMAL"] = builder.add(
+        "accessors", {"bufferView": view} | kind
+    )
+    path = write(builder, tmp_path)
+    uri = "data:application/gltf-buffer;base64," + base64.b64encode(normals.tobytes()).decode()
+    edit_glb(path, lambda document: document["buffers"].append({"byteLength": 48, "uri": uri}))
+    still = tmp_path / "still.glb"
+    prepare(path, GlbLimits(), still)
+    document = read_glb(still, GlbLimits()).document
+    (stored,) = accessor_arrays(document, document.items("accessors")[-1])
+    np.testing.assert_array_equal(stored, [[0, 0, 1]] * 4)
+    assert document.json["buffers"][1]["uri"].startswith("data:application/gltf-buffer;base64,")
 
 
 def test_what_nothing_shows_may_be_odd(tmp_path: Path) -> None:
