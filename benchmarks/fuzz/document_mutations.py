@@ -40,7 +40,7 @@ _ARRAY_FIELDS: dict[str, tuple[Any, ...]] = {
 _VIEW_FIELDS: dict[str, tuple[Any, ...]] = {
     "byteOffset": _ARRAY_FIELDS["byteOffset"],
     "byteLength": (0, 1, 4, 12, 2**31, 2**40),
-    "byteStride": (0, 1, 2, 3, 4, 8, 252, 2**31),
+    "byteStride": (0, 1, 2, 3, 4, 8, 252, 2**31, 2**62, 4 * 10**20),
 }
 _TRANSFORMS = {"translation": 3, "scale": 3, "rotation": 4, "matrix": 16}
 _EXTENSIONS = (
@@ -218,6 +218,33 @@ def tree(model: Model, rng: Random) -> str:
     return f"{child} in {key} of {name}"
 
 
+def roots(model: Model, rng: Random) -> str:
+    """Make scenes list nodes twice, or below each other, one of them hidden."""
+    nodes = model.items("nodes")
+    listed = rng.choices(range(len(nodes)), k=rng.choice((2, 10, 20_000)))
+    nodes[listed[0]]["extensions"] = {"KHR_node_visibility": {"visible": False}}
+    for scene in model.items("scenes"):
+        found = scene.get("nodes")
+        scene["nodes"] = [*(found if type(found) is list else []), *listed]
+    return f"{len(listed)} more, {listed[0]} hidden"
+
+
+def joints(model: Model, rng: Random) -> str:
+    """Make meshes share joints, weights and a skin, whichever indices and types they have."""
+    place, count = rng.randrange(len(model.items("accessors"))), rng.choice((0, 1, 3, 50))
+    attributes = {"JOINTS_0": place, "WEIGHTS_0": rng.choice((place, 0))}
+    bones = rng.sample(range(len(model.items("nodes"))), min(count, len(model.items("nodes"))))
+    model.document["skins"] = [{"joints": bones, "inverseBindMatrices": place}, {"joints": bones}]
+    for mesh in model.items("meshes"):
+        primitives = mesh.get("primitives")
+        for part in primitives if type(primitives) is list else []:
+            if type(part) is dict and type(part.get("attributes")) is dict:
+                part["attributes"] |= attributes
+    for node in model.items("nodes"):
+        node["skin"] = rng.randrange(2)
+    return f"{len(bones)} joints, accessor {place}"
+
+
 def many_nodes(model: Model, rng: Random) -> str:
     """Append a long chain of nodes, or one mesh many times."""
     nodes = model.document.setdefault("nodes", [])
@@ -276,5 +303,5 @@ ANY_VALUE: tuple[Callable[[Model, Random], str], ...] = (
     *(delete, duplicate, retarget, number, wrong_type, index),
 )
 MEANING: tuple[Callable[[Model, Random], str], ...] = (
-    *(accessor, sparse, tree, many_nodes, transform, extension, uri),
+    *(accessor, sparse, tree, roots, joints, many_nodes, transform, extension, uri),
 )

@@ -11,6 +11,8 @@ from benchmarks.fuzz.document_mutations import ANY_VALUE, MEANING, Model, take_a
 __all__ = ["mutate"]
 
 _FLOAT_BITS = [struct.pack("<f", value) for value in (math.nan, math.inf, 3.4e38, 1e-40, -1e20)]
+_TEXT = struct.pack(">I4sIII", 8, b"tEXt", 1, 1, zlib.crc32(b"tEXt\0\0\0\1\0\0\0\1"))
+_COMMENT = struct.pack(">HHHHHH", 0xFFFE, 10, 0xFFC0, 8, 1, 1)
 _SIZES = (0, 1, 5000, 16_384, 65_535)
 _LENGTHS = (0, 1, 4, 11, 2**31, 2**32 - 1)
 
@@ -36,7 +38,7 @@ def mutate(data: bytes, other: bytes, rng: Random) -> tuple[bytes, list[str]]:
 def image(model: Model, rng: Random) -> str:
     """Spoil the bytes of a picture, or what it says of its size."""
     start, end = model.span(rng.choice(model.items("images")))
-    how = rng.choice(("flip", "cut", "start", "size", "size"))
+    how = rng.choice(("flip", "cut", "start", "size", "size", "chunk"))
     if how == "flip":
         _scatter(model.binary, start, end, rng)
     elif how == "cut":
@@ -44,6 +46,11 @@ def image(model: Model, rng: Random) -> str:
         model.binary[start:end] = bytes(end - start)
     elif how == "start":
         model.binary[start : min(start + 16, end)] = rng.randbytes(min(16, end - start))
+    elif how == "chunk":
+        # A text before the header of a PNG, or a comment with a size in a JPEG; the end is lost.
+        first = _TEXT if model.binary[start + 1 : start + 4] == b"PNG" else _COMMENT
+        place = start + (8 if first is _TEXT else 2)
+        model.binary[place:end] = (first + model.binary[place:end])[: max(end - place, 0)]
     else:
         how += f" {_lie_about_size(model.binary, start, rng)}"
     return f"{how} at {start}"

@@ -61,7 +61,7 @@ def test_a_case_follows_from_its_seed_and_number(models: Path) -> None:
 def test_every_mutation_takes_part(models: Path) -> None:
     plan = Plan(sorted(models.iterdir()))
     steps = [step for number in range(600) for step in plan.make(number)[1][1:]]
-    assert len({step.split(":")[0] for step in steps}) == 21
+    assert len({step.split(":")[0] for step in steps}) == 23
 
 
 def test_inspect_names_every_outcome(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -445,14 +445,15 @@ def shows_only_red(blender: BlenderProcess, glb: Path) -> None:
     assert (report.num_triangles, report.scale) == (2, pytest.approx(1.0))
 
 
-@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize(("required", "listed"), [(False, False), (True, False), (True, True)])
 def test_hidden_nodes_and_what_hangs_below_them_are_not_there(
-    blender: BlenderProcess, tmp_path: Path, required: bool
+    blender: BlenderProcess, tmp_path: Path, required: bool, listed: bool
 ):
+    """Also if the scene lists a node below a hidden one as well."""
     builder = two_squares()
     hidden = builder.node(extensions={"KHR_node_visibility": {"visible": False}})
     builder.document["nodes"][hidden]["children"] = [1]
-    builder.document["scenes"][0]["nodes"] = [0, hidden]
+    builder.document["scenes"][0]["nodes"] = [0, hidden, *[1] * listed]
     name = ["KHR_node_visibility"]
     glb = builder.save(tmp_path / "hidden.glb", used=name, required=name if required else ())
     shows_only_red(blender, glb)
