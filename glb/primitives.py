@@ -264,7 +264,7 @@ def _check_compressed(
     replaced = [array for array in arrays[:-1] if array[:2] in decoded]
     for name, _, accessor in [*replaced, arrays[-1]]:
         # The importer skips the offset in what was decoded, and puts sparse values on it.
-        if accessor.get("byteOffset") or accessor.get("sparse"):
+        if accessor.get("byteOffset") or (accessor.get("sparse") or {}).get("count"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
 

@@ -113,7 +113,7 @@ DOCUMENT = Object(
     {
         "asset": Object({"version": TEXT}, frozenset({"version"})),
         "scene": INDEX,
-        "scenes": Items(_object(nodes=_INDICES)),
+        "scenes": Items(Object({"nodes": _INDICES})),
         "nodes": Items(_NODE),
         "meshes": Items(_object("primitives", primitives=Items(_PRIMITIVE), weights=_NUMBERS)),
         "skins": Items(
@@ -137,7 +137,8 @@ DOCUMENT = Object(
     },
     frozenset({"asset"}),
 )
-"""A whole document, without what no still picture shows: cameras, and the inside of animations."""
+"""A whole document, without what no still picture shows: cameras, names of scenes, and the inside
+of animations."""
 
 SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _THREE, _FOUR)
 """What the scene shows of a material: Blender reads the colours and texture transforms as well."""

@@ -277,6 +277,11 @@ def odd_skin_that_nothing_uses(builder: GltfBuilder) -> None:
     builder.add("skins", {"joints": [0, 1], "inverseBindMatrices": matrices})
 
 
+def sparse_on_nothing_of_what_is_decoded(builder: GltfBuilder) -> None:
+    sparse_on_what_is_decoded(builder)
+    positions(builder)["sparse"]["count"] = 0
+
+
 def joints_without_a_skin(builder: GltfBuilder) -> None:
     del builder.document["nodes"][2]["skin"]
     add_attributes(JOINTS_0=(np.zeros(4),), WEIGHTS_0=(np.zeros((4, 2)),))(builder)
@@ -327,6 +332,8 @@ RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "an emission of no numbers": set_values("materials", emissiveFactor=[]),
     "a base colour of no numbers": lambda builder: set_base_colour(builder, []),
     "a transform of no numbers": set_values("nodes", translation=[], rotation=[], scale=[]),
+    "a scene's name that is a number": set_values("scenes", name=5),
+    "Draco with no sparse values": sparse_on_nothing_of_what_is_decoded,
     "a camera by name": set_values("nodes", camera="main"),
     "names with null characters": names_with_null_characters,
 }
