@@ -43,16 +43,6 @@ class Drawn:
     copies: int
 
 
-@dataclass(frozen=True)
-class _Triangles:
-    """The triangles of a primitive."""
-
-    stated: int
-    """By the file's own counts, which for a Draco-compressed primitive are a mere claim."""
-    decoded: int
-    """At least this many will be decoded."""
-
-
 def compressed_attributes(primitive: Item) -> Item:
     """Return the attributes of a primitive that Draco compresses, by name; empty without it."""
     attributes: Item = (extension(primitive, DRACO) or {}).get("attributes", {})
@@ -69,10 +59,10 @@ def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tu
     triangles = _check_stored(document, used, limits)
     copies = _copies_of_meshes(nodes, tree.in_scene, tree)
     drawn = tuple(
-        Drawn(primitive, count.stated, copies[mesh])
+        Drawn(primitive, count, copies[mesh])
         for mesh in sorted(copies)
         for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
-        if count.stated and copies[mesh]
+        if count and copies[mesh]
     )
     if not drawn:
         raise GlbError(FailureKind.EMPTY, "the default scene draws no triangle")
@@ -108,9 +98,12 @@ def _check_number(triangles: int, limits: GlbLimits) -> None:
 
 def _check_stored(
     document: Document, meshes: Iterable[int], limits: GlbLimits
-) -> dict[int, list[_Triangles]]:
-    """Return the triangles of every primitive of the meshes, after checking their arrays."""
-    triangles: dict[int, list[_Triangles]] = {}
+) -> dict[int, list[int]]:
+    """Return the triangles of every primitive of the meshes, after checking their arrays.
+
+    They are those of the file's own counts, which nobody checks for a Draco-compressed primitive.
+    """
+    triangles: dict[int, list[int]] = {}
     checked: set[tuple[str, int]] = set()
     elements = 0
     for mesh in meshes:
@@ -123,10 +116,10 @@ def _check_stored(
                 raise GlbError(FailureKind.TOO_LARGE, message)
             if primitive.get("material") is not None:
                 document.item("materials", primitive["material"])
-            if extension(primitive, DRACO) is None:
+            if not _is_compressed(primitive):
                 vertices = arrays[0][2]["count"] if arrays else 0
                 _check_arrays(document, vertices, arrays, checked)
-            triangles[mesh].append(_count_triangles(document, primitive, arrays))
+            triangles[mesh].append(_count_triangles(primitive, arrays))
     return triangles
 
 
@@ -146,23 +139,25 @@ def _primitive_arrays(document: Document, primitive: Item) -> list[tuple[str, in
     return [(name, index, document.item("accessors", index)) for name, index in named]
 
 
-def _count_triangles(
-    document: Document, primitive: Item, arrays: Sequence[tuple[str, int, Item]]
-) -> _Triangles:
+def _count_triangles(primitive: Item, arrays: Sequence[tuple[str, int, Item]]) -> int:
     if not arrays:
-        return _Triangles(0, 0)
+        return 0
     corners = (arrays[0] if primitive.get("indices") is None else arrays[-1])[2]["count"]
     mode = _TRIANGLES if primitive.get("mode") is None else primitive["mode"]
-    draco = extension(primitive, DRACO)
     # What Draco decodes to has its own count.
-    if draco is None and (corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)):
+    if not _is_compressed(primitive) and (
+        corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)
+    ):
         raise malformed(f"{corners} corners make no primitive of mode {mode}")
     if mode > _FAN:
         raise malformed(f"primitive mode {mode} does not exist")
-    stated = corners // 3 if mode == _TRIANGLES else 0
-    stated = max(corners - 2, 0) if mode in (_STRIP, _FAN) else stated
-    decoded = None if draco is None else num_draco_triangles(document.view(draco["bufferView"]))
-    return _Triangles(stated, max(stated, decoded or 0))
+    if mode in (_STRIP, _FAN):
+        return max(corners - 2, 0)
+    return corners // 3 if mode == _TRIANGLES else 0
+
+
+def _is_compressed(primitive: Item) -> bool:
+    return DRACO in (primitive.get("extensions") or {})
 
 
 def _check_arrays(
@@ -207,12 +202,16 @@ def _are_indices(accessor: Item) -> bool:
 def _check_shown(
     document: Document,
     tree: NodeTree,
-    triangles: Mapping[int, Sequence[_Triangles]],
+    triangles: Mapping[int, Sequence[int]],
     limits: GlbLimits,
 ) -> None:
     nodes = document.items("nodes")
     copies = _copies_of_meshes(nodes, tree.shown, tree)
-    total = sum(sum(one.decoded for one in triangles[mesh]) * copies[mesh] for mesh in copies)
+    total = sum(
+        _num_decoded(document, primitive, count) * copies[mesh]
+        for mesh in copies
+        for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
+    )
     if not total:
         raise GlbError(FailureKind.EMPTY, "all triangles of the default scene are hidden")
     _check_number(total, limits)
@@ -224,6 +223,14 @@ def _check_shown(
     for node in (nodes[index] for index in tree.shown):
         if node.get("mesh") is not None:
             _check_weights(document, node, num_targets[node["mesh"]])
+
+
+def _num_decoded(document: Document, primitive: Item, stated: int) -> int:
+    """Return the least number of triangles that the importer decodes from a primitive."""
+    draco = extension(primitive, DRACO)
+    if draco is None or "POSITION" not in primitive["attributes"]:
+        return stated
+    return max(stated, num_draco_triangles(document.view(draco["bufferView"])) or 0)
 
 
 def _check_primitive(

@@ -282,6 +282,11 @@ def sparse_on_nothing_of_what_is_decoded(builder: GltfBuilder) -> None:
     positions(builder)["sparse"]["count"] = 0
 
 
+def broken_compression_that_nothing_shows(builder: GltfBuilder) -> None:
+    part = primitive(builder) | {"extensions": {DRACO: {"bufferView": 999, "attributes": 5}}}
+    builder.node(root=False, mesh=builder.add("meshes", {"primitives": [part]}))
+
+
 def joints_without_a_skin(builder: GltfBuilder) -> None:
     del builder.document["nodes"][2]["skin"]
     add_attributes(JOINTS_0=(np.zeros(4),), WEIGHTS_0=(np.zeros((4, 2)),))(builder)
@@ -334,6 +339,7 @@ RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "a transform of no numbers": set_values("nodes", translation=[], rotation=[], scale=[]),
     "a scene's name that is a number": set_values("scenes", name=5),
     "Draco with no sparse values": sparse_on_nothing_of_what_is_decoded,
+    "broken compression of a mesh outside the scene": broken_compression_that_nothing_shows,
     "a camera by name": set_values("nodes", camera="main"),
     "names with null characters": names_with_null_characters,
 }
