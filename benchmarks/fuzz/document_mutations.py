@@ -219,13 +219,15 @@ def tree(model: Model, rng: Random) -> str:
 
 
 def roots(model: Model, rng: Random) -> str:
-    """Make scenes list nodes twice, or below each other, one of them hidden."""
+    """Make the first scene list nodes twice, or below each other, one of them hidden."""
     nodes = model.items("nodes")
     listed = rng.choices(range(len(nodes)), k=rng.choice((2, 10, 20_000)))
     nodes[listed[0]]["extensions"] = {"KHR_node_visibility": {"visible": False}}
-    for scene in model.items("scenes"):
-        found = scene.get("nodes")
-        scene["nodes"] = [*(found if type(found) is list else []), *listed]
+    scene, *others = model.items("scenes") or [{}]
+    found = scene.get("nodes")
+    # A copy: another mutation may list the same scene hundreds of times.
+    scene = scene | {"nodes": [*(found if type(found) is list else []), *listed]}
+    model.document["scenes"] = [scene, *others]
     return f"{len(listed)} more, {listed[0]} hidden"
 
 
