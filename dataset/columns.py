@@ -27,7 +27,6 @@ __all__ = [
     "is_one_of",
     "mask",
     "number",
-    "numbers",
     "seconds_by_name",
     "text",
     "texts",
@@ -80,11 +79,6 @@ def integer(stage: str, name: str, meaning: str) -> Column[int]:
 def number(stage: str, name: str, meaning: str) -> Column[float]:
     """Declare a column of floating-point numbers."""
     return Column(stage, name, pa.float64(), meaning)
-
-
-def numbers(stage: str, name: str, meaning: str) -> Column[list[float]]:
-    """Declare a column of lists of floating-point numbers."""
-    return Column(stage, name, pa.list_(pa.float64()), meaning)
 
 
 def flag(stage: str, name: str, meaning: str) -> Column[bool]:

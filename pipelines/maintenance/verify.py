@@ -8,7 +8,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,10 @@ class _Places:
     pinned: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Per file, the protected snapshots that read it."""
 
-    def companion(self, path: str) -> Stage | None:
-        """Return the stage that makes a companion file; None for another file."""
-        return next((stage for stage, found in self.companions if found == path), None)
+    @cached_property
+    def stage_of(self) -> dict[str, Stage]:
+        """The stage that makes each companion file, by path."""
+        return {path: stage for stage, path in self.companions}
 
 
 def verify(root: Storage, workers: int) -> dict[str, Any]:
@@ -182,8 +183,7 @@ def _events(report: Report, places: _Places) -> list[Event]:
         message = "; ".join(str(finding) for finding in own[:3])
         note = partial(_note, places.decider, state, message)
         if not key:
-            stage = places.companion(report.file)
-            assert stage is not None
+            stage = places.stage_of[report.file]
             events += note(stage, "failed", stage.file.place if stage.file else ())
         if key in report.lost:
             events += note(RENDER, "failed", ())
@@ -212,7 +212,7 @@ def _described(finding: Finding, report: Report, places: _Places) -> dict[str, A
     owners: Mapping[str, ObjectState] = places.owners.get(report.file, {})
     owner = owners.get(finding.sample or "")
     if finding.sample is None and owners:
-        companion = places.companion(report.file)
+        companion = places.stage_of.get(report.file)
         again = f"makes it again (with {companion.option})" if companion else "mends it"
         remedy = f"`lrm build` {again}"
     elif owner is not None:

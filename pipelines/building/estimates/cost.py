@@ -1,4 +1,4 @@
-"""What work costs: expected beforehand by stage, added up afterwards, and the two side by side."""
+"""What work costs, by stage: the hours that it reserves, the bytes that it adds, and money."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

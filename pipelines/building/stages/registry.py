@@ -38,9 +38,6 @@ class StageRegistry:
     def __iter__(self) -> Iterator[Stage]:
         return iter(self._stages)
 
-    def __len__(self) -> int:
-        return len(self._stages)
-
     def __getitem__(self, name: str) -> Stage:
         """Return the stage of that name. Raises KeyError if there is none."""
         stage = self.find(name)
