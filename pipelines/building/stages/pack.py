@@ -98,7 +98,7 @@ def broken_shard(state: ObjectState, identities: Identities) -> dict[str, str] |
 
 
 def _retry_storage(work: Callable[[], T], context: WorkerContext) -> T:
-    """Do what asks the storage as often as a stage, while it fails. Raises its last error."""
+    """Return what `work` returns, retried while the storage fails. Raises its last error."""
     return retry(
         work,
         attempts=context.config.execution.attempts,

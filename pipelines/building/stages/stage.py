@@ -63,7 +63,7 @@ class ResultFile:
     """The file below the dataset's root in which a stage's result lies."""
 
     place: tuple[Column[str], ...]
-    """The column that names the file, then what else says where the result lies in it."""
+    """The column that names the file, then those that locate the result within the file."""
     folder: str
     """The first folder of its path: `lrm compact` deletes files there that nothing refers to."""
     required: bool = True
