@@ -17,7 +17,7 @@ help:
 	@echo "make test   lint, types, import layers, unit and integration tests"
 	@echo "make test-slow   the long tests: kills, nodes, jobs, the documentation's commands"
 	@echo "make coverage   all tests, and the share of lines that they run"
-	@echo "make nightly   coverage, and small benchmarks into docs/benchmarks.md (SOURCE=DIR of real models)"
+	@echo "make nightly   coverage, and small benchmarks into docs/notes/benchmarks.md (SOURCE=DIR of real models)"
 
 demo: $(READY)
 	@$(BIN)/python -m pipelines.demo --out "$(OUT)" \
@@ -46,7 +46,7 @@ coverage: $(READY)
 
 nightly: $(READY)
 	@failed=0; $(MAKE) coverage || failed=1; \
-	$(BIN)/python -m benchmarks nightly --page docs/benchmarks.md \
+	$(BIN)/python -m benchmarks nightly --page docs/notes/benchmarks.md \
 		$(if $(SOURCE),--source "$(SOURCE)") || failed=1; exit $$failed
 
 install: $(READY)

@@ -1,6 +1,6 @@
 """Runs the benchmarks that end in minutes, and writes their figures into one page.
 
-`make nightly`, or `python -m benchmarks nightly --page docs/benchmarks.md`: each benchmark runs in
+`make nightly`, or `python -m benchmarks nightly --page docs/notes/benchmarks.md`: each benchmark runs in
 a process of its own with a time limit; one that fails is named and the others go on. Without
 `--source` (a folder of models in Objaverse's layout) the project's own demo objects are rendered.
 """

@@ -3,7 +3,7 @@
 A kind is a stored string: the catalog keeps it for years, `lrm status` counts by it and `lrm retry`
 selects by it. So a kind is never renamed. Everything else about it is stated here once: what it
 means, whose fault it is, when the stage is tried again and what the operator does.
-docs/failures.md is the same table for readers.
+docs/reference/failures.md is the same table for readers.
 
 Standard library only: the Blender child and the GLB parser name their failures from here, too.
 """

@@ -1,7 +1,7 @@
 """Pinhole cameras: the one convention of this project and the ways in and out of it.
 
 World: right-handed, z up. Camera: OpenGL axes (x right, y up, looking along -z).
-docs/conventions.md is the full page, with a drawing.
+docs/reference/conventions.md is the full page, with a drawing.
 """
 
 import math

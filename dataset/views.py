@@ -1,6 +1,6 @@
 """The rendered views of one object, and the members of the sample that they become.
 
-docs/dataset-format.md states every member, field and unit.
+docs/reference/dataset-format.md states every member, field and unit.
 """
 
 import json

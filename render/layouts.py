@@ -1,6 +1,6 @@
 """Folder layouts that other people's trainers read: the files of one object, from its views.
 
-docs/conventions.md states what their numbers mean. A new layout is a function that checks, a
+docs/reference/conventions.md states what their numbers mean. A new layout is a function that checks, a
 function that makes the files, and a line in `LAYOUTS`.
 """
 

@@ -114,7 +114,7 @@ class RenderReport:
     samples: int
     """Per pixel of the colours: what this object needed."""
     timings: dict[str, float]
-    """Seconds; see docs/rendering.md."""
+    """Seconds; see docs/reference/rendering.md."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ on this machine into an S3 store that is busy and loses answers, and at random m
 children, Ray workers, raylets, the driver, and the driver in the middle of a commit, fills the
 scratch disk, and takes the store away. A driver that ended is started again, as an operator does.
 In the end the dataset must be that of the undisturbed build, sample for sample.
-docs/reliability.md holds a run's table.
+docs/notes/reliability.md holds a run's table.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 `python -m benchmarks learn_eight --root DATASET --snapshot ID --out DIR` takes the first eight
 objects of a snapshot of real renders and trains stage 1 on them by the real engine, without
-augmentation. docs/training.md holds a run's curve.
+augmentation. docs/notes/training.md holds a run's curve.
 """
 
 import argparse

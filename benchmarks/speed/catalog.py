@@ -4,7 +4,7 @@
 a catalog in which each has passed five stages (random measurements in their real form and size).
 Then it runs the commands as a user would, each in a process of its own. Only the listing of files
 is left out: there are none, and their versions come from a table, as a hub gives them.
-docs/scale.md holds a run's figures.
+docs/notes/scale.md holds a run's figures.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How many outcomes a second the committer of a build takes, the renewals of `latest/` included.
 
 `python -m benchmarks commits` commits the measurements of 200,000 objects to a local folder, in
-their real form, as a build does. docs/scale.md holds a run's figures.
+their real form, as a build does. docs/notes/scale.md holds a run's figures.
 """
 
 import argparse

@@ -29,7 +29,7 @@ _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZip
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SurfaceGeometry:
-    """The surface of an object, in the normalised frame (docs/conventions.md)."""
+    """The surface of an object, in the normalised frame (docs/reference/conventions.md)."""
 
     points: Float32[np.ndarray, "n 3"]
     """Spread evenly over the area, in random order: any part of the list is an even sample too."""

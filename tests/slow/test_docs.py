@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.pages import blocks
 from tests.support.paths import REPOSITORY
 
-README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs" / "quickstart.md"
+README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs/guide/quickstart.md"
 MARKS = {"checkout", "internet", "cluster"}
 """Behind ```bash in README and quickstart: what a block needs that a test does not have."""
 

@@ -14,7 +14,7 @@ AWS, ON_PREMISE, KUBERAY = (
     REPOSITORY / name
     for name in ("cluster.yaml", "deploy/on-premise.yaml", "deploy/kuberay-rayjob.yaml")
 )
-MANUAL = REPOSITORY / "docs/operating.md"
+MANUAL = REPOSITORY / "docs/guide/operating.md"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -18,11 +18,7 @@ from tests.support.pages import FENCE, blocks, called, commands
 from tests.support.paths import REPOSITORY
 from train.__main__ import make_parser as make_train_parser
 
-PAGES = sorted(
-    path
-    for folder in (REPOSITORY, REPOSITORY / "docs", REPOSITORY / "docs" / "gallery")
-    for path in folder.glob("*.md")
-)
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 README = REPOSITORY / "README.md"
 CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
@@ -122,9 +118,19 @@ def test_links_lead_somewhere(page):
     assert list(broken_links(page)) == []
 
 
-def test_the_readme_leads_to_every_page():
-    targets = {(REPOSITORY / target).resolve() for target, _ in LINK.findall(README.read_text())}
-    assert {page for page in PAGES if page != README} - targets == set()
+def linked_pages(page: Path) -> set[Path]:
+    """The pages of the project that a page links to."""
+    targets = {(page.parent / target).resolve() for target, _ in LINK.findall(page.read_text())}
+    return targets & set(PAGES)
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), {README}
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        waiting |= linked_pages(page) - reached
+    assert set(PAGES) - reached == set()
 
 
 @pytest.mark.parametrize(

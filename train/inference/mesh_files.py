@@ -31,7 +31,7 @@ _UNLIT = "KHR_materials_unlit"
 _GENERATOR = "lrm reconstruct"
 _COLOUR = "_COLOR_LINEAR"
 _Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.float64)
-"""Rows: glTF's x, y and z in the world's axes (docs/conventions.md)."""
+"""Rows: glTF's x, y and z in the world's axes (docs/reference/conventions.md)."""
 _ENDINGS = (".glb", ".obj", ".ply")
 
 

@@ -20,7 +20,7 @@ __all__ = [
     "gather_replacements",
 ]
 
-REMEDY = "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/operating.md)"
+REMEDY = "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/guide/operating.md)"
 
 
 class FaultConfig(Config):

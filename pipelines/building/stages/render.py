@@ -31,7 +31,7 @@ BYTES = integer("render", "bytes", "size of the sample")
 
 _FOLDER = "staging"
 _SECONDS = 37.0
-"""Of a core, for 32 views at 512 pixels with up to 12 samples: of real models, docs/scale.md."""
+"""Of a core, for 32 views at 512 pixels with up to 12 samples: of real models, docs/notes/scale.md."""
 _FIXED_SECONDS = 3.0
 """Of these: scene, kernels, encoding. The rest grows with pixels and samples."""
 _BYTES = 3_500_000

@@ -2,7 +2,7 @@
 
 tests/support/format-2 was built from objects of the demo source with seven views at 16 pixels
 (`--rig zero123plus --render.resolution 16 --geometry true --surface.points 50`) and is never made
-anew: a change that it does not survive is a new format (docs/dataset-format.md).
+anew: a change that it does not survive is a new format (docs/reference/dataset-format.md).
 """
 
 import hashlib

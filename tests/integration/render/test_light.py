@@ -1,4 +1,4 @@
-"""The light is what docs/rendering.md says: on a white matt sphere every colour is known."""
+"""The light is what docs/reference/rendering.md says: on a white matt sphere every colour is known."""
 
 from pathlib import Path
 from typing import Any

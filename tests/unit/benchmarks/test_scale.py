@@ -7,14 +7,14 @@ import pytest
 from benchmarks.speed.scale import MARKS, Inputs, limits, tables, work, write_page
 from tests.support.paths import REPOSITORY
 
-PAGE = REPOSITORY / "docs/scale.md"
+PAGE = REPOSITORY / "docs/notes/scale.md"
 
 
 def test_the_tables_of_the_page_are_those_of_the_formulas():
     _, _, rest = PAGE.read_text().partition(MARKS[0])
     written, mark, _ = rest.partition(MARKS[1])
     assert mark
-    assert written == tables(Inputs()), "python -m benchmarks scale --page docs/scale.md"
+    assert written == tables(Inputs()), "python -m benchmarks scale --page docs/notes/scale.md"
 
 
 def test_the_formulas_are_those_of_the_page():

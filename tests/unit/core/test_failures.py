@@ -10,7 +10,7 @@ from core.failures import FailureKind, Fault, Retry, StageFailed, kinds_retried
 from tests.support.paths import REPOSITORY
 from tests.support.sources import PACKAGES, sources
 
-PAGE = REPOSITORY / "docs/failures.md"
+PAGE = REPOSITORY / "docs/reference/failures.md"
 FAULTS = {
     Fault.OBJECT: "object",
     Fault.SETTINGS: "settings",

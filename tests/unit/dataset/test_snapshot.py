@@ -85,6 +85,6 @@ def test_a_later_format_is_refused(root: Storage):
 
 
 def test_columns_are_those_of_the_page():
-    page = open("docs/dataset-format.md").read().partition("## A snapshot")[2]
+    page = open("docs/reference/dataset-format.md").read().partition("## A snapshot")[2]
     missing = [name for name in SCHEMA.names if f"`{name}`" not in page]
     assert missing == []

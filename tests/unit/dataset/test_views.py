@@ -36,7 +36,7 @@ from render.rigs import RIGS
 from tests.support.paths import REPOSITORY
 from tests.support.spheres import sphere_views
 
-PAGE = REPOSITORY / "docs" / "dataset-format.md"
+PAGE = REPOSITORY / "docs/reference/dataset-format.md"
 SCALE = 2**-12
 SIZES = array_shapes(min_dims=2, max_dims=2, max_side=9)
 DEGREES = 0.65

@@ -20,7 +20,7 @@ from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import ResultFile, Stage, StoredBytes
 from tests.support.paths import REPOSITORY
 
-PAGE = REPOSITORY / "docs/columns.md"
+PAGE = REPOSITORY / "docs/reference/columns.md"
 TYPES = {
     pa.string(): "text",
     CATEGORY: "text",

@@ -4,7 +4,7 @@ import re
 
 from tests.support.paths import REPOSITORY
 
-PAGE = REPOSITORY / "docs" / "conventions.md"
+PAGE = REPOSITORY / "docs/reference/conventions.md"
 
 
 def test_the_examples_of_the_page_hold():
