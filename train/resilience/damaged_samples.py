@@ -20,7 +20,9 @@ __all__ = [
     "gather_replacements",
 ]
 
-REMEDY = "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/guide/operating.md)"
+REMEDY = (
+    "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/guide/operating.md)"
+)
 
 
 class FaultConfig(Config):
