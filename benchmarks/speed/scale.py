@@ -47,7 +47,7 @@ class Inputs:
     core_hour: float = 0.03
     gpu_hour: float = 1.20
     gb_month: float = 0.023
-    """Prices in USD, as in docs/guide/operating.md."""
+    """Prices in USD, as in docs/guide/cluster.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

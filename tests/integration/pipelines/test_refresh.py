@@ -1,4 +1,4 @@
-"""The table of docs/guide/operating.md: every kind of change, and the stages that it costs."""
+"""The table of docs/guide/refreshing.md: every kind of change, and the stages that it costs."""
 
 import csv
 import gzip
@@ -26,7 +26,7 @@ STAGES = ("list", "fetch", "inspect", "measure", "render", "geometry", "pack")
 
 def rows() -> dict[str, tuple[set[str], str]]:
     """Per change, the stages that are done and what the plan says."""
-    text = (REPOSITORY / "docs/guide/operating.md").read_text()
+    text = (REPOSITORY / "docs/guide/refreshing.md").read_text()
     table = text.partition("| change | list |")[2].partition("\n\n")[0].splitlines()[2:]
     found = {}
     for line in table:
