@@ -1,8 +1,8 @@
 """What a build of Objaverse takes on 1, 100 and 1,000 nodes, and what saturates first.
 
 `python -m benchmarks scale` prints the tables of docs/notes/scale.md, which states the formulas;
-`--page docs/notes/scale.md` writes them into it. Every number that goes in is an option: objects, nodes,
-prices, rates. Stages, seconds and bytes are those that `lrm plan` starts from.
+`--page docs/notes/scale.md` writes them into it. Every number that goes in is an option: objects,
+nodes, prices, rates. Stages, seconds and bytes are those that `lrm plan` starts from.
 """
 
 import argparse
