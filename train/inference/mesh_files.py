@@ -54,7 +54,7 @@ class Written:
 def check_target(path: Path, texture: int | None) -> None:
     """Raise BadInput if a mesh with that texture size cannot be written to the path."""
     if path.suffix not in _ENDINGS:
-        raise BadInput(f"{path}: unknown mesh format; give a file name in {', '.join(_ENDINGS)}")
+        raise BadInput(f"{path}: unknown format; meshes are written as {', '.join(_ENDINGS)}")
     if path.is_dir():
         raise BadInput(f"{path}: is a folder; give a file name")
     if texture is not None and path.suffix == ".ply":

@@ -45,5 +45,5 @@ def check_distance(distance: float, where: str) -> None:
     """
     if not 1 < distance < 100:
         raise BadInput(
-            f"{where}: camera distance {distance:g} is out of range; give more than 1 and less than 100"
+            f"{where} {distance:g}: a camera distance must be more than 1 and less than 100"
         )
