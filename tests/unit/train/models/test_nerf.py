@@ -15,7 +15,7 @@ from train.models.lrm.nerf import (
     volume_render,
 )
 from train.models.lrm.rays import (
-    SamplePlaces,
+    SampleJitter,
     Window,
     box_interval,
     camera_rays,
@@ -99,9 +99,9 @@ def published_case(expected, case):
         published_sampling=True,
     )
     shape = (batch, views * per_view, sizes["samples_per_ray"] // 2)
-    places = SamplePlaces(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
+    places = SampleJitter(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
     if case.startswith("rand"):
-        places = SamplePlaces(
+        places = SampleJitter(
             offsets=expected["in.jitter"].reshape(shape), quantiles=expected["in.u"].reshape(shape)
         )
     matrix = render_cameras[..., 16:].unflatten(-1, (3, 3))
