@@ -54,7 +54,7 @@ def find_device(name: str) -> Device:
         rate = 0
     if not 0 < rate < float("inf"):
         known = ", ".join([*DEVICES, "cpu"])
-        raise BadInput(f"--device {name}: unknown device; give {known}, or a peak in TFLOP/s (120)")
+        raise BadInput(f"--device {name}: unknown; give {known}, or a peak in TFLOP/s such as 120")
     return Device(name=f"{name} TFLOP/s", peak={"bf16": rate, "fp32": rate})
 
 

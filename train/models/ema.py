@@ -37,7 +37,7 @@ class Ema(nn.Module):
     def take(self, module: nn.Module) -> None:
         """Add the weights: average <- decay · average + (1 - decay) · weights."""
         for name, parameter in module.named_parameters():
-            self.get_buffer(_flat(name)).lerp_(parameter.detach().float(), 1 - self.decay)
+            self.get_buffer(_buffer_name(name)).lerp_(parameter.detach().float(), 1 - self.decay)
 
     @contextmanager
     def worn_by(self, module: nn.Module) -> Iterator[None]:

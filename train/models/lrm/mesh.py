@@ -114,8 +114,7 @@ class MeshSynthesizer(nn.Module):
         surfaces, weights = [], []
         for object_planes, distances, is_repaired in zip(planes, sdf, repaired, strict=True):
             frozen = config.published_repair and bool(is_repaired)
-            features = self.features(object_planes)
-            surface, raw = self._surface(features, distances, centred, frozen)
+            surface, raw = self._surface(self.features(object_planes), distances, centred, frozen)
             surfaces.append(surface)
             weights.append(raw)
         return Geometry(surfaces=surfaces, sdf=sdf, weights=torch.cat(weights), repaired=repaired)

@@ -31,10 +31,10 @@ __all__ = [
     "PUBLISHED",
     "Settings",
     "meta_parts",
-    "weights_error",
     "part_configs",
     "pixels_per_latent",
     "settings_of",
+    "weights_error",
 ]
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -157,6 +157,6 @@ def pixels_per_latent(vae: Mapping[str, Any]) -> int:
 def weights_error(source: str | Path, error: Exception) -> BadInput:
     """Return the error of a pipeline that cannot be read, with one line that says what to do."""
     return BadInput(
-        f"Zero123++ weights {source}: {first_line(error)} Give a folder in diffusers' layout, which "
-        "has a model_index.json, or first download the repository into the hub's cache"
+        f"Zero123++ weights {source}: {first_line(error)} Give a folder in diffusers' layout (it "
+        "has a model_index.json), or first download the repository into the hub's cache"
     )

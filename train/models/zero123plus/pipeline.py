@@ -30,7 +30,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from core.errors import BadInput
-from train.models.zero123plus.components import weights_error, pixels_per_latent
+from train.models.zero123plus.components import pixels_per_latent, weights_error
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import (
     SHEET,

@@ -74,7 +74,7 @@ class ReferenceUNet(nn.Module):
         timesteps: Int[Tensor, "b"] | Float[Tensor, "b"],
         prompt: Float[Tensor, "b t d"],
     ) -> Tokens:
-        """Run the first pass: return the tokens of every self-attention for noised reference latents."""
+        """Run the first pass over noised reference latents, and return the recorded tokens."""
         tokens: Tokens = {}
         self.unet(reference, timesteps, prompt, cross_attention_kwargs={"record": tokens})
         return tokens
