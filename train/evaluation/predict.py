@@ -19,7 +19,7 @@ from train.inference.six_views import camera_tensors, input_cameras
 
 __all__ = [
     "Generate",
-    "MadeViews",
+    "GeneratedViews",
     "Predicted",
     "azimuth_of",
     "choose_inputs",
@@ -36,7 +36,7 @@ _MIN_COSINE = np.cos(np.radians(1.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MadeViews:
+class GeneratedViews:
     """Six generated views, and the indices of the reference views from the same directions."""
 
     rgb: Float[Tensor, "6 3 s s"]
@@ -52,7 +52,7 @@ class Predicted:
     pictures: Pictures | None
     cloud: Cloud | None
     """Points on the predicted surface."""
-    made: MadeViews | None = None
+    made: GeneratedViews | None = None
 
 
 def choose_inputs(cameras: Sequence[Camera]) -> list[int]:
@@ -139,14 +139,14 @@ def make_views(reference: Pictures, cameras: Sequence[Camera], generate: Generat
 
 def _match_reference(
     rgb: Float[Tensor, "6 3 s s"], generated_cameras: Sequence[Camera], cameras: Sequence[Camera]
-) -> MadeViews | None:
+) -> GeneratedViews | None:
     """Match generated views with reference views; None if a direction differs by over a degree."""
     if len(cameras) <= NUM_TARGETS:
         return None
     chosen = choose_inputs(cameras)
     matched = [cameras[view] for view in chosen]
     cosines = (_directions(generated_cameras) * _directions(matched)).sum(axis=1)
-    return MadeViews(rgb=rgb, true_views=chosen) if cosines.min() > _MIN_COSINE else None
+    return GeneratedViews(rgb=rgb, true_views=chosen) if cosines.min() > _MIN_COSINE else None
 
 
 def _render(reconstruction: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> Pictures:

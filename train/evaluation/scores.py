@@ -81,7 +81,7 @@ class Cloud:
         """Return points of a surface with the bounding box of its vertices."""
         return cls(points=points, low=vertices.min(axis=0), high=vertices.max(axis=0))
 
-    def boxed(self) -> Float[Tensor, "1 n 3"]:
+    def normalised(self) -> Float[Tensor, "1 n 3"]:
         """Return the points moved and scaled so that the box is centred with longest side 2."""
         longest = float((self.high - self.low).max())
         scaled = (self.points - (self.low + self.high) / 2) * (2 / max(longest, 1e-12))
@@ -131,7 +131,7 @@ def score_views(
 
 def score_surface(shape: Cloud, reference: Cloud, threshold: float = THRESHOLD) -> dict[str, float]:
     """Return chamfer (see `train.evaluation.metrics.chamfer_distance`) and f_score of a surface."""
-    match = match_points(shape.boxed(), reference.boxed())
+    match = match_points(shape.normalised(), reference.normalised())
     return {
         "chamfer": float(chamfer_distance(match)),
         "f_score": float(f_score(match, threshold)),

@@ -52,7 +52,7 @@ def box_cloud(sides, seed, count=16_000) -> Cloud:
 def test_place_and_size_do_not_count(scale, shift):
     points = sphere(300, 1.0).numpy().astype(float) * [1, 0.5, 0.3]
     moved = cloud(points * scale + np.array(shift))
-    assert moved.boxed().abs().max().item() == pytest.approx(1, abs=1e-4)
+    assert moved.normalised().abs().max().item() == pytest.approx(1, abs=1e-4)
     found = score_surface(moved, cloud(points))
     assert found["chamfer"] == pytest.approx(0, abs=2e-4)
     assert found["f_score"] == 1

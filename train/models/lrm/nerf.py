@@ -38,7 +38,7 @@ __all__ = [
     "RenderedViews",
     "activate_density",
     "activate_rgb",
-    "boxed",
+    "limit_to_box",
     "march",
     "raw_density",
     "volume_render",
@@ -173,7 +173,7 @@ def volume_render(
     importance samples are shifted towards the camera; and `distance` is clamped to the smallest and
     largest sample of the call, so that it depends on which rays are rendered together.
     """
-    field = boxed(field)
+    field = limit_to_box(field)
     near, far = box_interval(rays, published=published)
     coarse = coarse_depths(near, far, jitter.offsets, published=published)
     raw_coarse, rgb_coarse = _query(field, rays, coarse)
@@ -197,7 +197,7 @@ def volume_render(
     )
 
 
-def boxed(field: RadianceField) -> RadianceField:
+def limit_to_box(field: RadianceField) -> RadianceField:
     """Return the field with empty space outside the closed box [-1, 1]^3."""
 
     def inside_only(points: Tensor) -> tuple[Tensor, Tensor]:
