@@ -155,14 +155,13 @@ def _memory(
     partitions = config.world if config.zero_stage else 1
     settings = deepspeed_settings(config, num_parameters=num_trained, on_gpu=on_gpu)
     zero = settings["zero_optimization"]
+    optimizer_bytes = num_trained * _optimizer_bytes(config) / partitions
     # DeepSpeed allocates a whole bucket however small the model is.
     bucket_bytes = width * zero["reduce_bucket_size"] * (2 if zero["overlap_comm"] else 1)
     return {
         "weights": weight_bytes / (partitions if config.zero_stage == 3 else 1),
         "gradients": width * num_trained / (partitions if config.zero_stage >= 2 else 1),
-        "optimizer": 0
-        if config.offload_optimizer
-        else num_trained * _optimizer_bytes(config) / partitions,
+        "optimizer": 0 if config.offload_optimizer else optimizer_bytes,
         "communication": bucket_bytes if config.zero_stage else 0,
         "frozen": frozen_bytes,
         "activations": cost.activation_bytes,

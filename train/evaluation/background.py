@@ -14,7 +14,10 @@ _QUANTILE = 0.95
 
 
 def background_of(alpha: Float[Tensor, "v 1 h w"], margin: int = 0) -> Bool[Tensor, "v h w"]:
-    """Return the mask of pixels more than `margin` pixels, in x or y, away from the object."""
+    """Return the mask of background pixels.
+
+    In x or in y, they are more than `margin` pixels away from every pixel of the object.
+    """
     solid = (alpha > 0).float()
     if margin:
         solid = F.max_pool2d(solid, 2 * margin + 1, stride=1, padding=margin)

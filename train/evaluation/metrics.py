@@ -79,7 +79,7 @@ def _blur(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c r s"]:
 def mask_iou(
     alpha: Float[Tensor, "*n 1 h w"], target: Float[Tensor, "*n 1 h w"]
 ) -> Float[Tensor, "*n"]:
-    """Return the intersection over union of pixels with alpha above 0.5; 1 if there are none."""
+    """Return the intersection over union of the masks alpha > 0.5; 1 if both are empty."""
     mask, target_mask = alpha > 0.5, target > 0.5
     union = (mask | target_mask).sum(dim=(-3, -2, -1))
     intersection = (mask & target_mask).sum(dim=(-3, -2, -1))
