@@ -93,7 +93,7 @@ class OnRay:
         self._in_flight: Counter[str] = Counter()
         self._resources: Mapping[str, float] = {}
         self._resources_at = -math.inf
-        self._max_request = config.execution.ask_for_renders
+        self._max_request = config.execution.autoscaler_renders
         self._requested, self._requested_at = 0, -math.inf
         if config.address == "local":
             self._require_resources_here()
