@@ -20,7 +20,7 @@ from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_standing
-from pipelines.building.stages.pack import SAMPLE_PLACE
+from pipelines.building.stages.pack import SAMPLE_LOCATION
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
 from tests.support.processes import start
@@ -47,7 +47,7 @@ def kept(dataset: Built) -> dict[str, Any]:
     """What the catalog says of each kept sample."""
     standing = load_standing(open_root(str(dataset.root)))
     return {
-        state.asset_id: {column.name: state.get(column) for column in SAMPLE_PLACE}
+        state.asset_id: {column.name: state.get(column) for column in SAMPLE_LOCATION}
         for state in standing.kept
     }
 
