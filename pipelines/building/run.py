@@ -98,14 +98,14 @@ class Build:
         }
         self._in_flight = 0
         self._finals: Counter[str] = Counter()
-        self._superfluous: list[str] = []
+        self._files_to_delete: list[str] = []
         """Staged files whose samples are in a shard that is not committed yet."""
 
     def run(self) -> Counter[str]:
         """Do all the work of the plan. Returns the number of its objects per final state."""
         self._committer.add_all(self._plan.listing.events())
         write_parts(self._root, self._config, self._plan.listing)
-        self._superfluous.extend(self._leftovers())
+        self._files_to_delete.extend(self._leftovers())
         for stage, reasons in self._plan.work.items():
             self._progress.add_waiting(stage, sum(reasons.values()))
         for state in self._planned(PACK.queue.name):
@@ -118,11 +118,11 @@ class Build:
             self._queue_groups()
             self._still_ours()
             if self._committer.tick():
-                self._delete_superfluous()
+                self._delete_staged_files()
             self._progress.tick(self._total, self._finals, self._groups.waiting)
         self._still_ours()
         self._committer.close()
-        self._delete_superfluous()
+        self._delete_staged_files()
         self._progress.done(self._total, self._finals)
         return self._finals
 
@@ -220,7 +220,7 @@ class Build:
             for file in self._files_until_packed():
                 path = state.get(file.path)
                 if path is not None:
-                    self._superfluous.append(path)
+                    self._files_to_delete.append(path)
 
     def _worker_lost_events(self, finished: Finished) -> list[Event]:
         """Return a failed event for each object of a task whose worker was lost too often."""
@@ -235,11 +235,11 @@ class Build:
             events.append(self._decider.identities.event(stage, state, **failed))
         return events
 
-    def _delete_superfluous(self) -> None:
+    def _delete_staged_files(self) -> None:
         """Delete the staged files of packed objects; call it after their events are committed."""
-        for path in self._superfluous:
+        for path in self._files_to_delete:
             self._root.delete(path)
-        self._superfluous = []
+        self._files_to_delete = []
 
     def _files_until_packed(self) -> Iterator[ResultFile]:
         """Yield the files of stages that are kept only until their object is packed."""
