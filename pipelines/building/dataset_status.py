@@ -131,8 +131,8 @@ def _unsure(decisions: Decisions) -> int:
 
 
 def _bytes(dataset_state: Standing) -> dict[str, int]:
-    columns, kept = dataset_state.objects.columns, dataset_state.decisions.where("kept")
     """Return the stored bytes per label of `StoredBytes`; output counts for kept objects only."""
+    columns, kept = dataset_state.objects.columns, dataset_state.decisions.where("kept")
     totals = {}
     for stage in STAGES:
         if stage.stores is not None:

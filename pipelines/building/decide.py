@@ -202,10 +202,10 @@ class Decider:
             for stage in self.stages
         }
         known = {name: valid[FETCH.name] & where for name, where in good.items()}
-        chain = _FilterResults(columns, self._config, known)
+        filters = _FilterResults(columns, self._config, known)
         removed = columns.one_of(REMOVE.status, {"ok"})
         traversal = _StageTraversal(len(columns))
-        traversal.stop(removed | chain.drops_after(LIST.stage), _DROPPED)
+        traversal.stop(removed | filters.drops_after(LIST.stage), _DROPPED)
         for index, stage in enumerate(self.stages):
             pending = traversal.stop(~valid[stage.name], _PENDING)
             if pending.any():
@@ -219,7 +219,7 @@ class Decider:
                 traversal.failed[failed] = index
                 retry = self._why_retry(stage, columns)
                 traversal.require(index, failed & (retry > 0), retry)
-            traversal.stop(chain.drops_after(stage.name), _DROPPED)
+            traversal.stop(filters.drops_after(stage.name), _DROPPED)
         return Decisions(
             columns=columns,
             stages=self.stages,
@@ -227,10 +227,10 @@ class Decider:
             stage=traversal.stage,
             why=traversal.why,
             failed=traversal.failed,
-            reason=chain.first_reasons(removed, traversal.state == _DROPPED),
-            reasons=[_REMOVED, *chain.reasons],
-            judgements=chain.judgements,
-            known=chain.known,
+            reason=filters.first_reasons(removed, traversal.state == _DROPPED),
+            reasons=[_REMOVED, *filters.reasons],
+            judgements=filters.judgements,
+            known=filters.known,
         )
 
     def _files_for(self, stage: Stage) -> list[tuple[Stage, ResultFile]]:

@@ -143,7 +143,7 @@ class OnRay:
                     self._request_nodes(needed)
 
     def capacity(self, queue: str) -> int:
-        """Return the number of further tasks that the cluster takes of this queue."""
+        """Return the number of further tasks of this queue that the cluster can take."""
         resources = self._cluster_resources()
         limit = max_in_flight(resources, self._resources_of[queue], self._limits[queue])
         return limit - self._in_flight[queue]
