@@ -94,7 +94,7 @@ OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points"
 @pytest.fixture(scope="module")
 def uids(built) -> dict[str, str]:
     """Of the demo's objects: `kept` and `other` are kept, `silent` has no caption."""
-    found = list(load_standing(open_root(str(built.root))).each())
+    found = list(load_standing(open_root(str(built.root))).with_decisions())
     kept = [state.asset_id for state, decision in found if decision.state == "kept"]
     silent = next(s.asset_id for s, d in found if d.dropped and d.dropped.reason == "no_caption")
     new = kept[2]
