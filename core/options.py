@@ -125,7 +125,7 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
             const="true",
             path=path,
             annotation=annotation,
-            replaced_by=_option(new.path),
+            replaced_by=_option(new.path) if new.deprecated else "",
             dest=_DEST,
             default={},
             help=argparse.SUPPRESS,

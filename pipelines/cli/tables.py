@@ -46,9 +46,11 @@ def show_plan(plan: Mapping[str, Any]) -> None:
 
 def show_object(found: Mapping[str, Any]) -> None:
     """The JSON of `lrm inspect` as lines."""
+    from filters.chain import filter_title, reason_title
+
     lines = [f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}"]
     for verdict in found["dropped"]:
-        line = f"  dropped by {verdict['filter']}: {verdict['reason']}"
+        line = f"  dropped by {filter_title(verdict['filter'])}: {reason_title(verdict['reason'])}"
         lines.append(f"{line} (measured {verdict['measured']}, limit {verdict['limit']})")
     if found["failed"]:
         failure = found["failed"]
@@ -118,6 +120,8 @@ def _length(found: Mapping[str, Any]) -> list[str]:
 
 
 def _funnel(summary: Mapping[str, Any]) -> Table:
+    from filters.chain import reason_title
+
     listed = summary["listed"]
     table = make_table("funnel", ["state", "reason"], ["objects", "of listed"])
 
@@ -125,9 +129,10 @@ def _funnel(summary: Mapping[str, Any]) -> Table:
         table.add_row(state, Text(printable(reason)), f"{count:,}", percent(count, listed))
 
     add("listed", "", listed)
-    for state in ("dropped", "failed"):
-        for reason, count in summary[state].items():
-            add(state, reason, count)
+    for reason, count in summary["dropped"].items():
+        add("dropped", reason_title(reason), count)
+    for kind, count in summary["failed"].items():
+        add("failed", kind, count)
     add("pending", "", summary["pending"])
     add("kept", "", summary["kept"])
     if summary["unsure"]:

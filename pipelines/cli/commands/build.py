@@ -95,10 +95,17 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     from pipelines.building.estimates.spending import stamped
 
     before = read_build(root) if check_root(root) else {}
-    goes_on = "ended" not in before and before.get("config") == config.dump()
+    goes_on = "ended" not in before and _is_stored_as(config, before.get("config", {}))
     if "estimate" in before and (goes_on or not plan.work):
         return {"estimate": before["estimate"]}
     return {"estimate": stamped(plan.estimate)}
+
+
+def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
+    """Return whether stored values, perhaps under old names, give the same configuration."""
+    with contextlib.suppress(BadInput):
+        return type(config).load(values) == config
+    return False
 
 
 def _filter_again(arguments: argparse.Namespace) -> int:
