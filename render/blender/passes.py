@@ -26,11 +26,11 @@ from render.job import (
     MeasureRequest,
     Rendered,
     RenderRequest,
-    WarmRequest,
+    CompileRequest,
     Window,
 )
 
-__all__ = ["render_silhouettes", "render_views", "warm_up"]
+__all__ = ["render_silhouettes", "render_views", "compile_kernels"]
 
 _SENSOR = 36.0
 """Width of the sensor in mm; only its ratio to the focal length matters."""
@@ -133,7 +133,7 @@ def render_silhouettes(request: MeasureRequest) -> None:
         view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
 
 
-def warm_up(request: WarmRequest) -> None:
+def compile_kernels(request: CompileRequest) -> None:
     """Render a small cube with both settings: this compiles all that later renders need."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.mesh.primitive_cube_add(size=2)

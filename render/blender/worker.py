@@ -23,7 +23,7 @@ from render.job import (
     Rendered,
     Reply,
     Request,
-    WarmRequest,
+    CompileRequest,
     decode_request,
     encode,
 )
@@ -118,8 +118,8 @@ def _do(request: Request, tell: Callable[[Rendered], None]) -> dict[str, object]
     if isinstance(request, GeometryRequest):
         surface.write_surface(request)
         return {}
-    if isinstance(request, WarmRequest):
-        passes.warm_up(request)
+    if isinstance(request, CompileRequest):
+        passes.compile_kernels(request)
         return {}
     return passes.render_views(request, tell)
 

@@ -16,7 +16,7 @@ from render.job import (
     Rendered,
     RenderRequest,
     Reply,
-    WarmRequest,
+    CompileRequest,
     Window,
     decode_answer,
     decode_request,
@@ -36,7 +36,7 @@ REQUESTS = st.one_of(
     st.builds(OpenRequest, limits=st.builds(GlbLimits, max_nodes=st.integers(1))),
     st.builds(MeasureRequest, cameras=CAMERAS),
     st.builds(GeometryRequest),
-    st.builds(WarmRequest),
+    st.builds(CompileRequest),
     st.builds(
         RenderRequest,
         cameras=CAMERAS,
