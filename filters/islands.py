@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 __all__ = ["DILATIONS", "measure_islands"]
 
 DILATIONS = (1, 2, 4)
-"""In voxels. A dilation of d joins pieces up to 2 d + 1 voxels (2.3, 3.9, 7.0 % of the frame) apart.
-"""
+"""In voxels. A dilation of d joins pieces that are at most 2 d + 1 voxels apart (2.3, 3.9 and 7.0 %
+of the frame)."""
 
 _GRID = 128
 _VOXEL = 2.0 / _GRID

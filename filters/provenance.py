@@ -24,8 +24,8 @@ __all__ = [
     "is_lowpoly_tag",
 ]
 
-# "low" must start a word: "yellow poly" and "slow-poly" do not match. "poly" may be followed by more
-# letters ("lowpolyart", "low-polygon") unless they make another English word ("low-polyester").
+# "low" must start a word: "yellow poly" and "slow-poly" do not match. "poly" may have more letters
+# after it ("lowpolyart", "low-polygon") unless they make another English word ("low-polyester").
 _LOWPOLY = re.compile(r"(?:(?<![^\W\d_])|(?<=3d))low[\W_]*poly(?!ester|mer|phon)")
 _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

@@ -97,7 +97,7 @@ def _agreement_problem(views: ViewSet, patches: Sequence[Patches]) -> str | None
         return f"depths of {worst_pair} agree at only {worst:.1%} of the pixels visible in both"
     if total >= _MIN_TOTAL_PIXELS and agreeing / total < _MIN_AGREEMENT:
         return (
-            f"depths of all views agree at only {agreeing / total:.1%} of the pixels, worst between "
+            f"depths of all views agree at only {agreeing / total:.1%} of the pixels, worst in "
             f"{worst_pair}"
         )
     return None

@@ -26,6 +26,7 @@ from render.child import Child
 from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
     CameraSpec,
+    CompileRequest,
     DevicesRequest,
     GeometryRequest,
     MeasureRequest,
@@ -34,7 +35,6 @@ from render.job import (
     RenderRequest,
     Reply,
     Request,
-    CompileRequest,
     decode_answer,
 )
 from render.render_config import BlenderLimits, RenderConfig

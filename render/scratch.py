@@ -18,7 +18,7 @@ _NAME = re.compile(r"^lrm-(?P<host>.+)-(?P<pid>\d+)-\w+-\w+$")
 
 
 def scratch_folder(purpose: str) -> "tempfile.TemporaryDirectory[str]":
-    """Create a folder that is removed with the returned object; its name has host and process id."""
+    """Create a folder named after this host and process, removed with the returned object."""
     return tempfile.TemporaryDirectory(
         prefix=f"lrm-{socket.gethostname()}-{os.getpid()}-{purpose}-"
     )
