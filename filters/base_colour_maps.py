@@ -62,7 +62,7 @@ class BaseColourMap:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Decoded:
     width: int = 0
     height: int = 0
     state: MapState = "unreadable"
@@ -76,7 +76,7 @@ def base_colour_maps(
     Each image is decoded once. Raises GlbError: `malformed` if a material refers to a texture or
     image that does not exist, `too_large` for an image that exceeds the limits or those of Pillow.
     """
-    pictures: dict[tuple[str, int], _Picture] = {}
+    decoded: dict[tuple[str, int], _Decoded] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
     for item in drawn:
         material = item.primitive.get("material")
@@ -88,19 +88,19 @@ def base_colour_maps(
             triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
     maps = []
     for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
-        picture = _Picture(state="missing")
+        current = _Decoded(state="missing")
         if image is not None:
             location = document.image_place(image)
-            if location not in pictures:
-                pictures[location] = _decode(document, image, limits)
-            picture = pictures[location]
-        state: MapState = picture.state
+            if location not in decoded:
+                decoded[location] = _decode(document, image, limits)
+            current = decoded[location]
+        state: MapState = current.state
         if source in _NOT_SHOWN:
             state = "not_shown"
         elif state == "detailed" and not has_uv:
             state = "no_uv"
         covered = triangles[image, source, has_uv]
-        maps.append(BaseColourMap(image, source, picture.width, picture.height, state, covered))
+        maps.append(BaseColourMap(image, source, current.width, current.height, state, covered))
     return tuple(maps)
 
 
@@ -130,23 +130,23 @@ def _source(document: Document, slot: Item) -> tuple[int | None, str]:
     return image, source
 
 
-def _decode(document: Document, index: int, limits: GlbLimits) -> _Picture:
+def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
     width = height = 0
     try:
-        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as opened:
+            width, height = opened.size
             # Pillow and the GLB parser may read the size from different parts of the header.
-            check_image_size(index, picture.size, limits)
+            check_image_size(index, opened.size, limits)
             # A large JPEG is decoded at a fraction of its size; all of its bytes are still read.
-            picture.draft(None, (256, 256))
-            picture.load()
-            ranges = np.array(picture.convert("RGB").getextrema())
+            opened.draft(None, (256, 256))
+            opened.load()
+            ranges = np.array(opened.convert("RGB").getextrema())
     except _BOMBS:
         message = f"image {index} has more pixels than the limit of Pillow"
         raise GlbError(FailureKind.TOO_LARGE, message) from None
     except _DECODE_ERRORS:
-        return _Picture(width, height, "unreadable")
+        return _Decoded(width, height, "unreadable")
     if width * height == 0:
-        return _Picture()
+        return _Decoded()
     detailed = np.ptp(ranges, axis=1).max() > _FLAT_LEVELS
-    return _Picture(width, height, "detailed" if detailed else "flat")
+    return _Decoded(width, height, "detailed" if detailed else "flat")

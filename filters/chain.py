@@ -118,5 +118,7 @@ def reason_title(reason: str) -> str:
     Reasons without a title of their own, and strings that are no filter's reason, are returned
     unchanged.
     """
-    titles = (filter_.reason_titles for filter_ in CHAIN)
-    return next((found[reason] for found in titles if reason in found), reason)
+    titles: dict[str, str] = {}
+    for filter_ in CHAIN:
+        titles |= filter_.reason_titles
+    return titles.get(reason, reason)

@@ -27,12 +27,12 @@ def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Ima
     near, far = _depth_range(views)
     for view in range(count):
         row, column = divmod(view, columns)
-        pictures = (
+        layers = (
             _on_white(views.rgba[view]),
             _grey(views.depth[view], near, far),
             _colours(views.normals[view]),
         )
-        for layer, pixels in enumerate(pictures):
+        for layer, pixels in enumerate(layers):
             corner = (column * tile, top + (row * 3 + layer) * tile)
             sheet.paste(Image.fromarray(pixels).resize((tile, tile), Image.Resampling.BOX), corner)
         draw.text((column * tile + 4, top + row * 3 * tile + 2), str(view), fill="gray")
