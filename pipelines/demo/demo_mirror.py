@@ -88,7 +88,7 @@ def _metadata(item: DemoObject, uid: str, parts: list[Part], size: int) -> dict[
                 "size": size,
                 "faceCount": num_faces,
                 "textureCount": len(textures),
-                "textureMaxResolution": max((max(item.size) for item in textures), default=0),
+                "textureMaxResolution": max((max(image.size) for image in textures), default=0),
             }
         },
     }

@@ -42,13 +42,13 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "reason": reason_title,
         "count": lambda value: f"{value:,}",
         "objects": lambda value: f"{value:,} object" + "s" * (value != 1),
         "size": quantities.size,
         "short": quantities.short,
         "value": _value,
     }
+    environment.filters["reason"] = reason_title
     chart = timeline(data.endings)
     return environment.get_template(_TEMPLATE).render(
         data=data,

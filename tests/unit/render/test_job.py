@@ -10,13 +10,13 @@ from core.failures import FailureKind
 from glb.limits import GlbLimits
 from render.job import (
     CameraSpec,
+    CompileRequest,
     GeometryRequest,
     MeasureRequest,
     OpenRequest,
     Rendered,
     RenderRequest,
     Reply,
-    CompileRequest,
     Window,
     decode_answer,
     decode_request,
