@@ -107,7 +107,7 @@ class SceneReport:
     centre: list[float]
     """The point that became the origin, in units of the file with z up."""
     timings: dict[str, float]
-    """Seconds per part; `start` is the start of a new child, 0 if there was one."""
+    """Seconds per part; `start` is that of a new child, 0 if the child already ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,8 @@ class BlenderProcess:
     """A Blender child that holds one open object at a time. Not thread-safe.
 
     The kernel kills the child when the thread that started it ends (the one of the first `open`).
-    With `device="gpu"` a new child compiles its kernels before it opens an object.
+    With `device="gpu"` a new child compiles its kernels before it opens an object, under a time
+    limit of its own.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class BlenderProcess:
                 out=out,
             )
             try:
-                done = self._call(request, self._limits.render_seconds, collect)
+                data = self._call(request, self._limits.render_seconds, collect)
             except FrameError as error:
                 raise self._invalid_render(str(error)) from error
             except BaseException:
@@ -295,9 +296,9 @@ class BlenderProcess:
                 raise
         log = self._child.log() if self._child is not None else ""
         nested = split_seconds(log, config.denoise) | {"read": reading}
-        handover = time.monotonic() - began - sum(done["timings"].values())
-        timings = done["timings"] | {"handover": handover} | nested
-        return views, RenderReport(samples=done["samples"], timings=timings)
+        handover = time.monotonic() - began - sum(data["timings"].values())
+        timings = data["timings"] | {"handover": handover} | nested
+        return views, RenderReport(samples=data["samples"], timings=timings)
 
     def _call(
         self,
