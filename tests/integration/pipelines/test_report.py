@@ -149,7 +149,7 @@ def test_an_object_without_a_picture_says_why(built, data, tmp_path):
     found = thumbnails(root, data.config, gone)
     assert len(found) == sum(map(len, gone.values()))
     assert {picture.missing for picture in found.values()} == {
-        "glbs/000-000/none.glb is listed but not in the source"
+        "glbs/000-000/none.glb: the source lists this file but does not have it"
     }
     late = thumbnails(root, data.config, changed, total_seconds=-1)
     assert {picture.missing for picture in late.values()} == {"the time for pictures was used up"}
