@@ -33,7 +33,7 @@ def check_memory() -> Finding:
     return Finding(
         what="memory",
         state=state,
-        found=f"{size(total)}; {cores} Blender children may take {size(cores * child)}",
+        found=f"{size(total)}; {cores} Blender children may use up to {size(cores * child)}",
         needed_for="rendering on all cores",
         remedy=remedy,
     )
