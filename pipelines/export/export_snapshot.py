@@ -246,7 +246,7 @@ def _outcomes(
 
 
 def _end_with_parent() -> None:
-    """Prepare a worker process: ignore Ctrl-C, which the parent handles, and end with the parent."""
+    """Let a worker process ignore Ctrl-C, which the parent handles, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 
