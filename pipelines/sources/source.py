@@ -27,7 +27,7 @@ class Source(Protocol):
     prefix: str
     """The part of its asset ids before the colon."""
     is_local: bool
-    """Whether the files lie on a local disk, where they can be read again at no cost."""
+    """Whether the files have local paths, so that reading them again costs nothing."""
     revision: str
     """The commit, or a digest of the CSV that describes the objects; empty if there is neither."""
     has_captions: bool

@@ -177,7 +177,7 @@ class Exchange:
             headers["Authorization"] = f"Bearer {self._token}"
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
-            # An announced ETag was compared above, and a content server does not know it.
+            # An announced ETag was compared above; content servers use ETags of their own.
             if announced.etag is None:
                 headers["If-Range"] = f'"{partial.etag}"'
         return headers
@@ -190,7 +190,9 @@ class Exchange:
         if not partial.size or etag is None or etag == partial.etag:
             return
         if partial.etag in self._received:
-            raise ContentChanged(f"changed during the download: ETag {partial.etag}, then {etag}")
+            raise ContentChanged(
+                f"the file changed during the download: ETag {partial.etag}, then {etag}"
+            )
         partial.restart(None)
 
     async def _receive(
