@@ -1,6 +1,7 @@
 """Probes that run in a process of their own: imports that may crash, devices, weights.
 
-`python -m pipelines.doctor.probe NAME [ARGUMENT ...]` prints a `Probed` as JSON in its last line.
+`python -m pipelines.doctor.probe NAME [ARGUMENT ...]` prints its result, a `Probed`, as JSON in the
+last line.
 """
 
 import importlib

@@ -138,16 +138,15 @@ def _parse(text: str, where: str) -> dict[str, dict[str, str]]:
         columns = [_SPELLINGS.get(name, name) for name in reader.fieldnames or []]
         unknown = [name for name in columns if name not in _COLUMNS]
         if "path" not in columns or unknown or len(set(columns)) < len(columns):
-            allowed = ",".join(_COLUMNS)
+            allowed = ", ".join(_COLUMNS[1:])
             raise BadInput(
-                f"{where}: line 1 must name the columns: path, and any others of {allowed}"
+                f"{where}: line 1 must name the columns: path and any of {allowed}, each once"
             )
         reader.fieldnames = columns
         for row in reader:
             if None in row or None in row.values():
-                raise BadInput(
-                    f"{where} line {reader.line_num}: expected {len(columns)} values, one per column"
-                )
+                expected = f"expected {len(columns)} values, one per column"
+                raise BadInput(f"{where} line {reader.line_num}: {expected}")
             rows[row["path"].removeprefix("./")] = row
     except csv.Error as error:
         raise BadInput(f"{where} line {reader.line_num}: {error}") from None

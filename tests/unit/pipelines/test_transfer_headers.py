@@ -59,4 +59,7 @@ def test_the_first_server_announces_the_content_and_later_tags_are_ignored():
     later = {"etag": f'"{"b" * 64}"', "x-linked-size": "9"}
     assert announced.with_headers(later, from_origin=False) == announced
     assert AnnouncedContent().with_headers(later, from_origin=False) == AnnouncedContent(size=9)
-    assert AnnouncedContent().with_headers({"etag": '"no digest"'}, from_origin=True) == AnnouncedContent()
+    assert (
+        AnnouncedContent().with_headers({"etag": '"no digest"'}, from_origin=True)
+        == AnnouncedContent()
+    )
