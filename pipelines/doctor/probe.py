@@ -1,7 +1,6 @@
 """Probes that run in a process of their own: imports that may crash, devices, weights.
 
-`python -m pipelines.doctor.probe NAME [ARGUMENT ...]` prints its result, a `Probed`, as JSON in the
-last line.
+`python -m pipelines.doctor.probe NAME [ARGUMENT ...]` prints the result as JSON in its last line.
 """
 
 import importlib
