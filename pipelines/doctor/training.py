@@ -27,7 +27,7 @@ __all__ = [
 _NVDIFFRAST = "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
 _CUDA_TORCH = "pip install --force-reinstall torch==2.13.0 --index-url INDEX  # a CUDA build"
 _LPIPS = "pip install --no-deps --force-reinstall lpips==0.1.4"
-_LPIPS_ADVICE = re.compile(": (?:download|name|pip install) ")
+_LPIPS_ADVICE = re.compile(": (?:download|name|set|pip install) ")
 """The beginning of the advice in an error of train.models.lpips."""
 _LPIPS_DOWNLOAD = re.compile(
     r"LPIPS: (?P<path>.+?) (?:is|holds|has|does|cannot)\b.*: download (?P<url>\S+) "
@@ -157,8 +157,6 @@ def check_lpips(vgg: str | None, linear: str | None) -> Finding:
 
 def _lpips_remedy(problem: str) -> str:
     """Return the command that follows the advice in an error of train.models.lpips."""
-    if "lpips wheel, which is not installed" in problem:
-        return _LPIPS
     download = _LPIPS_DOWNLOAD.match(problem)
     if download is not None:
         return f"curl --create-dirs --output {shlex.quote(download['path'])} {download['url']}"
