@@ -60,14 +60,12 @@ def wait_for_slots(config: TrainConfig, stop_file: StopFile) -> int:
             if fitting and (fitting[-1] == largest or waited > _RELEASE_SECONDS):
                 return fitting[-1]
             if not fitting and not requested:
-                _log.warning(
-                    "waiting for free slots for %d workers, each with %s", smallest, worker
-                )
+                _log.warning("waiting for free slots: %d needed, each with %s", smallest, worker)
                 request_nodes(worker, smallest)
                 requested = True
             if waited > _WAIT_SECONDS:
                 raise WorkFailed(
-                    f"the cluster has free slots for {slots} workers, but --num-workers "
+                    f"too few free slots in the cluster: {slots}, but --num-workers "
                     f"{config.num_workers} needs at least {smallest}, each with {worker}: add "
                     "nodes, or allow fewer workers"
                 )

@@ -138,7 +138,7 @@ class _Transfer:
             self._count_wrong_content(str(error))
         self._failures = 1 if received >= _PROGRESS_BYTES else self._failures + 1
         if self._failures >= self._config.attempts:
-            text = f"{error} ({self._failures} attempts); {self._partial.size} bytes are kept"
+            text = f"{error} (attempts: {self._failures}); {self._partial.size} bytes are kept"
             raise FetchFailed(FailureKind.DOWNLOAD, f"{self._url}: {text}") from None
         seconds = max(
             error.wait_seconds or 0.0, self._backoff.seconds(self._failures, self._random)
@@ -174,7 +174,7 @@ class _Transfer:
         self._partial.restart(None)
         self._wrong_contents += 1
         if self._wrong_contents >= self._config.attempts:
-            text = f"wrong bytes in {self._wrong_contents} attempts: {problem}"
+            text = f"wrong bytes (attempts: {self._wrong_contents}): {problem}"
             raise FetchFailed(FailureKind.CORRUPT, f"{self._url}: {text}") from None
 
     @property

@@ -195,7 +195,7 @@ def test_wrong_bytes(hub, fetch, tmp_path, data, redirect):
     hub.troubles[PATH] = [Trouble(data=data) for _ in range(3)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "corrupt"
-    assert "wrong bytes in 3 attempts" in failed.message
+    assert "wrong bytes (attempts: 3)" in failed.message
     assert list(tmp_path.glob("parts/*")) == []
 
 
@@ -257,7 +257,7 @@ def test_errors_that_do_not_pass(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(status=500) for _ in range(9)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
-    assert "HTTP 500 (3 attempts)" in failed.message
+    assert "HTTP 500 (attempts: 3)" in failed.message
     assert len(hub.asked) == 3
 
 
