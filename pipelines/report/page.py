@@ -54,6 +54,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         "value": _value,
     }
     environment.filters["reason"] = reason_title
+    environment.filters["title_of_filter"] = filter_title
     chart = timeline(data.endings)
     return environment.get_template(_TEMPLATE).render(
         data=data,
