@@ -139,7 +139,7 @@ def test_a_store_that_cannot_be_reached_is_no_damage(wire, bucket, sphere_datase
     )
     wire.close()
     with pytest.raises(
-        WorkFailed, match=r"cannot read its views in .*attempt 2, the last"
+        WorkFailed, match=r"cannot read its views in .*after 2 attempts"
     ) as error:
         remote[0]
     assert not isinstance(error.value, FinalFailure)
