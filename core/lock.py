@@ -219,7 +219,7 @@ class _Lease:
         if time.time() >= self._held_until:
             raise WorkFailed(
                 f"{self._root.uri}: the lock could not be renewed in time, and another command may "
-                "hold it now; nothing more was recorded. The same command goes on"
+                "hold it now; nothing more was recorded. Run the same command again to continue"
             )
 
     def release(self) -> None:

@@ -1,6 +1,7 @@
-"""How long a snapshot protects the shards that it names, and which bytes it holds back.
+"""Protection of the files that snapshots read against deletion by a compaction.
 
-Protection is written in the snapshot's manifest, not in its rows: it changes no id.
+The end of the protection is stored in the snapshot's manifest, not in its rows, so it does not
+change the snapshot's id.
 """
 
 import json
@@ -31,7 +32,7 @@ __all__ = [
 
 MAX_PROTECT_DAYS = 36500
 PROTECT_DAYS = 90
-"""Also of snapshots that were frozen before manifests said how long."""
+"""Default protection; also that of older snapshots, whose manifests do not contain it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +42,24 @@ class Pinned:
     snapshot_id: str
     protected_until: datetime
     samples: dict[str, set[str]]
-    """Keys of the samples in each shard."""
+    """Keys of its samples in each shard."""
     geometry: set[str]
+    """Paths of its companion files."""
 
     @property
     def is_protected(self) -> bool:
-        """Whether its files must stay."""
+        """Whether its files must not be deleted."""
         return self.protected_until > datetime.now(UTC)
 
 
 def list_snapshots(root: Storage) -> list[str]:
-    """The ids of all snapshots of a dataset."""
+    """Return the ids of all snapshots of a dataset."""
     names = root.list_files("snapshots")
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
-    """What is written about a snapshot. Raises BadInput if there is none of that id."""
+    """Read the manifest of a snapshot. Raises BadInput if the snapshot does not exist."""
     try:
         return json.loads(root.read(_path(snapshot_id)))
     except FileNotFoundError:
@@ -66,25 +68,25 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
 
 
 def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
-    """Write what `read_manifest` reads."""
+    """Write the manifest of a snapshot."""
     root.write(_path(manifest["snapshot"]), json.dumps(manifest, indent=1).encode())
 
 
 def manifests(root: Storage) -> list[dict[str, Any]]:
-    """All manifests, the oldest snapshot first."""
-    found = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
-    return sorted(found, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
+    """Return all manifests, that of the oldest snapshot first."""
+    unsorted = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
+    return sorted(unsorted, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
 
 
 def protected_until(manifest: dict[str, Any]) -> datetime:
-    """The end of a snapshot's protection."""
+    """Return the end of a snapshot's protection."""
     if "protected_until" in manifest:
         return datetime.fromisoformat(manifest["protected_until"])
     return datetime.fromisoformat(manifest["created"]) + timedelta(days=PROTECT_DAYS)
 
 
 def until(days: float) -> str:
-    """The time so many days from now, as a manifest says it."""
+    """Return the time this many days from now, in the format of manifests."""
     return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
 
 
@@ -96,7 +98,7 @@ def release(root: Storage, snapshot_id: str) -> None:
 
 
 def pinned_by(root: Storage) -> Iterator[Pinned]:
-    """What each snapshot reads, the oldest first; those that lost shards already are left out."""
+    """Yield the files that each snapshot reads, the oldest first; compacted snapshots are omitted."""
     for manifest in manifests(root):
         if "compacted" in manifest:
             continue
@@ -121,7 +123,7 @@ def pinned_by(root: Storage) -> Iterator[Pinned]:
 
 
 def mark_compacted(root: Storage, snapshot_ids: Collection[str]) -> None:
-    """Write into manifests that files of these snapshots are about to be deleted."""
+    """Record in the manifests of these snapshots that files of them are about to be deleted."""
     for snapshot_id in snapshot_ids:
         manifest = read_manifest(root, snapshot_id)
         write_manifest(root, manifest | {"compacted": until(0)})

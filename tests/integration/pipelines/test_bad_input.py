@@ -182,7 +182,7 @@ def test_a_sheet_of_an_object_without_views(built, tmp_path):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--where", "nonsense ="], "is no condition"),
+        (["--where", "nonsense ="], "is not a valid condition"),
         (["--where", "licence = 'none of these'"], "no kept sample"),
         (["--validation-share", "1.5"], "--validation-share"),
     ],
