@@ -1,9 +1,9 @@
 """Atomic writes on local disk: a path holds its old content or all of the new content.
 
-Content is written beside its target under a temporary name, which is then renamed. Temporary names
-start with a dot, so the listings of `core.storage` omit them. If the block raises an error, the
-temporary file is removed. If the process is killed, it stays: `lrm compact` removes such files from
-a dataset, and the next writer of the same folder removes a temporary folder.
+Content is written to a temporary file or folder next to its target, which is then renamed. Its
+name starts with a dot, so the listings of `core.storage` omit it. If the block raises an error, it
+is removed. If the process is killed, it stays: `lrm compact` removes such files from a dataset, and
+the next writer of the same folder removes a temporary folder.
 
 A file is flushed to disk (fsync) before it is renamed. Otherwise a power loss could leave an empty
 file under the target's name. Pass `sync=False` only where every reader verifies the content, as in

@@ -94,7 +94,7 @@ class FailureKind(StrEnum):
         "run `lrm build` again; if it fails again, check the network, the token and the `--fetch` "
         "options",
     )
-    # What the file holds.
+    # The content of the file.
     MALFORMED = (
         "malformed",
         "the file is not a valid GLB: its header, JSON, references, arrays or node tree are wrong",
@@ -145,7 +145,7 @@ class FailureKind(StrEnum):
         Retry.NEVER,
         "read the log with `lrm inspect ASSET_ID`; report the object if other viewers show it",
     )
-    # What happens in Blender.
+    # The work of Blender.
     TIMEOUT = (
         "timeout",
         "a step took longer than its limit, such as `--blender.import-seconds`",
@@ -203,7 +203,7 @@ class FailureKind(StrEnum):
         Retry.AT_ONCE,
         "run `lrm doctor` on the node; it names the missing library",
     )
-    # The dataset's storage, and the work on it.
+    # The dataset's storage, the workers, and this software.
     STORAGE = (
         "storage",
         "the dataset's storage or a local disk failed",

@@ -138,11 +138,11 @@ class _HeldByOther(Exception):
 
 
 @contextlib.contextmanager
-def _flock(root: Storage, what: str, holder: _Holder) -> Iterator[Check]:
+def _flock(root: Storage, name: str, holder: _Holder) -> Iterator[Check]:
     with contextlib.ExitStack() as stack:
         try:
             Path(root.uri).mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(root.resolve(f".{what}.lock"), "a+b"))
+            file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b"))
         except OSError as error:
             raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
         try:
@@ -168,8 +168,8 @@ def _read_holder(file: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def _lease(root: Storage, what: str, holder: _Holder, seconds: float) -> Iterator[Check]:
-    lease = _Lease(root, what, holder, seconds)
+def _lease(root: Storage, name: str, holder: _Holder, seconds: float) -> Iterator[Check]:
+    lease = _Lease(root, name, holder, seconds)
     lease.acquire()
     try:
         yield lease.check
@@ -185,8 +185,8 @@ class _Lease:
     No object is deleted that another process may just have written.
     """
 
-    def __init__(self, root: Storage, what: str, holder: _Holder, seconds: float) -> None:
-        self._folder = f"{_LEASES}/{what}"
+    def __init__(self, root: Storage, name: str, holder: _Holder, seconds: float) -> None:
+        self._folder = f"{_LEASES}/{name}"
         self._root = root
         self._holder = holder
         self._seconds = seconds
@@ -209,9 +209,9 @@ class _Lease:
         except FileExistsError:
             raise _HeldByOther("another command, which started at the same time,") from None
         self._held_until = extended.expires
-        for name in self._root.list_files(self._folder):
-            if name < _lease_name(newest):
-                self._root.delete(f"{self._folder}/{name}")
+        for file in self._root.list_files(self._folder):
+            if file < _lease_name(newest):
+                self._root.delete(f"{self._folder}/{file}")
         self._thread.start()
 
     def check(self) -> None:

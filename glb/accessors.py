@@ -67,16 +67,17 @@ def accessor_values(document: Document, accessor: Item) -> np.ndarray:
     return values
 
 
-def require_type(accessor: Item, what: str, *types: str) -> None:
+def require_type(accessor: Item, description: str, *types: str) -> None:
     """Raise GlbError (`malformed`) unless the accessor has one of the types."""
     if accessor["type"] not in types:
-        raise malformed(f"{what} of type {accessor['type'][:20]!r} instead of {' or '.join(types)}")
+        actual = accessor["type"][:20]
+        raise malformed(f"{description} of type {actual!r} instead of {' or '.join(types)}")
 
 
-def require_finite(document: Document, accessor: Item, what: str) -> None:
+def require_finite(document: Document, accessor: Item, description: str) -> None:
     """Raise GlbError (`malformed`) if a stored value of an accessor is not finite."""
     if not all(np.isfinite(part).all() for part in accessor_arrays(document, accessor)):
-        raise malformed(f"{what} is not finite")
+        raise malformed(f"{description} is not finite")
 
 
 def _sparse_indices(document: Document, accessor: Item) -> np.ndarray:

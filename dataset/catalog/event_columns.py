@@ -80,7 +80,7 @@ class ListColumns(EventColumns):
         )
 
     @property
-    def words(self) -> tuple[Column[Any], ...]:
+    def of_snapshot(self) -> tuple[Column[Any], ...]:
         """Columns that describe the object; a snapshot contains them too."""
         return self.name, self.caption, self.licence, self.author, self.tags, self.categories
 

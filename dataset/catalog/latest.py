@@ -24,9 +24,9 @@ from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
 from dataset.columns import is_one_of
 
-__all__ = ["Latest", "Place", "Projection", "align", "rows_with"]
+__all__ = ["Latest", "Projection", "StageRig", "align", "rows_with"]
 
-Place = tuple[str, str]
+StageRig = tuple[str, str]
 """A stage and the rig of its events; the rig is empty for stages that do not depend on it."""
 
 _FOLDER = "latest"
@@ -65,7 +65,7 @@ class Projection:
 class _Base:
     """The existing base files, and the part of the log that they cover."""
 
-    files: Mapping[Place, str]
+    files: Mapping[StageRig, str]
     seq: int
     """They cover every event up to this number."""
     log: frozenset[str]
@@ -84,8 +84,8 @@ class Latest:
         self._projection = projection
 
     def tables(
-        self, wanted: Iterable[Place], columns: Sequence[str] | None = None
-    ) -> dict[Place, pa.Table]:
+        self, wanted: Iterable[StageRig], columns: Sequence[str] | None = None
+    ) -> dict[StageRig, pa.Table]:
         """Return a table per stage and rig with the last event of every object, unordered.
 
         There is one row per object. `columns` limits the columns that are read.
@@ -99,14 +99,14 @@ class Latest:
                 continue
         return self._tables(_NO_BASE, set(wanted), columns)
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[StageRig]:
         """Return every stage and rig that has an event."""
         base = self._base()
         return sorted({*base.files, *self._tail(base)})
 
     def _tables(
-        self, base: _Base, wanted: set[Place], columns: Sequence[str] | None
-    ) -> dict[Place, pa.Table]:
+        self, base: _Base, wanted: set[StageRig], columns: Sequence[str] | None
+    ) -> dict[StageRig, pa.Table]:
         tails = self._tail(base)
         tables = {}
         for key in wanted:
@@ -128,7 +128,7 @@ class Latest:
             merged[key] = _last_events([tail, *old])
         self.write(merged, seq, log)
 
-    def write(self, tables: Mapping[Place, pa.Table], seq: int, log: Collection[str]) -> None:
+    def write(self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str]) -> None:
         """Write these tables as the base files of their stages and rigs.
 
         The base then covers every event up to `seq`, in the files `log`.
@@ -164,11 +164,11 @@ class Latest:
         with self._root.open(path) as file:
             return pq.read_table(file, columns=columns and list(columns))
 
-    def _tail(self, base: _Base) -> dict[Place, pa.Table]:
+    def _tail(self, base: _Base) -> dict[StageRig, pa.Table]:
         """Return the last event of every object among those that the base does not cover."""
-        chunks: dict[Place, list[pa.Table]] = defaultdict(list)
+        chunks: dict[StageRig, list[pa.Table]] = defaultdict(list)
         for batch in self._catalog.since(base.seq, base.log):
-            rows: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+            rows: dict[StageRig, list[dict[str, Any]]] = defaultdict(list)
             for row in batch.to_pylist():
                 data = json.loads(row["data"])
                 row |= self._projection.read(row["stage"], row["status"], data)

@@ -76,10 +76,10 @@ class Compaction:
 
 def plan_compaction(
     root: Storage,
-    placed: Sequence[Placed],
+    stored: Sequence[Placed],
     pinned: Sequence[Pinned],
     referenced: Collection[str],
-    untouchable: Mapping[str, str],
+    excluded: Mapping[str, str],
     folders: Collection[str],
     max_garbage_ratio: float,
 ) -> Compaction:
@@ -87,18 +87,18 @@ def plan_compaction(
 
     A shard is rewritten if more than `max_garbage_ratio` (0 to 1) of its samples are not live, or
     if a sample was taken down. `referenced` are the companion, staged and raw files in use.
-    `untouchable` are shards that must not be changed, with the reason. All other files in `folders`
+    `excluded` are shards that must not be changed, with the reason. All other files in `folders`
     are deleted.
     """
     sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)
-    for sample in placed:
+    for sample in stored:
         if sample.live:
             live[sample.shard].append(sample)
-    totals = _count_samples(root, [s for s in sizes if s in live and s not in untouchable])
+    totals = _count_samples(root, [s for s in sizes if s in live and s not in excluded])
     torn = [shard for shard, total in totals.items() if total is None]
-    skipped = {**untouchable, **dict.fromkeys(torn, _TORN_INDEX)}
-    taken_down = {sample.shard for sample in placed if sample.removed}
+    skipped = {**excluded, **dict.fromkeys(torn, _TORN_INDEX)}
+    taken_down = {sample.shard for sample in stored if sample.removed}
     rewrite = {
         shard: live[shard]
         for shard, total in totals.items()

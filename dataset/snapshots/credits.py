@@ -28,7 +28,7 @@ _PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
 def credit_lines(
     snapshot_id: str, licences: Mapping[str, int], credits_: Iterable[Credit]
 ) -> Iterator[str]:
-    """Yield the lines of a CREDITS file in Markdown: a table of licences, then a line per object."""
+    """Yield the lines of a CREDITS file in Markdown: a table of licences, then one per object."""
     yield f"# Credits of snapshot {snapshot_id}\n\n"
     yield "| licence | objects |\n|---|---|\n"
     for code, count in sorted(licences.items(), key=lambda item: (-item[1], item[0])):

@@ -19,6 +19,7 @@ __all__ = [
     "MAX_PROTECT_DAYS",
     "PROTECT_DAYS",
     "Pinned",
+    "days_from_now",
     "list_snapshots",
     "manifests",
     "mark_compacted",
@@ -26,7 +27,6 @@ __all__ = [
     "protected_until",
     "read_manifest",
     "release",
-    "until",
     "write_manifest",
 ]
 
@@ -85,7 +85,7 @@ def protected_until(manifest: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(manifest["created"]) + timedelta(days=PROTECT_DAYS)
 
 
-def until(days: float) -> str:
+def days_from_now(days: float) -> str:
     """Return the time this many days from now, in the format of manifests."""
     return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
 
@@ -94,11 +94,11 @@ def release(root: Storage, snapshot_id: str) -> None:
     """End a snapshot's protection now. Raises BadInput if there is no such snapshot."""
     manifest = read_manifest(root, snapshot_id)
     if protected_until(manifest) > datetime.now(UTC):
-        write_manifest(root, manifest | {"protected_until": until(0)})
+        write_manifest(root, manifest | {"protected_until": days_from_now(0)})
 
 
 def pinned_by(root: Storage) -> Iterator[Pinned]:
-    """Yield the files that each snapshot reads, the oldest first; compacted snapshots are omitted."""
+    """Yield the files of each snapshot that has not been compacted, the oldest first."""
     for manifest in manifests(root):
         if "compacted" in manifest:
             continue
@@ -126,7 +126,7 @@ def mark_compacted(root: Storage, snapshot_ids: Collection[str]) -> None:
     """Record in the manifests of these snapshots that files of them are about to be deleted."""
     for snapshot_id in snapshot_ids:
         manifest = read_manifest(root, snapshot_id)
-        write_manifest(root, manifest | {"compacted": until(0)})
+        write_manifest(root, manifest | {"compacted": days_from_now(0)})
 
 
 def _path(snapshot_id: str) -> str:

@@ -21,10 +21,10 @@ from dataset.format.shards import SampleEntry
 from dataset.snapshots.credits import credit_lines
 from dataset.snapshots.protection import (
     PROTECT_DAYS,
+    days_from_now,
     list_snapshots,
     protected_until,
     read_manifest,
-    until,
     write_manifest,
 )
 
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
         ("offsets", pa.list_(pa.int64())),
         ("sizes", pa.list_(pa.int64())),
         ("crc32", pa.list_(pa.uint32())),
-        *((column.name, column.type) for column in LIST.words),
+        *((column.name, column.type) for column in LIST.of_snapshot),
         ("geometry", pa.string()),
     ]
 )
@@ -155,7 +155,7 @@ def write_snapshot(
         "bytes": pc.sum(pc.list_flatten(table["sizes"])).as_py(),
         "where": where,
         "credits": f"snapshots/{snapshot_id}.credits.md",
-        "protected_until": until(protect_days),
+        "protected_until": days_from_now(protect_days),
     }
     return _write(root, manifest, table)
 
@@ -177,7 +177,7 @@ def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str
         manifest |= {"created": existing["created"], "where": existing["where"]}
         manifest |= {"protected_until": protected_until(longest).isoformat()}
     else:
-        manifest |= {"created": until(0)}
+        manifest |= {"created": days_from_now(0)}
         out = io.BytesIO()
         pq.write_table(table, out, compression="zstd")
         root.write(f"snapshots/{snapshot_id}.parquet", out.getvalue())
