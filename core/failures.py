@@ -111,8 +111,8 @@ class FailureKind(StrEnum):
     )
     UNSUPPORTED_EXTENSION = (
         "unsupported_extension",
-        "the file, or the image of a texture, requires a glTF extension that Blender's importer "
-        "lacks",
+        "the file requires a glTF extension that Blender's importer lacks, or only such an "
+        "extension names the image of a texture",
         Fault.OBJECT,
         Retry.NEVER,
         "nothing; the object must be exported without the extension",

@@ -2,8 +2,8 @@
 
 On a local folder it is a kernel lock (flock), which is released when the process ends, however it
 ends. On an object store it is a lease: an object in the dataset that its holder renews. The lease
-of a killed holder expires after a while; on the holder's own machine it is recognised as dead at
-once.
+of a killed holder expires after a while; a process on the same machine sees that the holder is dead
+and takes the lease over at once.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from core.storage import Storage, storage_errors
 __all__ = ["LEASE_SECONDS", "Check", "exclusive"]
 
 LEASE_SECONDS = 120.0
-"""Lifetime of a lease that is not renewed. The clocks of all machines must differ by less."""
+"""Lifetime in seconds of a lease that is not renewed; clocks of machines must differ by less."""
 _RENEWALS = 4
-"""Renewals per lease duration; a lease is lost if all of them fail in a row."""
+"""Attempts to renew a lease during its lifetime."""
 _LEASES = "locks"
 _START_FIELD = 22
 """Number of the field `starttime` in /proc/PID/stat, see proc(5)."""

@@ -87,8 +87,8 @@ def plan_compaction(
 
     A shard is rewritten if more than `max_garbage_ratio` (0 to 1) of its samples are not live, or
     if a sample was taken down. `referenced` are the companion, staged and raw files in use.
-    `excluded` are shards that must not be changed, with the reason. All other files in `folders`
-    are deleted.
+    `excluded` are shards that must not be changed, with the reason. Files in `folders` that neither
+    a live sample nor these arguments refer to are deleted.
     """
     sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)
