@@ -211,8 +211,8 @@ def _damage(
     findings += [_of(shard, key, "is not in the index") for key in sorted(lost)]
     size = int(metadata.get("shard_bytes") or scan.num_bytes)
     if scan.num_bytes != size:
-        length = "is cut off" if scan.num_bytes < size else "is too long"
-        problem = f"{length}: {scan.num_bytes} bytes instead of {size}"
+        defect = "is cut off" if scan.num_bytes < size else "is too long"
+        problem = f"{defect}: {scan.num_bytes} bytes instead of {size}"
         findings.append(Finding(file=shard, problem=problem))
     intact: list[str] = []
     for key in sorted(expected.keys & index.keys(), key=lambda key: index[key].offsets[0]):
