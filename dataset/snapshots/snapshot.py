@@ -63,7 +63,7 @@ class Sample:
     sha256: str
     """SHA-256 of the object's file."""
     render_key: str
-    """Digest of the render stage's settings and input."""
+    """Identity digest of the sample: its content, rig, settings and versions."""
     shard: str
     """Path of the tar below the dataset's root."""
     entry: SampleEntry

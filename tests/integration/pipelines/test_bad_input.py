@@ -165,7 +165,7 @@ def test_commands_without_a_dataset(tmp_path):
 
 def test_objects_that_are_not_there(built):
     refused(run_lrm("inspect", "--root", built.root, "objaverse:nope"), "not in this dataset")
-    refused(run_lrm("inspect", "--root", built.root, "nope"), "no asset id", "objaverse:UID")
+    refused(run_lrm("inspect", "--root", built.root, "nope"), "not an asset id", "objaverse:UID")
 
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
