@@ -106,7 +106,7 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
         visited += len(level)
         depth += 1
         if depth > limits.max_node_depth:
-            message = f"the node tree is deeper than the limit of {limits.max_node_depth} levels"
+            message = f"nodes nest deeper than the limit of {limits.max_node_depth} levels"
             raise GlbError(FailureKind.TOO_LARGE, message)
         level = [child for index in level for child in nodes[index].get("children") or []]
     if visited < len(nodes):

@@ -91,7 +91,7 @@ def _copies_of_meshes(
 
 def _check_num_triangles(triangles: int, limits: GlbLimits) -> None:
     if triangles > limits.max_triangles:
-        message = f"{triangles} drawn triangles; the limit is {limits.max_triangles}"
+        message = f"{triangles} triangles drawn; the limit is {limits.max_triangles}"
         raise GlbError(FailureKind.TOO_LARGE, message)
 
 
@@ -114,9 +114,7 @@ def _check_stored(
             arrays = _primitive_arrays(document, primitive)
             elements += sum(accessor["count"] for _, _, accessor in arrays)
             if elements > limits.max_elements:
-                message = (
-                    f"more attribute values and indices than the limit of {limits.max_elements}"
-                )
+                message = f"more attributes and indices than the limit of {limits.max_elements}"
                 raise GlbError(FailureKind.TOO_LARGE, message)
             if primitive.get("material") is not None:
                 document.item("materials", primitive["material"])
