@@ -1,6 +1,7 @@
 """Encoding of the pictures of a view as lossless WebP; depth and normals are transformed before.
 
-docs/reference/dataset-format.md has the formulas, the precision and the measurements behind them.
+docs/reference/dataset-format.md has the formulas and the precision, docs/notes/encoding.md the
+measurements behind them.
 """
 
 import functools
