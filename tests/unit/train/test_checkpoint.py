@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 from tests.support.checkpoints import settings, write
-from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.manifest import differences
 from train.checkpoints.pruning import prune
 from train.checkpoints.resuming import find_resumable
 
 
 def newest(out: Path) -> int | None:
-    found = latest(Storage(str(out / "checkpoints")))
+    found = latest_checkpoint(Storage(str(out / "checkpoints")))
     return None if found is None else found.step
 
 
@@ -48,15 +48,15 @@ def test_a_damaged_one_is_passed_over_saying_so(tmp_path, caplog, damage):
     assert newest(tmp_path) == 4
     DAMAGES[damage](torn)
     assert newest(tmp_path) == 2
-    assert "step-00000004: not a whole checkpoint, trying the one before" in caplog.text
-    with pytest.raises(BadInput, match="is not a whole checkpoint"):
+    assert "step-00000004: not an intact checkpoint, trying the one before" in caplog.text
+    with pytest.raises(BadInput, match="is not an intact checkpoint"):
         find_checkpoint(torn)
 
 
 def test_nothing_is_found_in_an_empty_folder(tmp_path):
     assert newest(tmp_path) is None
     assert find_resumable(settings(tmp_path)) is None
-    with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
+    with pytest.raises(BadInput, match="is not a run with an intact checkpoint"):
         find_checkpoint(tmp_path)
 
 
@@ -92,7 +92,7 @@ def test_harmless_and_accepted_changes_are_not_refused(tmp_path):
 def test_one_of_another_version_is_refused_and_not_taken_for_torn(tmp_path):
     write(tmp_path, 2)
     change(write(tmp_path, 4), format=3)
-    with pytest.raises(BadInput, match="step-00000004: a checkpoint of format 3, this version"):
+    with pytest.raises(BadInput, match="step-00000004: is a checkpoint of format 3, this version"):
         newest(tmp_path)
 
 
