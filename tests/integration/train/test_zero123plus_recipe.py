@@ -38,7 +38,12 @@ def recipe_of(spheres):
             "preset": "tiny",
             "batch_size": 2,
             "preview_size": 24,
-            "data": {"view_size": 16, "query_size_min": 20, "query_size_max": 32, "condition_dropout": 0.0},
+            "data": {
+                "view_size": 16,
+                "query_size_min": 20,
+                "query_size_max": 32,
+                "condition_dropout": 0.0,
+            },
             "sample": {"steps": 2, "margin": 0},
         }
         return Zero123PlusRecipe(Zero123PlusTrainConfig.load(settings | changes))

@@ -103,7 +103,9 @@ def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
     """The draw alone: pictures of 400 samples would take long."""
 
     def drops(dropout_per, batch_size=8):
-        draws = draws_of(SheetDataConfig(condition_dropout=0.3, condition_dropout_per=dropout_per), batch_size)
+        draws = draws_of(
+            SheetDataConfig(condition_dropout=0.3, condition_dropout_per=dropout_per), batch_size
+        )
         return torch.stack([draws.at(n)[1]["dropped"] for n in range(400)])
 
     own, shared = drops("sample"), drops("batch", batch_size=4)
