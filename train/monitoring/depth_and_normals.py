@@ -20,10 +20,10 @@ def picture_depths(
     The images may differ in size.
     """
     pairs = list(zip(depths, alphas, strict=True))
-    seen = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
-    if not len(seen):
+    visible = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
+    if not len(visible):
         return [torch.zeros_like(depth) for depth in depths]
-    near, span = seen.min(), (seen.max() - seen.min()).clamp(min=1e-6)
+    near, span = visible.min(), (visible.max() - visible.min()).clamp(min=1e-6)
     return [(1 - 0.8 * ((depth - near) / span).clamp(0, 1)) * alpha for depth, alpha in pairs]
 
 

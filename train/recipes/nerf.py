@@ -63,20 +63,20 @@ class NerfRecipe:
     def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
         """Return the same input views, and whole frames of all views in the same world."""
         config = self.config
-        whole = FrameDataConfig(
+        frame_config = FrameDataConfig(
             **{name: getattr(config.data, name) for name in ViewChoiceConfig.model_fields},
             frame_size=config.preview_size,
         )
         size = config.model_sizes().image_size
-        return FrameDataset(root, samples, whole, input_size=size, seed=config.seed)
+        return FrameDataset(root, samples, frame_config, input_size=size, seed=config.seed)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]
     ) -> Dataset[dict[str, Tensor]]:
         """Return whole views at the largest target size, without augmentation."""
         side = self.config.data.target_size_max
-        whole = {"augment": STILL, "patch_size": side, "target_size_min": side}
-        data = self.config.data.model_copy(update=whole)
+        full_views = {"augment": STILL, "patch_size": side, "target_size_min": side}
+        data = self.config.data.model_copy(update=full_views)
         size = self.config.model_sizes().image_size
         return SingleSampleDataset(
             lambda some: ViewDataset(root, some, data, input_size=size, seed=SEED), samples

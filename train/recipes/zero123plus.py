@@ -162,7 +162,7 @@ class Zero123PlusRecipe:
         sides = {
             "targets": [count * config.data.view_size for count in SHEET],
             "condition": [_query_side(settings)] * 2,
-            "seen": [int(settings["vision_encoder"]["image_size"])] * 2,
+            "query_clip": [int(settings["vision_encoder"]["image_size"])] * 2,
         }
         prompt_shape = (
             settings["text_encoder"]["max_position_embeddings"],
@@ -176,7 +176,7 @@ class Zero123PlusRecipe:
             }
             with torch.no_grad():
                 targets, condition = (vae(pixels[name]) for name in ("targets", "condition"))
-                vision(pixels["seen"])
+                vision(pixels["query_clip"])
             timesteps = torch.zeros(objects, dtype=torch.int64, device="meta")
             prompt = torch.empty(objects, *prompt_shape, device="meta", dtype=unet.dtype)
             noise, other = torch.empty_like(targets), torch.empty_like(condition)

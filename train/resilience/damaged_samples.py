@@ -99,5 +99,5 @@ class FaultCounter:
             raise FinalFailure(
                 f"step {step}: {replacements[-1].faults[0]}; {recent} of the last {num_samples} "
                 f"samples were damaged, and --data-faults.max-share is "
-                f"{self._config.max_share:g}: {REMEDY}; replaced.jsonl lists them"
+                f"{self._config.max_share:g}: {REMEDY}; replaced.jsonl lists the samples"
             )

@@ -257,7 +257,7 @@ def test_too_many_end_the_run_on_all_workers_and_say_what_to_do(runs):
     assert re.fullmatch(
         r"FinalFailure: step 6: objaverse:0+[14] in shards/test/spheres.tar: Damaged: .* fails its "
         r"checksum; 12 of the last 1002 samples were damaged, and --data-faults.max-share is 0.01: "
-        r"`lrm verify .*replaced.jsonl lists them",
+        r"run `lrm verify .*replaced.jsonl lists the samples",
         problem,
     )
     assert read_metrics(runs / "strict")[-1]["replaced_so_far"] == 12
