@@ -22,7 +22,7 @@ class GuardConfig(Config):
     """Conditions for skipping a step, and for ending a run after skipped steps."""
 
     max_bad_steps: PositiveInt = 10
-    """Number of skipped steps in a row that ends the run."""
+    """End the run after this many skipped steps in a row."""
     spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
     """Skip a step whose loss is above this many times the median of the previous losses; null
     turns it off."""

@@ -104,7 +104,7 @@ class TrainConfig(Config):
     keep_every: NonNegativeInt = 0
     """Also keep the checkpoints whose step is a multiple of this number; 0 keeps no others."""
     max_failed_saves: PositiveInt = 3
-    """Number of checkpoints in a row that could not be written that ends the run."""
+    """End the run after this many checkpoints in a row could not be written."""
     accept_changes: tuple[str, ...] = ()
     """Settings that may differ from those of the checkpoint when a run resumes, such as
     [optimizer.learning_rate]. Settings that change no result may always differ."""
