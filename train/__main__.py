@@ -1,4 +1,4 @@
-"""Training without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
+"""Train without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ __all__ = ["main", "make_parser"]
 
 
 def make_parser() -> Parser:
-    """The parser of all recipes."""
+    """Return a parser with one subcommand per recipe."""
     from train.recipes.registry import RECIPES
 
     parser = Parser(prog="python -m train", description=__doc__)
@@ -27,7 +27,10 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as one of torchrun's processes; the exit code: 0, 1, 2, or 143 if it was stopped."""
+    """Train as one of torchrun's processes.
+
+    Returns the exit code: 0, 1 (work failed), 2 (bad usage), or 143 if the run was stopped.
+    """
     from train.recipes.registry import RECIPES
 
     arguments = make_parser().parse_args(argv)
@@ -50,23 +53,27 @@ def _train(name: str, config: TrainConfig) -> None:
     from train.recipes.registry import make_recipe
     from train.resilience.stop_file import StopFile
 
-    world = int(os.environ.get("WORLD_SIZE", "0"))
-    if not world:
-        raise BadInput("start it with torchrun, or use `lrm train`")
-    if world not in config.model_copy(update={"num_workers": f"1:{world}"}).worker_counts:
-        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world} processes")
-    config = config.model_copy(update={"num_workers": world})
+    world_size = int(os.environ.get("WORLD_SIZE", "0"))
+    if not world_size:
+        raise BadInput(
+            "WORLD_SIZE is not set: start this program with torchrun, or use `lrm train`"
+        )
+    if world_size not in config.model_copy(update={"num_workers": f"1:{world_size}"}).worker_counts:
+        raise BadInput(
+            f"batch_size {config.batch_size} is not a multiple of {world_size} processes"
+        )
+    config = config.model_copy(update={"num_workers": world_size})
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     if dist.get_rank() == 0:
-        # It may have ended the start before this one.
+        # A stop file of an earlier start would end this one.
         StopFile(Path(config.out)).remove()
     dist.barrier()
     try:
         train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
-        # Without it some ranks abort while others still talk to them.
+        # Without this barrier a rank could exit while others still communicate with it.
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""All recipes by name: a new one is entered here."""
+"""Registry of all recipes by name: add a new recipe here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ __all__ = ["RECIPES", "RecipeKind", "make_recipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeKind:
-    """A recipe by name: its configuration, and how to make it from one."""
+    """A kind of recipe: its purpose for `--help`, configuration class and constructor."""
 
     purpose: str
     config: type[TrainConfig]
     make: Any
+    """Function from a configuration to a recipe."""
 
 
 def _zero123plus(config: Zero123PlusTrainConfig) -> Recipe:
-    # diffusers takes seconds to import, and no other recipe needs it.
+    # Imported here, because diffusers takes seconds to import and no other recipe needs it.
     from train.recipes.zero123plus import Zero123PlusRecipe
 
     return Zero123PlusRecipe(config)
@@ -45,6 +46,6 @@ RECIPES: Mapping[str, RecipeKind] = {
 
 
 def make_recipe(name: str, values: Mapping[str, Any]) -> Recipe:
-    """A recipe from its configuration's plain values. Raises BadInput."""
+    """Return a recipe from the plain values of its configuration. Raises BadInput."""
     kind = RECIPES[name]
     return kind.make(kind.config.load(values))
