@@ -10,7 +10,7 @@ This module imports only the standard library, because the Blender child and the
 
 from enum import StrEnum, auto
 
-__all__ = ["FailureKind", "Fault", "Retry", "StageFailed", "kinds_retried"]
+__all__ = ["FailureKind", "Fault", "Retry", "StageFailed", "kinds_with_retry"]
 
 
 class Fault(StrEnum):
@@ -57,7 +57,7 @@ class FailureKind(StrEnum):
         return kind
 
     @classmethod
-    def named(cls, name: str) -> "FailureKind":
+    def from_name(cls, name: str) -> "FailureKind":
         """Return the kind with this name. Raises ValueError if there is none."""
         for kind in cls:
             if kind.value == name:
@@ -242,7 +242,7 @@ class FailureKind(StrEnum):
     )
 
 
-def kinds_retried(*retry: Retry) -> frozenset[FailureKind]:
+def kinds_with_retry(*retry: Retry) -> frozenset[FailureKind]:
     """Return the kinds whose retry rule is one of those given."""
     return frozenset(kind for kind in FailureKind if kind.retry in retry)
 

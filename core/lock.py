@@ -23,7 +23,7 @@ from typing import IO
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage, storage_errors
 
-__all__ = ["LEASE_SECONDS", "Check", "exclusive"]
+__all__ = ["LEASE_SECONDS", "LockCheck", "exclusive_lock"]
 
 LEASE_SECONDS = 120.0
 """Lifetime in seconds of a lease that is not renewed; clocks of machines must differ by less."""
@@ -33,7 +33,7 @@ _LEASES = "locks"
 _START_FIELD = 22
 """Number of the field `starttime` in /proc/PID/stat, see proc(5)."""
 
-Check = Callable[[], None]
+LockCheck = Callable[[], None]
 """A function that raises WorkFailed if the lock is no longer held; call it before each commit."""
 
 
@@ -77,15 +77,15 @@ class _Holder:
 
 
 @contextlib.contextmanager
-def exclusive(
+def exclusive_lock(
     root: Storage,
     command: str,
     *,
-    what: str = "shards",
+    name: str = "shards",
     on_wait: Callable[[str], None] | None = None,
     lease_seconds: float = LEASE_SECONDS,
-) -> Iterator[Check]:
-    """Hold the root's lock named `what` during a block and yield a function that checks it.
+) -> Iterator[LockCheck]:
+    """Hold the root's lock named `name` during a block and yield a function that checks it.
 
     If another process holds the lock: with `on_wait`, call it once with a message for the user and
     wait; without it, raise BadInput that names the holder.
@@ -96,9 +96,9 @@ def exclusive(
         while True:
             try:
                 check = stack.enter_context(
-                    _flock(root, what, holder)
+                    _flock(root, name, holder)
                     if root.is_local
-                    else _lease(root, what, holder, lease_seconds)
+                    else _lease(root, name, holder, lease_seconds)
                 )
                 break
             except _HeldByOther as other:
@@ -138,7 +138,7 @@ class _HeldByOther(Exception):
 
 
 @contextlib.contextmanager
-def _flock(root: Storage, name: str, holder: _Holder) -> Iterator[Check]:
+def _flock(root: Storage, name: str, holder: _Holder) -> Iterator[LockCheck]:
     with contextlib.ExitStack() as stack:
         try:
             Path(root.uri).mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def _read_holder(file: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def _lease(root: Storage, name: str, holder: _Holder, seconds: float) -> Iterator[Check]:
+def _lease(root: Storage, name: str, holder: _Holder, seconds: float) -> Iterator[LockCheck]:
     lease = _Lease(root, name, holder, seconds)
     lease.acquire()
     try:

@@ -2,7 +2,15 @@
 
 from datetime import timedelta
 
-__all__ = ["amount", "duration", "percent", "prefixed", "round_duration", "short", "size"]
+__all__ = [
+    "amount",
+    "duration",
+    "percent",
+    "round_duration",
+    "short_duration",
+    "size",
+    "with_si_prefix",
+]
 
 
 def amount(number: float) -> str:
@@ -10,7 +18,7 @@ def amount(number: float) -> str:
     return f"{number:,.0f}" if number == 0 or number >= 9.95 else f"{number:.2g}"
 
 
-def prefixed(number: float) -> str:
+def with_si_prefix(number: float) -> str:
     """Format a number with an SI prefix, such as `312`, `86.4 M` or `5.2 T`."""
     for prefix in ("", "k", "M", "G", "T"):
         if number < 999.95:
@@ -21,7 +29,7 @@ def prefixed(number: float) -> str:
 
 def size(num_bytes: float) -> str:
     """Format a number of bytes with a decimal prefix, such as `312 B` or `5.2 MB`."""
-    number = prefixed(num_bytes)
+    number = with_si_prefix(num_bytes)
     return f"{number}B" if " " in number else f"{number} B"
 
 
@@ -38,7 +46,7 @@ def duration(seconds: float | None) -> str:
     return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
-def short(seconds: float) -> str:
+def short_duration(seconds: float) -> str:
     """Format a duration in its largest unit, such as `35 ms`, `1.3 s`, `12 min` or `3.5 h`."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"

@@ -13,7 +13,7 @@ from core.ranges import Range
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 
-__all__ = ["PatientStorage", "ReadConfig"]
+__all__ = ["ReadConfig", "RetryingStorage"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class ReadConfig(Config):
     """Maximum size of the cache folder, in bytes."""
 
 
-class PatientStorage(Storage):
+class RetryingStorage(Storage):
     """A storage that reads ranges with retries and a cache, unless it is a local folder.
 
     The content of a file must never change; that of a shard never does.
@@ -57,8 +57,8 @@ class PatientStorage(Storage):
             except OSError as error:
                 _log.warning("%s: cannot use this folder as a cache: %s", config.cache, error)
 
-    def __reduce__(self) -> tuple[type["PatientStorage"], tuple[str, ReadConfig]]:  # type: ignore[override]
-        return PatientStorage, (self.uri, self._config)
+    def __reduce__(self) -> tuple[type["RetryingStorage"], tuple[str, ReadConfig]]:  # type: ignore[override]
+        return RetryingStorage, (self.uri, self._config)
 
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
         """Return the bytes of each range of a file, from the cache where it has them."""

@@ -15,7 +15,7 @@ from core.atomic import atomic_file, atomic_write
 from core.errors import BadInput
 from core.ranges import Range, coalesce
 
-__all__ = ["Storage", "storage_errors", "store_errors"]
+__all__ = ["Storage", "object_store_errors", "storage_errors"]
 
 
 _CLIENT_ERRORS = {
@@ -243,12 +243,12 @@ class Storage:
 def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """Return the errors of an unreachable or failing storage, and the given `others`.
 
-    Call it in the `except` clause, not earlier: see `store_errors`.
+    Call it in the `except` clause, not earlier: see `object_store_errors`.
     """
-    return (OSError, *store_errors(), *others)
+    return (OSError, *object_store_errors(), *others)
 
 
-def store_errors() -> tuple[type[Exception], ...]:
+def object_store_errors() -> tuple[type[Exception], ...]:
     """Return the errors that only clients of object stores raise, such as missing credentials.
 
     The result is empty until a store is opened, because that imports its client.

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from core.config import Config, Fraction
 from dataset.columns import Columns
-from filters.verdict import Fact, Filter, Judgement
+from filters.verdict import Fact, Filter, FilterResult
 
 __all__ = ["MISSING_TEXTURE", "TEXTURED", "MissingTextureConfig", "TexturedConfig"]
 
@@ -79,10 +79,10 @@ _MISSING_SHARE: Fact[float] = Fact(
 )
 
 
-def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
+def _textured(facts: Columns, config: TexturedConfig) -> FilterResult:
     share = facts.numbers(_TEXTURE_SHARE)
     untextured = share <= 0
-    return Judgement(
+    return FilterResult(
         drops={
             "no_texture_map": untextured & ~facts.flags(_HAS_MAP),
             "flat_texture": untextured & facts.flags(_ONLY_FLAT_MAPS),
@@ -94,9 +94,9 @@ def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
     )
 
 
-def _missing_texture(facts: Columns, config: MissingTextureConfig) -> Judgement:
+def _missing_texture(facts: Columns, config: MissingTextureConfig) -> FilterResult:
     share = facts.numbers(_MISSING_SHARE)
-    return Judgement(
+    return FilterResult(
         drops={"missing_texture": share > config.max_triangle_share},
         measured=lambda row: round(float(share[row]), 6),
         limit=config.max_triangle_share,

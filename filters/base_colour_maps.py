@@ -15,7 +15,7 @@ from glb.document import Document, Item, extension
 from glb.glb_error import GlbError
 from glb.image_headers import check_image_size
 from glb.limits import GlbLimits
-from glb.primitives import Drawn
+from glb.primitives import DrawnPrimitive
 from glb.shown_materials import GLOSSY, UNLIT
 
 __all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
@@ -69,7 +69,7 @@ class _Decoded:
 
 
 def base_colour_maps(
-    document: Document, drawn: Iterable[Drawn], limits: GlbLimits
+    document: Document, drawn: Iterable[DrawnPrimitive], limits: GlbLimits
 ) -> tuple[BaseColourMap, ...]:
     """Return the base-colour maps of the primitives in the order of their images.
 
@@ -90,7 +90,7 @@ def base_colour_maps(
     for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
         current = _Decoded(state="missing")
         if image is not None:
-            location = document.image_place(image)
+            location = document.image_key(image)
             if location not in decoded:
                 decoded[location] = _decode(document, image, limits)
             current = decoded[location]

@@ -29,9 +29,17 @@ from filters.shape import (
     MultiObjectConfig,
     OccupancyConfig,
 )
-from filters.verdict import Fact, Filter, Judgement, Verdict
+from filters.verdict import Fact, Filter, FilterResult, Verdict
 
-__all__ = ["CHAIN", "FilterConfig", "facts_of", "filter_title", "judge", "reason_title", "verdicts"]
+__all__ = [
+    "CHAIN",
+    "FilterConfig",
+    "facts_of",
+    "filter_title",
+    "reason_title",
+    "run_filters",
+    "verdicts",
+]
 
 CHAIN: tuple[Filter, ...] = (
     CAPTION,
@@ -74,7 +82,7 @@ class FilterConfig(Config):
     occupancy: OccupancyConfig = OccupancyConfig()
 
 
-def judge(columns: Columns, config: FilterConfig) -> list[tuple[Filter, Judgement]]:
+def run_filters(columns: Columns, config: FilterConfig) -> list[tuple[Filter, FilterResult]]:
     """Evaluate every enabled filter on all objects, in the order of `CHAIN`.
 
     The result of a filter is meaningless for objects that lack its measurements. An object is kept
@@ -97,7 +105,7 @@ def verdicts(
     """
     return [
         result.verdict(filter_.name, row)
-        for filter_, result in judge(columns, config)
+        for filter_, result in run_filters(columns, config)
         if filter_.needs in known
     ]
 

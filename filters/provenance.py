@@ -10,7 +10,7 @@ import pydantic
 from core.config import Config
 from dataset.catalog.event_columns import LIST
 from dataset.columns import Columns
-from filters.verdict import Fact, Filter, Judgement
+from filters.verdict import Fact, Filter, FilterResult
 
 __all__ = [
     "AGE",
@@ -98,35 +98,35 @@ _AGE_RESTRICTED: Fact[bool] = Fact(
 )
 
 
-def _caption(facts: Columns, config: CaptionConfig) -> Judgement:
+def _caption(facts: Columns, config: CaptionConfig) -> FilterResult:
     length = facts.numbers(_CAPTION_CHARACTERS)
-    return Judgement(
+    return FilterResult(
         drops={"no_caption": length < config.min_characters},
         measured=lambda row: int(length[row]),
         limit=config.min_characters,
     )
 
 
-def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG001 - the signature of a filter
-    return Judgement(
+def _lowpoly(facts: Columns, config: LowPolyConfig) -> FilterResult:  # noqa: ARG001 - the signature of a filter
+    return FilterResult(
         drops={"lowpoly_tag": facts.present(_LOWPOLY_TAGS)},
         measured=lambda row: list(facts.value(_LOWPOLY_TAGS, row) or ()),
         limit=[],
     )
 
 
-def _licence(facts: Columns, config: LicenceConfig) -> Judgement:
+def _licence(facts: Columns, config: LicenceConfig) -> FilterResult:
     allowed = {licence.casefold() for licence in config.allowed}
-    return Judgement(
+    return FilterResult(
         drops={"licence_not_allowed": ~facts.one_of(_LICENCE_FOLDED, allowed)},
         measured=lambda row: facts.value(_LICENCE_FOLDED, row),
         limit=list(config.allowed),
     )
 
 
-def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - the signature of a filter
+def _age(facts: Columns, config: AgeConfig) -> FilterResult:  # noqa: ARG001 - the signature of a filter
     restricted = facts.flags(_AGE_RESTRICTED)
-    return Judgement(
+    return FilterResult(
         drops={"age_restricted": restricted},
         measured=lambda row: bool(restricted[row]),
         limit=False,

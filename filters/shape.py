@@ -10,7 +10,7 @@ import pydantic
 
 from core.config import Config, Fraction
 from dataset.columns import Columns
-from filters.verdict import Fact, Filter, Judgement
+from filters.verdict import Fact, Filter, FilterResult
 
 __all__ = [
     "DEGENERATE",
@@ -147,7 +147,7 @@ _MEASURED_COVERAGE = _min_coverage("measure", "silhouette")
 _RENDERED_COVERAGE = _min_coverage("render", "rendered alpha")
 
 
-def _multi_object(facts: Columns, config: MultiObjectConfig) -> Judgement:
+def _multi_object(facts: Columns, config: MultiObjectConfig) -> FilterResult:
     clear = facts.numbers(_SECOND_AT_CLEAR_GAP)
     narrow = facts.numbers(_SECOND_AT_NARROW_GAP)
     shares = facts.lists(_GROUND_SHARES, _NUM_GROUPS)
@@ -169,7 +169,7 @@ def _multi_object(facts: Columns, config: MultiObjectConfig) -> Judgement:
 
     drops = {"several_objects": multiple}
     maybe = {"maybe_several_objects": uncertain}
-    return Judgement(
+    return FilterResult(
         drops=drops | maybe if config.drop_uncertain else drops,
         remarks={} if config.drop_uncertain else maybe,
         measured=measured,
@@ -184,18 +184,18 @@ def _second_largest(shares: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return ordered[:, -2]
 
 
-def _occupancy(column: Fact[float], facts: Columns, config: OccupancyConfig) -> Judgement:
+def _occupancy(column: Fact[float], facts: Columns, config: OccupancyConfig) -> FilterResult:
     share = facts.numbers(column)
-    return Judgement(
+    return FilterResult(
         drops={"low_occupancy": share < config.min_share},
         measured=lambda row: round(float(share[row]), 6),
         limit=config.min_share,
     )
 
 
-def _degenerate(facts: Columns, config: DegenerateConfig) -> Judgement:
+def _degenerate(facts: Columns, config: DegenerateConfig) -> FilterResult:
     thickness = facts.numbers(_THICKNESS)
-    return Judgement(
+    return FilterResult(
         drops={"degenerate_geometry": thickness < config.min_thickness},
         measured=lambda row: round(float(thickness[row]), 6),
         limit=config.min_thickness,

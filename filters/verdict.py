@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from dataset.columns import Column, Columns
 
-__all__ = ["PASSED", "Fact", "Filter", "Judgement", "Verdict"]
+__all__ = ["PASSED", "Fact", "Filter", "FilterResult", "Verdict"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Fact(Column[T]):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judgement:
+class FilterResult:
     """The result of one filter for n objects."""
 
     drops: Mapping[str, Bool[np.ndarray, "n"]]
@@ -91,7 +91,7 @@ class Filter:
     """Increased when the same measurements and settings may give another verdict."""
     facts: tuple[Fact[Any], ...]
     """The columns that `evaluate` reads, all of one stage."""
-    evaluate: Callable[[Columns, Any], Judgement]
+    evaluate: Callable[[Columns, Any], FilterResult]
     """(columns, the filter's settings) -> result. Columns are null for objects not yet measured."""
 
     def __post_init__(self) -> None:

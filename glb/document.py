@@ -56,7 +56,7 @@ class Document:
             raise malformed(message)
         return self.view(view) if view is not None else _decode(str(uri))
 
-    def image_place(self, index: int) -> tuple[str, int]:
+    def image_key(self, index: int) -> tuple[str, int]:
         """Return a key that is equal for images that share a buffer view."""
         view = self.item("images", index).get("bufferView")
         return ("image", index) if view is None else ("view", view)

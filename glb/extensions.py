@@ -1,11 +1,11 @@
 """The glTF extensions that a file may require."""
 
-__all__ = ["DRACO", "IMPORTABLE_EXTENSIONS", "INSTANCING", "SETTLED_EXTENSIONS"]
+__all__ = ["DRACO", "IMPORTABLE_EXTENSIONS", "INSTANCING", "REMOVED_EXTENSIONS"]
 
 DRACO = "KHR_draco_mesh_compression"
 INSTANCING = "EXT_mesh_gpu_instancing"
 
-SETTLED_EXTENSIONS = frozenset(
+REMOVED_EXTENSIONS = frozenset(
     {
         "KHR_animation_pointer",
         "KHR_lights_punctual",
@@ -17,7 +17,7 @@ SETTLED_EXTENSIONS = frozenset(
 """Extensions that the Blender child removes or resolves when it reduces a document to what a still
 picture shows; the importer never sees them."""
 
-IMPORTABLE_EXTENSIONS = SETTLED_EXTENSIONS | {
+IMPORTABLE_EXTENSIONS = REMOVED_EXTENSIONS | {
     DRACO,
     INSTANCING,
     "EXT_texture_webp",

@@ -12,7 +12,7 @@ from glb.glb_error import GlbError, malformed
 from glb.image_headers import check_image_size, image_size
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree, walk_nodes
-from glb.primitives import Drawn, drawn_primitives
+from glb.primitives import DrawnPrimitive, drawn_primitives
 from glb.shown_materials import check_materials
 from glb.skins import check_skins
 
@@ -25,7 +25,7 @@ class Glb:
 
     document: Document
     tree: NodeTree
-    drawn: Sequence[Drawn]
+    drawn: Sequence[DrawnPrimitive]
     """The primitives with triangles that the default scene draws."""
     largest_image: int
     """Pixels of the largest image according to its header; 0 without images."""
@@ -64,7 +64,7 @@ def _largest_image(document: Document, limits: GlbLimits) -> int:
     sizes: dict[tuple[str, int], int] = {}
     total = num_bytes = 0
     for index in range(len(document.items("images"))):
-        key = document.image_place(index)
+        key = document.image_key(index)
         if key not in sizes:
             data = document.image(index)
             num_bytes += len(data)

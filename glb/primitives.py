@@ -13,7 +13,7 @@ from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 
-__all__ = ["ATTRIBUTE_TYPES", "Drawn", "compressed_attributes", "drawn_primitives"]
+__all__ = ["ATTRIBUTE_TYPES", "DrawnPrimitive", "compressed_attributes", "drawn_primitives"]
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _CORNER_MULTIPLES = {1: 2, _TRIANGLES: 3}
@@ -35,7 +35,7 @@ ATTRIBUTE_TYPES = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnPrimitive:
     """A primitive that the default scene draws, and how many times."""
 
     primitive: Item
@@ -50,7 +50,9 @@ def compressed_attributes(primitive: Item) -> Item:
     return attributes
 
 
-def drawn_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
+def drawn_primitives(
+    document: Document, tree: NodeTree, limits: GlbLimits
+) -> tuple[DrawnPrimitive, ...]:
     """Return the primitives with triangles that the default scene draws, hidden ones included.
 
     Raises GlbError: `malformed` if an array of any node's mesh is invalid, `too_large`, `empty`.
@@ -60,7 +62,7 @@ def drawn_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> t
     triangles = _check_stored(document, used, limits)
     copies = _copies_of_meshes(nodes, tree.in_scene, tree)
     drawn = tuple(
-        Drawn(primitive, count, copies[mesh])
+        DrawnPrimitive(primitive, count, copies[mesh])
         for mesh in sorted(copies)
         for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
         if count and copies[mesh]

@@ -177,5 +177,5 @@ def decode_answer(line: str) -> Rendered | Reply:
     if kind != "Reply":
         raise ValueError(f"{kind!r} is no type of answer")
     if values["kind"] is not None:
-        values["kind"] = FailureKind.named(values["kind"])
+        values["kind"] = FailureKind.from_name(values["kind"])
     return Reply(**values)

@@ -176,7 +176,7 @@ class BlenderProcess:
         self._child = None
         self._has_scene = False
 
-    def look(self) -> ChildReport:
+    def child_report(self) -> ChildReport:
         """Start a child and return its properties. Raises RenderFailure."""
         data = self._call(DevicesRequest(), self._limits.import_seconds)
         gpus = [(str(backend), str(name)) for backend, name in data["gpus"]]
@@ -248,7 +248,7 @@ class BlenderProcess:
         self,
         cameras: Sequence[Camera],
         config: RenderConfig,
-        each: Callable[[int, ViewSet], None] | None = None,
+        on_view: Callable[[int, ViewSet], None] | None = None,
     ) -> tuple[ViewSet, RenderReport]:
         """Render all views of the open object. Raises RenderFailure.
 
@@ -256,7 +256,7 @@ class BlenderProcess:
         `handover` add up to the duration of this call; `handover` is the time in which the child is
         idle: while it receives the request, and while the last views are read.
 
-        `each` is called with the number of every view as soon as the view is filled in, while
+        `on_view` is called with the number of every view as soon as the view is filled in, while
         Blender renders the next one. An error that it raises ends the child and is passed on.
         """
         began = time.monotonic()
@@ -268,8 +268,8 @@ class BlenderProcess:
             started = time.monotonic()
             read_view(Path(out), rendered.view, rendered.window, into=views)
             reading += time.monotonic() - started
-            if each is not None:
-                each(rendered.view, views)
+            if on_view is not None:
+                on_view(rendered.view, views)
 
         with scratch_folder("render") as out:
             request = RenderRequest(

@@ -144,7 +144,7 @@ def _render(blender: BlenderProcess, glb: Path) -> None:
     def encode(view: int, views: ViewSet) -> None:
         encode_view(view, views.rgba[view], views.depth[view], views.normals[view], scale)
 
-    views, _ = blender.render(_CAMERAS, _CONFIG, each=encode)
+    views, _ = blender.render(_CAMERAS, _CONFIG, on_view=encode)
     check_views(views)
     if not (np.isfinite([report.scale, *report.centre]).all() and report.scale > 0):
         raise ValueError(f"no normalisation: {report}")

@@ -18,7 +18,7 @@ from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
 from train.models.lrm.mesh_render import MeshViews
 from train.models.lrm.nerf import NerfConfig, NerfSynthesizer, RenderedViews, volume_render
 from train.models.lrm.published_weights import load_state
-from train.models.lrm.rays import Rays, box_interval, camera_rays, draw_places
+from train.models.lrm.rays import Rays, box_interval, camera_rays, draw_jitter
 
 __all__ = ["FitSettings", "FreeMesh", "FreeNerf", "fit_mesh", "fit_nerf", "show"]
 
@@ -115,7 +115,7 @@ def fit_nerf(views: FitViews, settings: FitSettings) -> FreeNerf:
         chosen = torch.randint(len(crossing), (settings.rays,), generator=generator, device=device)
         places = crossing[chosen]
         some: Rays = rays[places[None]]
-        drawn = draw_places(some, settings.samples_per_ray, generator)
+        drawn = draw_jitter(some, settings.samples_per_ray, generator)
         shown = volume_render(model.synthesizer.field(model.planes), some, drawn)
         # A picture of one row.
         rgb, alpha = shown.rgb.movedim(-1, 1)[:, :, None], shown.alpha[:, None, None]

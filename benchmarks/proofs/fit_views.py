@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.checkpoints.checkpoint import find_checkpoint
-from train.evaluation.background import background_deviation, background_of, background_spread
+from train.evaluation.background import background_deviation, background_mask, background_spread
 from train.evaluation.metrics import psnr
 from train.recipes.zero123plus import Zero123PlusRecipe
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
@@ -44,9 +44,9 @@ def show_fit(
                 num_inference_steps=config.sample.steps,
                 guidance_scale=config.sample.guidance,
                 view_size=config.data.view_size,
-                blank=config.unconditional_level,
+                unconditional_level=config.unconditional_level,
             )[0]
-        background = background_of(one["alpha"][0], config.sample.margin)
+        background = background_mask(one["alpha"][0], config.sample.margin)
         mean, high = background_deviation(views, background)
         figures = {
             "psnr": psnr(views, one["views"][0]).mean(),

@@ -19,7 +19,7 @@ from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.launch.ray_train import train_alone
 from train.data.patches import ViewDataset
 from train.evaluation.metrics import psnr
-from train.loop.validation import STILL
+from train.loop.validation import NO_AUGMENTATION
 from train.models.lrm.lrm import NerfLRM
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
@@ -61,7 +61,7 @@ def main() -> None:
                 "patch_size": 32,
                 "target_size_min": 48,
                 "target_size_max": 64,
-                "augment": STILL.dump(),
+                "augment": NO_AUGMENTATION.dump(),
             },
         }
     )

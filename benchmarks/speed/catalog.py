@@ -44,7 +44,7 @@ from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
 from pipelines.building.projection import projection
 from pipelines.building.stages.registry import STAGES
-from pipelines.sources import Fetched, FetchFailed, SourceObject
+from pipelines.sources import FetchedFile, FetchFailed, SourceObject
 
 _PER_PART = 5000
 _WORDS = "a wooden chair with four legs and red cushion on carved feet of brass".split()
@@ -115,7 +115,7 @@ class Tables:
             for asset_id, version in versions.items()
         ]
 
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """There is no file."""
         raise FetchFailed(FailureKind.MISSING, f"{path} exists only as a table's row")
 
@@ -248,12 +248,12 @@ def fill(folder: Path) -> None:
         for stage in _STAGES:
             chosen = ids.slice(start, 50_000)
             seq = catalog.last_seq()
-            identity = (decider.places[stage][1], settings[stage])
+            identity = (decider.stage_rigs[stage][1], settings[stage])
             rows, picked = _rows(chosen, stage, identity, templates[stage], seq)
             write_deltalake(f"{root.uri}/catalog", rows, mode="append")
             newest[stage].append(_projected(stage, rows, templates[stage], picked))
     catalog.compact()
-    tables = {decider.places[stage]: pa.concat_tables(found) for stage, found in newest.items()}
+    tables = {decider.stage_rigs[stage]: pa.concat_tables(found) for stage, found in newest.items()}
     latest.write(tables, catalog.last_seq(), catalog.files())
     print(f"catalog: {time.monotonic() - started:.0f} s", flush=True)
 

@@ -74,7 +74,7 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
         if slots:
             executor.capacity = _Capacity(executor, slots)  # type: ignore[method-assign]
     committer = Committer(catalog, latest, config.execution)
-    build = Build(config, plan, committer, executor, progress, still_ours=lambda: None)
+    build = Build(config, plan, committer, executor, progress, check_lock=lambda: None)
     memory = _Memory()
     started = time.monotonic()
     with memory:

@@ -138,7 +138,7 @@ def render_object(path: Path, cameras: Sequence[Camera], config: RenderConfig) -
         sizes.append(sum(len(data) for _, data in members))
         encoding.append(time.monotonic() - began)
 
-    views, rendering = blender.render(cameras, config, each=encode)
+    views, rendering = blender.render(cameras, config, on_view=encode)
     rendered = time.monotonic()
     check_views(views)
     ended = time.monotonic()

@@ -23,7 +23,7 @@ from deltalake.exceptions import DeltaError
 
 from core.config import canonical_json
 from core.errors import WorkFailed
-from core.lock import Check
+from core.lock import LockCheck
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 from dataset.columns import Column
@@ -139,7 +139,9 @@ class Catalog:
         self._options = _delta_options(root)
         self._table: DeltaTable | None = None
 
-    def commit(self, events: Sequence[Event], run: str, batch: int, *lock_checks: Check) -> None:
+    def commit(
+        self, events: Sequence[Event], run: str, batch: int, *lock_checks: LockCheck
+    ) -> None:
         """Append one batch of a run atomically, unless it was appended before.
 
         `lock_checks` are called before every attempt, because locks can expire while the store
@@ -184,7 +186,7 @@ class Catalog:
         query = "SELECT * FROM events WHERE asset_id = $asset_id ORDER BY seq"
         return self._query(query, {"asset_id": asset_id})
 
-    def endings(self, last: timedelta | None = None) -> pa.Table:
+    def outcomes(self, last: timedelta | None = None) -> pa.Table:
         """Count the objects that each run finished, by time and by their last stage in that run.
 
         Columns: run, started (time of their first event), time, stage, status, objects. An object
@@ -207,7 +209,7 @@ class Catalog:
         result = self._select(query, {"since": since})
         return _OUTCOMES.empty_table() if result is None else result.cast(_OUTCOMES)
 
-    def effort(self, since: datetime, sizes: Sequence[Column[int]] = ()) -> pa.Table:
+    def stage_totals(self, since: datetime, sizes: Sequence[Column[int]] = ()) -> pa.Table:
         """Return the number of objects, worker time and bytes of each stage since a point in time.
 
         Columns: stage, objects (succeeded or failed), seconds (of all workers together), and bytes:

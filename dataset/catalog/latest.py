@@ -24,7 +24,7 @@ from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
 from dataset.columns import is_one_of
 
-__all__ = ["Latest", "Projection", "StageRig", "align", "rows_with"]
+__all__ = ["LatestEvents", "Projection", "StageRig", "align", "rows_with"]
 
 StageRig = tuple[str, str]
 """A stage and the rig of its events; the rig is empty for stages that do not depend on it."""
@@ -75,7 +75,7 @@ class _Base:
 _NO_BASE = _Base(files={}, seq=0, log=frozenset())
 
 
-class Latest:
+class LatestEvents:
     """Reads and updates the last events of a dataset."""
 
     def __init__(self, root: Storage, catalog: Catalog, projection: Projection) -> None:
@@ -99,7 +99,7 @@ class Latest:
                 continue
         return self._tables(_NO_BASE, set(wanted), columns)
 
-    def places(self) -> list[StageRig]:
+    def stage_rigs(self) -> list[StageRig]:
         """Return every stage and rig that has an event."""
         base = self._base()
         return sorted({*base.files, *self._tail(base)})
@@ -119,7 +119,7 @@ class Latest:
             tables[key] = _last_events(parts) if parts else schema.empty_table().select(names)
         return tables
 
-    def renew(self) -> None:
+    def update_base(self) -> None:
         """Write base files that cover the whole log, while others read; only for the committer."""
         base, seq, log = self._base(), self._catalog.last_seq(), self._catalog.files()
         merged = {}

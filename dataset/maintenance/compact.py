@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members, write_shard
-from dataset.snapshots.protection import Pinned, mark_compacted
+from dataset.snapshots.protection import SnapshotFiles, mark_compacted
 
-__all__ = ["Compaction", "Ledger", "Placed", "compact", "plan_compaction"]
+__all__ = ["Compaction", "Ledger", "StoredSample", "compact", "plan_compaction"]
 
 _READERS = 16
 """Number of threads that read shard indexes."""
@@ -28,7 +28,7 @@ _TORN_INDEX = "its index is missing or torn: run `lrm verify`"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class StoredSample:
     """A sample in the catalog, and the shard that contains it."""
 
     asset_id: str
@@ -44,10 +44,10 @@ class Placed:
 class Ledger(Protocol):
     """Recorder of a compaction in the catalog."""
 
-    def moved(self, sample: Placed, shard: str, sha256: str) -> None:
+    def record_moved(self, sample: StoredSample, shard: str, sha256: str) -> None:
         """Record that a new shard with this SHA-256 contains a sample."""
 
-    def gone(self, paths: Collection[str]) -> None:
+    def record_deleted(self, paths: Collection[str]) -> None:
         """Record that these shards and companion files are about to be deleted."""
 
     def flush(self) -> None:
@@ -58,13 +58,13 @@ class Ledger(Protocol):
 class Compaction:
     """The plan of a compaction, and its results."""
 
-    rewrite: Mapping[str, Sequence[Placed]]
+    rewrite: Mapping[str, Sequence[StoredSample]]
     """Shards to rewrite, each with its live samples."""
     delete: Mapping[str, int]
     """Files to delete after the rewrite, with their sizes in bytes."""
-    held: Mapping[str, Mapping[str, int]]
+    kept_for_snapshots: Mapping[str, Mapping[str, int]]
     """Per protected snapshot: garbage that it reads, which is kept, with sizes in bytes."""
-    outlived: Mapping[str, Collection[str]]
+    read_by_expired: Mapping[str, Collection[str]]
     """Per snapshot whose protection has ended: the files to delete that it reads."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Shards that are not changed, and why."""
@@ -76,8 +76,8 @@ class Compaction:
 
 def plan_compaction(
     root: Storage,
-    stored: Sequence[Placed],
-    pinned: Sequence[Pinned],
+    stored: Sequence[StoredSample],
+    pinned: Sequence[SnapshotFiles],
     referenced: Collection[str],
     excluded: Mapping[str, str],
     folders: Collection[str],
@@ -91,7 +91,7 @@ def plan_compaction(
     a live sample nor these arguments refer to are deleted.
     """
     sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
-    live: dict[str, list[Placed]] = defaultdict(list)
+    live: dict[str, list[StoredSample]] = defaultdict(list)
     for sample in stored:
         if sample.live:
             live[sample.shard].append(sample)
@@ -108,7 +108,13 @@ def plan_compaction(
     used = {*referenced, *_files_of({*live, *skipped} - rewrite.keys())}
     garbage = {path: size for path, size in sorted(sizes.items()) if path not in used}
     delete, held, outlived = _apply_protection(garbage, pinned)
-    return Compaction(rewrite=rewrite, delete=delete, held=held, outlived=outlived, skipped=skipped)
+    return Compaction(
+        rewrite=rewrite,
+        delete=delete,
+        kept_for_snapshots=held,
+        read_by_expired=outlived,
+        skipped=skipped,
+    )
 
 
 def _garbage_ratio(live: int, total: int) -> float:
@@ -122,7 +128,7 @@ def _files_of(shards: Iterable[str]) -> set[str]:
 
 
 def _apply_protection(
-    garbage: Mapping[str, int], pinned: Sequence[Pinned]
+    garbage: Mapping[str, int], pinned: Sequence[SnapshotFiles]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, list[str]]]:
     """Divide garbage by the protection of snapshots into the files to delete and those to keep.
 
@@ -141,7 +147,7 @@ def _apply_protection(
     return delete, held, {name: paths for name, paths in lost.items() if paths}
 
 
-def _read_by(snapshot: Pinned, files: Mapping[str, int]) -> dict[str, int]:
+def _read_by(snapshot: SnapshotFiles, files: Mapping[str, int]) -> dict[str, int]:
     """Return the files that a snapshot reads."""
     reads = _files_of(snapshot.samples) | snapshot.geometry
     return {path: size for path, size in files.items() if path in reads}
@@ -160,9 +166,9 @@ def compact(
     # The plan may count a new shard as garbage, if a killed compaction had already written it.
     keep = _files_of({*plan.skipped, *plan.written})
     delete = {path: size for path, size in plan.delete.items() if path not in keep}
-    outlived = [name for name, paths in plan.outlived.items() if not keep.issuperset(paths)]
+    outlived = [name for name, paths in plan.read_by_expired.items() if not keep.issuperset(paths)]
     mark_compacted(root, outlived)
-    ledger.gone(delete.keys())
+    ledger.record_deleted(delete.keys())
     ledger.flush()
     for path in delete:
         root.delete(path)
@@ -198,7 +204,7 @@ def _copy(
 
     A damaged shard is kept: once its damage is found, no further samples of it are copied.
     """
-    by_rig: dict[str, deque[Placed]] = defaultdict(deque)
+    by_rig: dict[str, deque[StoredSample]] = defaultdict(deque)
     for shard in sorted(plan.rewrite):
         for sample in sorted(plan.rewrite[shard], key=lambda sample: sample.key):
             by_rig[sample.rig].append(sample)
@@ -216,7 +222,7 @@ def _copy(
 def _copy_group(
     root: Storage,
     rig: str,
-    group: Sequence[Placed],
+    group: Sequence[StoredSample],
     plan: Compaction,
     ledger: Ledger,
     scratch: Path,
@@ -235,14 +241,14 @@ def _copy_group(
             )
     plan.written.add(shard)
     for sample in group:
-        ledger.moved(sample, shard, sha256)
+        ledger.record_moved(sample, shard, sha256)
     plan.copied.update(
         shards=1, samples=len(group), bytes=sum(entry.num_bytes for entry in entries)
     )
 
 
 def _read(
-    root: Storage, group: Sequence[Placed], sources: dict[str, SampleEntry]
+    root: Storage, group: Sequence[StoredSample], sources: dict[str, SampleEntry]
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     """Yield each sample's key and verified members, and add its index entry to `sources`.
 

@@ -16,7 +16,7 @@ from core.storage import Storage
 from dataset.format.geometry import read_geometry
 from dataset.format.shards import SampleEntry, index_path, read_index, scan_tar
 
-__all__ = ["Expected", "Finding", "Report", "check_geometry", "check_shard", "run_checks"]
+__all__ = ["CheckReport", "ExpectedShard", "Finding", "check_geometry", "check_shard", "run_checks"]
 
 _UNREADABLE_INDEX = (OSError, ValueError, KeyError, TypeError)
 """Errors that the Parquet reader raises for damaged indexes; includes FileNotFoundError."""
@@ -25,7 +25,7 @@ _TORN_TAR = (tarfile.TarError, ValueError, EOFError, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
+class ExpectedShard:
     """The expected state of a shard, according to the catalog."""
 
     shard: str
@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class CheckReport:
     """The result of the check of one file."""
 
     file: str
@@ -62,7 +62,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     lost: frozenset[str] = frozenset()
     """Keys of samples whose bytes are damaged or missing: they must be rendered again."""
-    torn: frozenset[str] = frozenset()
+    restorable: frozenset[str] = frozenset()
     """Keys of samples whose bytes are intact in a damaged shard or index: the file can be restored
     from them."""
 
@@ -77,7 +77,7 @@ class _Scan:
     num_bytes: int = 0
 
 
-def check_shard(root: Storage, expected: Expected) -> Report:
+def check_shard(root: Storage, expected: ExpectedShard) -> CheckReport:
     """Read a shard sequentially, and compare it with its index and its checksum."""
     shard = expected.shard
     index, metadata, problem = _read_index(root, shard)
@@ -90,7 +90,7 @@ def check_shard(root: Storage, expected: Expected) -> Report:
         problem = "the shard is missing" if missing else f"the shard cannot be read: {error}"
         findings = [Finding(file=shard, problem=problem), *in_index]
         findings += [_of(shard, key, "is lost with its shard") for key in sorted(expected.keys)]
-        return Report(file=shard, findings=tuple(findings), lost=expected.keys)
+        return CheckReport(file=shard, findings=tuple(findings), lost=expected.keys)
     if scan.sha256 == (expected.sha256 or metadata.get("shard_sha256")):
         in_index += _index_errors(shard, index, metadata, scan) if index is not None else []
         lost = expected.keys - scan.entries.keys()
@@ -103,28 +103,28 @@ def check_shard(root: Storage, expected: Expected) -> Report:
         findings += [_of(shard, key, problem) for key in sorted(lost)]
     else:
         findings, lost, torn = _damage(root, expected, index, metadata, scan)
-    return Report(
+    return CheckReport(
         file=shard,
         num_bytes=scan.num_bytes,
         num_samples=len(expected.keys),
         findings=tuple(findings),
         lost=lost,
-        torn=torn,
+        restorable=torn,
     )
 
 
-def check_geometry(root: Storage, path: str) -> Report:
+def check_geometry(root: Storage, path: str) -> CheckReport:
     """Read a companion file and verify all its checksums."""
     try:
         read_geometry(root, path)
-        return Report(file=path, num_bytes=root.size(path))
+        return CheckReport(file=path, num_bytes=root.size(path))
     except WorkFailed as error:
         missing = isinstance(error.__cause__, FileNotFoundError)
         problem = "the file is missing" if missing else f"is damaged: {error.__cause__}"
-        return Report(file=path, findings=(Finding(file=path, problem=problem),))
+        return CheckReport(file=path, findings=(Finding(file=path, problem=problem),))
 
 
-def run_checks(checks: Sequence[Callable[[], Report]], workers: int) -> Iterator[Report]:
+def run_checks(checks: Sequence[Callable[[], CheckReport]], workers: int) -> Iterator[CheckReport]:
     """Run checks on several threads, and yield reports as they finish; hashing releases the GIL."""
     pool = ThreadPoolExecutor(workers)
     try:
@@ -200,7 +200,7 @@ def _index_errors(
 
 def _damage(
     root: Storage,
-    expected: Expected,
+    expected: ExpectedShard,
     index: Mapping[str, SampleEntry],
     metadata: Mapping[str, str],
     scan: _Scan,

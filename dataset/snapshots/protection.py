@@ -18,12 +18,12 @@ from core.storage import Storage
 __all__ = [
     "MAX_PROTECT_DAYS",
     "PROTECT_DAYS",
-    "Pinned",
+    "SnapshotFiles",
     "days_from_now",
+    "files_of_snapshots",
     "list_snapshots",
     "manifests",
     "mark_compacted",
-    "pinned_by",
     "protected_until",
     "read_manifest",
     "release",
@@ -36,7 +36,7 @@ PROTECT_DAYS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pinned:
+class SnapshotFiles:
     """The files that a snapshot reads."""
 
     snapshot_id: str
@@ -97,7 +97,7 @@ def release(root: Storage, snapshot_id: str) -> None:
         write_manifest(root, manifest | {"protected_until": days_from_now(0)})
 
 
-def pinned_by(root: Storage) -> Iterator[Pinned]:
+def files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
     """Yield the files of each snapshot that has not been compacted, the oldest first."""
     for manifest in manifests(root):
         if "compacted" in manifest:
@@ -114,7 +114,7 @@ def pinned_by(root: Storage) -> Iterator[Pinned]:
                     samples.setdefault(row["shard"], set()).add(row["key"])
                     if row.get("geometry"):
                         geometry.add(row["geometry"])
-        yield Pinned(
+        yield SnapshotFiles(
             snapshot_id=manifest["snapshot"],
             protected_until=protected_until(manifest),
             samples=samples,

@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from core.lock import Check
+from core.lock import LockCheck
 from dataset.catalog.event_log import Catalog, Event
-from dataset.catalog.latest import Latest
+from dataset.catalog.latest import LatestEvents
 from pipelines.building.build_config import ExecutionConfig
 
 __all__ = ["Committer"]
@@ -28,11 +28,11 @@ class Committer:
     def __init__(
         self,
         catalog: Catalog,
-        latest: Latest,
+        latest: LatestEvents,
         limits: ExecutionConfig,
-        still_ours: Check = _no_lock,
+        check_lock: LockCheck = _no_lock,
     ) -> None:
-        """`still_ours` is called before every commit; it raises WorkFailed if the lock was lost."""
+        """`check_lock` is called before every commit; it raises WorkFailed if the lock was lost."""
         self._catalog = catalog
         self._latest = latest
         self._limits = limits
@@ -41,7 +41,7 @@ class Committer:
         self._events: list[Event] = []
         self._last_flush = time.monotonic()
         self._events_since_renewal = 0
-        self._still_ours = still_ours
+        self._still_ours = check_lock
 
     def add(self, events: Iterable[Event]) -> None:
         """Add events to the next commit."""
@@ -84,5 +84,5 @@ class Committer:
     def _renew(self) -> None:
         self._still_ours()
         self._catalog.compact()
-        self._latest.renew()
+        self._latest.update_base()
         self._events_since_renewal = 0

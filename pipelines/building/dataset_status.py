@@ -25,11 +25,11 @@ from pipelines.building.stages.pack import SAMPLE, SHARD
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
 
-__all__ = ["Standing", "inspect_object", "load_standing", "stored_config", "summarise"]
+__all__ = ["DatasetState", "inspect_object", "load_dataset_state", "stored_config", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Standing:
+class DatasetState:
     """All listed objects and the decisions on them under the configuration of the last build."""
 
     config: BuildConfig
@@ -65,7 +65,7 @@ def stored_config(root: Storage) -> BuildConfig:
     return BuildConfig.load(read_build(root)["config"], where=f"{root.uri}: build.json")
 
 
-def load_standing(root: Storage, columns: list[str] | None = None) -> Standing:
+def load_dataset_state(root: Storage, columns: list[str] | None = None) -> DatasetState:
     """Read the catalog and decide on every object: verdicts are computed, not stored.
 
     `columns` limits which columns are read, by their names without the stage; by default all.
@@ -74,12 +74,12 @@ def load_standing(root: Storage, columns: list[str] | None = None) -> Standing:
     decider = Decider(config)
     objects = load_objects(latest_of(root), decider, columns)
     decisions = decider.decide_all(objects.columns)
-    return Standing(config=config, objects=objects, decisions=decisions)
+    return DatasetState(config=config, objects=objects, decisions=decisions)
 
 
 def summarise(root: Storage) -> dict[str, Any]:
     """Return the JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
-    dataset_state = load_standing(root, columns_for_counts())
+    dataset_state = load_dataset_state(root, columns_for_counts())
     decisions = dataset_state.decisions
     return {
         "listed": len(dataset_state.objects),
@@ -104,7 +104,7 @@ def _dropped(decisions: Decisions) -> dict[str, int]:
     return _largest_first(counts)
 
 
-def _failed(dataset_state: Standing) -> dict[str, int]:
+def _failed(dataset_state: DatasetState) -> dict[str, int]:
     """Return the number of failed objects per failure kind."""
     counts: dict[str, int] = {}
     for index, stage in enumerate(dataset_state.decisions.stages):
@@ -124,13 +124,13 @@ def _largest_first(counts: dict[str, int]) -> dict[str, int]:
 def _unsure(decisions: Decisions) -> int:
     """Return the number of kept objects that a filter has a remark on, such as an unclear case."""
     has_remark = np.zeros(len(decisions), dtype=bool)
-    for filter_, judgement in decisions.judgements:
+    for filter_, judgement in decisions.filter_results:
         for where in judgement.remarks.values():
             has_remark |= where & decisions.known[filter_.needs]
     return int((has_remark & decisions.where("kept")).sum())
 
 
-def _bytes(dataset_state: Standing) -> dict[str, int]:
+def _bytes(dataset_state: DatasetState) -> dict[str, int]:
     """Return the stored bytes per label of `StoredBytes`; output counts for kept objects only."""
     columns, kept = dataset_state.objects.columns, dataset_state.decisions.where("kept")
     totals = {}
@@ -143,7 +143,7 @@ def _bytes(dataset_state: Standing) -> dict[str, int]:
     return totals
 
 
-def _stages(dataset_state: Standing) -> dict[str, dict[str, Any]]:
+def _stages(dataset_state: DatasetState) -> dict[str, dict[str, Any]]:
     """Return per stage the objects that passed it, its seconds, and the seconds of its parts."""
     columns = dataset_state.objects.columns
     stages = {}
@@ -224,7 +224,7 @@ def _replay(
     state, newest = ObjectState(row={"asset_id": asset_id}), {}
     for record in history:
         event = record.event
-        if decider.places.get(event.stage) == (event.stage, event.rig):
+        if decider.stage_rigs.get(event.stage) == (event.stage, event.rig):
             state = with_event(state, event)
             newest[event.stage] = record
     return state, newest

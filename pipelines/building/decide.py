@@ -12,11 +12,11 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Int8, Int16
 
-from core.failures import FailureKind, Retry, kinds_retried
+from core.failures import FailureKind, Retry, kinds_with_retry
 from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
 from dataset.columns import Columns, RowColumns
-from filters.chain import CHAIN, judge
-from filters.verdict import Filter, Judgement, Verdict
+from filters.chain import CHAIN, run_filters
+from filters.verdict import Filter, FilterResult, Verdict
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.fetch import FETCH
 from pipelines.building.stages.identities import Identities
@@ -51,8 +51,8 @@ REASONS_TO_WORK = (
 _NEW, _FILE, _BYTES, _CONFIGURATION, _RETRY, _LIMITS, _DAMAGED, _COMPACTED = range(1, 9)
 _REMOVED = (REMOVE.stage, "removed")
 """The (filter, reason) of an object that a tombstone removes."""
-_RETRIED = kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
-_RETRIED_WITH_OTHER_LIMITS = kinds_retried(Retry.OTHER_LIMITS)
+_RETRIED = kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
+_RETRIED_WITH_OTHER_LIMITS = kinds_with_retry(Retry.OTHER_LIMITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Decisions:
     """Index into `reasons` of the reason that a dropped object counts under; -1 for others."""
     reasons: list[tuple[str, str]]
     """Every (filter, reason) that can drop an object."""
-    judgements: list[tuple[Filter, Judgement]] = field(repr=False)
+    filter_results: list[tuple[Filter, FilterResult]] = field(repr=False)
     known: Mapping[str, Bool[np.ndarray, "n"]] = field(repr=False)
     """Per stage, the objects whose measurements are valid."""
 
@@ -132,7 +132,7 @@ class Decisions:
             verdicts.append(
                 Verdict(filter=name, keep=False, reason=reason, measured=message, limit=None)
             )
-        for filter_, judgement in self.judgements:
+        for filter_, judgement in self.filter_results:
             if self.known[filter_.needs][row]:
                 verdicts.append(judgement.verdict(filter_.name, row))
         return verdicts
@@ -160,7 +160,7 @@ class Decider:
         """The stages that an object of this build passes, in order."""
 
     @cached_property
-    def places(self) -> dict[str, tuple[str, str]]:
+    def stage_rigs(self) -> dict[str, tuple[str, str]]:
         """The (stage, rig) under which the catalog stores a stage's events.
 
         The keys are the names of all stages, `list` and `remove` included.
@@ -229,7 +229,7 @@ class Decider:
             failed=traversal.failed,
             reason=filters.first_reasons(removed, traversal.state == _DROPPED),
             reasons=[_REMOVED, *filters.reasons],
-            judgements=filters.judgements,
+            filter_results=filters.filter_results,
             known=filters.known,
         )
 
@@ -300,12 +300,12 @@ class _FilterResults:
     ) -> None:
         known = {LIST.stage: np.ones(len(columns), dtype=bool), **known}
         self._none = np.zeros(len(columns), dtype=bool)
-        self.judgements = judge(columns, config.filters)
-        stages = dict.fromkeys(filter_.needs for filter_, _ in self.judgements)
+        self.filter_results = run_filters(columns, config.filters)
+        stages = dict.fromkeys(filter_.needs for filter_, _ in self.filter_results)
         self.known = {stage: known.get(stage, self._none) for stage in stages}
         self._drops = [
             (filter_, reason, where & self.known[filter_.needs])
-            for filter_, judgement in self.judgements
+            for filter_, judgement in self.filter_results
             for reason, where in judgement.drops.items()
         ]
         self.reasons = [(filter_.name, reason) for filter_, reason, _ in self._drops]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog
-from dataset.catalog.latest import Latest, align, rows_with
+from dataset.catalog.latest import LatestEvents, align, rows_with
 from dataset.columns import TableColumns
 from pipelines.building.decide import Decider
 from pipelines.building.projection import NOT_FOR_PLANS, projection
@@ -65,18 +65,20 @@ _BLOCK = 1024
 """Rows that are converted to Python values at once."""
 
 
-def latest_of(root: Storage, catalog: Catalog | None = None) -> Latest:
+def latest_of(root: Storage, catalog: Catalog | None = None) -> LatestEvents:
     """Return the newest events of a dataset, with the columns of all stages and filters."""
-    return Latest(root, catalog or Catalog(root), projection())
+    return LatestEvents(root, catalog or Catalog(root), projection())
 
 
-def load_objects(latest: Latest, decider: Decider, columns: Sequence[str] | None = None) -> Objects:
+def load_objects(
+    latest: LatestEvents, decider: Decider, columns: Sequence[str] | None = None
+) -> Objects:
     """Return all objects that the source lists.
 
     `columns` limits which columns are read, by their names without the stage; by default all.
     """
-    tables = latest.tables(decider.places.values(), columns)
-    listed = tables.pop(decider.places[LIST.stage])
+    tables = latest.tables(decider.stage_rigs.values(), columns)
+    listed = tables.pop(decider.stage_rigs[LIST.stage])
     return widen(rows_with(listed, "status", "ok"), tables, decider)
 
 
@@ -89,10 +91,10 @@ def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: De
     wide = listed.rename_columns(
         [name if name == "asset_id" else f"list.{name}" for name in listed.column_names]
     )
-    for stage, place in decider.places.items():
+    for stage, stage_rig in decider.stage_rigs.items():
         # An empty table is left out: a missing column reads as null.
-        if place in tables and tables[place].num_rows:
-            aligned = align(ids, tables.pop(place))
+        if stage_rig in tables and tables[stage_rig].num_rows:
+            aligned = align(ids, tables.pop(stage_rig))
             for name in aligned.column_names:
                 if name not in ("asset_id", "seq"):
                     wide = wide.append_column(f"{stage}.{name}", aligned[name])

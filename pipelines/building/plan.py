@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
-from dataset.catalog.latest import Latest
+from dataset.catalog.latest import LatestEvents
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
@@ -66,7 +66,7 @@ class Plan:
         }
 
 
-def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest) -> Plan:
+def load_plan(config: BuildConfig, source: Source, root: Storage, latest: LatestEvents) -> Plan:
     """Read captions, listing and catalog, and return the plan. Writes nothing.
 
     Raises BadInput if the source or the captions cannot be read.
@@ -76,8 +76,8 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     if config.captions and not source.has_captions:
         captions, revision = read_captions(config.captions)
     decider = Decider(config)
-    tables = latest.tables(decider.places.values(), columns_for_plans())
-    listed = decider.places[LIST.stage]
+    tables = latest.tables(decider.stage_rigs.values(), columns_for_plans())
+    listed = decider.stage_rigs[LIST.stage]
     parts = read_parts(root, config) if tables[listed].num_rows else {}
     listing = read_listing(source, config, captions, tables.pop(listed), parts)
     del captions

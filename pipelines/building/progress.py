@@ -14,14 +14,14 @@ from core.quantities import duration
 from dataset.catalog.event_log import Event
 from pipelines.building.estimates.forecast import Forecast
 
-__all__ = ["Display", "Progress", "waiter"]
+__all__ = ["Display", "Progress", "print_when_waiting"]
 
 _REFRESH_SECONDS = 0.25
 """Seconds between two updates of a terminal."""
 
 
-def waiter(wait: bool) -> Callable[[str], None] | None:
-    """Return the function that `core.lock.exclusive` calls when it waits; None if it must not."""
+def print_when_waiting(wait: bool) -> Callable[[str], None] | None:
+    """Return the function that `core.lock.exclusive_lock` calls when it waits; None if it must not."""
 
     def print_line(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.failures import FailureKind
-from core.lock import Check
+from core.lock import LockCheck
 from core.storage import Storage
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
@@ -77,9 +77,9 @@ class Build:
         committer: Committer,
         executor: Executor,
         progress: Progress,
-        still_ours: Check,
+        check_lock: LockCheck,
     ) -> None:
-        self._still_ours = still_ours
+        self._still_ours = check_lock
         self._config = config
         self._plan = plan
         self._root = Storage(config.root)

@@ -89,7 +89,7 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
         "checkpoints_kept": config.keep_checkpoints,
         "speed": {
             "device": machine.name,
-            "workers": config.world,
+            "workers": config.world_size,
             "peak": machine.peak[config.precision],
             "utilisation": utilisation,
             "fits": None if machine.memory_bytes is None else memory <= machine.memory_bytes,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.errors import LrmError, first_line
 from core.options import Parser
 from core.safe_text import printable
-from core.storage import store_errors
+from core.storage import object_store_errors
 from pipelines.cli.registry import COMMANDS
 
 __all__ = ["main", "make_parser"]
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LrmError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except store_errors() as error:
+    except object_store_errors() as error:
         problem = printable(first_line(error))
         print(f"{name}: error: the object store cannot be used: {problem}", file=sys.stderr)
         return 1

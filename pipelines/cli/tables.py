@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.failures import FailureKind
-from core.quantities import amount, duration, percent, prefixed, short, size
+from core.quantities import amount, duration, percent, short_duration, size, with_si_prefix
 from core.safe_text import printable
 
 __all__ = ["make_table", "show_object", "show_plan", "show_run_size", "show_status"]
@@ -71,11 +71,11 @@ def show_run_size(found: Mapping[str, Any]) -> None:
     table = make_table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
     trained, frozen, forward = (found[name] for name in ("parameters", "frozen", "forward"))
     for part in dict.fromkeys([*trained, *frozen, *forward]):
-        numbers = [prefixed(where.get(part, 0)) for where in (trained, frozen, forward)]
+        numbers = [with_si_prefix(where.get(part, 0)) for where in (trained, frozen, forward)]
         table.add_row(part, *numbers)
-    sums = [prefixed(sum(where.values())) for where in (trained, frozen, forward)]
+    sums = [with_si_prefix(sum(where.values())) for where in (trained, frozen, forward)]
     table.add_row("together", *sums)
-    table.add_row("backward", "", "", prefixed(found["backward"]))
+    table.add_row("backward", "", "", with_si_prefix(found["backward"]))
     console.print(table)
     table = make_table("memory of a worker", ["what"], ["bytes"])
     for what, num_bytes in found["memory"].items():
@@ -93,9 +93,9 @@ def show_run_size(found: Mapping[str, Any]) -> None:
 def _speed(found: Mapping[str, Any]) -> list[str]:
     speed = found["speed"]
     share = percent(speed["utilisation"], 1)
-    reached = f"{share} of {prefixed(speed['peak'])}FLOP/s"
+    reached = f"{share} of {with_si_prefix(speed['peak'])}FLOP/s"
     lines = [
-        f"{speed['workers']} x {speed['device']} at {reached}: {short(speed['seconds_per_step'])} "
+        f"{speed['workers']} x {speed['device']} at {reached}: {short_duration(speed['seconds_per_step'])} "
         f"a step, {speed['samples_per_second']:,.2f} samples/s"
     ]
     if speed["fits"] is False:

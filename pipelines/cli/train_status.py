@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from core.errors import BadInput
-from core.quantities import duration, short, size
+from core.quantities import duration, short_duration, size
 from core.storage import Storage
 from pipelines.cli.tables import make_table
-from train.checkpoints.checkpoint import names, read_checkpoint, step_of
+from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
 from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
 from train.monitoring.run_log import RUN_FILE
 
@@ -54,15 +54,15 @@ def run_status(out: Path) -> dict[str, Any]:
 def _checkpoints(config: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     storage = Storage(config["checkpoints"] or str(out / "checkpoints"))
     found = []
-    for name in names(storage):
+    for name in checkpoint_names(storage):
         one = read_checkpoint(storage, name)
         row: dict[str, Any] = {
-            "step": step_of(name),
+            "step": checkpoint_step(name),
             "whole": one is not None and one.is_complete(),
         }
         if one is not None:
             num_bytes = sum(entry.bytes for entry in one.manifest.files.values())
-            row |= {"workers": one.manifest.world, "bytes": num_bytes}
+            row |= {"workers": one.manifest.world_size, "bytes": num_bytes}
         found.append(row)
     return found
 
@@ -81,7 +81,7 @@ def show_run_status(found: dict[str, Any]) -> None:
         )
         if not found["done"]:
             left = duration(found["seconds_to_go"])
-            lines.append(f"{left} to go; last heard {short(found['silent_seconds'])} ago")
+            lines.append(f"{left} to go; last heard {short_duration(found['silent_seconds'])} ago")
     lines.append(f"last start {found['started'][:19]} on {', '.join(found['hosts'])}")
     if found["skipped"]:
         lines.append(f"{found['skipped']} steps were skipped: skipped.jsonl")

@@ -78,9 +78,9 @@ def _demo(out: Path, source: str, captions: str | None) -> int:
 
 def _first_kept(root: str) -> str:
     from dataset.root import open_root
-    from pipelines.building.dataset_status import load_standing
+    from pipelines.building.dataset_status import load_dataset_state
 
-    return next(load_standing(open_root(root)).kept).asset_id
+    return next(load_dataset_state(open_root(root)).kept).asset_id
 
 
 def _lrm(*words: str) -> str:

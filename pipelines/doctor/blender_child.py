@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from core.quantities import short
+from core.quantities import short_duration
 from pipelines.doctor.finding import Finding, State, install_command, reinstall_command
-from pipelines.doctor.probe import Probed, probe
+from pipelines.doctor.probe import ProbeResult, probe
 from render.render_config import RENDERER_VERSION, BlenderLimits
 from render.system_libraries import apt_command, missing_packages
 
@@ -23,7 +23,7 @@ _NAMESPACE_SETTINGS = (
 """Kernel settings that can forbid namespaces: name, forbidding value, allowing value."""
 
 
-def start_child(*, gpu: bool) -> Probed:
+def start_child(*, gpu: bool) -> ProbeResult:
     """Start a Blender child as a build does; return its `ChildReport` as plain data.
 
     With `gpu`, it also renders a small picture on the GPU, which compiles the GPU kernels first.
@@ -46,16 +46,16 @@ def check_libraries() -> Finding:
     )
 
 
-def check_child(started: Probed) -> Finding:
+def check_child(started: ProbeResult) -> Finding:
     """Check that the child started, with the Blender version that the renderer requires."""
     required = RENDERER_VERSION.partition("-")[2].partition("/")[0]
-    report: dict[str, Any] = started.found
+    report: dict[str, Any] = started.value
     state: State
     if started.problem:
         state, found, remedy = "missing", started.problem, _child_remedy(started.problem)
     else:
         state, remedy = "ok", ""
-        found = f"Blender {report['blender']}, started in {short(report['seconds'])}"
+        found = f"Blender {report['blender']}, started in {short_duration(report['seconds'])}"
         if not report["blender"].startswith(f"{required}."):
             state, remedy = "missing", install_command("build")
             found = f"Blender {report['blender']}, but the renderer requires {required}"
@@ -76,11 +76,11 @@ def _child_remedy(problem: str) -> str:
     return reinstall_command("bpy")
 
 
-def check_network(started: Probed) -> list[Finding]:
+def check_network(started: ProbeResult) -> list[Finding]:
     """Check that the child has no network; return no finding if it did not start."""
     if started.problem:
         return []
-    problem: str = started.found["not_confined"]
+    problem: str = started.value["not_confined"]
     return [
         Finding(
             what="network namespace",
@@ -105,13 +105,13 @@ def _namespace_remedy() -> str:
     return "docker run --security-opt seccomp=unconfined ...  # or an isolated Docker network"
 
 
-def check_gpu(started: Probed, *, wanted: bool) -> Finding:
+def check_gpu(started: ProbeResult, *, wanted: bool) -> Finding:
     """Check the GPUs that Cycles lists.
 
     Without a GPU the state is `note`. With `wanted` it is `missing`, and a GPU that is listed must
     also render a picture.
     """
-    report: dict[str, Any] = started.found
+    report: dict[str, Any] = started.value
     needed_for = "--render.device gpu (default: cpu)"
     state: State = "ok"
     if started.problem:
@@ -129,7 +129,7 @@ def check_gpu(started: Probed, *, wanted: bool) -> Finding:
             if rendered.problem:
                 state, found, remedy = "missing", f"{found}: {rendered.problem}", _gpu_remedy()
             else:
-                seconds = short(rendered.found["seconds"])
+                seconds = short_duration(rendered.value["seconds"])
                 found += f"; first picture with kernel compilation: {seconds}"
     return Finding(what="GPU", state=state, found=found, needed_for=needed_for, remedy=remedy)
 

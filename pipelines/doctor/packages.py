@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines.doctor.finding import Finding, install_command, reinstall_command
-from pipelines.doctor.probe import Probed, probe
+from pipelines.doctor.probe import ProbeResult, probe
 
 __all__ = ["BUILD_PACKAGES", "TRAIN_PACKAGES", "check_packages", "repair_command"]
 
@@ -46,13 +46,13 @@ def _check(name: str, needed_for: str, extra: str) -> Finding:
     return Finding(
         what=name,
         state="missing" if result.problem else "ok",
-        found=result.problem or result.found["version"],
+        found=result.problem or result.value["version"],
         needed_for=needed_for,
         remedy=repair_command(result, extra) if result.problem else "",
     )
 
 
-def repair_command(result: Probed, extra: str) -> str:
+def repair_command(result: ProbeResult, extra: str) -> str:
     """Return the command that repairs a package that cannot be imported.
 
     The package is missing, is installed but broken, or another file shadows it.

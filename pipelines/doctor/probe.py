@@ -20,16 +20,16 @@ from typing import Any
 from core.errors import LrmError, WorkFailed
 from core.failures import FailureKind
 
-__all__ = ["Probed", "answer", "main", "probe"]
+__all__ = ["ProbeResult", "answer", "main", "probe"]
 
 _PROJECT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probed:
+class ProbeResult:
     """The result of a probe."""
 
-    found: Any
+    value: Any
     """The returned value; None if the probe failed."""
     problem: str
     """Why the probe failed; empty if it succeeded."""
@@ -37,7 +37,7 @@ class Probed:
     """The file that raised the error; empty if a module is not installed."""
 
 
-def probe(name: str, *arguments: str, seconds: float = 240.0) -> Probed:
+def probe(name: str, *arguments: str, seconds: float = 240.0) -> ProbeResult:
     """Run a probe in a new process with the user's import path, for at most `seconds`."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PROJECT)]))
     try:
@@ -53,16 +53,16 @@ def probe(name: str, *arguments: str, seconds: float = 240.0) -> Probed:
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return Probed(found=None, problem=f"no result within {seconds:g} s")
+        return ProbeResult(value=None, problem=f"no result within {seconds:g} s")
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        return Probed(found=None, problem=f"the process of this check was killed by {name}")
+        return ProbeResult(value=None, problem=f"the process of this check was killed by {name}")
     try:
-        return Probed(**json.loads(process.stdout.splitlines()[-1]))
+        return ProbeResult(**json.loads(process.stdout.splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
         lines = [line for line in process.stderr.splitlines() if line.strip()]
         problem = lines[-1].strip() if lines else f"exit code {process.returncode}"
-        return Probed(found=None, problem=problem)
+        return ProbeResult(value=None, problem=problem)
 
 
 def _package(name: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _blender(device: str) -> dict[str, Any]:
     limits = BlenderLimits(threads=len(os.sched_getaffinity(0)))
     try:
         with BlenderProcess(limits, device=device) as blender:
-            return asdict(blender.look())
+            return asdict(blender.child_report())
     except RenderFailure as error:
         lines = [line.strip() for line in (error.log_tail or "").splitlines() if line.strip()]
         last = f": {lines[-1]}" if lines and error.kind is FailureKind.NO_START else ""
@@ -150,24 +150,24 @@ def main() -> int:
     return 0
 
 
-def answer(name: str, *arguments: str) -> Probed:
+def answer(name: str, *arguments: str) -> ProbeResult:
     """Run a probe in this process."""
     try:
-        return Probed(found=_PROBES[name](*arguments), problem="")
+        return ProbeResult(value=_PROBES[name](*arguments), problem="")
     except Exception as error:  # noqa: BLE001 - any error of a package is the result
         return _failed(error)
 
 
-def _failed(error: Exception) -> Probed:
+def _failed(error: Exception) -> ProbeResult:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        return Probed(found=None, problem=f"{error.name} is not installed")
+        return ProbeResult(value=None, problem=f"{error.name} is not installed")
     if isinstance(error, LrmError):
-        return Probed(found=None, problem=text)
+        return ProbeResult(value=None, problem=text)
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     where = next((name for name in reversed(frames) if not name.startswith("<")), "")
     problem = f"cannot be imported: {type(error).__name__}: {text} ({where})"
-    return Probed(found=None, problem=problem, where=where)
+    return ProbeResult(value=None, problem=problem, where=where)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 from core.quantities import size
 from pipelines.doctor.finding import Finding, State, install_command
 from pipelines.doctor.packages import repair_command
-from pipelines.doctor.probe import Probed, probe
+from pipelines.doctor.probe import ProbeResult, probe
 
 __all__ = [
     "check_compiler",
@@ -38,7 +38,7 @@ int answer() { return static_cast<int>(std::vector<int>(42).size()); }
 """
 
 
-def check_torch(result: Probed, *, gpu_wanted: bool) -> list[Finding]:
+def check_torch(result: ProbeResult, *, gpu_wanted: bool) -> list[Finding]:
     """Check PyTorch and its GPUs, from the result of the probe `cuda`.
 
     Without a GPU the state is `note`, with `gpu_wanted` it is `missing`.
@@ -55,7 +55,7 @@ def check_torch(result: Probed, *, gpu_wanted: bool) -> list[Finding]:
                 remedy=remedy,
             )
         ]
-    report: dict[str, Any] = result.found
+    report: dict[str, Any] = result.value
     build = f"for CUDA {report['cuda']}" if report["cuda"] else "without CUDA"
     torch = Finding(
         what="torch", state="ok", found=f"{report['version']}, {build}", needed_for=needed_for
@@ -84,8 +84,8 @@ def check_deepspeed() -> Finding:
     result = probe("deepspeed")
     found = result.problem
     if not found:
-        accelerator = result.found["accelerator"]
-        found = f"{result.found['version']}, accelerator {accelerator}"
+        accelerator = result.value["accelerator"]
+        found = f"{result.value['version']}, accelerator {accelerator}"
         found += " (DS_ACCELERATOR=cpu: PyTorch finds no GPU)" if accelerator == "cpu" else ""
     return Finding(
         what="deepspeed",
@@ -128,7 +128,7 @@ def check_nvdiffrast(*, on_gpu: bool) -> Finding:
     absent = result.problem == "nvdiffrast is not installed"
     state: State
     if not result.problem:
-        state, found = "ok", result.found["version"]
+        state, found = "ok", result.value["version"]
     elif absent and not on_gpu:
         state, found = "ok", "not installed, not needed without CUDA"
     else:
@@ -149,7 +149,7 @@ def check_lpips(vgg: str | None, linear: str | None) -> Finding:
     return Finding(
         what="LPIPS weights",
         state="missing" if problem else "ok",
-        found=problem or ", ".join(result.found),
+        found=problem or ", ".join(result.value),
         needed_for="train nerf and mesh (not with --loss.lpips 0), evaluate (not with --no-lpips)",
         remedy=_lpips_remedy(result.problem) if problem else "",
     )
@@ -166,12 +166,12 @@ def _lpips_remedy(problem: str) -> str:
 def check_hub_cache() -> Finding:
     """List the models in the hub's cache, where a repository's name is looked up."""
     result = probe("hub_cache")
-    models = [] if result.problem else result.found["models"]
+    models = [] if result.problem else result.value["models"]
     listed = ", ".join(models) or "no models"
     return Finding(
         what="hub cache",
         state="ok" if models else "note",
-        found=result.problem or f"{result.found['folder']}: {listed}",
+        found=result.problem or f"{result.value['folder']}: {listed}",
         needed_for="Zero123++ by the name of its repository (not for a local folder)",
         remedy="" if models else "hf download sudo-ai/zero123plus-v1.2",
     )

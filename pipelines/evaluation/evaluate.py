@@ -21,29 +21,29 @@ from pipelines.evaluation.evaluate_log import RowLog
 from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name, surface_cloud
 from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
-from train.evaluation.predict import Generate, Predicted, make_views, predict
+from train.evaluation.predict import Generate, Prediction, generate_views, predict
 from train.evaluation.scores import (
     SURFACE_METRICS,
     VIEW_METRICS,
-    Cloud,
     Pictures,
+    PointCloud,
     score_pictures,
     score_surface,
     score_views,
 )
-from train.evaluation.summary import summarise, write_objects
+from train.evaluation.summary import summarise, write_object_scores
 from train.inference.lrm import Reconstructor
 from train.models.lpips import Lpips
 from train.recipes.zero123plus_config import SampleConfig
 
 __all__ = [
-    "ByMeshes",
-    "ByModel",
-    "ByPipeline",
-    "FolderTruths",
+    "EvaluationProtocol",
+    "FolderGroundTruths",
     "GroundTruth",
-    "Protocol16K",
-    "SnapshotTruths",
+    "MeshPredictor",
+    "ModelPredictor",
+    "MultiviewPredictor",
+    "SnapshotGroundTruths",
     "evaluate_objects",
 ]
 
@@ -56,7 +56,7 @@ METRICS = (*_PICTURE_METRICS, *SURFACE_METRICS, *VIEW_METRICS, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol16K:
+class EvaluationProtocol:
     """The evaluation protocol: the metrics' settings."""
 
     num_points: int
@@ -86,7 +86,7 @@ class GroundTruth:
     """Normalisation of the object: `cube` or `sphere`."""
     pictures: Pictures
     """One picture per camera."""
-    cloud: Cloud | None
+    cloud: PointCloud | None
     """Points on the surface; None if the dataset has no geometry."""
 
 
@@ -113,11 +113,11 @@ class Predictor(Protocol):
     def identity(self, name: str) -> Any:
         """Return what determines an object's prediction, besides the ground truth."""
 
-    def predict(self, truth: GroundTruth) -> Predicted:
+    def predict(self, truth: GroundTruth) -> Prediction:
         """Return the prediction of an object. Raises LrmError."""
 
 
-class SnapshotTruths:
+class SnapshotGroundTruths:
     """Ground truth from a snapshot: the stored views and companion geometry."""
 
     def __init__(self, root: Storage, samples: Sequence[Sample], num_points: int) -> None:
@@ -150,12 +150,12 @@ class SnapshotTruths:
             name=name,
             cameras=list(views.cameras),
             normalise=meta.get("normalise") or "cube",
-            pictures=Pictures.of_rgba(views.rgba),
+            pictures=Pictures.from_rgba(views.rgba),
             cloud=cloud,
         )
 
 
-class FolderTruths:
+class FolderGroundTruths:
     """Ground truth from a folder of GLB files, rendered with the cameras of a rig."""
 
     def __init__(self, meshes: MeshFolder, rig: Rig, side: int, num_points: int, seed: int) -> None:
@@ -182,12 +182,12 @@ class FolderTruths:
             name=name,
             cameras=cameras,
             normalise=normalise,
-            pictures=Pictures.of_rgba(rendered.views.rgba),
+            pictures=Pictures.from_rgba(rendered.views.rgba),
             cloud=surface_cloud(rendered.surface, self._num_points),
         )
 
 
-class ByMeshes:
+class MeshPredictor:
     """Predictions from a folder of mesh files."""
 
     def __init__(self, meshes: MeshFolder, num_points: int, seed: int) -> None:
@@ -207,18 +207,18 @@ class ByMeshes:
         """Return the fingerprint of the mesh file and the settings of its render."""
         return [self._meshes.fingerprint(name), RENDERER_VERSION, self._seed]
 
-    def predict(self, truth: GroundTruth) -> Predicted:
+    def predict(self, truth: GroundTruth) -> Prediction:
         """Normalise, render and sample the mesh in the same way as the ground truth."""
         sizes = (truth.pictures.rgb.shape[-1], self._num_points, self._seed)
         rendered = self._meshes.render(truth.name, truth.cameras, truth.normalise, *sizes)
-        return Predicted(
+        return Prediction(
             views=list(range(len(truth.cameras))),
-            pictures=Pictures.of_rgba(rendered.views.rgba),
+            pictures=Pictures.from_rgba(rendered.views.rgba),
             cloud=surface_cloud(rendered.surface, self._num_points),
         )
 
 
-class ByModel:
+class ModelPredictor:
     """Predictions of a trained model, from true views or from six views generated from view 0."""
 
     def __init__(
@@ -244,7 +244,7 @@ class ByModel:
         """Return the identity of the model, which is the same for all objects."""
         return self._identity
 
-    def predict(self, truth: GroundTruth) -> Predicted:
+    def predict(self, truth: GroundTruth) -> Prediction:
         """Return the model's prediction (`train.evaluation.predict`)."""
         return predict(
             self._model,
@@ -256,7 +256,7 @@ class ByModel:
         )
 
 
-class ByPipeline:
+class MultiviewPredictor:
     """Predictions of Zero123++: six views generated from view 0."""
 
     def __init__(self, generate: Generate, identity: Any) -> None:
@@ -271,13 +271,17 @@ class ByPipeline:
         """Return the identity of the pipeline, which is the same for all objects."""
         return self._identity
 
-    def predict(self, truth: GroundTruth) -> Predicted:
-        """Return the generated views (`train.evaluation.predict.make_views`)."""
-        return make_views(truth.pictures, truth.cameras, self._generate)
+    def predict(self, truth: GroundTruth) -> Prediction:
+        """Return the generated views (`train.evaluation.predict.generate_views`)."""
+        return generate_views(truth.pictures, truth.cameras, self._generate)
 
 
 def evaluate_objects(
-    truths: GroundTruths, predictor: Predictor, protocol: Protocol16K, out: Path, limit: int | None
+    truths: GroundTruths,
+    predictor: Predictor,
+    protocol: EvaluationProtocol,
+    out: Path,
+    limit: int | None,
 ) -> dict[str, Any]:
     """Evaluate objects, write objects.parquet and summary.json to `out`, return the summary.
 
@@ -298,7 +302,7 @@ def evaluate_objects(
         "threshold": protocol.threshold,
         "metrics": summarise(scored, METRICS, protocol.seed),
     }
-    write_objects(rows, METRICS, out / OBJECTS)
+    write_object_scores(rows, METRICS, out / OBJECTS)
     atomic_write(out / SUMMARY, json.dumps(summary, indent=1))
     if not scored:
         first = f"{rows[0]['object']}: {rows[0]['error']}"
@@ -309,7 +313,7 @@ def evaluate_objects(
 def _evaluate(
     truths: GroundTruths,
     predictor: Predictor,
-    protocol: Protocol16K,
+    protocol: EvaluationProtocol,
     names: Sequence[str],
     log: RowLog,
 ) -> Iterator[Mapping[str, Any]]:
@@ -333,7 +337,7 @@ def _evaluate(
 
 
 def _row(
-    truths: GroundTruths, predictor: Predictor, protocol: Protocol16K, name: str
+    truths: GroundTruths, predictor: Predictor, protocol: EvaluationProtocol, name: str
 ) -> dict[str, Any]:
     started = time.monotonic()
     try:
@@ -341,12 +345,12 @@ def _row(
         predicted = predictor.predict(truth)
         scores: dict[str, float] = {}
         if predicted.pictures is not None:
-            true_pictures = truth.pictures.at(predicted.views)
+            true_pictures = truth.pictures.select(predicted.views)
             scores |= score_pictures(predicted.pictures, true_pictures, protocol.lpips)
         if predicted.cloud is not None and truth.cloud is not None:
             scores |= score_surface(predicted.cloud, truth.cloud, protocol.threshold)
-        if (generated := predicted.made) is not None:
-            true_pictures = truth.pictures.at(generated.true_views)
+        if (generated := predicted.generated) is not None:
+            true_pictures = truth.pictures.select(generated.reference_views)
             margin = SampleConfig().margin
             scores |= score_views(generated.rgb, true_pictures, margin, protocol.lpips)
     except LrmError as error:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from core.config import digest
 
-__all__ = ["RowLog", "state_of"]
+__all__ = ["RowLog", "file_fingerprint"]
 
 _FILE = "rows.jsonl"
 
@@ -45,7 +45,7 @@ class RowLog:
             self._file.flush()
 
 
-def state_of(path: Path) -> Any:
+def file_fingerprint(path: Path) -> Any:
     """Return a fingerprint of a file, or of all files of a folder, to detect changes.
 
     It consists of paths, sizes and modification times; it is empty if nothing exists at `path`.

@@ -14,11 +14,11 @@ from core.errors import BadInput, WorkFailed
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
-from pipelines.evaluation.evaluate_log import state_of
+from pipelines.evaluation.evaluate_log import file_fingerprint
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
-from train.evaluation.scores import Cloud
-from train.inference.mesh_files import as_unlit_glb, shown_unlit
+from train.evaluation.scores import PointCloud
+from train.inference.mesh_files import add_unlit_material, encode_unlit_glb
 
 __all__ = ["MeshFolder", "RenderedMesh", "object_name", "surface_cloud"]
 
@@ -65,7 +65,7 @@ class MeshFolder:
 
     def fingerprint(self, name: str) -> Any:
         """Return the fingerprint of an object's file, to detect changes."""
-        return state_of(self._paths[name])
+        return file_fingerprint(self._paths[name])
 
     def render(
         self,
@@ -99,7 +99,7 @@ def object_name(stem: str) -> str:
     return unquote(_SOURCE.sub("", stem))
 
 
-def surface_cloud(surface: SurfaceGeometry, num_points: int) -> Cloud:
+def surface_cloud(surface: SurfaceGeometry, num_points: int) -> PointCloud:
     """Return the first `num_points` points of a surface; any part of them is an even sample.
 
     Raises WorkFailed if the surface has fewer points.
@@ -109,7 +109,9 @@ def surface_cloud(surface: SurfaceGeometry, num_points: int) -> Cloud:
             f"the geometry has {len(surface.points)} points, but --points {num_points} are "
             "compared: use fewer, or build with a larger --surface.points"
         )
-    return Cloud.on(surface.points[:num_points], surface.vertices[np.unique(surface.faces)])
+    return PointCloud.from_surface(
+        surface.points[:num_points], surface.vertices[np.unique(surface.faces)]
+    )
 
 
 def _as_glb(path: Path, scratch: Path) -> Path:
@@ -117,14 +119,14 @@ def _as_glb(path: Path, scratch: Path) -> Path:
     target = scratch / "mesh.glb"
     if path.suffix.lower() == ".glb":
         data = path.read_bytes()
-        unlit = shown_unlit(data)
+        unlit = add_unlit_material(data)
         if unlit == data:
             return path
         target.write_bytes(unlit)
         return target
     try:
         mesh = trimesh.load_mesh(path)
-        target.write_bytes(as_unlit_glb(mesh, z_up=path.suffix.lower() == ".ply"))
+        target.write_bytes(encode_unlit_glb(mesh, z_up=path.suffix.lower() == ".ply"))
     except (ValueError, OSError, KeyError, IndexError, TypeError) as error:
         raise WorkFailed(f"{path}: cannot read this file as a mesh: {error}") from error
     return target

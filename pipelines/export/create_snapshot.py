@@ -9,19 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import WorkFailed
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index
 from dataset.snapshots.snapshot import Sample, split_of, write_snapshot
-from pipelines.building.dataset_status import Standing, load_standing
-from pipelines.building.progress import waiter
+from pipelines.building.dataset_status import DatasetState, load_dataset_state
+from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 
-__all__ = ["freeze", "kept_samples"]
+__all__ = ["create_snapshot", "kept_samples"]
 
 
-def freeze(
+def create_snapshot(
     root: Storage, where: str | None, validation_share: float, protect_days: float
 ) -> dict[str, Any]:
     """Create a snapshot of all kept samples that satisfy `where`; return its manifest.
@@ -30,26 +30,30 @@ def freeze(
     snapshot's bytes for `protect_days`.
     """
     # The lock excludes a compaction, which would not know the new snapshot and could move samples.
-    with exclusive(root, "lrm snapshot", what="snapshots", on_wait=waiter(wait=True)):
-        samples = kept_samples(root, load_standing(root), validation_share)
+    with exclusive_lock(
+        root, "lrm snapshot", name="snapshots", on_wait=print_when_waiting(wait=True)
+    ):
+        samples = kept_samples(root, load_dataset_state(root), validation_share)
         return write_snapshot(root, samples, where, protect_days)
 
 
-def kept_samples(root: Storage, standing: Standing, validation_share: float) -> Iterator[Sample]:
+def kept_samples(
+    root: Storage, dataset_state: DatasetState, validation_share: float
+) -> Iterator[Sample]:
     """Yield the samples of all kept objects, shard by shard.
 
     Raises WorkFailed if a shard's index is damaged or lacks a sample.
     """
-    rows = np.flatnonzero(standing.decisions.where("kept"))
+    rows = np.flatnonzero(dataset_state.decisions.where("kept"))
     if not len(rows):
         return
-    shards = standing.objects.table[SHARD.key].cast(pa.string()).take(pa.array(rows))
+    shards = dataset_state.objects.table[SHARD.key].cast(pa.string()).take(pa.array(rows))
     order = rows[pc.sort_indices(shards).to_numpy()]
     # One index at a time: all of them together would take gigabytes of memory.
-    for shard, states in groupby(standing.objects.states(order), _shard_of):
+    for shard, states in groupby(dataset_state.objects.states(order), _shard_of):
         index = _index(root, shard)
         for state in states:
-            yield _sample(state, shard, index, standing, validation_share)
+            yield _sample(state, shard, index, dataset_state, validation_share)
 
 
 def _shard_of(state: ObjectState) -> str:
@@ -70,7 +74,7 @@ def _sample(
     state: ObjectState,
     shard: str,
     index: dict[str, SampleEntry],
-    standing: Standing,
+    dataset_state: DatasetState,
     validation_share: float,
 ) -> Sample:
     record = state.record
@@ -83,9 +87,9 @@ def _sample(
     return Sample(
         asset_id=record.asset_id,
         split=split_of(record.asset_id, validation_share),
-        rig=standing.config.rig,
+        rig=dataset_state.config.rig,
         sha256=state.require(PACK.events.content),
-        render_key=standing.decider.identities.key(PACK, state),
+        render_key=dataset_state.decider.identities.key(PACK, state),
         shard=shard,
         entry=entry,
         name=record.name,
@@ -94,5 +98,5 @@ def _sample(
         author=record.author,
         tags=record.tags,
         categories=record.categories,
-        geometry=standing.geometry_path(state),
+        geometry=dataset_state.geometry_path(state),
     )

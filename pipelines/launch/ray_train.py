@@ -16,7 +16,7 @@ from core.storage import Storage
 from pipelines.launch.cluster_resources import worker_bundle, workers_have_gpus
 from pipelines.launch.elasticity import is_elastic, restart_on_growth, wait_for_slots
 from pipelines.ray_session import ray_session
-from train.checkpoints.checkpoint import names, step_of
+from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
 from train.loop.engine import Recipe, train
 from train.loop.preflight import preflight
 from train.monitoring.metrics_log import read_metrics
@@ -132,7 +132,7 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
         train_loop_config={"name": name, "config": config.dump(), "on_gpu": on_gpu},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.world,
+            num_workers=config.world_size,
             use_gpu=on_gpu,
             resources_per_worker=worker_bundle(config, on_gpu=on_gpu),
         ),
@@ -156,8 +156,8 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
 
 def _newest_checkpoint(config: TrainConfig) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
-    checkpoints = names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
-    return step_of(checkpoints[0]) if checkpoints else 0
+    checkpoints = checkpoint_names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
+    return checkpoint_step(checkpoints[0]) if checkpoints else 0
 
 
 def _worker(task: dict[str, Any]) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.errors import WorkFailed
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
-from dataset.snapshots.protection import Pinned, pinned_by, read_manifest, release
-from pipelines.building.progress import waiter
+from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, read_manifest, release
+from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
 
@@ -42,10 +42,10 @@ def compact_dataset(
     if dry_run:
         plan, pinned = _plan(root, read_usage(root), max_garbage_ratio, released)
         return _summary(plan, pinned, deleted=None)
-    on_wait = waiter(wait)
+    on_wait = print_when_waiting(wait)
     with (
-        exclusive(root, _COMMAND, on_wait=on_wait) as check_shards,
-        exclusive(root, _COMMAND, what="snapshots", on_wait=on_wait) as check_snapshots,
+        exclusive_lock(root, _COMMAND, on_wait=on_wait) as check_shards,
+        exclusive_lock(root, _COMMAND, name="snapshots", on_wait=on_wait) as check_snapshots,
         tempfile.TemporaryDirectory(prefix="lrm-compact-") as scratch,
     ):
         if released is not None:
@@ -66,12 +66,12 @@ def compact_dataset(
 
 def _plan(
     root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: str | None
-) -> tuple[Compaction, list[Pinned]]:
+) -> tuple[Compaction, list[SnapshotFiles]]:
     """Return the plan, and the snapshots with the time until which each is protected."""
     now = datetime.now(UTC)
     pinned = [
         replace(snapshot, protected_until=now) if snapshot.snapshot_id == released else snapshot
-        for snapshot in pinned_by(root)
+        for snapshot in files_of_snapshots(root)
     ]
     plan = plan_compaction(
         root,
@@ -86,7 +86,7 @@ def _plan(
 
 
 def _without_new_orphans(
-    root: Storage, plan: Compaction, usage: CatalogUsage, pinned: Sequence[Pinned]
+    root: Storage, plan: Compaction, usage: CatalogUsage, pinned: Sequence[SnapshotFiles]
 ) -> Compaction:
     """Return the plan without deletions of shards that were just written and have no reference.
 
@@ -120,7 +120,7 @@ def _age(root: Storage, path: str) -> float:
 
 
 def _summary(
-    plan: Compaction, pinned: list[Pinned], deleted: dict[str, int] | None
+    plan: Compaction, pinned: list[SnapshotFiles], deleted: dict[str, int] | None
 ) -> dict[str, Any]:
     """Return the JSON of a compaction. `deleted` is None for a dry run."""
     protected_until = {
@@ -140,8 +140,8 @@ def _summary(
                 "bytes": sum(files.values()),
                 "shards": sorted(path for path in files if path.endswith(".tar")),
             }
-            for name, files in plan.held.items()
+            for name, files in plan.kept_for_snapshots.items()
         },
-        "outlived": sorted(plan.outlived),
+        "outlived": sorted(plan.read_by_expired),
         "skipped": plan.skipped,
     }

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from core.failures import FailureKind
-from core.lock import Check
+from core.lock import LockCheck
 from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED, REMOVE
 from dataset.catalog.event_log import Catalog, Event
 from dataset.catalog.latest import rows_with
-from dataset.maintenance.compact import Placed
-from pipelines.building.dataset_status import load_standing
+from dataset.maintenance.compact import StoredSample
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
 from pipelines.building.stages.pack import (
     PACK,
@@ -52,7 +52,7 @@ class CatalogUsage:
     """The folders of all files that stages write."""
     rows: Mapping[ResultKey, Mapping[str, Any]]
     """The columns of the newest results that are invalid without their file."""
-    samples: list[Placed]
+    samples: list[StoredSample]
     """All samples, with the shard that holds each."""
     files_in_use: set[str]
     """The companion, staged and raw files that results need."""
@@ -67,7 +67,7 @@ def read_usage(root: Storage) -> CatalogUsage:
     sample replaced it. A sample that the next build will redo is in use. Dropped objects count only
     for the rig of the last build.
     """
-    dataset_state = load_standing(root)
+    dataset_state = load_dataset_state(root)
     results = _newest_results(root)
     removed = {asset_id for asset_id, stage, _ in results if stage == REMOVE.stage}
     listed = set(dataset_state.objects.ids.to_pylist())
@@ -79,7 +79,7 @@ def read_usage(root: Storage) -> CatalogUsage:
         return asset_id in listed and asset_id not in removed and not is_dropped
 
     samples = [
-        Placed(
+        StoredSample(
             asset_id=asset_id,
             rig=rig,
             shard=row[SHARD.name],
@@ -125,7 +125,7 @@ def _newest_results(root: Storage) -> dict[ResultKey, dict[str, Any]]:
     Includes the removals of objects, as results of the stage `remove`.
     """
     latest, files = latest_of(root), _files()
-    stage_rigs = [key for key in latest.places() if key[0] in {REMOVE.stage, *files}]
+    stage_rigs = [key for key in latest.stage_rigs() if key[0] in {REMOVE.stage, *files}]
     names = {column.name for file in files.values() for column in file.location}
     columns = [_STATUS, *_INPUT_COLUMNS, *sorted(names)]
     return {
@@ -157,7 +157,7 @@ class CatalogLedger:
     Implements `dataset.maintenance.compact.Ledger`.
     """
 
-    def __init__(self, root: Storage, usage: CatalogUsage, checks: Sequence[Check]) -> None:
+    def __init__(self, root: Storage, usage: CatalogUsage, checks: Sequence[LockCheck]) -> None:
         self._catalog = Catalog(root)
         self._run, self._batch = uuid.uuid4().hex, 0
         self._events: list[Event] = []
@@ -169,14 +169,14 @@ class CatalogLedger:
         for key, row in usage.rows.items():
             self._owners[row[self._files[key[1]].path.name]].add(key)
 
-    def moved(self, sample: Placed, shard: str, sha256: str) -> None:
+    def record_moved(self, sample: StoredSample, shard: str, sha256: str) -> None:
         """Record that a new shard holds a sample."""
         key = (sample.asset_id, PACK.name, sample.rig)
         location = {SHARD.name: shard, SAMPLE.name: sample.key, SHARD_SHA256.name: sha256}
         self._add(self._event(key, data=location))
         self._owners[sample.shard].discard(key)
 
-    def gone(self, paths: Collection[str]) -> None:
+    def record_deleted(self, paths: Collection[str]) -> None:
         """Clear the results that these files hold; measurements stay."""
         cleared: dict[tuple[str, str], list[str]] = defaultdict(list)
         for key in sorted({key for path in paths for key in self._owners.get(path, ())}):

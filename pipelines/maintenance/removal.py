@@ -12,7 +12,7 @@ from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
 from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
@@ -60,7 +60,7 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
     `ids` None means all objects; `kind` limits the failures to one kind. Returns the JSON of
     `lrm retry --json`. Raises BadInput, and writes nothing, if an object is not in the dataset.
     """
-    dataset_state = load_standing(root)
+    dataset_state = load_dataset_state(root)
     if ids is not None:
         _require_known(root, ids, dataset_state.objects.ids.to_pylist())
     wanted = None if ids is None else set(ids)

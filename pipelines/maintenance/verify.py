@@ -19,9 +19,15 @@ from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog, Event
 from dataset.columns import Column
-from dataset.maintenance.shard_check import Expected, Finding, Report, check_shard, run_checks
-from dataset.snapshots.protection import pinned_by
-from pipelines.building.dataset_status import Standing, load_standing
+from dataset.maintenance.shard_check import (
+    CheckReport,
+    ExpectedShard,
+    Finding,
+    check_shard,
+    run_checks,
+)
+from dataset.snapshots.protection import files_of_snapshots
+from pipelines.building.dataset_status import DatasetState, load_dataset_state
 from pipelines.building.decide import STATES, Decider
 from pipelines.building.progress import Display
 from pipelines.building.stages.object_state import ObjectState
@@ -44,7 +50,7 @@ __all__ = ["companion_stages", "verify"]
 class _FileIndex:
     """The files in use, from the catalog and the protected snapshots, and their objects."""
 
-    shards: dict[str, Expected]
+    shards: dict[str, ExpectedShard]
     """The expected content of each shard, by path."""
     companions: list[tuple[Stage, str]]
     """The companion files of all objects, each with the stage that writes it."""
@@ -65,7 +71,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
 
     `workers` files are checked at the same time. Damage to objects is recorded in the catalog.
     """
-    index = _index_files(root, load_standing(root))
+    index = _index_files(root, load_dataset_state(root))
     checks = [partial(check_shard, root, expected) for expected in index.shards.values()]
     checks += [
         partial(stage.file.check, root, path)
@@ -76,7 +82,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     damaged = [report for report in reports if report.findings]
     if damaged:
         # A compaction may have moved samples meanwhile: ignore files that are no longer in use.
-        index = _index_files(root, load_standing(root))
+        index = _index_files(root, load_dataset_state(root))
         damaged = [r for r in damaged if r.file in index.owners or r.file in index.pinned]
         events = [event for report in damaged for event in _events(report, index)]
         Catalog(root).commit(events, uuid.uuid4().hex, 1)
@@ -102,7 +108,7 @@ def companion_stages() -> list[Stage]:
     return [stage for stage in STAGES if stage.file is not None and stage.file.check is not None]
 
 
-def _run(checks: Sequence[Any], workers: int) -> list[Report]:
+def _run(checks: Sequence[Any], workers: int) -> list[CheckReport]:
     """Run the checks, show their progress, and return their reports, sorted by file."""
     display, counts, reports = Display(), Counter[str](), []
     num_bytes = 0
@@ -123,7 +129,7 @@ def _run(checks: Sequence[Any], workers: int) -> list[Report]:
     return sorted(reports, key=lambda report: report.file)
 
 
-def _index_files(root: Storage, dataset_state: Standing) -> _FileIndex:
+def _index_files(root: Storage, dataset_state: DatasetState) -> _FileIndex:
     """Return the files of all objects that are not dropped, and of protected snapshots."""
     keys: dict[str, set[str]] = defaultdict(set)
     checksums: dict[str, str] = {}
@@ -146,13 +152,15 @@ def _index_files(root: Storage, dataset_state: Standing) -> _FileIndex:
             checksums[shard] = location[SHARD_SHA256.name]
             owners[shard][key] = state
     pinned: dict[str, list[str]] = defaultdict(list)
-    for snapshot in pinned_by(root):
+    for snapshot in files_of_snapshots(root):
         if snapshot.is_protected:
             for shard, pinned_keys in snapshot.samples.items():
                 keys[shard] |= pinned_keys
                 pinned[shard].append(snapshot.snapshot_id)
     expected = {
-        shard: Expected(shard=shard, sha256=checksums.get(shard, ""), keys=frozenset(keys[shard]))
+        shard: ExpectedShard(
+            shard=shard, sha256=checksums.get(shard, ""), keys=frozenset(keys[shard])
+        )
         for shard in sorted(keys)
     }
     return _FileIndex(
@@ -172,14 +180,14 @@ def _companion_file(stage: Stage, state: ObjectState, decider: Decider) -> str |
     return state.get(stage.file.path) if is_damaged or decider.holds(stage, state) else None
 
 
-def _affected_objects(report: Report, index: _FileIndex) -> Iterable[ObjectState]:
+def _affected_objects(report: CheckReport, index: _FileIndex) -> Iterable[ObjectState]:
     """Return the objects whose data in a file is damaged."""
     owners = index.owners.get(report.file, {})
-    keys = {"", *report.lost, *report.torn}
+    keys = {"", *report.lost, *report.restorable}
     return [state for key, state in owners.items() if key in keys]
 
 
-def _events(report: Report, index: _FileIndex) -> list[Event]:
+def _events(report: CheckReport, index: _FileIndex) -> list[Event]:
     """Return the events that make the next build redo the damaged samples of a file."""
     events: list[Event] = []
     for key, state in index.owners.get(report.file, {}).items():
@@ -191,7 +199,7 @@ def _events(report: Report, index: _FileIndex) -> list[Event]:
             events += damage_events(stage, "failed", stage.file.location if stage.file else ())
         if key in report.lost:
             events += damage_events(RENDER, "failed", ())
-        if key in report.lost | report.torn:
+        if key in report.lost | report.restorable:
             events += damage_events(PACK, CLEARED, SAMPLE_LOCATION)
     return events
 
@@ -213,7 +221,7 @@ def _damage_events(
     return [decider.identities.event(stage, state, **fields)]
 
 
-def _finding_dict(finding: Finding, report: Report, index: _FileIndex) -> dict[str, Any]:
+def _finding_dict(finding: Finding, report: CheckReport, index: _FileIndex) -> dict[str, Any]:
     """Return the JSON of a finding, with its object and what to do."""
     owners: Mapping[str, ObjectState] = index.owners.get(report.file, {})
     owner = owners.get(finding.sample or "")

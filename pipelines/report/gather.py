@@ -23,7 +23,7 @@ from filters.chain import CHAIN
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from filters.verdict import Verdict
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.dataset_status import Standing, load_standing, summarise
+from pipelines.building.dataset_status import DatasetState, load_dataset_state, summarise
 from pipelines.building.stages.fetch import RAW, SHA256
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import SAMPLE, SHARD
@@ -143,9 +143,9 @@ class ReportData:
 
 def gather(root: Storage, sizes: SampleSizes) -> ReportData:
     """Return a report's data. Raises BadInput or WorkFailed if the dataset cannot be read."""
-    standing = load_standing(root)
-    config = standing.config
-    chosen = _choose(root, standing, sizes)
+    dataset_state = load_dataset_state(root)
+    config = dataset_state.config
+    chosen = _choose(root, dataset_state, sizes)
     return ReportData(
         root=root.uri,
         config=config,
@@ -156,8 +156,8 @@ def gather(root: Storage, sizes: SampleSizes) -> ReportData:
         failed=chosen.failed,
         kept=chosen.kept,
         num_shards=chosen.num_shards,
-        licences=_licences(standing),
-        endings=Catalog(root).endings(),
+        licences=_licences(dataset_state),
+        endings=Catalog(root).outcomes(),
     )
 
 
@@ -184,9 +184,9 @@ class _Chosen:
     num_shards: int
 
 
-def _choose(root: Storage, standing: Standing, sizes: SampleSizes) -> _Chosen:
+def _choose(root: Storage, dataset_state: DatasetState, sizes: SampleSizes) -> _Chosen:
     """Choose objects for every reason, failure kind and chosen shard, by their smallest hashes."""
-    ids = standing.objects.ids.to_pylist()
+    ids = dataset_state.objects.ids.to_pylist()
     ranks = np.fromiter(map(_rank, ids), dtype=np.uint64, count=len(ids))
 
     def pick(groups: Mapping[str, np.ndarray], size: int) -> dict[str, list[int]]:
@@ -195,24 +195,25 @@ def _choose(root: Storage, standing: Standing, sizes: SampleSizes) -> _Chosen:
             for name, rows in groups.items()
         }
 
-    dropped = pick(_rows_by_reason(standing), sizes.per_reason)
-    failed = pick(_rows_by_kind(standing), sizes.per_kind)
-    shards = _rows_by_shard(standing)
+    dropped = pick(_rows_by_reason(dataset_state), sizes.per_reason)
+    failed = pick(_rows_by_kind(dataset_state), sizes.per_kind)
+    shards = _rows_by_shard(dataset_state)
     chosen = sorted(sorted(shards, key=_rank)[: sizes.shards])
     kept = pick({shard: shards[shard] for shard in chosen}, sizes.per_shard)
-    details = _Details(root, standing, [*chain(*dropped.values()), *chain(*failed.values())])
+    details = _Details(root, dataset_state, [*chain(*dropped.values()), *chain(*failed.values())])
     return _Chosen(
         dropped={name: [details.dropped(row) for row in rows] for name, rows in dropped.items()},
         failed={name: [details.failed(row) for row in rows] for name, rows in failed.items()},
         kept={
-            name: [_kept(standing.objects.state(i)) for i in rows] for name, rows in kept.items()
+            name: [_kept(dataset_state.objects.state(i)) for i in rows]
+            for name, rows in kept.items()
         },
         num_shards=len(shards),
     )
 
 
-def _rows_by_reason(standing: Standing) -> dict[str, np.ndarray]:
-    decisions = standing.decisions
+def _rows_by_reason(dataset_state: DatasetState) -> dict[str, np.ndarray]:
+    decisions = dataset_state.decisions
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, (_, reason) in enumerate(decisions.reasons):
         matches = np.flatnonzero(decisions.reason == number)
@@ -221,20 +222,20 @@ def _rows_by_reason(standing: Standing) -> dict[str, np.ndarray]:
     return {reason: np.concatenate(parts) for reason, parts in rows.items()}
 
 
-def _rows_by_kind(standing: Standing) -> dict[str, np.ndarray]:
+def _rows_by_kind(dataset_state: DatasetState) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    for number, stage in enumerate(standing.decisions.stages):
-        failed = np.flatnonzero(standing.decisions.failed == number)
+    for number, stage in enumerate(dataset_state.decisions.stages):
+        failed = np.flatnonzero(dataset_state.decisions.failed == number)
         if len(failed):
-            kinds = standing.objects.table[stage.events.kind.key]
+            kinds = dataset_state.objects.table[stage.events.kind.key]
             for kind, matches in _groups(kinds, failed).items():
                 rows[kind].append(matches)
     return {kind: np.concatenate(parts) for kind, parts in rows.items()}
 
 
-def _rows_by_shard(standing: Standing) -> dict[str, np.ndarray]:
-    kept = np.flatnonzero(standing.decisions.where("kept"))
-    return _groups(standing.objects.table[SHARD.key], kept) if len(kept) else {}
+def _rows_by_shard(dataset_state: DatasetState) -> dict[str, np.ndarray]:
+    kept = np.flatnonzero(dataset_state.decisions.where("kept"))
+    return _groups(dataset_state.objects.table[SHARD.key], kept) if len(kept) else {}
 
 
 def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -252,19 +253,21 @@ def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
 class _Details:
     """Details of the chosen objects that are only in the event log."""
 
-    def __init__(self, root: Storage, standing: Standing, rows: list[int]) -> None:
-        self._objects, self._decisions = standing.objects, standing.decisions
+    def __init__(self, root: Storage, dataset_state: DatasetState, rows: list[int]) -> None:
+        self._objects, self._decisions = dataset_state.objects, dataset_state.decisions
         catalog = Catalog(root)
         ids_by_stage: dict[str, list[str]] = defaultdict(list)
         for row in rows:
-            decision = standing.decisions.at(row)
+            decision = dataset_state.decisions.at(row)
             if decision.failure is not None:
-                ids_by_stage[decision.failure.stage.name].append(standing.objects.ids[row].as_py())
+                ids_by_stage[decision.failure.stage.name].append(
+                    dataset_state.objects.ids[row].as_py()
+                )
             elif decision.dropped is not None and decision.dropped.filter in _COVERAGE:
                 stage = _COVERAGE[decision.dropped.filter]
-                ids_by_stage[stage].append(standing.objects.ids[row].as_py())
+                ids_by_stage[stage].append(dataset_state.objects.ids[row].as_py())
         self._events = {
-            stage: catalog.newest(ids, *standing.decider.places[stage])
+            stage: catalog.newest(ids, *dataset_state.decider.stage_rigs[stage])
             for stage, ids in ids_by_stage.items()
         }
 
@@ -310,10 +313,10 @@ def _kept(state: ObjectState) -> KeptObject:
     )
 
 
-def _licences(standing: Standing) -> list[LicenceCount]:
-    column = standing.objects.table[LIST.licence.key].fill_null("")
+def _licences(dataset_state: DatasetState) -> list[LicenceCount]:
+    column = dataset_state.objects.table[LIST.licence.key].fill_null("")
     listed = _counts(column)
-    kept = _counts(column.filter(pa.array(standing.decisions.where("kept"))))
+    kept = _counts(column.filter(pa.array(dataset_state.decisions.where("kept"))))
     frequent = [name for name, _ in listed.most_common(_MAX_LICENCES)]
     counts = [
         LicenceCount(name=name or "none stated", listed=listed.pop(name), kept=kept.pop(name, 0))

@@ -50,7 +50,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         "count": lambda value: f"{value:,}",
         "objects": lambda value: f"{value:,} object" + "s" * (value != 1),
         "size": quantities.size,
-        "short": quantities.short,
+        "short": quantities.short_duration,
         "value": _value,
     }
     environment.filters["reason"] = reason_title

@@ -2,11 +2,11 @@
 
 from pipelines.sources.opening import is_hub, open_source
 from pipelines.sources.source import Source, SourceObject
-from pipelines.transfers.outcome import Fetched, FetchFailed
+from pipelines.transfers.outcome import FetchedFile, FetchFailed
 
 __all__ = [
     "FetchFailed",
-    "Fetched",
+    "FetchedFile",
     "Source",
     "SourceObject",
     "is_hub",

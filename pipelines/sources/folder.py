@@ -16,7 +16,7 @@ from core.storage import Storage
 from dataset.object_record import ObjectRecord
 from pipelines.sources.source import SourceObject
 from pipelines.sources.stored_files import copy_glb, reading
-from pipelines.transfers.outcome import Fetched
+from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["OBJECTS_CSV", "Folder"]
 
@@ -81,7 +81,7 @@ class Folder:
             for path, version in listing.files[name].items()
         ]
 
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
         return copy_glb(self._storage, path, version, target)
 

@@ -12,7 +12,7 @@ from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import REQUESTS, FetchConfig
-from pipelines.transfers.outcome import Fetched
+from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 
@@ -81,7 +81,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
             self._trees["glbs"] = self._tree("glbs")
         return self._trees["glbs"].get(folder, self.revision)
 
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Download a file of the commit, or copy it from the cache. Raises FetchFailed."""
         import objaverse
 
@@ -90,7 +90,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
 
     def _download(
         self, path: str, target: Path, check: Callable[[Path], str], local: Path | None
-    ) -> Fetched:
+    ) -> FetchedFile:
         import huggingface_hub
 
         url = huggingface_hub.hf_hub_url(

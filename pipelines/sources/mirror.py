@@ -6,7 +6,7 @@ from pathlib import Path
 from core.storage import Storage
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.sources.stored_files import copy_glb, reading
-from pipelines.transfers.outcome import Fetched
+from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["Mirror"]
 
@@ -40,6 +40,6 @@ class Mirror(ObjaverseSource):
         with reading(self.name):
             return self._storage.versions(f"glbs/{folder}")
 
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
         return copy_glb(self._storage, path, version, target)

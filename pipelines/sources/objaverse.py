@@ -20,7 +20,7 @@ from core.errors import BadInput
 from dataset.object_record import ObjectRecord
 from pipelines.sources.source import SourceObject
 from pipelines.sources.stored_files import MISSING
-from pipelines.transfers.outcome import Fetched, FetchFailed
+from pipelines.transfers.outcome import FetchedFile, FetchFailed
 
 __all__ = ["OBJECT_PATHS", "ObjaverseSource"]
 
@@ -66,7 +66,7 @@ class ObjaverseSource(ABC):
         """Return the versions of the files in glbs/`folder` by name, or one version for all."""
 
     @abstractmethod
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Write a verified file to `target`, atomically. Raises FetchFailed."""
 
     def parts(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dataset.object_record import ObjectRecord
-from pipelines.transfers.outcome import Fetched
+from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["Source", "SourceObject"]
 
@@ -50,7 +50,7 @@ class Source(Protocol):
     def read_part(self, name: str) -> list[SourceObject]:
         """Return the objects of a part, sorted by asset id. Raises BadInput."""
 
-    def fetch(self, path: str, version: str, target: Path) -> Fetched:
+    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Write an object's verified file to `target`, atomically.
 
         `path` and `version` come from its SourceObject. Raises FetchFailed.

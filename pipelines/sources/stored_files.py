@@ -10,7 +10,7 @@ from core.errors import BadInput, first_line
 from core.failures import FailureKind
 from core.storage import Storage, storage_errors
 from glb.container import glb_problem
-from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
+from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
 
 __all__ = ["MISSING", "copy_glb", "reading"]
 
@@ -29,7 +29,7 @@ def reading(name: str) -> Iterator[None]:
         raise BadInput(f"{name}: cannot read the source: {first_line(error)}") from None
 
 
-def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched:
+def copy_glb(storage: Storage, path: str, version: str, target: Path) -> FetchedFile:
     """Copy a GLB file to `target` atomically, if it has this version. Raises FetchFailed."""
     try:
         with atomic_file(target, sync=False) as temporary:
@@ -40,7 +40,7 @@ def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched
             problem = glb_problem(temporary)
             if problem:
                 raise FetchFailed(FailureKind.MALFORMED, f"{path}: {problem}")
-            return Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
+            return FetchedFile(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
     except FileNotFoundError:
         raise FetchFailed(
             FailureKind.MISSING, f"{path}: the source lists this file but does not have it"

@@ -23,7 +23,7 @@ from pipelines.transfers.exchange import (
     time_limit_message,
 )
 from pipelines.transfers.fetch_config import FetchConfig
-from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
+from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
 from pipelines.transfers.partial_file import PartialFile, open_partial_file, partial_folder
 
 __all__ = ["download"]
@@ -40,7 +40,7 @@ def download(
     budget: RequestBudget,
     token: str | None = None,
     local: Path | None = None,
-) -> Fetched:
+) -> FetchedFile:
     """Write the file of a URL to `target`, atomically and only if it is what the server announced.
 
     `check` returns what is wrong with a complete file, or an empty text. `local` is a file that may
@@ -88,7 +88,7 @@ class _Transfer:
         # Seeded by the URL, so that workers that failed together do not retry together.
         self._random = random.Random(url)  # noqa: S311
 
-    def run(self, runner: asyncio.Runner, target: Path, local: Path | None) -> Fetched:
+    def run(self, runner: asyncio.Runner, target: Path, local: Path | None) -> FetchedFile:
         """Send requests until the file is complete. Raises FetchFailed."""
         try:
             while True:
@@ -99,7 +99,9 @@ class _Transfer:
         finally:
             runner.run(self._exchange.close())
 
-    def _attempt(self, runner: asyncio.Runner, target: Path, local: Path | None) -> Fetched | None:
+    def _attempt(
+        self, runner: asyncio.Runner, target: Path, local: Path | None
+    ) -> FetchedFile | None:
         """Send one request; return None if another one is needed."""
         before = self._partial.size
         try:
@@ -150,7 +152,7 @@ class _Transfer:
 
     def _accept(
         self, path: Path, announced: AnnouncedContent, write_target: Callable[[], None]
-    ) -> Fetched | None:
+    ) -> FetchedFile | None:
         """Verify a complete file and write it to the target; return None to download it again."""
         size, sha256 = path.stat().st_size, file_sha256(path)
         if announced.sha256 is not None and sha256 != announced.sha256:
@@ -165,7 +167,7 @@ class _Transfer:
                 raise FetchFailed(FailureKind.MALFORMED, f"{self._url}: {problem}")
         if not problem:
             write_target()
-            return Fetched(sha256=sha256, num_bytes=size)
+            return FetchedFile(sha256=sha256, num_bytes=size)
         self._count_wrong_content(problem)
         self._sleep(self._backoff.seconds(self._wrong_contents, self._random))
         return None

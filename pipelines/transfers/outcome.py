@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.failures import StageFailed
 
-__all__ = ["FetchFailed", "Fetched", "file_sha256"]
+__all__ = ["FetchFailed", "FetchedFile", "file_sha256"]
 
 
 class FetchFailed(StageFailed):
@@ -14,7 +14,7 @@ class FetchFailed(StageFailed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetched:
+class FetchedFile:
     """A file that was fetched and verified."""
 
     sha256: str

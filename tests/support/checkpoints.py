@@ -20,7 +20,7 @@ def write(out: Path, step: int, world: int = 1, **config) -> Path:
     (folder / "weights.pt").write_bytes(b"abc")
     manifest = Manifest(
         step=step,
-        world=world,
+        world_size=world,
         config=settings(out, **config).dump(),
         files={"weights.pt": FileEntry(bytes=3, sha256=hashlib.sha256(b"abc").hexdigest())},
         versions={},

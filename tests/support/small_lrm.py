@@ -76,7 +76,7 @@ def write_run(model, changes: dict, out: Path) -> Path:
     torch.save({"module": {f"model.{k}": v for k, v in model.state_dict().items()}}, file)
     manifest = Manifest(
         step=7,
-        world=1,
+        world_size=1,
         config={"preset": PRESET, "model": changes},
         files={file.name: FileEntry(bytes=file.stat().st_size, sha256=hash_file(file))},
         versions={},

@@ -12,7 +12,7 @@ from core.config import Config
 from core.failures import FailureKind, StageFailed
 from core.storage import Storage
 from dataset.columns import integer, text
-from dataset.maintenance.shard_check import Finding, Report
+from dataset.maintenance.shard_check import CheckReport, Finding
 from pipelines.building.stages.blender_scene import open_scene, rounded
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.object_state import ObjectState
@@ -60,12 +60,12 @@ def _voxels(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     return {"path": path, "bytes": size, "occupied": occupied, "timings": rounded(seconds)}
 
 
-def _check(root: Storage, path: str) -> Report:
+def _check(root: Storage, path: str) -> CheckReport:
     try:
         np.load(io.BytesIO(root.read(path)))["grid"]
-        return Report(file=path, num_bytes=root.size(path))
+        return CheckReport(file=path, num_bytes=root.size(path))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        return Report(file=path, findings=(Finding(file=path, problem=str(error)),))
+        return CheckReport(file=path, findings=(Finding(file=path, problem=str(error)),))
 
 
 VOXELS = Stage(

@@ -30,11 +30,11 @@ __all__ = [
     "Checkpoint",
     "cached_hash",
     "checkpoint_name",
+    "checkpoint_names",
+    "checkpoint_step",
     "find_checkpoint",
     "latest_checkpoint",
-    "names",
     "read_checkpoint",
-    "step_of",
 ]
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Checkpoint:
         return self.manifest.step
 
     @property
-    def where(self) -> str:
+    def uri(self) -> str:
         """URI of the checkpoint's folder, for messages."""
         return f"{self.storage.uri}/{self.name}"
 
@@ -91,7 +91,7 @@ class Checkpoint:
         """
         if _MODULE_FILE not in self.manifest.files:
             raise BadInput(
-                f"{self.where}: ZeRO 3 has split its weights over the ranks; save a checkpoint "
+                f"{self.uri}: ZeRO 3 has split its weights over the ranks; save a checkpoint "
                 "with --zero-stage 0, 1 or 2"
             )
         with self._module_file() as path:
@@ -119,7 +119,7 @@ class Checkpoint:
             self.storage.get(f"{self.name}/{_MODULE_FILE}", path)
             if hash_file(path) != self.manifest.files[_MODULE_FILE].sha256:
                 raise BadInput(
-                    f"{self.where}: {_MODULE_FILE} is damaged: its hash differs from the manifest"
+                    f"{self.uri}: {_MODULE_FILE} is damaged: its hash differs from the manifest"
                 )
             yield path
 
@@ -151,7 +151,7 @@ def _storage_of(out: Path) -> Storage:
 
 def latest_checkpoint(storage: Storage) -> Checkpoint | None:
     """Return the newest intact checkpoint, or None; log a warning for each damaged one."""
-    for name in names(storage):
+    for name in checkpoint_names(storage):
         checkpoint = read_checkpoint(storage, name)
         if checkpoint is not None and checkpoint.is_intact():
             return checkpoint
@@ -159,7 +159,7 @@ def latest_checkpoint(storage: Storage) -> Checkpoint | None:
     return None
 
 
-def names(storage: Storage) -> list[str]:
+def checkpoint_names(storage: Storage) -> list[str]:
     """Return the names of all folders that are named like checkpoints, the newest first."""
     files = storage.find_files("") if storage.exists("") else {}
     folders = {path.partition("/")[0] for path in files}
@@ -171,7 +171,7 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def step_of(name: str) -> int:
+def checkpoint_step(name: str) -> int:
     """Return the step in a checkpoint's name."""
     return int(name.removeprefix("step-"))
 

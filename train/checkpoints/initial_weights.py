@@ -76,7 +76,7 @@ def run_weights(path: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
     tensors = checkpoint.weights()
     if not all(key.startswith(_MODULE) for key in tensors):
         raise BadInput(
-            f"{checkpoint.where}: is not a checkpoint of an LRM; give a run of recipe nerf or mesh"
+            f"{checkpoint.uri}: is not a checkpoint of an LRM; give a run of recipe nerf or mesh"
         )
     return checkpoint, {key.removeprefix(_MODULE): value for key, value in tensors.items()}
 
@@ -88,7 +88,7 @@ def _open(source: str) -> _Source:
         return _Source(state=read_weights(path), kind=kind, name=str(path))
     if path.is_dir():
         checkpoint, state = run_weights(path)
-        name = checkpoint.where
+        name = checkpoint.uri
         return _Source(state=state, kind="instantmesh", name=name, checkpoint=checkpoint)
     if path.suffix in (".safetensors", ".ckpt"):
         return _Source(state=read_weights(path), kind="instantmesh", name=str(path))
@@ -109,6 +109,6 @@ def _check_sizes(checkpoint: Checkpoint, sizes: LRMConfig) -> None:
         changed = [f"{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]
         if changed:
             raise BadInput(
-                f"--init {checkpoint.where}: its model.{part} differs from this run's: "
+                f"--init {checkpoint.uri}: its model.{part} differs from this run's: "
                 f"{', '.join(changed)}; use the same --preset and --model"
             )

@@ -69,7 +69,7 @@ class Manifest:
 
     step: int
     """Number of optimizer steps done."""
-    world: int
+    world_size: int
     """World size: number of ranks that wrote the checkpoint, each its own part of the optimizer
     state."""
     config: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Manifest:
         values = {
             "format": FORMAT,
             "step": self.step,
-            "world": self.world,
+            "world": self.world_size,
             "zero_stage": self.config.get("zero_stage"),
             "snapshot": self.config.get("snapshot"),
             "versions": dict(self.versions),
@@ -122,7 +122,7 @@ class Manifest:
                 return None  # a path could lead out of the checkpoint's folder
             return cls(
                 step=int(values["step"]),
-                world=int(values["world"]),
+                world_size=int(values["world"]),
                 config=values["config"],
                 files={name: FileEntry(**entry) for name, entry in values["files"].items()},
                 versions=values["versions"],

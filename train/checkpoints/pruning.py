@@ -3,7 +3,7 @@
 import shutil
 
 from core.storage import Storage
-from train.checkpoints.checkpoint import names, step_of
+from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
 from train.checkpoints.manifest import MANIFEST
 
 __all__ = ["prune"]
@@ -16,11 +16,11 @@ def prune(storage: Storage, step: int, *, keep_newest: int, keep_every: int) -> 
     Checkpoints of later steps are deleted: a run that resumed from an earlier one has abandoned
     them.
     """
-    past = [name for name in names(storage) if step_of(name) <= step]
+    past = [name for name in checkpoint_names(storage) if checkpoint_step(name) <= step]
     complete = [name for name in past if storage.exists(f"{name}/{MANIFEST}")]
     kept = set(complete[:keep_newest])
-    kept |= {name for name in complete if keep_every and step_of(name) % keep_every == 0}
-    for name in names(storage):
+    kept |= {name for name in complete if keep_every and checkpoint_step(name) % keep_every == 0}
+    for name in checkpoint_names(storage):
         if name in kept:
             continue
         # The manifest is deleted first: a partly deleted checkpoint must not look complete.

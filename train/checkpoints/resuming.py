@@ -40,7 +40,7 @@ def find_resumable(config: TrainConfig) -> Checkpoint | None:
     if changed:
         settings = ", ".join(sorted(change.partition(" ")[0] for change in changed))
         raise BadInput(
-            f"{checkpoint.where} was written with other settings: {'; '.join(changed)}; restore "
+            f"{checkpoint.uri} was written with other settings: {'; '.join(changed)}; restore "
             f"them, give another --out, or accept them: --accept-changes '[{settings}]'"
         )
     return checkpoint
@@ -49,7 +49,7 @@ def find_resumable(config: TrainConfig) -> Checkpoint | None:
 def needs_conversion(checkpoint: Checkpoint) -> bool:
     """Return whether the optimizer state is split over another number of ranks than this run's."""
     is_split = any("optim_states" in name for name in checkpoint.manifest.files)
-    return is_split and checkpoint.manifest.world != dist.get_world_size()
+    return is_split and checkpoint.manifest.world_size != dist.get_world_size()
 
 
 def resume(engine: Any, checkpoint: Checkpoint, config: TrainConfig) -> None:
@@ -65,9 +65,9 @@ def resume(engine: Any, checkpoint: Checkpoint, config: TrainConfig) -> None:
         folder = on_rank_0(lambda: _convert(folder, paths.load_folder / f"universal-{folder.name}"))
     if load_state(engine, folder) != checkpoint.step:
         raise WorkFailed(
-            f"{checkpoint.where}: DeepSpeed could not load the checkpoint; its log has the cause"
+            f"{checkpoint.uri}: DeepSpeed could not load the checkpoint; its log has the cause"
         )
-    if checkpoint.manifest.world == dist.get_world_size():
+    if checkpoint.manifest.world_size == dist.get_world_size():
         restore_random_state(folder, dist.get_rank())
     dist.barrier()
     # On every rank, because each node may have its own folder.
@@ -97,14 +97,14 @@ def _fetch(checkpoint: Checkpoint, paths: CheckpointPaths, *, everything: bool) 
     damaged = first_problem([name for name, _ in results])
     problem = first_problem([problem for _, problem in results])
     if problem and not damaged:
-        raise WorkFailed(f"{checkpoint.where}: cannot read the checkpoint: {problem}")
+        raise WorkFailed(f"{checkpoint.uri}: cannot read the checkpoint: {problem}")
     if damaged:
         if rank == 0:
             # Without its manifest, the next start uses the checkpoint before this one.
             checkpoint.storage.delete(f"{checkpoint.name}/{MANIFEST}")
         dist.barrier()
         raise WorkFailed(
-            f"{checkpoint.where}: {damaged} is missing or damaged; run the same command again to "
+            f"{checkpoint.uri}: {damaged} is missing or damaged; run the same command again to "
             "resume from the checkpoint before"
         )
     return folder

@@ -109,7 +109,7 @@ class CheckpointSaver:
             return problem
         manifest = Manifest(
             step=step,
-            world=dist.get_world_size(),
+            world_size=dist.get_world_size(),
             config=self._config.dump(),
             files={file: entry for files, _ in results for file, entry in files.items()},
             versions=installed_versions(),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from core.errors import BadInput
-from train.estimate.outline import Sizable, StepCost, count_step, parts_of
+from train.estimate.step_cost import Sizable, StepCost, count_step, parts_of
 from train.settings.deepspeed_settings import deepspeed_settings
 from train.settings.train_config import TrainConfig
 
@@ -95,7 +95,7 @@ class RunSize:
     def seconds_per_step(self, config: TrainConfig, device: Device, utilisation: float) -> float:
         """Return the time that computing takes, without data loading and communication."""
         rate = device.peak[config.precision] * utilisation
-        return self.operations / config.world / rate
+        return self.operations / config.world_size / rate
 
     def dump(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
@@ -105,19 +105,19 @@ class RunSize:
 def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
     """Estimate the size of a recipe's model and step, without allocating or reading anything."""
     config = recipe.config
-    outline = recipe.outline()
-    trained = {name: _count(part, True) for name, part in parts_of(outline.module).items()}
-    frozen = {name: _count(part, False) for name, part in parts_of(outline.module).items()}
-    frozen |= {name: _count(part, False) for name, part in outline.frozen.items()}
+    meta_step = recipe.meta_step()
+    trained = {name: _count(part, True) for name, part in parts_of(meta_step.module).items()}
+    frozen = {name: _count(part, False) for name, part in parts_of(meta_step.module).items()}
+    frozen |= {name: _count(part, False) for name, part in meta_step.frozen.items()}
     if config.precision == "bf16":
-        outline.module.to(torch.bfloat16)
-    cost = count_step(outline, config.micro)
-    weight_bytes = sum(p.numel() * p.element_size() for p in outline.module.parameters())
+        meta_step.module.to(torch.bfloat16)
+    cost = count_step(meta_step, config.micro_batch_size)
+    weight_bytes = sum(p.numel() * p.element_size() for p in meta_step.module.parameters())
     frozen_bytes = sum(
-        p.numel() * p.element_size() for m in outline.frozen.values() for p in m.parameters()
+        p.numel() * p.element_size() for m in meta_step.frozen.values() for p in m.parameters()
     )
     num_trained = sum(trained.values())
-    micro_batches = config.batch_size / config.micro
+    micro_batches = config.batch_size / config.micro_batch_size
     return RunSize(
         parameters=trained,
         frozen={name: count for name, count in frozen.items() if count},
@@ -125,7 +125,7 @@ def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
         forward={name: ops * micro_batches for name, ops in cost.forward.items()},
         backward=cost.backward * micro_batches,
         checkpoint_bytes=weight_bytes + num_trained * _optimizer_bytes(config),
-        assumed=[*_ASSUMED, *outline.assumed],
+        assumed=[*_ASSUMED, *meta_step.assumed],
     )
 
 
@@ -152,7 +152,7 @@ def _memory(
 ) -> dict[str, float]:
     """Return the bytes on one rank by purpose, as DeepSpeed 0.19 partitions them."""
     width = 2 if config.precision == "bf16" else 4
-    partitions = config.world if config.zero_stage else 1
+    partitions = config.world_size if config.zero_stage else 1
     settings = deepspeed_settings(config, num_parameters=num_trained, on_gpu=on_gpu)
     zero = settings["zero_optimization"]
     optimizer_bytes = num_trained * _optimizer_bytes(config) / partitions

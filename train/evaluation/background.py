@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["background_deviation", "background_of", "background_spread"]
+__all__ = ["background_deviation", "background_mask", "background_spread"]
 
 _QUANTILE = 0.95
 
 
-def background_of(alpha: Float[Tensor, "v 1 h w"], margin: int = 0) -> Bool[Tensor, "v h w"]:
+def background_mask(alpha: Float[Tensor, "v 1 h w"], margin: int = 0) -> Bool[Tensor, "v h w"]:
     """Return the mask of background pixels.
 
     In x or in y, they are more than `margin` pixels away from every pixel of the object.

@@ -13,10 +13,10 @@ from train.inference.six_views import DISTANCE, input_cameras
 from train.models.zero123plus.pipeline import Zero123PlusPipeline
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE
 
-__all__ = ["six_views_of_first"]
+__all__ = ["six_view_generator"]
 
 
-def six_views_of_first(
+def six_view_generator(
     pipeline: Zero123PlusPipeline,
     *,
     steps: int,

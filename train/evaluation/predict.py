@@ -13,17 +13,17 @@ from core.errors import BadInput
 from dataset.cameras import Camera
 from dataset.zero123plus_cameras import NUM_TARGETS
 from train.data.resize import resize
-from train.evaluation.scores import Cloud, Pictures
+from train.evaluation.scores import Pictures, PointCloud
 from train.inference.lrm import Reconstruction, Reconstructor
 from train.inference.six_views import camera_tensors, input_cameras
 
 __all__ = [
     "Generate",
     "GeneratedViews",
-    "Predicted",
+    "Prediction",
     "azimuth_of",
     "choose_inputs",
-    "make_views",
+    "generate_views",
     "predict",
 ]
 
@@ -40,19 +40,19 @@ class GeneratedViews:
     """Six generated views, and the indices of the reference views from the same directions."""
 
     rgb: Float[Tensor, "6 3 s s"]
-    true_views: list[int]
+    reference_views: list[int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predicted:
+class Prediction:
     """A prediction for one object; a part that the model does not predict is None."""
 
     views: list[int]
     """Indices of the reference views that `pictures` are compared with."""
     pictures: Pictures | None
-    cloud: Cloud | None
+    cloud: PointCloud | None
     """Points on the predicted surface."""
-    made: GeneratedViews | None = None
+    generated: GeneratedViews | None = None
 
 
 def choose_inputs(cameras: Sequence[Camera]) -> list[int]:
@@ -89,7 +89,7 @@ def predict(
     num_points: int,
     seed: int,
     generate: Generate | None = None,
-) -> Predicted:
+) -> Prediction:
     """Return a model's surface, and its renderings from the cameras of views that are not input.
 
     The model's input is six reference views, or with `generate` six views generated from view 0;
@@ -108,21 +108,23 @@ def predict(
         generated = _match_reference(rgb, input_views, cameras)
         if generated is not None:
             # The reference cameras have the distance that the object was scaled for.
-            input_views = [cameras[view] for view in generated.true_views]
+            input_views = [cameras[view] for view in generated.reference_views]
     images = resize({"rgb": rgb}, model.image_size)["rgb"][None]
     reconstruction = model.reconstruct(images, *camera_tensors(input_views))
     shape = reconstruction.shape
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
-    return Predicted(
+    return Prediction(
         views=evaluated,
         pictures=_render(reconstruction, [cameras[view] for view in evaluated], reference),
-        cloud=Cloud.on(np.asarray(points), shape.vertices),
-        made=generated,
+        cloud=PointCloud.from_surface(np.asarray(points), shape.vertices),
+        generated=generated,
     )
 
 
-def make_views(reference: Pictures, cameras: Sequence[Camera], generate: Generate) -> Predicted:
+def generate_views(
+    reference: Pictures, cameras: Sequence[Camera], generate: Generate
+) -> Prediction:
     """Return six views generated from view 0, without a shape.
 
     Raises BadInput if the object has no reference views from the same directions.
@@ -134,7 +136,7 @@ def make_views(reference: Pictures, cameras: Sequence[Camera], generate: Generat
             "the object has no views from the directions of Zero123++'s six views; render them "
             "with `lrm build --rig zero123plus`"
         )
-    return Predicted(views=[], pictures=None, cloud=None, made=generated)
+    return Prediction(views=[], pictures=None, cloud=None, generated=generated)
 
 
 def _match_reference(
@@ -146,7 +148,7 @@ def _match_reference(
     chosen = choose_inputs(cameras)
     matched = [cameras[view] for view in chosen]
     cosines = (_directions(generated_cameras) * _directions(matched)).sum(axis=1)
-    return GeneratedViews(rgb=rgb, true_views=chosen) if cosines.min() > _MIN_COSINE else None
+    return GeneratedViews(rgb=rgb, reference_views=chosen) if cosines.min() > _MIN_COSINE else None
 
 
 def _render(reconstruction: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> Pictures:

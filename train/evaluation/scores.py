@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from train.data.resize import resize
-from train.evaluation.background import background_deviation, background_of, background_spread
+from train.evaluation.background import background_deviation, background_mask, background_spread
 from train.evaluation.metrics import (
     chamfer_distance,
     f_score,
@@ -27,8 +27,8 @@ from train.models.lpips import Lpips
 __all__ = [
     "SURFACE_METRICS",
     "VIEW_METRICS",
-    "Cloud",
     "Pictures",
+    "PointCloud",
     "score_pictures",
     "score_surface",
     "score_views",
@@ -57,19 +57,19 @@ class Pictures:
     alpha: Float[Tensor, "v 1 h w"]
 
     @classmethod
-    def of_rgba(cls, rgba: UInt8[np.ndarray, "v h w 4"]) -> "Pictures":
+    def from_rgba(cls, rgba: UInt8[np.ndarray, "v h w 4"]) -> "Pictures":
         """Return RGB on white and alpha from 8-bit RGBA with straight alpha."""
         values = torch.from_numpy(rgba).movedim(-1, 1).float() / 255
         alpha = values[:, 3:]
         return cls(rgb=values[:, :3] * alpha + (1 - alpha), alpha=alpha)
 
-    def at(self, views: list[int]) -> "Pictures":
+    def select(self, views: list[int]) -> "Pictures":
         """Return a subset of the views."""
         return Pictures(rgb=self.rgb[views], alpha=self.alpha[views])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cloud:
+class PointCloud:
     """Points spread evenly over a surface, and the surface's bounding box."""
 
     points: Float[np.ndarray, "n 3"]
@@ -77,7 +77,9 @@ class Cloud:
     high: Float[np.ndarray, "3"]
 
     @classmethod
-    def on(cls, points: Float[np.ndarray, "n 3"], vertices: Float[np.ndarray, "k 3"]) -> "Cloud":
+    def from_surface(
+        cls, points: Float[np.ndarray, "n 3"], vertices: Float[np.ndarray, "k 3"]
+    ) -> "PointCloud":
         """Return points of a surface with the bounding box of its vertices."""
         return cls(points=points, low=vertices.min(axis=0), high=vertices.max(axis=0))
 
@@ -95,7 +97,7 @@ def score_pictures(
     chunks = torch.arange(len(reference.rgb)).split(_VIEWS_PER_CHUNK)
     sums: dict[str, float] = {}
     for chunk in chunks:
-        views, targets = prediction.at(chunk.tolist()), reference.at(chunk.tolist())
+        views, targets = prediction.select(chunk.tolist()), reference.select(chunk.tolist())
         metrics = picture_metrics(views.rgb, views.alpha, targets.rgb, targets.alpha, lpips)
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(chunk)
@@ -112,7 +114,7 @@ def score_views(
     """
     side = generated.shape[-1]
     targets = resize({"rgb": reference.rgb, "alpha": reference.alpha}, side)
-    background = background_of(targets["alpha"], margin)
+    background = background_mask(targets["alpha"], margin)
     scores = {
         "views_psnr": psnr(generated, targets["rgb"]).mean(),
         "views_ssim": ssim(generated, targets["rgb"]).mean(),
@@ -129,7 +131,9 @@ def score_views(
     return {name: float(value) for name, value in scores.items()}
 
 
-def score_surface(shape: Cloud, reference: Cloud, threshold: float = THRESHOLD) -> dict[str, float]:
+def score_surface(
+    shape: PointCloud, reference: PointCloud, threshold: float = THRESHOLD
+) -> dict[str, float]:
     """Return chamfer (see `train.evaluation.metrics.chamfer_distance`) and f_score of a surface."""
     match = match_points(shape.normalised(), reference.normalised())
     return {

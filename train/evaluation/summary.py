@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 
 from core.atomic import atomic_file
 
-__all__ = ["CONFIDENCE", "interval", "summarise", "write_objects"]
+__all__ = ["CONFIDENCE", "interval", "summarise", "write_object_scores"]
 
 CONFIDENCE = 0.95
 """Level of the confidence intervals."""
@@ -65,7 +65,9 @@ def summarise(
     return summary
 
 
-def write_objects(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+def write_object_scores(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path
+) -> None:
     """Write one Parquet row per object: object, error (null if there was none), its scores."""
     schema = pa.schema(
         [(name, pa.string()) for name in _TEXT_COLUMNS] + [(name, pa.float64()) for name in names]

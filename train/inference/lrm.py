@@ -216,7 +216,7 @@ def _read(
             )
         checkpoint, state = run_weights(source)
         config = checkpoint.manifest.config
-        return state, checkpoint.where, config["preset"], config["model"]
+        return state, checkpoint.uri, config["preset"], config["model"]
     if source.suffix not in _SUFFIXES:
         raise BadInput(
             f"{source}: no such checkpoint; give a run folder, a checkpoint folder or a "

@@ -3,7 +3,7 @@
 With these axes, Blender's importers give the same object from all three with their default
 settings. Colours include the lighting of the training images. A textured .glb therefore has an
 unlit material (KHR_materials_unlit). A .glb with vertex colours has no material, because trimesh
-drops vertex colours of meshes with a material; `shown_unlit` adds an unlit material to such a file,
+drops vertex colours of meshes with a material; `add_unlit_material` adds an unlit material to such a file,
 which it recognises by the `generator` field.
 """
 
@@ -26,7 +26,7 @@ from core.errors import BadInput
 from train.inference.lrm import Shape
 from train.inference.texture import bake
 
-__all__ = ["Written", "as_unlit_glb", "check_target", "shown_unlit", "write_mesh"]
+__all__ = ["MeshSummary", "add_unlit_material", "check_mesh_path", "encode_unlit_glb", "write_mesh"]
 
 _UNLIT = "KHR_materials_unlit"
 _GENERATOR = "lrm reconstruct"
@@ -38,7 +38,7 @@ _ENDINGS = (".glb", ".obj", ".ply")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class MeshSummary:
     """Geometric properties of a mesh that was written."""
 
     vertices: int
@@ -51,7 +51,7 @@ class Written:
     """Volume in cubic world units; None if the mesh is not watertight."""
 
 
-def check_target(path: Path, texture: int | None) -> None:
+def check_mesh_path(path: Path, texture: int | None) -> None:
     """Raise BadInput if a mesh with that texture size cannot be written to the path."""
     if path.suffix not in _ENDINGS:
         raise BadInput(f"{path}: unknown format; meshes are written as {', '.join(_ENDINGS)}")
@@ -65,14 +65,14 @@ def check_target(path: Path, texture: int | None) -> None:
 
 def write_mesh(
     shape: Shape, path: Path, *, texture: int | None = None, azimuth: float = 0.0
-) -> Written:
+) -> MeshSummary:
     """Write a mesh and return its geometric properties.
 
     The mesh has vertex colours, or with `texture` a texture of that side in texels. It is turned
     by `azimuth` degrees about the world's z axis. Each file is written atomically. Raises BadInput
-    for a path or texture that `check_target` rejects.
+    for a path or texture that `check_mesh_path` rejects.
     """
-    check_target(path, texture)
+    check_mesh_path(path, texture)
     bare = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     watertight = bool(bare.is_watertight and bare.is_winding_consistent)
     mesh = _with_texture(shape, bare, texture) if texture else _with_colours(shape)
@@ -82,7 +82,7 @@ def write_mesh(
     mesh.apply_transform(axes)
     for name, content in _encode(mesh, path).items():
         atomic_write(path.with_name(name), content)
-    return Written(
+    return MeshSummary(
         vertices=len(shape.vertices),
         faces=len(shape.faces),
         watertight=watertight,
@@ -91,7 +91,7 @@ def write_mesh(
     )
 
 
-def shown_unlit(glb: bytes) -> bytes:
+def add_unlit_material(glb: bytes) -> bytes:
     """Add an unlit material to a .glb that `write_mesh` wrote with vertex colours.
 
     Any other content is returned unchanged.
@@ -113,7 +113,7 @@ def shown_unlit(glb: bytes) -> bytes:
     return header + text + rest
 
 
-def as_unlit_glb(mesh: trimesh.Trimesh, *, z_up: bool) -> bytes:
+def encode_unlit_glb(mesh: trimesh.Trimesh, *, z_up: bool) -> bytes:
     """Encode a mesh of another program as a .glb with an unlit material.
 
     `z_up`: the mesh has z up instead of glTF's y up.

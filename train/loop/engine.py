@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from core.config import digest
 from core.errors import Stopped
-from core.retrying_storage import PatientStorage
+from core.retrying_storage import RetryingStorage
 from core.storage import Storage
 from dataset.object_record import sample_key
 from dataset.snapshots.snapshot import Sample
@@ -152,7 +152,7 @@ class _Run:
         extra = checkpoint.manifest.extra if checkpoint is not None else {}
         self._guard = StepGuard(config.guard, extra.get("guard"))
         self._faults = FaultCounter(config.data_faults, config.batch_size, extra.get("faults"))
-        root = PatientStorage(config.root, config.reading)
+        root = RetryingStorage(config.root, config.reading)
         dataset = recipe.dataset(root, start.samples)
         self._preview_items = recipe.preview_dataset(root, start.samples)
         loading = (config.loader_workers, config.loader_prefetch)
@@ -209,7 +209,7 @@ class _Run:
     def _step(self, clock: StepClock, stop: bool) -> _Step:
         """Run one optimizer step over all micro-batches."""
         engine = self._engine
-        accumulation = self._config.share // self._config.micro
+        accumulation = self._config.per_rank_batch // self._config.micro_batch_size
         sums: dict[str, Tensor] = {}
         replaced: list[Replacement] = []
         for micro_step in range(accumulation):
@@ -313,7 +313,7 @@ class _Run:
         config = self._config
         steps = (self._start.first_step, config.steps)
         process = (dist.get_rank(), dist.get_world_size())
-        return batches(*steps, config.batch_size, config.micro, *process)
+        return batches(*steps, config.batch_size, config.micro_batch_size, *process)
 
 
 def _reduce_over_ranks(

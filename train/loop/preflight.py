@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from core.errors import BadInput
-from core.retrying_storage import PatientStorage
+from core.retrying_storage import RetryingStorage
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
 from train.checkpoints.resuming import find_resumable
@@ -55,7 +55,7 @@ def preflight(config: TrainConfig) -> Preflight:
     check_deepspeed(config.deepspeed)
     if config.tensorboard:
         check_tensorboard()
-    snapshot = open_snapshot(PatientStorage(config.root, config.reading), config.snapshot)
+    snapshot = open_snapshot(RetryingStorage(config.root, config.reading), config.snapshot)
     samples = snapshot.of_split("train")
     if not samples:
         raise BadInput(
@@ -92,7 +92,7 @@ def check_ranks(recipe: Any) -> list[str]:
         (Path(config.out) / token).unlink(missing_ok=True)
     _compare(reports, config)
     hosts = [report["host"] for report in reports]
-    if config.check_memory and hasattr(recipe, "outline"):
+    if config.check_memory and hasattr(recipe, "meta_step"):
         memory = min(report["memory"] / _num_sharing(report, hosts) for report in reports)
         on_rank_0(lambda: _check_memory(recipe, memory))
     return hosts

@@ -16,8 +16,8 @@ from train.data.augment import AugmentConfig
 from train.resilience.collectives import gather
 
 __all__ = [
+    "NO_AUGMENTATION",
     "SEED",
-    "STILL",
     "Batch",
     "SingleSampleDataset",
     "Validatable",
@@ -30,7 +30,7 @@ Batch = dict[str, Tensor]
 
 SEED = 0
 """Seed of the views of validation. It is not the run's, so that runs with other seeds compare."""
-STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
+NO_AUGMENTATION = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
 """Settings that leave views and cameras unchanged."""
 
 

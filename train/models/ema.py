@@ -40,7 +40,7 @@ class Ema(nn.Module):
             self.get_buffer(_buffer_name(name)).lerp_(parameter.detach().float(), 1 - self.decay)
 
     @contextmanager
-    def worn_by(self, module: nn.Module) -> Iterator[None]:
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
         """Give a module the average, with its newest weights added, until the context ends."""
         original = {name: p.detach().clone() for name, p in module.named_parameters()}
         averages = dict(self.named_buffers())

@@ -13,18 +13,18 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
-__all__ = ["nothing_recomputed", "recompute_blocks", "recomputed"]
+__all__ = ["recompute_blocks", "recompute_in_backward", "without_recompute"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _allowed = ContextVar("allowed", default=True)
 
 
-def recomputed(work: Callable[P, R], recompute: bool = True) -> Callable[P, R]:
+def recompute_in_backward(work: Callable[P, R], recompute: bool = True) -> Callable[P, R]:
     """Return `work` with activation checkpointing.
 
     It is returned unchanged if `recompute` is false, no gradient is needed, or checkpointing is
-    switched off by `nothing_recomputed`. `work` must not use random numbers, because the
+    switched off by `without_recompute`. `work` must not use random numbers, because the
     generator's state is not restored.
     """
     if not (recompute and _allowed.get() and torch.is_grad_enabled()):
@@ -33,16 +33,16 @@ def recomputed(work: Callable[P, R], recompute: bool = True) -> Callable[P, R]:
 
 
 def recompute_blocks(model: "ModelMixin") -> None:
-    """Recompute each block of a diffusers model in the backward pass, as `recomputed` does."""
+    """Recompute each block of a diffusers model in the backward pass, as `recompute_in_backward` does."""
 
     def checkpoint_block(block: nn.Module, *args: Any) -> Any:
-        return recomputed(block)(*args)
+        return recompute_in_backward(block)(*args)
 
     model.enable_gradient_checkpointing(checkpoint_block)
 
 
 @contextmanager
-def nothing_recomputed() -> Iterator[None]:
+def without_recompute() -> Iterator[None]:
     """Switch activation checkpointing off, so that FLOPs are counted once per operation."""
     token = _allowed.set(False)
     try:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from core.errors import LrmError
-from train.estimate.outline import count_step
 from train.estimate.sizing import DEVICES
-from train.models.recompute import nothing_recomputed
+from train.estimate.step_cost import count_step
+from train.models.recompute import without_recompute
 
 __all__ = ["Utilisation", "known_peak_flops"]
 
@@ -26,7 +26,7 @@ class Utilisation:
         """Count the operations of a step, if the peak of the devices is known."""
         config = recipe.config
         peak = config.peak_flops or known_peak_flops(config.precision)
-        self._peak = config.world * peak if peak else None
+        self._peak = config.world_size * peak if peak else None
         self._operations = _count_operations(recipe) if peak else None
 
     def metrics(self, seconds: float) -> dict[str, float]:
@@ -54,12 +54,14 @@ def known_peak_flops(precision: str) -> float | None:
 
 def _count_operations(recipe: Any) -> float | None:
     config = recipe.config
-    if not hasattr(recipe, "outline"):
+    if not hasattr(recipe, "meta_step"):
         return None
     try:
-        with nothing_recomputed():
-            cost = count_step(recipe.outline(), config.micro)
+        with without_recompute():
+            cost = count_step(recipe.meta_step(), config.micro_batch_size)
     except (LrmError, RuntimeError, NotImplementedError) as error:
         _log.warning("cannot count the operations of a step, so the metrics have no mfu: %s", error)
         return None
-    return (sum(cost.forward.values()) + cost.backward) * config.batch_size / config.micro
+    return (
+        (sum(cost.forward.values()) + cost.backward) * config.batch_size / config.micro_batch_size
+    )

@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.whole_frames import FrameDataConfig, FrameDataset
-from train.estimate.mesh_outline import ASSUMED, sphere_cells, stand_in
-from train.estimate.outline import Outline
+from train.estimate.mesh_step import ASSUMED, mesh_step_tensors, sphere_cells
+from train.estimate.step_cost import MetaStep
 from train.evaluation.metrics import picture_metrics
-from train.loop.validation import SEED, STILL, SingleSampleDataset, held_out_views
+from train.loop.validation import NO_AUGMENTATION, SEED, SingleSampleDataset, held_out_views
 from train.models.lpips import Lpips
 from train.models.lrm.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
 from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, mesh_preset
-from train.models.recompute import recomputed
+from train.models.recompute import recompute_in_backward
 from train.recipes.lrm_preview import ObjectViews, comparison_picture
 from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
 from train.settings.train_config import OptimizerConfig
@@ -96,7 +96,7 @@ class MeshRecipe:
         self, root: Storage, samples: Sequence[Sample]
     ) -> Dataset[dict[str, Tensor]]:
         """Return the frames of the training dataset, without augmentation."""
-        data = self.config.data.model_copy(update={"augment": STILL})
+        data = self.config.data.model_copy(update={"augment": NO_AUGMENTATION})
         size = self.config.model_sizes().image_size
         return SingleSampleDataset(
             lambda some: FrameDataset(root, some, data, input_size=size, seed=SEED), samples
@@ -132,7 +132,7 @@ class MeshRecipe:
         metrics["normal_angle"] = torch.rad2deg((cosines.acos() * mask).sum() / count)
         return metrics
 
-    def outline(self) -> Outline:
+    def meta_step(self) -> MetaStep:
         """Return a step on the meta device for the FLOPs and memory estimate.
 
         It has the input views and frames of a real step, and a sphere instead of the surface.
@@ -155,13 +155,13 @@ class MeshRecipe:
             for own, rgb, alpha in zip(
                 planes, batch["target_rgb"], batch["target_alpha"], strict=True
             ):
-                one = stand_in(synthesizer, cells, own, len(rgb), (side, side))
+                one = mesh_step_tensors(synthesizer, cells, own, len(rgb), (side, side))
                 terms = nerf_loss(one.rgb, one.alpha, rgb, alpha, config.loss, distance)
                 losses.append(terms["loss"] + one.regularizers)
             return torch.stack(losses).mean()
 
         frozen = {"lpips": lpips} if lpips else {}
-        return Outline(module=module, step=step, frozen=frozen, assumed=ASSUMED)
+        return MetaStep(module=module, step=step, frozen=frozen, assumed=ASSUMED)
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Draw the input views, and targets and predictions from the same cameras."""
@@ -212,7 +212,7 @@ def view_by_view(lpips: Distance) -> Distance:
     """
 
     def distances(images: Tensor, targets: Tensor) -> Tensor:
-        distance = recomputed(lpips)
+        distance = recompute_in_backward(lpips)
         return torch.cat(
             [distance(*pair) for pair in zip(images.split(1), targets.split(1), strict=True)]
         )

@@ -12,9 +12,9 @@ from dataset.snapshots.snapshot import Sample
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.step_views import ViewChoiceConfig
 from train.data.whole_frames import FrameDataConfig, FrameDataset
-from train.estimate.outline import Outline
+from train.estimate.step_cost import MetaStep
 from train.evaluation.metrics import picture_metrics
-from train.loop.validation import SEED, STILL, SingleSampleDataset, held_out_views
+from train.loop.validation import NO_AUGMENTATION, SEED, SingleSampleDataset, held_out_views
 from train.models.lpips import Lpips
 from train.models.lrm.losses import NerfLossConfig, nerf_loss
 from train.models.lrm.lrm import NerfLRM, NerfLRMConfig, nerf_preset
@@ -75,7 +75,7 @@ class NerfRecipe:
     ) -> Dataset[dict[str, Tensor]]:
         """Return whole views at the largest target size, without augmentation."""
         side = self.config.data.target_size_max
-        full_views = {"augment": STILL, "patch_size": side, "target_size_min": side}
+        full_views = {"augment": NO_AUGMENTATION, "patch_size": side, "target_size_min": side}
         data = self.config.data.model_copy(update=full_views)
         size = self.config.model_sizes().image_size
         return SingleSampleDataset(
@@ -99,7 +99,7 @@ class NerfRecipe:
         lpips = module.lpips_on(planes.device)
         return picture_metrics(predicted.rgb, predicted.alpha, target_rgb, target_alpha, lpips)
 
-    def outline(self) -> Outline:
+    def meta_step(self) -> MetaStep:
         """Return a step on the meta device for the FLOPs and memory estimate.
 
         It has the shapes of a real step, and the cost of a step does not depend on values.
@@ -113,7 +113,7 @@ class NerfRecipe:
         def step(objects: int) -> Tensor:
             return module(meta_batch(config.data, objects, *sides))["loss"]
 
-        return Outline(module=module, step=step, frozen={"lpips": lpips} if lpips else {})
+        return MetaStep(module=module, step=step, frozen={"lpips": lpips} if lpips else {})
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
         """Draw the input views, and targets and predictions from the same cameras."""

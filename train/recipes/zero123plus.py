@@ -22,15 +22,15 @@ from train.data.zero123plus_sheets import (
     SheetDraws,
     SheetReader,
 )
-from train.estimate.outline import Outline
-from train.evaluation.background import background_deviation, background_of, background_spread
+from train.estimate.step_cost import MetaStep
+from train.evaluation.background import background_deviation, background_mask, background_spread
 from train.evaluation.metrics import psnr
 from train.loop.validation import SEED, SingleSampleDataset
 from train.models.recompute import recompute_blocks
 from train.models.zero123plus.components import (
     EXTRACTORS,
     Settings,
-    meta_parts,
+    meta_networks,
 )
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import SHEET, image_from_vae
@@ -114,7 +114,7 @@ class Zero123PlusRecipe:
                 timesteps = torch.full_like(batch["timestep"], int(time * num_timesteps))
                 losses.append(module.terms(batch, encoded, timesteps, none_dropped)["v"])
             views = self._sample(batch)[0].float()
-        background = background_of(batch["alpha"][0], self.config.sample.margin)
+        background = background_mask(batch["alpha"][0], self.config.sample.margin)
         mean, high = background_deviation(views, background)
         return {
             "v": torch.stack(losses).mean(),
@@ -137,13 +137,13 @@ class Zero123PlusRecipe:
         side = self.config.preview_size
         return picture_rows({name: row.cpu().float() for name, row in rows.items()}, (side, side))
 
-    def outline(self) -> Outline:
+    def meta_step(self) -> MetaStep:
         """Return a step on the meta device for the FLOPs and memory estimate.
 
         It encodes six targets and a query per object, without the cache.
         """
         config, settings = self.config, self._settings
-        parts = meta_parts(settings)
+        parts = meta_networks(settings)
         unet, vision = parts["unet"], parts["vision_encoder"]
         assert isinstance(unet, UNet2DConditionModel)
         assert isinstance(parts["vae"], AutoencoderKL)
@@ -183,7 +183,7 @@ class Zero123PlusRecipe:
             return module.denoise(targets, condition, noise, other, timesteps, prompt)["loss"]
 
         assumed = "the text encoder is not counted, because it encodes one prompt per run"
-        return Outline(module=module, step=step, frozen=frozen, assumed=[assumed])
+        return MetaStep(module=module, step=step, frozen=frozen, assumed=[assumed])
 
     def _draws(self, data: SheetDataConfig, seed: int) -> SheetDraws:
         return SheetDraws(
@@ -211,7 +211,7 @@ class Zero123PlusRecipe:
             num_inference_steps=config.sample.steps,
             guidance_scale=config.sample.guidance,
             view_size=config.data.view_size,
-            blank=config.unconditional_level,
+            unconditional_level=config.unconditional_level,
         )
 
 
@@ -236,13 +236,13 @@ def _objective(
         alphas_cumprod,
         min_snr=config.loss.min_snr,
         ema=config.ema,
-        micro_batches=config.share // config.micro,
+        micro_batches=config.per_rank_batch // config.micro_batch_size,
     )
 
 
 def _averaged(module: ViewDiffusion) -> AbstractContextManager[None]:
     """Replace the UNet's weights by their moving average, if there is one, for a block."""
-    return nullcontext() if module.ema is None else module.ema.worn_by(module.denoiser.unet)
+    return nullcontext() if module.ema is None else module.ema.applied_to(module.denoiser.unet)
 
 
 def _query_side(settings: Settings) -> int:

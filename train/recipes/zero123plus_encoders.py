@@ -120,7 +120,7 @@ class Encoders:
     def _unconditional_moments(self, like: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "c2 hl wl"]:
         shape, known = tuple(like.shape), self._unconditional
         if shape not in known or known[shape].device != like.device:
-            pixels = self._pipeline.blank_pixels(like, self._unconditional_level)
+            pixels = self._pipeline.unconditional_pixels(like, self._unconditional_level)
             known[shape] = self._moments(pixels)
         return known[shape]
 

@@ -26,10 +26,10 @@ def write_pipeline(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: already exists; give a new folder")
-    config = Zero123PlusTrainConfig.load(checkpoint.manifest.config, where=checkpoint.where)
+    config = Zero123PlusTrainConfig.load(checkpoint.manifest.config, where=checkpoint.uri)
     if ema and not config.ema:
         raise BadInput(
-            f"{checkpoint.where}: the run was trained without a moving average (--ema 0); export "
+            f"{checkpoint.uri}: the run was trained without a moving average (--ema 0); export "
             "without --ema"
         )
     pipeline = open_pipeline(config.source, config.seed)

@@ -9,8 +9,8 @@ from train.models.zero123plus.components import (
     PUBLISHED,
     Settings,
     part_configs,
+    pipeline_settings,
     pixels_per_latent,
-    settings_of,
 )
 from train.models.zero123plus.latents import SHEET
 from train.models.zero123plus.pipeline import Zero123PlusPipeline, load_zero123plus
@@ -90,4 +90,4 @@ def open_cache(
 
 
 def _tiny_settings() -> Settings:
-    return settings_of(tiny_pipeline(0))
+    return pipeline_settings(tiny_pipeline(0))

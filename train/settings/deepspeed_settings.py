@@ -52,7 +52,7 @@ def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool
         zero |= {"offload_optimizer": {"device": "cpu", "pin_memory": on_gpu}}
     settings = {
         "train_batch_size": config.batch_size,
-        "train_micro_batch_size_per_gpu": config.micro,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "zero_optimization": zero,
         "gradient_clipping": config.optimizer.gradient_clip,
         "zero_allow_untested_optimizer": True,

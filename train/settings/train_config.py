@@ -159,19 +159,19 @@ class TrainConfig(Config):
         return [size for size in sizes if self.batch_size % size == 0]
 
     @property
-    def world(self) -> int:
+    def world_size(self) -> int:
         """World size: number of training workers (ranks); of a range, the largest."""
         return self.worker_counts[-1]
 
     @property
-    def share(self) -> int:
+    def per_rank_batch(self) -> int:
         """Per-rank batch: objects per rank and step."""
-        return self.batch_size // self.world
+        return self.batch_size // self.world_size
 
     @property
-    def micro(self) -> int:
+    def micro_batch_size(self) -> int:
         """Micro-batch: objects per rank and forward pass."""
-        return self.micro_batch or self.share
+        return self.micro_batch or self.per_rank_batch
 
     def check_start(self) -> None:
         """Raise BadInput if a new run could not start from its initial weights.

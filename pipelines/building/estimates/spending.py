@@ -9,14 +9,14 @@ from pipelines.building.build_config import BuildConfig
 from pipelines.building.estimates.cost import Cost, StageCost, money
 from pipelines.building.stages.registry import STAGES
 
-__all__ = ["compare", "measured_cost", "stamped"]
+__all__ = ["compare", "estimate_record", "measured_cost"]
 
 
 def measured_cost(catalog: Catalog, since: datetime, config: BuildConfig) -> Cost:
     """Return the cost of all events since a time: their seconds times the reserved resources."""
     stored = [stage.stores for stage in STAGES if stage.stores is not None]
     sizes = [stored_bytes.column for stored_bytes in stored if stored_bytes.is_output]
-    effort = {row["stage"]: row for row in catalog.effort(since, sizes).to_pylist()}
+    effort = {row["stage"]: row for row in catalog.stage_totals(since, sizes).to_pylist()}
     stages = {}
     for stage in STAGES:
         if stage.name in effort:
@@ -53,7 +53,7 @@ def compare(
     }
 
 
-def stamped(cost: Cost) -> dict[str, Any]:
+def estimate_record(cost: Cost) -> dict[str, Any]:
     """Return an estimate as build.json records it, with the present time as its start."""
     return cost.to_dict() | {"since": datetime.now(UTC).isoformat()}
 

@@ -99,7 +99,7 @@ def recent_throughput(catalog: Catalog, pending: int) -> dict[str, Any]:
     `throughput` is that of the last build, within the hour before the last event. `seconds_to_go`
     is the time until no object is pending at this throughput; None if it is not known.
     """
-    throughputs = builds(catalog.endings(_RECENT))
+    throughputs = builds(catalog.outcomes(_RECENT))
     recent = throughputs[-1] if throughputs else None
     return {
         "throughput": recent and recent.to_dict(),

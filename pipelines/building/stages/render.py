@@ -62,7 +62,7 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
         members.update(encode_view(view, *pictures, scale))
         encoding += time.monotonic() - started
 
-    views, report = context.blender.render(cameras, context.config.render, each=encode)
+    views, report = context.blender.render(cameras, context.config.render, on_view=encode)
     rendered = time.monotonic()
     check_views(views)
     coverage = [round(float((rgba[..., 3] > 127).mean()), 6) for rgba in views.rgba]

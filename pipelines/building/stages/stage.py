@@ -15,7 +15,7 @@ from core.storage import Storage
 from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Event
 from dataset.columns import Column
-from dataset.maintenance.shard_check import Report
+from dataset.maintenance.shard_check import CheckReport
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import Queue
@@ -71,7 +71,7 @@ class ResultFile:
     until: str = ""
     """The stage after which the file is no longer needed: a build deletes it then. Empty if the
     file is kept."""
-    check: Callable[[Storage, str], Report] | None = None
+    check: Callable[[Storage, str], CheckReport] | None = None
     """Verifies one object's file, for `lrm verify`; None if another stage's check covers it."""
 
     @property

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import merge
 from core.errors import BadInput
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.options import Parser, add_wait_option, given_values, load_config
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
-from pipelines.building.progress import waiter
+from pipelines.building.progress import print_when_waiting
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import plan_options
 from pipelines.cli.commands.status import print_status
@@ -58,16 +58,16 @@ def _build_all(arguments: argparse.Namespace) -> int:
     source = open_source(config.source, config.fetch, config.captions)
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
-    lock = exclusive(root, "lrm build", on_wait=waiter(arguments.wait))
+    lock = exclusive_lock(root, "lrm build", on_wait=print_when_waiting(arguments.wait))
     with contextlib.ExitStack() as stack:
-        still_ours = stack.enter_context(lock) if check_root(root) else None
+        check_lock = stack.enter_context(lock) if check_root(root) else None
         # Everything that can be wrong with the input is found before the first byte is written.
         plan = load_plan(config, source, root, latest)
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
         try:
-            if still_ours is None:
-                still_ours = stack.enter_context(lock)
+            if check_lock is None:
+                check_lock = stack.enter_context(lock)
                 # Whoever had the lock may have built here meanwhile.
                 plan = load_plan(config, source, root, latest) if check_root(root) else plan
             record = {
@@ -77,8 +77,8 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 **_estimate_of(plan, config, root),
             }
             write_build(root, record)
-            committer = Committer(catalog, latest, config.execution, still_ours)
-            Build(config, plan, committer, executor, progress, still_ours).run()
+            committer = Committer(catalog, latest, config.execution, check_lock)
+            Build(config, plan, committer, executor, progress, check_lock).run()
             write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
         finally:
             progress.close()
@@ -92,13 +92,13 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     A build that was stopped and started again has expected its work already; one with nothing to do
     leaves what is known of the last one.
     """
-    from pipelines.building.estimates.spending import stamped
+    from pipelines.building.estimates.spending import estimate_record
 
     before = read_build(root) if check_root(root) else {}
     goes_on = "ended" not in before and _is_stored_as(config, before.get("config", {}))
     if "estimate" in before and (goes_on or not plan.work):
         return {"estimate": before["estimate"]}
-    return {"estimate": stamped(plan.estimate)}
+    return {"estimate": estimate_record(plan.estimate)}
 
 
 def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
@@ -116,7 +116,9 @@ def _filter_again(arguments: argparse.Namespace) -> int:
     if "root" not in given:
         raise BadInput("--filters-only needs --root")
     root = open_root(str(given["root"]))
-    with exclusive(root, "lrm build --filters-only", on_wait=waiter(arguments.wait)):
+    with exclusive_lock(
+        root, "lrm build --filters-only", on_wait=print_when_waiting(arguments.wait)
+    ):
         build = read_build(root)
         before = stored_config(root).dump()
         # The root as the last build named it: the same folder may be given in other words.

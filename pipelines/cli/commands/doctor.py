@@ -14,7 +14,7 @@ from pipelines.cli.torch_options import add_lpips_options
 from pipelines.doctor.finding import Finding
 
 if TYPE_CHECKING:
-    from pipelines.doctor.probe import Probed
+    from pipelines.doctor.probe import ProbeResult
 
 
 __all__ = [
@@ -83,7 +83,7 @@ def _checks(arguments: argparse.Namespace) -> Mapping[str, Callable[[], list[Fin
     return chosen
 
 
-def _build(child: Callable[..., "Probed"]) -> list[Finding]:
+def _build(child: Callable[..., "ProbeResult"]) -> list[Finding]:
     from pipelines.doctor import blender_child as blender
     from pipelines.doctor import machine
     from pipelines.doctor.packages import BUILD_PACKAGES, check_packages
@@ -101,7 +101,7 @@ def _build(child: Callable[..., "Probed"]) -> list[Finding]:
     ]
 
 
-def _gpu(child: Callable[..., "Probed"], *, wanted: bool) -> list[Finding]:
+def _gpu(child: Callable[..., "ProbeResult"], *, wanted: bool) -> list[Finding]:
     from pipelines.doctor import blender_child as blender
 
     return [blender.check_gpu(child(gpu=False), wanted=wanted)]
@@ -117,7 +117,7 @@ def _train(vgg: str | None, linear: str | None, *, gpu_wanted: bool) -> list[Fin
         *training.check_torch(torch, gpu_wanted=gpu_wanted),
         training.check_deepspeed(),
         *check_packages(TRAIN_PACKAGES, "train"),
-        training.check_nvdiffrast(on_gpu=bool(torch.found and torch.found["devices"])),
+        training.check_nvdiffrast(on_gpu=bool(torch.value and torch.value["devices"])),
         training.check_lpips(vgg, linear),
         training.check_hub_cache(),
         training.check_compiler(),

@@ -20,11 +20,11 @@ from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS
 
 if TYPE_CHECKING:
     from pipelines.evaluation.evaluate import (
-        ByMeshes,
-        ByModel,
-        ByPipeline,
-        FolderTruths,
-        SnapshotTruths,
+        FolderGroundTruths,
+        MeshPredictor,
+        ModelPredictor,
+        MultiviewPredictor,
+        SnapshotGroundTruths,
     )
     from render.process import BlenderProcess
     from train.evaluation.predict import Generate
@@ -135,12 +135,12 @@ def _options(parser: Parser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     _check(arguments)
-    from pipelines.evaluation.evaluate import Protocol16K, evaluate_objects
+    from pipelines.evaluation.evaluate import EvaluationProtocol, evaluate_objects
 
     out = Path(arguments.out)
     check_writable(out)
     lpips, lpips_weights = _lpips(arguments)
-    protocol = Protocol16K(
+    protocol = EvaluationProtocol(
         num_points=arguments.points,
         threshold=arguments.threshold,
         seed=arguments.seed,
@@ -195,13 +195,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
     """The metric, and the states of its weights' files."""
-    from pipelines.evaluation.evaluate_log import state_of
+    from pipelines.evaluation.evaluate_log import file_fingerprint
     from train.models.lpips import LpipsConfig, find_weights, load_lpips
 
     if arguments.no_lpips:
         return None, None
     config = LpipsConfig(vgg=arguments.lpips_vgg, linear=arguments.lpips_linear)
-    return load_lpips(config), [state_of(path) for path in find_weights(config)]
+    return load_lpips(config), [file_fingerprint(path) for path in find_weights(config)]
 
 
 @contextlib.contextmanager
@@ -217,30 +217,30 @@ def _blender() -> "Iterator[BlenderProcess]":
 
 def _truths(
     arguments: argparse.Namespace, blender: "BlenderProcess"
-) -> "SnapshotTruths | FolderTruths":
+) -> "SnapshotGroundTruths | FolderGroundTruths":
     from dataset.root import open_root
     from dataset.snapshots.snapshot import open_snapshot
-    from pipelines.evaluation.evaluate import FolderTruths, SnapshotTruths
+    from pipelines.evaluation.evaluate import FolderGroundTruths, SnapshotGroundTruths
     from pipelines.evaluation.evaluate_meshes import MeshFolder
     from render.rigs import get_rig
 
     if arguments.truth is not None:
         meshes, rig = MeshFolder(Path(arguments.truth), blender), get_rig(arguments.rig)
         sizes = (arguments.render_size, arguments.points, arguments.seed)
-        return FolderTruths(meshes, rig, *sizes)
+        return FolderGroundTruths(meshes, rig, *sizes)
     root = open_root(arguments.root)
     snapshot = open_snapshot(root, arguments.snapshot)
     split = arguments.split
     samples = snapshot.samples if split == "all" else snapshot.of_split(split)
     if not len(samples):
         raise BadInput(f"snapshot {arguments.snapshot} has no sample of --split {split}")
-    return SnapshotTruths(root, samples, arguments.points)
+    return SnapshotGroundTruths(root, samples, arguments.points)
 
 
 def _predictor(
     arguments: argparse.Namespace, blender: "BlenderProcess"
-) -> "ByMeshes | ByModel | ByPipeline":
-    from pipelines.evaluation.evaluate import ByMeshes, ByModel, ByPipeline
+) -> "MeshPredictor | ModelPredictor | MultiviewPredictor":
+    from pipelines.evaluation.evaluate import MeshPredictor, ModelPredictor, MultiviewPredictor
     from pipelines.evaluation.evaluate_meshes import MeshFolder
 
     points, seed = arguments.points, arguments.seed
@@ -248,27 +248,27 @@ def _predictor(
         folder = Path(arguments.truth if arguments.self_check else arguments.meshes)
         # Points of its own: the same ones would find themselves, whatever is measured.
         seed = seed + 1 if arguments.self_check else seed
-        return ByMeshes(MeshFolder(folder, blender), points, seed)
+        return MeshPredictor(MeshFolder(folder, blender), points, seed)
     identity, generate = _model_identity(arguments), _generate(arguments)
     if arguments.mesh is None and arguments.nerf is None:
         assert generate is not None
-        return ByPipeline(generate, identity)
-    return ByModel(open_checkpoint(arguments), points, seed, generate, identity)
+        return MultiviewPredictor(generate, identity)
+    return ModelPredictor(open_checkpoint(arguments), points, seed, generate, identity)
 
 
 def _model_identity(arguments: argparse.Namespace) -> Any:
     """Weights by their files' states, and the settings that matter."""
-    from pipelines.evaluation.evaluate_log import state_of
+    from pipelines.evaluation.evaluate_log import file_fingerprint
 
     settings = {
         name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
     }
     checkpoint = arguments.mesh or arguments.nerf
-    weights = [] if checkpoint is None else [state_of(Path(checkpoint).expanduser())]
+    weights = [] if checkpoint is None else [file_fingerprint(Path(checkpoint).expanduser())]
     if arguments.pipeline is not None:
         names = ("pipeline", "steps", "guidance", "view_size")
         settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(state_of(pipeline_folder(arguments.pipeline)))
+        weights.append(file_fingerprint(pipeline_folder(arguments.pipeline)))
     # A GPU rounds otherwise, and runs Zero123++ in half precision.
     return [settings, weights, open_device(arguments.device).type]
 
@@ -276,11 +276,11 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
 def _generate(arguments: argparse.Namespace) -> "Generate | None":
     if arguments.pipeline is None:
         return None
-    from train.evaluation.generate import six_views_of_first
+    from train.evaluation.generate import six_view_generator
     from train.inference.views_file import read_distance
 
     pipeline = open_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
-    return six_views_of_first(
+    return six_view_generator(
         pipeline,
         steps=arguments.steps,
         guidance=arguments.guidance,

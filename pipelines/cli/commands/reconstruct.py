@@ -53,7 +53,7 @@ def _options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from train.inference.mesh_files import check_target, write_mesh
+    from train.inference.mesh_files import check_mesh_path, write_mesh
     from train.inference.six_views import (
         camera_tensors,
         input_cameras,
@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from train.inference.views_file import check_distance, read_distance
 
     out = Path(arguments.out)
-    check_target(out, arguments.texture)
+    check_mesh_path(out, arguments.texture)
     check_writable(out.parent)
     distance = arguments.distance
     if distance is not None:

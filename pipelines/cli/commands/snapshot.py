@@ -44,7 +44,7 @@ def _options(parser: Parser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.export.create_snapshot import freeze
+    from pipelines.export.create_snapshot import create_snapshot
 
     if not 0 <= arguments.validation_share < 1:
         raise BadInput("--validation-share must be at least 0 and less than 1")
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _show_snapshots(root, arguments.json)
     chosen = (arguments.where, arguments.validation_share, arguments.protect_days)
-    manifest = freeze(root, *chosen)
+    manifest = create_snapshot(root, *chosen)
     if arguments.json:
         print(json.dumps(manifest))
     else:

@@ -66,7 +66,7 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
         tensors = _write_lrm(run, out, ema=ema)
     return {
         "out": str(out),
-        "checkpoint": checkpoint.where,
+        "checkpoint": checkpoint.uri,
         "step": checkpoint.step,
         "tensors": tensors,
     }

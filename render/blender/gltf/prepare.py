@@ -5,7 +5,7 @@ from pathlib import Path
 from core.failures import FailureKind
 from glb.container import write_glb
 from glb.document import Item
-from glb.extensions import SETTLED_EXTENSIONS
+from glb.extensions import REMOVED_EXTENSIONS
 from glb.limits import GlbLimits
 from glb.parse import read_glb
 from glb.shown_materials import shown_primitives
@@ -47,4 +47,4 @@ def _prune_document(document: Item) -> None:
     document["asset"] = {"version": "2.0"}
     for group in ("extensionsUsed", "extensionsRequired"):
         names = document.get(group) or []
-        document[group] = [name for name in names if name not in SETTLED_EXTENSIONS]
+        document[group] = [name for name in names if name not in REMOVED_EXTENSIONS]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput, WorkFailed
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from tests.support.paths import REPOSITORY
 
@@ -40,25 +40,25 @@ def root(request, tmp_path, bucket) -> Storage:
 
 def test_the_second_is_refused_and_told_who_is_first(root):
     named = r"`lrm build` on .* \(process \d+, since 20.*--wait"
-    with exclusive(root, "lrm build"), pytest.raises(BadInput, match=named):
+    with exclusive_lock(root, "lrm build"), pytest.raises(BadInput, match=named):
         take(root)
     take(root)
 
 
 def test_locks_of_other_things_do_not_exclude_each_other(root):
-    with exclusive(root, "lrm build"), exclusive(root, "lrm snapshot", what="snapshots"):
+    with exclusive_lock(root, "lrm build"), exclusive_lock(root, "lrm snapshot", name="snapshots"):
         pass
 
 
 def take(root):
-    with exclusive(root, "lrm compact"):
+    with exclusive_lock(root, "lrm compact"):
         pass
 
 
 def test_it_is_free_after_an_error(root):
-    with contextlib.suppress(ZeroDivisionError), exclusive(root, "a"):
+    with contextlib.suppress(ZeroDivisionError), exclusive_lock(root, "a"):
         raise ZeroDivisionError
-    with exclusive(root, "b") as check:
+    with exclusive_lock(root, "b") as check:
         check()
 
 
@@ -67,10 +67,10 @@ def test_whoever_waits_comes_next(root):
     order: list[str] = []
 
     def second():
-        with exclusive(root, "lrm compact", on_wait=said.append, lease_seconds=2):
+        with exclusive_lock(root, "lrm compact", on_wait=said.append, lease_seconds=2):
             order.append("second")
 
-    with exclusive(root, "lrm build"):
+    with exclusive_lock(root, "lrm build"):
         thread = threading.Thread(target=second)
         thread.start()
         deadline = time.monotonic() + 20
@@ -90,11 +90,11 @@ def test_a_killed_process_holds_nothing(tmp_path):
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     root = Storage(str(tmp_path))
-    with pytest.raises(BadInput, match=f"process {holder.pid}"), exclusive(root, "lrm build"):
+    with pytest.raises(BadInput, match=f"process {holder.pid}"), exclusive_lock(root, "lrm build"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    with exclusive(root, "lrm build"):
+    with exclusive_lock(root, "lrm build"):
         pass
 
 
@@ -103,7 +103,7 @@ def test_a_lease_of_a_killed_process_counts_for_nothing_where_that_was(bucket):
     started = Path(f"/proc/{holder.pid}/stat").read_text().split()[21]
 
     def write(**changes):
-        with exclusive(bucket, "lrm build"):
+        with exclusive_lock(bucket, "lrm build"):
             path = f"locks/shards/{bucket.list_files('locks/shards')[-1]}"
             lease = json.loads(bucket.read(path)) | {"pid": holder.pid, "started": started}
         bucket.write(path, json.dumps(lease | changes).encode())
@@ -124,24 +124,24 @@ def test_a_lease_of_a_killed_process_counts_for_nothing_where_that_was(bucket):
 
 
 def test_a_lease_is_renewed_while_it_is_held(bucket):
-    with exclusive(bucket, "lrm build", lease_seconds=0.4) as check:
+    with exclusive_lock(bucket, "lrm build", lease_seconds=0.4) as check:
         time.sleep(1.0)
         check()
-        with pytest.raises(BadInput), exclusive(bucket, "lrm compact"):
+        with pytest.raises(BadInput), exclusive_lock(bucket, "lrm compact"):
             pass
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_its_holder_learns_it(bucket, monkeypatch):
-    with exclusive(bucket, "lrm build", lease_seconds=0.4) as check:
+    with exclusive_lock(bucket, "lrm build", lease_seconds=0.4) as check:
         # A machine that sleeps: nothing is renewed.
         monkeypatch.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("asleep")))
         time.sleep(0.6)
         monkeypatch.undo()
-        with exclusive(bucket, "lrm compact", lease_seconds=5) as mine:
+        with exclusive_lock(bucket, "lrm compact", lease_seconds=5) as mine:
             mine()
             with pytest.raises(WorkFailed, match="could not be renewed"):
                 check()
-    with exclusive(bucket, "lrm build"):
+    with exclusive_lock(bucket, "lrm build"):
         assert len(bucket.list_files("locks/shards")) <= 2
 
 
@@ -153,7 +153,7 @@ def test_of_many_that_take_over_one_succeeds(bucket):
     def take(number):
         start.wait()
         try:
-            with exclusive(bucket, f"taker {number}", lease_seconds=60):
+            with exclusive_lock(bucket, f"taker {number}", lease_seconds=60):
                 held.append(number)
                 end.wait()
         except BadInput:

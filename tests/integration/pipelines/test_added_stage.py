@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataset.root import open_root
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.stages.registry import STAGES
 from tests.support.datasets import Built
 from tests.support.lrm import run_lrm
@@ -50,8 +50,8 @@ def files(dataset: Built) -> set[str]:
 
 
 def kept(dataset: Built) -> list[str]:
-    standing = load_standing(open_root(str(dataset.root)))
-    return [state.asset_id for state in standing.kept]
+    dataset_state = load_dataset_state(open_root(str(dataset.root)))
+    return [state.asset_id for state in dataset_state.kept]
 
 
 def test_a_dataset_without_it_needs_nothing(dataset: Built):

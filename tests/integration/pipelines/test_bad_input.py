@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset.root import open_root
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK
 from tests.support.lrm import Answer, run_lrm
@@ -169,9 +169,11 @@ def test_objects_that_are_not_there(built):
 
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
-    standing = load_standing(open_root(str(built.root)))
+    dataset_state = load_dataset_state(open_root(str(built.root)))
     dropped = next(
-        state.asset_id for state, found in standing.with_decisions() if found.state == "dropped"
+        state.asset_id
+        for state, found in dataset_state.with_decisions()
+        if found.state == "dropped"
     )
     sheet = tmp_path / "sheet.png"
     answer = run_lrm("inspect", "--root", built.root, dropped, "--sheet", sheet)

@@ -19,7 +19,7 @@ from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import decode_views
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.committer import Committer
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
@@ -31,8 +31,8 @@ REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "seve
 
 
 def states(root: Path) -> Counter:
-    standing = load_standing(open_root(str(root)))
-    return Counter(decision.state for _, decision in standing.with_decisions())
+    dataset_state = load_dataset_state(open_root(str(root)))
+    return Counter(decision.state for _, decision in dataset_state.with_decisions())
 
 
 def test_every_filter_drops_something_and_something_is_kept(built: Built):
@@ -63,8 +63,8 @@ def test_any_webdataset_reader_opens_the_shards(built: Built):
 
 
 def test_shards_are_full_but_for_the_last(built: Built):
-    standing = load_standing(open_root(str(built.root)))
-    sizes = Counter(state.get(SHARD) for state in standing.kept)
+    dataset_state = load_dataset_state(open_root(str(built.root)))
+    sizes = Counter(state.get(SHARD) for state in dataset_state.kept)
     assert sorted(sizes.values(), reverse=True)[:-1] == [4] * (len(sizes) - 1)
 
 
@@ -120,8 +120,8 @@ def build(dataset: Built, *words: str) -> dict:
 
 
 def kept_ids(dataset: Built) -> list[str]:
-    standing = load_standing(open_root(str(dataset.root)))
-    return [state.asset_id for state in standing.kept]
+    dataset_state = load_dataset_state(open_root(str(dataset.root)))
+    return [state.asset_id for state in dataset_state.kept]
 
 
 def test_a_lost_caption_drops_and_a_new_one_keeps_without_a_render(copied: Built):
@@ -238,8 +238,8 @@ def test_a_limit_does_not_forget_the_others(copied: Built):
 
 
 def sample_of(dataset: Built, uid: str) -> tuple[dict, str]:
-    standing = load_standing(open_root(str(dataset.root)))
-    state = standing.objects.state(standing.objects.find(f"objaverse:{uid}"))
+    dataset_state = load_dataset_state(open_root(str(dataset.root)))
+    state = dataset_state.objects.state(dataset_state.objects.find(f"objaverse:{uid}"))
     packed = {column.name: state.get(column) for column in (SHARD, SAMPLE, PACK.events.content)}
     return packed, state.get(SHA256)
 
@@ -265,7 +265,7 @@ def test_what_the_build_took_stands_beside_what_it_expected(built):
 
 
 def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
-    def still_ours():
+    def check_lock():
         if lost:
             raise WorkFailed("the lock is another's")
 
@@ -273,7 +273,7 @@ def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
     root = Storage(str(tmp_path))
     catalog = Catalog(root)
     config = BuildConfig(source="/glbs", root=str(tmp_path))
-    committer = Committer(catalog, latest_of(root, catalog), config.execution, still_ours)
+    committer = Committer(catalog, latest_of(root, catalog), config.execution, check_lock)
     committer.add([Event(asset_id="a:1", stage="fetch")])
     committer.flush()
     version, lost = catalog.last_seq(), True

@@ -11,7 +11,7 @@ import pytest
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from dataset.snapshots.snapshot import Snapshot, open_snapshot
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm
 
@@ -144,7 +144,7 @@ def test_an_object_without_the_geometry_that_was_asked_for_failed(
     """More points than the child may take time for."""
     dataset = Built(tmp_path / "root", completed.dataset.source)
     shutil.copytree(completed.dataset.root, dataset.root)
-    before = load_standing(open_root(str(dataset.root)))
+    before = load_dataset_state(open_root(str(dataset.root)))
     kept = {state.asset_id for state in before.kept}
     rows = before.objects.table.select(["list.part", "asset_id"]).to_pylist()
     order = [asset_id for _, asset_id in sorted(tuple(row.values()) for row in rows)]
@@ -153,7 +153,7 @@ def test_an_object_without_the_geometry_that_was_asked_for_failed(
     wanted = ["--geometry", "--surface.points", "5000000", "--limit", limit]
     status = lrm(dataset, "build", *wanted, "--blender.measure-seconds", "0.000001")
     assert status["failed"]["timeout"] == 1
-    after = load_standing(open_root(str(dataset.root)))
+    after = load_dataset_state(open_root(str(dataset.root)))
     failed = after.decisions.at(after.objects.find(asset_id))
     assert (failed.state, failed.failure.stage.name) == ("failed", "geometry")
     # Without the switch it is kept as before; with more time it may be tried again.

@@ -10,13 +10,13 @@ from dataset.format.shards import read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot, split_of
 from dataset.views import decode_views
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from tests.support.lrm import run_lrm
 
 
 def ids_by_state(built):
     found = {}
-    for state, decision in load_standing(open_root(str(built.root))).with_decisions():
+    for state, decision in load_dataset_state(open_root(str(built.root))).with_decisions():
         found.setdefault(decision.state, []).append(state.asset_id)
     return found
 

@@ -7,7 +7,7 @@ middle, and loses the answers to writes that were done.
 import pytest
 
 from core.errors import BadInput
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
@@ -85,12 +85,12 @@ def test_every_command_takes_it_and_writes_no_credential(stored, tmp_path):
 def test_of_two_writers_one_gets_the_lock(stored):
     root = Storage("s3://lake/locked")
     with (
-        exclusive(root, "first"),
+        exclusive_lock(root, "first"),
         pytest.raises(BadInput, match="`first`"),
-        exclusive(root, "second"),
+        exclusive_lock(root, "second"),
     ):
         pass
-    with exclusive(root, "third"):
+    with exclusive_lock(root, "third"):
         pass
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from dataset.object_record import sample_key
 from dataset.root import open_root
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.stages.pack import SHARD
 from pipelines.cli import main
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
@@ -94,7 +94,7 @@ OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points"
 @pytest.fixture(scope="module")
 def uids(built) -> dict[str, str]:
     """Of the demo's objects: `kept` and `other` are kept, `silent` has no caption."""
-    found = list(load_standing(open_root(str(built.root))).with_decisions())
+    found = list(load_dataset_state(open_root(str(built.root))).with_decisions())
     kept = [state.asset_id for state, decision in found if decision.state == "kept"]
     silent = next(s.asset_id for s, d in found if d.dropped and d.dropped.reason == "no_caption")
     new = kept[2]
@@ -172,7 +172,7 @@ def retried(data: Changing, uids: dict[str, str]) -> None:
 
 
 def damage(data: Changing, uids: dict[str, str]) -> None:
-    found = load_standing(open_root(str(data.root)))
+    found = load_dataset_state(open_root(str(data.root)))
     state = found.objects.state(found.objects.find(f"objaverse:{uids['kept']}"))
     path = data.root / state.get(SHARD)
     content = bytearray(path.read_bytes())

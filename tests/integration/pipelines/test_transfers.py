@@ -15,7 +15,7 @@ from glb.container import glb_problem
 from pipelines.transfers.budget import LocalBudget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import FetchConfig
-from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
+from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
 from tests.support.glb_files import GOOD, OTHER
 from tests.support.hub import Hub, Trouble, serve_hub
 from tests.support.paths import REPOSITORY
@@ -47,8 +47,8 @@ def config(tmp_path: Path) -> FetchConfig:
 
 
 @pytest.fixture
-def fetch(hub: Hub, config: FetchConfig, tmp_path: Path) -> Callable[..., Fetched]:
-    def run(path: str = PATH, **changes) -> Fetched:
+def fetch(hub: Hub, config: FetchConfig, tmp_path: Path) -> Callable[..., FetchedFile]:
+    def run(path: str = PATH, **changes) -> FetchedFile:
         settings = config.model_copy(update=changes)
         budget = LocalBudget(1000, 1.0)
         target = tmp_path / "target.glb"
@@ -57,7 +57,7 @@ def fetch(hub: Hub, config: FetchConfig, tmp_path: Path) -> Callable[..., Fetche
     return run
 
 
-def failure(fetch: Callable[..., Fetched], tmp_path: Path, **changes) -> FetchFailed:
+def failure(fetch: Callable[..., FetchedFile], tmp_path: Path, **changes) -> FetchFailed:
     with pytest.raises(FetchFailed) as raised:
         fetch(**changes)
     assert not (tmp_path / "target.glb").exists()

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
-from pipelines.building.dataset_status import load_standing
+from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.stages.pack import SAMPLE_LOCATION
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
@@ -45,10 +45,10 @@ def plan(dataset: Built, *words: str) -> dict:
 
 def kept(dataset: Built) -> dict[str, Any]:
     """What the catalog says of each kept sample."""
-    standing = load_standing(open_root(str(dataset.root)))
+    dataset_state = load_dataset_state(open_root(str(dataset.root)))
     return {
         state.asset_id: {column.name: state.get(column) for column in SAMPLE_LOCATION}
-        for state in standing.kept
+        for state in dataset_state.kept
     }
 
 
@@ -258,7 +258,7 @@ def test_a_failure_is_forgotten_on_request(copied: Built):
 def test_one_writer_at_a_time(copied: Built):
     root = open_root(str(copied.root))
     here = ["build", *copied.words, "--root", copied.root, "--json"]
-    with exclusive(root, "lrm build"):
+    with exclusive_lock(root, "lrm build"):
         for words in (here, ["compact", "--root", copied.root]):
             refused = run_lrm(*words)
             assert (refused.code, refused.out) == (2, "")
@@ -288,5 +288,5 @@ def test_two_builds_at_once(built: Built, tmp_path: Path):
     assert f"(process {first.pid}, since" in refused.err
     first.send_signal(signal.SIGKILL)
     first.wait()
-    with exclusive(Storage(str(root)), "lrm build"):
+    with exclusive_lock(Storage(str(root)), "lrm build"):
         pass

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from core.errors import FinalFailure, WorkFailed
-from core.retrying_storage import PatientStorage, ReadConfig
+from core.retrying_storage import ReadConfig, RetryingStorage
 from dataset.snapshots.snapshot import open_snapshot
 from train.data.augment import AugmentConfig
 from train.data.order import sample_at
@@ -90,9 +90,9 @@ def wire(endpoint, bucket, sphere_dataset, monkeypatch) -> Iterator[Wire]:
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def open_bucket(bucket, **settings) -> PatientStorage:
+def open_bucket(bucket, **settings) -> RetryingStorage:
     config = ReadConfig(**{"backoff_seconds": 0, "attempts": 3} | settings)
-    return PatientStorage(f"s3://{bucket.name}/spheres", config)
+    return RetryingStorage(f"s3://{bucket.name}/spheres", config)
 
 
 def open_stage(kind, root, sphere_dataset) -> ObjectDataset:

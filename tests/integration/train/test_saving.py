@@ -80,7 +80,7 @@ def test_another_number_of_workers_goes_on(ranks, sphere_dataset, runs, tmp_path
             "zero_to_torch.py",
         }
         assert "universal" not in " ".join(left)
-        assert find_checkpoint(tmp_path / kind).manifest.world == world
+        assert find_checkpoint(tmp_path / kind).manifest.world_size == world
     for kind in "012":
         ours, theirs = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
         for name, value in ours.weights().items():

@@ -10,7 +10,7 @@ import pytest
 from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
-from pipelines.building.dataset_status import Standing, inspect_object, load_standing
+from pipelines.building.dataset_status import DatasetState, inspect_object, load_dataset_state
 from tests.support.datasets import QUICK, made_once
 from tests.support.lrm import run_lrm
 
@@ -21,7 +21,7 @@ def labels(mirror: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def standing(mirror: Path, common: Path) -> Standing:
+def dataset_state(mirror: Path, common: Path) -> DatasetState:
     """All models of the mirror, judged; without captions in the chain so that all are measured."""
     root = common / "mirror"
     words = ["--source", mirror, "--root", root, *QUICK, "--filters.caption.enabled", "false"]
@@ -33,16 +33,16 @@ def standing(mirror: Path, common: Path) -> Standing:
         assert status["pending"] == 0
 
     made_once(root, build)
-    return load_standing(open_root(str(root)))
+    return load_dataset_state(open_root(str(root)))
 
 
 def label(labels, asset_id: str) -> dict:
     return labels[asset_id.partition(":")[2]]
 
 
-def test_broken_and_missing_files_fail_and_nothing_else_breaks(standing, labels):
+def test_broken_and_missing_files_fail_and_nothing_else_breaks(dataset_state, labels):
     kinds = Counter()
-    for state, decision in standing.with_decisions():
+    for state, decision in dataset_state.with_decisions():
         known = label(labels, state.asset_id)
         if known["class"] in ("malformed", "missing"):
             assert decision.state in ("failed", "dropped"), known["name"]
@@ -52,18 +52,18 @@ def test_broken_and_missing_files_fail_and_nothing_else_breaks(standing, labels)
     assert unforeseen.isdisjoint(kinds), kinds
 
 
-def test_low_poly_tags_are_those_that_people_marked(standing, labels):
-    for state, decision in standing.with_decisions():
+def test_low_poly_tags_are_those_that_people_marked(dataset_state, labels):
+    for state, decision in dataset_state.with_decisions():
         known = label(labels, state.asset_id)
         if "lowpoly_tag" in known:
             reasons = {verdict.reason for verdict in decision.verdicts if not verdict.keep}
             assert ("lowpoly_tag" in reasons) == known["lowpoly_tag"], known["name"]
 
 
-def test_separate_objects_agree_with_the_labels(standing, labels):
+def test_separate_objects_agree_with_the_labels(dataset_state, labels):
     """By the surface points of the evaluated Blender scene, as in production."""
     agree, single, wrong = Counter(), 0, []
-    for state, decision in standing.with_decisions():
+    for state, decision in dataset_state.with_decisions():
         expected = label(labels, state.asset_id).get("multi_object")
         verdict = next((v for v in decision.verdicts if v.filter == "several"), None)
         if expected is None or verdict is None:
@@ -78,17 +78,17 @@ def test_separate_objects_agree_with_the_labels(standing, labels):
     assert len(wrong) <= single / 20, wrong
 
 
-def test_what_is_kept_fills_the_frame(standing):
-    for state in standing.kept:
+def test_what_is_kept_fills_the_frame(dataset_state):
+    for state in dataset_state.kept:
         assert state.get(OCCUPANCY.facts[0]) >= 0.1
         rendered = state.get(RENDERED_OCCUPANCY.facts[0])
         assert rendered >= 0.1, state.asset_id
 
 
-def test_what_is_kept_has_a_mesh_that_fills_the_cube(standing):
-    root = open_root(standing.config.root)
-    for state in standing.kept:
-        surface = read_geometry(root, standing.geometry_path(state))
+def test_what_is_kept_has_a_mesh_that_fills_the_cube(dataset_state):
+    root = open_root(dataset_state.config.root)
+    for state in dataset_state.kept:
+        surface = read_geometry(root, dataset_state.geometry_path(state))
         low, high = surface.vertices.min(axis=0), surface.vertices.max(axis=0)
         np.testing.assert_allclose(low, -high, atol=1e-3, err_msg=state.asset_id)
         assert high.max() == pytest.approx(1, abs=1e-3), state.asset_id

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from core.failures import FailureKind, Fault, Retry, StageFailed, kinds_retried
+from core.failures import FailureKind, Fault, Retry, StageFailed, kinds_with_retry
 from tests.support.paths import REPOSITORY
 from tests.support.sources import PACKAGES, sources
 
@@ -42,17 +42,17 @@ def test_the_stored_strings_never_change() -> None:
         sample_damaged staging_lost storage timeout too_large unsupported_extension worker_lost
         """.split()
     )
-    assert all(FailureKind.named(kind.value) is kind for kind in FailureKind)
+    assert all(FailureKind.from_name(kind.value) is kind for kind in FailureKind)
 
 
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(ValueError, match="no failure kind 'gone'"):
-        FailureKind.named("gone")
+        FailureKind.from_name("gone")
 
 
 def test_the_infrastructure_is_always_tried_again_and_the_object_never() -> None:
     for kind in FailureKind:
-        retried = kind in kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
+        retried = kind in kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
         assert retried == (kind.fault is Fault.INFRASTRUCTURE), kind
 
 

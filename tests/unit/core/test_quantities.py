@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.quantities import amount, percent, prefixed, round_duration, short, size
+from core.quantities import amount, percent, round_duration, short_duration, size, with_si_prefix
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from core.quantities import amount, percent, prefixed, round_duration, short, si
     ],
 )
 def test_a_prefix_changes_where_its_digits_would(number, bare, of_bytes):
-    assert (prefixed(number), size(number)) == (bare, of_bytes)
+    assert (with_si_prefix(number), size(number)) == (bare, of_bytes)
 
 
 def test_durations_parts_and_amounts():
-    assert [short(s) for s in (0.035, 1.3, 65, 720, 12_600)] == [
+    assert [short_duration(s) for s in (0.035, 1.3, 65, 720, 12_600)] == [
         "35 ms", "1.3 s", "65 s", "12 min", "3.5 h",
     ]  # fmt: skip
     assert [round_duration(s) for s in (15, 60, 5400, 86_400)] == [

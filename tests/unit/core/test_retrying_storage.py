@@ -10,7 +10,7 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 
 from core.range_cache import RangeCache
-from core.retrying_storage import PatientStorage, ReadConfig
+from core.retrying_storage import ReadConfig, RetryingStorage
 from core.storage import Storage
 
 CONTENT = bytes(range(256)) * 8
@@ -42,9 +42,9 @@ def store():
     return Store
 
 
-def make(**changes) -> PatientStorage:
+def make(**changes) -> RetryingStorage:
     settings = {"backoff_seconds": 0, "attempts": 3} | changes
-    return PatientStorage("store://bucket", ReadConfig(**settings))
+    return RetryingStorage("store://bucket", ReadConfig(**settings))
 
 
 def expected() -> list[bytes]:
@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written_only_warns(tmp_path, caplog):
 
 def test_a_local_folder_is_not_cached(tmp_path):
     Storage(str(tmp_path / "data")).write("a.tar", CONTENT)
-    storage = PatientStorage(str(tmp_path / "data"), ReadConfig(cache=tmp_path / "cache"))
+    storage = RetryingStorage(str(tmp_path / "data"), ReadConfig(cache=tmp_path / "cache"))
     assert storage.read_ranges("a.tar", RANGES) == expected()
     assert not (tmp_path / "cache").exists()
 

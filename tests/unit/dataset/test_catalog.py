@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import WorkFailed
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 
@@ -83,9 +83,9 @@ def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, mo
     catalog = Outage(root)
     catalog.commit([event("a")], "run", 1)
     before = catalog.last_seq()
-    with exclusive(locks, "lrm build", lease_seconds=1.5) as still_ours:
+    with exclusive_lock(locks, "lrm build", lease_seconds=1.5) as check_lock:
         catalog.ends = time.monotonic() + 0.3
-        catalog.commit([event("b")], "run", 2, still_ours)
+        catalog.commit([event("b")], "run", 2, check_lock)
         assert catalog.last_seq() > before
         before = catalog.last_seq()
         # The lease's store is away as well.
@@ -94,7 +94,7 @@ def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, mo
         with pytest.raises(
             WorkFailed, match=r"could not be renewed in time.*to continue"
         ) as raised:
-            catalog.commit([event("c")], "run", 3, still_ours)
+            catalog.commit([event("c")], "run", 3, check_lock)
         assert "\n" not in str(raised.value)
         monkeypatch.undo()
     assert catalog.last_seq() == before

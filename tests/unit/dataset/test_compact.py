@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members
-from dataset.maintenance.compact import Compaction, Placed, compact, plan_compaction
-from dataset.snapshots.protection import Pinned, pinned_by, release, write_manifest
+from dataset.maintenance.compact import Compaction, StoredSample, compact, plan_compaction
+from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, release, write_manifest
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, freeze, key, write_small_shard
 
@@ -34,9 +34,9 @@ class Books:
         self.step: Callable[[], None] = lambda: None
         """Called before anything lasts."""
 
-    def placed(self) -> list[Placed]:
+    def placed(self) -> list[StoredSample]:
         return [
-            Placed(
+            StoredSample(
                 asset_id=str(number),
                 rig="test",
                 shard=shard,
@@ -47,10 +47,10 @@ class Books:
             for number, shard in self.places.items()
         ]
 
-    def moved(self, sample: Placed, shard: str, sha256: str) -> None:
+    def record_moved(self, sample: StoredSample, shard: str, sha256: str) -> None:
         self._told[int(sample.asset_id)] = shard
 
-    def gone(self, paths) -> None:
+    def record_deleted(self, paths) -> None:
         lost = {number: None for number, shard in self.places.items() if shard in paths}
         self._told |= {number: None for number in lost if number not in self._told}
 
@@ -96,7 +96,7 @@ def root(tmp_path) -> Storage:
 
 
 def plan(root: Storage, books: Books, share: float = 0.3, untouchable=None) -> Compaction:
-    pinned = list(pinned_by(root))
+    pinned = list(files_of_snapshots(root))
     return plan_compaction(
         root, books.placed(), pinned, books.geometry, untouchable or {}, FOLDERS, share
     )
@@ -167,13 +167,15 @@ def test_a_protected_snapshot_keeps_its_bytes_until_it_is_released(root, tmp_pat
     books.dead, books.removed = {1, 7}, {4}
     for _ in range(3):
         done = run(root, books, tmp_path, share=0.2)
-        assert set(done.held) == {snapshot}
-        assert {path for path in done.held[snapshot] if path.endswith(".tar")} == set(SHARDS)
+        assert set(done.kept_for_snapshots) == {snapshot}
+        assert {path for path in done.kept_for_snapshots[snapshot] if path.endswith(".tar")} == set(
+            SHARDS
+        )
         check_live(root, books)
     assert read_snapshot(root, snapshot) == before
     release(root, snapshot)
     done = run(root, books, tmp_path, share=0.2)
-    assert (done.held, set(done.outlived)) == ({}, {snapshot})
+    assert (done.kept_for_snapshots, set(done.read_by_expired)) == ({}, {snapshot})
     assert not any(root.exists(shard) for shard in SHARDS)
     with pytest.raises(BadInput, match=f"snapshot {snapshot}: shards of it are gone"):
         open_snapshot(root, snapshot)
@@ -293,10 +295,10 @@ def datasets(draw) -> dict:
     }
 
 
-def pinned_of(case: dict) -> list[Pinned]:
+def pinned_of(case: dict) -> list[SnapshotFiles]:
     """What the case's snapshots read; the first of the three says whether they are protected."""
     return [
-        Pinned(
+        SnapshotFiles(
             snapshot_id=str(number),
             protected_until=datetime.now(UTC) + timedelta(days=1 if protects else -1),
             samples={shard: set(map(key, case["shards"][shard])) for shard in found},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from dataset.catalog.latest import Latest, Projection, align
+from dataset.catalog.latest import LatestEvents, Projection, align
 
 PROJECTION = Projection(
     version="1",
@@ -18,8 +18,8 @@ PROJECTION = Projection(
 PLACES = [("fetch", ""), ("render", "lrm32"), ("render", "orbit21")]
 
 
-def latest(root: Storage, projection: Projection = PROJECTION) -> Latest:
-    return Latest(root, Catalog(root), projection)
+def latest(root: Storage, projection: Projection = PROJECTION) -> LatestEvents:
+    return LatestEvents(root, Catalog(root), projection)
 
 
 def rows(found: dict) -> dict:
@@ -65,7 +65,7 @@ def test_the_last_event_counts_wherever_the_base_ends(tmp_path_factory, batches)
             key = (event.stage, event.rig, event.asset_id)
             expected[key] = (event.status, event.content, size)
         if renew:
-            latest(root).renew()
+            latest(root).update_base()
         assert rows(latest(root).tables(PLACES)) == expected
     assert len(root.list_files("latest")) <= 2 * len(PLACES) + 1
 
@@ -73,7 +73,7 @@ def test_the_last_event_counts_wherever_the_base_ends(tmp_path_factory, batches)
 def test_another_projection_reads_the_log_again(tmp_path):
     root = Storage(str(tmp_path))
     Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data={"size": 3})], "run", 1)
-    latest(root).renew()
+    latest(root).update_base()
     doubled = Projection(
         version="2",
         types=PROJECTION.types,
@@ -87,7 +87,7 @@ def test_another_projection_reads_the_log_again(tmp_path):
 def test_base_files_are_only_a_copy(tmp_path, damage):
     root = Storage(str(tmp_path))
     Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data={"size": 3})], "run", 1)
-    latest(root).renew()
+    latest(root).update_base()
     if damage is None:
         for path in tmp_path.glob("latest/*.parquet"):
             path.unlink()
@@ -105,13 +105,13 @@ def test_a_late_event_of_another_writer_is_not_lost(tmp_path):
     stale = late._table
     for number in range(2, 5):
         Catalog(root).commit([Event(asset_id="a:2", stage="fetch")], "run", number)
-    latest(root).renew()
+    latest(root).update_base()
     late._open = lambda: stale
     late.commit([Event(asset_id="a:1", stage="fetch", content="2")], "other", 1)
     table = latest(root).tables([("fetch", "")])["fetch", ""]
     assert table.filter(pc.equal(table["asset_id"], "a:1"))["content"].to_pylist() == ["2"]
     late.compact()
-    latest(root).renew()
+    latest(root).update_base()
     assert latest(root).tables([("fetch", "")])["fetch", ""].num_rows == 2
 
 
@@ -129,7 +129,7 @@ def test_a_compacted_log_is_not_read_again(tmp_path, monkeypatch):
     for number in range(1, 8):
         size = {"size": number}
         Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data=size)], "run", number)
-    latest(root).renew()
+    latest(root).update_base()
     Catalog(root).compact()
     read: list[int] = []
     counting = Projection(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.storage import Storage
 from dataset.format.shards import index_path, read_index, write_index
 from dataset.maintenance.repair import restore_shard
-from dataset.maintenance.shard_check import Expected, Report, check_geometry, check_shard
+from dataset.maintenance.shard_check import CheckReport, ExpectedShard, check_geometry, check_shard
 from tests.support.small_shards import MEMBERS, content, key, write_small_shard
 
 SHARD = "shards/test/a.tar"
@@ -24,12 +24,14 @@ class Shard:
         self.root = Storage(str(folder))
         self.folder = folder
         self.sha256 = write_small_shard(self.root, SHARD, NUMBERS)
-        self.expected = Expected(shard=SHARD, sha256=self.sha256, keys=frozenset(map(key, NUMBERS)))
+        self.expected = ExpectedShard(
+            shard=SHARD, sha256=self.sha256, keys=frozenset(map(key, NUMBERS))
+        )
         self.tar = folder / SHARD
         self.index = folder / index_path(SHARD)
         self.entries, _ = read_index(self.root, SHARD)
 
-    def check(self) -> Report:
+    def check(self) -> CheckReport:
         return check_shard(self.root, self.expected)
 
     def flip(self, at: int) -> None:
@@ -58,7 +60,7 @@ def test_a_flipped_byte_costs_one_sample_and_names_its_member(shard):
     shard.flip(shard.entries[1].offsets[2] + 5)
     report = shard.check()
     assert str(report.findings[0]) == f"{SHARD}: {key(2)}.json: fails its checksum"
-    assert (len(report.findings), report.lost, report.torn) == (1, {key(2)}, set())
+    assert (len(report.findings), report.lost, report.restorable) == (1, {key(2)}, set())
     assert not shard.restore()
     assert not shard.restore(1)
     assert shard.restore(2)
@@ -70,7 +72,7 @@ def test_a_flipped_byte_of_a_header_costs_no_sample(shard):
     report = shard.check()
     assert [finding.sample for finding in report.findings] == [key(2)]
     assert "tar header" in report.findings[0].problem
-    assert (report.lost, report.torn) == (set(), {key(2)})
+    assert (report.lost, report.restorable) == (set(), {key(2)})
     assert shard.restore()
     assert shard.check().findings == ()
 
@@ -107,7 +109,7 @@ def test_an_index_is_written_again_from_an_intact_tar(shard, damage):
     report = shard.check()
     assert f"the index is {damage}" in report.findings[0].problem
     assert report.findings[0].file == index_path(SHARD)
-    assert (report.lost, report.torn) == (set(), shard.expected.keys)
+    assert (report.lost, report.restorable) == (set(), shard.expected.keys)
     assert shard.restore()
     assert shard.index.read_bytes() == before
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from filters.inspect_glb import inspect_glb
 from glb.container import glb_problem
-from glb.extensions import IMPORTABLE_EXTENSIONS, SETTLED_EXTENSIONS
+from glb.extensions import IMPORTABLE_EXTENSIONS, REMOVED_EXTENSIONS
 from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from glb.parse import read_glb
@@ -186,7 +186,7 @@ def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it()
     listed = re.search(r"extensions_managed = \[(.*?)\]", source, re.DOTALL)
     assert listed is not None
     assert (
-        set(re.findall(r"'(\w+)'", listed.group(1))) | SETTLED_EXTENSIONS == IMPORTABLE_EXTENSIONS
+        set(re.findall(r"'(\w+)'", listed.group(1))) | REMOVED_EXTENSIONS == IMPORTABLE_EXTENSIONS
     )
 
 

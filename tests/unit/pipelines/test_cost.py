@@ -12,7 +12,7 @@ from dataset.catalog.event_log import Catalog, Event
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.estimates.cost import Cost, StageCost, expected_objects, money
 from pipelines.building.estimates.estimate import first_estimate
-from pipelines.building.estimates.spending import compare, measured_cost, stamped
+from pipelines.building.estimates.spending import compare, estimate_record, measured_cost
 from pipelines.building.stages.measure import MEASURE
 from pipelines.building.stages.render import RENDER
 from tests.support.lrm import run_lrm
@@ -88,7 +88,7 @@ def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
 def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> None:
     catalog = Catalog(Storage(str(tmp_path)))
     expected = Cost(stages={"render": StageCost(objects=2, core_hours=0.08, bytes=2_000)})
-    build = {"estimate": stamped(expected)}
+    build = {"estimate": estimate_record(expected)}
     catalog.commit(events("render", 3, 36.0, data={"bytes": 1_000}), "now", 1)
     running = compare(build, catalog, CPU)
     assert running is not None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.failures import FailureKind, Retry, kinds_retried
+from core.failures import FailureKind, Retry, kinds_with_retry
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog, Event
@@ -220,7 +220,7 @@ def test_an_object_at_fault_waits_for_a_change():
     assert decision.failure == Failure(stage=named("render"), kind="crash", message="m")
 
 
-RETRIED = kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
+RETRIED = kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
 
 
 @pytest.mark.parametrize("kind", sorted(RETRIED - {FailureKind.SAMPLE_DAMAGED}))

@@ -96,7 +96,7 @@ def test_no_object_is_lost_in_the_bars(rows):
 
 def test_the_catalog_counts_an_object_once_per_run(tmp_path):
     catalog = Catalog(Storage(str(tmp_path)))
-    assert catalog.endings().num_rows == 0
+    assert catalog.outcomes().num_rows == 0
     assert recent_throughput(catalog, 3) == {"throughput": None, "seconds_to_go": None}
     ids = [f"objaverse:{i:032x}" for i in range(4)]
     listed = [Event(asset_id=asset_id, stage="list", content="c") for asset_id in ids]
@@ -107,7 +107,7 @@ def test_the_catalog_counts_an_object_once_per_run(tmp_path):
     catalog.commit([failed], "second", 1)
     rows = [
         (row["run"], row["stage"], row["status"], row["objects"])
-        for row in catalog.endings().to_pylist()
+        for row in catalog.outcomes().to_pylist()
     ]
     assert sorted(rows) == [
         ("first", "fetch", "ok", 2),
@@ -115,8 +115,8 @@ def test_the_catalog_counts_an_object_once_per_run(tmp_path):
         ("first", "pack", "ok", 1),
         ("second", "render", "failed", 1),
     ]
-    assert [pace.objects for pace in builds(catalog.endings())] == [3, 1]
-    last = catalog.endings(timedelta(0)).to_pylist()
+    assert [pace.objects for pace in builds(catalog.outcomes())] == [3, 1]
+    last = catalog.outcomes(timedelta(0)).to_pylist()
     assert [row["run"] for row in last] == ["second"]
     assert recent_throughput(catalog, 3)["throughput"]["objects"] == 1
 
@@ -126,5 +126,5 @@ def test_a_long_end_is_not_read_as_a_whole(tmp_path, monkeypatch):
     catalog = Catalog(Storage(str(tmp_path)))
     for batch in range(1, 8):
         catalog.commit([Event(asset_id=f"objaverse:{batch}", stage="fetch")], "run", batch)
-    assert sum(catalog.endings()["objects"].to_pylist()) == 7
-    assert sum(catalog.endings(timedelta(hours=1))["objects"].to_pylist()) == 3
+    assert sum(catalog.outcomes()["objects"].to_pylist()) == 7
+    assert sum(catalog.outcomes(timedelta(hours=1))["objects"].to_pylist()) == 3

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.evaluation.background import background_deviation, background_of, background_spread
+from train.evaluation.background import background_deviation, background_mask, background_spread
 
 
 def square(side: int = 20) -> torch.Tensor:
@@ -17,17 +17,17 @@ def square(side: int = 20) -> torch.Tensor:
 
 def test_the_background_keeps_away_from_the_object():
     for margin in range(4):
-        there = background_of(square(), margin)
+        there = background_mask(square(), margin)
         assert (~there).sum() == 2 * (4 + 2 * margin) ** 2
     faint = torch.zeros(1, 1, 4, 4)
     faint[0, 0, 1, 1] = 0.01
-    assert not background_of(faint)[0, 1, 1]
+    assert not background_mask(faint)[0, 1, 1]
 
 
 @given(level=st.floats(0, 1), other=st.floats(0, 1))
 def test_grey_is_as_far_from_white_as_it_is_dark(level: float, other: float):
     views = torch.stack([torch.full((3, 20, 20), value) for value in (level, other)])
-    there = background_of(square())
+    there = background_mask(square())
     views[:, :, 8:12, 8:12] = 0.3  # the object: of no account
     mean, high = background_deviation(views, there)
     assert float(mean) == pytest.approx(1 - (level + other) / 2, abs=1e-5)
@@ -43,7 +43,7 @@ def test_the_percentile_is_that_of_a_ramp():
 
 
 def test_white_is_perfect_and_a_colour_counts_by_channel():
-    there = background_of(square())
+    there = background_mask(square())
     white = torch.ones(2, 3, 20, 20)
     assert [float(one) for one in background_deviation(white, there)] == [0, 0]
     assert float(background_spread(white, there)) == 0

@@ -25,7 +25,7 @@ def test_it_is_the_recursion_over_all_weights():
     for weights in steps(module, average, 5):
         expected = 0.9 * expected + 0.1 * weights
     own = module.weight.detach().clone()
-    with average.worn_by(module):
+    with average.applied_to(module):
         torch.testing.assert_close(module.weight.detach(), expected)
     assert torch.equal(module.weight, own)
     found = ema_state(average.state_dict(), module.state_dict(), 0.9)

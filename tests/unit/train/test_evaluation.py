@@ -21,28 +21,28 @@ from tests.support.shapes_and_pictures import pictures, sphere
 from tests.support.spheres import sphere_views
 from train.evaluation.generate import _first_view
 from train.evaluation.metrics import psnr, ssim
-from train.evaluation.predict import azimuth_of, choose_inputs, make_views, predict
+from train.evaluation.predict import azimuth_of, choose_inputs, generate_views, predict
 from train.evaluation.scores import (
-    Cloud,
     Pictures,
+    PointCloud,
     score_pictures,
     score_surface,
     score_views,
 )
-from train.evaluation.summary import interval, summarise, write_objects
+from train.evaluation.summary import interval, summarise, write_object_scores
 from train.inference.input_pictures import on_white
 from train.inference.lrm import open_reconstructor
 from train.inference.six_views import input_cameras
 
 
-def cloud(points) -> Cloud:
-    return Cloud.on(np.asarray(points), np.asarray(points))
+def cloud(points) -> PointCloud:
+    return PointCloud.from_surface(np.asarray(points), np.asarray(points))
 
 
-def box_cloud(sides, seed, count=16_000) -> Cloud:
+def box_cloud(sides, seed, count=16_000) -> PointCloud:
     mesh = trimesh.creation.box(sides)
     points, _ = trimesh.sample.sample_surface(mesh, count, seed=seed)
-    return Cloud.on(np.asarray(points), np.asarray(mesh.vertices))
+    return PointCloud.from_surface(np.asarray(points), np.asarray(mesh.vertices))
 
 
 @given(
@@ -60,7 +60,7 @@ def test_place_and_size_do_not_count(scale, shift):
 
 def test_views_that_are_the_truth_are_perfect_and_a_grey_background_is_seen():
     views = sphere_views(0, size=32, cameras=get_rig("zero123plus").cameras("x"))
-    truth = Pictures.of_rgba(views.rgba)
+    truth = Pictures.from_rgba(views.rgba)
     inputs = list(range(1, 7))
 
     def true_views(given, cameras):
@@ -71,15 +71,17 @@ def test_views_that_are_the_truth_are_perfect_and_a_grey_background_is_seen():
         return torch.where(background, 0.75, given.rgb[inputs]), cameras[1:]
 
     for generate, deviation in ((true_views, 0), (grey, 0.25)):
-        made = make_views(truth, views.cameras, generate).made
-        assert made.true_views == inputs
-        found = score_views(made.rgb, truth.at(made.true_views), 2, None)
+        made = generate_views(truth, views.cameras, generate).generated
+        assert made.reference_views == inputs
+        found = score_views(made.rgb, truth.select(made.reference_views), 2, None)
         assert found["background_deviation"] == pytest.approx(deviation)
         assert found["background_deviation_95"] == pytest.approx(deviation)
         assert found["background_spread"] == 0
         assert (found["views_psnr"] == 100) == (deviation == 0)
     with pytest.raises(BadInput, match="lrm build --rig zero123plus"):
-        make_views(truth, views.cameras, lambda given, _: (given.rgb[inputs], views.cameras[:6]))
+        generate_views(
+            truth, views.cameras, lambda given, _: (given.rgb[inputs], views.cameras[:6])
+        )
 
 
 def test_a_shape_equals_itself():
@@ -100,13 +102,17 @@ def test_another_shape_by_its_closed_form():
     corners = np.array([[-1, -1, -1], [1, 1, 1.0]])
     shifted = plate.copy()
     shifted[:, 2] = np.where(np.arange(16_000) % 2, 0.4, -0.4)
-    found = score_surface(Cloud.on(plate, corners), Cloud.on(shifted, corners))
+    found = score_surface(
+        PointCloud.from_surface(plate, corners), PointCloud.from_surface(shifted, corners)
+    )
     assert found["chamfer"] == pytest.approx(0.4, abs=1e-3)
     assert found["f_score"] == 0
     # Half of the points nearer than the threshold: precision and recall are 1/2.
     half = plate.copy()
     half[:, 2] = np.where(half[:, 0] > 0, 0.1, 0.9)
-    found = score_surface(Cloud.on(half, corners), Cloud.on(plate, corners))
+    found = score_surface(
+        PointCloud.from_surface(half, corners), PointCloud.from_surface(plate, corners)
+    )
     precision = 0.5
     recall = (1 + math.sqrt(0.2**2 - 0.1**2)) / 2  # and a strip beside the near half
     expected = 2 * precision * recall / (precision + recall)
@@ -130,7 +136,7 @@ def test_pictures_are_measured_as_torchmetrics_does():
 def test_pictures_by_closed_forms():
     rgba = np.zeros((5, 16, 16, 4), dtype=np.uint8)
     rgba[:, 4:12, 4:12] = (255, 0, 0, 255)
-    truth = Pictures.of_rgba(rgba)
+    truth = Pictures.from_rgba(rgba)
     assert truth.rgb[0, :, 0, 0].tolist() == [1, 1, 1]
     assert truth.rgb[0, :, 8, 8].tolist() == [1, 0, 0]
     same = score_pictures(truth, truth, None)
@@ -173,7 +179,7 @@ def test_the_summary_counts_what_is_there(tmp_path):
         "objects": 1,
     }
     assert "lpips" not in found
-    write_objects(rows, ("psnr", "chamfer"), tmp_path / "objects.parquet")
+    write_object_scores(rows, ("psnr", "chamfer"), tmp_path / "objects.parquet")
     table = pq.read_table(tmp_path / "objects.parquet").to_pydict()
     assert table == {
         "object": ["a", "b", "c"],
@@ -203,7 +209,7 @@ def test_a_prediction_is_judged_by_what_it_did_not_see(tmp_path):
     model = open_reconstructor("mesh", file, preset=small_lrm.PRESET, changes=small_lrm.MESH)
     cameras = get_rig("orbit21").cameras("x")
     rgba = np.random.default_rng(0).integers(0, 255, (21, 24, 24, 4), dtype=np.uint8)
-    truth = Pictures.of_rgba(rgba)
+    truth = Pictures.from_rgba(rgba)
     found = predict(model, truth, cameras, num_points=500, seed=0)
     assert sorted([*found.views, *choose_inputs(cameras)]) == list(range(21))
     assert found.pictures.rgb.shape == (15, 3, 24, 24)
@@ -234,7 +240,7 @@ def test_made_views_stand_where_those_of_the_truth_do(tmp_path, monkeypatch):
     def generate(truth, cameras):
         return torch.zeros(6, 3, 24, 24), input_cameras(azimuth=azimuth_of(cameras[0]))
 
-    truth = Pictures.of_rgba(rgba)
+    truth = Pictures.from_rgba(rgba)
     predict(model, truth, cameras, num_points=9, seed=0, generate=generate)
     expected = np.stack([camera.camera_to_world for camera in cameras[1:7]])
     np.testing.assert_allclose(told[0], expected, atol=1e-6)
@@ -242,5 +248,5 @@ def test_made_views_stand_where_those_of_the_truth_do(tmp_path, monkeypatch):
 
 def test_a_query_is_laid_over_white_once():
     rgba = np.full((1, 8, 8, 4), (255, 0, 0, 128), dtype=np.uint8)
-    truth = Pictures.of_rgba(rgba)
+    truth = Pictures.from_rgba(rgba)
     torch.testing.assert_close(on_white(_first_view(truth)), truth.rgb[0], atol=0.006, rtol=0)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dataset import cameras
-from train.estimate.mesh_outline import sphere_cells, stand_in
-from train.estimate.outline import _Meter
+from train.estimate.mesh_step import mesh_step_tensors, sphere_cells
+from train.estimate.step_cost import _Meter
 from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
 from train.models.surfaces.flexicubes import grid_vertices
 
@@ -47,13 +47,13 @@ def test_its_operations_are_those_of_a_real_step():
         return pictures + geometry.deviation + geometry.weight_size + geometry.sdf.mean()
 
     with torch.device("meta"):
-        outline = MeshSynthesizer(CONFIG, 4)
+        meta_step = MeshSynthesizer(CONFIG, 4)
         shapes = torch.empty(3, 4, 16, 16, requires_grad=True)
 
     cells = sphere_cells(CONFIG)
 
     def stand():
-        one = stand_in(outline, cells, shapes, 3, SIZE)
+        one = mesh_step_tensors(meta_step, cells, shapes, 3, SIZE)
         return one.rgb.mean() + one.alpha.mean() + one.regularizers
 
     for found, expected in zip(count(stand), count(step), strict=True):
@@ -63,8 +63,10 @@ def test_its_operations_are_those_of_a_real_step():
 def test_nothing_is_computed():
     config = MeshConfig(grid_resolution=48)
     with torch.device("meta"):
-        outline = MeshSynthesizer(config, 8)
-        one = stand_in(outline, sphere_cells(config), torch.empty(3, 8, 16, 16), 2, (32, 40))
+        meta_step = MeshSynthesizer(config, 8)
+        one = mesh_step_tensors(
+            meta_step, sphere_cells(config), torch.empty(3, 8, 16, 16), 2, (32, 40)
+        )
     assert one.rgb.is_meta and one.sdf.is_meta
     assert one.rgb.shape == (2, 3, 32, 40)
     assert one.sdf.shape == (49**3,)

@@ -12,7 +12,7 @@ from dataset.snapshots.snapshot import open_snapshot
 from train.data.augment import AugmentConfig, draw_augmentation
 from train.data.patches import ViewDataConfig, ViewDataset
 
-STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
+NO_AUGMENTATION = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
 CONFIG = ViewDataConfig(
     num_inputs=3, num_targets=2, patch_size=32, target_size_min=48, target_size_max=64
 )
@@ -40,7 +40,7 @@ def test_an_item_is_a_function_of_its_position(sphere_dataset):
     assert not torch.equal(first["images"], other["images"])
 
 
-@pytest.mark.parametrize("augment", [STILL, AugmentConfig(camera_noise=0)])
+@pytest.mark.parametrize("augment", [NO_AUGMENTATION, AugmentConfig(camera_noise=0)])
 def test_patches_show_what_their_cameras_see(sphere_dataset, augment):
     """The silhouette of a sphere is known: rays hit it exactly where alpha is one."""
     dataset = make(sphere_dataset, augment=augment)

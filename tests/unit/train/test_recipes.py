@@ -195,7 +195,7 @@ def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
 def test_both_stages_outline_their_model(stage, sphere_dataset):
     recipe = recipe_of(stage, sphere_dataset)
-    outlined, built = recipe.outline().module, recipe.build()
+    outlined, built = recipe.meta_step().module, recipe.build()
     shapes = {name: value.shape for name, value in built.state_dict().items()}
     assert {name: value.shape for name, value in outlined.state_dict().items()} == shapes
     assert all(value.is_meta for value in outlined.parameters())

@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from core.errors import BadInput
-from train.estimate.outline import _count, _Meter, count_step
 from train.estimate.sizing import RunSize, find_device, size_run
+from train.estimate.step_cost import _count, _Meter, count_step
 from train.loop.preflight import _check_memory
 from train.monitoring.utilisation import Utilisation
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
@@ -124,8 +124,8 @@ def test_what_does_not_fit_is_refused_with_its_parts():
 
 
 def test_more_objects_go_on_in_a_straight_line():
-    outline = recipe().outline()
-    straight, counted = count_step(outline, 4), _count(outline, 4)
+    meta_step = recipe().meta_step()
+    straight, counted = count_step(meta_step, 4), _count(meta_step, 4)
     assert straight.backward == counted.backward
     assert straight.forward == counted.forward
     assert straight.activation_bytes == pytest.approx(counted.activation_bytes, rel=0.05)
@@ -142,8 +142,8 @@ def test_parameters_are_those_of_the_model():
 def test_the_largest_model_is_sized_without_its_weights():
     """With the network that only measures, of which no file is read."""
     config = NerfTrainConfig(root="", snapshot="", out="", preset="large", micro_batch=1)
-    outline = NerfRecipe(config).outline()
-    assert all(parameter.is_meta for parameter in outline.module.parameters())
+    meta_step = NerfRecipe(config).meta_step()
+    assert all(parameter.is_meta for parameter in meta_step.module.parameters())
     size = size_run(NerfRecipe(config))
     # The paper's table 1 rounds to 378M; VGG16's convolutions and five rows of LPIPS.
     assert round(sum(size.parameters.values()) / 1e6) == 378

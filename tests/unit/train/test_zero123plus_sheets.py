@@ -21,7 +21,7 @@ from train.data.zero123plus_sheets import (
     SheetDraws,
     SheetReader,
 )
-from train.models.zero123plus.components import settings_of
+from train.models.zero123plus.components import pipeline_settings
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import tile_views
 from train.models.zero123plus.tiny import tiny_pipeline
@@ -38,7 +38,7 @@ def spheres(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepare():
-    settings = settings_of(tiny_pipeline(0))
+    settings = pipeline_settings(tiny_pipeline(0))
     parts = ("feature_extractor_vae", "feature_extractor_clip")
     made = {part: CLIPImageProcessor.from_dict(dict(settings[part])) for part in parts}
     return functools.partial(extract_query, **made)

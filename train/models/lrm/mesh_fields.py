@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from train.models.lrm.mlp import in_float32, point_mlp, without_autocast
 from train.models.lrm.nerf import activate_rgb
 from train.models.lrm.triplane import sample_planes
-from train.models.recompute import recomputed
+from train.models.recompute import recompute_in_backward
 from train.models.surfaces.cube_cases import CUBE_CORNERS, CUBE_EDGES
 
 __all__ = ["GridFeatures", "MeshDecoder", "in_chunks"]
@@ -113,6 +113,6 @@ def in_chunks(
     work: Callable[[Tensor], Tensor], items: Tensor, size: int, recompute: bool
 ) -> Iterator[Tensor]:
     """Yield `work` of chunks of `size` items; `recompute`: with activation checkpointing."""
-    run = recomputed(work, recompute)
+    run = recompute_in_backward(work, recompute)
     for chunk in items.split(size):
         yield run(chunk)

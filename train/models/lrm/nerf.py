@@ -21,12 +21,12 @@ from train.models.lrm.rays import (
     box_interval,
     camera_rays,
     coarse_depths,
-    draw_places,
+    draw_jitter,
     importance_depths,
     window_intrinsics,
 )
 from train.models.lrm.triplane import sample_planes
-from train.models.recompute import recomputed
+from train.models.recompute import recompute_in_backward
 
 __all__ = [
     "MarchedRays",
@@ -249,7 +249,7 @@ class NerfSynthesizer(nn.Module):
             size = (window.height, window.width)
         rays = camera_rays(camera_to_world, intrinsics, size).flatten(1, 2)
         if not isinstance(randomness, SampleJitter):
-            randomness = draw_places(rays, self.config.samples_per_ray, randomness)
+            randomness = draw_jitter(rays, self.config.samples_per_ray, randomness)
         rendered = self._render_chunks(planes, rays, randomness)
         views = (camera_to_world.shape[1], *size)
         return RenderedViews(
@@ -261,7 +261,7 @@ class NerfSynthesizer(nn.Module):
 
     def _render_chunks(self, planes: Tensor, rays: Rays, jitter: SampleJitter) -> RenderedRays:
         # Recomputation restores no random state: the jitter is drawn before.
-        render = recomputed(self._render, self.config.checkpoint_chunks)
+        render = recompute_in_backward(self._render, self.config.checkpoint_chunks)
         step = self.config.rays_per_chunk
         parts = [
             (slice(None), slice(start, start + step))

@@ -23,7 +23,7 @@ __all__ = [
     "box_interval",
     "camera_rays",
     "coarse_depths",
-    "draw_places",
+    "draw_jitter",
     "importance_depths",
     "intersect_box",
     "window_intrinsics",
@@ -168,7 +168,7 @@ class SampleJitter:
         )
 
 
-def draw_places(
+def draw_jitter(
     rays: Rays, samples_per_ray: int, generator: torch.Generator | None = None
 ) -> SampleJitter:
     """Draw stratified jitter for `b n` rays; without a generator, use the middle of every bin."""

@@ -11,7 +11,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from core.config import Config
-from train.models.recompute import recomputed
+from train.models.recompute import recompute_in_backward
 
 __all__ = ["TriplaneConfig", "TriplaneTransformer", "sample_planes"]
 
@@ -71,7 +71,7 @@ class TriplaneTransformer(nn.Module):
         """Return the planes of each object from the tokens of all its views."""
         x = self.pos_embed.expand(len(features), -1, -1)
         for layer in self.layers:
-            x = recomputed(layer, self._recompute)(x, features)
+            x = recompute_in_backward(layer, self._recompute)(x, features)
         side = self._low_resolution
         grids = self.norm(x).reshape(-1, side, side, x.shape[-1]).permute(0, 3, 1, 2)
         return self.deconv(grids.contiguous()).unflatten(0, (-1, 3))

@@ -11,7 +11,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from core.config import Config
-from train.models.recompute import recomputed
+from train.models.recompute import recompute_in_backward
 
 __all__ = ["CAMERA_NUMBERS", "CameraViT", "ViTConfig", "camera_vector"]
 
@@ -106,7 +106,7 @@ class _Layers(nn.Module):
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         for layer in self.layer:
-            x = recomputed(layer, self.recompute)(x, camera)
+            x = recompute_in_backward(layer, self.recompute)(x, camera)
         return x
 
 

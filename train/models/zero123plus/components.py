@@ -30,10 +30,10 @@ __all__ = [
     "EXTRACTORS",
     "PUBLISHED",
     "Settings",
-    "meta_parts",
+    "meta_networks",
     "part_configs",
+    "pipeline_settings",
     "pixels_per_latent",
-    "settings_of",
     "weights_error",
 ]
 
@@ -126,7 +126,7 @@ def part_configs(source: str | Path) -> Settings:
     return settings
 
 
-def settings_of(pipeline: DiffusionPipeline) -> Settings:
+def pipeline_settings(pipeline: DiffusionPipeline) -> Settings:
     """Return the settings of a loaded pipeline."""
     settings: dict[str, Mapping[str, Any]] = {
         part: dict(pipeline.components[part].config) for part in ("unet", "vae", "scheduler")
@@ -136,7 +136,7 @@ def settings_of(pipeline: DiffusionPipeline) -> Settings:
     return settings | {part: pipeline.components[part].to_dict() for part in EXTRACTORS}
 
 
-def meta_parts(settings: Settings) -> dict[str, nn.Module]:
+def meta_networks(settings: Settings) -> dict[str, nn.Module]:
     """Return the networks on the meta device: tensors have shapes and no data."""
     with torch.device("meta"):
         return {

@@ -132,7 +132,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
         vae, clip = extract_query(images, *extractors)
         return vae.to(self.device, self.dtype), clip.to(self.device, self.dtype)
 
-    def blank_pixels(
+    def unconditional_pixels(
         self, like: Float[Tensor, "b 3 h w"], level: float
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the VAE input of an unconditional image: one grey level, given in [0, 1]."""
@@ -189,12 +189,12 @@ class Zero123PlusPipeline(DiffusionPipeline):
         num_inference_steps: int = NUM_STEPS,
         guidance_scale: float = GUIDANCE_SCALE,
         view_size: int = VIEW_SIZE,
-        blank: float = 0.5,
+        unconditional_level: float = 0.5,
     ) -> SixViews:
         """Generate six views of the object in each query image.
 
         `seeds` has one seed per image, so that results do not depend on the other images of the
-        call. `view_size` is a view's side in pixels. `blank` is the grey level in [0, 1] of the
+        call. `view_size` is a view's side in pixels. `unconditional_level` is the grey level in [0, 1] of the
         unconditional image, by default that of the published pipeline. A `guidance_scale` of 1 or
         less turns guidance off. Raises BadInput for a wrong number of seeds, steps or pixels.
         """
@@ -208,7 +208,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             view_size=view_size,
-            blank=blank,
+            unconditional_level=unconditional_level,
         )
         return SixViews(images=[_to_image(sheet) for sheet in tile_views(views)], views=views)
 
@@ -222,7 +222,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
         num_inference_steps: int,
         guidance_scale: float,
         view_size: int,
-        blank: float,
+        unconditional_level: float,
     ) -> Float[Tensor, "b 6 3 h6 w6"]:
         """Generate views in [0, 1] of queries that `query_pixels` prepared; see `__call__`."""
         self._check(num_inference_steps, view_size)
@@ -232,7 +232,9 @@ class Zero123PlusPipeline(DiffusionPipeline):
         if guidance_scale > 1:
             empty = self.empty_prompt().expand(len(pixels), -1, -1)
             prompt = torch.cat([empty, prompt])
-            unconditional = self.encode_condition(self.blank_pixels(pixels, blank), generators)
+            unconditional = self.encode_condition(
+                self.unconditional_pixels(pixels, unconditional_level), generators
+            )
             condition = torch.cat([unconditional, condition])
         scheduler = sampling_scheduler(self.scheduler.config, num_inference_steps, self.device)
         latents = first_latents(

@@ -20,7 +20,7 @@ from train.models.lrm.rays import (
     box_interval,
     camera_rays,
     coarse_depths,
-    draw_places,
+    draw_jitter,
     importance_depths,
     window_intrinsics,
 )
@@ -198,7 +198,7 @@ def test_a_ball_is_seen_where_the_datasets_cameras_see_it(eye):
         torch.from_numpy(camera.intrinsics)[None],
         (height, width),
     )
-    rendered = volume_render(ball, rays, draw_places(rays, 192))
+    rendered = volume_render(ball, rays, draw_jitter(rays, 192))
     alpha, depth, distance = (
         image.view(height, width) for image in (rendered.alpha, rendered.depth, rendered.distance)
     )
@@ -358,7 +358,7 @@ def test_a_camera_in_the_box_starts_where_it_stands():
     fog = lambda points: (torch.full(points.shape[:-1], 1.0), points * 0)  # noqa: E731
     inside = torch.eye(4)[None, None]
     rays = camera_rays(inside, torch.tensor([[[9.0, 9.0, 0.5, 0.5]]]), (1, 1)).flatten(1, 2)
-    rendered = volume_render(fog, rays, draw_places(rays, 512))
+    rendered = volume_render(fog, rays, draw_jitter(rays, 512))
     length = 1 - 1 / 256
     expected = 1 - np.exp(-np.log(2) * length)
     assert abs(rendered.alpha.item() - expected) < 2e-3
@@ -372,7 +372,7 @@ def test_a_translucent_sheet_is_as_far_as_an_opaque_one():
     camera_to_world = torch.from_numpy(cameras.look_at(np.array([0.0, -2.5, 0.0])))[None]
     intrinsics = torch.from_numpy(cameras.intrinsics_from_fov(20.0))[None]
     rays = camera_rays(camera_to_world, intrinsics, (3, 3))
-    rendered = volume_render(sheet, rays, draw_places(rays, 512))
+    rendered = volume_render(sheet, rays, draw_jitter(rays, 512))
     assert (rendered.alpha > 0.3).all()
     assert (rendered.alpha < 0.4).all()
     torch.testing.assert_close(rendered.depth, torch.full((1, 9), 2.9), atol=0.02, rtol=0)

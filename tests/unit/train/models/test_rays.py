@@ -13,7 +13,7 @@ from train.models.lrm.rays import (
     box_interval,
     camera_rays,
     coarse_depths,
-    draw_places,
+    draw_jitter,
     importance_depths,
     intersect_box,
     window_intrinsics,
@@ -145,7 +145,7 @@ def test_every_sample_lies_in_its_interval(seed):
     near = torch.rand(1, 20, generator=generator) * 3
     far = near + torch.rand(1, 20, generator=generator) + 0.01
     rays = rays_of(torch.zeros(1, 20, 3), torch.ones(1, 20, 3))
-    places = draw_places(rays, 16, generator)
+    places = draw_jitter(rays, 16, generator)
     coarse = coarse_depths(near, far, places.offsets)
     edges = near[..., None] + (far - near)[..., None] * torch.arange(9) / 8
     assert (coarse >= edges[..., :-1] - 1e-5).all()
@@ -172,11 +172,11 @@ def test_importance_samples_gather_where_the_weight_is():
 
 def test_places_are_seeded_and_lie_in_the_middle_without_a_generator():
     rays = rays_of(torch.zeros(2, 3, 3), torch.ones(2, 3, 3))
-    middle = draw_places(rays, 8)
+    middle = draw_jitter(rays, 8)
     assert middle.offsets.unique().tolist() == [0.5]
     torch.testing.assert_close(middle.quantiles[0, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))
     first, again, other = (
-        draw_places(rays, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        draw_jitter(rays, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first.offsets, again.offsets)
     assert torch.equal(first.quantiles, again.quantiles)

@@ -204,7 +204,9 @@ def test_the_reference_changes_the_output_and_cross_attention_does_not_see_it(pi
 def test_guidance_and_the_blank_query_change_the_views(pipeline, query):
     guided = pipeline([query], [3], **FEW).views
     assert (pipeline([query], [3], guidance_scale=1, **FEW).views - guided).abs().max() > 1e-3
-    assert (pipeline([query], [3], blank=0.0, **FEW).views - guided).abs().max() > 1e-4
+    assert (
+        pipeline([query], [3], unconditional_level=0.0, **FEW).views - guided
+    ).abs().max() > 1e-4
 
 
 def test_targets_and_conditions_have_their_own_scales(pipeline, query):
@@ -220,7 +222,7 @@ def test_targets_and_conditions_have_their_own_scales(pipeline, query):
     assert pixels.shape == (1, 3, 16, 16)
     assert clip.shape == (1, 3, 28, 28)
     torch.testing.assert_close(pixels[0, :, 0, 0], torch.full((3,), 0.625))  # white, once clear
-    assert torch.equal(pipeline.blank_pixels(pixels, 0.5), torch.zeros_like(pixels))
+    assert torch.equal(pipeline.unconditional_pixels(pixels, 0.5), torch.zeros_like(pixels))
 
 
 def test_only_the_unet_gets_gradients(pipeline, query):

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import flop_registry
 
 from train.settings.train_config import TrainConfig
 
-__all__ = ["Outline", "Sizable", "StepCost", "count_step", "parts_of"]
+__all__ = ["MetaStep", "Sizable", "StepCost", "count_step", "parts_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outline:
+class MetaStep:
     """A recipe's training step on the meta device: tensors have shapes and no data."""
 
     module: nn.Module
@@ -39,7 +39,7 @@ class Sizable(Protocol):
     def config(self) -> TrainConfig:
         """The configuration of the run."""
 
-    def outline(self) -> Outline:
+    def meta_step(self) -> MetaStep:
         """Return the step on the meta device, without reading data."""
 
 
@@ -68,15 +68,15 @@ class StepCost:
         )
 
 
-def count_step(outline: Outline, objects: int) -> StepCost:
+def count_step(meta_step: MetaStep, objects: int) -> StepCost:
     """Return the cost of a micro batch's step and backward pass, counted on the meta device.
 
     FLOPs are those of matrix products, convolutions and attention: all but a few per cent.
     Attention is counted as its fused kernels compute it. The cost is measured for one and two
     objects and extrapolated linearly, because objects share no work.
     """
-    one = _count(outline, 1)
-    return one if objects == 1 else one.extrapolated(_count(outline, 2), objects)
+    one = _count(meta_step, 1)
+    return one if objects == 1 else one.extrapolated(_count(meta_step, 2), objects)
 
 
 def parts_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -94,19 +94,19 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     return children
 
 
-def _count(outline: Outline, objects: int) -> StepCost:
+def _count(meta_step: MetaStep, objects: int) -> StepCost:
     """Count one step.
 
     FLOPs outside the call of any part are assigned to the one part that is never called, or to
     `rest` if there is not exactly one.
     """
-    parts = {**parts_of(outline.module), **outline.frozen}
+    parts = {**parts_of(meta_step.module), **meta_step.frozen}
     meter = _Meter()
     ops = dict.fromkeys(parts, 0.0)
     called = set()
     handles = [
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        for parameter in outline.module.parameters()
+        for parameter in meta_step.module.parameters()
         if parameter.requires_grad
     ]
     for name, part in parts.items():
@@ -121,7 +121,7 @@ def _count(outline: Outline, objects: int) -> StepCost:
         handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
     try:
         with meter, _fused_attention():
-            loss = outline.step(objects)
+            loss = meta_step.step(objects)
             forward, total = dict(ops), meter.ops
             loss.backward()
     finally:

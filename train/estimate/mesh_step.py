@@ -12,7 +12,7 @@ from torch import Tensor
 from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
 from train.models.surfaces.flexicubes import SurfaceCells, find_surface, grid_vertices
 
-__all__ = ["ASSUMED", "MeshStepTensors", "sphere_cells", "stand_in"]
+__all__ = ["ASSUMED", "MeshStepTensors", "mesh_step_tensors", "sphere_cells"]
 
 _RADIUS = 0.8
 """Radius, in world units, of the sphere that replaces an object; the box is [-1, 1]^3."""
@@ -51,7 +51,7 @@ def sphere_cells(config: MeshConfig) -> SurfaceCells:
         return find_surface(distances, config.grid_resolution)
 
 
-def stand_in(
+def mesh_step_tensors(
     synthesizer: MeshSynthesizer,
     cells: SurfaceCells,
     planes: Float[Tensor, "3 c r r"],
