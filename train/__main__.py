@@ -1,33 +1,55 @@
 """Training without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import BadInput, LrmError
 from core.options import Parser, add_config_options, load_config
 from core.safe_text import printable
-from train.settings.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from train.settings.train_config import TrainConfig
 
 __all__ = ["main", "make_parser"]
 
 
 def make_parser() -> Parser:
-    """The parser of all recipes."""
+    """Return the parser of all recipes."""
     from train.recipes.registry import RECIPES
 
     parser = Parser(prog="python -m train", description=__doc__)
-    subparsers = parser.add_subparsers(dest="recipe", metavar="RECIPE", required=True)
+    parser.set_command_groups({"recipes": list(RECIPES)})
+    subparsers = parser.add_subparsers(
+        dest="recipe", metavar="RECIPE", required=True, parser_class=Parser
+    )
     for name, kind in RECIPES.items():
-        subparser = subparsers.add_parser(name, help=kind.purpose)
-        add_config_options(subparser, kind.config)
+        subparsers.add_parser(
+            name,
+            help=kind.purpose,
+            description=kind.purpose,
+            populate=functools.partial(_recipe_options, name),
+        )
     return parser
 
 
+def _recipe_options(name: str, parser: Parser) -> None:
+    """Add the options of a recipe; its configuration imports torch."""
+    from train.recipes.registry import RECIPES
+
+    add_config_options(parser, RECIPES[name].config)
+    parser.set_common(RECIPES[name].common)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as one of torchrun's processes; the exit code: 0, 1, 2, or 143 if it was stopped."""
+    """Train as one of torchrun's processes; return the exit code.
+
+    0: done, 1: work failed, 2: bad usage or input, 143: stopped by a signal.
+    """
     from train.recipes.registry import RECIPES
 
     arguments = make_parser().parse_args(argv)
@@ -41,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(name: str, config: TrainConfig) -> None:
+def _train(name: str, config: "TrainConfig") -> None:
+    """Join the process group of torchrun and train."""
     import torch
     import torch.distributed as dist
 
@@ -50,23 +73,23 @@ def _train(name: str, config: TrainConfig) -> None:
     from train.recipes.registry import make_recipe
     from train.resilience.stop_file import StopFile
 
-    world = int(os.environ.get("WORLD_SIZE", "0"))
-    if not world:
-        raise BadInput("start it with torchrun, or use `lrm train`")
-    if world not in config.model_copy(update={"num_workers": f"1:{world}"}).worker_counts:
-        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world} processes")
-    config = config.model_copy(update={"num_workers": world})
+    world_size = int(os.environ.get("WORLD_SIZE", "0"))
+    if not world_size:
+        raise BadInput("WORLD_SIZE is not set: start with torchrun, or use `lrm train`")
+    if world_size not in config.model_copy(update={"num_workers": f"1:{world_size}"}).worker_counts:
+        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world_size} processes")
+    config = config.model_copy(update={"num_workers": world_size})
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     if dist.get_rank() == 0:
-        # It may have ended the start before this one.
+        # The stop file of an earlier start would end this one.
         StopFile(Path(config.out)).remove()
     dist.barrier()
     try:
         train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
-        # Without it some ranks abort while others still talk to them.
+        # Without it, ranks that end first make the others abort in their last collective.
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -64,8 +64,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="compact",
-    purpose="Free the space of samples that nothing counts on; says what holds bytes back.",
     example="lrm compact --root DATASET --dry-run",
     options=_options,
     run=_run,

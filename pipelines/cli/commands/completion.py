@@ -65,8 +65,6 @@ def _complete_values(action: argparse.Action) -> None:
 
 
 COMMAND = Command(
-    name="completion",
-    purpose="Print what completes lrm's commands and options in a shell.",
     example='eval "$(lrm completion bash)"',
     options=_options,
     run=_run,

@@ -152,8 +152,6 @@ def _show(title: str, findings: Sequence[Finding]) -> None:
 
 
 COMMAND = Command(
-    name="doctor",
-    purpose="Say what is missing on this machine, and the line that mends it.",
     example="lrm doctor --for build --for gpu",
     options=_options,
     run=_run,

@@ -313,8 +313,6 @@ def _show(found: dict[str, Any], out: Path) -> None:
 
 
 COMMAND = Command(
-    name="evaluate",
-    purpose="Judge a model or meshes: PSNR, SSIM, LPIPS, Chamfer distance, F-score.",
     example="lrm evaluate --root DATASET --snapshot ID --mesh RUN --out RESULT",
     options=_options,
     run=_run,

@@ -53,8 +53,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="export",
-    purpose="Write a snapshot in the folder layout of another trainer; again: go on.",
     example="lrm export --root DATASET --snapshot ID --layout instantmesh --out DIR",
     options=_options,
     run=_run,

@@ -33,8 +33,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="inspect",
-    purpose="Show everything known of one object.",
     example="lrm inspect --root DATASET objaverse:UID --sheet sheet.png",
     options=_options,
     run=_run,

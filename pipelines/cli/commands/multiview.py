@@ -171,8 +171,6 @@ def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero1
 
 
 COMMAND = Command(
-    name="multiview",
-    purpose="One picture of an object into six views of it, by Zero123++.",
     example="lrm multiview chair.png --pipeline zero123plus --out VIEWS",
     options=_options,
     run=_run,

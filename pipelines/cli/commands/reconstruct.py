@@ -97,8 +97,6 @@ def _progress(line: str) -> None:
 
 
 COMMAND = Command(
-    name="reconstruct",
-    purpose="Six views of an object into its mesh: .glb, .obj or .ply.",
     example="lrm reconstruct VIEWS --mesh RUN --out chair.glb",
     options=_options,
     run=_run,

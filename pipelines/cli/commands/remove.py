@@ -36,8 +36,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="remove",
-    purpose="Take objects down: gone from every later snapshot, never built again.",
     example="lrm remove --root DATASET objaverse:UID --reason 'asked by its author'",
     options=_options,
     run=_run,

@@ -43,8 +43,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="report",
-    purpose="Write one HTML page: funnel, dropped and kept objects in pictures, time, bytes.",
     example="lrm report --root DATASET --out REPORT",
     options=_options,
     run=_run,

@@ -40,8 +40,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="retry",
-    purpose="Forget failures, so that the next build tries again.",
     example="lrm retry --root DATASET --kind timeout",
     options=_options,
     run=_run,

@@ -88,8 +88,6 @@ def _snapshot_row(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 COMMAND = Command(
-    name="snapshot",
-    purpose="Freeze the kept samples for training; prints the snapshot's id.",
     example="lrm snapshot --root DATASET",
     options=_options,
     run=_run,

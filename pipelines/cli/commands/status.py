@@ -37,8 +37,6 @@ def print_status(root: Storage, as_json: bool) -> int:
 
 
 COMMAND = Command(
-    name="status",
-    purpose="Show the funnel: listed, kept, dropped per reason, failed per kind.",
     example="lrm status --root DATASET",
     options=add_root_options,
     run=_run,

@@ -53,8 +53,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="verify",
-    purpose="Read every shard again, against its index and checksums; name what is damaged.",
     example="lrm verify --root DATASET",
     options=_options,
     run=_run,

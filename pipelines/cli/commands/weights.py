@@ -85,8 +85,6 @@ def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
 
 
 COMMAND = Command(
-    name="weights",
-    purpose="Write the model of a training run as a file of weights.",
     example="lrm weights --run RUN --out model.safetensors",
     options=_options,
     run=_run,
