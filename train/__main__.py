@@ -77,7 +77,7 @@ def _train(name: str, config: "TrainConfig") -> None:
     if not world_size:
         raise BadInput("WORLD_SIZE is not set: start with torchrun, or use `lrm train`")
     if world_size not in config.model_copy(update={"num_workers": f"1:{world_size}"}).worker_counts:
-        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world_size} processes")
+        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world_size} ranks")
     config = config.model_copy(update={"num_workers": world_size})
     on_gpu = torch.cuda.is_available()
     if on_gpu:

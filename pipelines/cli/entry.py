@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     """Return the parser of all subcommands."""
     parser = Parser(
         prog="lrm",
-        description="Build training data for large reconstruction models from Objaverse, and train.",
+        description="Turn Objaverse into training data for large reconstruction models, and train.",
         epilog=_EPILOG,
     )
     groups = {title: [entry.name for entry in group] for title, group in GROUPS.items()}

@@ -12,7 +12,7 @@ from core.failures import FailureKind
 from core.quantities import amount, duration, percent, prefixed, short, size
 from core.safe_text import printable
 
-__all__ = ["make_table", "show_object", "show_plan", "show_run_size", "show_status"]
+__all__ = ["counted", "make_table", "show_object", "show_plan", "show_run_size", "show_status"]
 
 
 def show_status(summary: Mapping[str, Any]) -> None:
@@ -179,6 +179,11 @@ def _amounts(cost: Mapping[str, Any]) -> str:
     line += f": {paid['work']:,.2f} {paid['currency']}"
     monthly = paid["per_month"]
     return line if monthly is None else f"{line}, and {monthly:,.2f} a month to keep it"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 shard`, `1,200 shards`: a number with its noun, regular plurals only."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def make_table(title: str, words: list[str], numbers: list[str]) -> Table:

@@ -119,7 +119,9 @@ def _filter_again(arguments: argparse.Namespace) -> int:
         changed = {name for name, value in config.dump().items() if value != before.get(name)}
         if changed - {"filters"}:
             others = ", ".join(sorted(changed - {"filters"}))
-            raise BadInput(f"--filters-only changes only filters, but these settings differ, too: {others}")
+            raise BadInput(
+                f"--filters-only changes only filters, but these settings differ, too: {others}"
+            )
         write_build(root, build | {"config": config.dump()})
     return print_status(root, arguments.json)
 

@@ -1,5 +1,6 @@
 """The command line is a contract: what it takes, and how it ends."""
 
+import argparse
 import json
 import os
 import re
@@ -17,13 +18,22 @@ from tests.support.lrm import WIDTH, run_lrm
 from tests.support.paths import OPTIONS, REPOSITORY
 from train.recipes.registry import RECIPES
 
-
 WORDS = [[command.name] for command in COMMANDS if command.name != "train"]
 WORDS += [["train", name] for name in RECIPES]
 each_command = pytest.mark.parametrize("words", WORDS, ids=" ".join)
 MAX_OPTIONS = 24
 MAX_LINES = 64
 """Of a command's help at 80 columns."""
+
+
+def parser_of(words: list[str]) -> Parser:
+    parser = make_parser()
+    for word in words:
+        parser.populate()
+        below = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = below.choices[word]
+    parser.populate()
+    return parser
 
 
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -34,10 +44,12 @@ def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def options_of(words: list[str]) -> list[str]:
-    """The names of a command's options; old names are not in its help, nor here."""
-    parser = parser_of(words)
-    names = {name for action in shown_options(parser) for name in action.option_strings}
-    return sorted(f"{' '.join(words)} {name}" for name in names - {"-h", "--help"})
+    """The names of a command's options, without `--help` and old names.
+
+    An on/off option counts once: every one has its `--no-` form.
+    """
+    names = {action.option_strings[0] for action in shown_options(parser_of(words))}
+    return sorted(f"{' '.join(words)} {name}" for name in names - {"-h", "--help-all"})
 
 
 def test_options_are_frozen():
