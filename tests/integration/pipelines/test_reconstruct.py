@@ -64,7 +64,7 @@ def test_a_sheet_and_stage_one_do_as_well(tmp_path, capsys):
     answer = capsys.readouterr()
     assert "watertight" in answer.out
     assert "NOT" not in answer.out
-    assert "making the triplanes" in answer.err
+    assert "computing the triplanes" in answer.err
     assert trimesh.load_mesh(tmp_path / "a.ply").is_watertight
 
 
