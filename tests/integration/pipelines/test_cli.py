@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.option_help import meaning, shown_options
+from core.options.help_text import meaning, shown_options
 from core.options import Parser
 from pipelines.cli import main, make_parser
 from pipelines.cli.registry import COMMANDS

@@ -131,7 +131,7 @@ def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, c
     out = tmp_path / "out"
     assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 1
     error = capsys.readouterr().err
-    assert "1 objects failed; the first: block:" in error
+    assert "1 object failed; the first: block:" in error
     assert "malformed" in error
     assert list(summary(out)["failed"]) == ["block"]
     assert summary(out)["objects"] == 1
@@ -291,7 +291,7 @@ def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, 
         (["--truth", empty, "--self-check"], "holds no .glb"),
         (["--truth", truth / "gone", "--self-check"], "no such folder"),
         (["--truth", truth, "--meshes", other], "no mesh is named after an object"),
-        ([*dataset, "--mesh", truth / "gone"], "has no sample of --split validation"),
+        ([*dataset, "--mesh", truth / "gone"], "has no samples in --split validation"),
         ([*dataset, "--split", "all", "--mesh", truth / "gone"], "no such checkpoint"),
     ]
     for words, cause in cases:

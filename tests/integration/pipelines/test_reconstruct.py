@@ -203,7 +203,7 @@ def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
         ([views, "--mesh", mesh_file, "--nerf", mesh_file], "give one model"),
         ([views, "--mesh", mesh_file, "--model", "7"], "give settings such as"),
         ([views, "--mesh", mesh_file, "--preset", "huge"], "preset 'huge' does not exist"),
-        ([views, *model, "--device", "tpu"], "is no device"),
+        ([views, *model, "--device", "tpu"], "not a device"),
         ([views, *model, "--resolution", "9"], "resolution is for --nerf"),
         ([views, *model, "--distance", "0.5"], "--distance 0.5"),
         ([views, *model, "--texture", "5"], "give 16 to 8192 texels"),

@@ -59,7 +59,7 @@ def test_an_old_name_of_a_plain_option_sets_the_new_one(capsys):
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])
 def test_commands_accept_the_old_names_of_the_weights_of_lpips(command):
     parser = Parser(prog=f"lrm {command}")
-    next(found for found in COMMANDS if found.name == command).options(parser)
+    next(entry for entry in COMMANDS if entry.name == command).load().options(parser)
     words = ["--out", "o"] if command == "evaluate" else []
     words += ["--lpips-vgg", "v", "--lpips-linear", "l"]
     found = parser.parse_args(words)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import annotated_types
 import pydantic
 
 __all__ = ["Choices", "choices_of", "default_text", "is_switch", "leaves", "values_text"]
@@ -118,9 +117,11 @@ def _bounds_text(metadata: Sequence[Any]) -> str:
         for item in metadata
         for part in (item.metadata if isinstance(item, pydantic.fields.FieldInfo) else [item])
     ]
-    low = next((f">= {item.ge:g}" for item in flat if isinstance(item, annotated_types.Ge)), "")
-    low = next((f"> {item.gt:g}" for item in flat if isinstance(item, annotated_types.Gt)), low)
-    high = next((f"<= {item.le:g}" for item in flat if isinstance(item, annotated_types.Le)), "")
-    high = next((f"< {item.lt:g}" for item in flat if isinstance(item, annotated_types.Lt)), high)
-    bounds = " and ".join(part for part in (low, high) if part)
-    return f" {bounds}" if bounds else ""
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
+        f"{sign} {getattr(part, name):g}"
+        for name, sign in signs.items()
+        for part in flat
+        if getattr(part, name, None) is not None
+    ]
+    return f" {' and '.join(bounds)}" if bounds else ""

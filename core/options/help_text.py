@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.option_fields import default_text
+from core.options.field_values import default_text
 
 __all__ = [
     "command_lines",
