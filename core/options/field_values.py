@@ -2,8 +2,7 @@
 
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -21,17 +20,15 @@ _KINDS = {int: "whole number", float: "number", str: "text", dict: "mapping", bo
 _LISTS = (list, tuple, frozenset, set)
 
 
-@dataclass(frozen=True)
 class Choices:
     """The values of a text setting, for its help and completion: `Annotated[str, Choices(RIGS)]`.
 
     It does not validate: the registry that the names come from raises the better error.
     """
 
-    names: Sequence[str]
-
-    def __init__(self, names: typing.Iterable[str]) -> None:
-        object.__setattr__(self, "names", tuple(names))
+    def __init__(self, names: Iterable[str]) -> None:
+        """Keep the names, in their order."""
+        self.names = tuple(names)
 
 
 def leaves(
@@ -119,7 +116,7 @@ def _bounds_text(metadata: Sequence[Any]) -> str:
     ]
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     bounds = [
-        f"{sign} {getattr(part, name):g}"
+        f"{sign} {getattr(part, name):.10g}"
         for name, sign in signs.items()
         for part in flat
         if getattr(part, name, None) is not None

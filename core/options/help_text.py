@@ -55,7 +55,9 @@ def meaning(action: argparse.Action, *, short: bool = False) -> str:
 
 def values_and_default(action: argparse.Action) -> tuple[str, str]:
     """Return what an option takes and its default, as text; `required` is a default, too."""
-    required = action.required or getattr(action, "is_required", False)
+    # argparse calls a list of positionals required even if it may be empty.
+    required = action.required and action.nargs != "*"
+    required = required or getattr(action, "is_required", False)
     values = getattr(action, "values", "")
     if not values and action.nargs != 0:
         values = ", ".join(map(str, action.choices)) if action.choices else _type_text(action)
