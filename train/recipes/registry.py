@@ -3,6 +3,7 @@
 A recipe's module imports torch, so it is imported when the recipe is used, and not for its name.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,13 +63,20 @@ def _mesh(config: Any) -> "Recipe":
     return MeshRecipe(config)
 
 
+def _quiet_transformers() -> None:
+    """Silence hints of transformers at packages that training does not need; users may override."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
 def _zero123plus_config() -> "type[TrainConfig]":
+    _quiet_transformers()
     from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 
     return Zero123PlusTrainConfig
 
 
 def _zero123plus(config: Any) -> "Recipe":
+    _quiet_transformers()
     # Importing diffusers takes seconds; only this module needs it.
     from train.recipes.zero123plus import Zero123PlusRecipe
 

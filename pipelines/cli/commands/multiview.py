@@ -11,6 +11,7 @@ from core.errors import BadInput
 from core.options import Parser, add_json_option
 from core.outputs import check_writable, writing
 from pipelines.cli.command import Command
+from pipelines.cli.quiet_libraries import quiet_diffusers
 from pipelines.cli.torch_options import add_device_option, open_device
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "check_sampling", "open_pipeline", "pipeline_folder"]
 
+_INDEX = "model_index.json"
+"""The file that makes a folder a pipeline of diffusers."""
 _SHEET = "sheet.png"
 _QUERY = "query.png"
 
@@ -88,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_writable(out)
     check_sampling(arguments)
+    _check_pipeline(arguments.pipeline)
     image = read_picture(Path(arguments.image).expanduser())
     if not has_mask(image):
         # With a mask, a white picture is not empty: the object may be white.
@@ -147,24 +151,31 @@ def pipeline_folder(source: str) -> Path:
     if folder.exists():
         return folder
     try:
-        index = try_to_load_from_cache(source, "model_index.json")
+        index = try_to_load_from_cache(source, _INDEX)
     except HFValidationError:
         return folder
     return Path(index).parent if isinstance(index, str) else folder
 
 
+def _check_pipeline(source: str) -> None:
+    """Raise BadInput if there is no pipeline; the hub's own message speaks of its arguments."""
+    folder = pipeline_folder(source)
+    if not folder.exists():
+        raise BadInput(
+            f"--pipeline {source}: no such folder, and no such repository in the local cache of "
+            "the hub; give a folder, or download the repository with `hf download`"
+        )
+    if not (folder / _INDEX).exists():
+        raise BadInput(f"--pipeline {source}: the folder has no {_INDEX}, as pipelines have")
+
+
 def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
     """Return Zero123++ of a folder or the cache of the hub, on a device. Raises BadInput."""
-    import diffusers
+    _check_pipeline(source)
     import torch
-    import transformers
 
+    quiet_diffusers()
     from train.models.zero123plus.pipeline import load_zero123plus
-
-    # They print a progress bar for every part, and hints that do not apply here.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.logging.disable_progress_bar()
 
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"

@@ -59,6 +59,9 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     checkpoint = find_checkpoint(run)
     weights = checkpoint.weights()
     if any(name.startswith(UNET_KEYS) for name in weights):
+        from pipelines.cli.quiet_libraries import quiet_diffusers
+
+        quiet_diffusers()
         from train.recipes.zero123plus_export import write_pipeline
 
         tensors = write_pipeline(checkpoint, weights, out, ema=ema)
