@@ -89,8 +89,7 @@ def help_lines(parser: argparse.ArgumentParser, common: Sequence[str] | None) ->
         yield ""
         yield f"{title}:"
         if description:
-            indent = {"initial_indent": "  ", "subsequent_indent": "  "}
-            yield from textwrap.wrap(description, layout.width, **indent)
+            yield from (f"  {line}" for line in textwrap.wrap(description, layout.width - 2))
         for action in actions:
             yield from _option_lines(action, layout)
 

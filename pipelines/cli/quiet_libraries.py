@@ -4,7 +4,7 @@ __all__ = ["quiet_diffusers"]
 
 
 def quiet_diffusers() -> None:
-    """Silence progress bars of parts, and hints at other packages, of diffusers and transformers."""
+    """Silence the progress bars of diffusers and transformers, and their hints at packages."""
     import diffusers
     import transformers
 

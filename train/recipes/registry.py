@@ -31,7 +31,8 @@ class RecipeKind:
     common: Sequence[str]
     """The options that `--help` shows."""
     load_config: "Callable[[], type[TrainConfig]]"
-    make: "Callable[[Any], Recipe]"
+    make: Callable[[Any], Any]
+    """Make the recipe of a configuration: a `Recipe`, which `lrm train --dry-run` can measure."""
 
     @property
     def config(self) -> "type[TrainConfig]":
