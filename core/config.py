@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
@@ -12,7 +12,16 @@ import yaml
 
 from core.errors import BadInput
 
-__all__ = ["Config", "Fraction", "Renamed", "canonical_json", "digest", "merge", "read_yaml"]
+__all__ = [
+    "Config",
+    "Fraction",
+    "Renamed",
+    "canonical_json",
+    "digest",
+    "merge",
+    "nested_renames",
+    "read_yaml",
+]
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 """A number from 0 to 1: a share of a whole, or a probability."""
@@ -35,7 +44,15 @@ class Renamed:
     combine: Callable[[Any, Any], Any] = _old_value
     """Merge the values of the old and the new name into one; by default the old name's counts."""
     deprecated: bool = True
-    """Whether the command line warns of the old name; another spelling needs no warning."""
+    """Whether the command line warns about the old name; False for a second accepted spelling."""
+
+
+def nested_renames(section: str, renamed: Mapping[str, Renamed]) -> dict[str, Renamed]:
+    """Return the renamed settings of a nested configuration with the paths of the outer one."""
+    return {
+        f"{section}.{old}": replace(new, path=f"{section}.{new.path}")
+        for old, new in renamed.items()
+    }
 
 
 class Config(pydantic.BaseModel):
@@ -141,7 +158,10 @@ def _without(values: Any, path: list[str]) -> tuple[Any, Any]:
     if len(path) == 1:
         return rest, values[path[0]]
     below, value = _without(values[path[0]], path[1:])
-    return values if value is _ABSENT else rest | {path[0]: below}, value
+    if value is _ABSENT:
+        return values, value
+    # A section whose last setting has moved may not exist any more.
+    return rest | {path[0]: below} if below else rest, value
 
 
 def _default(cls: type[pydantic.BaseModel], path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Training without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
+"""Train without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ __all__ = ["main", "make_parser"]
 
 
 def make_parser() -> Parser:
-    """Return the parser of all recipes."""
+    """Return a parser with one subcommand per recipe."""
     from train.recipes.registry import RECIPES
 
     parser = Parser(prog="python -m train", description=__doc__)
@@ -46,9 +46,9 @@ def _recipe_options(name: str, parser: Parser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as one of torchrun's processes; return the exit code.
+    """Train as one of torchrun's processes.
 
-    0: done, 1: work failed, 2: bad usage or input, 143: stopped by a signal.
+    Returns the exit code: 0, 1 (work failed), 2 (bad usage), or 143 if the run was stopped.
     """
     from train.recipes.registry import RECIPES
 
@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(name: str, config: "TrainConfig") -> None:
-    """Join the process group of torchrun and train."""
     import torch
     import torch.distributed as dist
 
@@ -75,21 +74,25 @@ def _train(name: str, config: "TrainConfig") -> None:
 
     world_size = int(os.environ.get("WORLD_SIZE", "0"))
     if not world_size:
-        raise BadInput("WORLD_SIZE is not set: start with torchrun, or use `lrm train`")
+        raise BadInput(
+            "WORLD_SIZE is not set: start this program with torchrun, or use `lrm train`"
+        )
     if world_size not in config.model_copy(update={"num_workers": f"1:{world_size}"}).worker_counts:
-        raise BadInput(f"batch_size {config.batch_size} is not a multiple of {world_size} ranks")
+        raise BadInput(
+            f"batch_size {config.batch_size} is not a multiple of {world_size} processes"
+        )
     config = config.model_copy(update={"num_workers": world_size})
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     if dist.get_rank() == 0:
-        # The stop file of an earlier start would end this one.
+        # A stop file of an earlier start would end this one.
         StopFile(Path(config.out)).remove()
     dist.barrier()
     try:
         train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
-        # Without it, ranks that end first make the others abort in their last collective.
+        # Without this barrier a rank could exit while others still communicate with it.
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -96,10 +96,17 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     from pipelines.building.estimates.spending import stamped
 
     last_build = read_build(root) if check_root(root) else {}
-    resumes = "ended" not in last_build and last_build.get("config") == config.dump()
+    resumes = "ended" not in last_build and _is_stored_as(config, last_build.get("config", {}))
     if "estimate" in last_build and (resumes or not plan.work):
         return {"estimate": last_build["estimate"]}
     return {"estimate": stamped(plan.estimate)}
+
+
+def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
+    """Return whether stored values, perhaps under old names, give the same configuration."""
+    with contextlib.suppress(BadInput):
+        return type(config).load(values) == config
+    return False
 
 
 def _filter_again(arguments: argparse.Namespace) -> int:

@@ -25,4 +25,4 @@ def test_bad_words_end_with_one_line(sphere_dataset, tmp_path: Path, capsys, mon
     assert "did you mean --batch-size?" in line
     code, line = answer(capsys, *run)
     assert code == 2
-    assert "start with torchrun" in line
+    assert "start this program with torchrun" in line
