@@ -62,14 +62,8 @@ def _quiet() -> None:
         # Its own: standard output is for the run's result.
         if type(handler) is logging.StreamHandler:
             handler.setStream(sys.stderr)
-    logger.addFilter(_concerns_the_user)
     deprecated = ".*is deprecated. Please use `torch.distributed"
     warnings.filterwarnings("ignore", deprecated, category=FutureWarning)
-
-
-def _concerns_the_user(record: logging.LogRecord) -> bool:
-    """Return False for DeepSpeed's warning that it did not test ZeRO with our AdamW: we did."""
-    return "untested optimizer" not in record.getMessage()
 
 
 def _parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
