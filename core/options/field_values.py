@@ -15,7 +15,7 @@ _BYTES = (
     *((f"{prefix}iB", 2**power) for prefix, power in zip("TGMK", (40, 30, 20, 10), strict=True)),
     *((f"{prefix}B", 10**power) for prefix, power in zip("TGMk", (12, 9, 6, 3), strict=True)),
 )
-"""Binary units first: limits of memory and files are powers of two."""
+"""Limits of memory and files are powers of two, those of caches powers of ten."""
 _KINDS = {int: "whole number", float: "number", str: "text", dict: "mapping", bool: "true, false"}
 _LISTS = (list, tuple, frozenset, set)
 
@@ -84,10 +84,11 @@ def default_text(path: str, value: Any) -> str:
 
 
 def _bytes_text(count: int) -> str:
-    for unit, size in _BYTES:
-        if count and count % size == 0:
-            return f" ({count // size} {unit})"
-    return " bytes"
+    shortest = min(
+        ((count // size, unit) for unit, size in _BYTES if count and count % size == 0),
+        default=None,
+    )
+    return " bytes" if shortest is None else f" ({shortest[0]} {shortest[1]})"
 
 
 def _members(annotation: Any) -> Sequence[Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.options.help_text import meaning, shown_options
 from core.options import Parser
+from core.options.help_text import meaning, shown_options
 from pipelines.cli import main, make_parser
 from pipelines.cli.registry import COMMANDS
 from tests.support.lrm import WIDTH, run_lrm
