@@ -2,8 +2,8 @@
 
 `python -m benchmarks light --source DIR` renders some views of every model below DIR. For each it
 prints the share of the object's pixels with a channel at 255, of those that are all white, and of
-those that are all below 8. `--sheets DIR` keeps a contact sheet of each. docs/reference/rendering.md holds a
-run's figures.
+those that are all below 8. `--sheets DIR` keeps a contact sheet of each. docs/notes/rendering.md
+holds a run's figures.
 """
 
 import argparse

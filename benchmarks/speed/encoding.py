@@ -1,7 +1,7 @@
 """How large and how slow the pictures of a sample are in several encodings, on real models.
 
 `python -m benchmarks encoding --source DIR` renders views of the models below DIR and prints the
-table of docs/reference/dataset-format.md. QOI is measured if the package `qoi` is installed.
+table of docs/notes/encoding.md. QOI is measured if the package `qoi` is installed.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 `python -m benchmarks render --source DIR` renders all views with all passes as `lrm build` does,
 then the same models by benchmarks/speed/baseline_render.py, and compares colours with a reference
-of 1,024 samples. docs/reference/rendering.md holds a run's figures.
+of 1,024 samples. docs/notes/rendering.md holds a run's figures.
 """
 
 import argparse

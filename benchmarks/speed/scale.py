@@ -1,8 +1,8 @@
 """What a build of Objaverse takes on 1, 100 and 1,000 nodes, and what saturates first.
 
 `python -m benchmarks scale` prints the tables of docs/notes/scale.md, which states the formulas;
-`--page docs/notes/scale.md` writes them into it. Every number that goes in is an option: objects, nodes,
-prices, rates. Stages, seconds and bytes are those that `lrm plan` starts from.
+`--page docs/notes/scale.md` writes them into it. Every number that goes in is an option: objects,
+nodes, prices, rates. Stages, seconds and bytes are those that `lrm plan` starts from.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Inputs:
     core_hour: float = 0.03
     gpu_hour: float = 1.20
     gb_month: float = 0.023
-    """Prices in USD, as in docs/guide/operating.md."""
+    """Prices in USD, as in docs/guide/cluster.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

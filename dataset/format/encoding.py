@@ -1,6 +1,6 @@
 """How one picture of a view becomes bytes, and back: lossless WebP, with a transform where it pays.
 
-docs/reference/dataset-format.md states the formulas, the precision, and what the choice was measured on.
+docs/reference/dataset-format.md states the formulas and the precision, docs/notes/encoding.md why.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""The configuration of a build: everything that `lrm build` can be told."""
+"""The configuration of a build: every option of `lrm build`.
+
+The docstring of a field is the help text of its option.
+"""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -12,97 +15,106 @@ from filters.inspect_glb import InspectLimits
 from pipelines.sources import is_hub
 from pipelines.transfers.fetch_config import FetchConfig
 from render.render_config import BlenderLimits, RenderConfig
-from render.rigs import get_rig
+from render.rigs import RIGS, get_rig
 
 __all__ = ["BuildConfig", "ExecutionConfig", "PriceConfig", "ShardConfig", "SurfaceConfig"]
 
 
 class SurfaceConfig(Config):
-    """What the companion geometry of an object holds beside its mesh."""
+    """The surface points in an object's companion geometry file."""
 
     points: PositiveInt = 100_000
-    """Points on the surface, each with a normal."""
+    """Number of points sampled on the surface of an object, each with a normal."""
     seed: NonNegativeInt = 0
-    """Of the points."""
+    """Random seed of the surface points."""
 
 
 class ShardConfig(Config):
-    """How samples are packed."""
+    """How samples are packed into shards."""
 
     samples_per_shard: Annotated[int, Field(ge=1)] = 64
-    """Samples in a full shard; the last one of a build may hold fewer."""
+    """Number of samples in a full shard. The last shard of a build may hold fewer."""
 
 
 class ExecutionConfig(Config):
-    """How work is spread; nothing here changes a byte of the result."""
+    """How tasks are distributed and committed. No setting changes a byte of the result."""
 
     fetch_cpus: PositiveFloat = 0.25
-    """Cores that a download reserves."""
+    """CPU cores that one download reserves in Ray."""
     render_gpus: PositiveFloat = 1.0
-    """GPUs, or the share of one, that a render reserves with `--render.device gpu`."""
+    """GPUs that one render reserves with `--render.device gpu`; with 0.5, two renders share a
+    GPU."""
     fetch_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Ray's custom resources of a download, such as {net: 0.1}: only nodes that have them take
-    it."""
+    """Custom Ray resources that one download reserves, such as '{net: 0.1}'. Only nodes that offer
+    these resources run downloads."""
     render_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Those of a measurement or render, such as {render: 1}."""
+    """Custom Ray resources that one measurement or render reserves, such as '{render: 1}'."""
     pack_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Those of the writing of a shard."""
+    """Custom Ray resources that the writing of one shard reserves, such as '{disk: 1}'."""
     render_memory: Annotated[float, Field(ge=0)] = 0.0
-    """Bytes of memory that a render reserves with Ray; by default none, and cores alone count."""
-    ask_for_renders: NonNegativeInt = 0
-    """Ask the cluster's autoscaler at once for nodes for this many renders; the request falls with
-    the renders that are left."""
+    """Memory in bytes that one render reserves in Ray, such as 4e9. With 0, only the number of
+    cores limits the renders on a node."""
+    autoscaler_renders: NonNegativeInt = 0
+    """When the build starts, request nodes for this many simultaneous renders from the cluster's
+    autoscaler. The request shrinks when fewer renders are left. 0 sends no request."""
     attempts: Annotated[int, Field(ge=1)] = 3
     """Maximum attempts for work lost to infrastructure faults (worker, Blender, disk, storage),
     before the object counts as failed."""
     commit_seconds: PositiveFloat = 5.0
-    """Outcomes are committed to the catalog at least this often."""
+    """Longest time in seconds between two commits of finished work to the catalog."""
     commit_events: Annotated[int, Field(ge=1)] = 1000
-    """Outcomes are committed when this many have come together."""
+    """Maximum number of events in one commit. If this many are ready, they are committed before
+    `commit_seconds` have passed."""
 
 
 Price = Annotated[float, Field(ge=0)] | None
 
 
 class PriceConfig(Config):
-    """What machines and space cost; what has no price is not counted."""
+    """The prices of machines and storage. Estimates leave out everything without a price."""
 
     currency: str = "USD"
+    """Currency of the prices, as it is printed."""
     core_hour: Price = None
-    """Of one CPU core for one hour."""
+    """Price of one CPU core for one hour, such as 0.04."""
     gpu_hour: Price = None
-    """Of one GPU for one hour, the cores that come with it included."""
+    """Price of one GPU for one hour, including the CPU cores that come with it, such as 2.5."""
     gb_month: Price = None
-    """Of 10^9 stored bytes for one month."""
+    """Price of storing 10^9 bytes for one month, such as 0.023."""
 
 
 class BuildConfig(Config):
-    """What to build, from what, and where."""
+    """The input, the output and all settings of a build."""
 
     renamed: ClassVar = {
+        "execution.ask_for_renders": Renamed("execution.autoscaler_renders"),
         "blender.max_nodes": Renamed("inspect.max_nodes", 20_000, min),
         "blender.max_triangles": Renamed("inspect.max_triangles", 5_000_000, min),
         "blender.max_texture_pixels": Renamed("inspect.max_total_pixels", 2**28, min),
     }
 
     source: str
-    """`objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files."""
+    """Where the objects come from: `objaverse`, `objaverse@REVISION`, or the folder or URI of a
+    mirror or of GLB files, such as /data/models."""
     root: str
-    """Folder or URI of the dataset."""
+    """Folder or URI of the dataset, such as /data/lrm or s3://bucket/lrm."""
     captions: str | None = None
-    """Cap3D's CSV, or for a folder of GLB files a CSV with a header: a path or URI."""
-    rig: str = "lrm32"
-    """The cameras."""
+    """Path or URI of the captions: Cap3D's CSV file, or a CSV file with a header for a folder of
+    GLB files."""
+    rig: Annotated[
+        str, Field(description=f"Camera layout of the rendered views: {', '.join(RIGS)}.")
+    ] = "lrm32"
     geometry: bool = False
-    """Also write surface points with normals and the normalised mesh, a file per object."""
+    """Also write the normalised mesh and surface points with normals, one file per object."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Only the first N objects in the order of the source's parts."""
+    """Build only the first N objects in the source's order; by default all."""
     lvis: bool = False
-    """Only objects of LVIS."""
+    """Build only the objects that the source lists under an LVIS category."""
     address: str = "local"
-    """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
+    """Where tasks run: `local` starts Ray on this machine, `auto` or HOST:PORT joins a Ray cluster,
+    `none` runs all tasks in this process."""
     keep_raw: bool | None = None
-    """Keep the GLB files below the root; by default only those of a remote source."""
+    """Keep a copy of the GLB files in the dataset; by default only if the source is remote."""
     fetch: FetchConfig = FetchConfig()
     filters: FilterConfig = FilterConfig()
     render: RenderConfig = RenderConfig()
@@ -113,13 +125,13 @@ class BuildConfig(Config):
     execution: ExecutionConfig = ExecutionConfig()
     prices: PriceConfig = PriceConfig()
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further stages that a package has added, with their settings: --stages '{sdf: {size: 64}}'
+    """Additional stages that a package has registered, with their settings; '{sdf: {size: 64}}'
     passes every object through the stage `sdf`."""
 
     def checked(self) -> Self:
-        """The same configuration with absolute local paths, so that it holds on every worker.
+        """Return the same configuration with absolute local paths, which are valid on every worker.
 
-        Raises BadInput for what only other packages can judge: storages and the name of the rig.
+        Raises BadInput for an unknown rig or an invalid source, root or captions path.
         """
         get_rig(self.rig)
         if not self.source or not self.root:

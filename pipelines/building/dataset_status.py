@@ -1,4 +1,4 @@
-"""Where a dataset stands: the funnel of `lrm status`, and everything about one object."""
+"""The state of a dataset: the funnel of `lrm status` and the details of `lrm inspect`."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,42 +30,45 @@ __all__ = ["Standing", "inspect_object", "load_standing", "stored_config", "summ
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Standing:
-    """Every listed object with its decision, by the configuration of the last build."""
+    """All listed objects and the decisions on them under the configuration of the last build."""
 
     config: BuildConfig
     objects: Objects
     decisions: Decisions
-    """On the objects, row by row."""
+    """The decisions on the objects, in the same order."""
 
     @property
     def kept(self) -> Iterator[ObjectState]:
-        """The objects whose samples lie in a shard, in the order of their ids."""
+        """The objects whose samples are in a shard, in the order of their ids."""
         return self.objects.states(np.flatnonzero(self.decisions.where("kept")))
 
-    def each(self) -> Iterator[tuple[ObjectState, Decision]]:
-        """Every object with its decision, in the order of the ids. Slow for very many."""
+    def with_decisions(self) -> Iterator[tuple[ObjectState, Decision]]:
+        """Yield every object with its decision, in the order of the ids.
+
+        Slow for large datasets; use `decisions` to handle all objects at once.
+        """
         for row, state in enumerate(self.objects.states(np.arange(len(self.objects)))):
             yield state, self.decisions.at(row)
 
     def geometry_path(self, state: ObjectState) -> str | None:
-        """Where an object's companion geometry lies below the root, if it has a valid one."""
+        """Return the path of an object's companion geometry below the root; None without one."""
         return _geometry_path(state, self.decider)
 
     @cached_property
     def decider(self) -> Decider:
-        """Whoever judged these objects."""
+        """The decider for the configuration of the last build."""
         return Decider(self.config)
 
 
 def stored_config(root: Storage) -> BuildConfig:
-    """The configuration of the last build."""
+    """Return the configuration of the last build."""
     return BuildConfig.load(read_build(root)["config"], where=f"{root.uri}: build.json")
 
 
 def load_standing(root: Storage, columns: list[str] | None = None) -> Standing:
-    """Read the catalog and judge every object anew: verdicts are computed, not stored.
+    """Read the catalog and decide on every object: verdicts are computed, not stored.
 
-    `columns` (of all that there are) limits what is read.
+    `columns` limits which columns are read, by their names without the stage; by default all.
     """
     config = stored_config(root)
     decider = Decider(config)
@@ -75,86 +78,89 @@ def load_standing(root: Storage, columns: list[str] | None = None) -> Standing:
 
 
 def summarise(root: Storage) -> dict[str, Any]:
-    """The JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
-    standing = load_standing(root, columns_for_counts())
-    decisions = standing.decisions
+    """Return the JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
+    dataset_state = load_standing(root, columns_for_counts())
+    decisions = dataset_state.decisions
     return {
-        "listed": len(standing.objects),
+        "listed": len(dataset_state.objects),
         "kept": int(decisions.where("kept").sum()),
         "dropped": _dropped(decisions),
-        "failed": _failed(standing),
+        "failed": _failed(dataset_state),
         "pending": int(decisions.where("pending").sum()),
         "unsure": _unsure(decisions),
-        "bytes": _bytes(standing),
-        "stages": _stages(standing),
-        "rig": standing.config.rig,
+        "bytes": _bytes(dataset_state),
+        "stages": _stages(dataset_state),
+        "rig": dataset_state.config.rig,
     }
 
 
 def _dropped(decisions: Decisions) -> dict[str, int]:
-    """Objects per reason; every object under its first one."""
+    """Return the number of dropped objects per reason; an object counts for its first reason."""
     counts: dict[str, int] = {}
     for (_, reason), number in zip(
         decisions.reasons, np.bincount(decisions.reason + 1)[1:].tolist(), strict=False
     ):
         counts[reason] = counts.get(reason, 0) + number
-    return _most_first(counts)
+    return _largest_first(counts)
 
 
-def _failed(standing: Standing) -> dict[str, int]:
+def _failed(dataset_state: Standing) -> dict[str, int]:
+    """Return the number of failed objects per failure kind."""
     counts: dict[str, int] = {}
-    for place, stage in enumerate(standing.decisions.stages):
-        here = standing.decisions.failed == place
-        if here.any():
-            kinds = standing.objects.table[stage.events.kind.key].filter(here).cast(pa.string())
-            for item in pc.value_counts(kinds).to_pylist():
+    for index, stage in enumerate(dataset_state.decisions.stages):
+        failed_here = dataset_state.decisions.failed == index
+        if failed_here.any():
+            kinds = dataset_state.objects.table[stage.events.kind.key].filter(failed_here)
+            for item in pc.value_counts(kinds.cast(pa.string())).to_pylist():
                 counts[item["values"]] = counts.get(item["values"], 0) + item["counts"]
-    return _most_first(counts)
+    return _largest_first(counts)
 
 
-def _most_first(counts: dict[str, int]) -> dict[str, int]:
-    found = {name: number for name, number in counts.items() if number}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+def _largest_first(counts: dict[str, int]) -> dict[str, int]:
+    positive = {name: number for name, number in counts.items() if number}
+    return dict(sorted(positive.items(), key=lambda item: -item[1]))
 
 
 def _unsure(decisions: Decisions) -> int:
-    """Kept objects of which a filter has something to say that drops nothing."""
-    remarked = np.zeros(len(decisions), dtype=bool)
-    for link, judgement in decisions.judgements:
+    """Return the number of kept objects that a filter has a remark on, such as an unclear case."""
+    has_remark = np.zeros(len(decisions), dtype=bool)
+    for filter_, judgement in decisions.judgements:
         for where in judgement.remarks.values():
-            remarked |= where & decisions.known[link.needs]
-    return int((remarked & decisions.where("kept")).sum())
+            has_remark |= where & decisions.known[filter_.needs]
+    return int((has_remark & decisions.where("kept")).sum())
 
 
-def _bytes(standing: Standing) -> dict[str, int]:
-    columns, kept = standing.objects.columns, standing.decisions.where("kept")
-    found = {}
+def _bytes(dataset_state: Standing) -> dict[str, int]:
+    """Return the stored bytes per label of `StoredBytes`; output counts for kept objects only."""
+    columns, kept = dataset_state.objects.columns, dataset_state.decisions.where("kept")
+    totals = {}
     for stage in STAGES:
         if stage.stores is not None:
             sizes = columns.numbers(stage.stores.column)
             if stage.stores.is_output:
-                sizes = sizes[kept & standing.decider.valid(stage, columns)]
-            found[stage.stores.label] = int(np.nansum(sizes))
-    return found
+                sizes = sizes[kept & dataset_state.decider.valid(stage, columns)]
+            totals[stage.stores.label] = int(np.nansum(sizes))
+    return totals
 
 
-def _stages(standing: Standing) -> dict[str, dict[str, Any]]:
-    """Per stage, how many objects passed it, its seconds, and the seconds of its parts."""
-    columns = standing.objects.columns
-    found = {}
-    for stage in standing.decider.stages:
-        valid = standing.decider.valid(stage, columns)
+def _stages(dataset_state: Standing) -> dict[str, dict[str, Any]]:
+    """Return per stage the objects that passed it, its seconds, and the seconds of its parts."""
+    columns = dataset_state.objects.columns
+    stages = {}
+    for stage in dataset_state.decider.stages:
+        valid = dataset_state.decider.valid(stage, columns)
         good = valid & columns.one_of(stage.events.status, {"ok"})
         seconds = columns.numbers(stage.events.seconds)[valid]
-        found[stage.name] = {
+        stages[stage.name] = {
             "done": int(good.sum()),
             "seconds": round(float(np.nansum(seconds)), 3),
-            "parts": _parts(standing.objects, stage, valid),
+            "parts": _parts(dataset_state.objects, stage, valid),
         }
-    return found
+    return stages
 
 
 def _parts(objects: Objects, stage: Stage, valid: np.ndarray) -> dict[str, float]:
+    """Return the seconds of all valid objects in each part of a stage, longest first."""
     key = stage.events.timings.key
     if key not in objects.table.column_names:
         return {}
@@ -167,7 +173,10 @@ def _parts(objects: Objects, stage: Stage, valid: np.ndarray) -> dict[str, float
 
 
 def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
-    """The JSON of `lrm inspect --json`: all that is known of one object. Raises BadInput."""
+    """Return the JSON of `lrm inspect --json`: everything the catalog holds on one object.
+
+    Raises BadInput for an invalid asset id and for an object that is not listed.
+    """
     split_asset_id(asset_id)
     config = stored_config(root)
     decider = Decider(config)
@@ -176,7 +185,7 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
         raise BadInput(f"{asset_id}: not in this dataset")
     state, newest = _replay(asset_id, history, decider)
     if state.get(LIST.status) != "ok":
-        raise BadInput(f"{asset_id}: its source does not list it any more")
+        raise BadInput(f"{asset_id}: the source no longer lists this object")
     decision = decider.decide(state)
     failure = decision.failure
     return {
@@ -211,7 +220,7 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
 def _replay(
     asset_id: str, history: list[StageRecord], decider: Decider
 ) -> tuple[ObjectState, dict[str, StageRecord]]:
-    """The state after all events of an object, and the newest event of each stage."""
+    """Return an object's state after all its events, and the newest event of each stage."""
     state, newest = ObjectState(row={"asset_id": asset_id}), {}
     for record in history:
         event = record.event

@@ -1,7 +1,7 @@
-"""The state of objects and the stage that each needs next: one pure function decides it all.
+"""The state of objects and the stage that each needs next, decided by one pure function.
 
-The plan, the workers, `lrm status` and `lrm inspect` all ask `Decider`: for a million objects at
-once, or for one.
+The plan, the workers, `lrm status` and `lrm inspect` all use `Decider`, which handles a million
+objects at once, or one.
 """
 
 from collections.abc import Mapping
@@ -50,14 +50,14 @@ REASONS_TO_WORK = (
 )
 _NEW, _FILE, _BYTES, _CONFIGURATION, _RETRY, _LIMITS, _DAMAGED, _COMPACTED = range(1, 9)
 _REMOVED = (REMOVE.stage, "removed")
-"""Filter and reason of an object under a tombstone."""
+"""The (filter, reason) of an object that a tombstone removes."""
 _RETRIED = kinds_retried(Retry.NEXT_BUILD, Retry.AT_ONCE)
 _RETRIED_WITH_OTHER_LIMITS = kinds_retried(Retry.OTHER_LIMITS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The failed stage at which an object has stopped."""
+    """The failed stage at which an object stopped."""
 
     stage: Stage
     kind: str
@@ -66,20 +66,20 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The state of an object, and the next stage it needs, if any."""
+    """The state of an object and the next stage that it needs, if any."""
 
     state: State
     stage: Stage | None = None
-    """The stage to do next. Set for pending objects, and for failures worth another try."""
+    """The stage to do next: set for pending objects and for failures that are retried."""
     why: str = ""
     """Why that stage must be done: one of REASONS_TO_WORK."""
     verdicts: tuple[Verdict, ...] = ()
-    """Every verdict that can be given now; those that drop are all the known reasons."""
+    """The verdicts of all filters whose measurements are known."""
     failure: Failure | None = None
 
     @property
     def dropped(self) -> Verdict | None:
-        """The verdict under which a dropped object is counted: the first in the chain."""
+        """The verdict that a dropped object counts under: the first one that drops it."""
         return next((verdict for verdict in self.verdicts if not verdict.keep), None)
 
 
@@ -89,32 +89,32 @@ class Decisions:
 
     columns: Columns
     stages: tuple[Stage, ...]
-    """Those that an object of this build passes."""
+    """The stages that an object of this build passes, in order."""
     state: Int8[np.ndarray, "n"]
-    """Place in STATES."""
+    """Index into STATES."""
     stage: Int8[np.ndarray, "n"]
-    """The next stage's place in `stages`; -1 for none."""
+    """Index of the next stage in `stages`; -1 if there is none."""
     why: Int8[np.ndarray, "n"]
-    """Place in REASONS_TO_WORK."""
+    """Index into REASONS_TO_WORK."""
     failed: Int8[np.ndarray, "n"]
-    """The failed stage's place in `stages`; -1 for none."""
+    """Index of the failed stage in `stages`; -1 if no stage failed."""
     reason: Int16[np.ndarray, "n"]
-    """Place in `reasons` of what a dropped object is counted under; -1 for none."""
+    """Index into `reasons` of the reason that a dropped object counts under; -1 for others."""
     reasons: list[tuple[str, str]]
-    """(filter, reason) of everything that can drop an object."""
+    """Every (filter, reason) that can drop an object."""
     judgements: list[tuple[Filter, Judgement]] = field(repr=False)
     known: Mapping[str, Bool[np.ndarray, "n"]] = field(repr=False)
-    """Per stage, where its measurements still hold."""
+    """Per stage, the objects whose measurements are valid."""
 
     def __len__(self) -> int:
         return len(self.state)
 
     def where(self, state: State) -> Bool[np.ndarray, "n"]:
-        """Return which objects are in a state."""
+        """Return a mask of the objects in a state."""
         return self.state == STATES.index(state)
 
     def at(self, row: int) -> Decision:
-        """Return the decision on one of the objects, with all verdicts."""
+        """Return the decision on one object, with all its verdicts."""
         stage, failed = int(self.stage[row]), int(self.failed[row])
         return Decision(
             state=STATES[self.state[row]],
@@ -125,15 +125,17 @@ class Decisions:
         )
 
     def _verdicts(self, row: int) -> list[Verdict]:
-        found = []
+        verdicts = []
         if self.columns.value(REMOVE.status, row) == "ok":
-            why = self.columns.value(REMOVE.message, row) or ""
+            message = self.columns.value(REMOVE.message, row) or ""
             name, reason = _REMOVED
-            found.append(Verdict(filter=name, keep=False, reason=reason, measured=why, limit=None))
-        for link, judgement in self.judgements:
-            if self.known[link.needs][row]:
-                found.append(judgement.verdict(link.name, row))
-        return found
+            verdicts.append(
+                Verdict(filter=name, keep=False, reason=reason, measured=message, limit=None)
+            )
+        for filter_, judgement in self.judgements:
+            if self.known[filter_.needs][row]:
+                verdicts.append(judgement.verdict(filter_.name, row))
+        return verdicts
 
     def _failure(self, stage: Stage, row: int) -> Failure:
         kind = self.columns.value(stage.events.kind, row) or ""
@@ -142,39 +144,45 @@ class Decisions:
 
 
 class Decider:
-    """Decides by one build configuration.
+    """Decides on objects under one build configuration.
 
-    Raises BadInput for a configuration that names an unknown stage.
+    Raises BadInput if the configuration names an unknown stage.
     """
 
     def __init__(self, config: BuildConfig, identities: Identities | None = None) -> None:
-        """`identities` are those of the configuration, if they are known already."""
+        """`identities` belong to `config`; by default they are computed."""
         self._config = config
         self.identities = identities or Identities(config)
-        for link in CHAIN:
-            if link.needs != LIST.stage and STAGES.find(link.needs) is None:
-                raise ValueError(f"filter {link.name}: there is no stage {link.needs}")
+        for filter_ in CHAIN:
+            if filter_.needs != LIST.stage and STAGES.find(filter_.needs) is None:
+                raise ValueError(f"filter {filter_.name}: there is no stage {filter_.needs}")
         self.stages = STAGES.wanted(config)
-        """Those that an object of this build passes."""
+        """The stages that an object of this build passes, in order."""
 
     @cached_property
     def places(self) -> dict[str, tuple[str, str]]:
-        """Per stage (also `list` and `remove`), where the catalog has its events: (stage, rig)."""
+        """The (stage, rig) under which the catalog stores a stage's events.
+
+        The keys are the names of all stages, `list` and `remove` included.
+        """
         fixed = {columns.stage: (columns.stage, "") for columns in (LIST, REMOVE)}
         return fixed | {stage.name: (stage.name, self.identities.rig(stage)) for stage in STAGES}
 
     def valid(self, stage: Stage, columns: Columns) -> Bool[np.ndarray, "n"]:
-        """Return where the last event of a stage, good or bad, says what a new one would."""
-        same = columns.same(stage.events.content, stage.made_from)
+        """Return where a stage's last event, ok or failed, was made from the present input.
+
+        The input is the object's file together with the stage's settings.
+        """
+        same = columns.same(stage.events.content, stage.input_version)
         current = columns.one_of(stage.events.settings, {self.identities.settings(stage)})
         return columns.one_of(stage.events.status, {"ok", "failed"}) & same & current
 
     def good(self, stage: Stage, columns: Columns) -> Bool[np.ndarray, "n"]:
-        """Return where a stage went well and its result still holds."""
+        """Return where a stage succeeded and its result is valid."""
         return self.valid(stage, columns) & columns.one_of(stage.events.status, {"ok"})
 
     def holds(self, stage: Stage, state: ObjectState) -> bool:
-        """Return whether a stage of one object went well and its result still holds."""
+        """Return whether a stage succeeded for one object and its result is valid."""
         good = state.get(stage.events.status) == "ok"
         return good and bool(self.valid(stage, RowColumns(state.row))[0])
 
@@ -183,55 +191,59 @@ class Decider:
         return self.decide_all(RowColumns(state.row)).at(0)
 
     def decide_all(self, columns: Columns) -> Decisions:
-        """Follow every object through the stages until one drops, fails or is still to be done."""
+        """Return the decisions on all objects.
+
+        Follows every object through the stages until a filter drops it, a stage failed, or a stage
+        is still to be done. An object that passes all stages is kept.
+        """
         valid = {stage.name: self.valid(stage, columns) for stage in self.stages}
         good = {
             stage.name: valid[stage.name] & columns.one_of(stage.events.status, {"ok"})
             for stage in self.stages
         }
         known = {name: valid[FETCH.name] & where for name, where in good.items()}
-        chain = _Chain(columns, self._config, known)
+        filters = _FilterResults(columns, self._config, known)
         removed = columns.one_of(REMOVE.status, {"ok"})
-        walk = _Walk(len(columns))
-        walk.stop(removed | chain.drops_after(LIST.stage), _DROPPED)
-        for place, stage in enumerate(self.stages):
-            pending = walk.stop(~valid[stage.name], _PENDING)
+        traversal = _StageTraversal(len(columns))
+        traversal.stop(removed | filters.drops_after(LIST.stage), _DROPPED)
+        for index, stage in enumerate(self.stages):
+            pending = traversal.stop(~valid[stage.name], _PENDING)
             if pending.any():
-                walk.need(place, pending, self._why(stage, columns))
+                traversal.require(index, pending, self._why(stage, columns))
                 for source, file in self._files_for(stage):
-                    # Its measurements are there, but a compaction deleted the file.
-                    gone = pending & ~columns.present(file.path)
-                    walk.need(self.stages.index(source), gone, _COMPACTED)
-            failed = walk.stop(~good[stage.name], _FAILED)
+                    # The measurements are stored, but a compaction deleted the file.
+                    deleted = pending & ~columns.present(file.path)
+                    traversal.require(self.stages.index(source), deleted, _COMPACTED)
+            failed = traversal.stop(~good[stage.name], _FAILED)
             if failed.any():
-                walk.failed[failed] = place
-                again = self._why_again(stage, columns)
-                walk.need(place, failed & (again > 0), again)
-            walk.stop(chain.drops_after(stage.name), _DROPPED)
+                traversal.failed[failed] = index
+                retry = self._why_retry(stage, columns)
+                traversal.require(index, failed & (retry > 0), retry)
+            traversal.stop(filters.drops_after(stage.name), _DROPPED)
         return Decisions(
             columns=columns,
             stages=self.stages,
-            state=walk.state,
-            stage=walk.stage,
-            why=walk.why,
-            failed=walk.failed,
-            reason=chain.first_reasons(removed, walk.state == _DROPPED),
-            reasons=[_REMOVED, *chain.reasons],
-            judgements=chain.judgements,
-            known=chain.known,
+            state=traversal.state,
+            stage=traversal.stage,
+            why=traversal.why,
+            failed=traversal.failed,
+            reason=filters.first_reasons(removed, traversal.state == _DROPPED),
+            reasons=[_REMOVED, *filters.reasons],
+            judgements=filters.judgements,
+            known=filters.known,
         )
 
     def _files_for(self, stage: Stage) -> list[tuple[Stage, ResultFile]]:
-        """Return the stages whose files are kept until this one has used them."""
-        files = [(found, found.file) for found in self.stages if found.file is not None]
-        return [(found, file) for found, file in files if file.until == stage.name]
+        """Return the stages whose files are kept until this stage has used them."""
+        files = [(source, source.file) for source in self.stages if source.file is not None]
+        return [(source, file) for source, file in files if file.until == stage.name]
 
     def _why(self, stage: Stage, columns: Columns) -> Int8[np.ndarray, "n"]:
-        """Return why a stage must be done whose last event does not hold."""
+        """Return, per object, why a stage must be done whose last event is not valid."""
         if stage is FETCH:
             changed = np.full(len(columns), _FILE)
         else:
-            same = columns.same(stage.events.content, stage.made_from)
+            same = columns.same(stage.events.content, stage.input_version)
             changed = np.where(same, _CONFIGURATION, _BYTES)
         cleared = columns.one_of(stage.events.status, {CLEARED})
         damaged = cleared & columns.one_of(stage.events.kind, {FailureKind.SAMPLE_DAMAGED})
@@ -239,8 +251,8 @@ class Decider:
         why[cleared], why[damaged] = _RETRY, _DAMAGED
         return why.astype(np.int8)
 
-    def _why_again(self, stage: Stage, columns: Columns) -> Int8[np.ndarray, "n"]:
-        """Return why a failure is worth another try; 0 if it is not."""
+    def _why_retry(self, stage: Stage, columns: Columns) -> Int8[np.ndarray, "n"]:
+        """Return, per object, why a failed stage is retried; 0 if it is not."""
         why = np.zeros(len(columns), dtype=np.int8)
         if stage.uses_blender:
             limited = columns.one_of(stage.events.kind, _RETRIED_WITH_OTHER_LIMITS)
@@ -250,32 +262,35 @@ class Decider:
         return why
 
 
-class _Walk:
-    """The way of n objects through the stages: where each stops, and what it needs there."""
+class _StageTraversal:
+    """The traversal of the stages by n objects: where each stops, and which stage it needs."""
 
     def __init__(self, num: int) -> None:
         self.state = np.full(num, _KEPT, dtype=np.int8)
         self.stage, self.failed = (np.full(num, -1, dtype=np.int8) for _ in range(2))
         self.why = np.zeros(num, dtype=np.int8)
-        self._walking = np.ones(num, dtype=bool)
+        self._active = np.ones(num, dtype=bool)
 
     def stop(self, where: Bool[np.ndarray, "n"], state: int) -> Bool[np.ndarray, "n"]:
-        """End the way of those objects that are still on it; returns which ones these are."""
-        stopped = self._walking & where
+        """Set the state of the active objects in `where` and end their traversal.
+
+        Returns a mask of these objects.
+        """
+        stopped = self._active & where
         self.state[stopped] = state
-        self._walking = self._walking & ~where
+        self._active = self._active & ~where
         return stopped
 
-    def need(
-        self, place: int, where: Bool[np.ndarray, "n"], why: Int8[np.ndarray, "n"] | int
+    def require(
+        self, index: int, where: Bool[np.ndarray, "n"], why: Int8[np.ndarray, "n"] | int
     ) -> None:
-        """Note the stage that these objects need next, and why."""
-        self.stage[where] = place
+        """Record the next stage of these objects, and why it must be done."""
+        self.stage[where] = index
         self.why = np.where(where, why, self.why).astype(np.int8)
 
 
-class _Chain:
-    """What the filters say of n objects, as far as their measurements are known."""
+class _FilterResults:
+    """The results of all filters on n objects, as far as their measurements are known."""
 
     def __init__(
         self,
@@ -284,32 +299,32 @@ class _Chain:
         known: Mapping[str, Bool[np.ndarray, "n"]],
     ) -> None:
         known = {LIST.stage: np.ones(len(columns), dtype=bool), **known}
-        self._nowhere = np.zeros(len(columns), dtype=bool)
+        self._none = np.zeros(len(columns), dtype=bool)
         self.judgements = judge(columns, config.filters)
-        stages = dict.fromkeys(link.needs for link, _ in self.judgements)
-        self.known = {stage: known.get(stage, self._nowhere) for stage in stages}
+        stages = dict.fromkeys(filter_.needs for filter_, _ in self.judgements)
+        self.known = {stage: known.get(stage, self._none) for stage in stages}
         self._drops = [
-            (link, reason, where & self.known[link.needs])
-            for link, judgement in self.judgements
+            (filter_, reason, where & self.known[filter_.needs])
+            for filter_, judgement in self.judgements
             for reason, where in judgement.drops.items()
         ]
-        self.reasons = [(link.name, reason) for link, reason, _ in self._drops]
+        self.reasons = [(filter_.name, reason) for filter_, reason, _ in self._drops]
 
     def drops_after(self, stage: str) -> Bool[np.ndarray, "n"]:
-        """Return which objects the filters drop that read a stage's measurements."""
-        dropped = self._nowhere
-        for link, _, where in self._drops:
-            if link.needs == stage:
+        """Return a mask of the objects that the filters on a stage's measurements drop."""
+        dropped = self._none
+        for filter_, _, where in self._drops:
+            if filter_.needs == stage:
                 dropped = dropped | where
         return dropped
 
     def first_reasons(
         self, removed: Bool[np.ndarray, "n"], dropped: Bool[np.ndarray, "n"]
     ) -> Int16[np.ndarray, "n"]:
-        """Return the place of the first reason of each dropped object; 0 if it was removed."""
+        """Return the index of each dropped object's first reason; 0 if it was removed, else -1."""
         reason = np.full(len(removed), -1, dtype=np.int16)
-        for number, (_, _, where) in reversed(list(enumerate(self._drops, start=1))):
-            reason[where] = number
+        for index, (_, _, where) in reversed(list(enumerate(self._drops, start=1))):
+            reason[where] = index
         reason[removed] = 0
         reason[~dropped] = -1
         return reason

@@ -1,4 +1,4 @@
-"""Where tasks run: in this process, or on Ray. Both do the same tasks and give the same results."""
+"""Executors run tasks in this process or on Ray. Both give the same results."""
 
 import contextlib
 import math
@@ -21,40 +21,45 @@ from pipelines.sources import Source
 __all__ = ["Executor", "InProcess", "OnRay", "max_in_flight", "open_executor"]
 
 _RESOURCES_SECONDS = 5.0
+"""Seconds between two queries of the cluster's resources."""
 _TASKS_PER_SLOT = 2
-"""Tasks in flight per slot: enough that no worker waits for the driver."""
+"""Tasks in flight per free slot: enough that no worker waits for the driver."""
 _REQUEST_SECONDS = 60.0
-"""Shortest time between two requests to the autoscaler."""
+"""Minimum seconds between two autoscaler requests."""
 
 
 class Executor(Protocol):
-    """Runs tasks. One thread uses it."""
+    """The interface of executors. Not thread-safe."""
 
     def capacity(self, queue: str) -> int:
-        """How many more tasks of a queue should be submitted now."""
+        """Return how many more tasks of a queue should be submitted now."""
 
     def submit(self, task: Task) -> None:
         """Start a task, or queue it."""
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Tasks that ended since the last call; waits at most this long for the first of them."""
+        """Return the tasks that ended since the last call.
+
+        Waits at most this many seconds for the first of them.
+        """
 
     def close(self) -> None:
-        """Stop all work and end everything that was started."""
+        """Cancel all tasks and release every worker, process and connection."""
 
 
 Work = Callable[[Task, WorkerContext], list[Event]]
+"""Does a task on a worker and returns its events."""
 
 
 class InProcess:
-    """Runs one task after the other in this process."""
+    """An executor that runs one task after the other in this process."""
 
     def __init__(self, config: BuildConfig, source: Source) -> None:
         self._context = WorkerContext(config, source)
         self._queue: deque[Task] = deque()
 
     def capacity(self, queue: str) -> int:
-        """One: what is submitted runs at the next wait."""
+        """Return 1 if no task is queued, else 0."""
         return 0 if self._queue else 1
 
     def submit(self, task: Task) -> None:
@@ -62,96 +67,96 @@ class InProcess:
         self._queue.append(task)
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Do the next task, however long it takes."""
+        """Run the next task to its end, regardless of `seconds`."""
         if not self._queue:
             return []
         task = self._queue.popleft()
         return [Finished(task=task, events=run_task(task, self._context))]
 
     def close(self) -> None:
-        """End the Blender child."""
+        """End the Blender child and remove the scratch folder."""
         self._context.close()
 
 
 class OnRay:
-    """Runs tasks on a Ray cluster, a bounded number of them in flight."""
+    """An executor that runs tasks on a Ray cluster, with a bounded number in flight."""
 
     def __init__(self, config: BuildConfig, source: Source, work: Work | None = None) -> None:
-        """`work` does a task on a worker; by default `run_task`."""
+        """`work` is run on the workers for every task; by default `run_task`."""
         import ray
 
         self._ray = ray
         start_ray(config.address)
-        # A driver may have added stages of its own: they travel along.
+        # A driver may have registered additional stages: the workers need them, too.
         self._setup = ray.put((config, source, work or run_task, STAGES.added))
         queues = STAGES.queues(config)
         self._resources_of = {queue.name: queue.resources(config) for queue in queues}
         self._limits = {queue.name: queue.max_tasks(config) for queue in queues}
-        # Without a bound of calls: by default a GPU task ends its worker, and so the Blender child.
+        # By default Ray ends a worker, and so its Blender child, after one GPU task: 0 disables it.
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
         self._resources: Mapping[str, float] = {}
         self._resources_at = -math.inf
-        self._max_request = config.execution.ask_for_renders
+        self._max_request = config.execution.autoscaler_renders
         self._requested, self._requested_at = 0, -math.inf
         if config.address == "local":
-            self._require_resources_here()
+            self._require_local_resources()
         try:
             if self._max_request:
                 self._request_nodes(self._max_request)
         except BaseException:
-            # An autoscaler request stays active until it is replaced: cancel it.
+            # Cancel the autoscaler request; it stays active until replaced.
             self.close()
             raise
 
-    def _require_resources_here(self) -> None:
-        """A local Ray gets no more cores or GPUs: a task that needs more would wait forever."""
-        found = self._ray.cluster_resources()
+    def _require_local_resources(self) -> None:
+        """Raise BadInput if a task needs more than this machine has; Ray would wait forever."""
+        available = self._ray.cluster_resources()
         for needs in self._resources_of.values():
             for name, amount in needs.items():
-                if amount > found.get(name, 0):
+                if amount > available.get(name, 0):
                     self.close()
                     raise BadInput(
-                        f"a task asks for {amount:g} {name}, this machine has "
-                        f"{found.get(name, 0):g}; see --blender.threads, --render.device, "
-                        "--execution and --address"
+                        f"a task needs {amount:g} {name}, but this machine has "
+                        f"{available.get(name, 0):g}: lower --blender.threads or the resources in "
+                        "--execution, change --render.device, or join a cluster with --address"
                     )
 
     def _request_nodes(self, renders: int) -> None:
-        """Ask the autoscaler for nodes for this many renders, instead of the last request."""
+        """Replace the autoscaler request by one for this many renders."""
         from ray.autoscaler.sdk import request_resources
 
         self._requested, self._requested_at = renders, time.monotonic()
         request_resources(bundles=[self._resources_of[RENDER_QUEUE.name]] * renders)
 
     def _lower_request(self) -> None:
-        """Ask for fewer nodes when all remaining renders are in flight: idle nodes cost money."""
+        """Lower the autoscaler request once all remaining renders run: idle nodes cost money."""
         if self._max_request and time.monotonic() - self._requested_at >= _REQUEST_SECONDS:
             fetching, rendering = (self._in_flight[q.name] for q in (FETCH_QUEUE, RENDER_QUEUE))
-            # The driver fills all capacity: what is left free has no work any more.
-            at_the_end = fetching == 0 and self.capacity(RENDER_QUEUE.name) > 0
-            left = min(rendering if at_the_end else self._max_request, self._max_request)
-            if left != self._requested:
-                # The build works without it, and close cancels the last request.
+            # The driver fills all free slots. If some stay free, no render is left in the queue.
+            is_last = fetching == 0 and self.capacity(RENDER_QUEUE.name) > 0
+            needed = min(rendering if is_last else self._max_request, self._max_request)
+            if needed != self._requested:
+                # If this fails, the build goes on, and `close` cancels the last request.
                 with contextlib.suppress(self._ray.exceptions.RayError):
-                    self._request_nodes(left)
+                    self._request_nodes(needed)
 
     def capacity(self, queue: str) -> int:
-        """Slots of the cluster for this queue, times the tasks per slot, less those in flight."""
+        """Return the number of further tasks of this queue that the cluster can take."""
         resources = self._cluster_resources()
-        most = max_in_flight(resources, self._resources_of[queue], self._limits[queue])
-        return most - self._in_flight[queue]
+        limit = max_in_flight(resources, self._resources_of[queue], self._limits[queue])
+        return limit - self._in_flight[queue]
 
     def _cluster_resources(self) -> Mapping[str, float]:
-        """Return the cluster's resources, asked for every few seconds: nodes come and go."""
+        """Return the cluster's resources, queried every few seconds: nodes join and leave."""
         if time.monotonic() - self._resources_at > _RESOURCES_SECONDS:
             self._resources = self._ray.cluster_resources()
             self._resources_at = time.monotonic()
         return self._resources
 
     def submit(self, task: Task) -> None:
-        """Start a task; Ray itself never repeats one, so that attempts are counted in one place."""
+        """Start a task, without Ray's own retries: the build counts the attempts."""
         needs = dict(self._resources_of[task.queue])
         reference = self._remote.options(
             name=f"lrm.{task.queue}",
@@ -166,7 +171,7 @@ class OnRay:
         self._in_flight[task.queue] += 1
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Tasks that ended since the last call."""
+        """Return the tasks that ended since the last call; wait at most `seconds` for the first."""
         self._lower_request()
         if not self._running:
             return []
@@ -186,7 +191,7 @@ class OnRay:
             return Finished(task=task, lost=f"{type(error).__name__}: {reason}")
 
     def close(self) -> None:
-        """Cancel the autoscaler request and leave the cluster; a local one ends."""
+        """Cancel the autoscaler request and disconnect; a Ray that was started here ends."""
         try:
             if self._max_request:
                 self._request_nodes(0)
@@ -195,20 +200,20 @@ class OnRay:
 
 
 def open_executor(config: BuildConfig, source: Source) -> Executor:
-    """The executor that the configuration's address names. Raises BadInput."""
+    """Return the executor for the address in the configuration. Raises BadInput."""
     return InProcess(config, source) if config.address == "none" else OnRay(config, source)
 
 
 def max_in_flight(
     resources: Mapping[str, float], needs: Mapping[str, float], limit: int | None
 ) -> int:
-    """Return how many tasks that each need this much may be in flight on a cluster.
+    """Return how many tasks that each reserve `needs` may be in flight on a cluster.
 
-    `limit` is the most tasks of their queue, None if it has no limit.
+    `limit` is the maximum number of tasks of their queue; None means no limit.
     """
     slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
-    wanted = max(1, int(slots)) * _TASKS_PER_SLOT
-    return wanted if limit is None else min(wanted, limit)
+    tasks = max(1, int(slots)) * _TASKS_PER_SLOT
+    return tasks if limit is None else min(tasks, limit)
 
 
 class _Contexts:
@@ -219,7 +224,7 @@ class _Contexts:
         self._context: WorkerContext | None = None
 
     def get(self, config: BuildConfig, source: Source) -> WorkerContext:
-        """Return this build's context; another build's is closed first."""
+        """Return the context of this build. The context of another build is closed first."""
         key = config.digest()
         if self._context is None or self._key != key:
             if self._context is not None:

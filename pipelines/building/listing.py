@@ -1,7 +1,8 @@
-"""What has changed in a source's listing since the last build: only the parts that differ are read.
+"""The changes of a source's listing since the last build; only the changed parts are read.
 
-The source names its parts with a version each. The annotations of a part of the same version are
-not read again: what the catalog knows of its objects is compared with their files and captions.
+A source lists its objects in parts, each with a version. If the version of a part is the same as in
+the last build, its annotations are not read again: the catalog has them, and only the versions of
+the files and the captions are compared.
 """
 
 import json
@@ -37,52 +38,56 @@ _LISTED = tuple(column.name for column in LIST.listed)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Listing:
-    """What a source lists now, beside what the catalog knows."""
+    """The present listing of a source, compared with the catalog."""
 
     listed: pa.Table
-    """Every object as it is listed now, as the catalog's table of stage `list`."""
+    """All objects that are listed now, in the form of the catalog's table of stage `list`."""
     changed: pa.Table
-    """Those of them that are new or differ from what the catalog knows."""
-    gone: pa.Array
-    """Asset ids that are not listed any more."""
-    chosen: pa.Array
-    """Asset ids that this build works on: of its source, within its limit."""
+    """The listed objects that are new or differ from the catalog."""
+    delisted: pa.Array
+    """Asset ids that the catalog has and the source no longer lists."""
+    selected: pa.Array
+    """Asset ids that this build works on: those of its source, up to its limit."""
     parts: Mapping[str, str]
-    """Version of every part, for `write_parts` when this listing is in the catalog."""
+    """The version of every part, for `write_parts` once this listing is in the catalog."""
 
     def events(self) -> Iterator[Event]:
-        """What the catalog has to learn."""
+        """Yield the events that bring the catalog up to date."""
         for batch in self.changed.to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
                 data = {name: row[name] for name in _LISTED}
                 yield Event(
                     asset_id=row["asset_id"], stage=LIST.stage, content=row["content"], data=data
                 )
-        for asset_id in self.gone.to_pylist():
+        for asset_id in self.delisted.to_pylist():
             yield Event(asset_id=asset_id, stage=LIST.stage, status="gone")
 
 
 def read_parts(root: Storage, config: BuildConfig) -> dict[str, str]:
-    """The versions of the parts that are in the catalog; none if another source was read last."""
+    """Return the versions of the parts that the catalog holds.
+
+    Returns an empty dict if the last build read another source or another selection of it.
+    """
     try:
-        found = json.loads(root.read(_PARTS_FILE))
-        return dict(found["parts"]) if found["selection"] == _selection(config) else {}
+        stored = json.loads(root.read(_PARTS_FILE))
+        return dict(stored["parts"]) if stored["selection"] == _selection(config) else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
 def write_parts(root: Storage, config: BuildConfig, listing: Listing) -> None:
-    """Record the versions of the parts that the catalog now holds."""
-    found = {"selection": _selection(config), "parts": dict(listing.parts)}
-    root.write(_PARTS_FILE, canonical_json(found).encode())
+    """Store the versions of the parts that the catalog holds now."""
+    stored = {"selection": _selection(config), "parts": dict(listing.parts)}
+    root.write(_PARTS_FILE, canonical_json(stored).encode())
 
 
 def _selection(config: BuildConfig) -> str:
+    """Return the digest of the settings that decide which objects a listing holds."""
     return digest([config.source.partition("@")[0], config.lvis, LISTED_VERSION])
 
 
 LISTED_VERSION = 1
-"""Raise it when the same annotations give another record."""
+"""Increment when the same annotations give a different record."""
 
 
 def read_listing(
@@ -92,107 +97,118 @@ def read_listing(
     known: pa.Table,
     parts: Mapping[str, str],
 ) -> Listing:
-    """Compare the source with `known`, the catalog's table of stage `list`.
+    """Compare the source's present listing with `known`, the catalog's table of stage `list`.
 
-    `parts` are the versions that `known` was read at. Raises BadInput if the source cannot be read.
+    `parts` are the versions of the parts that `known` was read from. Raises BadInput if the source
+    cannot be read, or if --lvis is set and the source lists no LVIS object.
     """
-    now = source.parts()
-    if config.lvis and not any(source.files(name, True) for name in now):
-        raise BadInput(f"{config.source}: --lvis: this source has no objects of LVIS")
+    part_versions = source.parts()
+    if config.lvis and not any(source.files(name, True) for name in part_versions):
+        raise BadInput(
+            f"{config.source}: no object has an LVIS category in this source: leave out --lvis"
+        )
     is_active = is_one_of(known["status"], {"ok"})
     of_source = pc.starts_with(known["asset_id"], f"{source.prefix}:").to_numpy()
     known = known.select(_SCHEMA.names)
-    others, mine = _where(known, is_active & ~of_source), _where(known, is_active & of_source)
+    of_others = _where(known, is_active & ~of_source)
+    active = _where(known, is_active & of_source)
     del known
-    walk = _walk(source, config, sorted(now))
-    ids, part = _column(mine, "asset_id"), _column(mine, "part").cast(pa.string())
-    # Where the source lists it now; its annotations are known if they stand in the same part.
-    place = pc.index_in(ids, value_set=walk.ids)
-    stands = mask(pc.equal(part, walk.parts.take(place)))
-    is_known = stands & mask(pc.is_in(part, value_set=_same_parts(now, parts)))
-    is_new = np.ones(len(walk.ids), dtype=bool)
-    is_new[place.filter(pa.array(is_known)).to_numpy()] = False
-    to_read = pc.unique(walk.parts.filter(pa.array(is_new)))
+    selection = _select(source, config, sorted(part_versions))
+    ids, part = _column(active, "asset_id"), _column(active, "part").cast(pa.string())
+    # The annotations of an object are known if it still is in the same, unchanged part.
+    index = pc.index_in(ids, value_set=selection.ids)
+    in_same_part = mask(pc.equal(part, selection.parts.take(index)))
+    unchanged = _unchanged_parts(part_versions, parts)
+    is_known = in_same_part & mask(pc.is_in(part, value_set=unchanged))
+    is_new = np.ones(len(selection.ids), dtype=bool)
+    is_new[index.filter(pa.array(is_known)).to_numpy()] = False
+    to_read = pc.unique(selection.parts.filter(pa.array(is_new)))
     is_kept = is_known & ~mask(pc.is_in(part, value_set=to_read))
-    # Beyond the limit, or outside the selection, but still there: left as they are.
-    passed_over = mask(place.is_null()) & (
-        mask(pc.is_in(part, value_set=pa.array(walk.unread, pa.string())))
-        | mask(pc.is_in(ids, value_set=pa.array(walk.passed_over, pa.string())))
+    # Objects beyond the limit or outside the selection keep their rows.
+    is_skipped = mask(index.is_null()) & (
+        mask(pc.is_in(part, value_set=pa.array(selection.unread, pa.string())))
+        | mask(pc.is_in(ids, value_set=pa.array(selection.skipped, pa.string())))
     )
-    versions = walk.versions.take(place)
-    texts = _captions_now(mine, captions, source)
-    is_same = _equal(_column(mine, "version"), versions) & _equal(_column(mine, "caption"), texts)
-    stays = (is_kept & is_same) | passed_over
+    versions = selection.versions.take(index)
+    texts = _present_captions(active, captions, source)
+    is_same = _equal(_column(active, "version"), versions)
+    is_same &= _equal(_column(active, "caption"), texts)
+    is_unchanged = (is_kept & is_same) | is_skipped
     differs = pa.array(is_kept & ~is_same)
-    renewed = _renewed(mine.filter(differs), versions.filter(differs), texts.filter(differs))
-    wanted = set(walk.ids.filter(pc.is_in(walk.parts, value_set=to_read)).to_pylist())
+    updated = _updated(active.filter(differs), versions.filter(differs), texts.filter(differs))
+    ids_to_read = selection.ids.filter(pc.is_in(selection.parts, value_set=to_read))
+    wanted = set(ids_to_read.to_pylist())
     read = [_table(source, name, wanted, captions) for name in to_read.to_pylist()]
-    found = pa.concat_tables([renewed, *read])
-    before = mine.select(["asset_id", "content"]).filter(pa.array(~stays))
-    old = before["content"].take(pc.index_in(found["asset_id"], _column(before, "asset_id")))
-    is_changed = pc.fill_null(pc.not_equal(found["content"], old), True)
-    still = pc.is_in(before["asset_id"], value_set=_column(found, "asset_id"))
+    new = pa.concat_tables([updated, *read])
+    old = active.select(["asset_id", "content"]).filter(pa.array(~is_unchanged))
+    old_content = old["content"].take(pc.index_in(new["asset_id"], _column(old, "asset_id")))
+    is_changed = pc.fill_null(pc.not_equal(new["content"], old_content), True)
+    is_listed = pc.is_in(old["asset_id"], value_set=_column(new, "asset_id"))
     return Listing(
-        listed=pa.concat_tables([others, _where(mine, stays), found]),
-        changed=found.filter(is_changed),
-        gone=before["asset_id"].filter(pc.invert(still)).combine_chunks(),
-        chosen=walk.ids,
-        parts={name: now[name] for name in sorted(walk.complete)},
+        listed=pa.concat_tables([of_others, _where(active, is_unchanged), new]),
+        changed=new.filter(is_changed),
+        delisted=old["asset_id"].filter(pc.invert(is_listed)).combine_chunks(),
+        selected=selection.ids,
+        parts={name: part_versions[name] for name in sorted(selection.complete)},
     )
 
 
-def _same_parts(now: Mapping[str, str], before: Mapping[str, str]) -> pa.Array:
-    """Parts whose annotations are known already."""
+def _unchanged_parts(now: Mapping[str, str], before: Mapping[str, str]) -> pa.Array:
+    """Return the names of the parts whose version is the same as before."""
     same = [name for name, version in now.items() if before.get(name) == version]
     return pa.array(same, pa.string())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Walk:
-    """What the parts list, in their order and up to the limit."""
+class _Selection:
+    """The objects that a build selects from a source: in the order of the parts, up to the limit.
+
+    `ids`, `versions` and `parts` are parallel arrays.
+    """
 
     ids: pa.Array
     versions: pa.Array
-    """Of the files of these objects."""
+    """The version of each object's file."""
     parts: pa.Array
-    """The part of each."""
-    passed_over: list[str]
-    """Ids that are listed, but not taken: beyond the limit, or outside the selection."""
+    """The part that lists each object."""
+    skipped: list[str]
+    """Ids that are listed but not selected: beyond the limit, or no LVIS object."""
     complete: set[str]
-    """Parts of which every object was taken."""
+    """Parts of which every object is selected."""
     unread: list[str]
     """Parts beyond the limit."""
 
 
-def _walk(source: Source, config: BuildConfig, names: Sequence[str]) -> _Walk:
+def _select(source: Source, config: BuildConfig, names: Sequence[str]) -> _Selection:
+    """Return the objects of these parts that the build's `limit` and `lvis` select."""
     columns: dict[str, list[pa.Array]] = {name: [] for name in ("ids", "versions", "parts")}
-    passed_over: list[str] = []
+    skipped: list[str] = []
     complete, unread = set(), []
-    room = config.limit if config.limit is not None else sys.maxsize
+    remaining = config.limit if config.limit is not None else sys.maxsize
     for name in names:
-        if room <= 0:
+        if remaining <= 0:
             unread.append(name)
             continue
         files = source.files(name, config.lvis)
-        taken = dict(islice(files.items(), room))
-        room -= len(taken)
-        columns["ids"].append(pa.array(taken.keys(), pa.string()))
-        columns["versions"].append(pa.array(taken.values(), pa.string()))
-        columns["parts"].append(pa.repeat(pa.scalar(name), len(taken)))
-        if len(taken) == len(files):
+        selected = dict(islice(files.items(), remaining))
+        remaining -= len(selected)
+        columns["ids"].append(pa.array(selected.keys(), pa.string()))
+        columns["versions"].append(pa.array(selected.values(), pa.string()))
+        columns["parts"].append(pa.repeat(pa.scalar(name), len(selected)))
+        if len(selected) == len(files):
             complete.add(name)
-        if config.lvis or len(taken) < len(files):
-            every = source.files(name, False)
-            passed_over.extend(asset_id for asset_id in every if asset_id not in taken)
+        if config.lvis or len(selected) < len(files):
+            all_files = source.files(name, False)
+            skipped.extend(asset_id for asset_id in all_files if asset_id not in selected)
     empty = pa.array([], pa.string())
-    joined = {name: pa.concat_arrays([empty, *parts]) for name, parts in columns.items()}
-    return _Walk(**joined, passed_over=passed_over, complete=complete, unread=unread)
+    joined = {name: pa.concat_arrays([empty, *arrays]) for name, arrays in columns.items()}
+    return _Selection(**joined, skipped=skipped, complete=complete, unread=unread)
 
 
 def _table(
     source: Source, part: str, wanted: Collection[str], captions: Mapping[str, str]
 ) -> pa.Table:
-    """Rows of those objects of a part that are wanted, from its annotations."""
+    """Return the rows of the `wanted` objects of a part, from its annotations."""
     rows = []
     for item in source.read_part(part):
         data = item.record.to_dict() | {"version": item.version, "part": part}
@@ -206,39 +222,39 @@ def _table(
 
 
 def _row(asset_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    found = {"seq": 0, "asset_id": asset_id, "content": digest(data), "status": "ok"}
-    return found | listed_row(data)
+    event = {"seq": 0, "asset_id": asset_id, "content": digest(data), "status": "ok"}
+    return event | listed_row(data)
 
 
-def _captions_now(
+def _present_captions(
     rows: pa.Table, captions: Mapping[str, str], source: Source
 ) -> pa.Array | pa.ChunkedArray:
-    """Today's captions of known objects; null where there is none."""
+    """Return the present captions of known objects; null for an object without one."""
     if source.has_captions:
         return _column(rows, "caption")
-    natives = pc.utf8_slice_codeunits(_column(rows, "asset_id"), len(source.prefix) + 1)
-    place = pc.index_in(natives, value_set=pa.array(captions.keys(), pa.string()))
-    texts = pc.utf8_trim_whitespace(pa.array(captions.values(), pa.string()).take(place))
+    native_ids = pc.utf8_slice_codeunits(_column(rows, "asset_id"), len(source.prefix) + 1)
+    index = pc.index_in(native_ids, value_set=pa.array(captions.keys(), pa.string()))
+    texts = pc.utf8_trim_whitespace(pa.array(captions.values(), pa.string()).take(index))
     return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
-def _renewed(rows: pa.Table, versions: pa.Array, texts: pa.Array) -> pa.Table:
-    """Known objects with other versions of their files or other captions."""
-    now = zip(rows.to_pylist(), versions.to_pylist(), texts.to_pylist(), strict=True)
-    renewed = []
-    for row, version, text in now:
+def _updated(rows: pa.Table, versions: pa.Array, texts: pa.Array) -> pa.Table:
+    """Return the rows of known objects with these file versions and captions in their place."""
+    present = zip(rows.to_pylist(), versions.to_pylist(), texts.to_pylist(), strict=True)
+    updated = []
+    for row, version, text in present:
         data = {name: row[name] for name in _LISTED} | {"version": version, "caption": text}
-        renewed.append(_row(row["asset_id"], data))
-    return pa.Table.from_pylist(renewed, schema=_SCHEMA)
+        updated.append(_row(row["asset_id"], data))
+    return pa.Table.from_pylist(updated, schema=_SCHEMA)
 
 
 def _where(rows: pa.Table, where: Bool[np.ndarray, "n"]) -> pa.Table:
-    """Some of the rows; if that is all of them, they are not copied."""
+    """Return the rows where the mask is set, without a copy if these are all rows."""
     return rows if where.all() else rows.filter(pa.array(where))
 
 
 def _equal(a: pa.Array, b: pa.Array) -> Bool[np.ndarray, "n"]:
-    """Where two columns are equal; null equals null."""
+    """Return a mask of where two columns are equal; null equals null."""
     return mask(pc.equal(a, b)) | (mask(a.is_null()) & mask(b.is_null()))
 
 

@@ -1,4 +1,4 @@
-"""All objects of a dataset as one wide table: what the source lists, and the last of each stage."""
+"""All objects of a dataset as one wide table: their listing and the last event of each stage."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -20,7 +20,10 @@ __all__ = ["Objects", "latest_of", "load_objects", "widen"]
 
 
 class Objects:
-    """The listed objects, in the order of their ids; see ObjectState for the names of columns."""
+    """The listed objects, in the order of their ids.
+
+    The columns have the names that ObjectState uses: `asset_id`, else `STAGE.NAME`.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -31,27 +34,27 @@ class Objects:
 
     @property
     def ids(self) -> pa.ChunkedArray:
-        """Their asset ids."""
+        """The asset ids of the objects."""
         return self.table["asset_id"]
 
     def state(self, row: int) -> ObjectState:
-        """One of them."""
+        """Return the state of the object in a row."""
         return next(self.states([row]))
 
     def states(self, rows: Sequence[int] | np.ndarray) -> Iterator[ObjectState]:
-        """Some of them, read together."""
+        """Yield the states of the objects in these rows, read block by block."""
         for start in range(0, len(rows), _BLOCK):
-            block = self._lean.take(pa.array(rows[start : start + _BLOCK], pa.int64()))
+            block = self._plan_columns.take(pa.array(rows[start : start + _BLOCK], pa.int64()))
             for row in block.to_pylist():
                 yield ObjectState(row={k: v for k, v in row.items() if v is not None})
 
     def find(self, asset_id: str) -> int | None:
-        """The row of an object."""
+        """Return the row of an object; None if it is not listed."""
         row = pc.index(self.ids, asset_id).as_py()
         return None if row < 0 else int(row)
 
     @cached_property
-    def _lean(self) -> pa.Table:
+    def _plan_columns(self) -> pa.Table:
         names = self.table.column_names
         return self.table.select(
             [n for n in names if n.rpartition(".")[2] not in {"seq", *NOT_FOR_PLANS}]
@@ -59,22 +62,26 @@ class Objects:
 
 
 _BLOCK = 1024
+"""Rows that are converted to Python values at once."""
 
 
 def latest_of(root: Storage, catalog: Catalog | None = None) -> Latest:
-    """The newest events of a dataset, in the columns that plans need."""
+    """Return the newest events of a dataset, with the columns of all stages and filters."""
     return Latest(root, catalog or Catalog(root), projection())
 
 
 def load_objects(latest: Latest, decider: Decider, columns: Sequence[str] | None = None) -> Objects:
-    """Every object that its source still lists. `columns` (without stages) limits what is read."""
+    """Return all objects that the source lists.
+
+    `columns` limits which columns are read, by their names without the stage; by default all.
+    """
     tables = latest.tables(decider.places.values(), columns)
     listed = tables.pop(decider.places[LIST.stage])
     return widen(rows_with(listed, "status", "ok"), tables, decider)
 
 
 def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: Decider) -> Objects:
-    """One row for each listed object, with what each stage's table says of it."""
+    """Return the listed objects with the columns of each stage's table joined to their rows."""
     ids = listed["asset_id"].combine_chunks()
     if not pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py():  # the base's rows are sorted
         listed = listed.sort_by("asset_id")
@@ -83,10 +90,10 @@ def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: De
         [name if name == "asset_id" else f"list.{name}" for name in listed.column_names]
     )
     for stage, place in decider.places.items():
-        # An empty table has nothing to say of anybody: its columns are null anyway.
+        # An empty table is left out: a missing column reads as null.
         if place in tables and tables[place].num_rows:
-            found = align(ids, tables.pop(place))
-            for name in found.column_names:
+            aligned = align(ids, tables.pop(place))
+            for name in aligned.column_names:
                 if name not in ("asset_id", "seq"):
-                    wide = wide.append_column(f"{stage}.{name}", found[name])
+                    wide = wide.append_column(f"{stage}.{name}", aligned[name])
     return Objects(wide)

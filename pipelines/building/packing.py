@@ -1,6 +1,6 @@
-"""Which rendered objects go into one shard: an order that follows from the plan alone.
+"""The assignment of rendered objects to shards, which depends on the plan's order alone.
 
-So the same plan gives the same shards on any number of workers.
+The same plan therefore gives the same shards on any number of workers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,53 +14,56 @@ class ShardGroups:
     """Groups the objects of a plan into shards."""
 
     def __init__(
-        self, order: Sequence[str], samples_per_shard: int, broken: Mapping[str, Sequence[str]]
+        self, order: Sequence[str], samples_per_shard: int, damaged: Mapping[str, Sequence[str]]
     ) -> None:
-        """`broken` names the objects of each damaged shard, which go back together."""
-        together = {asset_id for ids in broken.values() for asset_id in ids}
-        others = [asset_id for asset_id in order if asset_id not in together]
+        """`order` is that of the plan's objects.
+
+        `damaged` maps each damaged shard to its objects, which are packed together again.
+        """
+        in_damaged = {asset_id for ids in damaged.values() for asset_id in ids}
+        others = [asset_id for asset_id in order if asset_id not in in_damaged]
         self._groupers = [_Grouper(others, samples_per_shard)]
-        self._groupers += [_Grouper(ids, len(ids)) for ids in broken.values()]
+        self._groupers += [_Grouper(ids, len(ids)) for ids in damaged.values()]
         self._of_object = {
             asset_id: grouper for grouper in self._groupers for asset_id in grouper.order
         }
 
     @property
     def waiting(self) -> int:
-        """Objects that are rendered and whose group is not complete yet."""
+        """The number of rendered objects whose group is not complete yet."""
         return sum(grouper.waiting for grouper in self._groupers)
 
-    def settle(self, asset_id: str, rendered: ObjectState | None) -> None:
-        """Note how an object ended: with a rendered sample to pack, or without one (None)."""
-        self._of_object[asset_id].settle(asset_id, rendered)
+    def resolve(self, asset_id: str, rendered: ObjectState | None) -> None:
+        """Record the outcome of an object: its state if it has a sample to pack, else None."""
+        self._of_object[asset_id].resolve(asset_id, rendered)
 
-    def take(self) -> Iterator[tuple[ObjectState, ...]]:
-        """Yield the groups that have become complete."""
+    def take_complete(self) -> Iterator[tuple[ObjectState, ...]]:
+        """Yield the groups that became complete since the last call."""
         for grouper in self._groupers:
-            yield from grouper.take()
+            yield from grouper.take_complete()
 
 
 class _Grouper:
-    """Groups objects in a given order, not in that of completion."""
+    """Groups objects in a given order, whatever the order of their completion."""
 
     def __init__(self, order: Sequence[str], size: int) -> None:
         self.order = order
         self.waiting = 0
-        """Objects that are rendered and not yet handed out."""
+        """The number of rendered objects that were not yielded yet."""
         self._size = size
-        self._settled: dict[str, ObjectState | None] = {}
+        self._resolved: dict[str, ObjectState | None] = {}
         self._next = 0
         self._group: list[ObjectState] = []
 
-    def settle(self, asset_id: str, rendered: ObjectState | None) -> None:
-        """Note how an object ended."""
-        self._settled[asset_id] = rendered
+    def resolve(self, asset_id: str, rendered: ObjectState | None) -> None:
+        """Record the outcome of an object; see `ShardGroups.resolve`."""
+        self._resolved[asset_id] = rendered
         self.waiting += rendered is not None
 
-    def take(self) -> Iterator[tuple[ObjectState, ...]]:
-        """Yield the complete groups; the last one may be short."""
-        while self._next < len(self.order) and self.order[self._next] in self._settled:
-            state = self._settled.pop(self.order[self._next])
+    def take_complete(self) -> Iterator[tuple[ObjectState, ...]]:
+        """Yield the complete groups; the last group of the order may be smaller."""
+        while self._next < len(self.order) and self.order[self._next] in self._resolved:
+            state = self._resolved.pop(self.order[self._next])
             self._next += 1
             if state is not None:
                 self._group.append(state)

@@ -1,4 +1,4 @@
-"""What a build would do, and why: a pure function of listing, catalog and configuration."""
+"""The plan of a build: what it would do, and why, from listing, catalog and configuration."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,17 +31,18 @@ class Plan:
     listing: Listing
     objects: Objects
     decisions: Decisions
-    """On the objects, row by row."""
+    """The decisions on the objects, in the same order."""
     rows: Int64[np.ndarray, "m"]
-    """Of the objects that this build works on, those with something to do."""
+    """Rows of the selected objects that need a stage."""
     estimate: Cost
+    """Expected cost of all the work."""
     prices: PriceConfig
     captions_revision: str
-    """Digest of the captions' file."""
+    """Digest of the captions file; empty without one."""
 
     @cached_property
     def work(self) -> dict[str, dict[str, int]]:
-        """Objects per next stage and reason."""
+        """The number of objects per next stage and reason to do it."""
         stages = self.decisions.stages
         pairs = self.decisions.stage[self.rows].astype(np.int64) * len(REASONS_TO_WORK)
         pairs += self.decisions.why[self.rows]
@@ -54,19 +55,22 @@ class Plan:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of `lrm plan --json`."""
+        """Return the JSON of `lrm plan --json`."""
         return {
             "work": self.work,
             "listing": {
                 "changed": self.listing.changed.num_rows,
-                "gone": len(self.listing.gone),
+                "gone": len(self.listing.delisted),
             },
             "estimate": self.estimate.to_dict() | {"money": money(self.estimate, self.prices)},
         }
 
 
 def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest) -> Plan:
-    """Read captions, listing and catalog, and plan. Raises BadInput; writes nothing."""
+    """Read captions, listing and catalog, and return the plan. Writes nothing.
+
+    Raises BadInput if the source or the captions cannot be read.
+    """
     captions: dict[str, str] = {}
     revision = ""
     if config.captions and not source.has_captions:
@@ -83,11 +87,11 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
 def make_plan(
     listing: Listing, objects: Objects, config: BuildConfig, captions_revision: str = ""
 ) -> Plan:
-    """Decide on every object. Objects beyond the build's limit are left as they are."""
+    """Decide on every object and return the plan for those that the listing selects."""
     decider = Decider(config)
     decisions = decider.decide_all(objects.columns)
-    chosen = pc.is_in(objects.ids, value_set=listing.chosen).to_numpy()
-    rows = np.flatnonzero((decisions.stage >= 0) & chosen)
+    is_selected = pc.is_in(objects.ids, value_set=listing.selected).to_numpy()
+    rows = np.flatnonzero((decisions.stage >= 0) & is_selected)
     return Plan(
         listing=listing,
         objects=objects,

@@ -1,4 +1,4 @@
-"""What a person sees of running work: a live picture on a terminal, else a line per interval."""
+"""The progress of running work: a table on a terminal, else a line per interval."""
 
 import sys
 import time
@@ -17,99 +17,114 @@ from pipelines.building.estimates.forecast import Forecast
 __all__ = ["Display", "Progress", "waiter"]
 
 _REFRESH_SECONDS = 0.25
+"""Seconds between two updates of a terminal."""
 
 
 def waiter(wait: bool) -> Callable[[str], None] | None:
-    """What `core.lock.exclusive` calls when it has to wait; None if it must not."""
+    """Return the function that `core.lock.exclusive` calls when it waits; None if it must not."""
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    return say if wait else None
+    return print_line if wait else None
 
 
 class Display:
-    """Shows how far work is, on standard error."""
+    """Shows the progress of work on standard error, at most once per interval."""
 
     def __init__(self, interval: float = 30.0) -> None:
+        """`interval` is the seconds between two lines where standard error is no terminal."""
         console = Console(stderr=True, highlight=False)
         self._live = Live(console=console, auto_refresh=False, transient=True)
         if console.is_terminal:
             self._live.start()
         self._interval = _REFRESH_SECONDS if console.is_terminal else interval
-        self.started = self._shown = time.monotonic()
+        self.started = self._last_shown = time.monotonic()
 
     def show(
-        self, line: Callable[[], str], picture: Callable[[], RenderableType] | None = None
+        self, line: Callable[[], str], live_view: Callable[[], RenderableType] | None = None
     ) -> None:
-        """If it is time: the line, or on a terminal the picture."""
-        if time.monotonic() - self._shown < self._interval:
+        """Show the line, or `live_view` on a terminal, if the interval has passed."""
+        if time.monotonic() - self._last_shown < self._interval:
             return
-        self._shown = time.monotonic()
+        self._last_shown = time.monotonic()
         if self._live.is_started:
-            self._live.update(picture() if picture else Text(line()), refresh=True)
+            self._live.update(live_view() if live_view else Text(line()), refresh=True)
         else:
             print(line(), file=sys.stderr, flush=True)
 
     def end(self, line: str) -> None:
-        """Show the last line in place of the picture."""
+        """Restore the terminal and print the last line."""
         self.close()
         print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the live view and restore the terminal."""
         self._live.stop()
 
 
 class Progress:
-    """What a build shows: a row per stage, and how many objects are done, how fast, until when."""
+    """The progress of a build: a row per stage, and the objects that are done, the rate and ETA."""
 
     def __init__(self, stages: Sequence[str]) -> None:
         """`stages` are the names of a build's stages, in their order."""
         self._display = Display()
         self._forecast = Forecast(stages, started=self._display.started)
 
-    def wait(self, stage: str, num_objects: int) -> None:
-        """Some objects wait for a stage, as the build begins."""
-        self._forecast.wait(stage, num_objects)
+    def add_waiting(self, stage: str, num_objects: int) -> None:
+        """Add objects that wait for a stage when the build starts."""
+        self._forecast.add_waiting(stage, num_objects)
 
-    def settle(self, waited: str, events: Sequence[Event], then: str | None) -> None:
-        """An object went through the stage that it waited for; see `Forecast.settle`."""
-        self._forecast.settle(waited, events, then, time.monotonic())
+    def record(self, waited: str, events: Sequence[Event], then: str | None) -> None:
+        """Record the events of an object that waited for a stage; see `Forecast.record`."""
+        self._forecast.record(waited, events, then, time.monotonic())
 
-    def tick(self, total: int, finals: Mapping[str, int], rendered: int) -> None:
-        """Show where things stand, if it is time: `rendered` objects wait for their shard."""
+    def tick(self, total: int, finals: Mapping[str, int], unpacked: int) -> None:
+        """Show the progress if the interval has passed.
+
+        `finals` is the number of objects per final state; `unpacked` objects are rendered and wait
+        until their shard is complete.
+        """
         now = time.monotonic()
-        finals = {**finals, "rendered": rendered} if rendered else finals
         self._display.show(
-            lambda: self._line(total, finals, now, with_stages=True),
-            lambda: Group(self._table(now), Text(self._line(total, finals, now))),
+            lambda: " | ".join(
+                [self._summary(total, finals, now, unpacked), self._stage_counts(now)]
+            ),
+            lambda: Group(self._table(now), Text(self._summary(total, finals, now, unpacked))),
         )
 
     def done(self, total: int, finals: Mapping[str, int]) -> None:
-        """Show the last line and leave the terminal as it was."""
+        """Print the last line and restore the terminal."""
         if total:
-            self._display.end(self._line(total, finals, time.monotonic(), with_stages=True))
+            self._display.end(self._summary(total, finals, time.monotonic()))
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._display.close()
 
-    def _line(
-        self, total: int, finals: Mapping[str, int], now: float, with_stages: bool = False
-    ) -> str:
-        ended = sum(count for state, count in finals.items() if state != "rendered")
-        states = ", ".join(f"{count:,} {state}" for state, count in sorted(finals.items()))
-        parts = [f"{ended:,}/{total:,} objects ({states or 'none done'})"]
-        if with_stages:
-            done = (f"{row.stage} {row.done:,}" for row in self._forecast.rows(now) if row.done)
-            parts.append(f"done: {', '.join(done) or 'nothing'}")
-        if ended < total:
-            left = duration(self._forecast.seconds_left(now))
-            parts.append(f"{self._forecast.objects_per_minute(now):.1f} per minute, {left} to go")
-        return f"[{duration(now - self._display.started)}] " + " | ".join(parts)
+    def _summary(self, total: int, finals: Mapping[str, int], now: float, unpacked: int = 0) -> str:
+        """Return one line: elapsed time, objects done of all, their states, rate, time to go."""
+        done = sum(finals.values())
+        states = [f"{count:,} {state}" for state, count in sorted(finals.items())]
+        if unpacked:
+            states.append(f"{unpacked:,} to pack")
+        objects = "object" if total == 1 else "objects"
+        line = f"[{duration(now - self._display.started)}] {done:,} of {total:,} {objects} done"
+        if states:
+            line += f": {', '.join(states)}"
+        if done < total:
+            left = self._forecast.seconds_left(now)
+            to_go = "time to go unknown" if left is None else f"{duration(left)} to go"
+            line += f" | {self._forecast.objects_per_minute(now):.1f} per minute, {to_go}"
+        return line
+
+    def _stage_counts(self, now: float) -> str:
+        """Return how many objects passed each stage so far."""
+        counts = [f"{row.stage} {row.done:,}" for row in self._forecast.rows(now) if row.done]
+        return f"stages: {', '.join(counts) or 'none done'}"
 
     def _table(self, now: float) -> Table:
+        """Return a row per stage, within 80 columns."""
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("stage")
         for name in ("waiting", "done", "failed", "per minute", "seconds each"):

@@ -1,4 +1,4 @@
-"""How an event becomes columns: the declarations of all stages and filters, put together."""
+"""The columns of every stage's events, from the declarations of all stages and filters."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -29,6 +29,7 @@ __all__ = [
 NOT_FOR_PLANS = frozenset({"timings", "message"})
 """Names of columns that neither decisions nor workers need."""
 _VERSION = 2
+"""Increment when the same declarations give other columns."""
 
 
 def projection() -> Projection:
@@ -39,7 +40,7 @@ def projection() -> Projection:
         return readers[stage].read(status, data) if stage in readers else {}
 
     return Projection(
-        version=f"{_VERSION}/" + ",".join(f"{link.name}{link.version}" for link in CHAIN),
+        version=f"{_VERSION}/" + ",".join(f"{filter_.name}{filter_.version}" for filter_ in CHAIN),
         types={stage: reader.types() for stage, reader in readers.items()},
         read=read,
     )
@@ -57,14 +58,14 @@ def columns_for_plans() -> list[str]:
 
 
 def columns_for_counts() -> list[str]:
-    """Return the names of the columns that counts of all objects need: no details."""
+    """Return the names of the columns that counts of all objects need, without details."""
     columns = all_columns()
     details = {column.name for column in columns if column.detail}
     return sorted({"seq", "asset_id", *(column.name for column in columns)} - details)
 
 
 def listed_row(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of an event of the listing, by their names without the stage."""
+    """Return the columns of a listing event, by their names without the stage."""
     return _LISTING.read("ok", data)
 
 
@@ -79,7 +80,7 @@ def with_event(state: ObjectState, event: Event) -> ObjectState:
 
 
 class _Reader:
-    """Reads the columns of the events of one stage."""
+    """Reads the columns of one stage's events."""
 
     def __init__(self, stage: str, own: tuple[Column[Any], ...]) -> None:
         self.events = EventColumns(stage)
@@ -95,17 +96,19 @@ class _Reader:
         return {column.name: column.type for column in self._of_data()}
 
     def read(self, status: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return these columns of one event."""
-        read = {column.name: data.get(column.name) for column in (*self._own, *self.events.of_data)}
-        timings = read[self.events.timings.name]
+        """Return the columns of one event, given its status and data."""
+        values = {
+            column.name: data.get(column.name) for column in (*self._own, *self.events.of_data)
+        }
+        timings = values[self.events.timings.name]
         if timings is not None:
-            read[self.events.timings.name] = list(timings.items())
+            values[self.events.timings.name] = list(timings.items())
         if status != "ok":
-            return read  # a failed stage measured nothing
-        return read | {fact.name: fact.of(data) for fact in self._facts}
+            return values  # a failed stage measured nothing
+        return values | {fact.name: fact.of(data) for fact in self._facts}
 
     def _of_data(self) -> list[Column[Any]]:
-        # A fact may take the place of one of the stage's own columns, made sane.
+        # A fact may replace one of the stage's own columns of the same name.
         unique = {column.name: column for column in (*self._own, *self._facts)}
         return [*unique.values(), *self.events.of_data]
 

@@ -1,8 +1,8 @@
-"""A build: send every object of a plan through its stages, and commit what came of it.
+"""A build: pass every object of a plan through its stages and commit the events.
 
-The driver is the only committer. Killing it at any moment loses at most the events of the last
-seconds; the next build finds the files of that work by their names, so nothing is lost or stored
-twice.
+The driver is the only committer. If it is killed, at most the events of the last seconds are lost.
+The next build repeats that work and writes the same files under the same names, so nothing is
+stored twice.
 """
 
 from collections import Counter, defaultdict, deque
@@ -26,7 +26,7 @@ from pipelines.building.plan import Plan
 from pipelines.building.progress import Progress
 from pipelines.building.projection import with_event
 from pipelines.building.stages.object_state import ObjectState
-from pipelines.building.stages.pack import PACK, SHARD, broken_shard
+from pipelines.building.stages.pack import PACK, SHARD, damaged_sample_location
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import ResultFile, Stage
@@ -35,11 +35,11 @@ from pipelines.building.tasks import Finished, Task
 __all__ = ["Build"]
 
 _MAX_WAITING = 2_000
-"""Fetched objects that may wait for their next stage before no more are fetched."""
+"""Maximum number of fetched objects that wait for their next stage; fetching pauses above it."""
 
 
 class _Backlog:
-    """Tasks that wait in a queue: those of the plan, and those that come from other queues."""
+    """The waiting tasks of a queue: those of the plan, and those that other queues add."""
 
     def __init__(self, queue: str, planned: Iterator[ObjectState]) -> None:
         self._queue = queue
@@ -48,19 +48,19 @@ class _Backlog:
 
     @property
     def num_added(self) -> int:
-        """Waiting tasks beside those of the plan."""
+        """The number of waiting tasks that are not of the plan."""
         return len(self._added)
 
     def add(self, *states: ObjectState) -> None:
-        """Queue a task behind all others."""
+        """Append a task for these objects."""
         self._added.append(Task(queue=self._queue, states=states))
 
     def repeat(self, task: Task) -> None:
-        """Queue another attempt at a task before all others: shards are packed in order."""
+        """Prepend another attempt at a task: shards are packed in order."""
         self._added.appendleft(replace(task, attempt=task.attempt + 1))
 
     def pop(self) -> Task | None:
-        """Return the next task; added ones first, since they are nearer to their end."""
+        """Return the next task, or None. Added tasks come first: they are closer to completion."""
         if self._added:
             return self._added.popleft()
         state = next(self._planned, None)
@@ -90,7 +90,7 @@ class Build:
         self._total = len(plan.rows)
         self._groups = self._shard_groups()
         self._backlogs = {
-            # What is to be packed is grouped first.
+            # Objects to pack are first grouped into shards.
             queue.name: _Backlog(
                 queue.name, iter(()) if queue is PACK.queue else self._planned(queue.name)
             )
@@ -98,62 +98,63 @@ class Build:
         }
         self._in_flight = 0
         self._finals: Counter[str] = Counter()
-        self._superfluous: list[str] = []
-        """Files of results that are in a shard which the catalog does not know yet."""
+        self._files_to_delete: list[str] = []
+        """Staged files whose samples are in a shard that is not committed yet."""
 
     def run(self) -> Counter[str]:
-        """Do all the work. Returns the objects per final state, of those that had work to do."""
+        """Do all the work of the plan. Returns the number of its objects per final state."""
         self._committer.add_all(self._plan.listing.events())
         write_parts(self._root, self._config, self._plan.listing)
-        self._superfluous.extend(self._leftovers())
-        for stage, whys in self._plan.work.items():
-            self._progress.wait(stage, sum(whys.values()))
+        self._files_to_delete.extend(self._leftovers())
+        for stage, reasons in self._plan.work.items():
+            self._progress.add_waiting(stage, sum(reasons.values()))
         for state in self._planned(PACK.queue.name):
-            self._groups.settle(state.asset_id, state)
+            self._groups.resolve(state.asset_id, state)
         self._queue_groups()
         while self._submit() or self._in_flight:
             for finished in self._executor.wait(seconds=1.0):
                 self._in_flight -= 1
-                self._settle(finished)
+                self._record(finished)
             self._queue_groups()
             self._still_ours()
             if self._committer.tick():
-                self._delete_superfluous()
+                self._delete_staged_files()
             self._progress.tick(self._total, self._finals, self._groups.waiting)
         self._still_ours()
         self._committer.close()
-        self._delete_superfluous()
+        self._delete_staged_files()
         self._progress.done(self._total, self._finals)
         return self._finals
 
     def _shard_groups(self) -> ShardGroups:
         plan = self._plan
         order = plan.objects.ids.take(plan.rows).to_pylist()
-        kind = plan.objects.columns.one_of(PACK.events.kind, {FailureKind.SAMPLE_DAMAGED})
-        broken: dict[str, list[str]] = defaultdict(list)
-        for state in plan.objects.states(plan.rows[kind[plan.rows]]):
-            place = broken_shard(state, self._decider.identities)
-            if place is not None:
-                broken[place[SHARD.name]].append(state.asset_id)
-        return ShardGroups(order, self._config.shards.samples_per_shard, broken)
+        is_damaged = plan.objects.columns.one_of(PACK.events.kind, {FailureKind.SAMPLE_DAMAGED})
+        damaged: dict[str, list[str]] = defaultdict(list)
+        for state in plan.objects.states(plan.rows[is_damaged[plan.rows]]):
+            location = damaged_sample_location(state, self._decider.identities)
+            if location is not None:
+                damaged[location[SHARD.name]].append(state.asset_id)
+        return ShardGroups(order, self._config.shards.samples_per_shard, damaged)
 
     def _planned(self, queue: str) -> Iterator[ObjectState]:
-        """Yield the objects whose next stage is one of a queue's, read as they are needed."""
+        """Return an iterator over the objects whose next stage belongs to a queue."""
         stages = self._decider.stages
-        places = [place for place, stage in enumerate(stages) if stage.queue.name == queue]
+        indices = [index for index, stage in enumerate(stages) if stage.queue.name == queue]
         next_stages = self._plan.decisions.stage[self._plan.rows]
-        return self._plan.objects.states(self._plan.rows[np.isin(next_stages, places)])
+        return self._plan.objects.states(self._plan.rows[np.isin(next_stages, indices)])
 
     def _queue_groups(self) -> None:
-        for group in self._groups.take():
+        """Queue a pack task for every complete group of objects."""
+        for group in self._groups.take_complete():
             self._backlogs[PACK.queue.name].add(*group)
 
     def _submit(self) -> int:
-        """Start as many tasks as there is capacity for. Returns their number."""
+        """Submit tasks until the executor has no capacity left. Returns their number."""
         started = 0
         for queue, backlog in self._backlogs.items():
             if queue == FETCH_QUEUE.name and self._num_fetched > _MAX_WAITING:
-                continue  # files would pile up long before anything renders them
+                continue  # otherwise files fill the disk long before they are rendered
             for _ in range(self._executor.capacity(queue)):
                 task = backlog.pop()
                 if task is None:
@@ -165,17 +166,20 @@ class Build:
 
     @property
     def _num_fetched(self) -> int:
-        """The fetched objects that wait for another stage than the packing."""
+        """The number of fetched objects that wait for a stage before the packing."""
         others = {FETCH_QUEUE.name, PACK.queue.name}
         return sum(b.num_added for name, b in self._backlogs.items() if name not in others)
 
-    def _settle(self, finished: Finished) -> None:
-        """Record the events of a task, and send its objects on."""
+    def _record(self, finished: Finished) -> None:
+        """Record the events of a task and queue the next stages of its objects.
+
+        A task whose worker was lost is repeated until its attempts are used up.
+        """
         task = finished.task
         if finished.lost and task.attempt < self._config.execution.attempts:
             self._backlogs[task.queue].repeat(task)
             return
-        events = self._lost(finished) if finished.lost else finished.events
+        events = self._worker_lost_events(finished) if finished.lost else finished.events
         self._committer.add(events)
         of_object: dict[str, list[Event]] = defaultdict(list)
         for event in events:
@@ -186,40 +190,43 @@ class Build:
                 state = with_event(state, event)
             if task.queue == PACK.queue.name:
                 self._end_packed(state)
-                self._progress.settle(PACK.name, own, None)
+                self._progress.record(PACK.name, own, None)
             else:
                 next_stage = self._route(state)
                 name = None if next_stage is None else next_stage.name
-                self._progress.settle(own[0].stage if own else "", own, name)
+                self._progress.record(own[0].stage if own else "", own, name)
 
     def _route(self, state: ObjectState) -> Stage | None:
-        """Queue an object's next stage and return it, or note that the object is done.
+        """Queue an object's next stage and return it, or count its final state and return None.
 
-        A failure is tried again only by a later build.
+        Failures are final for this build; a later build retries them.
         """
         decision = self._decider.decide(state)
         if decision.stage is None or decision.state == "failed":
             self._finals[decision.state] += 1
-            self._groups.settle(state.asset_id, None)
+            self._groups.resolve(state.asset_id, None)
             return None
         if decision.stage is PACK:
-            self._groups.settle(state.asset_id, state)
+            self._groups.resolve(state.asset_id, state)
         else:
             self._backlogs[decision.stage.queue.name].add(state)
         return decision.stage
 
     def _end_packed(self, state: ObjectState) -> None:
+        """Count the final state of a packed object and mark its staged files for deletion."""
         final = self._decider.decide(state).state
         self._finals[final] += 1
         if final == "kept":
             for file in self._files_until_packed():
                 path = state.get(file.path)
                 if path is not None:
-                    self._superfluous.append(path)
+                    self._files_to_delete.append(path)
 
-    def _lost(self, finished: Finished) -> list[Event]:
-        """Return the events of a task whose worker was lost for the last time."""
-        message = f"lost {finished.task.attempt} workers at this object: {finished.lost}"
+    def _worker_lost_events(self, finished: Finished) -> list[Event]:
+        """Return a failed event for each object of a task whose worker was lost too often."""
+        attempts = finished.task.attempt
+        workers = f"worker lost in each of {attempts} attempts" if attempts > 1 else "worker lost"
+        message = f"{workers}: {finished.lost}"
         failed = {"status": "failed", "kind": FailureKind.WORKER_LOST, "message": message}
         events = []
         for state in finished.task.states:
@@ -228,24 +235,24 @@ class Build:
             events.append(self._decider.identities.event(stage, state, **failed))
         return events
 
-    def _delete_superfluous(self) -> None:
-        """Delete staged files whose shard is in the catalog, and not before."""
-        for path in self._superfluous:
+    def _delete_staged_files(self) -> None:
+        """Delete the staged files of packed objects; call it after their events are committed."""
+        for path in self._files_to_delete:
             self._root.delete(path)
-        self._superfluous = []
+        self._files_to_delete = []
 
     def _files_until_packed(self) -> Iterator[ResultFile]:
-        """Yield the kinds of files that are there until their object is packed."""
+        """Yield the files of stages that are kept only until their object is packed."""
         for stage in self._decider.stages:
             if stage.file is not None and stage.file.until == PACK.name:
                 yield stage.file
 
     def _leftovers(self) -> Iterator[str]:
-        """Yield files that an earlier build was killed before it deleted them."""
+        """Yield the staged files of packed objects that an earlier, killed build did not delete."""
         objects = self._plan.objects
         for file in self._files_until_packed():
-            there = {f"{file.folder}/{name}" for name in self._root.list_files(file.folder)}
-            if there and file.path.key in objects.table.column_names:
-                packed = self._decider.good(PACK, objects.columns)
-                paths = objects.table[file.path.key].filter(pa.array(packed)).to_pylist()
-                yield from there.intersection(paths)
+            existing = {f"{file.folder}/{name}" for name in self._root.list_files(file.folder)}
+            if existing and file.path.key in objects.table.column_names:
+                is_packed = self._decider.good(PACK, objects.columns)
+                paths = objects.table[file.path.key].filter(pa.array(is_packed)).to_pylist()
+                yield from existing.intersection(paths)

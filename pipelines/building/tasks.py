@@ -1,4 +1,4 @@
-"""Tasks: pieces of work for one worker. They know nothing of Ray."""
+"""Tasks: pieces of work for one worker, independent of Ray."""
 
 import time
 import traceback
@@ -22,17 +22,18 @@ __all__ = ["Finished", "Task", "run_task"]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One piece of work: the stages of a queue for one object, or one stage for a group."""
+    """One piece of work: the stages of a queue for one object, or one stage for a group of them."""
 
     queue: str
-    """The name of its queue."""
+    """Name of the queue."""
     states: tuple[ObjectState, ...]
+    """The objects of the task."""
     attempt: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A task that ended: with events, or with the loss of its worker."""
+    """A task that ended with events, or because its worker was lost."""
 
     task: Task
     events: Sequence[Event] = ()
@@ -41,7 +42,10 @@ class Finished:
 
 
 def run_task(task: Task, context: WorkerContext) -> list[Event]:
-    """Do a task. Returns the events of its objects; a failure of an object is an event, too."""
+    """Run a task and return the events of its objects. The failure of an object is an event, too.
+
+    Runs in a worker. Never raises for a failure of an object, its input or the storage.
+    """
     stages = [stage for stage in STAGES if stage.queue.name == task.queue]
     for stage in stages:
         if stage.run_group is not None:
@@ -53,14 +57,15 @@ def run_task(task: Task, context: WorkerContext) -> list[Event]:
 def _advance(
     state: ObjectState, stages: Sequence[Stage], decider: Decider, context: WorkerContext
 ) -> list[Event]:
-    """Do for one object those of the stages that it needs and that its verdicts allow."""
+    """Run the stages that one object needs, until a filter drops it or another queue is next."""
     events: list[Event] = []
     try:
         while True:
             stage = decider.decide(state).stage
-            again = stage is not None and any(event.stage == stage.name for event in events)
-            if stage is None or stage not in stages or again:
+            if stage is None or stage not in stages:
                 return events
+            if any(event.stage == stage.name for event in events):
+                return events  # it failed just now; a later build retries it
             event = _event_of(stage, state, context)
             state = with_event(state, event)
             events.append(event)
@@ -69,9 +74,9 @@ def _advance(
 
 
 def _event_of(stage: Stage, state: ObjectState, context: WorkerContext) -> Event:
-    """Do a stage, again after a pause if a machine is at fault.
+    """Run a stage and return its event; infrastructure faults are retried after a pause.
 
-    So a machine without free space or without Blender does not fail the whole plan at once.
+    The pause keeps one machine without free space or Blender from failing all objects of the plan.
     """
     started = time.monotonic()
     outcome = retry_result(
@@ -85,14 +90,14 @@ def _event_of(stage: Stage, state: ObjectState, context: WorkerContext) -> Event
 
 
 def _seconds_before_retry(failures: int, outcome: "_Outcome") -> float:
-    # Whatever killed a child has got the memory that it needed.
-    killed = outcome.kind is FailureKind.KILLED
-    return 0.0 if killed else seconds_before_retry(failures)
+    # A killed child has freed its memory already: no need to wait.
+    was_killed = outcome.kind is FailureKind.KILLED
+    return 0.0 if was_killed else seconds_before_retry(failures)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How an attempt ended, as fields of an event."""
+    """The outcome of one attempt at a stage, as fields of an event."""
 
     data: dict[str, Any]
     kind: FailureKind | None = None
@@ -100,7 +105,7 @@ class _Outcome:
 
     @property
     def retry(self) -> Retry:
-        """When to try again."""
+        """When to retry."""
         return Retry.NEVER if self.kind is None else self.kind.retry
 
     @property
@@ -120,7 +125,7 @@ def _attempt(stage: Stage, state: ObjectState, context: WorkerContext) -> _Outco
         return _Outcome(data, error.kind, str(error))
     except storage_errors() as error:
         return _Outcome({}, FailureKind.STORAGE, f"{stage.name}: {error}")
-    except Exception as error:  # noqa: BLE001 - the unforeseen costs the object, never the batch
+    except Exception as error:  # noqa: BLE001 - any other error fails the object, never the build
         message = f"{stage.name}: {type(error).__name__}: {error}"
         log_tail = traceback.format_exc()[-4096:]
         return _Outcome({"log_tail": log_tail}, FailureKind.INTERNAL_ERROR, message)

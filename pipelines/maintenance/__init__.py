@@ -1,1 +1,1 @@
-"""What `lrm verify`, `compact`, `remove` and `retry` do to a dataset."""
+"""The commands that maintain a dataset: `lrm verify`, `compact`, `remove` and `retry`."""

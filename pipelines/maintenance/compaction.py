@@ -1,4 +1,4 @@
-"""`lrm compact`: plan a compaction, do it, and tell what it did."""
+"""`lrm compact`: plans a compaction, runs it, and summarises the result."""
 
 import tempfile
 import time
@@ -16,27 +16,31 @@ from dataset.maintenance.compact import Compaction, compact, plan_compaction
 from dataset.snapshots.protection import Pinned, pinned_by, read_manifest, release
 from pipelines.building.progress import waiter
 from pipelines.building.stages.pack import SHARDS
-from pipelines.maintenance.compaction_catalog import CatalogLedger, Used, read_used
+from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
 
 __all__ = ["compact_dataset"]
 
 _COMMAND = "lrm compact"
-_MAY_COME = "nothing points to it, but it is younger than an hour: its commit may be on its way"
+_TOO_NEW = "no event refers to it, but it is less than an hour old: its commit may be pending"
 _ORPHAN_SECONDS = 3600.0
-"""So long a shard that nothing points to may still be the one of a commit that is on its way."""
+"""Minimum age in seconds of a shard without references before it is deleted: its commit may be
+pending."""
 
 
 def compact_dataset(
-    root: Storage, dead_share: float, released: str | None, dry_run: bool, wait: bool
+    root: Storage, max_garbage_ratio: float, released: str | None, dry_run: bool, wait: bool
 ) -> dict[str, Any]:
-    """Free what nothing counts on; the JSON of `lrm compact --json`.
+    """Delete the garbage of a dataset and return the JSON of `lrm compact --json`.
 
-    Raises BadInput if there is no snapshot `released`, or somebody else is writing.
+    Shards whose garbage ratio exceeds `max_garbage_ratio` are rewritten. The protection of the
+    snapshot `released` ends first. With `wait`, waits while another command holds a lock. Raises
+    BadInput if there is no snapshot `released`, or if another command is writing; WorkFailed if the
+    storage fails.
     """
     if released is not None:
         read_manifest(root, released)
     if dry_run:
-        plan, pinned = _plan(root, read_used(root), dead_share, released)
+        plan, pinned = _plan(root, read_usage(root), max_garbage_ratio, released)
         return _summary(plan, pinned, deleted=None)
     on_wait = waiter(wait)
     with (
@@ -46,60 +50,69 @@ def compact_dataset(
     ):
         if released is not None:
             release(root, released)
-        used = read_used(root)
-        plan, pinned = _plan(root, used, dead_share, released)
-        ledger = CatalogLedger(root, used, (check_shards, check_snapshots))
-        size = used.samples_per_shard
+        usage = read_usage(root)
+        plan, pinned = _plan(root, usage, max_garbage_ratio, released)
+        ledger = CatalogLedger(root, usage, (check_shards, check_snapshots))
+        size = usage.samples_per_shard
         try:
             deleted = compact(root, plan, size, ledger, Path(scratch) / "shard.tar")
         except OSError as error:
             raise WorkFailed(
-                f"{root.uri}: cannot compact: {error}; nothing is lost, the same command goes on"
+                f"{root.uri}: compaction interrupted: {error}; no data is lost: run the same "
+                "command again"
             ) from error
     return _summary(plan, pinned, deleted)
 
 
 def _plan(
-    root: Storage, used: Used, dead_share: float, released: str | None
+    root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: str | None
 ) -> tuple[Compaction, list[Pinned]]:
+    """Return the plan, and the snapshots with the time until which each is protected."""
     now = datetime.now(UTC)
     pinned = [
-        replace(found, protected_until=now) if found.snapshot_id == released else found
-        for found in pinned_by(root)
+        replace(snapshot, protected_until=now) if snapshot.snapshot_id == released else snapshot
+        for snapshot in pinned_by(root)
     ]
     plan = plan_compaction(
-        root, used.placed, pinned, used.referenced, used.untouchable, used.folders, dead_share
+        root,
+        usage.samples,
+        pinned,
+        usage.files_in_use,
+        usage.damaged_shards,
+        usage.folders,
+        max_garbage_ratio,
     )
-    return _without_new_orphans(root, plan, used, pinned), pinned
+    return _without_new_orphans(root, plan, usage, pinned), pinned
 
 
 def _without_new_orphans(
-    root: Storage, plan: Compaction, used: Used, pinned: Sequence[Pinned]
+    root: Storage, plan: Compaction, usage: CatalogUsage, pinned: Sequence[Pinned]
 ) -> Compaction:
-    """The plan, which spares shards that were just written and that nothing points to yet.
+    """Return the plan without deletions of shards that were just written and have no reference.
 
-    The driver that had them written may have lost its lock with a commit on its way.
+    The driver of their build may have lost its lock while the commit was pending.
     """
-    named = {sample.shard for sample in used.placed}.union(*(found.samples for found in pinned))
-    of_shard: dict[str, list[str]] = defaultdict(list)
+    referenced = {sample.shard for sample in usage.samples}
+    referenced = referenced.union(*(snapshot.samples for snapshot in pinned))
+    paths_of: dict[str, list[str]] = defaultdict(list)
     for path in plan.delete:
         if path.startswith(f"{SHARDS}/"):
-            of_shard[f"{PurePosixPath(path).with_suffix('.tar')}"].append(path)
+            paths_of[f"{PurePosixPath(path).with_suffix('.tar')}"].append(path)
     new = {
         shard: paths
-        for shard, paths in of_shard.items()
-        if shard not in named and min(_age(root, path) for path in paths) < _ORPHAN_SECONDS
+        for shard, paths in paths_of.items()
+        if shard not in referenced and min(_age(root, path) for path in paths) < _ORPHAN_SECONDS
     }
-    spared = {path for paths in new.values() for path in paths}
+    new_paths = {path for paths in new.values() for path in paths}
     return replace(
         plan,
-        delete={path: size for path, size in plan.delete.items() if path not in spared},
-        skipped=plan.skipped | dict.fromkeys(new, _MAY_COME),
+        delete={path: size for path, size in plan.delete.items() if path not in new_paths},
+        skipped=plan.skipped | dict.fromkeys(new, _TOO_NEW),
     )
 
 
 def _age(root: Storage, path: str) -> float:
-    """Seconds since a file was written; endless if the storage does not say."""
+    """Return the seconds since a file was written; very many if the storage has no such time."""
     entry = root.info(path)
     names = ("LastModified", "last_modified", "mtime", "created")
     written = next((entry[name] for name in names if entry.get(name)), 0.0)
@@ -109,16 +122,21 @@ def _age(root: Storage, path: str) -> float:
 def _summary(
     plan: Compaction, pinned: list[Pinned], deleted: dict[str, int] | None
 ) -> dict[str, Any]:
-    ends = {found.snapshot_id: found.protected_until.isoformat() for found in pinned}
-    going = plan.delete if deleted is None else deleted
-    leaving = {shard: found for shard, found in plan.rewrite.items() if shard not in plan.skipped}
+    """Return the JSON of a compaction. `deleted` is None for a dry run."""
+    protected_until = {
+        snapshot.snapshot_id: snapshot.protected_until.isoformat() for snapshot in pinned
+    }
+    files_deleted = plan.delete if deleted is None else deleted
+    rewritten = {
+        shard: samples for shard, samples in plan.rewrite.items() if shard not in plan.skipped
+    }
     return {
         "dry_run": deleted is None,
-        "rewritten": {"shards": len(leaving), "samples": sum(map(len, leaving.values()))},
-        "deleted": {"files": len(going), "bytes": sum(going.values())},
+        "rewritten": {"shards": len(rewritten), "samples": sum(map(len, rewritten.values()))},
+        "deleted": {"files": len(files_deleted), "bytes": sum(files_deleted.values())},
         "held": {
             name: {
-                "protected_until": ends[name],
+                "protected_until": protected_until[name],
                 "bytes": sum(files.values()),
                 "shards": sorted(path for path in files if path.endswith(".tar")),
             }

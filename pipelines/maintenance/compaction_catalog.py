@@ -1,4 +1,4 @@
-"""Which samples and files are in use, by the catalog, and how a compaction is recorded there."""
+"""The catalog's part of a compaction: which samples and files are in use, and what was changed."""
 
 import uuid
 from collections import defaultdict
@@ -18,59 +18,67 @@ from dataset.catalog.latest import rows_with
 from dataset.maintenance.compact import Placed
 from pipelines.building.dataset_status import load_standing
 from pipelines.building.object_table import latest_of
-from pipelines.building.stages.pack import PACK, SAMPLE, SHARD, SHARD_SHA256, broken_shard
+from pipelines.building.stages.pack import (
+    PACK,
+    SAMPLE,
+    SHARD,
+    SHARD_SHA256,
+    damaged_sample_location,
+)
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import ResultFile
 
-__all__ = ["CatalogLedger", "Used", "read_used"]
+__all__ = ["CatalogLedger", "CatalogUsage", "read_usage"]
 
 _COMMIT_EVENTS = 1000
+"""Events in one commit."""
 _COMPACTED = "compacted"
-"""Kind of an event that takes back a result whose file a compaction deletes."""
+"""Kind of the event that clears a result whose file a compaction deletes."""
 
 _STATUS = PACK.events.status.name
-_MADE_FROM = (PACK.events.content.name, PACK.events.settings.name)
-"""Columns that say what a result was made from: the same ones for every stage."""
+_INPUT_COLUMNS = (PACK.events.content.name, PACK.events.settings.name)
+"""Names of the columns that identify the input of a result; they are the same for every stage."""
 
-Result = tuple[str, str, str]
-"""Asset id, stage and rig of a result."""
+ResultKey = tuple[str, str, str]
+"""(asset id, stage, rig) of a result."""
 
 
 @dataclass(kw_only=True)
-class Used:
-    """What the catalog says of the files."""
+class CatalogUsage:
+    """The use of samples and files, from the catalog."""
 
     samples_per_shard: int
     folders: tuple[str, ...]
-    """Folders of the files that stages make."""
-    rows: Mapping[Result, Mapping[str, Any]]
-    """The newest results that are void without their file, as columns."""
-    placed: list[Placed]
-    referenced: set[str]
-    """Companion, staged and raw files in use."""
-    untouchable: dict[str, str]
-    """Shards with damaged samples, which the next build may restore, and the reason."""
+    """The folders of all files that stages write."""
+    rows: Mapping[ResultKey, Mapping[str, Any]]
+    """The columns of the newest results that are invalid without their file."""
+    samples: list[Placed]
+    """All samples, with the shard that holds each."""
+    files_in_use: set[str]
+    """The companion, staged and raw files that results need."""
+    damaged_shards: dict[str, str]
+    """Shards with damaged samples and the reason to skip them: the next build may restore them."""
 
 
-def read_used(root: Storage) -> Used:
+def read_usage(root: Storage) -> CatalogUsage:
     """Return which samples and files are in use.
 
-    Not in use is what is dropped, removed or no longer listed, and what a newer sample superseded;
-    what still waits to be redone is in use. Of another rig than the last build's, only what is
-    removed or no longer listed is not.
+    A sample is not in use if its object is dropped, removed or no longer listed, or if a newer
+    sample replaced it. A sample that the next build will redo is in use. Dropped objects count only
+    for the rig of the last build.
     """
-    standing = load_standing(root)
+    dataset_state = load_standing(root)
     results = _newest_results(root)
     removed = {asset_id for asset_id, stage, _ in results if stage == REMOVE.stage}
-    listed = set(standing.objects.ids.to_pylist())
-    is_dropped = pa.array(standing.decisions.where("dropped"))
-    dropped = set(standing.objects.ids.filter(is_dropped).to_pylist())
+    listed = set(dataset_state.objects.ids.to_pylist())
+    dropped_rows = pa.array(dataset_state.decisions.where("dropped"))
+    dropped = set(dataset_state.objects.ids.filter(dropped_rows).to_pylist())
 
     def is_live(asset_id: str, rig: str) -> bool:
-        dead = asset_id in removed or (asset_id in dropped and rig == standing.config.rig)
-        return asset_id in listed and not dead
+        is_dropped = asset_id in dropped and rig == dataset_state.config.rig
+        return asset_id in listed and asset_id not in removed and not is_dropped
 
-    placed = [
+    samples = [
         Placed(
             asset_id=asset_id,
             rig=rig,
@@ -83,107 +91,118 @@ def read_used(root: Storage) -> Used:
         if stage == PACK.name
     ]
     files = _files()
-    in_use = (_referenced(place, results, files) for place in results if place[0] not in removed)
-    damaged = standing.objects.columns.one_of(PACK.events.kind, {FailureKind.SAMPLE_DAMAGED})
-    broken = (
-        broken_shard(state, standing.decider.identities)
-        for state in standing.objects.states(np.flatnonzero(damaged))
+    in_use = (_needed_file(key, results, files) for key in results if key[0] not in removed)
+    is_damaged = dataset_state.objects.columns.one_of(
+        PACK.events.kind, {FailureKind.SAMPLE_DAMAGED}
+    )
+    damaged = (
+        damaged_sample_location(state, dataset_state.decider.identities)
+        for state in dataset_state.objects.states(np.flatnonzero(is_damaged))
     )
     required = {stage for stage, file in files.items() if file.required}
-    return Used(
-        samples_per_shard=standing.config.shards.samples_per_shard,
+    return CatalogUsage(
+        samples_per_shard=dataset_state.config.shards.samples_per_shard,
         folders=tuple(file.folder for file in files.values()),
-        rows={place: row for place, row in results.items() if place[1] in required},
-        placed=placed,
-        referenced={path for path in in_use if path is not None},
-        untouchable={
-            place[SHARD.name]: "it is damaged: run `lrm build` first"
-            for place in broken
-            if place is not None
+        rows={key: row for key, row in results.items() if key[1] in required},
+        samples=samples,
+        files_in_use={path for path in in_use if path is not None},
+        damaged_shards={
+            location[SHARD.name]: "it is damaged: run `lrm build` first"
+            for location in damaged
+            if location is not None
         },
     )
 
 
 def _files() -> dict[str, ResultFile]:
-    """Return the files of results, by stage."""
+    """Return the declaration of each stage's file, by stage."""
     return {stage.name: stage.file for stage in STAGES if stage.file is not None}
 
 
-def _newest_results(root: Storage) -> dict[Result, dict[str, Any]]:
-    """Return the last good result of every object, stage that makes files, and rig; and the
-    takedowns."""
+def _newest_results(root: Storage) -> dict[ResultKey, dict[str, Any]]:
+    """Return the newest result of every object, rig and stage with files, if it succeeded.
+
+    Includes the removals of objects, as results of the stage `remove`.
+    """
     latest, files = latest_of(root), _files()
-    wanted = [place for place in latest.places() if place[0] in {REMOVE.stage, *files}]
-    names = {column.name for file in files.values() for column in file.place}
-    columns = [_STATUS, *_MADE_FROM, *sorted(names)]
+    stage_rigs = [key for key in latest.places() if key[0] in {REMOVE.stage, *files}]
+    names = {column.name for file in files.values() for column in file.location}
+    columns = [_STATUS, *_INPUT_COLUMNS, *sorted(names)]
     return {
-        (row["asset_id"], *place): row
-        for place, table in latest.tables(wanted, columns).items()
+        (row["asset_id"], *stage_rig): row
+        for stage_rig, table in latest.tables(stage_rigs, columns).items()
         for row in rows_with(table, _STATUS, "ok").to_pylist()
     }
 
 
-def _referenced(
-    place: Result, results: Mapping[Result, Mapping[str, Any]], files: Mapping[str, ResultFile]
+def _needed_file(
+    key: ResultKey, results: Mapping[ResultKey, Mapping[str, Any]], files: Mapping[str, ResultFile]
 ) -> str | None:
-    """Return the file beside the shards that a result needs."""
-    asset_id, stage, rig = place
+    """Return the file that a result needs beside the shards; None if it needs none.
+
+    A staged file is no longer needed once a later result was made from the same input.
+    """
+    asset_id, stage, rig = key
     file = files.get(stage)
     if file is None or stage == PACK.name:
         return None
-    row, later = results[place], results.get((asset_id, file.until, rig))
-    superfluous = later is not None and all(later[name] == row[name] for name in _MADE_FROM)
-    return None if superfluous else row[file.path.name]
+    row, later = results[key], results.get((asset_id, file.until, rig))
+    is_superseded = later is not None and all(later[name] == row[name] for name in _INPUT_COLUMNS)
+    return None if is_superseded else row[file.path.name]
 
 
 class CatalogLedger:
-    """Records what a compaction moves and deletes, as events."""
+    """Records the moved samples and deleted files of a compaction as events.
 
-    def __init__(self, root: Storage, used: Used, checks: Sequence[Check]) -> None:
+    Implements `dataset.maintenance.compact.Ledger`.
+    """
+
+    def __init__(self, root: Storage, usage: CatalogUsage, checks: Sequence[Check]) -> None:
         self._catalog = Catalog(root)
         self._run, self._batch = uuid.uuid4().hex, 0
         self._events: list[Event] = []
         self._checks = checks
-        self._rows = used.rows
-        self._owners: dict[str, set[Result]] = defaultdict(set)
-        """Per shard and companion file, the results that lie there."""
+        self._rows = usage.rows
+        self._owners: dict[str, set[ResultKey]] = defaultdict(set)
+        """Per shard and companion file, the results that it holds."""
         self._files = _files()
-        for place, row in used.rows.items():
-            self._owners[row[self._files[place[1]].path.name]].add(place)
+        for key, row in usage.rows.items():
+            self._owners[row[self._files[key[1]].path.name]].add(key)
 
     def moved(self, sample: Placed, shard: str, sha256: str) -> None:
         """Record that a new shard holds a sample."""
-        place = (sample.asset_id, PACK.name, sample.rig)
-        moved = {SHARD.name: shard, SAMPLE.name: sample.key, SHARD_SHA256.name: sha256}
-        self._add(self._event(place, data=moved))
-        self._owners[sample.shard].discard(place)
+        key = (sample.asset_id, PACK.name, sample.rig)
+        location = {SHARD.name: shard, SAMPLE.name: sample.key, SHARD_SHA256.name: sha256}
+        self._add(self._event(key, data=location))
+        self._owners[sample.shard].discard(key)
 
     def gone(self, paths: Collection[str]) -> None:
-        """Take back the results that lie in these files; measurements stay."""
+        """Clear the results that these files hold; measurements stay."""
         cleared: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for place in sorted({place for path in paths for place in self._owners.get(path, ())}):
-            asset_id, stage, rig = place
-            columns = self._files[stage].place
-            data = {column.name: self._rows[place][column.name] for column in columns}
-            self._add(self._event(place, data=data, status=CLEARED, kind=_COMPACTED))
+        for key in sorted({key for path in paths for key in self._owners.get(path, ())}):
+            asset_id, stage, rig = key
+            columns = self._files[stage].location
+            data = {column.name: self._rows[key][column.name] for column in columns}
+            self._add(self._event(key, data=data, status=CLEARED, kind=_COMPACTED))
             cleared[stage, rig].append(asset_id)
         for (stage, rig), ids in cleared.items():
-            self._forget_sources(stage, rig, ids)
+            self._clear_staged(stage, rig, ids)
 
-    def _forget_sources(self, stage: str, rig: str, ids: Sequence[str]) -> None:
-        """Record that the staged files which these results were made from are not there either."""
+    def _clear_staged(self, stage: str, rig: str, ids: Sequence[str]) -> None:
+        """Record that the staged files of these results do not exist any more either."""
         for source, file in self._files.items():
             if file.until != stage:
                 continue
-            for asset_id, made in self._catalog.newest(ids, source, rig).items():
+            for asset_id, event in self._catalog.newest(ids, source, rig).items():
                 row = self._rows[asset_id, stage, rig]
-                if all(getattr(made, name) == row[name] for name in _MADE_FROM):
-                    self._add(replace(made, data={**made.data, file.path.name: None}))
+                if all(getattr(event, name) == row[name] for name in _INPUT_COLUMNS):
+                    self._add(replace(event, data={**event.data, file.path.name: None}))
 
-    def _event(self, place: Result, **fields: Any) -> Event:
-        asset_id, stage, rig = place
-        same = {name: self._rows[place][name] for name in _MADE_FROM}
-        return Event(asset_id=asset_id, stage=stage, rig=rig, **same, **fields)
+    def _event(self, key: ResultKey, **fields: Any) -> Event:
+        """Return an event of a result, made from the same input as the result itself."""
+        asset_id, stage, rig = key
+        same_input = {name: self._rows[key][name] for name in _INPUT_COLUMNS}
+        return Event(asset_id=asset_id, stage=stage, rig=rig, **same_input, **fields)
 
     def flush(self) -> None:
         """Commit everything that was recorded."""

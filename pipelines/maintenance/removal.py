@@ -1,4 +1,4 @@
-"""Takedowns, and failures that are to be forgotten: events that a person writes."""
+"""Removals of objects, and retries of failures: events that an operator writes."""
 
 import uuid
 from collections import Counter
@@ -19,23 +19,23 @@ __all__ = ["read_ids", "remove_objects", "retry_objects"]
 
 
 def read_ids(words: Sequence[str], lines: Iterable[str]) -> list[str]:
-    """Asset ids from the command line and from a file, one per line; `#` starts a comment.
+    """Return the asset ids from the command line and from a file, one per line, without repeats.
 
-    Raises BadInput if one has another form, or if there is none.
+    `#` starts a comment in the file. Raises BadInput for an invalid asset id, or without any.
     """
     stripped = (line.partition("#")[0].strip() for line in lines)
     ids = list(dict.fromkeys([*words, *(line for line in stripped if line)]))
     for asset_id in ids:
         split_asset_id(asset_id)
     if not ids:
-        raise BadInput("no object is named: give asset ids, or --from FILE")
+        raise BadInput("no objects given: name asset ids, or give --from FILE")
     return ids
 
 
 def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -> dict[str, Any]:
-    """Take objects down, or (`undo`) let them in again; the JSON of `lrm remove --json`.
+    """Add a tombstone to objects, or (`undo`) clear it, and return the JSON of `lrm remove --json`.
 
-    Raises BadInput, and writes nothing, if one was never in the dataset.
+    Raises BadInput, and writes nothing, if an object was never in the dataset.
     """
     catalog = Catalog(root)
     listed, removals = (LIST.stage, ""), (REMOVE.stage, "")
@@ -50,34 +50,35 @@ def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -
         for asset_id in changed
     ]
     catalog.commit(events, uuid.uuid4().hex, 1)
-    what = "restored" if undo else "removed"
-    return {what: changed, "unchanged": _without(ids, changed)}
+    key = "restored" if undo else "removed"
+    return {key: changed, "unchanged": _without(ids, changed)}
 
 
 def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) -> dict[str, Any]:
-    """Forget the failures of these objects, or of all that failed in a way (`kind`).
+    """Clear the failures of these objects, so that the next build retries them.
 
-    The JSON of `lrm retry --json`. Raises BadInput, and writes nothing, if one is unknown.
+    `ids` None means all objects; `kind` limits the failures to one kind. Returns the JSON of
+    `lrm retry --json`. Raises BadInput, and writes nothing, if an object is not in the dataset.
     """
-    standing = load_standing(root)
+    dataset_state = load_standing(root)
     if ids is not None:
-        _require_known(root, ids, standing.objects.ids.to_pylist())
+        _require_known(root, ids, dataset_state.objects.ids.to_pylist())
     wanted = None if ids is None else set(ids)
     events, kinds = [], Counter[str]()
-    for row in np.flatnonzero(standing.decisions.where("failed")).tolist():
-        failure = standing.decisions.at(row).failure
-        state = standing.objects.state(row)
+    for row in np.flatnonzero(dataset_state.decisions.where("failed")).tolist():
+        failure = dataset_state.decisions.at(row).failure
+        state = dataset_state.objects.state(row)
         if failure is None or (wanted is not None and state.asset_id not in wanted):
             continue
         kinds[failure.kind] += 1
         if kind is None or failure.kind == kind:
             cleared = {"status": CLEARED, "kind": failure.kind}
-            events.append(standing.decider.identities.event(failure.stage, state, **cleared))
+            events.append(dataset_state.decider.identities.event(failure.stage, state, **cleared))
     Catalog(root).commit(events, uuid.uuid4().hex, 1)
-    done = [event.asset_id for event in events]
+    cleared_ids = [event.asset_id for event in events]
     return {
-        "cleared": done,
-        "unchanged": _without(ids or (), done),
+        "cleared": cleared_ids,
+        "unchanged": _without(ids or (), cleared_ids),
         "kinds": dict(kinds.most_common()),
     }
 
@@ -92,4 +93,4 @@ def _require_known(root: Storage, ids: Sequence[str], known: Iterable[str]) -> N
     unknown = [asset_id for asset_id in ids if asset_id not in known]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise BadInput(f"{unknown[0]}{more}: not in the dataset {root.uri}; nothing is written")
+        raise BadInput(f"{unknown[0]}{more}: not in the dataset {root.uri}; nothing was written")

@@ -1,4 +1,4 @@
-"""`lrm verify`: every shard that counts is read again, and what is damaged is recorded as failed.
+"""`lrm verify`: reads every shard and companion file in use and records damage in the catalog.
 
 The next build then redoes the damaged samples, and nothing else.
 """
@@ -28,10 +28,10 @@ from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import (
     PACK,
     SAMPLE,
-    SAMPLE_PLACE,
+    SAMPLE_LOCATION,
     SHARD,
     SHARD_SHA256,
-    broken_shard,
+    damaged_sample_location,
 )
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.render import RENDER
@@ -41,66 +41,69 @@ __all__ = ["companion_stages", "verify"]
 
 
 @dataclass(kw_only=True)
-class _Places:
-    """What the catalog and the protected snapshots say of the files, and whose they are."""
+class _FileIndex:
+    """The files in use, from the catalog and the protected snapshots, and their objects."""
 
     shards: dict[str, Expected]
+    """The expected content of each shard, by path."""
     companions: list[tuple[Stage, str]]
-    """The companion files of all objects, with the stage that makes them."""
+    """The companion files of all objects, each with the stage that writes it."""
     decider: Decider
     owners: dict[str, dict[str, ObjectState]]
-    """Per file and sample (its key; empty for a companion file), the object that it belongs to."""
+    """Per file, the object of each sample key; the key of a companion file is empty."""
     pinned: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Per file, the protected snapshots that read it."""
+    """Per shard, the protected snapshots that read it."""
 
     @cached_property
     def stage_of(self) -> dict[str, Stage]:
-        """The stage that makes each companion file, by path."""
+        """The stage that writes each companion file, by path."""
         return {path: stage for stage, path in self.companions}
 
 
 def verify(root: Storage, workers: int) -> dict[str, Any]:
-    """Check all shards and companion files; the JSON of `lrm verify --json`.
+    """Check all shards and companion files in use and return the JSON of `lrm verify --json`.
 
-    Damage to objects that count is recorded in the catalog.
+    `workers` files are checked at the same time. Damage to objects is recorded in the catalog.
     """
-    places = _places(root, load_standing(root))
-    checks = [partial(check_shard, root, expected) for expected in places.shards.values()]
+    index = _index_files(root, load_standing(root))
+    checks = [partial(check_shard, root, expected) for expected in index.shards.values()]
     checks += [
         partial(stage.file.check, root, path)
-        for stage, path in places.companions
+        for stage, path in index.companions
         if stage.file is not None and stage.file.check is not None
     ]
     reports = _run(checks, workers)
     damaged = [report for report in reports if report.findings]
     if damaged:
-        # A compaction may have moved samples meanwhile: nothing refers to what it deleted.
-        now = _places(root, load_standing(root))
-        damaged = [r for r in damaged if r.file in now.owners or r.file in now.pinned]
-        events = [event for report in damaged for event in _events(report, now)]
+        # A compaction may have moved samples meanwhile: ignore files that are no longer in use.
+        index = _index_files(root, load_standing(root))
+        damaged = [r for r in damaged if r.file in index.owners or r.file in index.pinned]
+        events = [event for report in damaged for event in _events(report, index)]
         Catalog(root).commit(events, uuid.uuid4().hex, 1)
-        places = now
-    companions = Counter(stage.name for stage, _ in places.companions)
+    companions = Counter(stage.name for stage, _ in index.companions)
     return {
-        "shards": len(places.shards),
+        "shards": len(index.shards),
         "samples": sum(report.num_samples for report in reports),
         **{stage.name: companions[stage.name] for stage in companion_stages()},
         "bytes": sum(report.num_bytes for report in reports),
         "damaged": sorted(
-            {state.asset_id for report in damaged for state in _struck(report, places)}
+            {state.asset_id for report in damaged for state in _affected_objects(report, index)}
         ),
         "findings": [
-            _described(finding, report, places) for report in damaged for finding in report.findings
+            _finding_dict(finding, report, index)
+            for report in damaged
+            for finding in report.findings
         ],
     }
 
 
 def companion_stages() -> list[Stage]:
-    """Return the stages that make a file per object which can be verified."""
+    """Return the stages that write one verifiable file per object."""
     return [stage for stage in STAGES if stage.file is not None and stage.file.check is not None]
 
 
 def _run(checks: Sequence[Any], workers: int) -> list[Report]:
+    """Run the checks, show their progress, and return their reports, sorted by file."""
     display, counts, reports = Display(), Counter[str](), []
     num_bytes = 0
 
@@ -120,26 +123,27 @@ def _run(checks: Sequence[Any], workers: int) -> list[Report]:
     return sorted(reports, key=lambda report: report.file)
 
 
-def _places(root: Storage, standing: Standing) -> _Places:
+def _index_files(root: Storage, dataset_state: Standing) -> _FileIndex:
+    """Return the files of all objects that are not dropped, and of protected snapshots."""
     keys: dict[str, set[str]] = defaultdict(set)
-    sums: dict[str, str] = {}
+    checksums: dict[str, str] = {}
     owners: dict[str, dict[str, ObjectState]] = defaultdict(dict)
     companions, with_files = [], companion_stages()
-    decisions, decider = standing.decisions, standing.decider
+    decisions, decider = dataset_state.decisions, dataset_state.decider
     rows = np.flatnonzero(~decisions.where("dropped"))
-    for row, state in zip(rows, standing.objects.states(rows), strict=True):
+    for row, state in zip(rows, dataset_state.objects.states(rows), strict=True):
         for stage in with_files:
             path = _companion_file(stage, state, decider)
             if path is not None:
                 companions.append((stage, path))
                 owners[path][""] = state
-        place = broken_shard(state, decider.identities)
+        location = damaged_sample_location(state, decider.identities)
         if STATES[decisions.state[row]] == "kept":
-            place = {column.name: state.require(column) for column in SAMPLE_PLACE}
-        if place is not None:
-            shard, key = place[SHARD.name], place[SAMPLE.name]
+            location = {column.name: state.require(column) for column in SAMPLE_LOCATION}
+        if location is not None:
+            shard, key = location[SHARD.name], location[SAMPLE.name]
             keys[shard].add(key)
-            sums[shard] = place[SHARD_SHA256.name]
+            checksums[shard] = location[SHARD_SHA256.name]
             owners[shard][key] = state
     pinned: dict[str, list[str]] = defaultdict(list)
     for snapshot in pinned_by(root):
@@ -148,10 +152,10 @@ def _places(root: Storage, standing: Standing) -> _Places:
                 keys[shard] |= pinned_keys
                 pinned[shard].append(snapshot.snapshot_id)
     expected = {
-        shard: Expected(shard=shard, sha256=sums.get(shard, ""), keys=frozenset(keys[shard]))
+        shard: Expected(shard=shard, sha256=checksums.get(shard, ""), keys=frozenset(keys[shard]))
         for shard in sorted(keys)
     }
-    return _Places(
+    return _FileIndex(
         shards=expected,
         companions=companions,
         decider=decider,
@@ -161,38 +165,38 @@ def _places(root: Storage, standing: Standing) -> _Places:
 
 
 def _companion_file(stage: Stage, state: ObjectState, decider: Decider) -> str | None:
-    """Return an object's companion file: a valid one, or one that was found damaged earlier."""
+    """Return the path of an object's companion file, if it is valid or was found damaged."""
     assert stage.file is not None
-    damaged = state.get(stage.events.status) == "failed"
-    damaged = damaged and state.get(stage.events.kind) == FailureKind.SAMPLE_DAMAGED
-    return state.get(stage.file.path) if damaged or decider.holds(stage, state) else None
+    is_damaged = state.get(stage.events.status) == "failed"
+    is_damaged = is_damaged and state.get(stage.events.kind) == FailureKind.SAMPLE_DAMAGED
+    return state.get(stage.file.path) if is_damaged or decider.holds(stage, state) else None
 
 
-def _struck(report: Report, places: _Places) -> Iterable[ObjectState]:
-    """Return the objects that the damaged part of a file belongs to."""
-    owners = places.owners.get(report.file, {})
+def _affected_objects(report: Report, index: _FileIndex) -> Iterable[ObjectState]:
+    """Return the objects whose data in a file is damaged."""
+    owners = index.owners.get(report.file, {})
     keys = {"", *report.lost, *report.torn}
     return [state for key, state in owners.items() if key in keys]
 
 
-def _events(report: Report, places: _Places) -> list[Event]:
+def _events(report: Report, index: _FileIndex) -> list[Event]:
     """Return the events that make the next build redo the damaged samples of a file."""
     events: list[Event] = []
-    for key, state in places.owners.get(report.file, {}).items():
+    for key, state in index.owners.get(report.file, {}).items():
         own = [finding for finding in report.findings if finding.sample in (key or None, None)]
         message = "; ".join(str(finding) for finding in own[:3])
-        note = partial(_note, places.decider, state, message)
+        damage_events = partial(_damage_events, index.decider, state, message)
         if not key:
-            stage = places.stage_of[report.file]
-            events += note(stage, "failed", stage.file.place if stage.file else ())
+            stage = index.stage_of[report.file]
+            events += damage_events(stage, "failed", stage.file.location if stage.file else ())
         if key in report.lost:
-            events += note(RENDER, "failed", ())
+            events += damage_events(RENDER, "failed", ())
         if key in report.lost | report.torn:
-            events += note(PACK, CLEARED, SAMPLE_PLACE)
+            events += damage_events(PACK, CLEARED, SAMPLE_LOCATION)
     return events
 
 
-def _note(
+def _damage_events(
     decider: Decider,
     state: ObjectState,
     message: str,
@@ -200,6 +204,7 @@ def _note(
     status: str,
     columns: Sequence[Column[str]],
 ) -> list[Event]:
+    """Return the event that records an object's damage; none if it is recorded already."""
     if state.get(stage.events.status) == status:
         return []  # an earlier verification recorded it
     data = {column.name: state.get(column) for column in columns}
@@ -208,19 +213,20 @@ def _note(
     return [decider.identities.event(stage, state, **fields)]
 
 
-def _described(finding: Finding, report: Report, places: _Places) -> dict[str, Any]:
-    owners: Mapping[str, ObjectState] = places.owners.get(report.file, {})
+def _finding_dict(finding: Finding, report: Report, index: _FileIndex) -> dict[str, Any]:
+    """Return the JSON of a finding, with its object and what to do."""
+    owners: Mapping[str, ObjectState] = index.owners.get(report.file, {})
     owner = owners.get(finding.sample or "")
     if finding.sample is None and owners:
-        companion = places.stage_of.get(report.file)
-        again = f"makes it again (with {companion.option})" if companion else "mends it"
-        remedy = f"`lrm build` {again}"
+        companion = index.stage_of.get(report.file)
+        action = f"writes it again (with {companion.option})" if companion else "repairs it"
+        remedy = f"`lrm build` {action}"
     elif owner is not None:
-        again = "renders it" if finding.sample in report.lost else "writes its shard"
-        remedy = f"`lrm build` {again} again"
+        action = "renders it again" if finding.sample in report.lost else "writes its shard again"
+        remedy = f"`lrm build` {action}"
     else:
-        snapshots = ", ".join(places.pinned.get(report.file, []))
-        remedy = f"only snapshot {snapshots} reads it: restore the file, or freeze a new snapshot"
+        snapshots = ", ".join(index.pinned.get(report.file, []))
+        remedy = f"only snapshot {snapshots} reads it: restore the file, or create a new snapshot"
     return asdict(finding) | {
         "asset_id": owner.asset_id if owner else None,
         "remedy": remedy,
@@ -229,9 +235,15 @@ def _described(finding: Finding, report: Report, places: _Places) -> dict[str, A
 
 
 def _progress_line(total: int, counts: Mapping[str, int], num_bytes: int, elapsed: float) -> str:
-    ended = sum(counts.values())
-    left = duration(elapsed / ended * (total - ended) if ended else None)
-    damaged = f", {counts['damaged']} damaged" if counts.get("damaged") else ""
+    """Return one line: elapsed time, files checked and damaged, MB/s, and the time to go."""
+    checked = sum(counts.values())
+    damaged = f", {counts['damaged']:,} damaged" if counts.get("damaged") else ""
+    noun = "file" if total == 1 else "files"
     rate = num_bytes / 1e6 / max(elapsed, 1e-9)
-    files = f"{ended}/{total} files{damaged}"
-    return f"[{duration(elapsed)}] {files} | {rate:.0f} MB/s | {left} to go"
+    line = f"[{duration(elapsed)}] {checked:,} of {total:,} {noun} checked{damaged}"
+    line += f" | {rate:.0f} MB/s"
+    if checked == total:
+        return line
+    left = elapsed / checked * (total - checked) if checked else None
+    to_go = "time to go unknown" if left is None else f"{duration(left)} to go"
+    return f"{line} | {to_go}"

@@ -19,7 +19,7 @@ from tests.support.paths import REPOSITORY
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory):
-    """An account with nothing in it but the two profiles that docs/guide/operating.md makes."""
+    """An account with nothing in it but the two profiles that docs/guide/cluster.md makes."""
     monkeypatch = pytest.MonkeyPatch()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()

@@ -1,4 +1,4 @@
-"""README and quickstart, run command by command."""
+"""README and the guides that need no cluster, run command by command."""
 
 import os
 import subprocess
@@ -8,9 +8,12 @@ from pathlib import Path
 from tests.support.pages import blocks
 from tests.support.paths import REPOSITORY
 
-README, QUICKSTART = REPOSITORY / "README.md", REPOSITORY / "docs/guide/quickstart.md"
+README, GUIDE = REPOSITORY / "README.md", REPOSITORY / "docs/guide"
+QUICKSTART = GUIDE / "quickstart.md"
+ONE_DATASET = ("building.md", "refreshing.md", "maintenance.md")
+"""Guides that continue with the dataset of the first one."""
 MARKS = {"checkout", "internet", "cluster"}
-"""Behind ```bash in README and quickstart: what a block needs that a test does not have."""
+"""The words after ```bash in these pages: what a block needs that a test does not have."""
 
 
 def run_as_written(page: Path, folder: Path) -> str:
@@ -46,3 +49,10 @@ def test_the_quickstart_works_as_written(tmp_path):
         assert (tmp_path / name).stat().st_size > 10_000
     for name in ("nerf.safetensors", "scores/summary.json", "mug.glb"):
         assert (tmp_path / name).exists()
+
+
+def test_the_guides_of_a_dataset_work_as_written_one_after_the_other(tmp_path):
+    printed = "".join(run_as_written(GUIDE / page, tmp_path) for page in ONE_DATASET)
+    assert "nothing to do" in printed
+    assert (tmp_path / "report/report.html").stat().st_size > 10_000
+    assert (tmp_path / "mug.png").stat().st_size > 10_000

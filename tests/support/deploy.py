@@ -14,7 +14,7 @@ AWS, ON_PREMISE, KUBERAY = (
     REPOSITORY / name
     for name in ("cluster.yaml", "deploy/on-premise.yaml", "deploy/kuberay-rayjob.yaml")
 )
-MANUAL = REPOSITORY / "docs/guide/operating.md"
+MANUAL = REPOSITORY / "docs/guide/cluster.md"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _check(root: Storage, path: str) -> Report:
 VOXELS = Stage(
     name="voxels",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     rig=RigScope.FRAME,
     settings=VoxelConfig,
     columns=(PATH, BYTES, OCCUPIED),
@@ -80,5 +80,5 @@ VOXELS = Stage(
     uses_blender=True,
     estimate=lambda _: FirstEstimate(seconds=0.5, num_bytes=300),
     stores=StoredBytes(column=BYTES, label="voxels"),
-    file=ResultFile(place=(PATH,), folder="voxels", check=_check),
+    file=ResultFile(location=(PATH,), folder="voxels", check=_check),
 )

@@ -1,1 +1,1 @@
-"""What a run takes before it starts: parameters, memory, operations, time."""
+"""Estimates of a run before it starts: parameters, memory, FLOPs, time."""

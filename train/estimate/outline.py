@@ -1,4 +1,4 @@
-"""What a recipe shows of itself before it runs: its step on the meta device, without data."""
+"""FLOPs and memory of a recipe's training step, counted on the meta device without data."""
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,45 +20,45 @@ __all__ = ["Outline", "Sizable", "StepCost", "count_step", "parts_of"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outline:
-    """A recipe's step on the meta device: shapes without numbers, so that it costs nothing."""
+    """A recipe's training step on the meta device: tensors have shapes and no data."""
 
     module: nn.Module
-    """What is trained."""
+    """The trained module."""
     step: Callable[[int], Tensor]
-    """The loss of a micro-batch of so many objects."""
+    """Returns the loss of a micro batch with the given number of objects."""
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Networks that only measure, by name."""
+    """Networks of the loss or of preprocessing that are not trained, by name."""
     assumed: Sequence[str] = ()
-    """What the real step finds out from numbers, and what is taken instead, a line each."""
+    """Assumptions about values that the real step computes from data, one line each."""
 
 
 class Sizable(Protocol):
-    """What sizing asks of a recipe."""
+    """A recipe whose step can be estimated before it runs."""
 
     @property
     def config(self) -> TrainConfig:
         """The configuration of the run."""
 
     def outline(self) -> Outline:
-        """The step on the meta device; nothing is read."""
+        """Return the step on the meta device, without reading data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """Forward and backward pass of a micro-batch on one worker."""
+    """Cost of the forward and backward pass of a micro batch on one rank."""
 
     forward: Mapping[str, float]
-    """Floating-point operations by part."""
+    """FLOPs, by part of the model."""
     backward: float
-    """Floating-point operations, what is computed again counted in."""
+    """FLOPs, including those of activation recomputation."""
     activation_bytes: float
-    """Most bytes that are alive at once, without parameters and their gradients."""
+    """Peak of live bytes, without parameters and their gradients."""
 
     def extrapolated(self, more: "StepCost", objects: int) -> "StepCost":
-        """From the cost of one object (self) and of two (`more`), that of any number above."""
-        return self._with(more._with(self, -1), objects - 1)
+        """Return the cost of `objects` objects, given that of one (self) and of two (`more`)."""
+        return self._plus(more._plus(self, -1), objects - 1)
 
-    def _with(self, other: "StepCost", factor: float) -> "StepCost":
+    def _plus(self, other: "StepCost", factor: float) -> "StepCost":
         return StepCost(
             forward={
                 name: ops + factor * other.forward[name] for name, ops in self.forward.items()
@@ -69,30 +69,37 @@ class StepCost:
 
 
 def count_step(outline: Outline, objects: int) -> StepCost:
-    """Run the step of a micro-batch and its backward pass on the meta device, and count.
+    """Return the cost of a micro batch's step and backward pass, counted on the meta device.
 
-    Operations are those of matrix products, convolutions and attention, which are all but a few per
-    cent; attention counts, and is stored, as its fused kernels do it. Costs are measured for one
-    object and for two and go on from there in a straight line, because objects share nothing.
+    FLOPs are those of matrix products, convolutions and attention: all but a few per cent.
+    Attention is counted as its fused kernels compute it. The cost is measured for one and two
+    objects and extrapolated linearly, because objects share no work.
     """
     one = _count(outline, 1)
     return one if objects == 1 else one.extrapolated(_count(outline, 2), objects)
 
 
 def parts_of(module: nn.Module) -> dict[str, nn.Module]:
-    """The parts that a person would name: the children, below wrappers with a single one."""
+    """Return the main parts of a model by name: the children of its outermost branching module.
+
+    Children without parameters are left out.
+    """
     children = {name: part for name, part in module.named_children() if [*part.parameters()]}
     if len(children) == 1:
-        (only,) = children.values()
-        inner = parts_of(only)
-        # A list of blocks is never called as such: what has some is a part by itself.
-        listed = any(isinstance(part, nn.ModuleList) for part in inner.values())
-        return inner if inner and not listed else children
+        (child,) = children.values()
+        inner = parts_of(child)
+        # A ModuleList is never called, so hooks on it would count nothing: keep its owner whole.
+        has_list = any(isinstance(part, nn.ModuleList) for part in inner.values())
+        return inner if inner and not has_list else children
     return children
 
 
 def _count(outline: Outline, objects: int) -> StepCost:
-    """What is outside every part's call belongs to the one part that is never called."""
+    """Count one step.
+
+    FLOPs outside the call of any part are assigned to the one part that is never called, or to
+    `rest` if there is not exactly one.
+    """
     parts = {**parts_of(outline.module), **outline.frozen}
     meter = _Meter()
     ops = dict.fromkeys(parts, 0.0)
@@ -120,30 +127,30 @@ def _count(outline: Outline, objects: int) -> StepCost:
     finally:
         for handle in handles:
             handle.remove()
-    if rest := total - sum(forward.values()):
-        silent = [name for name in parts if name not in called]
-        owner = silent[0] if len(silent) == 1 else "rest"
-        forward[owner] = forward.get(owner, 0.0) + rest
+    if unassigned := total - sum(forward.values()):
+        uncalled = [name for name in parts if name not in called]
+        owner = uncalled[0] if len(uncalled) == 1 else "rest"
+        forward[owner] = forward.get(owner, 0.0) + unassigned
     return StepCost(forward=forward, backward=meter.ops - total, activation_bytes=meter.peak)
 
 
 def _drop_gradient(parameter: Tensor) -> None:
-    """Gradients are sized with the parameters, not with what is alive in a step."""
+    """Free a gradient at once: gradients are estimated with the parameters, not per step."""
     parameter.grad = None
 
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Attention as GPUs do it, without storing its matrix, which the meta device would store.
+    """Count attention as GPU kernels compute it, without storing the attention matrix.
 
-    The function is replaced in its module, because a function mode does not see the call inside
-    torch's own MultiheadAttention.
+    On the meta device, torch would store that matrix. The function is replaced in its module,
+    because a TorchFunctionMode does not see the call inside torch's MultiheadAttention.
     """
-    plain = F.scaled_dot_product_attention
+    original = F.scaled_dot_product_attention
 
-    def fused(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Tensor:
-        if any(rest) or any(named.values()):
-            return plain(query, key, value, *rest, **named)
+    def fused(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if any(args) or any(kwargs.values()):
+            return original(query, key, value, *args, **kwargs)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
         return efficient(query, key, value, None, True)[0]
 
@@ -151,38 +158,39 @@ def _fused_attention() -> Iterator[None]:
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = plain
+        F.scaled_dot_product_attention = original
 
 
 class _Meter(TorchDispatchMode):
-    """Floating-point operations so far, and the most bytes that new tensors occupied at one time.
+    """Counter of FLOPs and of the peak bytes of new tensors.
 
-    With torch's own formulas, but not its counter, which keeps what checkpoints should let go.
+    It uses torch's FLOP formulas but not torch's FlopCounterMode, which keeps references to tensors
+    that activation checkpointing frees.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ops = 0.0
         self.peak = 0
-        self._now = 0
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._live_bytes = 0
+        self._counted: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
+        inputs = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
             self.ops += formula(*args, **(kwargs or {}), out_val=result)
         for tensor in _tensors(result):
             storage = tensor.untyped_storage()
-            if id(storage) not in given and storage not in self._seen:
-                self._seen.add(storage)
-                self._now += storage.nbytes()
+            if id(storage) not in inputs and storage not in self._counted:
+                self._counted.add(storage)
+                self._live_bytes += storage.nbytes()
                 weakref.finalize(storage, self._free, storage.nbytes())
-        self.peak = max(self.peak, self._now)
+        self.peak = max(self.peak, self._live_bytes)
         return result
 
     def _free(self, num_bytes: int) -> None:
-        self._now -= num_bytes
+        self._live_bytes -= num_bytes
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""How big a run is before it runs: parameters, memory, operations, speed, checkpoints."""
+"""Estimate of a run before it starts: parameters, memory, FLOPs, step time, checkpoint size."""
 
 import time
 from collections.abc import Mapping
@@ -16,30 +16,33 @@ from train.settings.train_config import TrainConfig
 __all__ = ["DEVICES", "Device", "RunSize", "find_device", "size_run"]
 
 _ADAM_BYTES = 8
-"""Both moments of a parameter, in float32."""
+"""Bytes per parameter: Adam's two moments in float32."""
 _MASTER_BYTES = 4
-"""DeepSpeed keeps a float32 copy of each parameter that the optimizer changes."""
+"""Bytes per parameter: DeepSpeed's float32 master copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What a worker computes on."""
+    """The device of a rank."""
 
     name: str
     peak: Mapping[str, float]
-    """Dense floating-point operations per second, by precision."""
+    """Dense FLOP/s, by precision."""
     memory_bytes: float | None = None
 
 
 DEVICES: Mapping[str, Device] = {
-    # Data sheets of the SXM boards; fp32 without TensorFloat-32, which PyTorch leaves off.
+    # NVIDIA's data sheets of the SXM boards; fp32 without TensorFloat-32, PyTorch's default.
     "h100": Device(name="h100", peak={"bf16": 989e12, "fp32": 67e12}, memory_bytes=80e9),
     "a100": Device(name="a100", peak={"bf16": 312e12, "fp32": 19.5e12}, memory_bytes=80e9),
 }
 
 
 def find_device(name: str) -> Device:
-    """h100, a100, cpu (measured here, now) or a peak in TFLOP/s. Raises BadInput."""
+    """Return the device named h100, a100 or cpu, or one with a peak given in TFLOP/s.
+
+    The peak of `cpu` is measured on this machine. Raises BadInput for any other name.
+    """
     if name in DEVICES:
         return DEVICES[name]
     if name == "cpu":
@@ -51,12 +54,12 @@ def find_device(name: str) -> Device:
         rate = 0
     if not 0 < rate < float("inf"):
         known = ", ".join([*DEVICES, "cpu"])
-        raise BadInput(f"--device {name}: give {known}, or a peak in TFLOP/s such as 120")
+        raise BadInput(f"--device {name}: unknown; give {known}, or a peak in TFLOP/s such as 120")
     return Device(name=f"{name} TFLOP/s", peak={"bf16": rate, "fp32": rate})
 
 
 def _measure_cpu(side: int = 1024, runs: int = 5) -> float:
-    """Operations per second of this machine's fastest float32 matrix product."""
+    """Return the FLOP/s of the fastest of `runs` float32 matrix products on this machine."""
     a = torch.ones(side, side)
     seconds = []
     for _ in range(runs):
@@ -68,37 +71,39 @@ def _measure_cpu(side: int = 1024, runs: int = 5) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSize:
-    """The numbers; bytes and operations are estimates, parameters are exact."""
+    """Size of a run: parameter counts are exact, bytes and FLOPs are estimates."""
 
     parameters: Mapping[str, int]
-    """Trained, by part."""
+    """Number of trained parameters, by part of the model."""
     frozen: Mapping[str, int]
-    """Not trained, by part."""
+    """Number of parameters that are not trained, by part."""
     memory: Mapping[str, float]
-    """Bytes of a worker, by what they hold."""
+    """Bytes on one rank, by purpose."""
     forward: Mapping[str, float]
-    """Operations of a step over all workers, by part."""
+    """FLOPs of a step's forward pass over all ranks, by part."""
     backward: float
+    """FLOPs of a step's backward pass over all ranks."""
     checkpoint_bytes: float
     assumed: list[str]
+    """Assumptions behind the estimates, one line each."""
 
     @property
     def operations(self) -> float:
-        """Of a whole step over all workers."""
+        """FLOPs of a whole step over all ranks."""
         return sum(self.forward.values()) + self.backward
 
     def seconds_per_step(self, config: TrainConfig, device: Device, utilisation: float) -> float:
-        """What computing takes, without reading and communication."""
+        """Return the time that computing takes, without data loading and communication."""
         rate = device.peak[config.precision] * utilisation
         return self.operations / config.world / rate
 
     def dump(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the fields as plain values for JSON."""
         return asdict(self)
 
 
 def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
-    """Size the recipe's model and step; nothing is allocated or read."""
+    """Estimate the size of a recipe's model and step, without allocating or reading anything."""
     config = recipe.config
     outline = recipe.outline()
     trained = {name: _count(part, True) for name, part in parts_of(outline.module).items()}
@@ -107,19 +112,19 @@ def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
     if config.precision == "bf16":
         outline.module.to(torch.bfloat16)
     cost = count_step(outline, config.micro)
-    held = sum(p.numel() * p.element_size() for p in outline.module.parameters())
-    kept = sum(
+    weight_bytes = sum(p.numel() * p.element_size() for p in outline.module.parameters())
+    frozen_bytes = sum(
         p.numel() * p.element_size() for m in outline.frozen.values() for p in m.parameters()
     )
-    numbers = sum(trained.values())
+    num_trained = sum(trained.values())
     micro_batches = config.batch_size / config.micro
     return RunSize(
         parameters=trained,
         frozen={name: count for name, count in frozen.items() if count},
-        memory=_memory(config, numbers, held, kept, cost, on_gpu),
+        memory=_memory(config, num_trained, weight_bytes, frozen_bytes, cost, on_gpu),
         forward={name: ops * micro_batches for name, ops in cost.forward.items()},
         backward=cost.backward * micro_batches,
-        checkpoint_bytes=held + numbers * _optimizer_bytes(config),
+        checkpoint_bytes=weight_bytes + num_trained * _optimizer_bytes(config),
         assumed=[*_ASSUMED, *outline.assumed],
     )
 
@@ -138,26 +143,35 @@ def _count(part: nn.Module, trained: bool) -> int:
 
 
 def _memory(
-    config: TrainConfig, numbers: int, held: float, frozen: float, cost: StepCost, on_gpu: bool
+    config: TrainConfig,
+    num_trained: int,
+    weight_bytes: float,
+    frozen_bytes: float,
+    cost: StepCost,
+    on_gpu: bool,
 ) -> dict[str, float]:
-    """Bytes of a worker, as DeepSpeed 0.19 lays them out."""
+    """Return the bytes on one rank by purpose, as DeepSpeed 0.19 partitions them."""
     width = 2 if config.precision == "bf16" else 4
-    shared = config.world if config.zero_stage else 1
-    settings = deepspeed_settings(config, num_parameters=numbers, on_gpu=on_gpu)
+    partitions = config.world if config.zero_stage else 1
+    settings = deepspeed_settings(config, num_parameters=num_trained, on_gpu=on_gpu)
     zero = settings["zero_optimization"]
-    # A buffer is made of that size, however small the model is.
+    optimizer_bytes = num_trained * _optimizer_bytes(config) / partitions
+    # DeepSpeed allocates a whole bucket however small the model is.
     bucket_bytes = width * zero["reduce_bucket_size"] * (2 if zero["overlap_comm"] else 1)
     return {
-        "weights": held / (shared if config.zero_stage == 3 else 1),
-        "gradients": width * numbers / (shared if config.zero_stage >= 2 else 1),
-        "optimizer": 0 if config.offload_optimizer else numbers * _optimizer_bytes(config) / shared,
+        "weights": weight_bytes / (partitions if config.zero_stage == 3 else 1),
+        "gradients": width * num_trained / (partitions if config.zero_stage >= 2 else 1),
+        "optimizer": 0 if config.offload_optimizer else optimizer_bytes,
         "communication": bucket_bytes if config.zero_stage else 0,
-        "frozen": frozen,
+        "frozen": frozen_bytes,
         "activations": cost.activation_bytes,
     }
 
 
 def _optimizer_bytes(config: TrainConfig) -> int:
-    """Of a parameter, over all workers: only plain float32 training changes it in place."""
+    """Return the optimizer's bytes per parameter, summed over all ranks.
+
+    Only float32 training without ZeRO updates parameters in place, without a master copy.
+    """
     in_place = config.zero_stage == 0 and config.precision == "fp32"
     return _ADAM_BYTES + (0 if in_place else _MASTER_BYTES)

@@ -1,1 +1,1 @@
-"""How good what a model gives is: the protocol of InstantMesh's section 4."""
+"""Evaluation of trained models by the protocol of InstantMesh (arXiv 2404.07191, section 4)."""

@@ -1,4 +1,7 @@
-"""Is the background white, and the same in all views? What the fine-tune of Zero123++ is for."""
+"""Background metrics of generated views: how far from white, and how consistent between views.
+
+They measure what the white-background fine-tune of Zero123++ is for.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,11 +10,14 @@ from torch import Tensor
 
 __all__ = ["background_deviation", "background_of", "background_spread"]
 
-_SHARE = 0.95
+_QUANTILE = 0.95
 
 
 def background_of(alpha: Float[Tensor, "v 1 h w"], margin: int = 0) -> Bool[Tensor, "v h w"]:
-    """Pixels where nothing of the object is, nor within `margin` pixels in x and y of it."""
+    """Return the mask of background pixels.
+
+    In x or in y, they are more than `margin` pixels away from every pixel of the object.
+    """
     solid = (alpha > 0).float()
     if margin:
         solid = F.max_pool2d(solid, 2 * margin + 1, stride=1, padding=margin)
@@ -21,27 +27,28 @@ def background_of(alpha: Float[Tensor, "v 1 h w"], margin: int = 0) -> Bool[Tens
 def background_deviation(
     views: Float[Tensor, "v 3 h w"], background: Bool[Tensor, "v h w"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean and 95th percentile of |pixel - white| over the background of all views together.
+    """Return the mean and 95th percentile of |pixel - white| over the background of all views.
 
-    Views in [0, 1]; a pixel's distance is the mean of its three channels'. 0 without background.
+    Views are in [0, 1]; a pixel's distance is the mean over its three channels. Both values are 0
+    if no pixel is background.
     """
     distances = (1 - views.float()).abs().mean(dim=1)[background]
     if not len(distances):
         return distances.new_zeros(()), distances.new_zeros(())
-    # Not torch.quantile, which takes no more than 2^24 numbers.
-    place = 1 + int(_SHARE * (len(distances) - 1))
-    return distances.mean(), distances.kthvalue(place).values
+    # torch.quantile takes at most 2^24 values.
+    rank = 1 + int(_QUANTILE * (len(distances) - 1))
+    return distances.mean(), distances.kthvalue(rank).values
 
 
 def background_spread(
     views: Float[Tensor, "v 3 h w"], background: Bool[Tensor, "v h w"]
 ) -> Float[Tensor, ""]:
-    """How far apart the views' backgrounds are: the largest difference of two views' mean colours.
+    """Return the largest difference between the mean background colours of any two views.
 
-    Over the three channels; 0 where fewer than two views have a background.
+    It is the maximum over the three channels, and 0 if fewer than two views have background.
     """
     pairs = zip(views.float(), background, strict=True)
-    means = [view[:, there].mean(dim=1) for view, there in pairs if there.any()]
+    means = [view[:, mask].mean(dim=1) for view, mask in pairs if mask.any()]
     if len(means) < 2:
         return views.new_zeros((), dtype=torch.float32)
     colours = torch.stack(means)

@@ -1,4 +1,4 @@
-"""Six views that Zero123++ makes of the first view of an object: the paper's input of an LRM."""
+"""Six views that Zero123++ generates from an object's first view: the LRM's input in the paper."""
 
 import torch
 from jaxtyping import Float
@@ -25,27 +25,31 @@ def six_views_of_first(
     guidance: float = GUIDANCE_SCALE,
     distance: float = DISTANCE,
 ) -> Generate:
-    """The query is centred as by `lrm multiview`; cameras are at `distance`, from its azimuth."""
+    """Return a function that generates six views of an object from its view 0.
+
+    The query is centred as by `lrm multiview`. The returned cameras are `distance` world units from
+    the origin, and their azimuths are relative to that of view 0.
+    """
 
     def generate(
-        truth: Pictures, cameras: list[Camera]
+        reference: Pictures, cameras: list[Camera]
     ) -> tuple[Float[Tensor, "6 3 s s"], list[Camera]]:
-        query = prepare_query(_picture(truth))
-        made = pipeline(
+        query = prepare_query(_first_view(reference))
+        result = pipeline(
             [query.image],
             [seed],
             num_inference_steps=steps,
             guidance_scale=guidance,
             view_size=view_size,
         )
-        return made.views[0].float().cpu(), input_cameras(distance, azimuth_of(cameras[0]))
+        return result.views[0].float().cpu(), input_cameras(distance, azimuth_of(cameras[0]))
 
     return generate
 
 
-def _picture(truth: Pictures) -> Image.Image:
-    """View 0 with straight alpha: its colours are taken off the white again."""
-    rgb, alpha = truth.rgb[0], truth.alpha[0]
+def _first_view(reference: Pictures) -> Image.Image:
+    """Return view 0 with straight alpha, by removing the white background from its colours."""
+    rgb, alpha = reference.rgb[0], reference.alpha[0]
     straight = torch.where(alpha > 0, (rgb - (1 - alpha)) / alpha.clamp(min=1e-6), 1.0)
     rgba = torch.cat([straight.clamp(0, 1), alpha]).movedim(0, -1)
     return Image.fromarray((rgba * 255).round().byte().numpy())

@@ -1,6 +1,6 @@
-"""How good pictures and shapes are: PSNR, SSIM, Chamfer distance, F-score and their companions.
+"""Metrics of images and shapes: PSNR, SSIM, mask IoU, Chamfer distance, F-score, normal angle.
 
-Measures, not losses: those of point sets carry no gradient.
+They are not losses: the metrics of point sets have no gradient.
 """
 
 from dataclasses import dataclass
@@ -25,32 +25,37 @@ __all__ = [
     "ssim",
 ]
 
-_LEAST_ERROR = 1e-10
-"""Mean squared error below which PSNR stays at 100 dB: JSON knows no infinity."""
+_MIN_ERROR = 1e-10
+"""Lower bound of the mean squared error: PSNR ends at 100 dB, because JSON has no infinity."""
 _WINDOW = 11
+"""Side of SSIM's window in pixels; this and the next constants are from Wang et al. 2004."""
 _SIGMA = 1.5
+"""Standard deviation of SSIM's Gaussian window in pixels."""
 _K1, _K2 = 0.01, 0.03
 
 
 def psnr(
     images: Float[Tensor, "*n c h w"], targets: Float[Tensor, "*n c h w"]
 ) -> Float[Tensor, "*n"]:
-    """Peak signal-to-noise ratio of images in [0, 1], in dB: -10 log10(MSE); at most 100."""
+    """Return the peak signal-to-noise ratio of images in [0, 1]: -10 log10(MSE) dB, at most 100."""
     error = (images.float() - targets.float()).square().mean(dim=(-3, -2, -1))
-    return -10 * error.clamp(min=_LEAST_ERROR).log10()
+    return -10 * error.clamp(min=_MIN_ERROR).log10()
 
 
 def ssim(
     images: Float[Tensor, "*n c h w"], targets: Float[Tensor, "*n c h w"]
 ) -> Float[Tensor, "*n"]:
-    """Structural similarity of images in [0, 1] (Wang et al. 2004, equation 13).
+    """Return the structural similarity of images in [0, 1] (Wang et al. 2004, equation 13).
 
-    Gaussian window of 11 pixels and sigma 1.5, K1 0.01, K2 0.03; the mean over channels and over
-    all places where the window lies inside the image. Raises ValueError for smaller images.
+    The window is a Gaussian of 11 pixels and sigma 1.5; K1 is 0.01, K2 0.03. The result is the mean
+    over channels and over all positions at which the window lies inside the image. Raises
+    ValueError if the images are smaller than the window.
     """
     if min(images.shape[-2:]) < _WINDOW:
         height, width = images.shape[-2:]
-        raise ValueError(f"SSIM needs images of {_WINDOW} pixels or more, not {height}x{width}")
+        raise ValueError(
+            f"SSIM needs images of at least {_WINDOW} x {_WINDOW} pixels, not {height} x {width}"
+        )
     x, y = images.float(), targets.float()
     stacked = torch.stack([x, y, x * x, y * y, x * y])
     mean_x, mean_y, square_x, square_y, product = _blur(stacked)
@@ -62,9 +67,9 @@ def ssim(
 
 
 def _blur(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c r s"]:
-    """Means under the Gaussian window, wherever it lies inside."""
-    places = torch.arange(_WINDOW, device=images.device) - _WINDOW // 2
-    kernel = torch.exp(-(places**2) / (2 * _SIGMA**2))
+    """Return the means under the Gaussian window at all positions inside the image."""
+    offsets = torch.arange(_WINDOW, device=images.device) - _WINDOW // 2
+    kernel = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
     flat = images.flatten(0, -3)[:, None]
     blurred = F.conv2d(F.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None, :])
@@ -74,11 +79,11 @@ def _blur(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c r s"]:
 def mask_iou(
     alpha: Float[Tensor, "*n 1 h w"], target: Float[Tensor, "*n 1 h w"]
 ) -> Float[Tensor, "*n"]:
-    """Intersection over union of what is more than half opaque; 1 where both show nothing."""
-    one, other = alpha > 0.5, target > 0.5
-    union = (one | other).sum(dim=(-3, -2, -1))
-    both = (one & other).sum(dim=(-3, -2, -1))
-    return torch.where(union > 0, both / union.clamp(min=1), 1.0)
+    """Return the intersection over union of the masks alpha > 0.5; 1 if both are empty."""
+    mask, target_mask = alpha > 0.5, target > 0.5
+    union = (mask | target_mask).sum(dim=(-3, -2, -1))
+    intersection = (mask & target_mask).sum(dim=(-3, -2, -1))
+    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
 def picture_metrics(
@@ -88,49 +93,50 @@ def picture_metrics(
     target_alpha: Float[Tensor, "*n 1 h w"],
     lpips: Lpips | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """What every stage is judged by, in the mean over its views: psnr, ssim, mask_iou, lpips.
+    """Return psnr, ssim, mask_iou and lpips, each the mean over all views.
 
-    RGB on white, RGB and alpha in [0, 1]; what is rendered is clamped to that first. Without
-    `lpips` that metric is left out.
+    RGB is on white; RGB and alpha are in [0, 1], and the rendered RGB is clamped to that range.
+    The metric lpips is left out if `lpips` is None.
     """
     rgb, target_rgb = rgb.float().clamp(0, 1).flatten(0, -4), target_rgb.float().flatten(0, -4)
-    found = {
+    metrics = {
         "psnr": psnr(rgb, target_rgb),
         "ssim": ssim(rgb, target_rgb),
         "mask_iou": mask_iou(alpha.float(), target_alpha.float()),
     }
     if lpips is not None:
-        found["lpips"] = lpips(rgb * 2 - 1, target_rgb * 2 - 1)
-    return {name: values.mean() for name, values in found.items()}
+        metrics["lpips"] = lpips(rgb * 2 - 1, target_rgb * 2 - 1)
+    return {name: values.mean() for name, values in metrics.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointMatch:
-    """Each point's nearest point of the other set."""
+    """Nearest neighbours between two point sets, in both directions."""
 
     to_target: Float[Tensor, "b n"]
-    """Euclidean distances, in world units."""
+    """Euclidean distance from each point to its nearest target, in world units."""
     to_points: Float[Tensor, "b m"]
+    """Euclidean distance from each target to its nearest point, in world units."""
     target_index: Tensor
-    """`b n`: the place of the nearest target."""
+    """`b n`: index of each point's nearest target."""
     point_index: Tensor
-    """`b m`: the place of the nearest point."""
+    """`b m`: index of each target's nearest point."""
 
 
 def match_points(points: Float[Tensor, "b n 3"], targets: Float[Tensor, "b m 3"]) -> PointMatch:
-    """Nearest neighbours both ways, exactly, by a k-d tree on the CPU; no gradient.
+    """Find exact nearest neighbours in both directions with k-d trees on the CPU.
 
-    Raises ValueError if a set is empty: an empty shape has no distance to anything.
+    The result has no gradient. Raises ValueError if a set is empty.
     """
     if 0 in (points.shape[1], targets.shape[1]):
-        raise ValueError("a set without points has no nearest point")
-    there = [_nearest(one, other) for one, other in zip(points, targets, strict=True)]
-    back = [_nearest(other, one) for one, other in zip(points, targets, strict=True)]
+        raise ValueError("cannot match point sets: a set without points has no nearest point")
+    forward = [_nearest(a, b) for a, b in zip(points, targets, strict=True)]
+    backward = [_nearest(b, a) for a, b in zip(points, targets, strict=True)]
     return PointMatch(
-        to_target=torch.stack([distance for distance, _ in there]),
-        to_points=torch.stack([distance for distance, _ in back]),
-        target_index=torch.stack([index for _, index in there]),
-        point_index=torch.stack([index for _, index in back]),
+        to_target=torch.stack([distance for distance, _ in forward]),
+        to_points=torch.stack([distance for distance, _ in backward]),
+        target_index=torch.stack([index for _, index in forward]),
+        point_index=torch.stack([index for _, index in backward]),
     )
 
 
@@ -142,20 +148,21 @@ def _nearest(points: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> tupl
 
 
 def chamfer_distance(match: PointMatch) -> Float[Tensor, "b"]:
-    """Chamfer-L1 (Mescheder et al. 2019): half of (mean distance of the points to the target plus
-    mean distance of the target's points back); Euclidean distances, not squared.
+    """Return the Chamfer-L1 distance (Mescheder et al. 2019).
 
-    InstantMesh publishes neither its code for this nor whether it halves the sum: compare twice
-    this value as well.
+    It is half the sum of the mean distance from points to targets and the mean distance from
+    targets to points. Distances are Euclidean and not squared. InstantMesh does not say whether it
+    halves the sum, so compare twice this value with its numbers, too.
     """
     return (match.to_target.mean(dim=1) + match.to_points.mean(dim=1)) / 2
 
 
 def f_score(match: PointMatch, threshold: float) -> Float[Tensor, "b"]:
-    """Harmonic mean of precision and recall (Knapitsch et al. 2017): shares of points, and of the
-    target's, that have the other set nearer than the threshold; 0 if none has.
+    """Return the F-score: the harmonic mean of precision and recall (Knapitsch et al. 2017).
 
-    The paper's threshold is 0.2 in the box [-1, 1]^3.
+    Precision is the share of points nearer than `threshold` to a target, recall the share of
+    targets nearer than that to a point. The result is 0 if both are 0. InstantMesh's threshold is
+    0.2 in the box [-1, 1]^3.
     """
     precision = (match.to_target < threshold).float().mean(dim=1)
     recall = (match.to_points < threshold).float().mean(dim=1)
@@ -165,17 +172,19 @@ def f_score(match: PointMatch, threshold: float) -> Float[Tensor, "b"]:
 def normal_angle(
     match: PointMatch, normals: Float[Tensor, "b n 3"], target_normals: Float[Tensor, "b m 3"]
 ) -> Float[Tensor, "b"]:
-    """Angle in degrees between a point's unit normal and that of its nearest point: the mean of
-    the means of both ways. A normal is told from its opposite."""
-    there = _angles(normals, _take(target_normals, match.target_index))
-    back = _angles(target_normals, _take(normals, match.point_index))
-    return torch.rad2deg(there.mean(dim=1) + back.mean(dim=1)) / 2
+    """Return the mean angle in degrees between the unit normals of nearest neighbours.
+
+    It is the average of the means in the two directions. Opposite normals are 180 degrees apart.
+    """
+    forward = _angles(normals, _gather(target_normals, match.target_index))
+    backward = _angles(target_normals, _gather(normals, match.point_index))
+    return torch.rad2deg(forward.mean(dim=1) + backward.mean(dim=1)) / 2
 
 
-def _take(values: Float[Tensor, "b n 3"], index: Tensor) -> Float[Tensor, "b m 3"]:
+def _gather(values: Float[Tensor, "b n 3"], index: Tensor) -> Float[Tensor, "b m 3"]:
     return values.gather(1, index[..., None].expand(-1, -1, 3))
 
 
 def _angles(a: Float[Tensor, "b n 3"], b: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:
-    # Not the arc cosine, which is blind to small angles in float32.
+    # The arc cosine would be inaccurate for small angles in float32.
     return torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(dim=-1))

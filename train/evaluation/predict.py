@@ -1,4 +1,4 @@
-"""What models give for an object of a dataset: a shape from six views, or the six views."""
+"""Predictions of models for an object of a dataset: a shape from six views, or the six views."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from train.inference.six_views import camera_tensors, input_cameras
 
 __all__ = [
     "Generate",
-    "MadeViews",
+    "GeneratedViews",
     "Predicted",
     "azimuth_of",
     "choose_inputs",
@@ -28,14 +28,16 @@ __all__ = [
 ]
 
 Generate = Callable[[Pictures, list[Camera]], tuple[Float[Tensor, "6 3 s s"], list[Camera]]]
-"""Makes six views, and says where they were seen from, of the first picture of an object."""
-_VIEWS_AT_ONCE = 3
-_SAME_CAMERA = np.cos(np.radians(1.0))
+"""Generates six views from an object's view 0, and returns them with their cameras."""
+_VIEWS_PER_CHUNK = 3
+"""Views rendered at once: bounds the memory."""
+_MIN_COSINE = np.cos(np.radians(1.0))
+"""Cosine of the largest angle between two directions that count as the same: one degree."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MadeViews:
-    """Six views that were made of a picture, and which views of the truth show what they should."""
+class GeneratedViews:
+    """Six generated views, and the indices of the reference views from the same directions."""
 
     rgb: Float[Tensor, "6 3 s s"]
     true_views: list[int]
@@ -43,22 +45,26 @@ class MadeViews:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """A prediction beside which views of the truth it is to be judged by; None: has no such."""
+    """A prediction for one object; a part that the model does not predict is None."""
 
     views: list[int]
+    """Indices of the reference views that `pictures` are compared with."""
     pictures: Pictures | None
     cloud: Cloud | None
-    made: MadeViews | None = None
+    """Points on the predicted surface."""
+    made: GeneratedViews | None = None
 
 
 def choose_inputs(cameras: Sequence[Camera]) -> list[int]:
-    """Six views: those nearest to where Zero123++ would show the object of view 0.
+    """Return the indices of the six views nearest to those that Zero123++ generates from view 0.
 
-    Of the rig zero123plus they are its six targets. Raises BadInput where there are too few.
+    With the rig zero123plus these are its six target views. Raises BadInput if the object has no
+    view besides six inputs.
     """
     if len(cameras) <= NUM_TARGETS:
         raise BadInput(
-            f"it has {len(cameras)} views, and {NUM_TARGETS} are input: none is left to judge by"
+            f"the object has {len(cameras)} views, but {NUM_TARGETS} are input and at least one "
+            "more is needed for evaluation"
         )
     wanted = _directions(input_cameras(azimuth=azimuth_of(cameras[0])))
     cosines = wanted @ _directions(cameras).T
@@ -70,80 +76,84 @@ def choose_inputs(cameras: Sequence[Camera]) -> list[int]:
 
 
 def azimuth_of(camera: Camera) -> float:
-    """In degrees, 0 on +x."""
+    """Return the azimuth of a camera's position in degrees: 0 on +x, 90 on +y."""
     x, y = camera.camera_to_world[:2, 3].astype(float)
     return float(np.degrees(np.arctan2(y, x)))
 
 
 def predict(
     model: Reconstructor,
-    truth: Pictures,
+    reference: Pictures,
     cameras: Sequence[Camera],
     *,
     num_points: int,
     seed: int,
     generate: Generate | None = None,
 ) -> Predicted:
-    """The model's own pictures from the cameras of the views that it did not see, and its surface.
+    """Return a model's surface, and its renderings from the cameras of views that are not input.
 
-    Its input are views of the truth, or with `generate` six made of view 0. Raises BadInput if
-    there is no surface.
+    The model's input is six reference views, or with `generate` six views generated from view 0;
+    in that case all reference views are used for evaluation. `num_points` are sampled on the
+    surface with `seed`. Raises BadInput if the model predicts no surface.
     """
-    made = None
+    generated = None
     if generate is None:
         chosen = choose_inputs(cameras)
-        given = truth.rgb[chosen]
-        inputs = [cameras[view] for view in chosen]
-        judged = [view for view in range(len(cameras)) if view not in chosen]
+        rgb = reference.rgb[chosen]
+        input_views = [cameras[view] for view in chosen]
+        evaluated = [view for view in range(len(cameras)) if view not in chosen]
     else:
-        given, inputs = generate(truth, list(cameras))
-        judged = list(range(len(cameras)))
-        made = _beside_truth(given, inputs, cameras)
-        if made is not None:
-            # The truth says how far away they stand, and what its objects were fitted to.
-            inputs = [cameras[view] for view in made.true_views]
-    images = resize({"rgb": given}, model.image_size)["rgb"][None]
-    seen = model.reconstruct(images, *camera_tensors(inputs))
-    shape = seen.shape
+        rgb, input_views = generate(reference, list(cameras))
+        evaluated = list(range(len(cameras)))
+        generated = _match_reference(rgb, input_views, cameras)
+        if generated is not None:
+            # The reference cameras have the distance that the object was scaled for.
+            input_views = [cameras[view] for view in generated.true_views]
+    images = resize({"rgb": rgb}, model.image_size)["rgb"][None]
+    reconstruction = model.reconstruct(images, *camera_tensors(input_views))
+    shape = reconstruction.shape
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
     return Predicted(
-        views=judged,
-        pictures=_render(seen, [cameras[view] for view in judged], truth),
+        views=evaluated,
+        pictures=_render(reconstruction, [cameras[view] for view in evaluated], reference),
         cloud=Cloud.on(np.asarray(points), shape.vertices),
-        made=made,
+        made=generated,
     )
 
 
-def make_views(truth: Pictures, cameras: Sequence[Camera], generate: Generate) -> Predicted:
-    """Six views made of view 0, without a shape. Raises BadInput if the truth has no such views."""
-    given, inputs = generate(truth, list(cameras))
-    made = _beside_truth(given, inputs, cameras)
-    if made is None:
+def make_views(reference: Pictures, cameras: Sequence[Camera], generate: Generate) -> Predicted:
+    """Return six views generated from view 0, without a shape.
+
+    Raises BadInput if the object has no reference views from the same directions.
+    """
+    rgb, generated_cameras = generate(reference, list(cameras))
+    generated = _match_reference(rgb, generated_cameras, cameras)
+    if generated is None:
         raise BadInput(
-            "it has no views from where Zero123++ shows objects: `lrm build --rig zero123plus` "
-            "renders them"
+            "the object has no views from the directions of Zero123++'s six views; render them "
+            "with `lrm build --rig zero123plus`"
         )
-    return Predicted(views=[], pictures=None, cloud=None, made=made)
+    return Predicted(views=[], pictures=None, cloud=None, made=generated)
 
 
-def _beside_truth(
-    given: Float[Tensor, "6 3 s s"], inputs: Sequence[Camera], cameras: Sequence[Camera]
-) -> MadeViews | None:
-    """None where the truth was seen from elsewhere, by more than a degree."""
+def _match_reference(
+    rgb: Float[Tensor, "6 3 s s"], generated_cameras: Sequence[Camera], cameras: Sequence[Camera]
+) -> GeneratedViews | None:
+    """Match generated views with reference views; None if a direction differs by over a degree."""
     if len(cameras) <= NUM_TARGETS:
         return None
     chosen = choose_inputs(cameras)
-    there = [cameras[view] for view in chosen]
-    cosines = (_directions(inputs) * _directions(there)).sum(axis=1)
-    return MadeViews(rgb=given, true_views=chosen) if cosines.min() > _SAME_CAMERA else None
+    matched = [cameras[view] for view in chosen]
+    cosines = (_directions(generated_cameras) * _directions(matched)).sum(axis=1)
+    return GeneratedViews(rgb=rgb, true_views=chosen) if cosines.min() > _MIN_COSINE else None
 
 
-def _render(seen: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> Pictures:
+def _render(reconstruction: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> Pictures:
     size = (like.rgb.shape[-2], like.rgb.shape[-1])
-    starts = range(0, len(cameras), _VIEWS_AT_ONCE)
+    starts = range(0, len(cameras), _VIEWS_PER_CHUNK)
     parts = [
-        seen.render(*camera_tensors(cameras[start : start + _VIEWS_AT_ONCE]), size)
+        reconstruction.render(*camera_tensors(cameras[start : start + _VIEWS_PER_CHUNK]), size)
         for start in starts
     ]
     return Pictures(
@@ -152,5 +162,6 @@ def _render(seen: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> 
 
 
 def _directions(cameras: Sequence[Camera]) -> Float[np.ndarray, "v 3"]:
+    """Return the unit vectors from the origin to the cameras."""
     eyes = np.stack([camera.camera_to_world[:3, 3] for camera in cameras]).astype(float)
     return eyes / np.linalg.norm(eyes, axis=1, keepdims=True)

@@ -1,8 +1,8 @@
-"""The numbers of the surface scores, without torch: the command line shows them as defaults."""
+"""Defaults of the surface metrics, importable without torch for the command line's help."""
 
 __all__ = ["NUM_POINTS", "THRESHOLD"]
 
 NUM_POINTS = 16_000
-"""Points on each surface, as in InstantMesh's evaluation."""
+"""Number of points sampled on each surface, as in InstantMesh's evaluation."""
 THRESHOLD = 0.2
-"""Distance of the F-score, in the box [-1, 1]^3."""
+"""Distance threshold of the F-score in the box [-1, 1]^3, as in InstantMesh's evaluation."""

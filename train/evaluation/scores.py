@@ -1,7 +1,7 @@
-"""The scores of one object: of its pictures, of its shape, and of views made of a picture.
+"""Scores of one object: of its rendered images, of its shape, and of generated views.
 
-A shape is moved and scaled, by its bounding box, into [-1, 1]^3 before it is compared, and so is
-the truth: where a thing stands and how large it is cannot be told from pictures.
+Before shapes are compared, prediction and reference are each moved and scaled by their bounding box
+into [-1, 1]^3, because images do not determine an object's position and size.
 """
 
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ VIEW_METRICS = (
     "background_deviation_95",
     "background_spread",
 )
-"""Of the six views that Zero123++ makes."""
-_VIEWS_AT_ONCE = 4
-"""Bounds the memory of LPIPS."""
+"""Scores of the six views that Zero123++ generates."""
+_VIEWS_PER_CHUNK = 4
+"""Views scored at once: bounds the memory of LPIPS."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
-    """What v cameras see of an object."""
+    """Images of an object from v cameras."""
 
     rgb: Float[Tensor, "v 3 h w"]
     """On white, in [0, 1]."""
@@ -58,19 +58,19 @@ class Pictures:
 
     @classmethod
     def of_rgba(cls, rgba: UInt8[np.ndarray, "v h w 4"]) -> "Pictures":
-        """From straight alpha."""
+        """Return RGB on white and alpha from 8-bit RGBA with straight alpha."""
         values = torch.from_numpy(rgba).movedim(-1, 1).float() / 255
         alpha = values[:, 3:]
         return cls(rgb=values[:, :3] * alpha + (1 - alpha), alpha=alpha)
 
     def at(self, views: list[int]) -> "Pictures":
-        """Some of the views."""
+        """Return a subset of the views."""
         return Pictures(rgb=self.rgb[views], alpha=self.alpha[views])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cloud:
-    """Points spread evenly over a surface, and the box that the surface fills."""
+    """Points spread evenly over a surface, and the surface's bounding box."""
 
     points: Float[np.ndarray, "n 3"]
     low: Float[np.ndarray, "3"]
@@ -78,58 +78,60 @@ class Cloud:
 
     @classmethod
     def on(cls, points: Float[np.ndarray, "n 3"], vertices: Float[np.ndarray, "k 3"]) -> "Cloud":
-        """Points of the surface that has these vertices."""
+        """Return points of a surface with the bounding box of its vertices."""
         return cls(points=points, low=vertices.min(axis=0), high=vertices.max(axis=0))
 
-    def boxed(self) -> Float[Tensor, "1 n 3"]:
-        """The points with the box's centre at the origin, its longest side 2."""
+    def normalised(self) -> Float[Tensor, "1 n 3"]:
+        """Return the points moved and scaled so that the box is centred with longest side 2."""
         longest = float((self.high - self.low).max())
         scaled = (self.points - (self.low + self.high) / 2) * (2 / max(longest, 1e-12))
         return torch.from_numpy(scaled.astype(np.float32))[None]
 
 
-def score_pictures(shown: Pictures, truth: Pictures, lpips: Lpips | None) -> dict[str, float]:
-    """psnr (dB, at most 100), ssim, mask_iou, and lpips if it is given: means over the views."""
-    parts = torch.arange(len(truth.rgb)).split(_VIEWS_AT_ONCE)
+def score_pictures(
+    prediction: Pictures, reference: Pictures, lpips: Lpips | None
+) -> dict[str, float]:
+    """Return psnr (dB, at most 100), ssim and mask_iou, and lpips if given, as means over views."""
+    chunks = torch.arange(len(reference.rgb)).split(_VIEWS_PER_CHUNK)
     sums: dict[str, float] = {}
-    for part in parts:
-        one, other = shown.at(part.tolist()), truth.at(part.tolist())
-        found = picture_metrics(one.rgb, one.alpha, other.rgb, other.alpha, lpips)
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(part)
-    return {name: total / len(truth.rgb) for name, total in sums.items()}
+    for chunk in chunks:
+        views, targets = prediction.at(chunk.tolist()), reference.at(chunk.tolist())
+        metrics = picture_metrics(views.rgb, views.alpha, targets.rgb, targets.alpha, lpips)
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(chunk)
+    return {name: total / len(reference.rgb) for name, total in sums.items()}
 
 
 def score_views(
-    made: Float[Tensor, "v 3 s s"], truth: Pictures, margin: int, lpips: Lpips | None
+    generated: Float[Tensor, "v 3 s s"], reference: Pictures, margin: int, lpips: Lpips | None
 ) -> dict[str, float]:
-    """VIEW_METRICS of views that were made, at their size.
+    """Return the VIEW_METRICS of generated views, at the generated size.
 
-    The background is where the true views are clear, `margin` pixels away from the object; what has
-    none has no score of it.
+    Background pixels are transparent in the reference and more than `margin` pixels away from the
+    object. Without such pixels the background scores are left out, and without `lpips` views_lpips.
     """
-    side = made.shape[-1]
-    seen = resize({"rgb": truth.rgb, "alpha": truth.alpha}, side)
-    background = background_of(seen["alpha"], margin)
-    found = {
-        "views_psnr": psnr(made, seen["rgb"]).mean(),
-        "views_ssim": ssim(made, seen["rgb"]).mean(),
+    side = generated.shape[-1]
+    targets = resize({"rgb": reference.rgb, "alpha": reference.alpha}, side)
+    background = background_of(targets["alpha"], margin)
+    scores = {
+        "views_psnr": psnr(generated, targets["rgb"]).mean(),
+        "views_ssim": ssim(generated, targets["rgb"]).mean(),
     }
     if background.any():
-        mean, high = background_deviation(made, background)
-        found |= {
+        mean, high = background_deviation(generated, background)
+        scores |= {
             "background_deviation": mean,
             "background_deviation_95": high,
-            "background_spread": background_spread(made, background),
+            "background_spread": background_spread(generated, background),
         }
     if lpips is not None:
-        found["views_lpips"] = lpips(made * 2 - 1, seen["rgb"] * 2 - 1).mean()
-    return {name: float(value) for name, value in found.items()}
+        scores["views_lpips"] = lpips(generated * 2 - 1, targets["rgb"] * 2 - 1).mean()
+    return {name: float(value) for name, value in scores.items()}
 
 
-def score_surface(shape: Cloud, truth: Cloud, threshold: float = THRESHOLD) -> dict[str, float]:
-    """chamfer (see `train.evaluation.metrics.chamfer_distance`: half of the sum) and f_score."""
-    match = match_points(shape.boxed(), truth.boxed())
+def score_surface(shape: Cloud, reference: Cloud, threshold: float = THRESHOLD) -> dict[str, float]:
+    """Return chamfer (see `train.evaluation.metrics.chamfer_distance`) and f_score of a surface."""
+    match = match_points(shape.normalised(), reference.normalised())
     return {
         "chamfer": float(chamfer_distance(match)),
         "f_score": float(f_score(match, threshold)),

@@ -1,1 +1,1 @@
-"""From pictures of an object to a file with its mesh: query, six views, surface, texture."""
+"""Inference: from pictures of an object to a mesh file, by query, six views, surface, texture."""

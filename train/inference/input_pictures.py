@@ -1,4 +1,4 @@
-"""Pictures that people hand over: read, or refused with one clear line."""
+"""Reading and checking of the pictures that a user passes in."""
 
 from pathlib import Path
 
@@ -13,30 +13,34 @@ from core.errors import BadInput
 __all__ = ["ENDINGS", "check_not_empty", "on_white", "read_picture"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Of the files in a folder that are taken for pictures."""
-_FLAT = 2 / 255
-"""A picture whose values all lie this near to each other shows nothing."""
+"""Suffixes of the files in a folder that are read as pictures."""
+_FLAT_RANGE = 2 / 255
+"""Largest range of values, on a scale of 1, at which a picture counts as a single colour."""
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, as RGBA and the way up that its camera noted. Raises BadInput."""
+    """Read a picture as RGBA, turned as its EXIF orientation says.
+
+    Raises BadInput if the file is missing or is not a picture.
+    """
     try:
         with Image.open(path) as image:
-            return _in_8_bits(ImageOps.exif_transpose(image)).convert("RGBA")
+            return _to_8_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such picture") from None
+        raise BadInput(f"{path}: no such picture file") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a folder, not a picture") from None
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise BadInput(f"{path}: is no picture that can be read") from None
+        raise BadInput(f"{path}: is not a picture in a known format") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise BadInput(f"{path}: cannot be read as a picture: {error}") from None
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Pillow itself cuts grey of 16 and 32 bits off at 255, and fractions to 0.
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Convert grey of 16 or 32 bits, or of floating point, to 8 bits; return other images as given.
 
-    White is 65535, in fractions 1; where values are above, the largest.
+    White is 65535 for integers and 1 for floating point, or the largest value if that is above.
+    Pillow's own conversion would clip instead of scaling.
     """
     if not image.mode.startswith(("I", "F")):
         return image
@@ -46,14 +50,14 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """RGB in [0, 1] over white."""
+    """Return RGB in [0, 1], composited over white."""
     pixels = torch.from_numpy(np.asarray(image.convert("RGBA"), dtype=np.float32)).movedim(-1, 0)
     rgb, alpha = pixels[:3] / 255, pixels[3:] / 255
     return rgb * alpha + (1 - alpha)
 
 
 def check_not_empty(rgb: Float[Tensor, "3 h w"], what: str) -> None:
-    """Raise BadInput if the picture is of one colour."""
+    """Raise BadInput if the whole picture has one colour; `what` names it in the message."""
     low, high = rgb.amin(dim=(1, 2)), rgb.amax(dim=(1, 2))
-    if (high - low).max() <= _FLAT:
-        raise BadInput(f"{what} shows nothing: all of it has one colour")
+    if (high - low).max() <= _FLAT_RANGE:
+        raise BadInput(f"{what} shows nothing: all its pixels have the same colour")

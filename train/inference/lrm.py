@@ -1,4 +1,4 @@
-"""A trained LRM that gives meshes: stage 2, or stage 1 through the surface of its density."""
+"""Mesh reconstruction with a trained LRM: stage 2, or stage 1 by the level set of its density."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ __all__ = [
 
 LRMKind = Literal["nerf", "mesh"]
 NERF_RESOLUTION = 256
-"""Cubes along a side of the grid on which a density becomes a mesh, if nothing else is said."""
-_FILES = (".safetensors", ".ckpt")
+"""Default number of cubes along a side of the grid that turns a density into a mesh."""
+_SUFFIXES = (".safetensors", ".ckpt")
 _DECODERS: Mapping[str, LRMKind] = MappingProxyType(
     {"synthesizer.decoder.net.": "nerf", "synthesizer.decoder.net_sdf.": "mesh"}
 )
@@ -47,17 +47,17 @@ _PREFIX = "lrm_generator."
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shape:
-    """The mesh of one object in the world of its cameras (z up), and its colours."""
+    """The mesh of one object in the world axes of its cameras (z up), and its colours."""
 
     vertices: Float[np.ndarray, "n 3"]
     faces: Int[np.ndarray, "m 3"]
     """Counter-clockwise seen from outside."""
     colour: Callable[[Float[np.ndarray, "k 3"]], Float[np.ndarray, "k 3"]]
-    """sRGB in [0, 1] of world points."""
+    """Returns the sRGB colour in [0, 1] of world points."""
 
 
 class Reconstruction:
-    """One object as a model sees it."""
+    """A model's reconstruction of one object: its mesh, and renderings of it."""
 
     def __init__(
         self, model: NerfLRM | MeshLRM, grid: MeshSynthesizer, planes: Float[Tensor, "1 3 c r r"]
@@ -67,12 +67,12 @@ class Reconstruction:
     @cached_property
     @torch.no_grad()
     def shape(self) -> Shape:
-        """The mesh. Raises BadInput if the model sees no surface."""
+        """The mesh. Raises BadInput if the model predicts no surface."""
         surface = self._geometry.surfaces[0]
         if bool(self._geometry.repaired[0]) or not len(surface.faces):
             raise BadInput(
-                "empty mesh: the model puts no surface anywhere; it was not trained long enough, "
-                "or these are no views of one object on white"
+                "empty mesh: the model predicts no surface; train it longer, or give views of a "
+                "single object on a white background"
             )
         return Shape(
             vertices=surface.vertices.cpu().numpy(),
@@ -87,17 +87,17 @@ class Reconstruction:
         intrinsics: Float[Tensor, "1 v 4"],
         size: tuple[int, int],
     ) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v 1 h w"]]:
-        """Views by the model's own renderer: volume rendering of stage 1, the mesh of stage 2.
+        """Render views: by volume rendering in stage 1, by rasterizing the mesh in stage 2.
 
-        RGB on white and alpha, both in [0, 1], on the CPU.
+        Returns RGB on white and alpha, both in [0, 1] and on the CPU. `size` is (height, width).
         """
         device = self._planes.device
         cameras = camera_to_world.to(device), intrinsics.to(device)
         if isinstance(self._model, NerfLRM):
-            shown: Any = self._model.render(self._planes, *cameras, size)
+            views: Any = self._model.render(self._planes, *cameras, size)
         else:
-            shown = self._grid.render(self._planes, self._geometry, *cameras, size)
-        return shown.rgb[0].clamp(0, 1).cpu(), shown.alpha[0].clamp(0, 1).cpu()
+            views = self._grid.render(self._planes, self._geometry, *cameras, size)
+        return views.rgb[0].clamp(0, 1).cpu(), views.alpha[0].clamp(0, 1).cpu()
 
     @cached_property
     @torch.no_grad()
@@ -106,19 +106,20 @@ class Reconstruction:
 
     @torch.no_grad()
     def _colour(self, points: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
-        asked = torch.from_numpy(np.asarray(points, dtype=np.float32)).to(self._planes.device)
-        return self._grid.colour(self._planes[0], asked).clamp(0, 1).cpu().numpy()
+        positions = torch.from_numpy(np.asarray(points, dtype=np.float32)).to(self._planes.device)
+        return self._grid.colour(self._planes[0], positions).clamp(0, 1).cpu().numpy()
 
 
 class Reconstructor:
-    """A model in evaluation mode, and the FlexiCubes grid that makes its triplanes a mesh.
+    """A model in eval mode, and the FlexiCubes grid that turns its triplanes into a mesh.
 
-    The mesh of stage 1 lies where its density is 10, as where stage 2 starts (equations 2 and 3).
+    The stage-1 mesh is the level set at density 10, the one that stage 2 starts from (equations 2
+    and 3 of InstantMesh).
     """
 
     def __init__(self, model: NerfLRM | MeshLRM, grid: MeshSynthesizer, image_size: int) -> None:
         self.image_size = image_size
-        """Side of the views that it takes."""
+        """Side in pixels of the input views."""
         self._model, self._grid = model.eval(), grid.eval()
 
     @torch.no_grad()
@@ -128,13 +129,13 @@ class Reconstructor:
         camera_to_world: Float[Tensor, "1 v 4 4"],
         intrinsics: Float[Tensor, "1 v 4"],
     ) -> Reconstruction:
-        """From views, RGB in [0, 1] on white, with their cameras."""
+        """Reconstruct an object from views (RGB in [0, 1] on white) with their cameras."""
         device = next(self._model.parameters()).device
-        inputs = (one.to(device) for one in (images, camera_to_world, intrinsics))
+        inputs = (tensor.to(device) for tensor in (images, camera_to_world, intrinsics))
         return Reconstruction(self._model, self._grid, self._model.forward_planes(*inputs))
 
     def to(self, device: torch.device) -> "Reconstructor":
-        """Move it there."""
+        """Move the model to a device, and return it."""
         self._model.to(device)
         self._grid.to(device)
         return self
@@ -148,23 +149,26 @@ def open_reconstructor(
     changes: Mapping[str, Any] = MappingProxyType({}),
     resolution: int | None = None,
 ) -> Reconstructor:
-    """The model in a run's folder, a checkpoint's, or a file of weights.
+    """Load a model from a run folder, a checkpoint folder or a weight file.
 
-    A run knows its sizes. Of a file they are those of `preset` with `changes` laid over it, or
-    without a preset of the one that fits. `resolution` is that of stage 1's grid; stage 2 has its
-    own. Raises BadInput.
+    A run and a checkpoint store the model's sizes. For a weight file they are those of `preset`
+    overridden by `changes`; without a preset, the first preset that fits is used. `resolution` is
+    the grid resolution for stage 1; stage 2 has its own. Raises BadInput if the weights cannot be
+    read or do not fit.
     """
     if kind == "mesh" and resolution is not None:
-        raise BadInput("the mesh model has a grid of its own: a resolution is for --nerf")
+        raise BadInput(
+            "--mesh: the grid resolution is part of the mesh model; --resolution is for --nerf only"
+        )
     state, name, preset, changes = _read(source, preset, changes)
     _check_kind(state, kind, name)
-    cls, make, presets = _STAGES[kind]
+    model_class, make_sizes, presets = _STAGES[kind]
     if preset is None:
-        preset = _fitting(kind, state, name, changes)
+        preset = _find_preset(kind, state, name, changes)
     if preset not in presets:
-        make(preset)  # raises
-    sizes = make(preset, changes)
-    model = cls(sizes)
+        make_sizes(preset)  # raises BadInput
+    sizes = make_sizes(preset, changes)
+    model = model_class(sizes)
     load_state(model, state, "instantmesh", source=name)
     if isinstance(model, MeshLRM):
         return Reconstructor(model, model.synthesizer, sizes.image_size)
@@ -178,8 +182,8 @@ _STAGES: Mapping[str, Any] = {
 }
 
 
-class _Holder(nn.Module):
-    """A grid under the name that it has in the whole model of stage 2."""
+class _SynthesizerOnly(nn.Module):
+    """A stage-2 synthesizer under its state-dict key, without the rest of the model."""
 
     def __init__(self, synthesizer: MeshSynthesizer) -> None:
         super().__init__()
@@ -187,52 +191,57 @@ class _Holder(nn.Module):
 
 
 def _density_grid(model: NerfLRM, sizes: Any, resolution: int, name: str) -> MeshSynthesizer:
-    """The decoder of stage 1 as that of stage 2, whose deformation and weights are at rest."""
+    """Return a stage-2 synthesizer with the decoder of stage 1; deformation and weights are 0."""
     config = MeshConfig(
         decoder_width=sizes.nerf.decoder_width,
         decoder_hidden_layers=sizes.nerf.decoder_hidden_layers,
         grid_resolution=resolution,
     )
-    holder = _Holder(MeshSynthesizer(config, sizes.transformer.channels))
+    wrapper = _SynthesizerOnly(MeshSynthesizer(config, sizes.transformer.channels))
     decoder = {
         key: value for key, value in model.state_dict().items() if key.startswith("synthesizer.")
     }
-    load_state(holder, decoder, "instantmesh", source=name)
-    return holder.synthesizer
+    load_state(wrapper, decoder, "instantmesh", source=name)
+    return wrapper.synthesizer
 
 
 def _read(
     source: Path, preset: str | None, changes: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], str, str | None, Mapping[str, Any]]:
-    """Tensors, where they are from, preset and changes."""
+    """Return the tensors, the name of their source, and the preset and changes of the model."""
     if source.is_dir():
         if preset is not None or changes:
-            raise BadInput(f"{source}: a run knows its sizes; leave --preset and --model out")
+            raise BadInput(
+                f"{source}: the run stores the model's sizes; leave --preset and --model out"
+            )
         checkpoint, state = run_weights(source)
         config = checkpoint.manifest.config
         return state, checkpoint.where, config["preset"], config["model"]
-    if source.suffix not in _FILES:
+    if source.suffix not in _SUFFIXES:
         raise BadInput(
-            f"{source}: no such checkpoint; give a run's folder, a checkpoint's, or a file "
-            f"{' or '.join(_FILES)}"
+            f"{source}: no such checkpoint; give a run folder, a checkpoint folder or a "
+            f"{' or '.join(_SUFFIXES)} file"
         )
     return read_weights(source), str(source), preset, changes
 
 
 def _check_kind(state: Mapping[str, Tensor], kind: LRMKind, name: str) -> None:
-    for prefix, found in _DECODERS.items():
-        if found != kind and any(key.removeprefix(_PREFIX).startswith(prefix) for key in state):
-            stage = 1 if found == "nerf" else 2
-            raise BadInput(f"{name}: is a model of stage {stage}: give it as --{found}")
+    """Raise BadInput if the state belongs to a model of the other stage."""
+    for prefix, other in _DECODERS.items():
+        if other != kind and any(key.removeprefix(_PREFIX).startswith(prefix) for key in state):
+            stage = 1 if other == "nerf" else 2
+            raise BadInput(f"{name}: is a model of stage {stage}: give it as --{other}")
 
 
-def _fitting(kind: LRMKind, state: dict[str, Tensor], name: str, changes: Mapping[str, Any]) -> str:
-    """The preset whose shapes are those of the file."""
-    cls, make, presets = _STAGES[kind]
+def _find_preset(
+    kind: LRMKind, state: dict[str, Tensor], name: str, changes: Mapping[str, Any]
+) -> str:
+    """Return the first preset with the tensor shapes of the state. Raises BadInput if none fits."""
+    model_class, make_sizes, presets = _STAGES[kind]
     problems = {}
     for preset in presets:
         with torch.device("meta"):
-            model: LRM = cls(make(preset, changes))
+            model: LRM = model_class(make_sizes(preset, changes))
         try:
             check_state(model, state, "instantmesh", source=name)
         except BadInput as error:
@@ -240,6 +249,6 @@ def _fitting(kind: LRMKind, state: dict[str, Tensor], name: str, changes: Mappin
         else:
             return preset
     raise BadInput(
-        f"{name}: fits none of the presets {', '.join(presets)}; give --preset, and --model with "
-        "what differs, as in training"
+        f"{name}: fits none of the presets {', '.join(presets)}; give the --preset of the training "
+        "run, and --model with the settings that differ from it"
     )

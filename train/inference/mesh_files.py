@@ -1,9 +1,10 @@
-"""A mesh as a file that others open: .glb and .obj with y up, .ply with z up as in the world here.
+"""Mesh files: .glb and .obj with y up, .ply with z up as in this project's world axes.
 
-So Blender's importers, with their defaults, give the same object from all three. Colours are what
-the pictures show, light included. A textured .glb says so with KHR_materials_unlit. With colours at
-vertices it has no material, because trimesh forgets those colours where there is one; its
-`generator` tells who wrote it, and `shown_unlit` adds the material.
+With these axes, Blender's importers give the same object from all three with their default
+settings. Colours include the lighting of the training images. A textured .glb therefore has an
+unlit material (KHR_materials_unlit). A .glb with vertex colours has no material, because trimesh
+drops vertex colours of meshes with a material; `shown_unlit` adds an unlit material to such a file,
+which it recognises by the `generator` field.
 """
 
 import json
@@ -30,31 +31,32 @@ __all__ = ["Written", "as_unlit_glb", "check_target", "shown_unlit", "write_mesh
 _UNLIT = "KHR_materials_unlit"
 _GENERATOR = "lrm reconstruct"
 _COLOUR = "_COLOR_LINEAR"
+"""Temporary name of the attribute that becomes COLOR_0."""
 _Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.float64)
-"""Rows: glTF's x, y and z in the world's axes (docs/reference/conventions.md)."""
+"""Rows: glTF's x, y and z in world axes (docs/reference/conventions.md)."""
 _ENDINGS = (".glb", ".obj", ".ply")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a mesh is, as geometry."""
+    """Geometric properties of a mesh that was written."""
 
     vertices: int
     faces: int
     watertight: bool
-    """Closed, every edge shared by two triangles that agree about inside and outside."""
+    """Whether every edge is shared by two triangles with consistent orientation."""
     bodies: int
-    """Connected parts."""
+    """Number of connected parts."""
     volume: float | None
-    """In cubic world units; None if the mesh is not watertight."""
+    """Volume in cubic world units; None if the mesh is not watertight."""
 
 
 def check_target(path: Path, texture: int | None) -> None:
-    """Raise BadInput unless a mesh can be written there as asked for."""
+    """Raise BadInput if a mesh with that texture size cannot be written to the path."""
     if path.suffix not in _ENDINGS:
-        raise BadInput(f"{path}: meshes are written as {', '.join(_ENDINGS)}")
+        raise BadInput(f"{path}: unknown format; meshes are written as {', '.join(_ENDINGS)}")
     if path.is_dir():
-        raise BadInput(f"{path}: is a folder")
+        raise BadInput(f"{path}: is a folder; give a file name")
     if texture is not None and path.suffix == ".ply":
         raise BadInput(f"{path}: a .ply holds vertex colours; leave --texture out, or write a .glb")
     if texture is not None and not 16 <= texture <= 8192:
@@ -64,16 +66,19 @@ def check_target(path: Path, texture: int | None) -> None:
 def write_mesh(
     shape: Shape, path: Path, *, texture: int | None = None, azimuth: float = 0.0
 ) -> Written:
-    """Write a mesh with vertex colours, or with a texture of that side, and say what it is.
+    """Write a mesh and return its geometric properties.
 
-    `azimuth`, in degrees, turns it about the world's z axis. The file appears whole or not at all.
+    The mesh has vertex colours, or with `texture` a texture of that side in texels. It is turned
+    by `azimuth` degrees about the world's z axis. Each file is written atomically. Raises BadInput
+    for a path or texture that `check_target` rejects.
     """
     check_target(path, texture)
     bare = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     watertight = bool(bare.is_watertight and bare.is_winding_consistent)
     mesh = _with_texture(shape, bare, texture) if texture else _with_colours(shape)
     axes = np.eye(4)
-    axes[:3, :3] = _turn(azimuth) if path.suffix == ".ply" else _Y_UP @ _turn(azimuth)
+    turn = _rotation_about_z(azimuth)
+    axes[:3, :3] = turn if path.suffix == ".ply" else _Y_UP @ turn
     mesh.apply_transform(axes)
     for name, content in _encode(mesh, path).items():
         atomic_write(path.with_name(name), content)
@@ -87,8 +92,10 @@ def write_mesh(
 
 
 def shown_unlit(glb: bytes) -> bytes:
-    """A .glb that `write_mesh` wrote with colours at vertices, with a material that shows them as
-    they are; any other .glb as it is."""
+    """Add an unlit material to a .glb that `write_mesh` wrote with vertex colours.
+
+    Any other content is returned unchanged.
+    """
     length, kind = struct.unpack_from("<I4s", glb, 12) if len(glb) > 20 else (0, b"")
     if kind != b"JSON":
         return glb
@@ -98,7 +105,7 @@ def shown_unlit(glb: bytes) -> bytes:
             return glb
         _make_unlit(tree)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return glb  # whoever reads it will say what is wrong
+        return glb  # the reader of the file reports what is wrong
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)
     rest = glb[20 + length :]
@@ -107,7 +114,10 @@ def shown_unlit(glb: bytes) -> bytes:
 
 
 def as_unlit_glb(mesh: trimesh.Trimesh, *, z_up: bool) -> bytes:
-    """A mesh that somebody else read from a file, as a .glb that shows its colours as they are."""
+    """Encode a mesh of another program as a .glb with an unlit material.
+
+    `z_up`: the mesh has z up instead of glTF's y up.
+    """
     mesh = mesh.copy()
     if z_up:
         axes = np.eye(4)
@@ -124,8 +134,8 @@ def as_unlit_glb(mesh: trimesh.Trimesh, *, z_up: bool) -> bytes:
     return trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), tree_postprocessor=finish)
 
 
-def _turn(degrees: float) -> Float[np.ndarray, "3 3"]:
-    """A rotation about z, counter-clockwise seen from above."""
+def _rotation_about_z(degrees: float) -> Float[np.ndarray, "3 3"]:
+    """Return the matrix of a rotation about z, counter-clockwise seen from above."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
@@ -139,7 +149,10 @@ def _with_colours(shape: Shape) -> trimesh.Trimesh:
 
 
 def _add_linear(mesh: trimesh.Trimesh, srgb: Float[np.ndarray, "n 3"]) -> None:
-    """COLOR_0 to be. Eight bits are too few for dark tones of linear light; trimesh reads no 16."""
+    """Add linear float32 colours, which `_finish` renames to COLOR_0.
+
+    Eight bits are too coarse for dark linear colours, and trimesh does not read 16 bits.
+    """
     rgba = np.concatenate([_linear(srgb), np.ones_like(srgb[:, :1])], axis=1)
     mesh.vertex_attributes[_COLOUR] = rgba.astype(np.float32)
 
@@ -147,21 +160,21 @@ def _add_linear(mesh: trimesh.Trimesh, srgb: Float[np.ndarray, "n 3"]) -> None:
 def _with_texture(shape: Shape, bare: trimesh.Trimesh, size: int) -> trimesh.Trimesh:
     baked = bake(shape, size)
     return trimesh.Trimesh(
-        shape.vertices[baked.rows],
+        shape.vertices[baked.source_vertices],
         baked.faces,
-        vertex_normals=bare.vertex_normals[baked.rows],  # smooth across the seams
+        vertex_normals=bare.vertex_normals[baked.source_vertices],  # smooth across the seams
         visual=TextureVisuals(uv=baked.uv, image=baked.texture),
         process=False,
     )
 
 
 def _linear(srgb: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Linear light of sRGB values (IEC 61966-2-1): what glTF's COLOR_0 holds."""
+    """Convert sRGB to linear values (IEC 61966-2-1), as glTF's COLOR_0 requires."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _encode(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
-    """The files' names and contents; the one that was asked for comes last."""
+    """Return the content of every file by name; the file at `path` comes last."""
     return _ENCODERS[path.suffix](mesh, path)
 
 
@@ -172,7 +185,7 @@ def _glb(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
         )
         mesh.visual = TextureVisuals(uv=mesh.visual.uv, material=material)
     else:
-        mesh.visual = ColorVisuals(mesh)  # its colours come as an attribute
+        mesh.visual = ColorVisuals(mesh)  # the colours are in an attribute
     scene = trimesh.Scene(mesh)
     return {
         path.name: trimesh.exchange.gltf.export_glb(
@@ -182,7 +195,7 @@ def _glb(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
 
 
 def _finish(tree: dict[str, Any]) -> None:
-    """COLOR_0 under its name, and the material of a texture unlit."""
+    """Set the generator, rename the colour attribute to COLOR_0 and make any material unlit."""
     tree["asset"]["generator"] = _GENERATOR
     for primitive in _primitives(tree):
         attributes = primitive["attributes"]
@@ -193,10 +206,10 @@ def _finish(tree: dict[str, Any]) -> None:
 
 
 def _make_unlit(tree: dict[str, Any]) -> None:
-    """One material for all, which shows colours as they are."""
+    """Give all primitives the same unlit material."""
     if not tree.get("materials"):
-        plain = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-        tree["materials"] = [{"pbrMetallicRoughness": plain}]
+        factors = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+        tree["materials"] = [{"pbrMetallicRoughness": factors}]
     tree["materials"][0]["extensions"] = {_UNLIT: {}}
     tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", ()), _UNLIT})
     for primitive in _primitives(tree):
@@ -214,7 +227,7 @@ def _obj(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
     material = SimpleMaterial(
         image=mesh.visual.material.image, diffuse=(255, 255, 255), ambient=(255, 255, 255)
     )
-    name = re.sub(r"\s", "_", path.stem)  # a space ends a name in these files
+    name = re.sub(r"\s", "_", path.stem)  # .obj and .mtl end a name at a space
     material.name = name
     mesh.visual = TextureVisuals(uv=mesh.visual.uv, material=material)
     text, others = trimesh.exchange.obj.export_obj(

@@ -1,6 +1,7 @@
-"""From how far away Zero123++ shows objects: kept beside its weights and beside the views it made.
+"""The file that stores the camera distance of Zero123++'s views.
 
-A mesh made for another distance comes out in another size.
+It lies beside the weights and beside the generated views. A mesh reconstructed with another
+distance has the wrong size.
 """
 
 import json
@@ -15,26 +16,34 @@ VIEWS_FILE = "views.json"
 
 
 def write_distance(folder: Path, distance: float) -> None:
-    """Beside what lies in the folder."""
+    """Write the camera distance, in world units, into a folder of weights or views."""
     (folder / VIEWS_FILE).write_text(json.dumps({"distance": distance}) + "\n")
 
 
 def read_distance(folder: Path) -> float:
-    """What is noted there, else InstantMesh's. Raises BadInput for a file without a distance."""
+    """Return the camera distance stored in a folder, or InstantMesh's if none is stored.
+
+    Raises BadInput if the file cannot be read or its distance is not a usable number.
+    """
     path = folder / VIEWS_FILE
     try:
-        found = json.loads(path.read_text())["distance"]
+        distance = json.loads(path.read_text())["distance"]
     except (FileNotFoundError, NotADirectoryError):
         return DISTANCE
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); mend or remove it") from error
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise BadInput(f"{path}: {found!r} is no distance; mend or remove it")
-    check_distance(found, str(path))
-    return float(found)
+        raise BadInput(f"{path}: cannot be read ({error}); repair or remove it") from error
+    if isinstance(distance, bool) or not isinstance(distance, int | float):
+        raise BadInput(f"{path}: {distance!r} is no distance; repair or remove it")
+    check_distance(distance, str(path))
+    return float(distance)
 
 
 def check_distance(distance: float, where: str) -> None:
-    """Raise BadInput if the cameras would stand in the object, or see nothing of it."""
+    """Raise BadInput unless a camera distance in world units is between 1 and 100.
+
+    Nearer cameras would be inside the object, and farther ones see nothing of it.
+    """
     if not 1 < distance < 100:
-        raise BadInput(f"{where} {distance:g}: give more than 1 and less than 100")
+        raise BadInput(
+            f"{where} {distance:g}: a camera distance must be more than 1 and less than 100"
+        )

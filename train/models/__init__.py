@@ -1,1 +1,1 @@
-"""The models; module names are the keys of the published checkpoints."""
+"""The models; their modules are named after the keys of the published checkpoints."""

@@ -1,4 +1,4 @@
-"""A moving average of trained weights, in float32 whatever the run's precision."""
+"""Exponential moving average of trained weights, kept in float32 for any training precision."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,62 +10,65 @@ __all__ = ["Ema", "ema_state"]
 
 
 class Ema(nn.Module):
-    """Average of a module's parameters up to the step before the newest.
+    """Average of a module's parameters, one step behind the newest weights.
 
-    The newest weights are taken in when the next step begins, and by whoever reads the average:
-    so a checkpoint, which holds both, needs no word from the optimizer.
+    The newest weights are added when the next step begins, or when the average is read. The update
+    therefore needs no hook in the optimizer, and a checkpoint holds both parts.
 
-    Not `torch.optim.swa_utils.AveragedModel` (torch 2.13): its copies are parameters, which the
-    optimizer would train and DeepSpeed cast to bfloat16, and its first update forgets the weights
-    that the average starts at. Its keys (`module.…`) are others than those of our checkpoints.
+    `torch.optim.swa_utils.AveragedModel` (torch 2.13) does not fit: the optimizer would train its
+    copies, which are parameters, and DeepSpeed would cast them to bfloat16; its first update
+    discards the initial weights; and its keys (`module.…`) differ from those of our checkpoints.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        """Starts at the module's weights."""
+        """Start the average at the module's weights; `decay` is the share kept per step."""
         super().__init__()
         self.decay = decay
         for name, parameter in module.named_parameters():
-            self.register_buffer(_flat(name), parameter.detach().float().clone())
+            self.register_buffer(_buffer_name(name), parameter.detach().float().clone())
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # type: ignore[no-untyped-def]
-        """Goes to the device that the others go to, and stays in float32."""
+        """Move to the device that `fn` moves to, but stay in float32."""
         for name, value in self.named_buffers():
             self._buffers[name] = value.to(fn(value.new_empty(0)).device)
         return self
 
     @torch.no_grad()
     def take(self, module: nn.Module) -> None:
-        """average <- decay · average + (1 - decay) · weights."""
+        """Add the weights: average <- decay · average + (1 - decay) · weights."""
         for name, parameter in module.named_parameters():
-            self.get_buffer(_flat(name)).lerp_(parameter.detach().float(), 1 - self.decay)
+            self.get_buffer(_buffer_name(name)).lerp_(parameter.detach().float(), 1 - self.decay)
 
     @contextmanager
     def worn_by(self, module: nn.Module) -> Iterator[None]:
-        """The module has the average, its own weights taken in, and gets them back at the end."""
-        kept = {name: p.detach().clone() for name, p in module.named_parameters()}
+        """Give a module the average, with its newest weights added, until the context ends."""
+        original = {name: p.detach().clone() for name, p in module.named_parameters()}
         averages = dict(self.named_buffers())
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                average = averages[_flat(name)]
-                parameter.copy_(average.lerp(kept[name].float(), 1 - self.decay))
+                average = averages[_buffer_name(name)]
+                parameter.copy_(average.lerp(original[name].float(), 1 - self.decay))
         try:
             yield
         finally:
             with torch.no_grad():
                 for name, parameter in module.named_parameters():
-                    parameter.copy_(kept[name])
+                    parameter.copy_(original[name])
 
 
 def ema_state(
     average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float
 ) -> dict[str, Tensor]:
-    """The average by the weights' names, the weights taken in, from an `Ema`'s state."""
+    """Return the average under the weights' names, with the newest weights added.
+
+    `average` is the state dict of an `Ema`, `weights` that of the averaged module.
+    """
     return {
-        name: average[_flat(name)].lerp(weight.float(), 1 - decay)
+        name: average[_buffer_name(name)].lerp(weight.float(), 1 - decay)
         for name, weight in weights.items()
     }
 
 
-def _flat(name: str) -> str:
-    """A buffer's name has no dots."""
+def _buffer_name(name: str) -> str:
+    """Return a parameter's name without dots, which torch forbids in buffer names."""
     return name.replace(".", "/")

@@ -1,7 +1,8 @@
 """LPIPS with VGG16 (Zhang et al., arXiv 1801.03924, version 0.1), without torchvision.
 
-Two files hold its weights: VGG16 under torchvision's key names, and the linear layers that the
-`lpips` wheel carries. The wheel is read, never imported: it imports torchvision.
+Its weights are in two files: VGG16 under torchvision's key names, and the linear layers in the
+`lpips` wheel. The wheel's file is read, but the package is never imported, because it imports
+torchvision.
 """
 
 import importlib.util
@@ -22,33 +23,35 @@ __all__ = ["Lpips", "LpipsConfig", "load_lpips"]
 
 _VGG_FILE = "vgg16-397923af.pth"
 _VGG_URL = f"https://download.pytorch.org/models/{_VGG_FILE}"
-# One block per compared layer: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
+# Channels of VGG16's layers. Blocks end at the compared layers: relu1_2, 2_2, 3_3, 4_3, 5_3.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_SMALLEST_SIDE = 2 ** (len(_BLOCKS) - 1)
+_MIN_SIDE = 2 ** (len(_BLOCKS) - 1)
+"""Smallest side of an image in pixels: each of the four poolings halves it."""
+# Normalisation of images in [-1, 1], from the LPIPS 0.1 package.
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
 _HINT = "or set the weight lpips to 0 in training, and give lrm evaluate --no-lpips"
-_VGG_REMEDY = f"download {_VGG_URL} to there, name a copy as vgg, {_HINT}"
-_LINEAR_REMEDY = f"name the wheel's weights/v0.1/vgg.pth as linear, {_HINT}"
+_VGG_REMEDY = f"download {_VGG_URL} to that path, set vgg to the path of a copy, {_HINT}"
+_LINEAR_REMEDY = f"set linear to the path of the wheel's weights/v0.1/vgg.pth, {_HINT}"
 
 
 class LpipsConfig(Config):
-    """Where the weights of LPIPS lie."""
+    """Paths of the LPIPS weights."""
 
     vgg: str | None = None
-    """VGG16 in torchvision's layout; None: the checkpoints of the torch hub cache."""
+    """File of VGG16 weights in torchvision's layout; None: the one in the torch hub cache."""
     linear: str | None = None
-    """The linear layers (vgg.pth of the lpips wheel); None: the installed wheel."""
+    """File of the linear layers (vgg.pth of the lpips wheel); None: the installed wheel's."""
 
     @field_validator("vgg", "linear")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
-        # Workers stand in folders of their own.
+        # Training workers run in other working directories.
         return None if path is None else str(Path(path).expanduser().absolute())
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of images; its weights are constants, not parameters to train."""
+    """Perceptual distance of images, with constant weights."""
 
     mean_std: Tensor
 
@@ -56,13 +59,13 @@ class Lpips(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
-        self._compared: list[int] = []
+        self._block_ends: list[int] = []
         for block, widths in enumerate(_BLOCKS):
             layers += [nn.MaxPool2d(2)] if block else []
             for width in widths:
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
-            self._compared.append(len(layers))
+            self._block_ends.append(len(layers))
         self.features = nn.Sequential(*layers)
         self.linear = nn.ParameterList(torch.zeros(widths[-1]) for widths in _BLOCKS)
         mean_std = torch.tensor([_MEAN, _STD])[:, :, None, None]
@@ -72,34 +75,35 @@ class Lpips(nn.Module):
     def forward(
         self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n"]:
-        """The distance of each pair of RGB images in [-1, 1].
+        """Return the distance of each pair of RGB images in [-1, 1].
 
-        Raises ValueError for images too small for VGG's four poolings.
+        Raises ValueError if the images are too small for VGG16's four poolings.
         """
-        if min(images.shape[-2:]) < _SMALLEST_SIDE:
+        if min(images.shape[-2:]) < _MIN_SIDE:
             height, width = images.shape[-2:]
             raise ValueError(
-                f"LPIPS needs images of {_SMALLEST_SIDE} pixels or more, not {height}x{width}"
+                f"LPIPS needs images of at least {_MIN_SIDE} x {_MIN_SIDE} pixels, "
+                f"not {height} x {width}"
             )
         mean, std = self.mean_std
         a, b = (images - mean) / std, (targets - mean) / std
         distance = images.new_zeros(len(images))
-        spans = pairwise([0, *self._compared])
+        spans = pairwise([0, *self._block_ends])
         for (start, stop), weight in zip(spans, self.linear, strict=True):
             block = self.features[start:stop]
             a, b = block(a), block(b)
-            apart = (_unit(a) - _unit(b)).square() * weight[:, None, None]
-            distance = distance + apart.sum(dim=1).mean(dim=(1, 2))
+            difference = (_unit(a) - _unit(b)).square() * weight[:, None, None]
+            distance = distance + difference.sum(dim=1).mean(dim=(1, 2))
         return distance
 
 
 def _unit(features: Tensor) -> Tensor:
-    # Inside the root, so that the gradient is finite where every channel is zero.
+    # The epsilon is inside the root, so that the gradient is finite where all channels are zero.
     return features * (features.square().sum(dim=1, keepdim=True) + 1e-10).rsqrt()
 
 
 def load_lpips(config: LpipsConfig) -> Lpips:
-    """LPIPS with its published weights. Raises BadInput naming a file that is missing or wrong."""
+    """Load LPIPS with its published weights. Raises BadInput if a file is missing or wrong."""
     vgg_path, linear_path = find_weights(config)
     vgg, linear = _read(vgg_path, _VGG_REMEDY), _read(linear_path, _LINEAR_REMEDY)
     model = Lpips()
@@ -113,7 +117,7 @@ def load_lpips(config: LpipsConfig) -> Lpips:
 
 
 def find_weights(config: LpipsConfig) -> tuple[Path, Path]:
-    """The files of VGG16 and of the linear layers. Raises BadInput naming one that is missing."""
+    """Return the paths of the VGG16 and the linear weights. Raises BadInput if one is missing."""
     vgg = Path(config.vgg) if config.vgg else _hub_file()
     linear = Path(config.linear) if config.linear else _wheel_file()
     for path, remedy in ((vgg, _VGG_REMEDY), (linear, _LINEAR_REMEDY)):
@@ -130,7 +134,7 @@ def _wheel_file() -> Path:
     package = importlib.util.find_spec("lpips")
     if package is None or package.origin is None:
         raise BadInput(
-            "LPIPS: its linear weights are in the lpips wheel, which is not installed: "
+            "LPIPS: the lpips wheel, which has the linear weights, is not installed: "
             f"pip install --no-deps lpips==0.1.4, {_HINT}"
         )
     return Path(package.origin).parent / "weights" / "v0.1" / "vgg.pth"
@@ -145,7 +149,7 @@ def _read(path: Path, remedy: str) -> Mapping[str, Tensor]:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"LPIPS: {path} is no weight file ({problem}): {remedy}") from None
     if not isinstance(weights, Mapping):
-        raise BadInput(f"LPIPS: {path} holds no weights by name: {remedy}")
+        raise BadInput(f"LPIPS: {path} holds no state dict: {remedy}")
     return weights
 
 
@@ -153,9 +157,9 @@ def _copy(model: Lpips, weights: Mapping[str, Tensor | None], path: Path) -> Non
     state = model.state_dict()
     for name, value in weights.items():
         if value is None or value.numel() != state[name].numel():
-            found = "nothing" if value is None else f"shape {tuple(value.shape)}"
+            content = "nothing" if value is None else f"shape {tuple(value.shape)}"
             raise BadInput(
-                f"LPIPS: {path} has {found} for {name}, which needs {tuple(state[name].shape)}: "
-                "is it the file of another network?"
+                f"LPIPS: {path} has {content} for {name}, which needs {tuple(state[name].shape)}: "
+                "it may be the file of another network"
             )
         state[name].copy_(value.reshape(state[name].shape))

@@ -1,4 +1,4 @@
-"""Work whose activations are made again in the backward pass instead of being kept."""
+"""Activation checkpointing: recompute activations in the backward pass instead of keeping them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,26 +21,31 @@ _allowed = ContextVar("allowed", default=True)
 
 
 def recomputed(work: Callable[P, R], recompute: bool = True) -> Callable[P, R]:
-    """The same work, done again where a gradient needs it. Nothing random may happen inside."""
+    """Return `work` with activation checkpointing.
+
+    It is returned unchanged if `recompute` is false, no gradient is needed, or checkpointing is
+    switched off by `nothing_recomputed`. `work` must not use random numbers, because the
+    generator's state is not restored.
+    """
     if not (recompute and _allowed.get() and torch.is_grad_enabled()):
         return work
     return partial(checkpoint, work, use_reentrant=False, preserve_rng_state=False)
 
 
 def recompute_blocks(model: "ModelMixin") -> None:
-    """Let each block of a model of diffusers be computed again, as `recomputed` does it."""
+    """Recompute each block of a diffusers model in the backward pass, as `recomputed` does."""
 
-    def block_again(block: nn.Module, *given: Any) -> Any:
-        return recomputed(block)(*given)
+    def checkpoint_block(block: nn.Module, *args: Any) -> Any:
+        return recomputed(block)(*args)
 
-    model.enable_gradient_checkpointing(block_again)
+    model.enable_gradient_checkpointing(checkpoint_block)
 
 
 @contextmanager
 def nothing_recomputed() -> Iterator[None]:
-    """Everything is kept meanwhile: for counting what a model does, not how often."""
-    before = _allowed.set(False)
+    """Switch activation checkpointing off, so that FLOPs are counted once per operation."""
+    token = _allowed.set(False)
     try:
         yield
     finally:
-        _allowed.reset(before)
+        _allowed.reset(token)

@@ -1,1 +1,1 @@
-"""What work costs and how long it takes: before, during and after a build."""
+"""The cost and duration of work: before, during and after a build."""

@@ -1,4 +1,4 @@
-"""What work costs, by stage: the hours that it reserves, the bytes that it adds, and money."""
+"""The cost of work per stage: reserved hours, stored bytes, and money."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,38 +14,39 @@ _GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """What one stage takes for some objects."""
+    """The cost of one stage for some objects."""
 
     objects: float
+    """Number of objects; an estimate may be fractional."""
     core_hours: float = 0.0
     gpu_hours: float = 0.0
     bytes: float = 0.0
-    """Of what it adds to the dataset."""
+    """Bytes that the stage adds to the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What work takes, by stage. Hours are those that the work reserves, used in full or not."""
+    """The cost of work, by stage. Hours are reserved hours, whether fully used or not."""
 
     stages: Mapping[str, StageCost]
 
     @property
     def core_hours(self) -> float:
-        """Of all stages."""
+        """The core-hours of all stages."""
         return sum(stage.core_hours for stage in self.stages.values())
 
     @property
     def gpu_hours(self) -> float:
-        """Of all stages."""
+        """The GPU-hours of all stages."""
         return sum(stage.gpu_hours for stage in self.stages.values())
 
     @property
     def num_bytes(self) -> int:
-        """Of all stages."""
+        """The bytes that all stages add to the dataset."""
         return round(sum(stage.bytes for stage in self.stages.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "core_hours": round(self.core_hours, 4),
             "gpu_hours": round(self.gpu_hours, 4),
@@ -58,43 +59,43 @@ class Cost:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What `to_dict` wrote. Raises WorkFailed if something else did."""
+        """Return the cost that `to_dict` wrote. Raises WorkFailed for anything else."""
         try:
             stages = {name: StageCost(**stage) for name, stage in values["stages"].items()}
         except (KeyError, TypeError, AttributeError) as error:
-            raise WorkFailed(f"build.json: its estimate is unreadable: {error}") from None
+            raise WorkFailed(f"build.json: cannot read the estimate: {error}") from None
         return cls(stages=stages)
 
 
 def money(cost: Cost, prices: PriceConfig) -> dict[str, Any] | None:
-    """What the work costs and what keeping its bytes costs a month; None without any price."""
-    priced = {}
+    """Return the price of the work and of a month of storing its bytes; None without any price."""
+    machines = {}
     if prices.core_hour is not None:
-        priced["cores"] = round(cost.core_hours * prices.core_hour, 2)
+        machines["cores"] = round(cost.core_hours * prices.core_hour, 2)
     if prices.gpu_hour is not None:
-        priced["gpus"] = round(cost.gpu_hours * prices.gpu_hour, 2)
-    stored = None if prices.gb_month is None else cost.num_bytes / _GB * prices.gb_month
-    if not priced and stored is None:
+        machines["gpus"] = round(cost.gpu_hours * prices.gpu_hour, 2)
+    storage = None if prices.gb_month is None else cost.num_bytes / _GB * prices.gb_month
+    if not machines and storage is None:
         return None
     return {
         "currency": prices.currency,
-        "work": round(sum(priced.values()), 2),
-        **priced,
-        "per_month": None if stored is None else round(stored, 2),
+        "work": round(sum(machines.values()), 2),
+        **machines,
+        "per_month": None if storage is None else round(storage, 2),
     }
 
 
 def expected_objects(
     starting: Mapping[str, float], stages: tuple[str, ...], shares: Mapping[str, float]
 ) -> dict[str, float]:
-    """Objects per stage: n_s = starting_s + n_(s-1) * share_s.
+    """Return the expected number of objects per stage: n_s = starting_s + n_(s-1) * share_s.
 
-    `starting` have the stage as their next one, `shares` of those who passed the stage before reach
-    a stage.
+    starting_s objects have s as their next stage. Of the objects that passed the previous stage,
+    share_s reach s.
     """
     expected: dict[str, float] = {}
-    coming = 0.0
+    count = 0.0
     for stage in stages:
-        coming = starting.get(stage, 0.0) + coming * shares[stage]
-        expected[stage] = coming
+        count = starting.get(stage, 0.0) + count * shares[stage]
+        expected[stage] = count
     return expected

@@ -1,4 +1,4 @@
-"""What a build is expected to take: from the catalog's measurements, or from first estimates."""
+"""The expected cost of a build, from the catalog's measurements or from first estimates."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,11 +16,11 @@ from pipelines.building.stages.stage import FirstEstimate, Stage
 __all__ = ["estimate_rest", "first_estimate"]
 
 _ENOUGH_OBJECTS = 30
-"""Objects that tell which share of them reaches a stage."""
+"""Minimum number of objects from which the share that reaches a stage is measured."""
 
 
 def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
-    """Return what a first build is expected to take that fetches this many objects."""
+    """Return the expected cost of a first build of this many objects."""
     stages = STAGES.wanted(config)
     estimates = {stage.name: stage.estimate(config) for stage in stages}
     return _cost(config, stages, {stages[0].name: num_objects}, estimates)
@@ -29,23 +29,24 @@ def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
 def estimate_rest(
     rows: Int64[np.ndarray, "m"], decisions: Decisions, columns: Columns, config: BuildConfig
 ) -> Cost:
-    """Return the expected cost of the work on some objects.
+    """Return the expected cost of the remaining work on the objects in these rows.
 
-    Each object's next stage is certain, later ones follow by the shares that pass. Seconds, bytes
-    and shares are the catalog's own where it has seen enough objects.
+    The next stage of each object is known; the number that reaches later stages is estimated from
+    the shares that pass. Seconds, bytes and shares are measured where the catalog has enough
+    objects, else they are the first estimates of the stages.
     """
     stages = decisions.stages
     next_stages = np.bincount(decisions.stage[rows], minlength=len(stages)).tolist()
     starting = {stage.name: num for stage, num in zip(stages, next_stages, strict=True)}
-    ended = {stage.name: columns.one_of(stage.events.status, {"ok"}) for stage in stages}
-    shares = _measured_shares(decisions, ended)
+    passed = {stage.name: columns.one_of(stage.events.status, {"ok"}) for stage in stages}
+    shares = _measured_shares(decisions, passed)
     estimates = {}
     for stage in stages:
-        first, good = stage.estimate(config), ended[stage.name]
-        seconds = _mean(columns.numbers(stage.events.seconds), good, first.seconds)
+        first, where = stage.estimate(config), passed[stage.name]
+        seconds = _mean(columns.numbers(stage.events.seconds), where, first.seconds)
         num_bytes = first.num_bytes
         if stage.stores is not None and stage.stores.is_output:
-            num_bytes = _mean(columns.numbers(stage.stores.column), good, num_bytes)
+            num_bytes = _mean(columns.numbers(stage.stores.column), where, num_bytes)
         share = shares.get(stage.name, first.share)
         estimates[stage.name] = FirstEstimate(seconds=seconds, num_bytes=num_bytes, share=share)
     return _cost(config, stages, starting, estimates)
@@ -55,14 +56,14 @@ def _mean(values: np.ndarray, where: np.ndarray, default: float) -> float:
     return float(values[where].mean()) if where.any() else default
 
 
-def _measured_shares(decisions: Decisions, ended: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return per stage the share of those who passed the stage before that reach it."""
+def _measured_shares(decisions: Decisions, passed: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return per stage the share of the objects that passed the previous stage and this one."""
     shares = {}
-    for place, (before, stage) in enumerate(pairwise(decisions.stages), start=1):
-        # An object that still waits for the stage says nothing.
-        settled = ended[before.name] & (decisions.stage != place)
-        if settled.sum() >= _ENOUGH_OBJECTS:
-            shares[stage.name] = float((settled & ended[stage.name]).sum() / settled.sum())
+    for index, (before, stage) in enumerate(pairwise(decisions.stages), start=1):
+        # Objects that still wait for the stage do not count.
+        counted = passed[before.name] & (decisions.stage != index)
+        if counted.sum() >= _ENOUGH_OBJECTS:
+            shares[stage.name] = float((counted & passed[stage.name]).sum() / counted.sum())
     return shares
 
 
@@ -72,7 +73,7 @@ def _cost(
     starting: Mapping[str, float],
     estimates: Mapping[str, FirstEstimate],
 ) -> Cost:
-    """Return the cost of objects that start at these stages."""
+    """Return the expected cost of objects, given how many start at each stage."""
     shares = {name: estimate.share for name, estimate in estimates.items()}
     expected = expected_objects(starting, tuple(shares), shares)
     costs = {}

@@ -1,4 +1,4 @@
-"""When a build will be done: arithmetic on what its objects went through so far."""
+"""The forecast of a build's remaining time, from the objects that it has processed so far."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
@@ -9,32 +9,37 @@ from dataset.catalog.event_log import Event
 __all__ = ["Forecast", "StageProgress"]
 
 _ENDED = ""
-"""Counted beside the stages: objects that have none left."""
+"""Key of the objects without a further stage, counted like a stage."""
 _WORK = "seconds"
-"""Counted likewise: time of workers."""
+"""Key of the workers' time in seconds, counted like a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageProgress:
-    """Where a stage stands."""
+    """The progress of one stage."""
 
     stage: str
     waiting: int
     done: int
     failed: int
     per_minute: float
-    """Done or failed, lately."""
+    """Objects done or failed per minute, within the window of the forecast."""
     mean_seconds: float | None
-    """Of one worker for one object; None before the first."""
+    """Mean time of one worker for one object; None before the first."""
 
 
 class Forecast:
-    """Follows objects from stage to stage, and expects of those to come what it saw of the others.
+    """Estimates the remaining time from the objects that already passed each stage.
 
-    The rest is reckoned in time of workers, not in objects: of every waiting object, which stages
-    it will still pass (by the shares that passed so far), and what each takes. Divided by the work
-    that the workers got done lately, this is the time to go. So a thousand objects that a filter
-    drops at once promise nothing for those that are rendered. Times are seconds of one clock.
+    The remaining work is measured in worker seconds, not in objects:
+
+        work = sum over stages s of n_s * t_s,   n_s = waiting_s + sum over p of n_p * share_ps
+
+    where n_s is the number of objects that will reach s, t_s the mean seconds of s, and share_ps
+    the share of the objects at stage p that went on to s. The remaining time is this work divided
+    by the worker seconds done per second within the window. A thousand objects that a filter drops
+    at once therefore do not shorten the estimate for those that are rendered. All times are in
+    seconds of one monotonic clock.
     """
 
     def __init__(self, stages: Sequence[str], started: float, window: float = 600.0) -> None:
@@ -48,19 +53,20 @@ class Forecast:
         self._passed: Counter[tuple[str, str]] = Counter()
         self._recent: deque[tuple[int, defaultdict[str, float]]] = deque()
 
-    def wait(self, stage: str, num_objects: int) -> None:
-        """Some more objects wait for a stage."""
+    def add_waiting(self, stage: str, num_objects: int) -> None:
+        """Add objects that wait for a stage."""
         self._waiting[stage] += num_objects
 
-    def settle(self, waited: str, events: Sequence[Event], then: str | None, now: float) -> None:
-        """An object that waited for a stage went through it, and perhaps further.
+    def record(self, waited: str, events: Sequence[Event], then: str | None, now: float) -> None:
+        """Record the events of an object that waited for the stage `waited`.
 
-        It waits for the stage `then`, or is done (None).
+        The first event is that stage's outcome, the others are those of further stages. The object
+        now waits for the stage `then`; None if it is done.
         """
         if not events:
             return
         path = [waited, *(event.stage for event in events[1:])]
-        second = self._second(now)
+        second = self._counts_of_second(now)
         for stage, event in zip(path, events, strict=True):
             (self._done if event.status == "ok" else self._failed)[stage] += 1
             self._seconds[stage] += event.seconds
@@ -73,7 +79,7 @@ class Forecast:
             self._waiting[then] += 1
 
     def rows(self, now: float) -> list[StageProgress]:
-        """The stages that any object came to, in their order."""
+        """Return the progress of all stages that an object has reached, in their order."""
         return [
             StageProgress(
                 stage=stage,
@@ -88,20 +94,21 @@ class Forecast:
         ]
 
     def objects_per_minute(self, now: float) -> float:
-        """Objects that were done with, lately."""
+        """Return how many objects per minute reached their final state, within the window."""
         return 60 * self._rate(_ENDED, now)
 
     def seconds_left(self, now: float) -> float | None:
-        """Until all objects are done; None while a stage that they come to was never seen.
+        """Return the seconds until all objects are done.
 
-        The last stage may be unknown: it packs what many objects have become, late and fast.
+        None while no object has passed a stage that others will reach. The last stage is exempt:
+        it packs many objects at once, late and fast.
         """
         work = 0.0
         expected: dict[str, float] = {}
         for stage in self._stages:
-            shares = ((self._passed[before, stage], before) for before in expected)
-            coming = sum(n * expected[before] / self._ended(before) for n, before in shares if n)
-            expected[stage] = self._waiting[stage] + coming
+            passed = ((self._passed[before, stage], before) for before in expected)
+            arriving = sum(n * expected[before] / self._ended(before) for n, before in passed if n)
+            expected[stage] = self._waiting[stage] + arriving
             mean = self._mean(stage)
             if mean is not None:
                 work += expected[stage] * mean
@@ -119,8 +126,8 @@ class Forecast:
         ended = self._ended(stage)
         return self._seconds[stage] / ended if ended else None
 
-    def _second(self, now: float) -> defaultdict[str, float]:
-        """What is counted of the present second; what is too old is forgotten."""
+    def _counts_of_second(self, now: float) -> defaultdict[str, float]:
+        """Return the counts of the present second, and remove those older than the window."""
         if not self._recent or self._recent[-1][0] != int(now):
             self._recent.append((int(now), defaultdict(float)))
         while self._recent[0][0] < now - self._window:
@@ -128,7 +135,7 @@ class Forecast:
         return self._recent[-1][1]
 
     def _rate(self, name: str, now: float) -> float:
-        """Per second, within the window."""
+        """Return a count per second, within the window."""
         total = sum(
             counts.get(name, 0.0) for at, counts in self._recent if at >= now - self._window
         )

@@ -1,4 +1,4 @@
-"""How many objects per hour builds got done, from when their events were committed."""
+"""The throughput of builds in objects per hour, from the times at which events were committed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipelines.building.stages.pack import PACK
 
 __all__ = [
     "OUTCOMES",
-    "Pace",
+    "BuildThroughput",
     "Timeline",
     "builds",
     "recent_throughput",
@@ -23,31 +23,33 @@ __all__ = [
     "timeline",
 ]
 
-RECENT = timedelta(hours=1)
+_RECENT = timedelta(hours=1)
+"""Length of the period, up to the last event, that the recent throughput is measured over."""
 OUTCOMES = ("packed", "stopped", "failed")
-"""How an object ends its way through a build: in a shard; before it, by a filter or because the
-build ended; by a failure."""
+"""How the work on an object ends: packed into a shard; stopped before, by a filter or because the
+build ended; or failed."""
 _WIDTHS = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400, 604800]
-"""Seconds of a timeline's bars."""
+"""Possible lengths of a timeline's bars, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What a build, or the end of it, got done."""
+class BuildThroughput:
+    """The throughput of a build, or of its recent part."""
 
     started: datetime
     ended: datetime
     objects: int
-    """That were worked on; those that a filter drops by their listing are no work."""
+    """Number of objects with a finished stage. Objects that a filter drops by their listing alone
+    do not count."""
 
     @property
     def per_hour(self) -> float | None:
-        """Objects per hour; None if all were committed at one moment."""
+        """Objects per hour; None if all were committed at the same time."""
         hours = (self.ended - self.started) / timedelta(hours=1)
         return self.objects / hours if hours > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "started": self.started.isoformat(),
             "ended": self.ended.isoformat(),
@@ -58,62 +60,71 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Objects that ended, per bar of time."""
+    """The number of objects whose work ended, per bar of time."""
 
     started: datetime
     bar_seconds: int
     counts: dict[str, Sequence[int]]
-    """By outcome."""
+    """Number of objects per bar, by outcome."""
 
     @property
     def num_bars(self) -> int:
-        """How many bars there are; the last may be cut short by the end of the work."""
+        """The number of bars; the work may end within the last one."""
         return len(self.counts[OUTCOMES[0]])
 
 
-def builds(endings: pa.Table) -> list[Pace]:
-    """Every build that did work, oldest first. `endings` is what the catalog's method returns."""
-    found = []
+def builds(endings: pa.Table) -> list[BuildThroughput]:
+    """Return the throughput of every build that did work, oldest first.
+
+    `endings` is the table that `Catalog.endings` returns.
+    """
+    throughputs = []
     for run in pc.unique(endings["run"]).to_pylist():
-        own = endings.filter(pc.equal(endings["run"], run))
-        worked = _worked(own)
+        of_build = endings.filter(pc.equal(endings["run"], run))
+        worked = _worked(of_build)
         if worked.num_rows:
-            found.append(
-                Pace(
-                    started=pc.min(own["started"]).as_py(),
-                    ended=pc.max(own["time"]).as_py(),
+            throughputs.append(
+                BuildThroughput(
+                    started=pc.min(of_build["started"]).as_py(),
+                    ended=pc.max(of_build["time"]).as_py(),
                     objects=pc.sum(worked["objects"]).as_py(),
                 )
             )
-    return sorted(found, key=lambda pace: pace.started)
+    return sorted(throughputs, key=lambda throughput: throughput.started)
 
 
 def recent_throughput(catalog: Catalog, pending: int) -> dict[str, Any]:
-    """Two fields of `lrm status --json`: the pace of the last build in the last hour that anything
-    happened, and the seconds until no object is pending at that pace (None if it is not known)."""
-    found = builds(catalog.endings(RECENT))
-    recent = found[-1] if found else None
+    """Return two fields of `lrm status --json`.
+
+    `throughput` is that of the last build, within the hour before the last event. `seconds_to_go`
+    is the time until no object is pending at this throughput; None if it is not known.
+    """
+    throughputs = builds(catalog.endings(_RECENT))
+    recent = throughputs[-1] if throughputs else None
     return {
         "throughput": recent and recent.to_dict(),
         "seconds_to_go": seconds_to_go(pending, recent),
     }
 
 
-def seconds_to_go(pending: int, recent: Pace | None) -> float | None:
-    """Until no object is pending, at a recent pace; None if that is not known."""
+def seconds_to_go(pending: int, recent: BuildThroughput | None) -> float | None:
+    """Return the seconds until no object is pending at a throughput; None if that is unknown."""
     if not pending:
         return 0.0
     rate = recent.per_hour if recent else None
     return round(3600 * pending / rate, 1) if rate else None
 
 
-def timeline(endings: pa.Table, most_bars: int = 96) -> Timeline | None:
-    """When objects ended, in bars of a round length; None if nothing was worked on yet."""
+def timeline(endings: pa.Table, max_bars: int = 96) -> Timeline | None:
+    """Return when the work on objects ended, in bars of a round length; None without any work.
+
+    `endings` is the table that `Catalog.endings` returns.
+    """
     worked = _worked(endings)
     if not worked.num_rows:
         return None
     started, ended = pc.min(endings["started"]).as_py(), pc.max(worked["time"]).as_py()
-    width = _bar_seconds((ended - started).total_seconds(), most_bars)
+    width = _bar_seconds((ended - started).total_seconds(), max_bars)
     origin = int(started.timestamp()) // width * width
     seconds = worked["time"].cast(pa.int64()).to_numpy() // 1_000_000 - origin
     bars, objects = seconds // width, worked["objects"].to_numpy()
@@ -132,19 +143,21 @@ def timeline(endings: pa.Table, most_bars: int = 96) -> Timeline | None:
 
 
 def _worked(endings: pa.Table) -> pa.Table:
-    notes = pa.array([LIST.stage, REMOVE.stage])
-    return endings.filter(pc.invert(pc.is_in(endings["stage"], value_set=notes)))
+    """Return the rows of stages; events of the listing and removals are no work."""
+    not_work = pa.array([LIST.stage, REMOVE.stage])
+    return endings.filter(pc.invert(pc.is_in(endings["stage"], value_set=not_work)))
 
 
 def _outcomes(worked: pa.Table) -> np.ndarray:
+    """Return the index into OUTCOMES of each row."""
     failed = pc.equal(worked["status"], "failed").to_numpy()
     packed = pc.equal(worked["stage"], PACK.name).to_numpy()
     return np.select([failed, packed], [2, 0], default=1)
 
 
-def _bar_seconds(span: float, most_bars: int) -> int:
-    """The least of the round lengths that makes few enough bars."""
+def _bar_seconds(span: float, max_bars: int) -> int:
+    """Return the shortest round bar length in seconds that gives at most `max_bars` bars."""
     for width in _WIDTHS:
-        if span / width < most_bars:
+        if span / width < max_bars:
             return width
-    return _WIDTHS[-1] * -int(-span // (_WIDTHS[-1] * most_bars))
+    return _WIDTHS[-1] * -int(-span // (_WIDTHS[-1] * max_bars))

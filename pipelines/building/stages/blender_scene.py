@@ -1,4 +1,4 @@
-"""The object that is open in a worker's Blender child: the stages of a task share it."""
+"""The scene that is open in a worker's Blender child, shared by the stages of a task."""
 
 import time
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ __all__ = ["camera_identity", "open_scene", "rounded"]
 def open_scene(
     state: ObjectState, context: WorkerContext
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Load the object into Blender, unless it is the one that is open there.
+    """Load an object into Blender, unless it is open already.
 
-    Returns what was found in it, and the seconds that were spent now. Raises StageFailed.
+    Returns Blender's report on the scene, and the seconds of each part of the loading; empty if it
+    was open. Raises StageFailed.
     """
     sha256 = state.require(SHA256)
     opened = context.open_object
@@ -34,10 +35,10 @@ def open_scene(
 
 
 def camera_identity(rig: Rig) -> list[Any]:
-    """Return what of a rig its cameras and the scene's frame follow from."""
+    """Return the values of a rig that determine its cameras and the scene's frame."""
     return [rig.name, rig.version, rig.normalise]
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return timings as they are stored: in milliseconds."""
+    """Return timings in seconds, rounded to milliseconds as they are stored."""
     return {name: round(spent, 3) for name, spent in seconds.items()}

@@ -1,4 +1,4 @@
-"""Fetch: bring an object's file to the worker, verified, and keep it below the root if asked to."""
+"""The stage `fetch`: downloads or copies an object's file to the worker and verifies it."""
 
 import shutil
 from pathlib import Path
@@ -26,19 +26,21 @@ _FOLDER = "raw"
 
 def _fetch(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     with context.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
-        found = context.source.fetch(state.record.path, state.require(LIST.version), path)
-        raw = f"{_FOLDER}/{found.sha256[:2]}/{found.sha256}.glb" if context.keep_raw else None
+        fetched = context.source.fetch(state.record.path, state.require(LIST.version), path)
+        sha256 = fetched.sha256
+        raw = f"{_FOLDER}/{sha256[:2]}/{sha256}.glb" if context.keep_raw else None
         if raw is not None and not context.root.exists(raw):
             context.root.put(raw, path)
-        # The inspection is part of the same task and takes the file from here.
-        context.keep_glb(path, found.sha256)
-        return {SHA256.name: found.sha256, BYTES.name: found.num_bytes, RAW.name: raw}
+        # The stage `inspect` is part of the same task and reads this file.
+        context.keep_glb(path, sha256)
+        return {SHA256.name: sha256, BYTES.name: fetched.num_bytes, RAW.name: raw}
 
 
 def local_glb(state: ObjectState, context: WorkerContext) -> Path:
-    """Return the object's file on local disk, with the bytes that were fetched; it is kept.
+    """Return the object's file on local disk, with the checksum of the stage `fetch`.
 
-    Raises FetchFailed if these bytes cannot be had any more.
+    The file is the one that the worker keeps, the copy below the root, or fetched again. Raises
+    FetchFailed if it cannot be fetched or has changed.
     """
     sha256, raw = state.require(SHA256), state.get(RAW)
     kept = context.kept_glb(sha256)
@@ -54,7 +56,7 @@ def local_glb(state: ObjectState, context: WorkerContext) -> Path:
         except FileNotFoundError:
             context.source.fetch(state.record.path, state.require(LIST.version), path)
         if file_sha256(path) != sha256:
-            message = f"{state.record.path} changed since it was fetched"
+            message = f"{state.record.path}: the file changed after it was fetched"
             raise FetchFailed(FailureKind.CHANGED, message)
         return context.keep_glb(path, sha256)
 
@@ -62,7 +64,7 @@ def local_glb(state: ObjectState, context: WorkerContext) -> Path:
 FETCH = Stage(
     name="fetch",
     inputs=(LIST.stage,),
-    made_from=LIST.version,
+    input_version=LIST.version,
     identity=lambda *_: None,
     is_wanted=lambda _: True,
     columns=(SHA256, BYTES, RAW),
@@ -70,5 +72,5 @@ FETCH = Stage(
     run=_fetch,
     estimate=lambda _: FirstEstimate(seconds=1.0),
     stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
-    file=ResultFile(place=(RAW,), folder=_FOLDER, required=False),
+    file=ResultFile(location=(RAW,), folder=_FOLDER, required=False),
 )

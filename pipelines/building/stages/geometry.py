@@ -1,4 +1,4 @@
-"""Geometry: points on the object's surface, and its mesh, in the frame that the rig sees."""
+"""The stage `geometry`: writes points on the surface and the mesh, in the frame of the rig."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ from render.rigs import Rig
 __all__ = ["GEOMETRY", "PATH"]
 
 GEOMETRY_VERSION = 1
-"""Raise it when the same scene gives other points or another mesh."""
+"""Increment when the same scene gives other points or another mesh."""
 
 PATH = text("geometry", "path", "the companion file", detail=True)
 BYTES = integer("geometry", "bytes", "size of the companion file")
@@ -35,8 +35,8 @@ BYTES = integer("geometry", "bytes", "size of the companion file")
 def _geometry(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     _, seconds = open_scene(state, context)
     opened = time.monotonic()
-    wanted = context.config.surface
-    surface = context.blender.geometry(wanted.points, wanted.seed)
+    settings = context.config.surface
+    surface = context.blender.geometry(settings.points, settings.seed)
     sampled = time.monotonic()
     path = geometry_path(context.rig.normalise, context.identities.key(GEOMETRY, state))
     size = write_geometry(context.root, path, surface)
@@ -52,7 +52,7 @@ def _geometry(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 
 
 def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
-    # The renderer's version says how a file becomes a scene, too.
+    # The way in which a file becomes a scene depends on the renderer's version.
     points = identity_of(config, SURFACE_KEYS)
     return [GEOMETRY_VERSION, RENDERER_VERSION, rig.normalise, points]
 
@@ -60,7 +60,7 @@ def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
 GEOMETRY = Stage(
     name="geometry",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     identity=_identity,
     rig=RigScope.FRAME,
     option="--geometry",
@@ -71,5 +71,5 @@ GEOMETRY = Stage(
     uses_blender=True,
     estimate=lambda _: FirstEstimate(seconds=0.5, num_bytes=1_500_000),
     stores=StoredBytes(column=BYTES, label="geometry"),
-    file=ResultFile(place=(PATH,), folder=GEOMETRY_FOLDER, check=check_geometry),
+    file=ResultFile(location=(PATH,), folder=GEOMETRY_FOLDER, check=check_geometry),
 )

@@ -1,8 +1,8 @@
-"""The identity of results: what makes a stage's result valid, and what it is stored under.
+"""The identities of results: they decide whether a result is valid, and name its files.
 
-A result stays valid while three things stay the same: what the stage was made from (the file's
-content), the digest of the stage's settings and versions, and, for stages that depend on the rig,
-what of the rig they depend on.
+A result is valid while three things stay the same: the input (the file's content), the digest of
+the stage's settings and versions, and, for stages that depend on the rig, the part of the rig that
+they depend on.
 """
 
 from functools import cache, cached_property
@@ -31,7 +31,7 @@ class Identities:
             RigScope.CAMERAS: config.rig,
         }
         self.settings = cache(self._settings)
-        """stage -> digest of its versions and settings; empty if it depends on none."""
+        """stage -> digest of its versions and settings; empty if the result depends on none."""
 
     @cached_property
     def limits(self) -> str:
@@ -39,26 +39,26 @@ class Identities:
         return digest(identity_of(self._config, LIMIT_KEYS))
 
     def _settings(self, stage: Stage) -> str:
-        found = stage.identity_of(self._config, self._rig)
-        return "" if found is None else digest(found)
+        identity = stage.identity_of(self._config, self._rig)
+        return "" if identity is None else digest(identity)
 
     def rig(self, stage: Stage) -> str:
-        """Return what the catalog's rig column holds for a stage."""
+        """Return the value of the catalog's column `rig` in a stage's events."""
         return self._rig_columns[stage.rig]
 
     def key(self, stage: Stage, state: ObjectState) -> str:
         """Return the identity of a stage's result: equal keys mean the same bytes."""
         identity = [self.content(stage, state), self.settings(stage)]
-        # The cameras follow from the asset id: equal files of two objects give other views.
-        of_cameras = stage.rig is RigScope.CAMERAS
-        return digest([state.asset_id, *identity] if of_cameras else identity)
+        # The cameras depend on the asset id: two objects with equal files have different views.
+        uses_cameras = stage.rig is RigScope.CAMERAS
+        return digest([state.asset_id, *identity] if uses_cameras else identity)
 
     def content(self, stage: Stage, state: ObjectState) -> str:
-        """Return what of the object a stage's result is made from."""
-        return state.get(stage.made_from) or ""
+        """Return the version of a stage's input, such as the file's sha256; empty if unknown."""
+        return state.get(stage.input_version) or ""
 
     def event(self, stage: Stage, state: ObjectState, **fields: Any) -> Event:
-        """Return an event of this object and stage under this configuration."""
+        """Return a new event of an object and stage, with its identity under the configuration."""
         data = dict(fields.pop("data", {}))
         if stage.uses_blender and fields.get("status") == "failed":
             data["limits"] = self.limits

@@ -1,10 +1,10 @@
 """The settings that are part of a stage's identity, under names that never change.
 
-A stage's result is valid while its identity stays the same (stages.identities). An identity
-that followed from where a setting lies would render all of Objaverse again when one is moved. So
-each key has a frozen name in the digest, and the path where the setting lies today. A setting that
-is added later is listed with the value that means "as before", and enters the digest only when it
-has another one.
+A stage's result is valid while its identity stays the same (stages.identities). If the identity
+used the present path of a setting, moving a setting would render all of Objaverse again. Therefore
+each key has a frozen name in the digest, and the present path of the setting. A setting that is
+added later has an `omitted_at`: at this value it is left out of the digest, so that older results
+stay valid.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ _ALWAYS = object()
 
 @dataclass(frozen=True)
 class IdentityKey:
-    """A setting that makes a stage's result another one."""
+    """A setting that a stage's result depends on."""
 
     name: str
-    """Its name in the digest. Never changes."""
+    """The frozen name in the digest. Must never change."""
     path: str
-    """Where it lies in the build's configuration, such as `render.resolution`."""
+    """The present path in the build's configuration, such as `render.resolution`."""
     omitted_at: Any = _ALWAYS
-    """The value at which the key is left out of the digest: that of results from before the setting
-    existed. By default the key is always there."""
+    """The value at which the digest omits the key: the one that gives the same results as before
+    the setting existed. By default the key is never omitted."""
 
 
 def _keys(section: str, names: str) -> tuple[IdentityKey, ...]:
-    """Keys that lie in one section under their own names."""
+    """Return the keys of settings that have the same name in a section and in the digest."""
     return tuple(IdentityKey(name, f"{section}.{name}") for name in names.split())
 
 
@@ -48,15 +48,15 @@ RENDER_KEYS = _keys(
     "resolution samples min_samples quality denoise device texture_size light_strength "
     "light_gradient seed",
 )
-"""Of a rendered sample."""
+"""The settings of a rendered sample."""
 INSPECT_KEYS = _keys(
     "inspect",
     "max_file_bytes max_json_bytes max_nodes max_node_depth max_triangles max_elements "
     "max_image_pixels max_total_pixels",
 )
-"""Of an inspection: a file over one of its limits fails."""
+"""The limits of an inspection: a file that exceeds one fails."""
 SURFACE_KEYS = _keys("surface", "points seed")
-"""Of the companion geometry."""
+"""The settings of the companion geometry."""
 LIMIT_KEYS = (
     *_keys(
         "blender",
@@ -67,14 +67,14 @@ LIMIT_KEYS = (
     IdentityKey("max_triangles", "inspect.max_triangles"),
     IdentityKey("max_texture_pixels", "inspect.max_total_pixels"),
 )
-"""Of a failure that other limits of the Blender child, or of the file, may prevent."""
+"""The limits of a failure that may succeed with other limits of the Blender child or the file."""
 
 
 def identity_of(config: Config, keys: Sequence[IdentityKey]) -> dict[str, Any]:
     """Return the values of the keys, as plain values for a digest."""
     values = config.dump()
-    found = {key.name: _value_at(values, key.path) for key in keys}
-    return {key.name: found[key.name] for key in keys if found[key.name] != key.omitted_at}
+    present = {key.name: _value_at(values, key.path) for key in keys}
+    return {key.name: present[key.name] for key in keys if present[key.name] != key.omitted_at}
 
 
 def _value_at(values: Any, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Inspect: read the file's structure without a 3D program."""
+"""The stage `inspect`: reads the structure of a GLB file, without Blender."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipelines.building.stages.worker_context import WorkerContext
 __all__ = ["INSPECT"]
 
 INSPECT_VERSION = 2
-"""Raise it when filters.inspect_glb reads something else from the same file."""
+"""Increment when filters.inspect_glb gives another result for the same file."""
 
 
 def _inspect(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def _inspect(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 INSPECT = Stage(
     name="inspect",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     identity=lambda config, _: [INSPECT_VERSION, identity_of(config, INSPECT_KEYS)],
     is_wanted=lambda _: True,
     queue=FETCH_QUEUE,

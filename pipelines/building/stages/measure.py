@@ -1,4 +1,4 @@
-"""Measure: silhouettes at the rig's own cameras, and how many separate objects there are."""
+"""The stage `measure`: silhouettes at the rig's cameras, and the separate parts of the surface."""
 
 import time
 from typing import Any
@@ -14,20 +14,20 @@ from render.render_config import RENDERER_VERSION
 __all__ = ["MEASURE"]
 
 MEASURE_VERSION = 2
-"""Raise it when the stage (silhouettes, filters.islands) measures something else."""
+"""Increment when the stage (silhouettes, filters.islands) gives other measurements."""
 
 
 def _measure(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
-    # SciPy, which only this stage of this package needs.
+    # Imported here because these import SciPy, which only this stage needs.
     from filters.islands import measure_islands
     from filters.thickness import thickness
 
     scene, seconds = open_scene(state, context)
     opened = time.monotonic()
     measured = context.blender.measure(context.rig.cameras(state.asset_id))
-    seen = time.monotonic()
+    rendered = time.monotonic()
     islands, thin = measure_islands(measured.points), thickness(measured.points)
-    seconds |= {"measure": seen - opened, "islands": time.monotonic() - seen}
+    seconds |= {"measure": rendered - opened, "islands": time.monotonic() - rendered}
     return {
         "scene": scene,
         "thickness": round(thin, 6),
@@ -40,7 +40,7 @@ def _measure(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 MEASURE = Stage(
     name="measure",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     identity=lambda _, rig: [MEASURE_VERSION, RENDERER_VERSION, camera_identity(rig)],
     rig=RigScope.CAMERAS,
     is_wanted=lambda _: True,

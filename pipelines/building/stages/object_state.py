@@ -1,4 +1,4 @@
-"""What the source and the catalog say of one object."""
+"""The state of one object: its listing and the last event of each stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectState:
-    """The row of one object in the table of all objects: the last event of each stage."""
+    """The row of one object in the table of all objects."""
 
     row: Mapping[str, Any]
-    """By the keys of the columns."""
+    """The values by column key, such as `fetch.sha256`; absent if null."""
 
     @property
     def asset_id(self) -> str:
-        """`source:native_id`."""
+        """The asset id, `source:native_id`."""
         return str(self.row["asset_id"])
 
     @cached_property
@@ -34,12 +34,12 @@ class ObjectState:
         return ObjectRecord.from_dict(values | lists | {"asset_id": self.asset_id})
 
     def get(self, column: Column[T]) -> T | None:
-        """Return the value of a column; None if there is none."""
+        """Return the value of a column; None if it has none."""
         return self.row.get(column.key)
 
     def require(self, column: Column[T]) -> T:
-        """Return a value that an earlier stage has stored. Raises KeyError without it."""
+        """Return a value that an earlier stage stored. Raises KeyError if there is none."""
         value = self.row.get(column.key)
         if value is None:
-            raise KeyError(f"{self.asset_id}: {column.key} is not known")
+            raise KeyError(f"{self.asset_id}: the catalog has no value of {column.key}")
         return value

@@ -24,7 +24,15 @@ from pipelines.building.stages.render import RENDER, STAGING, render_identity
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, RigScope, Stage
 from pipelines.building.stages.worker_context import WorkerContext, seconds_before_retry
 
-__all__ = ["PACK", "SAMPLE", "SAMPLE_PLACE", "SHARD", "SHARDS", "SHARD_SHA256", "broken_shard"]
+__all__ = [
+    "PACK",
+    "SAMPLE",
+    "SAMPLE_LOCATION",
+    "SHARD",
+    "SHARDS",
+    "SHARD_SHA256",
+    "damaged_sample_location",
+]
 
 T = TypeVar("T")
 
@@ -33,34 +41,37 @@ SAMPLE = text("pack", "sample", "the sample's key in the shard", detail=True)
 SHARD_SHA256 = category("pack", "shard_sha256", "SHA-256 of the shard", detail=True)
 SHARDS = "shards"
 """The folder of all shards."""
-SAMPLE_PLACE = (SHARD, SAMPLE, SHARD_SHA256)
-"""Where the sample lies."""
+SAMPLE_LOCATION = (SHARD, SAMPLE, SHARD_SHA256)
+"""The columns that locate a sample: its shard, its key there, and the shard's checksum."""
 
 
 @dataclass(frozen=True)
-class _Staged:
+class _StagedSample:
+    """A rendered sample that is not in a shard yet."""
+
     state: ObjectState
     key: str
     members: dict[str, bytes]
 
 
 def _pack(states: Sequence[ObjectState], context: WorkerContext) -> list[Event]:
-    """Write the rendered samples of several objects as one shard.
+    """Write the rendered samples of several objects as one shard and return their events.
 
-    The shard is named by its contents, so repeating a pack repeats the same file. An object whose
-    rendered sample is gone gets a failed render event and is rendered again by the next build.
-    Samples of one damaged shard are put back into it, if that gives the bytes it had.
+    The shard is named by its contents, so a repeated pack writes the same file. An object whose
+    rendered sample is missing gets a failed render event; the next build renders it again. Samples
+    of a damaged shard are written back into it, if that restores its former bytes.
     """
     started = time.monotonic()
     try:
-        staged, lost = _retry_storage(lambda: _read_staged(states, context), context)
+        staged, lost_events = _retry_storage(lambda: _read_staged(states, context), context)
     except storage_errors() as error:
-        return _unpacked(states, f"staging: {error}", context)
-    restored = _restore(states, staged, context)
-    if restored:
-        return restored
+        message = f"cannot read the staged samples: {error}"
+        return _storage_failures(states, message, context)
+    restored_events = _restore(states, staged, context)
+    if restored_events:
+        return restored_events
     if not staged:
-        return lost
+        return lost_events
     names = "\n".join(context.identities.key(PACK, item.state) for item in staged)
     name = hashlib.sha256(names.encode()).hexdigest()[:16]
     shard = f"{SHARDS}/{context.rig.name}/{name}.tar"
@@ -73,9 +84,11 @@ def _pack(states: Sequence[ObjectState], context: WorkerContext) -> list[Event]:
     try:
         digest = _retry_storage(write, context)
     except storage_errors(WorkFailed) as error:
-        return lost + _unpacked([item.state for item in staged], f"{shard}: {error}", context)
+        unpacked = [item.state for item in staged]
+        message = f"cannot write {shard}: {error}"
+        return lost_events + _storage_failures(unpacked, message, context)
     seconds = round((time.monotonic() - started) / len(staged), 3)
-    return lost + [
+    return lost_events + [
         context.identities.event(
             PACK,
             item.state,
@@ -86,19 +99,23 @@ def _pack(states: Sequence[ObjectState], context: WorkerContext) -> list[Event]:
     ]
 
 
-def broken_shard(state: ObjectState, identities: Identities) -> dict[str, str] | None:
-    """Return where an object's sample lay (SAMPLE_PLACE), if `lrm verify` found it damaged."""
+def damaged_sample_location(state: ObjectState, identities: Identities) -> dict[str, str] | None:
+    """Return the values of SAMPLE_LOCATION of a sample that `lrm verify` found damaged.
+
+    Returns None if the sample is intact, or if its file or settings have changed since.
+    """
     events = PACK.events
-    broken = state.get(events.status) == CLEARED
-    broken = broken and state.get(events.kind) == FailureKind.SAMPLE_DAMAGED
-    same = state.get(events.content) == identities.content(PACK, state)
-    if not broken or not same or state.get(events.settings) != identities.settings(PACK):
+    is_damaged = state.get(events.status) == CLEARED
+    is_damaged = is_damaged and state.get(events.kind) == FailureKind.SAMPLE_DAMAGED
+    is_same = state.get(events.content) == identities.content(PACK, state)
+    is_same = is_same and state.get(events.settings) == identities.settings(PACK)
+    if not (is_damaged and is_same):
         return None
-    return {column.name: state.require(column) for column in SAMPLE_PLACE}
+    return {column.name: state.require(column) for column in SAMPLE_LOCATION}
 
 
 def _retry_storage(work: Callable[[], T], context: WorkerContext) -> T:
-    """Return what `work` returns, retried while the storage fails. Raises its last error."""
+    """Return the result of `work`, which is retried if the storage fails. Raises its last error."""
     return retry(
         work,
         attempts=context.config.execution.attempts,
@@ -107,43 +124,51 @@ def _retry_storage(work: Callable[[], T], context: WorkerContext) -> T:
     )
 
 
-def _unpacked(states: Sequence[ObjectState], message: str, context: WorkerContext) -> list[Event]:
+def _storage_failures(
+    states: Sequence[ObjectState], message: str, context: WorkerContext
+) -> list[Event]:
+    """Return a failed pack event of the kind `storage` for each object."""
     failed = {"status": "failed", "kind": FailureKind.STORAGE, "message": message}
     return [context.identities.event(PACK, state, **failed) for state in states]
 
 
 def _read_staged(
     states: Sequence[ObjectState], context: WorkerContext
-) -> tuple[list[_Staged], list[Event]]:
-    """Return the staged samples, and a failed render event for each that is gone.
+) -> tuple[list[_StagedSample], list[Event]]:
+    """Return the staged samples, and a failed render event for each that is missing or damaged.
 
-    Raises an error of the storage if it cannot be asked.
+    Raises one of `storage_errors()` if the storage cannot be read.
     """
-    staged, lost = [], []
+    staged, lost_events = [], []
     for state in states:
         path = str(state.get(STAGING))
         try:
             key, members = read_sample_tar(context.root.read(path))
             if key != sample_key(state.asset_id):
-                raise WorkFailed(f"{path} holds {key}")
-            staged.append(_Staged(state, key, members))
+                raise WorkFailed(f"{path} holds the sample {key}")
+            staged.append(_StagedSample(state, key, members))
         except (FileNotFoundError, WorkFailed) as error:
             failed = {
                 "status": "failed",
                 "kind": FailureKind.STAGING_LOST,
                 "message": str(error),
             }
-            lost.append(context.identities.event(RENDER, state, **failed))
-    return staged, lost
+            lost_events.append(context.identities.event(RENDER, state, **failed))
+    return staged, lost_events
 
 
 def _restore(
-    states: Sequence[ObjectState], staged: Sequence[_Staged], context: WorkerContext
+    states: Sequence[ObjectState], staged: Sequence[_StagedSample], context: WorkerContext
 ) -> list[Event]:
-    """Mend the damaged shard that these objects lay in; returns nothing if that cannot be."""
-    places = [broken_shard(state, context.identities) for state in states]
-    damaged = [place for place in places if place is not None]
-    if len(damaged) < len(places) or len({place[SHARD.name] for place in damaged}) != 1:
+    """Restore the damaged shard that held these objects and return their events.
+
+    Returns an empty list if the objects are not of one damaged shard, or if its former bytes cannot
+    be restored.
+    """
+    locations = [damaged_sample_location(state, context.identities) for state in states]
+    damaged = [location for location in locations if location is not None]
+    shards = {location[SHARD.name] for location in damaged}
+    if len(damaged) < len(locations) or len(shards) != 1:
         return []
     shard, sha256 = damaged[0][SHARD.name], damaged[0][SHARD_SHA256.name]
     donors = {item.key: item.members for item in staged}
@@ -151,19 +176,19 @@ def _restore(
         if not restore_shard(context.root, shard, sha256, donors, path):
             return []
     pairs = zip(states, damaged, strict=True)
-    return [context.identities.event(PACK, state, data=dict(place)) for state, place in pairs]
+    return [context.identities.event(PACK, state, data=dict(location)) for state, location in pairs]
 
 
 PACK = Stage(
     name="pack",
     inputs=("render",),
-    made_from=SHA256,
+    input_version=SHA256,
     identity=render_identity,
     rig=RigScope.CAMERAS,
     is_wanted=lambda _: True,
-    columns=SAMPLE_PLACE,
+    columns=SAMPLE_LOCATION,
     queue=PACK_QUEUE,
     run_group=_pack,
     estimate=lambda _: FirstEstimate(seconds=0.2),
-    file=ResultFile(place=SAMPLE_PLACE, folder=SHARDS),
+    file=ResultFile(location=SAMPLE_LOCATION, folder=SHARDS),
 )

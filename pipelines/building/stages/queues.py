@@ -1,4 +1,4 @@
-"""The queues of tasks: which resources a task reserves, and which queue is served first."""
+"""The queues of tasks: the resources that a task reserves, and the priority of its queue."""
 
 import os
 from collections.abc import Callable
@@ -16,15 +16,18 @@ def _unlimited(config: BuildConfig) -> int | None:  # noqa: ARG001 - one signatu
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """Tasks that reserve the same resources; a task does all stages of its queue for an object."""
+    """A queue of tasks that reserve the same resources.
+
+    A task runs all stages of its queue for one object.
+    """
 
     name: str
     priority: int
-    """Queues with a higher number are served first: what frees space before what fills it."""
+    """Queues with a higher priority are served first: work that frees disk space comes first."""
     resources: Callable[[BuildConfig], dict[str, float]]
-    """What a task reserves, under Ray's names; `CPU` is always among them."""
+    """Returns the resources that a task reserves, by Ray's names; always includes `CPU`."""
     max_tasks: Callable[[BuildConfig], int | None] = _unlimited
-    """Most tasks in flight, whatever the cluster has capacity for; None for no limit."""
+    """Returns the maximum number of tasks in flight on any cluster; None for no limit."""
 
 
 def _fetch_resources(config: BuildConfig) -> dict[str, float]:
@@ -32,19 +35,18 @@ def _fetch_resources(config: BuildConfig) -> dict[str, float]:
 
 
 def _fetch_tasks(config: BuildConfig) -> int | None:
-    # A hub allows a number of requests and no more: further downloads would only wait, until they
-    # time out.
+    # The hub limits the rate of requests: further downloads would wait until they time out.
     return config.fetch.in_flight(os.cpu_count() or 1) if is_hub(config.source) else None
 
 
 def _render_resources(config: BuildConfig) -> dict[str, float]:
     execution = config.execution
-    found = {"CPU": float(config.blender.threads), **execution.render_resources}
+    resources = {"CPU": float(config.blender.threads), **execution.render_resources}
     if config.render.device == "gpu":
-        found["GPU"] = execution.render_gpus
+        resources["GPU"] = execution.render_gpus
     if execution.render_memory:
-        found["memory"] = execution.render_memory
-    return found
+        resources["memory"] = execution.render_memory
+    return resources
 
 
 def _pack_resources(config: BuildConfig) -> dict[str, float]:
@@ -53,5 +55,5 @@ def _pack_resources(config: BuildConfig) -> dict[str, float]:
 
 FETCH_QUEUE = Queue(name="fetch", priority=0, resources=_fetch_resources, max_tasks=_fetch_tasks)
 RENDER_QUEUE = Queue(name="render", priority=1, resources=_render_resources)
-"""Stages that use the Blender child: they share its open scene."""
+"""The queue of the stages that use the Blender child: they share its open scene."""
 PACK_QUEUE = Queue(name="pack", priority=2, resources=_pack_resources)

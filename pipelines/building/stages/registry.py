@@ -1,7 +1,7 @@
-"""The stages of a build, in the order in which an object passes them.
+"""The registry of stages, in the order in which an object passes them.
 
-A new stage is a file in this folder and one line here. Code outside the project adds its own with
-`STAGES.add`.
+A new stage is a file in this folder and one line here. Code outside the project registers its own
+stages with `STAGES.add`.
 """
 
 import re
@@ -23,7 +23,8 @@ from pipelines.building.stages.stage import Stage
 
 __all__ = ["STAGES", "StageRegistry"]
 
-_COUNTED = frozenset({"bytes", "damaged", "findings", "samples", "shards"})
+_VERIFY_KEYS = frozenset({"bytes", "damaged", "findings", "samples", "shards"})
+"""Keys in the JSON of `lrm verify`, which also has the name of each stage with companion files."""
 
 
 class StageRegistry:
@@ -39,31 +40,31 @@ class StageRegistry:
         return iter(self._stages)
 
     def __getitem__(self, name: str) -> Stage:
-        """Return the stage of that name. Raises KeyError if there is none."""
+        """Return the stage with this name. Raises KeyError if there is none."""
         stage = self.find(name)
         if stage is None:
             raise KeyError(name)
         return stage
 
     def find(self, name: str) -> Stage | None:
-        """Return the stage of that name; None if there is none."""
+        """Return the stage with this name; None if there is none."""
         return next((stage for stage in self._stages if stage.name == name), None)
 
     def add(self, stage: Stage) -> None:
-        """Register a stage: objects pass it before they are packed.
+        """Register a stage, which objects pass before they are packed.
 
-        Raises ValueError if its declaration is wrong or does not fit to the other stages'.
+        Raises ValueError if its declaration is invalid or conflicts with that of another stage.
         """
         if stage.run_group is not None:
-            raise ValueError(f"stage {stage.name}: only the project's own stages take groups")
+            raise ValueError(f"stage {stage.name}: run_group is reserved for the project's stages")
         if stage.file is not None and stage.file.until and self.find(stage.file.until) is None:
             raise ValueError(f"stage {stage.name}: there is no stage {stage.file.until}")
-        groups = [place for place, found in enumerate(self._stages) if found.run_group]
+        groups = [index for index, other in enumerate(self._stages) if other.run_group]
         self._insert(min(groups, default=len(self._stages)), stage)
         self._added.append(stage)
 
     def remove(self, stage: Stage) -> None:
-        """Take an added stage out of the registry again."""
+        """Remove an added stage from the registry."""
         self._added.remove(stage)
         self._stages.remove(stage)
 
@@ -73,9 +74,9 @@ class StageRegistry:
         return tuple(self._added)
 
     def match(self, added: Iterable[Stage]) -> None:
-        """Register these stages beside those of the project: in a worker, those of its driver."""
+        """Replace the added stages by these: a worker registers those of its driver."""
         added = tuple(added)
-        # Every task brings copies; a worker keeps the first ones and what it computed for them.
+        # Every task carries copies; a worker keeps the first ones and the values cached for them.
         if [stage.name for stage in added] == [stage.name for stage in self._added]:
             return
         for stage in self.added:
@@ -86,14 +87,18 @@ class StageRegistry:
     def wanted(self, config: BuildConfig) -> tuple[Stage, ...]:
         """Return the stages of one build, in their order.
 
-        Raises BadInput if `--stages` names an unknown one, or if an input of one is not wanted.
+        Raises BadInput if `--stages` names an unknown stage, or if a stage needs another one that
+        the build does not include.
         """
-        own = {stage.name: stage for stage in self._added}
+        added = {stage.name: stage for stage in self._added}
         for name in config.stages:
-            if not own:
-                raise BadInput(f"--stages: {name}: no package has added a stage")
-            choose("--stages: stage", name, own)
-            own[name].settings_of(config)
+            if not added:
+                raise BadInput(
+                    f"--stages: {name}: this stage is not registered: run a script that calls "
+                    "STAGES.add"
+                )
+            choose("--stages: stage", name, added)
+            added[name].settings_of(config)
         wanted = tuple(stage for stage in self._stages if stage.wanted(config))
         names = {LIST.stage, *(stage.name for stage in wanted)}
         for stage in wanted:
@@ -103,59 +108,62 @@ class StageRegistry:
         return wanted
 
     def queues(self, config: BuildConfig) -> Sequence[Queue]:
-        """Return the queues of a build, the one that is served first in front."""
-        found = dict.fromkeys(stage.queue for stage in self.wanted(config))
-        return sorted(found, key=lambda queue: -queue.priority)
+        """Return the queues of a build, highest priority first."""
+        queues = dict.fromkeys(stage.queue for stage in self.wanted(config))
+        return sorted(queues, key=lambda queue: -queue.priority)
 
-    def _insert(self, place: int, stage: Stage) -> None:
-        before = {LIST.stage, *(found.name for found in self._stages[:place])}
+    def _insert(self, index: int, stage: Stage) -> None:
+        before = {LIST.stage, *(other.name for other in self._stages[:index])}
         problem = (
-            _problem_alone(stage, before)
+            _problem_of_declaration(stage, before)
             or _problem_of_queue(stage, self._stages)
             or _problem_of_files(stage, self._stages)
         )
         if problem:
             raise ValueError(f"stage {stage.name}: {problem}")
-        self._stages.insert(place, stage)
+        self._stages.insert(index, stage)
 
 
-def _problem_alone(stage: Stage, before: Collection[str]) -> str:
-    """Return what is wrong with a stage by itself; empty if nothing is."""
+def _problem_of_declaration(stage: Stage, before: Collection[str]) -> str:
+    """Return the problem of a stage's declaration; empty if there is none.
+
+    `before` are the names of the earlier stages.
+    """
     reserved = {column.name for column in (*stage.events.of_event, *stage.events.of_data)}
     for name in stage.inputs:
         if name not in before:
-            return f"its input {name} does not come before it"
+            return f"its input {name} is not an earlier stage"
     if (stage.run is None) == (stage.run_group is None):
         return "needs either run or run_group"
     for column in stage.columns:
         if column.stage != stage.name:
-            return f"the column {column.key} is of another stage"
+            return f"the column {column.key} belongs to another stage"
         if column.name in {"seq", "asset_id", *reserved}:
-            return f"the column {column.key} is one that every stage has"
+            return f"the column name of {column.key} is reserved: every stage has such a column"
     stored = () if stage.stores is None else (stage.stores.column,)
-    for column in (*stored, *(stage.file.place if stage.file else ())):
+    for column in (*stored, *(stage.file.location if stage.file else ())):
         if column not in stage.columns:
-            return f"the column {column.key} is not among its columns"
+            return f"the column {column.key} is missing in its `columns`"
     return ""
 
 
 def _problem_of_queue(stage: Stage, others: Iterable[Stage]) -> str:
-    """Return what is wrong with the queue of a stage beside those of others."""
+    """Return the conflict of a stage's queue with those of others; empty if there is none."""
     for other in others:
         if other.queue.name == stage.queue.name:
             if other.queue != stage.queue:
-                return f"its queue {stage.queue.name} is another one than that of {other.name}"
+                return f"its queue {stage.queue.name} differs from that of the stage {other.name}"
             if other.run_group is not None or stage.run_group is not None:
-                return f"the tasks of its queue {stage.queue.name} are groups of objects"
+                return f"its queue {stage.queue.name} is for groups of objects"
     return ""
 
 
 def _problem_of_files(stage: Stage, others: Sequence[Stage]) -> str:
-    """Return what is wrong with the names of a stage and its files beside those of others."""
+    """Return the conflict of a stage's names or files with others; empty if there is none."""
     if stage.name in {LIST.stage, REMOVE.stage, *(other.name for other in others)}:
         return "the name is taken"
-    if stage.name in _COUNTED:
-        return "the name is that of a number in the JSON of `lrm verify`"
+    if stage.name in _VERIFY_KEYS:
+        return "the name is reserved: it is a key in the JSON of `lrm verify`"
     labels = {other.stores.label for other in others if other.stores is not None}
     if stage.stores is not None and stage.stores.label in labels:
         return f"its label {stage.stores.label} is taken"
@@ -164,7 +172,7 @@ def _problem_of_files(stage: Stage, others: Sequence[Stage]) -> str:
         taken = {other.file.folder for other in others if other.file is not None}
         # `lrm compact` deletes what nothing refers to in these folders.
         if not re.fullmatch(r"[a-z][a-z0-9_]*", folder) or folder in {*DATASET_FOLDERS, *taken}:
-            return f"its folder {folder!r} is taken, or no plain name"
+            return f"its folder {folder!r} is taken, or is not a name of a-z, 0-9 and _"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Render: all views of an object, checked, and staged for packing."""
+"""The stage `render`: renders all views of an object, checks them and stages them for packing."""
 
 import time
 from typing import Any
@@ -31,18 +31,19 @@ BYTES = integer("render", "bytes", "size of the sample")
 
 _FOLDER = "staging"
 _SECONDS = 37.0
-"""Of a core, for 32 views at 512 pixels with up to 12 samples: of real models, docs/notes/scale.md."""
+"""Core-seconds of 32 views at 512 pixels with up to 12 samples (docs/notes/scale.md)."""
 _FIXED_SECONDS = 3.0
-"""Of these: scene, kernels, encoding. The rest grows with pixels and samples."""
+"""The share of `_SECONDS` for scene, kernels and encoding; the rest grows with the pixels."""
 _BYTES = 3_500_000
-"""Of a sample of 32 views at 512 pixels."""
+"""Bytes of a sample of 32 views at 512 pixels."""
 _PIXELS, _SAMPLES = 32 * 512**2, 12
+"""Pixels and Cycles samples per pixel that the estimates above are for."""
 
 
 def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
-    """Return what a rendered sample depends on beside the object's bytes."""
-    pixels = identity_of(config, RENDER_KEYS)
-    return [RENDERER_VERSION, SAMPLE_FORMAT, camera_identity(rig), pixels]
+    """Return the versions and settings that a rendered sample depends on."""
+    settings = identity_of(config, RENDER_KEYS)
+    return [RENDERER_VERSION, SAMPLE_FORMAT, camera_identity(rig), settings]
 
 
 def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
@@ -91,15 +92,15 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 
 
 def _estimate(config: BuildConfig) -> FirstEstimate:
-    share = get_rig(config.rig).num_views * config.render.resolution**2 / _PIXELS
-    colour = (_SECONDS - _FIXED_SECONDS) * share * config.render.samples / _SAMPLES
-    return FirstEstimate(seconds=_FIXED_SECONDS + colour, num_bytes=_BYTES * share, share=0.7)
+    scale = get_rig(config.rig).num_views * config.render.resolution**2 / _PIXELS
+    colour = (_SECONDS - _FIXED_SECONDS) * scale * config.render.samples / _SAMPLES
+    return FirstEstimate(seconds=_FIXED_SECONDS + colour, num_bytes=_BYTES * scale, share=0.7)
 
 
 RENDER = Stage(
     name="render",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     identity=render_identity,
     rig=RigScope.CAMERAS,
     is_wanted=lambda _: True,
@@ -110,5 +111,5 @@ RENDER = Stage(
     uses_gpu=True,
     estimate=_estimate,
     stores=StoredBytes(column=BYTES, label="samples"),
-    file=ResultFile(place=(STAGING,), folder=_FOLDER, required=False, until="pack"),
+    file=ResultFile(location=(STAGING,), folder=_FOLDER, required=False, until="pack"),
 )

@@ -1,7 +1,7 @@
-"""What a stage of a build is: one thing that is done to one object, and everything about it.
+"""The declaration of a stage: one step of a build on one object, and all that others need of it.
 
 A new stage is a file in this folder that ends with a `Stage`, and one line in `stages.registry`.
-Plan, status, inspect, cost, refresh, verify and compact follow from what it declares.
+Plan, status, inspect, cost, refresh, verify and compact use only what it declares.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,58 +26,58 @@ __all__ = ["FirstEstimate", "ResultFile", "RigScope", "Stage", "StoredBytes"]
 
 
 class RigScope(Enum):
-    """What of the rig a stage's result depends on."""
+    """The part of the rig that a stage's result depends on."""
 
     NOTHING = "nothing"
     FRAME = "frame"
-    """How the object is scaled and centred."""
+    """The frame: how the object is scaled and centred."""
     CAMERAS = "cameras"
-    """Its cameras, which follow from the asset id as well."""
+    """The frame and the cameras, which also depend on the asset id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstEstimate:
-    """What a stage is expected to take for an object before the catalog has measured any."""
+    """The expected cost of a stage per object, used until the catalog has measurements."""
 
     seconds: float
-    """Seconds of one worker."""
+    """Time of one worker, in seconds."""
     num_bytes: float = 0.0
-    """Bytes that it adds to the dataset."""
+    """Bytes that the stage adds to the dataset."""
     share: float = 1.0
-    """Share of the objects that passed the stage before and reach this one."""
+    """The share of the objects that passed the previous stage and reach this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBytes:
-    """The bytes that a stage stores, as `lrm status` and the cost report count them."""
+    """The bytes that a stage stores, as counted by `lrm status` and the cost report."""
 
     column: Column[int]
     label: str
-    """Its name in the JSON of `lrm status`."""
+    """The name of the sum in the JSON of `lrm status`."""
     is_output: bool = True
-    """Whether they are part of the dataset: counted for kept objects only, and as its cost."""
+    """Whether the bytes are part of the dataset: counted for kept objects only, and as a cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFile:
-    """The file below the dataset's root in which a stage's result lies."""
+    """The file below the dataset's root that holds a stage's result."""
 
-    place: tuple[Column[str], ...]
-    """The column that names the file, then those that locate the result within the file."""
+    location: tuple[Column[str], ...]
+    """The column with the file's path, then those that locate the result within the file."""
     folder: str
-    """The first folder of its path: `lrm compact` deletes files there that nothing refers to."""
+    """The first folder of the path. `lrm compact` deletes files there that nothing refers to."""
     required: bool = True
-    """Whether the result is void without its file."""
+    """Whether the result is invalid without its file."""
     until: str = ""
-    """The stage whose result makes the file superfluous: a build deletes it then. Empty if none
-    does."""
+    """The stage after which the file is no longer needed: a build deletes it then. Empty if the
+    file is kept."""
     check: Callable[[Storage, str], Report] | None = None
-    """Verifies a file of one object, for `lrm verify`; None if another stage's check covers it."""
+    """Verifies one object's file, for `lrm verify`; None if another stage's check covers it."""
 
     @property
     def path(self) -> Column[str]:
-        """The column that names the file."""
-        return self.place[0]
+        """The column with the file's path."""
+        return self.location[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,59 +85,60 @@ class Stage:
     """One stage of a build."""
 
     name: str
-    """Stored with every event: never changes."""
+    """The name stored with every event. Must never change."""
     inputs: tuple[str, ...]
-    """Stages whose results it reads; they come before it. They are no part of its identity: that
-    is `made_from`."""
-    made_from: Column[str]
-    """The column that identifies what the result is made from, such as the file's sha256."""
+    """Names of the earlier stages whose results it reads. They are not part of its identity, which
+    comes from `input_version`."""
+    input_version: Column[str]
+    """The column whose value identifies the input of the stage, such as the file's sha256."""
     identity: Callable[[BuildConfig, Rig], Sequence[Any] | None] | None = None
-    """Returns the versions and settings that the result depends on, as plain values: another value
-    means that the stage has to be done again. None if it depends on nothing else. By default the
-    version and those of the stage's own `settings` that differ from their defaults."""
+    """Returns the versions and settings that the result depends on, as plain values. If they
+    change, the stage must be done again. Returns None if the result depends on the input alone. The
+    default is `version`, the rig's part in `rig`, and the stage's `settings` that differ from their
+    defaults."""
     version: int = 1
-    """For the default identity: raise it when the same settings give another result."""
+    """For the default identity: increment when the same settings give another result."""
     rig: RigScope = RigScope.NOTHING
     settings: type[Config] | None = None
-    """Settings of a stage that has no section of its own in `BuildConfig`: see
-    `BuildConfig.stages`."""
+    """The settings of a stage without a section in `BuildConfig`; see `BuildConfig.stages`."""
     option: str = "--stages"
-    """The option that asks for the stage, for messages."""
+    """The option that enables the stage, for error messages."""
     is_wanted: Callable[[BuildConfig], bool] | None = None
-    """Whether a build passes its objects through the stage. By default, if `--stages` names it."""
+    """Returns whether a build includes the stage. By default, if `--stages` names it."""
     columns: tuple[Column[Any], ...] = ()
-    """What later stages, plans and reports need of an event's data."""
+    """The columns that later stages, plans and reports need of an event's data."""
     queue: Queue
     run: Callable[[ObjectState, Any], dict[str, Any]] | None = None
     """(object, WorkerContext) -> data of the event. Raises StageFailed."""
     run_group: Callable[[Sequence[ObjectState], Any], list[Event]] | None = None
-    """Instead of `run`: does several objects as one task; returns their events."""
+    """Used instead of `run` by a stage that processes several objects as one task. Returns their
+    events."""
     uses_blender: bool = False
-    """Its failures may depend on the limits of the Blender child."""
+    """Whether the stage uses the Blender child, whose limits may then be the cause of a failure."""
     uses_gpu: bool = False
-    """Uses the GPU that its queue reserves, if it reserves one."""
+    """Whether the stage uses the GPU that its queue reserves, if it reserves one."""
     estimate: Callable[[BuildConfig], FirstEstimate] = lambda _: FirstEstimate(seconds=1.0)
     stores: StoredBytes | None = None
     file: ResultFile | None = None
 
     @cached_property
     def events(self) -> EventColumns:
-        """The columns that every stage has."""
+        """The columns that the events of every stage have."""
         return EventColumns(self.name)
 
     def wanted(self, config: BuildConfig) -> bool:
-        """Return whether a build passes its objects through the stage."""
+        """Return whether a build includes the stage."""
         if self.is_wanted is not None:
             return self.is_wanted(config)
         return self.name in config.stages
 
     def settings_of(self, config: BuildConfig) -> Config:
-        """Return the stage's own settings. Raises BadInput for what it does not know."""
+        """Return the settings that `--stages` gives for the stage. Raises BadInput."""
         kind = self.settings or Config
         return kind.load(config.stages.get(self.name, {}), where=f"--stages: {self.name}")
 
     def identity_of(self, config: BuildConfig, rig: Rig) -> Sequence[Any] | None:
-        """Return what the result depends on beside the object's bytes."""
+        """Return the versions and settings that the result depends on; None if on none."""
         if self.identity is not None:
             return self.identity(config, rig)
         own = self.settings_of(config).model_dump(mode="json", exclude_defaults=True)
@@ -146,14 +147,14 @@ class Stage:
             RigScope.FRAME: [rig.normalise],
             RigScope.CAMERAS: [rig.name, rig.version, rig.normalise],
         }
-        # The renderer's version says how a file becomes a scene.
+        # The way in which a file becomes a scene depends on the renderer's version.
         renderer = [RENDERER_VERSION] if self.uses_blender else []
         return [self.version, *renderer, scope[self.rig], own]
 
     def reserves(self, config: BuildConfig) -> dict[str, float]:
-        """Return the cores or GPUs that a task holds while it runs, by the name of their hours.
+        """Return the number of cores or GPUs that a task reserves, by the name of their hours.
 
-        A stage on a GPU counts as GPU-hours alone: its cores come with the GPU.
+        For a stage that uses a GPU only GPU-hours count: the cores come with the GPU.
         """
         resources = self.queue.resources(config)
         if self.uses_gpu and "GPU" in resources:

@@ -1,4 +1,4 @@
-"""What a worker keeps between tasks: storages, a scratch folder, a Blender child."""
+"""The worker context: the state that a worker keeps between tasks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["WorkerContext", "seconds_before_retry"]
 
 _RETRY_SECONDS = 5.0
-"""Wait after the first failure of a machine or a storage; after the second, four times as long."""
+"""Seconds of wait after the first infrastructure fault; four times as long after the second."""
 
 
 def seconds_before_retry(failures: int) -> float:
-    """Return how long to wait after this many failures: free space and connections need time."""
+    """Return the wait in seconds after this many failures: 5 * failures^2.
+
+    A full disk or a broken connection needs time to recover.
+    """
     return _RETRY_SECONDS * failures**2
 
 
 class WorkerContext:
-    """What stages work with. The Blender child starts at its first use. Not for several threads."""
+    """The objects that stages work with: storages, a scratch folder, the Blender child.
+
+    The Blender child starts at its first use. Not thread-safe.
+    """
 
     def __init__(self, config: BuildConfig, source: Source) -> None:
         self.config = config
@@ -40,7 +46,7 @@ class WorkerContext:
         remove_orphans()
         self._scratch = scratch_folder("work")
         self.open_object: tuple[str, dict[str, Any]] | None = None
-        """The sha256 of the file that is open in the Blender child, and what was found in it."""
+        """The sha256 of the file that is open in the Blender child, and Blender's report on it."""
         self._kept: tuple[str, Path] | None = None
 
     def __enter__(self) -> Self:
@@ -58,7 +64,7 @@ class WorkerContext:
     @cached_property
     def blender(self) -> "BlenderProcess":
         """This worker's Blender child."""
-        # Only workers need it, and what it imports.
+        # Imported here because only workers need it.
         from render.process import BlenderProcess
 
         config = self.config
@@ -66,7 +72,7 @@ class WorkerContext:
 
     @contextmanager
     def scratch_file(self, name: str) -> Iterator[Path]:
-        """Yield a path for a temporary file, which is removed afterwards."""
+        """Yield the path of a temporary file, which is removed afterwards."""
         path = Path(self._scratch.name) / name
         try:
             yield path
@@ -74,18 +80,18 @@ class WorkerContext:
             path.unlink(missing_ok=True)
 
     def keep_glb(self, path: Path, sha256: str) -> Path:
-        """Take over a verified file for the next stages; one is kept at a time."""
+        """Move a verified file to a path where the next stages find it; only one is kept."""
         self.drop_glb()
         kept = path.replace(path.with_name(f"{sha256}.glb"))
         self._kept = (sha256, kept)
         return kept
 
     def kept_glb(self, sha256: str) -> Path | None:
-        """Return the kept file if it is the one with this checksum."""
+        """Return the kept file if it has this checksum, else None."""
         return self._kept[1] if self._kept is not None and self._kept[0] == sha256 else None
 
     def drop_glb(self) -> None:
-        """Remove the file that is kept."""
+        """Remove the kept file, if there is one."""
         if self._kept is not None:
             self._kept[1].unlink(missing_ok=True)
         self._kept = None

@@ -174,7 +174,7 @@ def test_a_command_that_does_not_know_it_says_so(dataset: Built, completed: dict
         for command in ("status", "verify", "compact"):
             answer = run_lrm(command, "--root", dataset.root)
             assert (answer.code, answer.err.count("\n")) == (2, 1)
-            assert "--stages: voxels: no package has added a stage" in answer.err
+            assert "--stages: voxels: this stage is not registered" in answer.err
     finally:
         STAGES.add(VOXELS)
 

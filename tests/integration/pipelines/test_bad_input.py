@@ -170,7 +170,9 @@ def test_objects_that_are_not_there(built):
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
     standing = load_standing(open_root(str(built.root)))
-    dropped = next(state.asset_id for state, found in standing.each() if found.state == "dropped")
+    dropped = next(
+        state.asset_id for state, found in standing.with_decisions() if found.state == "dropped"
+    )
     sheet = tmp_path / "sheet.png"
     answer = run_lrm("inspect", "--root", built.root, dropped, "--sheet", sheet)
     refused(answer, "it has no views to show")

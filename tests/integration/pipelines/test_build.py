@@ -32,7 +32,7 @@ REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "seve
 
 def states(root: Path) -> Counter:
     standing = load_standing(open_root(str(root)))
-    return Counter(decision.state for _, decision in standing.each())
+    return Counter(decision.state for _, decision in standing.with_decisions())
 
 
 def test_every_filter_drops_something_and_something_is_kept(built: Built):

@@ -13,7 +13,7 @@ from pipelines.building.tasks import Task
 
 @pytest.fixture
 def config(ray_address: str, tmp_path: Path) -> BuildConfig:
-    execution = {"ask_for_renders": 3, "fetch_cpus": 0.5}
+    execution = {"autoscaler_renders": 3, "fetch_cpus": 0.5}
     values = {"source": "/glbs", "root": str(tmp_path / "root"), "keep_raw": False}
     return BuildConfig.load(values | {"address": ray_address, "execution": execution})
 

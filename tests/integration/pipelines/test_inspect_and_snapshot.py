@@ -16,7 +16,7 @@ from tests.support.lrm import run_lrm
 
 def ids_by_state(built):
     found = {}
-    for state, decision in load_standing(open_root(str(built.root))).each():
+    for state, decision in load_standing(open_root(str(built.root))).with_decisions():
         found.setdefault(decision.state, []).append(state.asset_id)
     return found
 

@@ -74,7 +74,7 @@ def test_a_task_is_tried_again_and_recorded_as_lost_after_the_last_attempt(
     assert build(config, num_lost=3) == {"failed": 1}
     (lost,) = (event for event in events_of(tmp_path) if event["stage"] != "list")
     assert (lost["stage"], lost["status"], lost["kind"]) == ("fetch", "failed", "worker_lost")
-    assert lost["message"] == "lost 3 workers at this object: WorkerCrashedError: gone"
+    assert lost["message"] == "worker lost in each of 3 attempts: WorkerCrashedError: gone"
     assert planned(config).work == {"fetch": {"retry": 1}}
     assert FailureKind.WORKER_LOST not in build(config, num_lost=2)
     assert [event["stage"] for event in events_of(tmp_path)][2:4] == ["fetch", "inspect"]

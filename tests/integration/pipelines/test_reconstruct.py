@@ -190,9 +190,9 @@ def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
     few = small_lrm.write_views(tmp_path / "few")
     (few / "view-0.png").unlink()
     cases = [
-        ([text, *model], "is no picture"),
-        ([few, *model], "has 5 views, and a mesh is made of 6"),
-        ([views / "view-0.png", *model], "no sheet of 6 square views"),
+        ([text, *model], "is not a picture"),
+        ([few, *model], "has 5 views; a mesh needs exactly 6"),
+        ([views / "view-0.png", *model], "not a sheet of 6 square views"),
         ([white, *model], "view 0 shows nothing"),
         ([tmp_path / "gone.png", *model], "no such picture"),
         ([views, "--mesh", tmp_path / "gone"], "no such checkpoint"),

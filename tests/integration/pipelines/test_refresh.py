@@ -1,4 +1,4 @@
-"""The table of docs/guide/operating.md: every kind of change, and the stages that it costs."""
+"""The table of docs/guide/refreshing.md: every kind of change, and the stages that it costs."""
 
 import csv
 import gzip
@@ -26,7 +26,7 @@ STAGES = ("list", "fetch", "inspect", "measure", "render", "geometry", "pack")
 
 def rows() -> dict[str, tuple[set[str], str]]:
     """Per change, the stages that are done and what the plan says."""
-    text = (REPOSITORY / "docs/guide/operating.md").read_text()
+    text = (REPOSITORY / "docs/guide/refreshing.md").read_text()
     table = text.partition("| change | list |")[2].partition("\n\n")[0].splitlines()[2:]
     found = {}
     for line in table:
@@ -94,7 +94,7 @@ OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points"
 @pytest.fixture(scope="module")
 def uids(built) -> dict[str, str]:
     """Of the demo's objects: `kept` and `other` are kept, `silent` has no caption."""
-    found = list(load_standing(open_root(str(built.root))).each())
+    found = list(load_standing(open_root(str(built.root))).with_decisions())
     kept = [state.asset_id for state, decision in found if decision.state == "kept"]
     silent = next(s.asset_id for s, d in found if d.dropped and d.dropped.reason == "no_caption")
     new = kept[2]

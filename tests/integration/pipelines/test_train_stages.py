@@ -144,7 +144,7 @@ def test_a_published_layout_starts_stage_two_at_either_threshold(nerf, tmp_path)
     ("kind", "changes", "message"),
     [
         (MeshTrainConfig, {"model": {"transformer": {"num_heads": 2}}}, "num_heads 4 -> 2"),
-        (MeshTrainConfig, {"model": {"transformer": {"channels": 6}}}, r"other shapes: \S*deconv"),
+        (MeshTrainConfig, {"model": {"transformer": {"channels": 6}}}, r"shapes differ: \S*deconv"),
         (MeshTrainConfig, {"preset": "small"}, "step-00000002: does not fit the model"),
     ],
 )

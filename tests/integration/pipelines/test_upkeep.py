@@ -20,7 +20,7 @@ from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_standing
-from pipelines.building.stages.pack import SAMPLE_PLACE
+from pipelines.building.stages.pack import SAMPLE_LOCATION
 from tests.support.datasets import Built
 from tests.support.lrm import Answer, run_lrm
 from tests.support.processes import start
@@ -47,7 +47,7 @@ def kept(dataset: Built) -> dict[str, Any]:
     """What the catalog says of each kept sample."""
     standing = load_standing(open_root(str(dataset.root)))
     return {
-        state.asset_id: {column.name: state.get(column) for column in SAMPLE_PLACE}
+        state.asset_id: {column.name: state.get(column) for column in SAMPLE_LOCATION}
         for state in standing.kept
     }
 
@@ -221,7 +221,7 @@ def test_compaction_spares_a_shard_whose_commit_may_be_on_its_way(copied: Built)
     for answer in (run_lrm(*words, "--dry-run").json(), run_lrm(*words).json()):
         assert answer["deleted"]["files"] == 0
         assert list(answer["skipped"]) == [str(orphans[0].relative_to(copied.root))]
-        assert "on its way" in next(iter(answer["skipped"].values()))
+        assert "may be pending" in next(iter(answer["skipped"].values()))
     hours_ago = time.time() - 2 * 3600
     os.utime(orphans[0], (hours_ago, hours_ago))
     assert run_lrm(*words).json()["deleted"]["files"] == 0

@@ -42,7 +42,7 @@ def label(labels, asset_id: str) -> dict:
 
 def test_broken_and_missing_files_fail_and_nothing_else_breaks(standing, labels):
     kinds = Counter()
-    for state, decision in standing.each():
+    for state, decision in standing.with_decisions():
         known = label(labels, state.asset_id)
         if known["class"] in ("malformed", "missing"):
             assert decision.state in ("failed", "dropped"), known["name"]
@@ -53,7 +53,7 @@ def test_broken_and_missing_files_fail_and_nothing_else_breaks(standing, labels)
 
 
 def test_low_poly_tags_are_those_that_people_marked(standing, labels):
-    for state, decision in standing.each():
+    for state, decision in standing.with_decisions():
         known = label(labels, state.asset_id)
         if "lowpoly_tag" in known:
             reasons = {verdict.reason for verdict in decision.verdicts if not verdict.keep}
@@ -63,7 +63,7 @@ def test_low_poly_tags_are_those_that_people_marked(standing, labels):
 def test_separate_objects_agree_with_the_labels(standing, labels):
     """By the surface points of the evaluated Blender scene, as in production."""
     agree, single, wrong = Counter(), 0, []
-    for state, decision in standing.each():
+    for state, decision in standing.with_decisions():
         expected = label(labels, state.asset_id).get("multi_object")
         verdict = next((v for v in decision.verdicts if v.filter == "several"), None)
         if expected is None or verdict is None:

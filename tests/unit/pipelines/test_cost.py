@@ -12,7 +12,7 @@ from dataset.catalog.event_log import Catalog, Event
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.estimates.cost import Cost, StageCost, expected_objects, money
 from pipelines.building.estimates.estimate import first_estimate
-from pipelines.building.estimates.spending import compare, spent, stamped
+from pipelines.building.estimates.spending import compare, measured_cost, stamped
 from pipelines.building.stages.measure import MEASURE
 from pipelines.building.stages.render import RENDER
 from tests.support.lrm import run_lrm
@@ -48,7 +48,7 @@ def test_money_is_hours_times_prices_and_bytes_times_the_monthly_price() -> None
 
 def test_an_estimate_survives_build_json_and_other_content_is_named() -> None:
     assert Cost.from_dict(COST.to_dict()) == COST
-    with pytest.raises(WorkFailed, match=r"build\.json: its estimate is unreadable"):
+    with pytest.raises(WorkFailed, match=r"build\.json: cannot read the estimate"):
         Cost.from_dict({"stages": {"render": {"wrong": 1}}})
 
 
@@ -78,11 +78,11 @@ def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
     rendered = events("render", 3, 36.0, data={"bytes": 1_000})
     failed = events("render", 2, 18.0, status="failed", kind="timeout", data={"bytes": 9})
     catalog.commit([*rendered, *failed, *events("list", 5, 0.0)], "now", 1)
-    found = spent(catalog, since, CPU)
+    found = measured_cost(catalog, since, CPU)
     assert found.stages == {
         "render": StageCost(objects=5, core_hours=pytest.approx(4 * 0.04), bytes=3_000.0)
     }
-    assert spent(catalog, since + timedelta(days=1), CPU).stages == {}
+    assert measured_cost(catalog, since + timedelta(days=1), CPU).stages == {}
 
 
 def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> None:

@@ -120,7 +120,7 @@ class Sdf(Config):
 ADDED = Stage(
     name="sdf",
     inputs=("fetch",),
-    made_from=SHA256,
+    input_version=SHA256,
     queue=RENDER_QUEUE,
     settings=Sdf,
     run=lambda state, context: {},

@@ -95,11 +95,11 @@ def names(table: pa.Table | pa.Array) -> list[str]:
 
 def test_the_first_time_all_is_new_and_the_second_nothing(refresh):
     first = refresh()
-    assert names(first.listed) == names(first.changed) == names(first.chosen) == list("abcd")
+    assert names(first.listed) == names(first.changed) == names(first.selected) == list("abcd")
     assert refresh.source.read == ["p1", "p2"]
     again = refresh()
-    assert names(again.listed) == names(again.chosen) == list("abcd")
-    assert (again.changed.num_rows, len(again.gone), refresh.source.read) == (0, 0, [])
+    assert names(again.listed) == names(again.selected) == list("abcd")
+    assert (again.changed.num_rows, len(again.delisted), refresh.source.read) == (0, 0, [])
 
 
 def test_other_bytes_are_seen_without_reading_annotations(refresh):
@@ -135,12 +135,12 @@ def test_what_vanished_is_gone_and_may_come_back(refresh):
     refresh()
     kept = refresh.source.content["p1"].pop("a")
     found = refresh()
-    assert (names(found.gone), names(found.listed)) == (["a"], list("bcd"))
+    assert (names(found.delisted), names(found.listed)) == (["a"], list("bcd"))
     refresh.source.content["p1"]["a"] = kept
     back = refresh()
     assert (names(back.changed), names(back.listed)) == (["a"], list("abcd"))
     del refresh.source.content["p2"]
-    assert names(refresh().gone) == ["c", "d"]
+    assert names(refresh().delisted) == ["c", "d"]
 
 
 def test_new_objects_are_read(refresh):
@@ -154,38 +154,38 @@ def test_an_object_may_move_to_another_part(refresh):
     refresh()
     refresh.source.content["p2"]["a"] = refresh.source.content["p1"].pop("a")
     found = refresh()
-    assert (names(found.changed), len(found.gone)) == (["a"], 0)
+    assert (names(found.changed), len(found.delisted)) == (["a"], 0)
     assert found.changed["part"].to_pylist() == ["p2"]
 
 
 def test_a_limit_takes_the_first_and_leaves_the_others_as_they_are(refresh):
     first = refresh(limit=3)
-    assert names(first.chosen) == names(first.listed) == list("abc")
+    assert names(first.selected) == names(first.listed) == list("abc")
     refresh.source.content["p2"]["d"] = ("2", "", "")
     more = refresh()
     assert names(more.changed) == ["d"]
     less = refresh(limit=1)
-    assert (names(less.chosen), names(less.listed)) == (["a"], list("abcd"))
-    assert (less.changed.num_rows, len(less.gone)) == (0, 0)
+    assert (names(less.selected), names(less.listed)) == (["a"], list("abcd"))
+    assert (less.changed.num_rows, len(less.delisted)) == (0, 0)
 
 
 def test_an_object_that_moves_out_of_a_part_beyond_the_limit_is_listed_once(refresh):
     refresh()
     refresh.source.content["p1"]["d"] = refresh.source.content["p2"].pop("d")
     found = refresh(limit=3)
-    assert (names(found.chosen), names(found.listed)) == (list("abd"), list("abcd"))
-    assert (names(found.changed), len(found.gone)) == (["d"], 0)
+    assert (names(found.selected), names(found.listed)) == (list("abd"), list("abcd"))
+    assert (names(found.changed), len(found.delisted)) == (["d"], 0)
 
 
 def test_only_lvis(refresh):
     found = refresh(lvis=True)
-    assert names(found.chosen) == names(found.listed) == ["b"]
+    assert names(found.selected) == names(found.listed) == ["b"]
     assert names(refresh().changed) == ["a", "c", "d"]
     again = refresh(lvis=True)
-    assert (names(again.chosen), names(again.listed)) == (["b"], list("abcd"))
-    assert (again.changed.num_rows, len(again.gone)) == (0, 0)
+    assert (names(again.selected), names(again.listed)) == (["b"], list("abcd"))
+    assert (again.changed.num_rows, len(again.delisted)) == (0, 0)
     refresh.source.content = {"p2": refresh.source.content["p2"]}
-    with pytest.raises(BadInput, match="no objects of LVIS"):
+    with pytest.raises(BadInput, match="no object has an LVIS category"):
         refresh(lvis=True)
 
 
@@ -193,7 +193,7 @@ def test_objects_of_another_source_stay(refresh):
     refresh()
     objaverse, refresh.source = refresh.source, Shelf({"00": {"x": ("1", "", "")}}, "folder", True)
     found = refresh({"x": "not for it"})
-    assert (names(found.chosen), names(found.listed)) == (["x"], [*"abcd", "x"])
+    assert (names(found.selected), names(found.listed)) == (["x"], [*"abcd", "x"])
     assert found.changed["caption"].to_pylist() == ["its own"]
     refresh.source = objaverse
-    assert (refresh().changed.num_rows, len(refresh().gone)) == (0, 0)
+    assert (refresh().changed.num_rows, len(refresh().delisted)) == (0, 0)

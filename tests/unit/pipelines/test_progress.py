@@ -25,47 +25,47 @@ def fetched(forecast: Forecast, num: int, every: int, now: float) -> float:
     for number in range(num):
         now += 0.2 / 2
         then = None if number % every else "render"
-        forecast.settle("fetch", [event("fetch"), event("inspect")], then, now)
+        forecast.record("fetch", [event("fetch"), event("inspect")], then, now)
     return now
 
 
 def test_objects_that_are_dropped_at_once_promise_nothing():
     forecast = Forecast(STAGES, started=0.0)
-    forecast.wait("fetch", 400)
+    forecast.add_waiting("fetch", 400)
     assert forecast.seconds_left(0.0) is None
     now = fetched(forecast, 400, every=4, now=0.0)
     # 300 of 400 objects are done in 40 seconds, and what a render takes is not known.
     assert forecast.seconds_left(now) is None
     for _ in range(40):
         now += SECONDS["render"] / 2
-        forecast.settle("render", [event("render")], "pack", now)
+        forecast.record("render", [event("render")], "pack", now)
     truth = 60 * SECONDS["render"] / 2
     assert forecast.seconds_left(now) == pytest.approx(truth, rel=0.1)
 
 
 def test_the_first_objects_tell_of_those_to_come():
     forecast = Forecast(STAGES, started=0.0)
-    forecast.wait("fetch", 1000)
+    forecast.add_waiting("fetch", 1000)
     now = 0.0
     for number in range(100):
         passes = number % 4 == 0
         events = [event("fetch"), event("inspect")]
-        forecast.settle("fetch", events, "render" if passes else None, now)
+        forecast.record("fetch", events, "render" if passes else None, now)
         if passes:
             now += SECONDS["render"]
-            forecast.settle("render", [event("render")], "pack", now)
+            forecast.record("render", [event("render")], "pack", now)
     # 225 of the 900 that still wait will be rendered, one at a time.
     assert forecast.seconds_left(now) == pytest.approx(225 * SECONDS["render"], rel=0.05)
 
 
 def test_more_workers_count_as_soon_as_they_work():
     forecast = Forecast(STAGES, started=0.0, window=100.0)
-    forecast.wait("render", 10_000)
+    forecast.add_waiting("render", 10_000)
     now = 0.0
     for workers in (1, 10):
         for _ in range(20 * workers):
             now += SECONDS["render"] / workers
-            forecast.settle("render", [event("render")], "pack", now)
+            forecast.record("render", [event("render")], "pack", now)
     left = 10_000 - 220
     assert forecast.seconds_left(now) == pytest.approx(left * SECONDS["render"] / 10, rel=0.1)
     assert forecast.seconds_left(now + 1000) is None
@@ -73,11 +73,11 @@ def test_more_workers_count_as_soon_as_they_work():
 
 def test_the_rows_add_up():
     forecast = Forecast(STAGES, started=0.0)
-    forecast.wait("fetch", 10)
-    forecast.wait("render", 2)
-    forecast.settle("fetch", [event("fetch"), event("inspect", "failed")], None, 60.0)
-    forecast.settle("fetch", [event("fetch"), event("inspect")], "render", 60.0)
-    forecast.settle("render", [event("render", seconds=10)], "pack", 120.0)
+    forecast.add_waiting("fetch", 10)
+    forecast.add_waiting("render", 2)
+    forecast.record("fetch", [event("fetch"), event("inspect", "failed")], None, 60.0)
+    forecast.record("fetch", [event("fetch"), event("inspect")], "render", 60.0)
+    forecast.record("render", [event("render", seconds=10)], "pack", 120.0)
     found = {row.stage: row for row in forecast.rows(120.0)}
     assert {stage: row.waiting for stage, row in found.items()} == {
         "fetch": 8,
@@ -95,8 +95,8 @@ def test_the_rows_add_up():
 def test_a_sample_that_was_lost_before_it_was_packed():
     """The packer answers for an object that waits for it with another stage's failure."""
     forecast = Forecast(STAGES, started=0.0)
-    forecast.wait("pack", 1)
-    forecast.settle("pack", [event("render", "failed", seconds=0)], None, 1.0)
+    forecast.add_waiting("pack", 1)
+    forecast.record("pack", [event("render", "failed", seconds=0)], None, 1.0)
     assert [row.waiting for row in forecast.rows(1.0)] == [0]
     assert forecast.seconds_left(1.0) == 0
 
@@ -106,9 +106,9 @@ def show(terminal: bool) -> str:
     ours, theirs = pty.openpty() if terminal else os.pipe()
     with open(theirs, "w") as stderr, contextlib.redirect_stderr(stderr):
         progress = Progress(STAGES)
-        progress.wait("fetch", 2)
+        progress.add_waiting("fetch", 2)
         time.sleep(0.3)
-        progress.settle("fetch", [event("fetch", seconds=0.5)], "render")
+        progress.record("fetch", [event("fetch", seconds=0.5)], "render")
         progress.tick(2, {"dropped": 1}, 1)
         progress.done(2, {"dropped": 1, "kept": 1})
         progress.close()
@@ -125,8 +125,6 @@ def test_a_terminal_gets_a_table_and_a_file_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     picture = show(terminal=True)
-    for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 rendered", "to go"):
+    for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 to pack", "to go"):
         assert word in picture
-    assert show(terminal=False).splitlines() == [
-        "[0:00:00] 2/2 objects (1 dropped, 1 kept) | done: fetch 1"
-    ]
+    assert show(terminal=False).splitlines() == ["[0:00:00] 2 of 2 objects done: 1 dropped, 1 kept"]

@@ -84,12 +84,12 @@ def grid_stage(**changes: object) -> Stage:
     values = {
         "name": "sdf",
         "inputs": ("fetch",),
-        "made_from": SHA256,
+        "input_version": SHA256,
         "queue": RENDER_QUEUE,
         "run": lambda state, context: {},
         "columns": (PATH, BYTES),
         "stores": StoredBytes(column=BYTES, label="sdf"),
-        "file": ResultFile(place=(PATH,), folder="sdf"),
+        "file": ResultFile(location=(PATH,), folder="sdf"),
     }
     return Stage(**values | changes)
 
@@ -97,25 +97,28 @@ def grid_stage(**changes: object) -> Stage:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"name": "fetch", "columns": ()}, "the column sdf.bytes is not among its columns"),
+        ({"name": "fetch", "columns": ()}, "the column sdf.bytes is missing in its"),
         ({"name": "fetch", "columns": (), "stores": None, "file": None}, "the name is taken"),
         ({"name": "list", "columns": (), "stores": None, "file": None}, "the name is taken"),
         ({"name": "bytes", "columns": (), "stores": None, "file": None}, "lrm verify"),
-        ({"inputs": ("fetsh",)}, "its input fetsh does not come before it"),
-        ({"inputs": ("pack",)}, "its input pack does not come before it"),
+        ({"inputs": ("fetsh",)}, "its input fetsh is not an earlier stage"),
+        ({"inputs": ("pack",)}, "its input pack is not an earlier stage"),
         ({"run": None}, "needs either run or run_group"),
-        ({"run": None, "run_group": lambda states, context: []}, "only the project's own"),
-        ({"queue": PACK_QUEUE}, "are groups of objects"),
-        ({"queue": OTHER_QUEUE}, "is another one than that of render"),
-        ({"columns": (PATH, BYTES, SHA256)}, "the column fetch.sha256 is of another stage"),
-        ({"columns": (PATH, BYTES, text("sdf", "status", ""))}, "one that every stage has"),
-        ({"columns": (BYTES,)}, "the column sdf.path is not among its columns"),
+        ({"run": None, "run_group": lambda states, context: []}, "reserved for the project's"),
+        ({"queue": PACK_QUEUE}, "is for groups of objects"),
+        ({"queue": OTHER_QUEUE}, "differs from that of the stage render"),
+        ({"columns": (PATH, BYTES, SHA256)}, "the column fetch.sha256 belongs to another stage"),
+        ({"columns": (PATH, BYTES, text("sdf", "status", ""))}, "every stage has such a column"),
+        ({"columns": (BYTES,)}, "the column sdf.path is missing in its"),
         ({"stores": StoredBytes(column=BYTES, label="samples")}, "its label samples is taken"),
         *[
-            ({"file": ResultFile(place=(PATH,), folder=folder)}, "is taken, or no plain name")
+            ({"file": ResultFile(location=(PATH,), folder=folder)}, "is taken, or is not a name")
             for folder in ("", ".", "catalog", "shards", "sdf/grids", "snapshots", "..")
         ],
-        ({"file": ResultFile(place=(PATH,), folder="sdf", until="pakc")}, "there is no stage pakc"),
+        (
+            {"file": ResultFile(location=(PATH,), folder="sdf", until="pakc")},
+            "there is no stage pakc",
+        ),
     ],
 )
 def test_a_wrong_stage_is_refused_at_once(changes, problem) -> None:
@@ -145,7 +148,7 @@ def test_a_stage_needs_its_inputs_in_the_build() -> None:
 
 def test_only_added_stages_can_be_asked_for() -> None:
     config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
-    with pytest.raises(BadInput, match="--stages: sdf: no package has added a stage"):
+    with pytest.raises(BadInput, match="--stages: sdf: this stage is not registered"):
         StageRegistry((FETCH, RENDER, PACK)).wanted(config)
 
 

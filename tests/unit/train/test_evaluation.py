@@ -19,7 +19,7 @@ from render.rigs import RIGS, get_rig
 from tests.support import small_lrm
 from tests.support.shapes_and_pictures import pictures, sphere
 from tests.support.spheres import sphere_views
-from train.evaluation.generate import _picture
+from train.evaluation.generate import _first_view
 from train.evaluation.metrics import psnr, ssim
 from train.evaluation.predict import azimuth_of, choose_inputs, make_views, predict
 from train.evaluation.scores import (
@@ -52,7 +52,7 @@ def box_cloud(sides, seed, count=16_000) -> Cloud:
 def test_place_and_size_do_not_count(scale, shift):
     points = sphere(300, 1.0).numpy().astype(float) * [1, 0.5, 0.3]
     moved = cloud(points * scale + np.array(shift))
-    assert moved.boxed().abs().max().item() == pytest.approx(1, abs=1e-4)
+    assert moved.normalised().abs().max().item() == pytest.approx(1, abs=1e-4)
     found = score_surface(moved, cloud(points))
     assert found["chamfer"] == pytest.approx(0, abs=2e-4)
     assert found["f_score"] == 1
@@ -243,4 +243,4 @@ def test_made_views_stand_where_those_of_the_truth_do(tmp_path, monkeypatch):
 def test_a_query_is_laid_over_white_once():
     rgba = np.full((1, 8, 8, 4), (255, 0, 0, 128), dtype=np.uint8)
     truth = Pictures.of_rgba(rgba)
-    torch.testing.assert_close(on_white(_picture(truth)), truth.rgb[0], atol=0.006, rtol=0)
+    torch.testing.assert_close(on_white(_first_view(truth)), truth.rgb[0], atol=0.006, rtol=0)

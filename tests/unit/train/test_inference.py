@@ -67,12 +67,12 @@ def test_a_sheet_and_a_folder_are_the_same_views(tmp_path):
 def test_what_is_no_six_views_is_named(tmp_path):
     small_lrm.write_views(tmp_path)
     (tmp_path / "view-3.png").unlink()
-    with pytest.raises(BadInput, match="has 5 views, and a mesh is made of 6"):
+    with pytest.raises(BadInput, match="has 5 views; a mesh needs exactly 6"):
         read_views(tmp_path)
-    with pytest.raises(BadInput, match=r"32 x 32 pixels, no sheet of 6 .* lrm multiview"):
+    with pytest.raises(BadInput, match=r"32 x 32 pixels, not a sheet of 6 .* lrm multiview"):
         read_views(tmp_path / "view-0.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(BadInput, match=r"text\.png: is no picture"):
+    with pytest.raises(BadInput, match=r"text\.png: is not a picture"):
         read_views(tmp_path / "text.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "view-0.png").read_bytes()[:900])
     with pytest.raises(BadInput, match=r"half\.png: cannot be read"):
@@ -168,7 +168,7 @@ def look_up(image: Image.Image, uv: np.ndarray) -> np.ndarray:
 
 def test_charts_do_not_overlap_and_triangles_stay(shape):
     baked = bake(shape, 256)
-    corners = shape.vertices[baked.rows][baked.faces]
+    corners = shape.vertices[baked.source_vertices][baked.faces]
     assert np.array_equal(corners, shape.vertices[shape.faces])
     assert baked.uv.min() >= 0
     assert baked.uv.max() <= 1
@@ -212,7 +212,7 @@ def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
         found = open_reconstructor("mesh", source).reconstruct(images, *CAMERAS).shape
         assert np.array_equal(found.vertices, expected.vertices)
         assert np.array_equal(found.faces, expected.faces)
-    with pytest.raises(BadInput, match="a run knows its sizes"):
+    with pytest.raises(BadInput, match="the run stores the model's sizes"):
         open_reconstructor("mesh", run, preset="tiny")
     with pytest.raises(BadInput, match="is a model of stage 2: give it as --mesh"):
         open_reconstructor("nerf", run)

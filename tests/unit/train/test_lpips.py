@@ -95,7 +95,7 @@ def test_the_gradient_is_finite_where_no_feature_answers(files):
 
 
 def test_images_too_small_for_vgg_are_refused():
-    with pytest.raises(ValueError, match="16 pixels or more, not 15x20"):
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels, not 15 x 20"):
         Lpips()(torch.zeros(1, 3, 15, 20), torch.zeros(1, 3, 15, 20))
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_weight_file_is_named(files, tmp_path, content):
         torch.save([1, 2, 3], wrong)
     else:
         wrong.write_bytes(content)
-    with pytest.raises(BadInput, match=r"wrong\.pth (is no weight file|holds no weights)"):
+    with pytest.raises(BadInput, match=r"wrong\.pth (is no weight file|holds no state dict)"):
         load_lpips(LpipsConfig(vgg=str(wrong), linear=files.linear))
 
 

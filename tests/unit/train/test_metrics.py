@@ -50,7 +50,7 @@ def test_leading_dimensions_are_kept():
     images, targets = pictures(2)
     assert ssim(images[None], targets[None]).shape == psnr(images[None], targets[None]).shape
     assert ssim(images[None], targets[None]).shape == (1, 2)
-    with pytest.raises(ValueError, match="11 pixels or more, not 10x52"):
+    with pytest.raises(ValueError, match="at least 11 x 11 pixels, not 10 x 52"):
         ssim(images[..., :10, :], targets[..., :10, :])
 
 

@@ -289,10 +289,10 @@ def test_a_key_too_many_or_too_few_is_named_and_nothing_is_loaded(kind):
     without = {key: value for key, value in good.items() if key != known}
     for state, message in (
         (without, rf"the model needs [\w.]*{known}"),
-        (good | {"blocks.0.ls1.gamma": torch.ones(2)}, r"does not know [\w.]*ls1.gamma"),
+        (good | {"blocks.0.ls1.gamma": torch.ones(2)}, r"does not have [\w.]*ls1.gamma"),
         (
             good | {known: torch.ones(1, 1, 5)},
-            rf"other shapes: [\w.]*{known} \(1, 1, 5\) instead of",
+            rf"shapes differ: [\w.]*{known} \(1, 1, 5\) instead of",
         ),
     ):
         with pytest.raises(BadInput, match=message):

@@ -1,1 +1,1 @@
-"""InstantMesh's large reconstruction model: encoder, triplanes, both renderers, losses."""
+"""InstantMesh's large reconstruction model (LRM): encoder, triplanes, both renderers, losses."""

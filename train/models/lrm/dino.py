@@ -1,4 +1,4 @@
-"""The names of DINO ViT's weights, as Hugging Face and as its authors write them, and ours."""
+"""Conversion of DINO ViT's state-dict keys, in Hugging Face's or the authors' form, to ours."""
 
 import re
 
@@ -19,17 +19,17 @@ _AUTHORS = (
     (r"^blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
 )
 _JOINT = re.compile(r"^blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
-"""Query, key and value in one tensor."""
+"""Key of a tensor that holds query, key and value."""
 _HEADS = ("pooler.", "head.")
-"""What follows the tokens: not used here."""
+"""Prefixes of the layers after the tokens, which are not used here."""
 
 
 def from_dino(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """The encoder's tensors under our names, old -> new names, and the names left out.
+    """Return the encoder's tensors under our keys, old -> new keys, and the dropped keys.
 
-    Names that are not DINO's are kept behind our prefix, for the caller to refuse.
+    Keys that are not DINO's are kept behind our prefix, so that the caller rejects them.
     """
-    ours: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
     dropped = []
     for key, value in state.items():
@@ -39,11 +39,11 @@ def from_dino(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
         elif joint := _JOINT.match(name):
             layer = f"{_PREFIX}encoder.layer.{joint[1]}.attention.attention"
             for part, tensor in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                ours[f"{layer}.{part}.{joint[2]}"] = tensor
+                tensors[f"{layer}.{part}.{joint[2]}"] = tensor
             renamed[key] = f"{layer}.(query, key and value).{joint[2]}"
         else:
             for pattern, replacement in _AUTHORS:
                 name = re.sub(pattern, replacement, name)
-            ours[_PREFIX + name] = value
+            tensors[_PREFIX + name] = value
             renamed[key] = _PREFIX + name
-    return ours, renamed, dropped
+    return tensors, renamed, dropped

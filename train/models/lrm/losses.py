@@ -16,38 +16,38 @@ __all__ = ["Distance", "MeshLossConfig", "NerfLossConfig", "mesh_loss", "nerf_lo
 
 
 Distance = Callable[[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]], Float[Tensor, "n"]]
-"""Of each pair of RGB images in [-1, 1], such as `Lpips`."""
+"""Returns the distance of each pair of RGB images in [-1, 1]; for example `Lpips`."""
 _REGULARIZERS = ("sdf_sign", "deviation", "weight_size")
 
 
 class NerfLossConfig(Config):
-    """Weights of the stage-1 terms; a term of weight 0 is left out."""
+    """Weights of the stage-1 loss terms; a term of weight 0 is left out."""
 
     mse: NonNegativeFloat = 1.0
-    """Squared error of RGB, on images in [-1, 1]."""
+    """Weight of the mean squared error of RGB in [-1, 1]."""
     lpips: NonNegativeFloat = 2.0
-    """Perceptual distance (VGG)."""
+    """Weight of the perceptual distance (LPIPS with VGG16)."""
     mask: NonNegativeFloat = 1.0
-    """Squared error of opacity."""
+    """Weight of the mean squared error of opacity."""
 
 
 class MeshLossConfig(NerfLossConfig):
-    """Weights of the stage-2 terms, which are those of stage 1 and more."""
+    """Weights of the stage-2 loss terms: those of stage 1, geometry and regularizers."""
 
     depth: NonNegativeFloat = 0.5
-    """Absolute error of planar depth."""
+    """Weight of the mean absolute error of planar depth."""
     normal: NonNegativeFloat = 0.2
-    """One minus the cosine between normals."""
+    """Weight of one minus the cosine between normals."""
     regularizer: NonNegativeFloat = 0.01
-    """FlexiCubes' own terms together; each has its share below."""
+    """Factor on the weights of the three FlexiCubes regularizers below."""
     sdf_sign: NonNegativeFloat = 1.0
-    """Share of the cross entropy of signs along the grid's edges."""
+    """Weight of the cross entropy of signs along the grid's edges, times `regularizer`."""
     deviation: NonNegativeFloat = 50.0
-    """Share of L_dev: 0.5 of the whole, as released."""
+    """Weight of L_dev, times `regularizer`: 0.5 in total, as released."""
     weight_size: NonNegativeFloat = 10.0
-    """Share of the mean squared FlexiCubes weights: 0.1 of the whole, as released."""
+    """Weight of the mean squared FlexiCubes weights, times `regularizer`: 0.1, as released."""
     published_normal: bool = False
-    """Do not tell a normal from its opposite, as released."""
+    """Whether opposite normals count as equal, as in the released code."""
 
 
 def nerf_loss(
@@ -58,10 +58,10 @@ def nerf_loss(
     config: NerfLossConfig,
     lpips: Distance | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Equation 1: the unweighted terms by name, and their weighted sum as `loss`.
+    """Return the unweighted terms of equation 1 by name, and their weighted sum as `loss`.
 
-    RGB on white, RGB and alpha in [0, 1]; what is rendered is clamped to that first. `lpips` is
-    needed unless its weight is 0.
+    RGB is on white; RGB and alpha are in [0, 1], and rendered values are clamped to that range.
+    Raises ValueError if `lpips` is None and its weight is not 0.
     """
     terms = _picture_terms(rgb, alpha, target_rgb, target_alpha, config, lpips)
     return _weighted(terms, {name: getattr(config, name) for name in terms}, alpha)
@@ -77,28 +77,28 @@ def mesh_loss(
     config: MeshLossConfig,
     lpips: Distance | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Equation 4: the unweighted terms by name, and their weighted sum as `loss`.
+    """Return the unweighted terms of equation 4 by name, and their weighted sum as `loss`.
 
-    Depth is planar and 0 where the target shows nothing; normals are unit vectors in world axes.
-    Both are compared, in the mean, where the target has depth. What is left out is as in
+    Depth is planar and 0 for background; normals are unit vectors in world axes. Their terms are
+    means over the pixels at which the target has depth. Images, alpha and `lpips` are as in
     `nerf_loss`.
     """
     terms = _picture_terms(views.rgb, views.alpha, target_rgb, target_alpha, config, lpips)
-    seen = target_depth > 0
+    foreground = target_depth > 0
     if config.depth:
-        terms["depth"] = _mean_where((views.depth - target_depth).abs(), seen)
+        terms["depth"] = _mean_where((views.depth - target_depth).abs(), foreground)
     if config.normal:
         cosines = (views.normals * target_normals).sum(dim=-3, keepdim=True)
         cosines = cosines.abs() if config.published_normal else cosines
-        terms["normal"] = _mean_where(1 - cosines, seen)
-    shares = {name: config.regularizer * getattr(config, name) for name in _REGULARIZERS}
-    if shares["sdf_sign"]:
+        terms["normal"] = _mean_where(1 - cosines, foreground)
+    regularizers = {name: config.regularizer * getattr(config, name) for name in _REGULARIZERS}
+    if regularizers["sdf_sign"]:
         terms["sdf_sign"] = sdf_sign_loss(geometry.sdf)
-    if shares["deviation"]:
+    if regularizers["deviation"]:
         terms["deviation"] = geometry.deviation
-    if shares["weight_size"]:
+    if regularizers["weight_size"]:
         terms["weight_size"] = geometry.weight_size
-    weights = {name: shares.get(name, getattr(config, name)) for name in terms}
+    weights = {name: regularizers.get(name, getattr(config, name)) for name in terms}
     return _weighted(terms, weights, views.alpha)
 
 
@@ -116,7 +116,7 @@ def _picture_terms(
         terms["mse"] = F.mse_loss(rgb, target_rgb)
     if config.lpips:
         if lpips is None:
-            raise ValueError("the lpips term has a weight, but no Lpips was given")
+            raise ValueError("the weight of the lpips term is not 0, but no Lpips was given")
         terms["lpips"] = lpips(rgb.flatten(0, -4), target_rgb.flatten(0, -4)).mean()
     if config.mask:
         terms["mask"] = F.mse_loss(alpha.float().clamp(0, 1), target_alpha.float())
@@ -126,16 +126,16 @@ def _picture_terms(
 def _weighted(
     terms: dict[str, Tensor], weights: dict[str, float], like: Tensor
 ) -> dict[str, Tensor]:
-    """The terms, and their weighted sum as `loss`; of no term, 0."""
+    """Return the terms, and their weighted sum as `loss`, which is 0 without terms."""
     total = sum((weights[name] * term for name, term in terms.items()), like.new_zeros(()).float())
     return {"loss": total, **terms}
 
 
 def _mean_where(values: Float[Tensor, "*n"], where: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """The mean over some places; of none, 0."""
+    """Return the mean of the values where the mask is true; 0 if it is false everywhere."""
     return (values * where).sum() / where.sum().clamp(min=1)
 
 
 def _signed(images: Tensor) -> Tensor:
-    """[0, 1] to [-1, 1]."""
+    """Map values from [0, 1] to [-1, 1]."""
     return images * 2 - 1

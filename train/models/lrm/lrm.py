@@ -1,7 +1,7 @@
-"""The large reconstruction model: a few views of an object in, its triplanes and images out.
+"""The large reconstruction model of InstantMesh (arXiv 2404.07191): from views to triplanes.
 
-InstantMesh (arXiv 2404.07191). The attributes `encoder`, `transformer` and `synthesizer` give the
-state dict exactly the keys of the published checkpoints (without their prefix `lrm_generator.`).
+With the attribute names `encoder`, `transformer` and `synthesizer`, the state dict has exactly the
+keys of the published checkpoints without their prefix `lrm_generator.`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from core.errors import BadInput
 from train.models.lrm.mesh import Geometry, MeshConfig, MeshSynthesizer
 from train.models.lrm.mesh_render import MeshViews
 from train.models.lrm.nerf import NerfConfig, NerfSynthesizer, RenderedViews
-from train.models.lrm.rays import SamplePlaces, Window
+from train.models.lrm.rays import SampleJitter, Window
 from train.models.lrm.triplane import TriplaneConfig, TriplaneTransformer
 from train.models.lrm.vit import CameraViT, ViTConfig, camera_vector
 
@@ -43,13 +43,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "transformer": {"num_layers": 16, "channels": 80},
         "nerf": {"samples_per_ray": 128},
     },
-    # One GPU: the encoder is DINO ViT-S/16, so that its published weights fit.
+    # For one GPU. The encoder is DINO ViT-S/16, so that its published weights fit.
     "small": {
         "encoder": {"width": 384, "num_heads": 6, "mlp_width": 1536},
         "transformer": {"num_layers": 4, "width": 256, "num_heads": 8, "channels": 32},
         "nerf": {"samples_per_ray": 64},
     },
-    # A CPU: learns a few objects in minutes.
+    # For a CPU: it learns a few objects in minutes.
     "tiny": {
         "encoder": {
             "num_layers": 2,
@@ -71,28 +71,29 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "image_size": 64,
     },
 }
-"""Named sizes: values for `NerfLRMConfig.load` laid over its defaults."""
+"""Named model sizes: values for `NerfLRMConfig.load` that override its defaults."""
 
-_MESHES: Mapping[str, Mapping[str, Any]] = {
+_MESH_SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": {},
     "large": {},
     "small": {"grid_resolution": 96},
     "tiny": {"decoder_width": 32, "grid_resolution": 32},
 }
 MESH_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    name: {key: value for key, value in sizes.items() if key != "nerf"} | {"mesh": _MESHES[name]}
+    name: {key: value for key, value in sizes.items() if key != "nerf"}
+    | {"mesh": _MESH_SIZES[name]}
     for name, sizes in PRESETS.items()
 }
-"""The same sizes for stage 2, which starts from stage 1: values for `MeshLRMConfig.load`."""
+"""The same sizes for stage 2, which starts from stage-1 weights: for `MeshLRMConfig.load`."""
 
 
 class LRMConfig(Config):
-    """From views to triplanes: what all stages share; the defaults are InstantMesh base."""
+    """Sizes of the part that both stages share, from views to triplanes: InstantMesh base."""
 
     encoder: ViTConfig = ViTConfig()
     transformer: TriplaneConfig = TriplaneConfig()
     image_size: PositiveInt = 320
-    """Side of the input views in pixels, to which they are resized before they come here."""
+    """Side of the input views in pixels; the data loader resizes them to it."""
 
     @model_validator(mode="after")
     def _image_divides_into_patches(self) -> "LRMConfig":
@@ -105,29 +106,38 @@ class LRMConfig(Config):
 
 
 class NerfLRMConfig(LRMConfig):
-    """The stage-1 model."""
+    """Sizes of the stage-1 model."""
 
     nerf: NerfConfig = NerfConfig()
 
 
 class MeshLRMConfig(LRMConfig):
-    """The stage-2 model."""
+    """Sizes of the stage-2 model."""
 
     mesh: MeshConfig = MeshConfig()
 
 
 def nerf_preset(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> NerfLRMConfig:
-    """The stage-1 model of a preset, with `changes` laid over it. Raises BadInput."""
+    """Return the stage-1 configuration of a preset, overridden by `changes`.
+
+    Raises BadInput if the preset is unknown or a change is invalid.
+    """
     return NerfLRMConfig.load(_sizes(PRESETS, name, changes), where="model")
 
 
 def mesh_preset(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> MeshLRMConfig:
-    """The stage-2 model of a preset, with `changes` laid over it. Raises BadInput."""
+    """Return the stage-2 configuration of a preset, overridden by `changes`.
+
+    Raises BadInput if the preset is unknown or a change is invalid.
+    """
     return MeshLRMConfig.load(_sizes(MESH_PRESETS, name, changes), where="model")
 
 
 def shared_preset(name: str, changes: Mapping[str, Any]) -> LRMConfig:
-    """What the models of both stages have in common. Raises BadInput."""
+    """Return the part of a preset's configuration that both stages share.
+
+    Raises BadInput if the preset is unknown or a change is invalid.
+    """
     sizes = _sizes(PRESETS, name, {k: v for k, v in changes.items() if k in LRMConfig.model_fields})
     return LRMConfig.load({k: v for k, v in sizes.items() if k in LRMConfig.model_fields})
 
@@ -141,9 +151,9 @@ def _sizes(
 
 
 class LRM(nn.Module):
-    """Views to triplanes; a stage's model adds the `synthesizer` that shows them.
+    """Views to triplanes; the model of each stage adds the `synthesizer` that renders them.
 
-    New weights are drawn from torch's global generator: seed it before.
+    Initial weights are drawn from torch's global generator, which the caller seeds.
     """
 
     def __init__(self, config: LRMConfig) -> None:
@@ -152,7 +162,7 @@ class LRM(nn.Module):
         self.transformer = TriplaneTransformer(config.transformer, config.encoder.width)
 
     def recompute_layers(self) -> None:
-        """Keep only what enters each transformer layer, for a backward pass in less memory."""
+        """Turn on activation checkpointing of each transformer layer, to save memory."""
         self.encoder.recompute_layers()
         self.transformer.recompute_layers()
 
@@ -162,14 +172,14 @@ class LRM(nn.Module):
         camera_to_world: Float[Tensor, "b v 4 4"],
         intrinsics: Float[Tensor, "b v 4"],
     ) -> Float[Tensor, "b 3 c r r"]:
-        """Triplanes from any number of views: RGB in [0, 1] on white, with their cameras."""
+        """Return triplanes from v views (RGB in [0, 1] on white) with their cameras."""
         cameras = camera_vector(camera_to_world, intrinsics)
         tokens = self.encoder(images.flatten(0, 1), cameras.flatten(0, 1))
         return self.transformer(tokens.unflatten(0, images.shape[:2]).flatten(1, 2))
 
 
 class NerfLRM(LRM):
-    """Stage 1: the triplanes are a radiance field, rendered by volume rendering."""
+    """Stage-1 model: the triplanes encode a radiance field, rendered by volume rendering."""
 
     def __init__(self, config: NerfLRMConfig) -> None:
         super().__init__(config)
@@ -182,9 +192,9 @@ class NerfLRM(LRM):
         intrinsics: Float[Tensor, "b v 4"],
         size: tuple[int, int],
         window: Window | None = None,
-        randomness: torch.Generator | SamplePlaces | None = None,
+        randomness: torch.Generator | SampleJitter | None = None,
     ) -> RenderedViews:
-        """Views of triplanes; see `NerfSynthesizer.forward`."""
+        """Render views of triplanes; see `NerfSynthesizer.forward`."""
         return self.synthesizer(planes, camera_to_world, intrinsics, size, window, randomness)
 
     def forward(
@@ -196,9 +206,9 @@ class NerfLRM(LRM):
         render_intrinsics: Float[Tensor, "b m 4"],
         size: tuple[int, int],
         window: Window | None = None,
-        randomness: torch.Generator | SamplePlaces | None = None,
+        randomness: torch.Generator | SampleJitter | None = None,
     ) -> RenderedViews:
-        """Reconstruct from v views and render m others: the step that training differentiates."""
+        """Reconstruct an object from v views and render m other views, as training does."""
         planes = self.forward_planes(images, camera_to_world, intrinsics)
         return self.render(
             planes, render_camera_to_world, render_intrinsics, size, window, randomness
@@ -206,7 +216,7 @@ class NerfLRM(LRM):
 
 
 class MeshLRM(LRM):
-    """Stage 2: the triplanes are a mesh, rendered by rasterization."""
+    """Stage-2 model: the triplanes encode a mesh, rendered by rasterization."""
 
     def __init__(self, config: MeshLRMConfig) -> None:
         super().__init__(config)
@@ -221,6 +231,6 @@ class MeshLRM(LRM):
         render_intrinsics: Float[Tensor, "b m 4"],
         size: tuple[int, int],
     ) -> tuple[MeshViews, Geometry]:
-        """Reconstruct from v views and render m others: the step that training differentiates."""
+        """Reconstruct an object from v views and render m other views, as training does."""
         planes = self.forward_planes(images, camera_to_world, intrinsics)
         return self.synthesizer(planes, render_camera_to_world, render_intrinsics, size)

@@ -1,7 +1,7 @@
-"""The mesh variant: stage 2 of InstantMesh (arXiv 2404.07191, section 3.2).
+"""The mesh synthesizer: stage 2 of InstantMesh (arXiv 2404.07191, section 3.2).
 
-Triplanes give distances on a grid, FlexiCubes a mesh, a rasterizer its views, in which colour is
-looked up at every visible point.
+Triplanes are decoded to signed distances on a grid, FlexiCubes extracts a mesh from them, and a
+rasterizer renders it with the colour field evaluated at every visible point.
 """
 
 from dataclasses import dataclass
@@ -28,49 +28,50 @@ from train.models.surfaces.rasterize import RasterizerName, open_rasterizer
 
 __all__ = ["Geometry", "MeshConfig", "MeshSynthesizer"]
 
-_LEAST = 1e-4
-"""Distance that a vertex gets at least when its sign is turned."""
+_MIN_DISTANCE = 1e-4
+"""Smallest absolute distance, in world units, of a vertex whose sign is flipped."""
 
 
 class MeshConfig(Config):
-    """The grid, its decoder and the renderer; the defaults are InstantMesh's."""
+    """Sizes of the grid and its decoder, and the renderer; the defaults are InstantMesh's."""
 
     decoder_width: PositiveInt = 64
+    """Width of the decoder's hidden layers; must equal that of the stage-1 model."""
     decoder_hidden_layers: PositiveInt = 3
-    """Width and depth must be those of the stage-1 decoder that it starts from."""
+    """Number of the decoder's hidden layers; must equal that of the stage-1 model."""
     grid_resolution: int = Field(default=128, ge=4)
-    """Cubes along a side of FlexiCubes' grid."""
+    """Number of cubes along a side of FlexiCubes' grid."""
     grid_size: PositiveFloat = 2.1
-    """Side of the grid in world units, around the origin."""
+    """Side of the grid, centred at the origin, in world units."""
     weight_scale: float = Field(default=0.5, gt=0, lt=1)
-    """How far FlexiCubes' weights may leave 1."""
+    """Largest deviation of FlexiCubes' weights from 1."""
     points_per_chunk: PositiveInt = 2**19
-    """Points that a network sees at once: bounds the memory."""
+    """Number of points that a network evaluates at once: bounds the memory."""
     checkpoint_chunks: bool = True
-    """Whether the backward pass computes each chunk again instead of keeping its activations."""
+    """Whether the backward pass recomputes each chunk instead of keeping its activations."""
     rasterizer: RasterizerName = "auto"
-    """torch runs everywhere; auto is nvdiffrast on CUDA where it is installed."""
+    """torch runs everywhere; auto is nvdiffrast on CUDA if installed, otherwise torch."""
     published_repair: bool = False
-    """Leave surfaces open at the grid's border, and turn empty shapes inside out, as released."""
+    """Whether surfaces may be open at the border and empty shapes become shells, as released."""
     published_weights: bool = False
-    """Compute the weights of all cubes, not only of those with surface, as released."""
+    """Whether the weights of all cubes are computed, even without surface, as released."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry:
-    """The meshes of b objects and what is regularized of them."""
+    """The meshes of b objects, and the fields that the regularizers use."""
 
     surfaces: list[Surface]
     sdf: Float[Tensor, "b v"]
-    """Negative inside; after the repair."""
+    """Signed distances at the grid's vertices after the repair, negative inside."""
     weights: Float[Tensor, "w 21"]
-    """FlexiCubes' raw weights that were computed, of all objects."""
+    """The computed raw FlexiCubes weights of all objects."""
     repaired: Bool[Tensor, "b"]
-    """Objects that had no surface of their own."""
+    """Whether an object's predicted distances had no surface."""
 
     @property
     def deviation(self) -> Float[Tensor, ""]:
-        """Mean of L_dev over all dual vertices and their edges."""
+        """Mean of L_dev over the cut edges of all dual vertices."""
         return _mean(torch.cat([surface.deviation for surface in self.surfaces]))
 
     @property
@@ -80,7 +81,7 @@ class Geometry:
 
 
 class MeshSynthesizer(nn.Module):
-    """Meshes of triplanes and their views: the `synthesizer` of the whole model in stage 2."""
+    """Extraction and rendering of meshes from triplanes: the model's `synthesizer` in stage 2."""
 
     outside: Tensor
 
@@ -93,24 +94,27 @@ class MeshSynthesizer(nn.Module):
         grid = grid_vertices(config.grid_resolution, config.grid_size)
         reach = grid.abs().amax(dim=1)
         border = reach > config.grid_size / 2 * (1 - 1 / config.grid_resolution)
-        # Where the radiance field of stage 1 is empty by definition, and the grid's border.
+        # The region where the radiance field of stage 1 is empty by definition, and the border.
         self.register_buffer("outside", (reach > 1) | border, persistent=False)
 
     def distances(self, planes: Float[Tensor, "b 3 c r r"]) -> Float[Tensor, "b v"]:
-        """The predicted signed distances at the grid's vertices, negative inside, not repaired."""
+        """Return the predicted signed distances at the grid's vertices, negative inside.
+
+        They are not repaired.
+        """
         net, config = self.decoder.net_sdf, self.config
         size, recompute = config.points_per_chunk, config.checkpoint_chunks
-        return torch.stack([self.features(own).scalar(net, size, recompute) for own in planes])
+        return torch.stack([self.features(p).evaluate(net, size, recompute) for p in planes])
 
     def geometry(self, planes: Float[Tensor, "b 3 c r r"], *, centred: bool = True) -> Geometry:
-        """The mesh of each object; `centred`: as training wants it (see `shape_surface`)."""
+        """Extract the mesh of each object; `centred` is for training (see `shape_surface`)."""
         config = self.config
         repair = _published_repair if config.published_repair else self._repair
         sdf, repaired = repair(self.distances(planes))
         surfaces, weights = [], []
-        for own, distances, is_repaired in zip(planes, sdf, repaired, strict=True):
+        for object_planes, distances, is_repaired in zip(planes, sdf, repaired, strict=True):
             frozen = config.published_repair and bool(is_repaired)
-            surface, raw = self._surface(self.features(own), distances, centred, frozen)
+            surface, raw = self._surface(self.features(object_planes), distances, centred, frozen)
             surfaces.append(surface)
             weights.append(raw)
         return Geometry(surfaces=surfaces, sdf=sdf, weights=torch.cat(weights), repaired=repaired)
@@ -123,20 +127,23 @@ class MeshSynthesizer(nn.Module):
         intrinsics: Float[Tensor, "b v 4"],
         size: tuple[int, int],
     ) -> MeshViews:
-        """Views of each object's mesh as (height, width) images; every view has its own lens."""
+        """Render each object's mesh as images of `size` (height, width).
+
+        `intrinsics` may differ from view to view.
+        """
         rasterizer = open_rasterizer(self.config.rasterizer, planes.device)
         return MeshViews.stack(
             [
                 render_mesh(
                     surface.vertices,
                     surface.faces,
-                    partial(self.colour, own),
+                    partial(self.colour, object_planes),
                     cameras,
                     lenses,
                     size,
                     rasterizer,
                 )
-                for own, surface, cameras, lenses in zip(
+                for object_planes, surface, cameras, lenses in zip(
                     planes, geometry.surfaces, camera_to_world, intrinsics, strict=True
                 )
             ]
@@ -156,10 +163,10 @@ class MeshSynthesizer(nn.Module):
     def colour(
         self, planes: Float[Tensor, "3 c r r"], points: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """The colour of one object at world points; up to 0.001 past [0, 1]."""
+        """Return the RGB of one object at world points, in [-0.001, 1.001]."""
         config = self.config
         chunks = in_chunks(
-            lambda some: self.decoder.colour(planes, some),
+            lambda chunk: self.decoder.colour(planes, chunk),
             points,
             config.points_per_chunk,
             config.checkpoint_chunks,
@@ -167,37 +174,43 @@ class MeshSynthesizer(nn.Module):
         return torch.cat(list(chunks))
 
     def features(self, planes: Float[Tensor, "3 c r r"]) -> GridFeatures:
-        """What one object's planes say at the vertices of its grid."""
+        """Return one object's triplane features at the vertices of its grid."""
         half, side = self.config.grid_size / 2, self.config.grid_resolution + 1
         return GridFeatures(planes, torch.linspace(-half, half, side, device=planes.device))
 
     def _surface(
         self, features: GridFeatures, sdf: Float[Tensor, "v"], centred: bool, frozen: bool
     ) -> tuple[Surface, Float[Tensor, "s 21"]]:
-        """One object's mesh and its weights; `frozen`: its deformation gets no gradient."""
+        """Extract one object's mesh; `frozen`: its deformation gets no gradient.
+
+        Returns the mesh and the raw weights that were computed.
+        """
         resolution = self.config.grid_resolution
         cells = find_surface(sdf, resolution)
-        # A vertex at no cube with surface does not move anything.
+        # Only vertices of cubes with surface affect the mesh.
         vertices = cells.corners.unique()
-        moved = self.decoder.deformation(features.at(vertices), resolution)
-        moved = moved.detach() if frozen else moved
+        offsets = self.decoder.deformation(features.at(vertices), resolution)
+        offsets = offsets.detach() if frozen else offsets
         grid = grid_vertices(resolution, self.config.grid_size, sdf.device)
-        deformed = grid.index_put((vertices,), grid[vertices] + moved)
-        raw, own = self.weights(features, cells)
-        weights = CubeWeights.from_raw(own, self.config.weight_scale)
+        deformed = grid.index_put((vertices,), grid[vertices] + offsets)
+        raw, raw_at_surface = self.weights(features, cells)
+        weights = CubeWeights.from_raw(raw_at_surface, self.config.weight_scale)
         return shape_surface(cells, deformed, sdf, weights, centred=centred), raw
 
     def weights(
         self, features: GridFeatures, cells: SurfaceCells
     ) -> tuple[Float[Tensor, "s 21"], Float[Tensor, "t 21"]]:
-        """The computed weights, and those of the cubes with surface."""
+        """Return the computed raw weights, and those of the cubes with surface.
+
+        They are the same unless `published_weights` computes the weights of all cubes.
+        """
         config = self.config
         corners = cells.corners
         if config.published_weights:
             cubes = torch.arange(config.grid_resolution**3, device=corners.device)
             corners = cube_corners(cubes, config.grid_resolution)
         chunks = in_chunks(
-            lambda some: self.decoder.weights(features.at(some)),
+            lambda chunk: self.decoder.weights(features.at(chunk)),
             corners,
             max(config.points_per_chunk // 8, 1),
             config.checkpoint_chunks,
@@ -206,30 +219,34 @@ class MeshSynthesizer(nn.Module):
         return raw, raw[cells.cubes] if config.published_weights else raw
 
     def _repair(self, sdf: Float[Tensor, "b v"]) -> tuple[Tensor, Tensor]:
-        """Nothing reaches out of the box, and nothing is quite empty.
+        """Flip signs so that surfaces stay in the box and no object is empty.
 
-        A vertex outside the box that would be inside the object is turned, and so is a block in the
-        middle of an object that has no inside at all: each to its own distance with the other sign,
-        without a gradient. The neighbours keep theirs, so a picture that lacks the object makes the
-        block grow, and one that shows too much pushes the surface in from the border. The block is
-        an eighth of the grid wide, because what falls between the pixels is in no picture.
+        Two kinds of vertices get the opposite sign and no gradient: those outside the box that
+        would be inside the object, and those of a block in the middle of the grid if the object has
+        no inside. Neighbouring vertices keep their gradients, so the losses let the block grow
+        where the object is missing, and move the surface inwards where it reaches too far. The
+        block is an eighth of the grid wide: a smaller one could fall between the pixels of all
+        views.
+
+        Returns the distances, and which objects were empty.
         """
-        turned = sdf.detach().abs().clamp(min=_LEAST)
-        sdf = torch.where(self.outside & (sdf < 0), turned, sdf)
+        flipped = sdf.detach().abs().clamp(min=_MIN_DISTANCE)
+        sdf = torch.where(self.outside & (sdf < 0), flipped, sdf)
         empty = ~(sdf < 0).any(dim=1)
         resolution = self.config.grid_resolution
         reach = max(resolution // 16, 1)
         block = slice(resolution // 2 - reach, resolution // 2 + reach + 1)
         middle = torch.zeros_like(self.outside)
         middle.view((resolution + 1,) * 3)[block, block, block] = True
-        return torch.where(empty[:, None] & middle, -turned, sdf), empty
+        return torch.where(empty[:, None] & middle, -flipped, sdf), empty
 
 
 def _published_repair(sdf: Float[Tensor, "b v"]) -> tuple[Tensor, Tensor]:
-    """What the released code does about objects without surface: it makes them inside out.
+    """Replace objects without surface by an inverted shell, as the released code does.
 
-    Signs count in the inner vertices. The middle becomes outside and the two outermost layers
-    inside, by the extremes of the whole batch, and the object gets no gradient.
+    An object is empty if all inner vertices have the same sign. Its middle vertex becomes outside
+    and its two outermost layers inside, with values from the extremes of the whole batch, and it
+    gets no gradient. Returns the distances, and which objects were empty.
     """
     side = round(sdf.shape[1] ** (1 / 3))
     grid = sdf.unflatten(1, (side, side, side))
@@ -244,5 +261,5 @@ def _published_repair(sdf: Float[Tensor, "b v"]) -> tuple[Tensor, Tensor]:
 
 
 def _mean(values: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """0 of nothing, and still part of the graph."""
+    """Return the mean; for no values 0, as part of the autograd graph."""
     return values.sum() / max(values.numel(), 1)

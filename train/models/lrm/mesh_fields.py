@@ -1,7 +1,8 @@
-"""What triplanes say about the points of a regular grid: distance, deformation, weights, colour.
+"""The fields of the mesh variant, on a regular grid: distance, deformation, weights, colour.
 
-On a grid each of the three planes is read at r^2 places, not r^3: a point's features are three of
-those, side by side. Module names are the keys of the published checkpoints.
+On a grid, each of the three planes is sampled at r^2 positions instead of r^3; the features of a
+vertex are three of these samples, concatenated. Module names are the keys of the published
+checkpoints.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from train.models.lrm.mlp import exact, point_mlp, without_autocast
+from train.models.lrm.mlp import in_float32, point_mlp, without_autocast
 from train.models.lrm.nerf import activate_rgb
 from train.models.lrm.triplane import sample_planes
 from train.models.recompute import recomputed
@@ -21,12 +22,13 @@ __all__ = ["GridFeatures", "MeshDecoder", "in_chunks"]
 
 _WEIGHTS_PER_CUBE = len(CUBE_EDGES) + len(CUBE_CORNERS) + 1
 _WEIGHT_FACTOR = 0.1
+"""Factor on the weight network's output, as released."""
 
 
 class MeshDecoder(nn.Module):
-    """Triplane features to the fields of the mesh variant; all in float32.
+    """Networks from triplane features to the fields of the mesh variant, evaluated in float32.
 
-    Deformation and weights start at zero everywhere: the first surface is that of the distances.
+    Deformation and raw weights are initially zero, so the first surface depends on distances only.
     """
 
     def __init__(self, features: int, width: int, num_hidden_layers: int) -> None:
@@ -41,53 +43,54 @@ class MeshDecoder(nn.Module):
             nn.init.zeros_(net[-1].weight)  # type: ignore[arg-type]
 
     def rgb(self, features: Float[Tensor, "*n f"]) -> Float[Tensor, "*n 3"]:
-        """Colour; up to 0.001 past [0, 1]."""
-        return activate_rgb(exact(self.net_rgb, features))
+        """Return RGB in [-0.001, 1.001]."""
+        return activate_rgb(in_float32(self.net_rgb, features))
 
     def deformation(
         self, features: Float[Tensor, "*n f"], resolution: int
     ) -> Float[Tensor, "*n 3"]:
-        """How far a vertex of a grid of resolution^3 cubes moves, in world units."""
-        return exact(self.net_deformation, features).tanh() / (4 * resolution)
+        """Return the displacement of vertices of a grid of resolution^3 cubes, in world units."""
+        return in_float32(self.net_deformation, features).tanh() / (4 * resolution)
 
     def weights(self, corner_features: Float[Tensor, "*s 8 f"]) -> Float[Tensor, "*s 21"]:
-        """FlexiCubes' raw weights of cubes, from the features at their corners."""
-        return exact(self.net_weight, corner_features.flatten(-2)) * _WEIGHT_FACTOR
+        """Return the raw FlexiCubes weights of cubes, from the features at their corners."""
+        return in_float32(self.net_weight, corner_features.flatten(-2)) * _WEIGHT_FACTOR
 
     def colour(
         self, planes: Float[Tensor, "3 c r r"], points: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """Colour of world points."""
+        """Return the RGB of world points, in [-0.001, 1.001]."""
         return self.rgb(sample_planes(planes[None], points[None])[0])
 
 
 class GridFeatures:
-    """The triplane features of one object at the vertices of a grid, without a copy for each."""
+    """Triplane features of one object at the vertices of a grid, stored per plane."""
 
     def __init__(self, planes: Float[Tensor, "3 c r r"], axis: Float[Tensor, "n"]) -> None:
-        """`axis`: the grid's coordinates, the same along x, y and z."""
+        """Sample the planes; `axis` has the grid's coordinates, the same along x, y and z."""
         side = len(axis)
-        # Rows and columns of the planes: y and x, z and x, y and z, as in `sample_planes`.
+        # The planes' (row, column) axes are (y, x), (z, x) and (y, z), as in `sample_planes`.
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-        places = torch.stack([columns, rows], dim=-1).expand(3, side, side, 2)
+        positions = torch.stack([columns, rows], dim=-1).expand(3, side, side, 2)
         self._side = side
         self._sampled: Float[Tensor, "3 c n n"] = F.grid_sample(
-            planes.float(), places, mode="bilinear", align_corners=False
+            planes.float(), positions, mode="bilinear", align_corners=False
         )
 
     def at(self, vertices: Int[Tensor, "*k"]) -> Float[Tensor, "*k f"]:
-        """Features of grid vertices by their number."""
+        """Return the features of grid vertices, given by their number."""
         side = self._side
         x, y, z = vertices // side**2, vertices // side % side, vertices % side
         xy, xz, zy = self._sampled.movedim(1, -1)
         return torch.cat([xy[y, x], xz[z, x], zy[y, z]], dim=-1)
 
-    def scalar(self, net: nn.Sequential, points_at_once: int, recompute: bool) -> Tensor:
-        """A network's single output at every vertex, shape `n^3`, slab by slab along x.
+    def evaluate(self, net: nn.Sequential, points_per_chunk: int, recompute: bool) -> Tensor:
+        """Return a network's scalar output at every vertex, shape `n^3`.
 
-        The first layer is linear, so it is applied to each plane and the sums are spread.
+        The network is evaluated slab by slab along x. Its first layer is linear, so it is applied
+        to each plane once, and the three results are added for each vertex.
         """
-        first, *others = net
+        first, *rest = net
         assert isinstance(first, nn.Linear)
         parts = first.weight.float().chunk(3, dim=1)
         with without_autocast(self._sampled.device):
@@ -99,17 +102,17 @@ class GridFeatures:
         def slab(xs: Tensor) -> Tensor:
             # Axes x, y, z, hidden.
             hidden = xy[:, xs].movedim(1, 0)[:, :, None] + xz[:, xs].movedim(1, 0)[:, None]
-            return exact(others, hidden + zy + first.bias.float())[..., 0]
+            return in_float32(rest, hidden + zy + first.bias.float())[..., 0]
 
         xs = torch.arange(self._side, device=self._sampled.device)
-        slabs = in_chunks(slab, xs, max(points_at_once // self._side**2, 1), recompute)
+        slabs = in_chunks(slab, xs, max(points_per_chunk // self._side**2, 1), recompute)
         return torch.cat(list(slabs)).flatten()
 
 
 def in_chunks(
     work: Callable[[Tensor], Tensor], items: Tensor, size: int, recompute: bool
 ) -> Iterator[Tensor]:
-    """A function of some items, chunk by chunk; `recompute`: again in the backward pass."""
-    once = recomputed(work, recompute)
+    """Yield `work` of chunks of `size` items; `recompute`: with activation checkpointing."""
+    run = recomputed(work, recompute)
     for chunk in items.split(size):
-        yield once(chunk)
+        yield run(chunk)

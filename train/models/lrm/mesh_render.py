@@ -1,4 +1,4 @@
-"""A mesh seen by cameras: colour, opacity, depth and normals, with gradients."""
+"""Differentiable rendering of a mesh: colour, opacity, depth and normals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,29 +17,32 @@ __all__ = ["MeshViews", "render_mesh", "vertex_normals"]
 class MeshViews:
     """Images of v views of each of b objects.
 
-    Colour and opacity are antialiased; depth and normals belong to the point at the pixel's centre
-    and are 0 where there is none. So are the dataset's.
+    As in the dataset, colour and opacity are antialiased, while depth and normals are those of the
+    surface point at the pixel's centre, and 0 without one.
     """
 
     rgb: Float[Tensor, "*b v 3 h w"]
-    """On white; up to 0.001 past [0, 1]."""
+    """RGB on white, in [-0.001, 1.001]."""
     alpha: Float[Tensor, "*b v 1 h w"]
     depth: Float[Tensor, "*b v 1 h w"]
-    """Planar, in world units."""
+    """Planar depth in world units."""
     normals: Float[Tensor, "*b v 3 h w"]
-    """Unit vectors in world axes, outward."""
+    """Outward unit vectors in world axes."""
 
     @classmethod
     def stack(cls, objects: "list[MeshViews]") -> "MeshViews":
-        """The views of several objects."""
+        """Return the views of several objects as a batch."""
         names = ("rgb", "alpha", "depth", "normals")
-        return cls(**{name: torch.stack([getattr(one, name) for one in objects]) for name in names})
+        return cls(**{name: torch.stack([getattr(o, name) for o in objects]) for name in names})
 
 
 def vertex_normals(
     vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]
 ) -> Float[Tensor, "n 3"]:
-    """Means of the faces' normals by their areas, unit length; (0, 0, 1) where they cancel out."""
+    """Return unit vertex normals: means of the faces' normals, weighted by area.
+
+    A vertex whose normals cancel out gets (0, 0, 1).
+    """
     a, b, c = vertices[faces.long()].unbind(dim=1)
     twice_area = torch.linalg.cross(b - a, c - a)
     sums = torch.zeros_like(vertices).index_put(
@@ -59,7 +62,10 @@ def render_mesh(
     size: tuple[int, int],
     rasterizer: Rasterizer,
 ) -> MeshViews:
-    """(height, width) images of one mesh; `colour` is asked for surface points."""
+    """Render one mesh as images of `size` (height, width).
+
+    `colour` returns the RGB of surface points.
+    """
     clip = clip_positions(vertices, camera_to_world, intrinsics)
     raster = rasterizer(clip, faces, size)
     hit = raster.hit

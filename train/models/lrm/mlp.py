@@ -1,4 +1,4 @@
-"""The small networks that turn a point's triplane features into what is there."""
+"""The small networks that decode a point's triplane features."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["exact", "point_mlp", "without_autocast"]
+__all__ = ["in_float32", "point_mlp", "without_autocast"]
 
 
 def point_mlp(inputs: int, width: int, num_hidden_layers: int, outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between them, biases at 0; keys 0, 2, 4, ... as published."""
+    """Return linear layers with ReLU between them; their keys are 0, 2, 4, ... as published.
+
+    Biases are initially 0.
+    """
     layers: list[nn.Module] = []
-    for before, after in pairwise([inputs] + [width] * num_hidden_layers):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+    for layer_inputs, layer_outputs in pairwise([inputs] + [width] * num_hidden_layers):
+        layers += [nn.Linear(layer_inputs, layer_outputs), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Linear(width, outputs))
     for layer in net:
         if isinstance(layer, nn.Linear):
@@ -24,10 +27,11 @@ def point_mlp(inputs: int, width: int, num_hidden_layers: int, outputs: int) -> 
     return net
 
 
-def exact(layers: Iterable[nn.Module], inputs: Float[Tensor, "*n f"]) -> Float[Tensor, "*n o"]:
-    """Linear and other layers computed in float32, whatever their parameters and autocast are.
+def in_float32(layers: Iterable[nn.Module], inputs: Float[Tensor, "*n f"]) -> Float[Tensor, "*n o"]:
+    """Apply layers in float32, regardless of the type of their parameters and of autocast.
 
-    Where a distance is 0 decides where a surface is, and bfloat16 has eight bits to say so.
+    The surface is where the distance is 0, and bfloat16's eight significant bits would be too
+    coarse for it.
     """
     values = inputs.float()
     with without_autocast(values.device):
@@ -40,5 +44,5 @@ def exact(layers: Iterable[nn.Module], inputs: Float[Tensor, "*n f"]) -> Float[T
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Types as they are written; the meta device has no autocast to leave."""
+    """Return a context without autocast; on the meta device, which has none, an empty context."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -1,7 +1,8 @@
-"""Published weights into our models and back, strictly: nothing is skipped without being named.
+"""Loading and export of published weights; every key that is not loaded is logged or an error.
 
-`instantmesh` reads released checkpoints and training checkpoints of both stages (and turns stage 1
-into stage 2 where the model is of stage 2), `openlrm` OpenLRM v1.0, `dino` the image encoder alone.
+There are three kinds of files: `instantmesh`, released or training checkpoints of both stages
+(stage 1 can be loaded into a stage-2 model); `openlrm`, OpenLRM v1.0; and `dino`, the image encoder
+alone.
 """
 
 import logging
@@ -43,29 +44,30 @@ State = dict[str, Tensor]
 
 _PREFIX = "lrm_generator."
 _CONTAINERS = ("state_dict", "weights")
-"""Entries in which Lightning and OpenLRM keep the tensors."""
+"""Keys of the state dict in the files of Lightning and OpenLRM."""
 _NERF_DECODER = "synthesizer.decoder.net."
 _DENSITY_THRESHOLD = 10.0
-_SHOWN = 6
-"""Keys that an error names before it only counts."""
+"""Density of stage 1 at the initial surface of stage 2 (InstantMesh, equations 2 and 3)."""
+_MAX_LISTED = 6
+"""Number of keys that an error message lists; the rest are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of the keys of a file and of a model."""
+    """Result of loading a file: which keys were loaded, renamed, dropped and left new."""
 
     source: str
     loaded: int
-    """Tensors of the model that come from the file."""
+    """Number of the model's tensors that come from the file."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Key in the file -> key in the model; brackets show where one becomes several."""
+    """Key in the file -> key in the model; parentheses list several keys made from one."""
     dropped: tuple[str, ...] = ()
-    """Keys of the file that the model has no use for."""
+    """Keys of the file that the model does not use."""
     new: tuple[str, ...] = ()
-    """Keys of the model that keep their fresh values."""
+    """Keys of the model that keep their initial values."""
 
     def log(self) -> None:
-        """Say it: counts, and every key that did not simply keep its name."""
+        """Log the counts, and every key that was renamed, dropped or left new."""
         _log.info(
             "%s: %d tensors loaded, %d renamed, %d dropped, %d new",
             *(self.source, self.loaded, len(self.renamed), len(self.dropped), len(self.new)),
@@ -79,7 +81,7 @@ class LoadReport:
 
 @dataclass
 class _Converted:
-    """A file's tensors under the model's names; steps of a conversion add to it."""
+    """A file's tensors under the model's keys; conversion steps modify it."""
 
     state: State
     renamed: dict[str, str] = field(default_factory=dict)
@@ -89,7 +91,7 @@ class _Converted:
 def load_weights(
     model: LRM, path: Path, kind: str, *, published_threshold: bool = False
 ) -> LoadReport:
-    """Fill a model from a file of `kind` (instantmesh, openlrm, dino): see `load_state`."""
+    """Load a file of `kind` (instantmesh, openlrm or dino) into a model; see `load_state`."""
     return load_state(
         model, read_weights(path), kind, source=str(path), published_threshold=published_threshold
     )
@@ -98,14 +100,14 @@ def load_weights(
 def load_state(
     model: nn.Module, state: State, kind: str, *, source: str, published_threshold: bool = False
 ) -> LoadReport:
-    """Fill a model with tensors that `kind` names, and log what became of them.
+    """Load a state dict of `kind` into a model, and log the result.
 
-    The kind decides which keys may be dropped and which of the model may stay new; any other key on
-    one side only is an error. A model with the `synthesizer` of stage 2 takes a state of stage 1 by
-    equations 2 and 3 of InstantMesh: distance = raw(10) - raw density, where raw(10) = 11.0 is what
-    the activation turns into a density of 10. The released code subtracts from 10 itself
-    (`published_threshold`), which is a density of 9. Raises BadInput naming the keys, and leaves
-    the model as it was.
+    `kind` determines which keys may be dropped and which keys of the model may stay new; any other
+    key on one side only is an error. A stage-1 state is converted for a stage-2 model by equations
+    2 and 3 of InstantMesh: distance = raw(10) - raw density, where raw(10) = 11.0 is the raw
+    density of a density of 10. With `published_threshold`, the raw density is subtracted from 10
+    instead, as in the released code, which corresponds to a density of 9. Raises BadInput that
+    lists the keys, and leaves the model unchanged, if the state does not fit.
     """
     converted, report = _match(model, state, kind, source, published_threshold)
     model.load_state_dict(model.state_dict() | converted, strict=True)
@@ -114,23 +116,23 @@ def load_state(
 
 
 def check_state(model: nn.Module, state: State, kind: str, *, source: str) -> None:
-    """Raise BadInput where `load_state` would. The model may be on the meta device."""
+    """Raise BadInput if `load_state` would. The model may be on the meta device."""
     _match(model, state, kind, source, published_threshold=False)
 
 
 def _match(
     model: nn.Module, state: State, kind: str, source: str, published_threshold: bool
 ) -> tuple[State, LoadReport]:
-    """The tensors of `state` under the model's names, and what becomes of every key."""
+    """Return the tensors of `state` under the model's keys, and the report of every key."""
     convert, may_be_new = _KINDS[kind]
     converted = convert(state)
     is_mesh = isinstance(getattr(model, "synthesizer", None), MeshSynthesizer)
     if is_mesh and any(key.startswith(_NERF_DECODER) for key in converted.state):
         _nerf_to_mesh(converted, published_threshold)
         may_be_new = f"{may_be_new}|{_MESH_IS_NEW}"
-    own = model.state_dict()
-    _check(own, converted.state, may_be_new, source)
-    new = tuple(key for key in own if key not in converted.state)
+    expected = model.state_dict()
+    _check_keys(expected, converted.state, may_be_new, source)
+    new = tuple(key for key in expected if key not in converted.state)
     return converted.state, LoadReport(
         source=source,
         loaded=len(converted.state),
@@ -141,14 +143,15 @@ def _match(
 
 
 def export_weights(model: LRM, path: Path) -> None:
-    """Write a model: see `write_weights`."""
+    """Write a model's weights to a file; see `write_weights`."""
     write_weights(model.state_dict(), path)
 
 
 def write_weights(state: State, path: Path) -> None:
-    """Write tensors in float32: `.ckpt` as InstantMesh was released, `.safetensors` without prefix.
+    """Write tensors atomically in float32.
 
-    Raises BadInput for another ending. The file appears whole or not at all.
+    A `.ckpt` has the layout and key prefix of the released InstantMesh, a `.safetensors` no prefix.
+    Raises BadInput for any other suffix.
     """
     check_ending(path)
     state = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
@@ -161,32 +164,35 @@ def write_weights(state: State, path: Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Raise BadInput unless a file of that name can be written."""
+    """Raise BadInput unless the path has a suffix of a format that can be written."""
     if path.suffix not in (".ckpt", ".safetensors"):
-        raise BadInput(f"{path}: weights are written as .ckpt or .safetensors")
+        raise BadInput(f"{path}: unknown format; weights are written as .ckpt or .safetensors")
 
 
 def _nerf_to_mesh(converted: _Converted, published_threshold: bool) -> None:
-    """The decoder of stage 1 as that of stage 2, in place: both networks keep the hidden layers."""
+    """Convert the stage-1 decoder to that of stage 2 in place.
+
+    Both networks of stage 2 get copies of the hidden layers; the last layer is split.
+    """
     state = converted.state
     keys = [key for key in state if key.startswith(_NERF_DECODER)]
     last = max(int(key.split(".")[-2]) for key in keys)
-    level = torch.tensor(_DENSITY_THRESHOLD)
-    level = level if published_threshold else raw_density(level)
+    threshold = torch.tensor(_DENSITY_THRESHOLD)
+    threshold = threshold if published_threshold else raw_density(threshold)
     for key in keys:
         value, name = state.pop(key), key.removeprefix(_NERF_DECODER)
         distance = colour = value
         if name.startswith(f"{last}."):
             distance, colour = -value[:1], value[1:]
             if name.endswith("bias"):
-                distance = level.to(value) + distance
-        for net, part in (("net_sdf", distance), ("net_rgb", colour)):
-            state[f"synthesizer.decoder.{net}.{name}"] = part.clone()
+                distance = threshold.to(value) + distance
+        for net, tensor in (("net_sdf", distance), ("net_rgb", colour)):
+            state[f"synthesizer.decoder.{net}.{name}"] = tensor.clone()
         converted.renamed[key] = f"synthesizer.decoder.(net_sdf and net_rgb).{name}"
 
 
 def _from_instantmesh(state: State) -> _Converted:
-    """A released model, or a training checkpoint with the model and the loss's own network."""
+    """Convert a released model, or a training checkpoint of the model and the LPIPS network."""
     if not any(key.startswith(_PREFIX) for key in state):
         return _Converted(state)
     converted = _Converted({})
@@ -196,13 +202,13 @@ def _from_instantmesh(state: State) -> _Converted:
         elif key.startswith("lpips.") or "source_camera" in key:
             converted.dropped.append(key)
         else:
-            # Neither the model's nor the loss's: `_check` will name it.
+            # An unknown key: `_check_keys` rejects it.
             converted.state[key] = value
     return converted
 
 
 def _from_openlrm(state: State) -> _Converted:
-    """OpenLRM v1.0, whose transformer is modulated by the camera and whose encoder is not."""
+    """Convert OpenLRM v1.0, whose transformer is modulated by the camera and encoder is not."""
     converted = _Converted({})
     for key, value in state.items():
         renamed = re.sub(r"^(transformer\.layers\.\d+\.norm\d)\.norm\.", r"\1.", key)
@@ -216,7 +222,7 @@ def _from_openlrm(state: State) -> _Converted:
 
 
 def _from_dino(state: State) -> _Converted:
-    """DINO's vision transformer, as Hugging Face or as its authors name it."""
+    """Convert DINO's vision transformer with Hugging Face's or its authors' keys."""
     tensors, renamed, dropped = from_dino(state)
     return _Converted(tensors, renamed, dropped)
 
@@ -228,50 +234,50 @@ _KINDS: Mapping[str, tuple[Callable[[State], _Converted], str]] = {
     "openlrm": (_from_openlrm, _CAMERA_IS_NEW),
     "dino": (_from_dino, rf"{_CAMERA_IS_NEW}|transformer\.|synthesizer\."),
 }
-"""How a kind's keys become the model's, and which of the model's it does not have."""
+"""Per kind: the conversion of its keys, and a pattern of model keys that its files do not have."""
 KINDS = tuple(_KINDS)
-"""Whose files are read: instantmesh, openlrm, dino."""
+"""Kinds of files that can be loaded: instantmesh, openlrm, dino."""
 
 
-def _check(own: Mapping[str, Tensor], given: State, may_be_new: str, where: str) -> None:
-    """Raise BadInput if a key is on one side only, or has two shapes."""
-    missing = [key for key in own if key not in given and not re.match(may_be_new, key)]
-    foreign = [key for key in given if key not in own]
+def _check_keys(expected: Mapping[str, Tensor], state: State, may_be_new: str, source: str) -> None:
+    """Raise BadInput if a key is on one side only, or has different shapes."""
+    missing = [key for key in expected if key not in state and not re.match(may_be_new, key)]
+    unknown = [key for key in state if key not in expected]
     problems = [
-        f"{what} {_listed(keys)}"
-        for what, keys in (("the model needs", missing), ("the model does not know", foreign))
+        f"{what} {_join(keys)}"
+        for what, keys in (("the model needs", missing), ("the model does not have", unknown))
         if keys
     ]
     shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
     if shapes:
-        problems.append(f"other shapes: {_listed(shapes)}")
+        problems.append(f"shapes differ: {_join(shapes)}")
     if problems:
-        raise BadInput(f"{where}: does not fit the model: {'; '.join(problems)}")
+        raise BadInput(f"{source}: does not fit the model: {'; '.join(problems)}")
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _join(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a file by name. Raises BadInput if it cannot be read or holds others."""
+    """Read the state dict in a file. Raises BadInput if it cannot be read or holds other values."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        # Without weights_only, opening a file runs what is in it.
-        mapped = zipfile.is_zipfile(path)  # not so before PyTorch 1.6
+        # Without weights_only, loading could run code that the file contains.
+        mapped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file of weights") from None
+        raise BadInput(f"{path}: no such weight file") from None
     except pickle.UnpicklingError:
         raise BadInput(
-            f"{path}: holds Python objects besides tensors, or is no file of weights; objects are "
-            "not loaded, because that runs code: save its state dict alone"
+            f"{path}: is no weight file, or holds Python objects besides tensors, which are not "
+            "loaded because that could run code; save only its state dict"
         ) from None
     except (OSError, RuntimeError, EOFError, LookupError, safetensors.SafetensorError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -280,8 +286,8 @@ def read_weights(path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
-        raise BadInput(f"{path}: holds no tensors by name")
+        raise BadInput(f"{path}: holds no state dict")
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
-        raise BadInput(f"{path}: holds no tensors under {_listed(others) or 'any name'}")
+        raise BadInput(f"{path}: holds no tensors under {_join(others) or 'any key'}")
     return dict(content)

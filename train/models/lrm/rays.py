@@ -1,10 +1,10 @@
-"""Camera rays, their way through the box, and where along it a volume renderer samples.
+"""Camera rays, their intersection with the box, and the positions of samples along them.
 
-Conventions: world right-handed, z up; camera_to_world with OpenGL axes (x right, y up, looking
-along -z); intrinsics fx, fy, cx, cy divided by the image size. The box is [-1, 1]^3.
+Conventions: the world is right-handed with z up; camera_to_world has OpenGL axes (x right, y up,
+view direction -z); intrinsics fx, fy, cx, cy are divided by the image size. The box is [-1, 1]^3.
 
-`published=True` reproduces the released renderer number for number; each function says what that
-changes, and `train.models.lrm.nerf.volume_render` why.
+`published=True` reproduces the released renderer's numbers exactly. Each function documents its own
+differences; `train.models.lrm.nerf.volume_render` lists them all.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Rays",
-    "SamplePlaces",
+    "SampleJitter",
     "Window",
     "box_interval",
     "camera_rays",
@@ -29,10 +29,10 @@ __all__ = [
     "window_intrinsics",
 ]
 
-_UNIFORM_SHARE = 0.01 + 1e-5
-"""Weight that importance sampling adds to every interval, so that none is never looked at.
+_UNIFORM_WEIGHT = 0.01 + 1e-5
+"""Weight added to every interval, so that importance sampling reaches all of them.
 
-The two terms are those of the released renderer, which adds them in two places.
+The two terms are those that the released renderer adds one after the other.
 """
 
 
@@ -51,12 +51,12 @@ class Rays:
 
     origins: Float[Tensor, "*n 3"]
     directions: Float[Tensor, "*n 3"]
-    """Unit length."""
+    """Unit vectors."""
     cosines: Float[Tensor, "*n"]
-    """Planar depth per distance along the ray."""
+    """Ratio of planar depth to distance along the ray."""
 
     def __getitem__(self, index: Any) -> "Rays":
-        """The rays at an index of the leading dimensions."""
+        """Return the rays at an index of the leading dimensions."""
         return dataclasses.replace(
             self,
             origins=self.origins[index],
@@ -77,21 +77,21 @@ class Rays:
 def window_intrinsics(
     intrinsics: Float[Tensor, "*v 4"], size: tuple[int, int], window: Window
 ) -> Float[Tensor, "*v 4"]:
-    """The intrinsics of a window of an image of (height, width) pixels, as an image of its own.
+    """Return the intrinsics of a window of an image of `size` (height, width).
 
     Rendering window.height x window.width pixels with them gives exactly the window's pixels.
-    Raises ValueError if the window leaves the image.
+    Raises ValueError if the window extends beyond the image.
     """
     height, width = size
     inside_rows = 0 <= window.top <= window.top + window.height <= height
     inside_columns = 0 <= window.left <= window.left + window.width <= width
     if not (inside_rows and inside_columns):
-        raise ValueError(f"{window} leaves the image of {height}x{width} pixels")
+        raise ValueError(f"{window} extends beyond the image of {height}x{width} pixels")
     fx, fy, cx, cy = intrinsics.unbind(-1)
-    across, down = width / window.width, height / window.height
-    cx = cx * across - window.left / window.width
-    cy = cy * down - window.top / window.height
-    return torch.stack([fx * across, fy * down, cx, cy], dim=-1)
+    scale_x, scale_y = width / window.width, height / window.height
+    cx = cx * scale_x - window.left / window.width
+    cy = cy * scale_y - window.top / window.height
+    return torch.stack([fx * scale_x, fy * scale_y, cx, cy], dim=-1)
 
 
 def camera_rays(
@@ -99,7 +99,10 @@ def camera_rays(
     intrinsics: Float[Tensor, "*v 4"],
     size: tuple[int, int],
 ) -> Rays:
-    """Return rays through the pixel centres of (height, width) images, row by row: `*v h*w`."""
+    """Return rays through the pixel centres of images of `size` (height, width).
+
+    Their shape is `*v h*w`, row by row.
+    """
     height, width = size
     device = camera_to_world.device
     rows = (torch.arange(height, device=device) + 0.5)[:, None] / height
@@ -110,19 +113,20 @@ def camera_rays(
     right, up, backward, position = camera_to_world[..., :3, :].float().unbind(-1)
     right, up, backward = (axis[..., None, None, :] for axis in (right, up, backward))
     # Elementwise, because autocast would round a matrix product to bfloat16.
-    through = (x[..., None] * right + y[..., None] * up - backward).flatten(-3, -2)
-    length = through.norm(dim=-1)
+    unscaled = (x[..., None] * right + y[..., None] * up - backward).flatten(-3, -2)
+    length = unscaled.norm(dim=-1)
     return Rays(
-        origins=position[..., None, :].expand_as(through),
-        directions=through / length[..., None],
+        origins=position[..., None, :].expand_as(unscaled),
+        directions=unscaled / length[..., None],
         cosines=1 / length,
     )
 
 
 def intersect_box(rays: Rays) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Distances at which the lines enter and leave the box, negative behind the origin.
+    """Return the distances at which the rays' lines enter and leave the box (near, far).
 
-    A line hits if far > near. A line that lies in a face has NaN there, and so does not.
+    They are negative behind the origin. A line hits the box if far > near; a line in the plane of a
+    face has NaN distances and does not.
     """
     low, high = (-1 - rays.origins) / rays.directions, (1 - rays.origins) / rays.directions
     return torch.minimum(low, high).amax(dim=-1), torch.maximum(low, high).amin(dim=-1)
@@ -131,10 +135,11 @@ def intersect_box(rays: Rays) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]
 def box_interval(
     rays: Rays, *, published: bool = False
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Nearest and farthest distance in the box before the camera; 0 and 0 for a miss.
+    """Return the interval (near, far) of distances in the box in front of the camera.
 
-    `published`: distances may be negative, and misses take the smallest and the largest near of the
-    rays of the call that hit, or -1 and -2 if none does.
+    Rays that miss the box get (0, 0). `published`: distances may be negative, and rays that miss
+    get the smallest and the largest near of the rays of the call that hit, or (-1, -2) if none
+    does.
     """
     near, far = intersect_box(rays)
     if not published:
@@ -148,16 +153,16 @@ def box_interval(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SamplePlaces:
-    """The random part of where a ray is sampled."""
+class SampleJitter:
+    """The random numbers that determine the samples of rays."""
 
     offsets: Float[Tensor, "b n c"]
-    """Share of its bin at which each coarse sample lies, in [0, 1)."""
+    """Position of each coarse sample in its bin, in [0, 1)."""
     quantiles: Float[Tensor, "b n q"]
     """Quantiles of the importance samples, in [0, 1)."""
 
-    def __getitem__(self, index: Any) -> "SamplePlaces":
-        """The places at an index of the leading dimensions."""
+    def __getitem__(self, index: Any) -> "SampleJitter":
+        """Return the jitter at an index of the leading dimensions."""
         return dataclasses.replace(
             self, offsets=self.offsets[index], quantiles=self.quantiles[index]
         )
@@ -165,16 +170,16 @@ class SamplePlaces:
 
 def draw_places(
     rays: Rays, samples_per_ray: int, generator: torch.Generator | None = None
-) -> SamplePlaces:
-    """Stratified places for `b n` rays; the middle of every share without a generator."""
+) -> SampleJitter:
+    """Draw stratified jitter for `b n` rays; without a generator, use the middle of every bin."""
     count, device = samples_per_ray // 2, rays.origins.device
     shape = (*rays.cosines.shape, count)
     if generator is None:
-        shares = torch.full((), 0.5, device=device).expand(2, *shape)
+        offsets = torch.full((), 0.5, device=device).expand(2, *shape)
     else:
-        shares = torch.rand(2, *shape, generator=generator, device=generator.device).to(device)
-    quantiles = (torch.arange(count, device=device) + shares[1]) / count
-    return SamplePlaces(offsets=shares[0], quantiles=quantiles)
+        offsets = torch.rand(2, *shape, generator=generator, device=generator.device).to(device)
+    quantiles = (torch.arange(count, device=device) + offsets[1]) / count
+    return SampleJitter(offsets=offsets[0], quantiles=quantiles)
 
 
 def coarse_depths(
@@ -184,9 +189,9 @@ def coarse_depths(
     *,
     published: bool = False,
 ) -> Float[Tensor, "*n s"]:
-    """One distance in each of s equal bins, at the given share (in [0, 1)) of its bin.
+    """Return one distance in each of s equal bins, at the given offset in [0, 1) of its bin.
 
-    `published`: the bins are (far - near) / (s - 1) long, so that the last one lies past far.
+    `published`: the bins are (far - near) / (s - 1) long, so that the last one lies beyond far.
     """
     bins = offsets.shape[-1]
     length = (far - near) / (bins - 1 if published else bins)
@@ -201,15 +206,15 @@ def importance_depths(
     *,
     published: bool = False,
 ) -> Float[Tensor, "*n q"]:
-    """Distances drawn from the weights of the intervals between coarse samples, unsorted.
+    """Return distances drawn from the weights of the intervals between coarse samples, unsorted.
 
-    The weights, which must carry no gradient, are widened as in mip-NeRF (arXiv 2103.13415,
-    section 3.1). `published`: each weight applies half an interval nearer than it was measured,
-    and the last is never used.
+    The weights, which must have no gradient, are widened as in mip-NeRF (arXiv 2103.13415,
+    section 3.1). `published`: each weight is applied half an interval nearer than where it was
+    computed, and the last one is not used.
     """
-    pairs = F.pad(weights, (1, 1))
-    peaks = torch.maximum(pairs[..., 1:], pairs[..., :-1])
-    widened = (peaks[..., 1:] + peaks[..., :-1]) / 2 + _UNIFORM_SHARE
+    padded = F.pad(weights, (1, 1))
+    peaks = torch.maximum(padded[..., 1:], padded[..., :-1])
+    widened = (peaks[..., 1:] + peaks[..., :-1]) / 2 + _UNIFORM_WEIGHT
     if not published:
         return _inverse_cdf(depths, widened, quantiles)
     middles = (depths[..., 1:] + depths[..., :-1]) / 2
@@ -217,7 +222,7 @@ def importance_depths(
 
 
 def _inverse_cdf(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
-    """Where the piecewise constant density between the edges reaches the quantiles."""
+    """Invert the cumulative distribution of a piecewise constant density between edges."""
     cdf = F.pad(weights.cumsum(dim=-1), (1, 0))
     cdf = cdf / cdf[..., -1:]
     last = weights.shape[-1] - 1

@@ -1,6 +1,6 @@
-"""Triplanes: the transformer that makes them from image tokens, and how points read them.
+"""Triplanes: the transformer that computes them from image tokens, and sampling at points.
 
-Section 3.2 of InstantMesh (arXiv 2404.07191), after LRM (arXiv 2311.04400). Module names are the
+See InstantMesh (arXiv 2404.07191), section 3.2, and LRM (arXiv 2311.04400). Module names are the
 keys of the published checkpoints.
 """
 
@@ -22,20 +22,22 @@ class TriplaneConfig(Config):
     """Sizes of the transformer and its planes; the defaults are InstantMesh base."""
 
     num_layers: PositiveInt = 12
+    """Number of layers."""
     width: PositiveInt = 1024
-    """Numbers per token."""
+    """Number of features per token."""
     num_heads: PositiveInt = 16
+    """Number of attention heads; must divide `width`."""
     low_resolution: PositiveInt = 32
-    """Tokens along a side of a plane."""
+    """Number of tokens along a side of a plane."""
     high_resolution: PositiveInt = 64
-    """Texels along a side of a finished plane; a multiple of `low_resolution`."""
+    """Number of texels along a side of an output plane; a multiple of `low_resolution`."""
     channels: PositiveInt = 40
-    """Numbers per texel."""
+    """Number of channels of an output plane."""
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> "TriplaneConfig":
         if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not a multiple of {self.num_heads} heads")
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.high_resolution % self.low_resolution:
             raise ValueError(
                 f"high_resolution {self.high_resolution} is not a multiple of low_resolution "
@@ -45,10 +47,10 @@ class TriplaneConfig(Config):
 
 
 class TriplaneTransformer(nn.Module):
-    """Image tokens to three feature planes: the `transformer` of the whole model."""
+    """Transformer from image tokens to three feature planes: the model's `transformer`."""
 
     def __init__(self, config: TriplaneConfig, feature_width: int) -> None:
-        """`feature_width`: numbers per image token."""
+        """Initialise the weights; `feature_width` is the number of features per image token."""
         super().__init__()
         low, width = config.low_resolution, config.width
         self._low_resolution = low
@@ -62,11 +64,11 @@ class TriplaneTransformer(nn.Module):
         self.deconv = nn.ConvTranspose2d(width, config.channels, kernel_size=factor, stride=factor)
 
     def recompute_layers(self) -> None:
-        """Keep only what enters each layer, and compute the rest again in the backward pass."""
+        """Turn on activation checkpointing of each layer, to save memory."""
         self._recompute = True
 
     def forward(self, features: Float[Tensor, "b t f"]) -> Float[Tensor, "b 3 c r r"]:
-        """Planes from the tokens of all views of each object."""
+        """Return the planes of each object from the tokens of all its views."""
         x = self.pos_embed.expand(len(features), -1, -1)
         for layer in self.layers:
             x = recomputed(layer, self._recompute)(x, features)
@@ -76,7 +78,7 @@ class TriplaneTransformer(nn.Module):
 
 
 class _Block(nn.Module):
-    """Cross attention to the image, self attention over the planes, MLP; all pre-norm."""
+    """Layer of cross-attention to the image, self-attention over the planes and MLP; pre-norm."""
 
     def __init__(self, width: int, num_heads: int, feature_width: int) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.self_attn = nn.MultiheadAttention(width, num_heads, bias=False, batch_first=True)
         self.norm3 = nn.LayerNorm(width)
-        # The published keys are mlp.0 and mlp.3: a dropout of rate zero stood between them.
+        # The published keys are mlp.0 and mlp.3, with a dropout of rate 0 at mlp.2.
         self.mlp = nn.Sequential(
             nn.Linear(width, _MLP_RATIO * width),
             nn.GELU(),
@@ -105,15 +107,15 @@ class _Block(nn.Module):
 def sample_planes(
     planes: Float[Tensor, "b 3 c r r"], points: Float[Tensor, "b n 3"]
 ) -> Float[Tensor, "b n f"]:
-    """Features of world points, f = 3 c: the three planes' bilinear samples one after the other.
+    """Return the features of world points: the bilinear samples of three planes, f = 3 c.
 
-    Width and height of the planes run along world x and y, x and z, z and y. They span [-1, 1];
+    The planes' (width, height) axes are world (x, y), (x, z) and (z, y). They span [-1, 1];
     features fade to zero from half a texel inside the faces to half a texel outside them.
-    Sampling is done in float32, because bfloat16 cannot place a point.
+    Sampling is done in float32, because bfloat16 coordinates are too coarse.
     """
     x, y, z = points.float().unbind(-1)
-    places = torch.stack([x, y, x, z, z, y], dim=-1).unflatten(-1, (3, 1, 2)).transpose(1, 2)
+    positions = torch.stack([x, y, x, z, z, y], dim=-1).unflatten(-1, (3, 1, 2)).transpose(1, 2)
     sampled = F.grid_sample(
-        planes.float().flatten(0, 1), places.flatten(0, 1), mode="bilinear", align_corners=False
+        planes.float().flatten(0, 1), positions.flatten(0, 1), mode="bilinear", align_corners=False
     )
     return sampled.unflatten(0, (-1, 3)).flatten(1, 2).squeeze(-1).transpose(1, 2)

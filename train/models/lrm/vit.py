@@ -1,6 +1,6 @@
 """The image encoder: a DINO vision transformer whose layer norms are modulated by the camera.
 
-Section 3.2 of InstantMesh (arXiv 2404.07191). Module names are the keys of the published
+See InstantMesh (arXiv 2404.07191), section 3.2. Module names are the keys of the published
 checkpoints.
 """
 
@@ -16,6 +16,7 @@ from train.models.recompute import recomputed
 __all__ = ["CAMERA_NUMBERS", "CameraViT", "ViTConfig", "camera_vector"]
 
 CAMERA_NUMBERS = 16
+"""Length of a camera vector."""
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _NORM_EPS = 1e-12
@@ -25,31 +26,34 @@ class ViTConfig(Config):
     """Sizes of the encoder; the defaults are DINO ViT-B/16."""
 
     num_layers: PositiveInt = 12
+    """Number of layers."""
     width: PositiveInt = 768
-    """Numbers per token."""
+    """Number of features per token."""
     num_heads: PositiveInt = 12
+    """Number of attention heads; must divide `width`."""
     mlp_width: PositiveInt = 3072
+    """Width of the hidden layer of each MLP."""
     patch_size: PositiveInt = 16
     """Side of a patch in pixels."""
     position_side: PositiveInt = 14
-    """Patches per side of the learned position table (14: pretrained at 224 pixels)."""
+    """Patches along a side of the learned position table (14: pretrained at 224 pixels)."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ViTConfig":
         if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not a multiple of {self.num_heads} heads")
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         return self
 
 
 def camera_vector(
     camera_to_world: Float[Tensor, "*b 4 4"], intrinsics: Float[Tensor, "*b 4"]
 ) -> Float[Tensor, "*b 16"]:
-    """What the encoder sees of a camera: camera_to_world[:3, :4] row by row, fx, fy, cx, cy."""
+    """Return the encoder's camera input: camera_to_world[:3, :4] row by row, fx, fy, cx, cy."""
     return torch.cat([camera_to_world[..., :3, :].flatten(-2), intrinsics], dim=-1)
 
 
 class CameraViT(nn.Module):
-    """Images and their cameras to tokens: the `encoder` of the whole model."""
+    """Encoder from images with their cameras to tokens: the model's `encoder`."""
 
     mean_std: Tensor
 
@@ -65,15 +69,15 @@ class CameraViT(nn.Module):
         self.register_buffer("mean_std", mean_std, persistent=False)
 
     def recompute_layers(self) -> None:
-        """Keep only what enters each layer, and compute the rest again in the backward pass."""
+        """Turn on activation checkpointing of each layer, to save memory."""
         self.model.encoder.recompute = True
 
     def forward(
         self, images: Float[Tensor, "n 3 h w"], cameras: Float[Tensor, "n 16"]
     ) -> Float[Tensor, "n t c"]:
-        """Tokens of RGB images in [0, 1]: the class token, then the patches row by row.
+        """Return the tokens of RGB images in [0, 1]: class token, then the patches row by row.
 
-        Raises ValueError if a side of the images is no multiple of the patch size.
+        Raises ValueError if a side of the images is not a multiple of the patch size.
         """
         mean, std = self.mean_std
         dtype = self.model.embeddings.cls_token.dtype
@@ -128,11 +132,10 @@ class _Embeddings(nn.Module):
         return tokens + self.positions(height // self._patch, width // self._patch)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 t c"]:
-        """The position table resized bicubically to a grid of patches.
+        """Return the position table, resized bicubically to a grid of patches.
 
-        The published weights were trained with the size given as a scale factor of
-        (patches + 0.1) / side, which PyTorch also uses for the sampling coordinates: `size=` would
-        sample elsewhere.
+        The published weights were trained with a scale factor of (patches + 0.1) / side, which
+        PyTorch also uses for the sampling coordinates; with `size=` they would differ.
         """
         side = self._side
         if rows == columns == side:
@@ -145,7 +148,7 @@ class _Embeddings(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Pre-norm block: both norms are shifted and scaled by the camera, without gates."""
+    """Pre-norm block whose two norms are shifted and scaled by the camera, without gates."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -194,6 +197,7 @@ def _initialise(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, _Layer):
-        # After its parts: training starts from the pretrained encoder's own function.
+        # Zero modulation: training starts from the function of the pretrained encoder.
+        # `apply` reaches a layer after its parts, so this overrides their initial values.
         for parameter in module.adaLN_modulation.parameters():
             nn.init.zeros_(parameter)

@@ -1,1 +1,1 @@
-"""Meshes from fields, and pictures of meshes: FlexiCubes and the rasterizers."""
+"""Extraction of meshes from fields (FlexiCubes), and rasterizers that render meshes."""

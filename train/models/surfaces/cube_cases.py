@@ -1,15 +1,15 @@
-"""How a surface passes through a cube: the 256 cases of dual marching cubes, derived.
+"""The 256 cases of dual marching cubes: how a surface passes through a cube.
 
-Corner i of a cube lies at x = i & 1, y = i >> 1 & 1, z = i >> 2 & 1. Bit i of a case is set where
-corner i is inside. The surface cuts every edge whose ends differ. On each face the cut edges are
-joined in pairs; joined edges form closed rings, the patches, and each patch gets one dual vertex
-(Nielson, "Dual Marching Cubes", 2004).
+Corner i of a cube lies at x = i & 1, y = i >> 1 & 1, z = i >> 2 & 1. Bit i of a case is set if
+corner i is inside. The surface cuts every edge whose ends differ. On each face, the cut edges are
+connected in pairs. Connected edges form closed rings, the patches, and each patch gets one dual
+vertex (Nielson, "Dual Marching Cubes", 2004).
 
-A face with all four edges cut is ambiguous. There the two inside corners are cut off one by one: a
-rule that both cubes at the face share. If both its pairs belong to one patch in both cubes, the two
-dual vertices would be joined twice, which is not manifold. Such a cube and its neighbour then both
-join the pairs the other way, around the outside corners, as in the complementary case (FlexiCubes,
-arXiv 2308.03156, supplementary material 1.3; Nielson's configurations C16 and C19).
+A face with four cut edges is ambiguous. By default each of its two inside corners is cut off
+separately, a rule that both cubes at the face share. If the two pairs of edges belong to the same
+patch in both cubes, their two dual vertices would be connected twice, which is not manifold. Both
+cubes then connect the pairs the other way, around the outside corners, as in the complementary case
+(FlexiCubes, arXiv 2308.03156, supplementary material 1.3; Nielson's configurations C16 and C19).
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Int8
 
-__all__ = ["CUBE_CORNERS", "CUBE_EDGES", "FACE_STEPS", "CubeCases", "cube_cases"]
+__all__ = ["CUBE_CORNERS", "CUBE_EDGES", "FACE_OFFSETS", "CubeCases", "cube_cases"]
 
 CUBE_CORNERS = tuple((i & 1, i >> 1 & 1, i >> 2 & 1) for i in range(8))
 """Offset of each corner along x, y, z."""
@@ -27,55 +27,55 @@ CUBE_EDGES = (
     *((0, 1), (1, 5), (4, 5), (0, 4), (2, 3), (3, 7)),
     *((6, 7), (2, 6), (0, 2), (1, 3), (5, 7), (4, 6)),
 )
-"""Corners of each edge, the one nearer to the origin first; in the order of the published weights,
-whose gradients in the oracle `flexicubes` tell it."""
-FACE_STEPS = tuple(
+"""Corners of each edge, the one nearer to the origin first. The order is that of the published
+weights, as derived from the gradients in the oracle `flexicubes`."""
+FACE_OFFSETS = tuple(
     tuple(side if other == axis else 0 for other in range(3))
     for axis in range(3)
     for side in (-1, 1)
 )
-"""Way to the neighbour at each face: -x, +x, -y, +y, -z, +z."""
+"""Offset to the neighbouring cube at each face: -x, +x, -y, +y, -z, +z."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CubeCases:
-    """What the 256 cases look like."""
+    """Tables of the 256 cases."""
 
     patch: Int8[np.ndarray, "256 12"]
-    """The patch that cuts an edge, counted from 0; -1 where the edge is not cut."""
+    """The patch that cuts each edge, counted from 0; -1 if the edge is not cut."""
     num_patches: Int8[np.ndarray, "256"]
-    doubtful_face: Int8[np.ndarray, "256"]
+    problematic_face: Int8[np.ndarray, "256"]
     """The ambiguous face whose four edges belong to one patch; -1 if there is none."""
 
 
 @cache
 def cube_cases() -> CubeCases:
-    """The tables of all cases."""
+    """Return the tables of all cases."""
     patch = np.full((256, len(CUBE_EDGES)), -1, np.int8)
-    doubtful = np.full(256, -1, np.int8)
+    problematic = np.full(256, -1, np.int8)
     for case in range(256):
         for number, edges in enumerate(_patches(case)):
             patch[case, edges] = number
         for face, corners in enumerate(_face_corners()):
             edges = _edges_between(corners)
             if all(patch[case, edge] >= 0 for edge in edges) and len({*patch[case, edges]}) == 1:
-                # A case with a second such face would have no way out: there is none.
-                assert doubtful[case] < 0
-                doubtful[case] = face
-    return CubeCases(patch=patch, num_patches=patch.max(axis=1) + 1, doubtful_face=doubtful)
+                # No case has a second such face, which could not be resolved.
+                assert problematic[case] < 0
+                problematic[case] = face
+    return CubeCases(patch=patch, num_patches=patch.max(axis=1) + 1, problematic_face=problematic)
 
 
 def _patches(case: int) -> list[list[int]]:
-    """The edges of every patch, in the order of their first edges."""
+    """Return the edges of every patch, ordered by their first edges."""
     patch_of: dict[int, frozenset[int]] = {}
-    for first, second in _joints(case):
+    for first, second in _connected_edges(case):
         merged = patch_of.get(first, frozenset({first})) | patch_of.get(second, frozenset({second}))
         patch_of.update(dict.fromkeys(merged, merged))
     return sorted(sorted(patch) for patch in set(patch_of.values()))
 
 
-def _joints(case: int) -> Iterator[tuple[int, int]]:
-    """Pairs of cut edges that the surface joins on some face."""
+def _connected_edges(case: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of cut edges that the surface connects on each face."""
     for corners in _face_corners():
         edges = _edges_between(corners)
         cut = [edge for edge in edges if _is_cut(case, edge)]
@@ -89,9 +89,9 @@ def _joints(case: int) -> Iterator[tuple[int, int]]:
 
 
 def _face_corners() -> list[list[int]]:
-    """The four corners of each face, in the order of FACE_STEPS."""
+    """Return the four corners of each face, in the order of FACE_OFFSETS."""
     return [
-        [i for i, place in enumerate(CUBE_CORNERS) if place[axis] == side]
+        [i for i, corner in enumerate(CUBE_CORNERS) if corner[axis] == side]
         for axis in range(3)
         for side in (0, 1)
     ]

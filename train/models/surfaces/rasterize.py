@@ -1,7 +1,7 @@
-"""Pictures of triangle meshes with gradients: one interface, two rasterizers behind it.
+"""Differentiable rasterization of triangle meshes: an interface with two implementations.
 
-`torch` is the plain reference for any device (rasterize_torch.py), `nvdiffrast` the fast one on
-CUDA. Both read clip coordinates whose y axis points down: row 0 is the image's top.
+`torch` is the reference for any device (rasterize_torch.py), `nvdiffrast` the fast one on CUDA.
+Both take clip coordinates whose y axis points down: row 0 is the top of the image.
 """
 
 import importlib.util
@@ -20,36 +20,38 @@ __all__ = ["Raster", "Rasterizer", "RasterizerName", "clip_positions", "open_ras
 RasterizerName = Literal["auto", "torch", "nvdiffrast"]
 
 NEAR, FAR = 0.1, 1000.0
-"""Planar depths between which something is seen, as in the published code."""
+"""Planar depths of the clipping planes in world units, as in the published code."""
 
 
 class Raster(Protocol):
-    """What v views of a mesh see: which triangle lies at each pixel's centre, and where in it."""
+    """Visible triangles of a mesh in v views, and the position in them of each pixel's centre."""
 
     @property
     def hit(self) -> Bool[Tensor, "v h w"]:
-        """Whether there is one."""
+        """Whether a triangle is visible at the pixel's centre."""
 
     def interpolate(self, attributes: Float[Tensor, "*v n c"]) -> Float[Tensor, "v h w c"]:
-        """Attributes of the vertices (of all views, or each view's) at the pixels; 0 elsewhere.
+        """Interpolate vertex attributes, common to all views or per view, at the pixels.
 
-        Perspective-correct; differentiable in the attributes and in the clip coordinates.
+        Pixels without a triangle get 0. Interpolation is perspective-correct and differentiable in
+        the attributes and in the clip coordinates.
         """
 
     def antialias(self, image: Float[Tensor, "v h w c"]) -> Float[Tensor, "v h w c"]:
-        """The image with its pixels mixed along silhouettes, by the share each side covers.
+        """Blend the pixels on both sides of silhouettes by the share that each side covers.
 
-        This is what gives silhouettes a gradient: differentiable in image and clip coordinates.
+        The result is differentiable in the image and in the clip coordinates, so silhouettes get a
+        gradient.
         """
 
 
 class Rasterizer(Protocol):
-    """Finds what is seen."""
+    """Finds the visible triangles of a mesh."""
 
     def __call__(
         self, clip: Float[Tensor, "v n 4"], faces: Int[Tensor, "m 3"], size: tuple[int, int]
     ) -> Raster:
-        """Rasterize a mesh in v views of (height, width) pixels. Both sides of a face are seen."""
+        """Rasterize a mesh in v views of `size` (height, width); both sides of a face count."""
 
 
 def clip_positions(
@@ -57,14 +59,15 @@ def clip_positions(
     camera_to_world: Float[Tensor, "v 4 4"],
     intrinsics: Float[Tensor, "v 4"],
 ) -> Float[Tensor, "v n 4"]:
-    """World points in each view's clip coordinates; the last of the four is their planar depth.
+    """Return world points in each view's clip coordinates (x, y, z, w); w is their planar depth.
 
-    x / w and y / w run from -1 to 1, from left to right and from top to bottom of the image.
+    x / w runs from -1 at the left to 1 at the right of the image, y / w from -1 at the top to 1 at
+    the bottom.
     """
     axes, position = camera_to_world[:, :3, :3].float(), camera_to_world[:, None, :3, 3].float()
     # Elementwise, because autocast would round a matrix product to bfloat16.
-    apart = points.float() - position
-    x, y, z = (axes[:, None] * apart[..., None]).sum(dim=-2).unbind(-1)
+    offsets = points.float() - position
+    x, y, z = (axes[:, None] * offsets[..., None]).sum(dim=-2).unbind(-1)
     fx, fy, cx, cy = intrinsics.float()[:, :, None].unbind(1)
     depth = -z
     return torch.stack(
@@ -79,14 +82,14 @@ def clip_positions(
 
 
 def open_rasterizer(name: RasterizerName, device: torch.device) -> Rasterizer:
-    """The rasterizer of that name; `auto` is nvdiffrast on CUDA where it is installed.
+    """Return the rasterizer of a name; `auto` is nvdiffrast on CUDA if installed, else torch.
 
-    Raises BadInput if nvdiffrast is asked for where it cannot run.
+    Raises BadInput if `name` is nvdiffrast and it is not installed or the device is not CUDA.
     """
     installed = importlib.util.find_spec("nvdiffrast") is not None
     if name == "nvdiffrast" and not (installed and device.type == "cuda"):
         problem = "is not installed" if not installed else f"needs CUDA, not {device.type}"
-        raise BadInput(f"rasterizer nvdiffrast {problem}: take rasterizer torch")
+        raise BadInput(f"rasterizer nvdiffrast {problem}: use rasterizer torch")
     if name != "torch" and installed and device.type == "cuda":
         return _nvdiffrast(device)
     return TorchRasterizer()
@@ -94,12 +97,12 @@ def open_rasterizer(name: RasterizerName, device: torch.device) -> Rasterizer:
 
 @cache
 def _nvdiffrast(device: torch.device) -> Rasterizer:
-    """One for each device: its context owns buffers that grow with what is drawn."""
+    """Return the rasterizer of a device; its context owns buffers that are reused."""
     return _NvdiffrastRasterizer(device)
 
 
 class _NvdiffrastRasterizer:
-    """nvdiffrast 0.3.3 or later (Laine et al. 2020, arXiv 2011.03277)."""
+    """Rasterizer of nvdiffrast 0.3.3 or later (Laine et al. 2020, arXiv 2011.03277)."""
 
     def __init__(self, device: torch.device) -> None:
         import nvdiffrast.torch
@@ -110,7 +113,7 @@ class _NvdiffrastRasterizer:
     def __call__(
         self, clip: Float[Tensor, "v n 4"], faces: Int[Tensor, "m 3"], size: tuple[int, int]
     ) -> Raster:
-        if not len(faces):  # nvdiffrast refuses what has no triangle
+        if not len(faces):  # nvdiffrast rejects a mesh without triangles
             return TorchRasterizer()(clip, faces, size)
         return _NvdiffrastRaster(self._library, self._context, clip, faces, size)
 

@@ -1,1 +1,1 @@
-"""Zero123++ v1.2: one picture of an object to six views of it."""
+"""Zero123++ v1.2: generates six views of an object from one picture."""

@@ -1,4 +1,7 @@
-"""The parts of a Zero123++ pipeline by their settings, without weights: sizes, and dry runs."""
+"""Settings of the parts of a Zero123++ pipeline, and its networks without weights.
+
+They are used to estimate the size of a run, and for dry runs.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -28,14 +31,14 @@ __all__ = [
     "PUBLISHED",
     "Settings",
     "meta_parts",
-    "not_there",
     "part_configs",
     "pixels_per_latent",
     "settings_of",
+    "weights_error",
 ]
 
 Settings = Mapping[str, Mapping[str, Any]]
-"""By the name of the part."""
+"""Configuration of each part of a pipeline, by the part's name."""
 EXTRACTORS = ("feature_extractor_vae", "feature_extractor_clip")
 
 PUBLISHED: Settings = {
@@ -77,7 +80,7 @@ PUBLISHED: Settings = {
         "image_mean": 0.5,
         "image_std": 0.8,
     },
-    "feature_extractor_clip": {},  # CLIP's own
+    "feature_extractor_clip": {},  # CLIP's defaults
     "text_encoder": {
         "hidden_size": 1024,
         "intermediate_size": 4096,
@@ -87,15 +90,15 @@ PUBLISHED: Settings = {
         "hidden_act": "gelu",
     },
 }
-"""Zero123++ v1.2."""
+"""Settings of the published Zero123++ v1.2."""
 
 
 def part_configs(source: str | Path) -> Settings:
-    """Of a pipeline in a local folder or the hub's cache; its weights are not read.
+    """Read the settings of a pipeline in a local folder or the hub's cache, without its weights.
 
-    Raises BadInput where it is not there.
+    Raises BadInput if a part is missing or unreadable.
     """
-    where: dict[str, Any] = {"local_files_only": True}
+    options: dict[str, Any] = {"local_files_only": True}
     name = str(source)
     classes = {
         "unet": UNet2DConditionModel,
@@ -103,37 +106,38 @@ def part_configs(source: str | Path) -> Settings:
         "scheduler": EulerAncestralDiscreteScheduler,
     }
     encoders = {"vision_encoder": CLIPVisionConfig, "text_encoder": CLIPTextConfig}
-    found: dict[str, Mapping[str, Any]] = {}
+    settings: dict[str, Mapping[str, Any]] = {}
     part = "pipeline"
     with warnings.catch_warnings():
-        # diffusers passes an argument that the hub's client has given up.
+        # diffusers passes an argument that huggingface_hub has deprecated.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            DiffusionPipeline.load_config(name, **where)
-            for part, kind in classes.items():
-                found[part] = kind.load_config(name, subfolder=part, **where)
-            for part, encoder in encoders.items():
-                found[part] = encoder.from_pretrained(name, subfolder=part, **where).to_dict()
+            DiffusionPipeline.load_config(name, **options)
+            for part, model_class in classes.items():
+                settings[part] = model_class.load_config(name, subfolder=part, **options)
+            for part, config_class in encoders.items():
+                config = config_class.from_pretrained(name, subfolder=part, **options)
+                settings[part] = config.to_dict()
             for part in EXTRACTORS:
                 read = BaseImageProcessor.get_image_processor_dict
-                found[part], _ = read(name, subfolder=part, **where)
+                settings[part], _ = read(name, subfolder=part, **options)
         except (OSError, ValueError) as error:
-            raise not_there(f"{source}, {part}", error) from error
-    return found
+            raise weights_error(f"{source}, {part}", error) from error
+    return settings
 
 
 def settings_of(pipeline: DiffusionPipeline) -> Settings:
-    """The same of a pipeline in memory."""
-    found: dict[str, Mapping[str, Any]] = {
+    """Return the settings of a loaded pipeline."""
+    settings: dict[str, Mapping[str, Any]] = {
         part: dict(pipeline.components[part].config) for part in ("unet", "vae", "scheduler")
     }
     for part in ("vision_encoder", "text_encoder"):
-        found[part] = pipeline.components[part].config.to_dict()
-    return found | {part: pipeline.components[part].to_dict() for part in EXTRACTORS}
+        settings[part] = pipeline.components[part].config.to_dict()
+    return settings | {part: pipeline.components[part].to_dict() for part in EXTRACTORS}
 
 
 def meta_parts(settings: Settings) -> dict[str, nn.Module]:
-    """The networks on the meta device: shapes without numbers."""
+    """Return the networks on the meta device: tensors have shapes and no data."""
     with torch.device("meta"):
         return {
             "unet": UNet2DConditionModel.from_config(settings["unet"]),
@@ -146,13 +150,13 @@ def meta_parts(settings: Settings) -> dict[str, nn.Module]:
 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
-    """How many pixels wide a latent of a VAE with these settings is: 8 in Stable Diffusion's."""
+    """Return the width of a latent in pixels for a VAE's settings: 8 for Stable Diffusion's."""
     return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
-def not_there(source: str | Path, error: Exception) -> BadInput:
-    """The one line about a pipeline that cannot be read."""
+def weights_error(source: str | Path, error: Exception) -> BadInput:
+    """Return the error of a pipeline that cannot be read, with one line that says what to do."""
     return BadInput(
         f"Zero123++ weights {source}: {first_line(error)} Give a folder in diffusers' layout (it "
-        "has a model_index.json), or download the repository into the hub's cache first"
+        "has a model_index.json), or first download the repository into the hub's cache"
     )

@@ -1,4 +1,7 @@
-"""What Zero123++ takes of a query picture; light enough for processes that only read."""
+"""Preparation of query pictures for Zero123++'s VAE and CLIP.
+
+The module imports no model, so that loader workers can use it cheaply.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +18,7 @@ def extract_query(
     feature_extractor_vae: BaseImageProcessor,
     feature_extractor_clip: BaseImageProcessor,
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 hc wc"]]:
-    """Query images for the VAE and for CLIP, as the extractors' own settings say; on white."""
+    """Return query images for the VAE and for CLIP, on white, as prepared by the extractors."""
     opaque = [_over_white(image) for image in images]
     vae, clip = (
         extractor(images=opaque, return_tensors="pt").pixel_values

@@ -1,7 +1,7 @@
-"""Zero123++ v1.2: the ranges of its images and latents, its noise, its prompt, its sheet of views.
+"""Pure functions of Zero123++ v1.2: ranges of images and latents, noise, prompt, sheet of views.
 
-Pure functions. `alphas_cumprod` is the scheduler's, ᾱ by timestep: the published one has linear
-betas from 0.00085 to 0.012 over 1000 timesteps.
+`alphas_cumprod` is the scheduler's ᾱ by timestep; the published one has linear betas from 0.00085
+to 0.012 over 1000 timesteps.
 """
 
 from jaxtyping import Float, Int
@@ -26,59 +26,61 @@ __all__ = [
 ]
 
 SHEET = (3, 2)
-"""Rows and columns of the six views; view i stands in row i // 2, column i % 2."""
+"""Rows and columns of the six views; view i is in row i // 2, column i % 2."""
 
+# Constants of the published pipeline's code.
 _LATENT_SHIFT, _LATENT_FACTOR = 0.22, 0.75
 _IMAGE_FACTOR = 0.5 / 0.8
 
 
 def scale_latents(latents: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """(z - 0.22) · 0.75: from Stable Diffusion's latents to those that are denoised."""
+    """Map Stable Diffusion's latents to those that are denoised: (z - 0.22) · 0.75."""
     return (latents - _LATENT_SHIFT) * _LATENT_FACTOR
 
 
 def unscale_latents(latents: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """z / 0.75 + 0.22: the inverse of `scale_latents`."""
+    """Invert `scale_latents`: z / 0.75 + 0.22."""
     return latents / _LATENT_FACTOR + _LATENT_SHIFT
 
 
 def scale_image(images: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """x · 0.5 / 0.8: from [-1, 1] to the VAE's range here, ±0.625."""
+    """Map images from [-1, 1] to the VAE's range in Zero123++, ±0.625: x · 0.5 / 0.8."""
     return images * _IMAGE_FACTOR
 
 
 def unscale_image(images: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """x / 0.5 · 0.8: the inverse of `scale_image`."""
+    """Invert `scale_image`: x / 0.5 · 0.8."""
     return images / _IMAGE_FACTOR
 
 
 def image_to_vae(images: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """(x - 0.5) / 0.8: what the VAE encodes, from images in [0, 1]."""
+    """Map images in [0, 1] to the VAE's input range: (x - 0.5) / 0.8."""
     return scale_image(images * 2 - 1)
 
 
 def image_from_vae(decoded: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Images in [0, 1], cut off there, from what the VAE decoded."""
+    """Map the VAE's output to images, clamped to [0, 1]."""
     return (unscale_image(decoded) / 2 + 0.5).clamp(0, 1)
 
 
 def latents_to_target(encoded: Float[Tensor, "*s"], scaling_factor: float) -> Float[Tensor, "*s"]:
-    """The latents that are denoised, from the VAE's of a sheet; `scaling_factor` is the VAE's.
+    """Map the VAE's latents of a sheet to those that are denoised.
 
-    For targets only: the latents of a condition image are used as the VAE gives them.
+    `scaling_factor` is that of the VAE's configuration. This applies to targets only: the latents
+    of a condition image are used unscaled.
     """
     return scale_latents(encoded * scaling_factor)
 
 
 def latents_from_target(latents: Float[Tensor, "*s"], scaling_factor: float) -> Float[Tensor, "*s"]:
-    """What the VAE decodes: the inverse of `latents_to_target`."""
+    """Map denoised latents to the VAE's: the inverse of `latents_to_target`."""
     return unscale_latents(latents) / scaling_factor
 
 
 def _signal_and_noise(
     alphas_cumprod: Float[Tensor, "t"], timesteps: Int[Tensor, "b"], like: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
-    """√ᾱ and √(1 - ᾱ) of each sample."""
+    """Return √ᾱ and √(1 - ᾱ) of each sample."""
     alphas = alphas_cumprod.to(like.device)[timesteps].view(-1, 1, 1, 1)
     return alphas.sqrt().to(like.dtype), (1 - alphas).sqrt().to(like.dtype)
 
@@ -89,9 +91,12 @@ def add_noise(
     alphas_cumprod: Float[Tensor, "t"],
     timesteps: Int[Tensor, "b"],
 ) -> Float[Tensor, "b c h w"]:
-    """√ᾱ · x + √(1 - ᾱ) · noise, for targets and, in training, for the condition (DDPM)."""
-    signal, share = _signal_and_noise(alphas_cumprod, timesteps, latents)
-    return signal * latents + share * noise
+    """Return noised latents, √ᾱ · x + √(1 - ᾱ) · noise (DDPM).
+
+    Targets are noised this way and, in training, condition latents.
+    """
+    signal_scale, noise_scale = _signal_and_noise(alphas_cumprod, timesteps, latents)
+    return signal_scale * latents + noise_scale * noise
 
 
 def v_target(
@@ -100,9 +105,9 @@ def v_target(
     alphas_cumprod: Float[Tensor, "t"],
     timesteps: Int[Tensor, "b"],
 ) -> Float[Tensor, "b c h w"]:
-    """√ᾱ · noise - √(1 - ᾱ) · x: what the UNet learns to give (arXiv 2202.00512)."""
-    signal, share = _signal_and_noise(alphas_cumprod, timesteps, latents)
-    return signal * noise - share * latents
+    """Return the UNet's training target v = √ᾱ · noise - √(1 - ᾱ) · x (arXiv 2202.00512)."""
+    signal_scale, noise_scale = _signal_and_noise(alphas_cumprod, timesteps, latents)
+    return signal_scale * noise - noise_scale * latents
 
 
 def clean_from_v(
@@ -111,20 +116,20 @@ def clean_from_v(
     alphas_cumprod: Float[Tensor, "t"],
     timesteps: Int[Tensor, "b"],
 ) -> Float[Tensor, "b c h w"]:
-    """√ᾱ · z - √(1 - ᾱ) · v: the clean latents that a predicted v means."""
-    signal, share = _signal_and_noise(alphas_cumprod, timesteps, noisy)
-    return signal * noisy - share * v
+    """Return the clean latents of a predicted v: √ᾱ · z - √(1 - ᾱ) · v."""
+    signal_scale, noise_scale = _signal_and_noise(alphas_cumprod, timesteps, noisy)
+    return signal_scale * noisy - noise_scale * v
 
 
 def ramped_prompt(
     empty: Float[Tensor, "1 t d"], image: Float[Tensor, "b d"], ramp: Float[Tensor, "t"]
 ) -> Float[Tensor, "b t d"]:
-    """The global condition: the empty prompt, and on token i the image's embedding · ramp[i]."""
+    """Return the global condition: on token i, empty prompt + ramp[i] · image embedding."""
     return empty + image[:, None, :] * ramp[:, None]
 
 
 def tile_views(views: Float[Tensor, "b 6 c h w"]) -> Float[Tensor, "b c sheet_h sheet_w"]:
-    """Six views as one sheet of 3 rows and 2 columns, row by row."""
+    """Tile six views into one sheet of 3 rows and 2 columns, row by row."""
     batch, _, channels, height, width = views.shape
     rows, columns = SHEET
     grid = views.view(batch, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
@@ -132,7 +137,7 @@ def tile_views(views: Float[Tensor, "b 6 c h w"]) -> Float[Tensor, "b c sheet_h 
 
 
 def untile_views(sheet: Float[Tensor, "b c sheet_h sheet_w"]) -> Float[Tensor, "b 6 c h w"]:
-    """The six views of a sheet: the inverse of `tile_views`."""
+    """Split a sheet into its six views: the inverse of `tile_views`."""
     batch, channels, height, width = sheet.shape
     rows, columns = SHEET
     grid = sheet.view(batch, channels, rows, height // rows, columns, width // columns)

@@ -1,8 +1,8 @@
-"""Zero123++ v1.2: one picture of an object in, six views of it out, as a diffusers pipeline.
+"""Zero123++ v1.2 as a diffusers pipeline: from one picture of an object to six views.
 
-Report: arXiv 2310.15110. The parts are stock ones, and their names are the folders of the published
-weights; what is Zero123++'s own is the reference attention, the ranges of images and latents, and
-the ramped prompt, each in a file beside this.
+Report: arXiv 2310.15110. The parts are classes of diffusers and transformers, named after the
+folders of the published weights. Specific to Zero123++ are the reference attention, the ranges of
+images and latents, and the ramped prompt, each in its own module of this package.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from core.errors import BadInput
-from train.models.zero123plus.components import not_there, pixels_per_latent
+from train.models.zero123plus.components import pixels_per_latent, weights_error
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import (
     SHEET,
@@ -55,12 +55,12 @@ __all__ = [
 
 @dataclass
 class SixViews(BaseOutput):
-    """What the pipeline gives: the sheets, and the views that they are made of."""
+    """Output of the pipeline: six views of each query, and their sheets."""
 
     images: list[Image.Image]
-    """One sheet for each query, 3 rows and 2 columns of views."""
+    """One sheet of 3 rows and 2 columns of views for each query."""
     views: Float[Tensor, "b 6 3 h w"]
-    """In [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevation 20° or -10°."""
+    """RGB in [0, 1]. View i: azimuth 30° + 60° · i from the query's, elevation 20° or -10°."""
 
 
 class Zero123PlusPipeline(DiffusionPipeline):
@@ -78,14 +78,17 @@ class Zero123PlusPipeline(DiffusionPipeline):
         feature_extractor_vae: BaseImageProcessor,
         ramping_coefficients: list[float] | None = None,
     ) -> None:
-        """`ramping_coefficients`: one number per token of the prompt. Raises BadInput."""
+        """Register the parts.
+
+        Raises BadInput unless `ramping_coefficients` has one number per token of the prompt.
+        """
         super().__init__()
         tokens = tokenizer.model_max_length
         if ramping_coefficients is None or len(ramping_coefficients) != tokens:
-            given = "none" if ramping_coefficients is None else f"{len(ramping_coefficients)}"
+            count = "no" if ramping_coefficients is None else f"{len(ramping_coefficients)}"
             raise BadInput(
-                f"Zero123++: model_index.json has {given} ramping_coefficients, and the prompt has "
-                f"{tokens} tokens; take the model_index.json that came with the weights"
+                f"Zero123++: model_index.json has {count} ramping_coefficients, but the prompt has "
+                f"{tokens} tokens; use the model_index.json that came with the weights"
             )
         self.register_modules(
             vae=vae,
@@ -98,15 +101,15 @@ class Zero123PlusPipeline(DiffusionPipeline):
             feature_extractor_vae=feature_extractor_vae,
         )
         self.register_to_config(ramping_coefficients=list(ramping_coefficients))
-        # Without torchvision the class has another name, which other versions would not find.
+        # Without torchvision the class has a name that other versions of transformers lack.
         processor = ("transformers", "CLIPImageProcessor")
         self.register_to_config(feature_extractor_clip=processor, feature_extractor_vae=processor)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """The usual folder, with the file and key names of the published one.
+        """Save the pipeline with the file and key names of the published folder.
 
-        What transformers 5 writes by itself, earlier versions would not find: they would start
-        with a random text encoder.
+        Earlier versions of transformers would not find some keys that transformers 5 writes by
+        default, and would use a randomly initialised text encoder.
         """
         folder = Path(save_directory)
         super().save_pretrained(folder, **kwargs)
@@ -116,14 +119,14 @@ class Zero123PlusPipeline(DiffusionPipeline):
         options = {k: v for k, v in kwargs.items() if k in ("variant", "max_shard_size")}
         self.text_encoder.save_pretrained(folder / "text_encoder", state_dict=published, **options)
 
-    # What a picture is to the UNet
+    # Encoding of pictures
 
     def query_pixels(
         self, images: Sequence[Image.Image]
     ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 hc wc"]]:
-        """Query images for the VAE and for CLIP, resized and cropped to a square by the extractors.
+        """Return query images for the VAE and for CLIP, resized and cropped to squares.
 
-        Alpha is laid over white.
+        Images with alpha are composited over white.
         """
         extractors = (self.feature_extractor_vae, self.feature_extractor_clip)
         vae, clip = extract_query(images, *extractors)
@@ -132,7 +135,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
     def blank_pixels(
         self, like: Float[Tensor, "b 3 h w"], level: float
     ) -> Float[Tensor, "b 3 h w"]:
-        """For the VAE: pictures of one grey level in [0, 1], in place of a dropped query."""
+        """Return the VAE input of an unconditional image: one grey level, given in [0, 1]."""
         return image_to_vae(torch.full_like(like, level))
 
     @torch.no_grad()
@@ -141,8 +144,8 @@ class Zero123PlusPipeline(DiffusionPipeline):
         pixels: Float[Tensor, "b 3 h w"],
         generators: Sequence[torch.Generator] | None = None,
     ) -> Float[Tensor, "b c hr wr"]:
-        """Condition latents: a sample of the VAE's, without its scaling factor and ours."""
-        return _sampled(self.vae, pixels, generators)
+        """Return condition latents, sampled from the VAE's posterior and not scaled."""
+        return _sample_latents(self.vae, pixels, generators)
 
     @torch.no_grad()
     def encode_targets(
@@ -150,32 +153,32 @@ class Zero123PlusPipeline(DiffusionPipeline):
         views: Float[Tensor, "b 6 3 h w"],
         generators: Sequence[torch.Generator] | None = None,
     ) -> Float[Tensor, "b c hs ws"]:
-        """The latents that are denoised, from six views in [0, 1]."""
+        """Return the latents that are denoised, from six views in [0, 1]."""
         pixels = image_to_vae(tile_views(views)).to(self.device, self.dtype)
         return latents_to_target(
-            _sampled(self.vae, pixels, generators), self.vae.config.scaling_factor
+            _sample_latents(self.vae, pixels, generators), self.vae.config.scaling_factor
         )
 
     @torch.no_grad()
     def decode_targets(self, latents: Float[Tensor, "b c hs ws"]) -> Float[Tensor, "b 6 3 h w"]:
-        """Six views in [0, 1], from denoised latents."""
+        """Return six views in [0, 1] from denoised latents."""
         decoded = self.vae.decode(latents_from_target(latents, self.vae.config.scaling_factor))
         return untile_views(image_from_vae(decoded.sample))
 
     @torch.no_grad()
     def empty_prompt(self) -> Float[Tensor, "1 t d"]:
-        """The text embedding of the empty prompt: the global condition of a dropped query."""
+        """Return the text embedding of the empty prompt: the unconditional global condition."""
         tokens = self.tokenizer("", padding="max_length", return_tensors="pt").input_ids
         return self.text_encoder(tokens.to(self.device)).last_hidden_state
 
     @torch.no_grad()
     def encode_prompt(self, pixels: Float[Tensor, "b 3 hc wc"]) -> Float[Tensor, "b t d"]:
-        """The global condition of query images, as `query_pixels` prepared them for CLIP."""
+        """Return the global condition of query images that `query_pixels` prepared for CLIP."""
         embeddings = self.vision_encoder(pixels).image_embeds
         ramp = embeddings.new_tensor(self.config.ramping_coefficients)
         return ramped_prompt(self.empty_prompt(), embeddings, ramp)
 
-    # From a picture to six
+    # Sampling of views
 
     @torch.no_grad()
     def __call__(
@@ -188,12 +191,12 @@ class Zero123PlusPipeline(DiffusionPipeline):
         view_size: int = VIEW_SIZE,
         blank: float = 0.5,
     ) -> SixViews:
-        """Six views of the object in each query image.
+        """Generate six views of the object in each query image.
 
-        `seeds` has one number per image: a picture depends on it, not on the others of the call.
-        `view_size` is a view's side in pixels; `blank` the grey level of the unconditional query,
-        0.5 as the published pipeline has it. A `guidance_scale` of 1 or less means none. Raises
-        BadInput.
+        `seeds` has one seed per image, so that results do not depend on the other images of the
+        call. `view_size` is a view's side in pixels. `blank` is the grey level in [0, 1] of the
+        unconditional image, by default that of the published pipeline. A `guidance_scale` of 1 or
+        less turns guidance off. Raises BadInput for a wrong number of seeds, steps or pixels.
         """
         if not images or len(seeds) != len(images):
             raise BadInput(
@@ -207,7 +210,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
             view_size=view_size,
             blank=blank,
         )
-        return SixViews(images=[_picture(sheet) for sheet in tile_views(views)], views=views)
+        return SixViews(images=[_to_image(sheet) for sheet in tile_views(views)], views=views)
 
     @torch.no_grad()
     def sample(
@@ -221,7 +224,7 @@ class Zero123PlusPipeline(DiffusionPipeline):
         view_size: int,
         blank: float,
     ) -> Float[Tensor, "b 6 3 h6 w6"]:
-        """Six views in [0, 1] of queries that `query_pixels` prepared; as `__call__` otherwise."""
+        """Generate views in [0, 1] of queries that `query_pixels` prepared; see `__call__`."""
         self._check(num_inference_steps, view_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         prompt = self.encode_prompt(clip_pixels)
@@ -229,8 +232,8 @@ class Zero123PlusPipeline(DiffusionPipeline):
         if guidance_scale > 1:
             empty = self.empty_prompt().expand(len(pixels), -1, -1)
             prompt = torch.cat([empty, prompt])
-            unseen = self.encode_condition(self.blank_pixels(pixels, blank), generators)
-            condition = torch.cat([unseen, condition])
+            unconditional = self.encode_condition(self.blank_pixels(pixels, blank), generators)
+            condition = torch.cat([unconditional, condition])
         scheduler = sampling_scheduler(self.scheduler.config, num_inference_steps, self.device)
         latents = first_latents(
             self._latent_shape(len(pixels), view_size), scheduler, generators, condition
@@ -240,14 +243,14 @@ class Zero123PlusPipeline(DiffusionPipeline):
             unet, scheduler, latents, prompt, condition, guidance_scale, generators
         )
         with self.progress_bar(total=num_inference_steps) as bar:
-            for step in steps:
-                latents = step
+            for step_latents in steps:
+                latents = step_latents
                 bar.update()
         return self.decode_targets(latents)
 
     @property
     def pixels_per_latent(self) -> int:
-        """How many pixels wide a latent is: 8 in Stable Diffusion's VAE."""
+        """Width of a latent in pixels: 8 for Stable Diffusion's VAE."""
         return pixels_per_latent(self.vae.config)
 
     def _latent_shape(self, num: int, view_size: int) -> tuple[int, int, int, int]:
@@ -260,36 +263,36 @@ class Zero123PlusPipeline(DiffusionPipeline):
             raise BadInput(f"Zero123++: {num_steps} inference steps; give at least 1")
         if view_size < 1 or view_size % self.pixels_per_latent:
             raise BadInput(
-                f"Zero123++: view_size {view_size} is no multiple of {self.pixels_per_latent}, "
-                "the width of one latent in pixels"
+                f"Zero123++: view_size {view_size} is not a positive multiple of "
+                f"{self.pixels_per_latent}, the width of a latent in pixels"
             )
 
 
 def load_zero123plus(source: str | Path, **kwargs: Any) -> Zero123PlusPipeline:
-    """The pipeline in a local folder, or of a repository that is in the hub's cache already.
+    """Load the pipeline from a local folder, or from a repository in the hub's cache.
 
-    Nothing is downloaded. `kwargs` go to `from_pretrained` (`torch_dtype`, `revision`, a `unet` of
-    one's own ...). Raises BadInput where the weights are not there or not whole.
+    Nothing is downloaded. `kwargs` are passed to `from_pretrained` (`torch_dtype`, `revision`, a
+    custom `unet`, ...). Raises BadInput if the weights are missing or incomplete.
     """
     try:
-        # Else it asks for accelerate, with which nothing here is gained.
+        # low_cpu_mem_usage=True would require accelerate.
         return Zero123PlusPipeline.from_pretrained(
             str(source), local_files_only=True, low_cpu_mem_usage=False, **kwargs
         )
     except (OSError, ValueError) as error:
-        raise not_there(source, error) from error
+        raise weights_error(source, error) from error
 
 
-def _sampled(
+def _sample_latents(
     vae: AutoencoderKL,
     pixels: Float[Tensor, "b 3 h w"],
     generators: Sequence[torch.Generator] | None,
 ) -> Float[Tensor, "b c hr wr"]:
-    """A sample of the VAE's latents, each with its generator, or with torch's."""
-    drawn_with = None if generators is None else list(generators)
-    return vae.encode(pixels).latent_dist.sample(drawn_with)
+    """Sample the VAE's latents with one generator per image, or with torch's global one."""
+    per_image = None if generators is None else list(generators)
+    return vae.encode(pixels).latent_dist.sample(per_image)
 
 
-def _picture(sheet: Float[Tensor, "3 h w"]) -> Image.Image:
+def _to_image(sheet: Float[Tensor, "3 h w"]) -> Image.Image:
     pixels = (sheet.float() * 255).round().byte().permute(1, 2, 0).cpu()
     return Image.fromarray(np.asarray(pixels))

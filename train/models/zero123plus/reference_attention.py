@@ -1,8 +1,8 @@
-"""Reference attention: a UNet that looks at a second, noised picture through its self-attention.
+"""Reference attention: a UNet whose self-attention also attends to a noised reference image.
 
-Zero123++ (arXiv 2310.15110). A first pass over the noised reference latents keeps what goes into
-every self-attention; in the second pass each self-attention takes its keys and values from its own
-tokens and, after them, the kept ones. Cross-attention is as it was.
+Zero123++ (arXiv 2310.15110). A first pass over the noised reference latents records the input
+tokens of every self-attention. In the second pass, each self-attention takes its keys and values
+from its own tokens followed by the recorded ones. Cross-attention is unchanged.
 """
 
 import torch
@@ -14,15 +14,14 @@ from torch import Tensor, nn
 __all__ = ["ReferenceAttention", "ReferenceUNet", "Tokens"]
 
 Tokens = dict[str, Tensor]
-"""What went into each self-attention, [b, tokens, width], by the name of its layer."""
+"""Input tokens of each self-attention, [b, tokens, width], by the name of its layer."""
 
 
 class ReferenceAttention(AttnProcessor2_0):
-    """Processor of one attention layer: keeps its tokens, or attends to kept ones too.
+    """Processor of one attention layer that records its tokens or also attends to recorded ones.
 
-    Without `record` and `recall` it is the stock processor. Which of the two a pass does comes as
-    an argument and is no state, so that a block which activation checkpointing runs again in the
-    backward pass does again what it did.
+    Without `record` and `recall` it behaves like the standard processor. Both are arguments instead
+    of state, so that a block that activation checkpointing recomputes repeats the same operation.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,10 +38,13 @@ class ReferenceAttention(AttnProcessor2_0):
         record: Tokens | None = None,
         recall: Tokens | None = None,
     ) -> Tensor:
-        """[b, tokens, width] to the same; `record` is written, `recall` is read."""
+        """Attend from [b, tokens, width] to the same shape.
+
+        The layer's tokens are written to `record`; those in `recall` are attended to.
+        """
         if encoder_hidden_states is None:
             if record is not None:
-                # The first stays: what a checkpointed block computes again belongs to no graph.
+                # Keep the first tokens: those of a recomputed block are not in the graph.
                 record.setdefault(self.name, hidden_states)
             if recall is not None:
                 encoder_hidden_states = torch.cat([hidden_states, recall[self.name]], dim=1)
@@ -50,9 +52,10 @@ class ReferenceAttention(AttnProcessor2_0):
 
 
 class ReferenceUNet(nn.Module):
-    """A stock UNet run twice, first over the reference; its attention processors are replaced.
+    """Wrapper that runs a standard UNet twice, first over the reference.
 
-    The weights are the UNet's own (`unet.` and its keys); the wrapper has none.
+    It replaces the UNet's attention processors and has no weights of its own: its keys are `unet.`
+    followed by the UNet's.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -71,7 +74,7 @@ class ReferenceUNet(nn.Module):
         timesteps: Int[Tensor, "b"] | Float[Tensor, "b"],
         prompt: Float[Tensor, "b t d"],
     ) -> Tokens:
-        """The first pass: the tokens of every self-attention over noised reference latents."""
+        """Run the first pass over noised reference latents, and return the recorded tokens."""
         tokens: Tokens = {}
         self.unet(reference, timesteps, prompt, cross_attention_kwargs={"record": tokens})
         return tokens
@@ -83,9 +86,9 @@ class ReferenceUNet(nn.Module):
         prompt: Float[Tensor, "b t d"],
         reference: Float[Tensor, "b c hr wr"],
     ) -> Float[Tensor, "b c h w"]:
-        """The UNet's output for noisy latents, given reference latents noised to the same timestep.
+        """Return the UNet's output for noisy latents, given equally noised reference latents.
 
-        Both passes take the same timesteps and prompt, and gradients flow through both.
+        Both passes get the same timesteps and prompt, and gradients flow through both.
         """
         tokens = self.reference_tokens(reference, timesteps, prompt)
         kwargs = {"recall": tokens}

@@ -1,4 +1,4 @@
-"""Zero123++ sampling: Euler ancestral steps with a noised reference and guidance."""
+"""Zero123++ sampling: Euler ancestral steps with noised condition latents and guidance."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,9 +17,10 @@ __all__ = ["denoising_steps", "first_latents", "sampling_scheduler"]
 def sampling_scheduler(
     config: FrozenDict | dict, num_steps: int, device: torch.device
 ) -> EulerAncestralDiscreteScheduler:
-    """Euler ancestral with trailing spacing, whatever the spacing in a scheduler's configuration.
+    """Return an Euler ancestral scheduler with trailing timestep spacing.
 
-    The published configuration says linspace, with which no step starts at the noisiest timestep.
+    The spacing in `config` is ignored: the published one is linspace, with which no step starts at
+    the noisiest timestep.
     """
     scheduler = EulerAncestralDiscreteScheduler.from_config(config, timestep_spacing="trailing")
     scheduler.set_timesteps(num_steps, device=device)
@@ -32,7 +33,7 @@ def first_latents(
     generators: Sequence[torch.Generator],
     like: Float[Tensor, "..."],
 ) -> Float[Tensor, "b c h w"]:
-    """Noise times the largest sigma, drawn with one generator per sample."""
+    """Draw the initial latents, noise times the largest sigma, with one generator per sample."""
     noise = randn_tensor(shape, generator=list(generators), device=like.device, dtype=like.dtype)
     return noise * scheduler.sigmas.max().to(noise)
 
@@ -46,17 +47,17 @@ def denoising_steps(
     guidance: float,
     generators: Sequence[torch.Generator],
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    """The latents after each step of the scheduler's.
+    """Yield the latents after each step of the scheduler.
 
-    `prompt` and `condition` hold 2·b samples, all unconditional ones first, and the output is
-    u + guidance · (c - u); or b conditional ones, and there is no guidance. Both halves attend to
-    their own condition latents, noised anew at every step:
+    With guidance, `prompt` and `condition` hold 2·b samples, the b unconditional ones (u) first,
+    and the prediction is u + guidance · (c - u). Without guidance they hold b conditional samples
+    (c). Each sample attends to its own condition latents, with new noise at every step:
     (x + sigma · noise) / √(sigma² + 1).
     """
     halves = prompt.shape[0] // latents.shape[0]
     for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
         sigma = sigma.to(latents)
-        # One draw per query image, so that its picture does not depend on its neighbours.
+        # One generator per query image, so that results do not depend on the rest of the batch.
         noise = randn_tensor(
             (latents.shape[0], halves, *condition.shape[1:]),
             generator=list(generators),

@@ -1,4 +1,4 @@
-"""A Zero123++ pipeline of real parts in small sizes, with random weights: for tests and demos."""
+"""A Zero123++ pipeline with small networks and random weights, for tests and demos."""
 
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
@@ -20,9 +20,10 @@ _TOKENS, _WIDTH, _QUERY_SIZE, _CLIP_SIZE = 8, 32, 16, 28
 
 
 def tiny_pipeline(seed: int) -> Zero123PlusPipeline:
-    """All parts of the real one, 0.3M weights drawn with the seed; a latent is 2 pixels wide.
+    """Return a pipeline with all parts of the published one and 0.3M weights drawn with the seed.
 
-    Query images come to 16 x 16, CLIP's to 28 x 28; the prompt has 8 tokens of width 32.
+    A latent is 2 pixels wide. Query images are resized to 16 x 16 for the VAE and to 28 x 28 for
+    CLIP; the prompt has 8 tokens of width 32.
     """
     tokenizer = _tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -50,7 +51,7 @@ def tiny_pipeline(seed: int) -> Zero123PlusPipeline:
 
 
 def _tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-pair encoding with every byte, and one word made by merging."""
+    """Return CLIP's byte-pair tokenizer with every byte, and one word made by merging."""
     letters = sorted(ByteLevel.alphabet())
     ends = [letter + "</w>" for letter in letters]
     merges = [("o", "b"), ("ob", "j</w>")]
@@ -118,7 +119,7 @@ def _unet() -> UNet2DConditionModel:
 
 
 def _scheduler() -> EulerAncestralDiscreteScheduler:
-    """The published noise schedule."""
+    """Return a scheduler with the published noise schedule."""
     return EulerAncestralDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -125,10 +125,10 @@ def test_the_cases_are_nielsons():
     tables = cube_cases()
     assert np.bincount(tables.num_patches).tolist() == [2, 162, 82, 8, 2]
     # Two configurations, C16 and C19, in all their turned and mirrored forms.
-    assert (tables.doubtful_face >= 0).sum() == 36
-    for case in np.flatnonzero(tables.doubtful_face >= 0):
+    assert (tables.problematic_face >= 0).sum() == 36
+    for case in np.flatnonzero(tables.problematic_face >= 0):
         # The way out of a doubtful case must not be doubtful itself.
-        assert tables.doubtful_face[255 - case] < 0
+        assert tables.problematic_face[255 - case] < 0
     for case in range(256):
         cut = [(case >> a & 1) != (case >> b & 1) for a, b in CUBE_EDGES]
         assert ((tables.patch[case] >= 0) == cut).all()

@@ -48,7 +48,7 @@ def test_fields_match_the_oracle(oracle):
         at = features.at(everywhere)
         torch.testing.assert_close(at, sample_planes(planes[None], grid[None])[0])
         found = {
-            "sdf_raw": features.scalar(decoder.net_sdf, 100, False)[:, None],
+            "sdf_raw": features.evaluate(decoder.net_sdf, 100, False)[:, None],
             "weight": decoder.weights(features.at(corners)),
             "rgb": decoder.colour(planes, expected["in.points"][number]),
             "ok.deformation": decoder.deformation(at, resolution),

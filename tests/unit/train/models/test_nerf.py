@@ -10,12 +10,12 @@ from train.models.lrm.nerf import (
     NerfDecoder,
     NerfSynthesizer,
     activate_density,
-    boxed,
+    limit_to_box,
     march,
     volume_render,
 )
 from train.models.lrm.rays import (
-    SamplePlaces,
+    SampleJitter,
     Window,
     box_interval,
     camera_rays,
@@ -50,7 +50,7 @@ def test_points_match_the_oracle(oracle):
     expected.check(raw, "out.sigma_raw")
     expected.check(activate_density(raw), "out.sigma_activated")
     expected.check(rgb, "out.rgb")
-    raw_boxed, rgb_boxed = boxed(field)(points)
+    raw_boxed, rgb_boxed = limit_to_box(field)(points)
     outside = raw_boxed != raw
     assert torch.equal(~outside, expected["out.inside"].bool())
     expected.check(rgb_boxed, "out.rgb_boxed")
@@ -99,9 +99,9 @@ def published_case(expected, case):
         published_sampling=True,
     )
     shape = (batch, views * per_view, sizes["samples_per_ray"] // 2)
-    places = SamplePlaces(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
+    places = SampleJitter(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
     if case.startswith("rand"):
-        places = SamplePlaces(
+        places = SampleJitter(
             offsets=expected["in.jitter"].reshape(shape), quantiles=expected["in.u"].reshape(shape)
         )
     matrix = render_cameras[..., 16:].unflatten(-1, (3, 3))
@@ -136,7 +136,7 @@ def test_samples_and_gradients_match_the_oracle(oracle):
     coarse = coarse_depths(near, far, places.offsets, published=True)
     expected.check(coarse, "out.rand_crop.depths_coarse")
     points = rays.origins[..., None, :] + coarse[..., None] * rays.directions[..., None, :]
-    raw, rgb = boxed(synthesizer.field(planes))(points.flatten(1, 2))
+    raw, rgb = limit_to_box(synthesizer.field(planes))(points.flatten(1, 2))
     weights = march(raw.view_as(coarse), rgb.view_as(points), coarse).weights.detach()
     fine = importance_depths(coarse, weights, places.quantiles, published=True)
     expected.check(fine, "out.rand_crop.depths_fine")

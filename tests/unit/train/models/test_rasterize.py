@@ -263,7 +263,7 @@ def test_the_rasterizer_is_chosen_by_name():
     cpu = torch.device("cpu")
     for name in ("auto", "torch"):
         assert isinstance(open_rasterizer(name, cpu), TorchRasterizer)
-    with pytest.raises(BadInput, match=r"rasterizer nvdiffrast .*: take rasterizer torch"):
+    with pytest.raises(BadInput, match=r"rasterizer nvdiffrast .*: use rasterizer torch"):
         open_rasterizer("nvdiffrast", cpu)
 
 

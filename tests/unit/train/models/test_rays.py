@@ -135,7 +135,7 @@ def test_a_windows_rays_are_those_of_the_whole_image(data):
 
 @pytest.mark.parametrize("window", [Window(-1, 0, 2, 2), Window(0, 3, 2, 2), Window(3, 0, 2, 2)])
 def test_a_window_outside_the_image_is_refused(window):
-    with pytest.raises(ValueError, match="leaves the image of 4x4"):
+    with pytest.raises(ValueError, match="extends beyond the image of 4x4"):
         window_intrinsics(torch.tensor([1.0, 1.0, 0.5, 0.5]), (4, 4), window)
 
 

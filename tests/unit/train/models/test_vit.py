@@ -98,5 +98,5 @@ def test_an_image_that_does_not_divide_into_patches_is_refused(encoder):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(BadInput, match="multiple of 5 heads"):
+    with pytest.raises(BadInput, match="multiple of num_heads 5"):
         ViTConfig.load({"width": 24, "num_heads": 5})

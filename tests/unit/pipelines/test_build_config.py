@@ -1,0 +1,19 @@
+"""Settings of a build under their old names, and the help text of the rig."""
+
+from pipelines.building.build_config import BuildConfig
+from render.rigs import RIGS
+
+
+def config_with(**execution: int) -> BuildConfig:
+    return BuildConfig.load({"source": "s", "root": "r", "execution": execution})
+
+
+def test_a_stored_configuration_with_the_old_name_is_equal() -> None:
+    assert config_with(ask_for_renders=7) == config_with(autoscaler_renders=7)
+    assert config_with(ask_for_renders=0) == config_with()
+    assert "ask_for_renders" not in config_with(ask_for_renders=7).dump()["execution"]
+
+
+def test_the_help_of_the_rig_names_every_rig() -> None:
+    text = BuildConfig.model_fields["rig"].description or ""
+    assert all(name in text for name in RIGS)
