@@ -1,1 +1,1 @@
-"""Which objects are kept: the inspection of files, and functions from measurements to verdicts."""
+"""Filters: the inspection of GLB files, and pure functions from measurements to verdicts."""

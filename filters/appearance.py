@@ -1,4 +1,4 @@
-"""Filters on how an object looks: does it carry a real texture map, and all of its textures?"""
+"""Filters on an object's textures: it has a real texture map, and none of its maps is missing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,30 +15,31 @@ __all__ = ["MISSING_TEXTURE", "TEXTURED", "MissingTextureConfig", "TexturedConfi
 class TexturedConfig(Config):
     """Objects without texture maps (InstantMesh, arXiv 2404.07191).
 
-    A texture map is a base-colour image that the render will show: it decodes, has more than one
-    colour, and a primitive of the scene has texture coordinates for it.
+    A base-colour image counts as a texture map if the render shows it: it can be decoded, has more
+    than one colour, and a primitive of the scene has texture coordinates for it.
     """
 
     enabled: bool = True
     """Drop objects without a texture map."""
     min_triangle_share: Fraction = 0.0
-    """The least fraction of the drawn triangles under such a map; above 0 in any case."""
+    """Minimum share of the drawn triangles that a texture map covers (0.5 is half of them). With 0
+    any share above 0 passes."""
 
 
 class MissingTextureConfig(Config):
-    """Objects that name a base-colour image which is not there or cannot be read.
+    """Objects with a base-colour image that is missing or cannot be read.
 
-    They would be rendered in a colour that nobody chose.
+    Blender would render them in an arbitrary colour.
     """
 
     enabled: bool = True
-    """Drop objects that lack a base-colour image of their own."""
+    """Drop objects with a missing or unreadable base-colour image."""
     max_triangle_share: Fraction = 0.0
-    """The largest fraction of the drawn triangles that may lack theirs."""
+    """Maximum share of the drawn triangles whose base-colour image may be missing or unreadable."""
 
 
 def _share(inspected: Mapping[str, Any], *states: str) -> float:
-    """The fraction of the drawn triangles under a base-colour map in one of the states."""
+    """Return the share of the drawn triangles whose base-colour map is in one of the states."""
     maps = inspected["base_colour_maps"]
     covered = sum(item["triangles"] for item in maps if item["state"] in states)
     return covered / max(int(inspected["num_triangles"]), 1)
@@ -52,40 +53,40 @@ _TEXTURE_SHARE: Fact[float] = Fact(
     "inspect",
     "texture_share",
     pa.float64(),
-    "share of the drawn triangles under a base-colour map that is a picture",
-    of=lambda found: _share(found, "detailed"),
+    "share of the drawn triangles with a base-colour map of more than one colour",
+    of=lambda stored: _share(stored, "detailed"),
 )
 _HAS_MAP: Fact[bool] = Fact(
     "inspect",
     "has_map",
     pa.bool_(),
-    "whether a drawn material names a base-colour map",
-    of=lambda found: bool(_states(found)),
+    "whether a drawn material refers to a base-colour map",
+    of=lambda stored: bool(_states(stored)),
 )
 _ONLY_FLAT_MAPS: Fact[bool] = Fact(
     "inspect",
     "only_flat_maps",
     pa.bool_(),
-    "whether all of its base-colour maps have a single colour",
-    of=lambda found: _states(found) == {"flat"},
+    "whether every base-colour map has a single colour",
+    of=lambda stored: _states(stored) == {"flat"},
 )
 _MISSING_SHARE: Fact[float] = Fact(
     "inspect",
     "missing_share",
     pa.float64(),
     "share of the drawn triangles whose base-colour image is missing or unreadable",
-    of=lambda found: _share(found, "missing", "unreadable"),
+    of=lambda stored: _share(stored, "missing", "unreadable"),
 )
 
 
 def _textured(facts: Columns, config: TexturedConfig) -> Judgement:
     share = facts.numbers(_TEXTURE_SHARE)
-    none = share <= 0
+    untextured = share <= 0
     return Judgement(
         drops={
-            "no_texture_map": none & ~facts.flags(_HAS_MAP),
-            "flat_texture": none & facts.flags(_ONLY_FLAT_MAPS),
-            "unreadable_texture": none,
+            "no_texture_map": untextured & ~facts.flags(_HAS_MAP),
+            "flat_texture": untextured & facts.flags(_ONLY_FLAT_MAPS),
+            "unreadable_texture": untextured,
             "little_texture": share < config.min_triangle_share,
         },
         measured=lambda row: round(float(share[row]), 6),
@@ -106,8 +107,8 @@ TEXTURED = Filter(
     name="textured",
     version=1,
     facts=(_TEXTURE_SHARE, _HAS_MAP, _ONLY_FLAT_MAPS),
-    judge=_textured,
+    evaluate=_textured,
 )
 MISSING_TEXTURE = Filter(
-    name="missing_texture", version=1, facts=(_MISSING_SHARE,), judge=_missing_texture
+    name="missing_texture", version=1, facts=(_MISSING_SHARE,), evaluate=_missing_texture
 )

@@ -1,4 +1,4 @@
-"""The base-colour maps that the scene of a GLB draws, and whether they are real pictures."""
+"""The base-colour maps that the scene of a GLB draws, and whether they can be shown."""
 
 import io
 import struct
@@ -23,11 +23,11 @@ __all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
 MapState = Literal["detailed", "flat", "unreadable", "not_shown", "no_uv", "missing"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-# Where a texture may find its image, in the order in which Blender's importer looks; it never
-# looks at the last two.
+# Extensions that name the image of a texture, in the order in which Blender's importer reads them;
+# it ignores the last two.
 _SOURCES = ("EXT_texture_webp", "KHR_texture_basisu", "MSFT_texture_dds")
 _NOT_SHOWN = ("KHR_texture_basisu", "MSFT_texture_dds")
-# Differences of JPEG noise do not make a picture.
+# Range of 8-bit levels in a channel up to which an image counts as one colour (JPEG noise).
 _FLAT_LEVELS = 2
 _DECODE_ERRORS = (
     OSError,
@@ -49,20 +49,20 @@ class BaseColourMap:
     """One base-colour image as the scene uses it."""
 
     image: int | None
-    """Its index in the file; None for a texture without an image."""
+    """The index of the image in the file; None for a texture without an image."""
     source: str
     """`core`, or the texture extension that names the image."""
     width: int
     height: int
-    """In pixels; 0 where the image cannot be read."""
+    """In pixels, like the width; 0 if the image cannot be read."""
     state: MapState
-    """`detailed` is a picture that the render shows; every other state is none."""
+    """`detailed` if the render shows it with more than one colour, otherwise why it does not."""
     triangles: int
-    """Triangles that it covers, every copy counted."""
+    """Drawn triangles that it covers, counted once per instance."""
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Decoded:
     width: int = 0
     height: int = 0
     state: MapState = "unreadable"
@@ -71,12 +71,12 @@ class _Picture:
 def base_colour_maps(
     document: Document, drawn: Iterable[Drawn], limits: GlbLimits
 ) -> tuple[BaseColourMap, ...]:
-    """Return the base-colour maps of the primitives, decoded once each, in order of the images.
+    """Return the base-colour maps of the primitives in the order of their images.
 
-    Raises GlbError (`malformed`) if a material names what does not exist, and (`too_large`) for an
-    image that exceeds the limits or that Pillow refuses to decode.
+    Each image is decoded once. Raises GlbError: `malformed` if a material refers to a texture or
+    image that does not exist, `too_large` for an image that exceeds the limits or those of Pillow.
     """
-    pictures: dict[tuple[str, int], _Picture] = {}
+    decoded: dict[tuple[str, int], _Decoded] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
     for item in drawn:
         material = item.primitive.get("material")
@@ -88,19 +88,19 @@ def base_colour_maps(
             triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
     maps = []
     for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
-        picture = _Picture(state="missing")
+        current = _Decoded(state="missing")
         if image is not None:
-            place = document.image_place(image)
-            if place not in pictures:
-                pictures[place] = _decode(document, image, limits)
-            picture = pictures[place]
-        state: MapState = picture.state
+            location = document.image_place(image)
+            if location not in decoded:
+                decoded[location] = _decode(document, image, limits)
+            current = decoded[location]
+        state: MapState = current.state
         if source in _NOT_SHOWN:
             state = "not_shown"
         elif state == "detailed" and not has_uv:
             state = "no_uv"
         covered = triangles[image, source, has_uv]
-        maps.append(BaseColourMap(image, source, picture.width, picture.height, state, covered))
+        maps.append(BaseColourMap(image, source, current.width, current.height, state, covered))
     return tuple(maps)
 
 
@@ -114,38 +114,39 @@ def _base_colour(material: Item) -> Item | None:
 
 
 def _uv_set(slot: Item) -> int:
-    moved = ((slot.get("extensions") or {}).get("KHR_texture_transform") or {}).get("texCoord")
-    return moved if type(moved) is int else slot.get("texCoord") or 0
+    transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
+    override = transform.get("texCoord")
+    return override if type(override) is int else slot.get("texCoord") or 0
 
 
 def _source(document: Document, slot: Item) -> tuple[int | None, str]:
-    """Return the image of a texture, and where the texture names it."""
+    """Return the image index of a texture (None without one) and its `source`."""
     texture = document.item("textures", slot["index"])
-    named = [(texture.get("source"), "core")]
-    named += [((extension(texture, name) or {}).get("source"), name) for name in _SOURCES]
-    image, source = next((pair for pair in named if pair[0] is not None), (None, "core"))
+    candidates = [(texture.get("source"), "core")]
+    candidates += [((extension(texture, name) or {}).get("source"), name) for name in _SOURCES]
+    image, source = next((pair for pair in candidates if pair[0] is not None), (None, "core"))
     if image is not None:
         document.item("images", image)
     return image, source
 
 
-def _decode(document: Document, index: int, limits: GlbLimits) -> _Picture:
+def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
     width = height = 0
     try:
-        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as picture:
-            width, height = picture.size
-            # Pillow may take the size from another part of the header than the parser.
-            check_image_size(index, picture.size, limits)
-            # A large JPEG decodes at a fraction of its size, and still reads all of its bytes.
-            picture.draft(None, (256, 256))
-            picture.load()
-            ranges = np.array(picture.convert("RGB").getextrema())
+        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as opened:
+            width, height = opened.size
+            # Pillow and the GLB parser may read the size from different parts of the header.
+            check_image_size(index, opened.size, limits)
+            # A large JPEG is decoded at a fraction of its size; all of its bytes are still read.
+            opened.draft(None, (256, 256))
+            opened.load()
+            ranges = np.array(opened.convert("RGB").getextrema())
     except _BOMBS:
-        message = f"image {index} has more pixels than Pillow decodes"
+        message = f"image {index} has more pixels than the limit of Pillow"
         raise GlbError(FailureKind.TOO_LARGE, message) from None
     except _DECODE_ERRORS:
-        return _Picture(width, height, "unreadable")
+        return _Decoded(width, height, "unreadable")
     if width * height == 0:
-        return _Picture()
+        return _Decoded()
     detailed = np.ptp(ranges, axis=1).max() > _FLAT_LEVELS
-    return _Picture(width, height, "detailed" if detailed else "flat")
+    return _Decoded(width, height, "detailed" if detailed else "flat")

@@ -1,13 +1,13 @@
-"""The filters in their order, the cheapest first, and their configuration.
+"""The registry of filters, the cheapest first, and their configuration.
 
-A new filter is one function with its facts in the file of its subject, one line in `CHAIN` and one
-field here.
+To add a filter, write its function, facts and configuration in the file of its subject, then add a
+line to `CHAIN` and a field to `FilterConfig`.
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
-from core.config import Config
+from core.config import Config, Renamed
 from dataset.columns import Columns
 from filters.appearance import MISSING_TEXTURE, TEXTURED, MissingTextureConfig, TexturedConfig
 from filters.provenance import (
@@ -22,16 +22,16 @@ from filters.provenance import (
 )
 from filters.shape import (
     DEGENERATE,
+    MULTI_OBJECT,
     OCCUPANCY,
     RENDERED_OCCUPANCY,
-    SEVERAL,
     DegenerateConfig,
+    MultiObjectConfig,
     OccupancyConfig,
-    SeveralConfig,
 )
 from filters.verdict import Fact, Filter, Judgement, Verdict
 
-__all__ = ["CHAIN", "FilterConfig", "facts_of", "judge", "verdicts"]
+__all__ = ["CHAIN", "FilterConfig", "facts_of", "filter_title", "judge", "reason_title", "verdicts"]
 
 CHAIN: tuple[Filter, ...] = (
     CAPTION,
@@ -41,14 +41,27 @@ CHAIN: tuple[Filter, ...] = (
     TEXTURED,
     MISSING_TEXTURE,
     DEGENERATE,
-    SEVERAL,
+    MULTI_OBJECT,
     OCCUPANCY,
     RENDERED_OCCUPANCY,
 )
 
 
 class FilterConfig(Config):
-    """Which filters run, and their thresholds."""
+    """The filters that run, and their thresholds."""
+
+    renamed: ClassVar = {
+        "several.enabled": Renamed("multi_object.enabled"),
+        "several.drop_unsure": Renamed("multi_object.drop_uncertain"),
+        "several.min_share": Renamed("multi_object.min_area_share"),
+        "several.min_share_close": Renamed("multi_object.min_area_share_narrow_gap"),
+        "several.one_share": Renamed("multi_object.single_object_share"),
+        "several.ground_groups": Renamed("multi_object.ground_groups"),
+        "several.ground_height": Renamed("multi_object.ground_height"),
+        # The American spelling is understood, too.
+        "license.enabled": Renamed("licence.enabled", deprecated=False),
+        "license.allowed": Renamed("licence.allowed", deprecated=False),
+    }
 
     caption: CaptionConfig = CaptionConfig()
     lowpoly: LowPolyConfig = LowPolyConfig()
@@ -57,35 +70,55 @@ class FilterConfig(Config):
     textured: TexturedConfig = TexturedConfig()
     missing_texture: MissingTextureConfig = MissingTextureConfig()
     degenerate: DegenerateConfig = DegenerateConfig()
-    several: SeveralConfig = SeveralConfig()
+    multi_object: MultiObjectConfig = MultiObjectConfig()
     occupancy: OccupancyConfig = OccupancyConfig()
 
 
 def judge(columns: Columns, config: FilterConfig) -> list[tuple[Filter, Judgement]]:
-    """What every enabled filter says of all objects, in the chain's order.
+    """Evaluate every enabled filter on all objects, in the order of `CHAIN`.
 
-    Where a filter's measurements are missing, what it says means nothing. An object is kept while
-    every filter keeps it; the first that drops it is the reason that counts.
+    The result of a filter is meaningless for objects that lack its measurements. An object is kept
+    if all filters keep it; otherwise the first filter that drops it gives the reason.
     """
-    found = []
-    for link in CHAIN:
-        settings = getattr(config, link.settings or link.name)
+    results = []
+    for filter_ in CHAIN:
+        settings = getattr(config, filter_.settings or filter_.name)
         if settings.enabled:
-            found.append((link, link.judge(columns, settings)))
-    return found
+            results.append((filter_, filter_.evaluate(columns, settings)))
+    return results
 
 
 def verdicts(
     columns: Columns, config: FilterConfig, known: Collection[str], row: int = 0
 ) -> list[Verdict]:
-    """The verdicts on one object by the filters whose measurements are known."""
+    """Return the verdicts on the object in a row.
+
+    `known` names the stages whose measurements exist; filters that need another one are left out.
+    """
     return [
-        judgement.verdict(link.name, row)
-        for link, judgement in judge(columns, config)
-        if link.needs in known
+        result.verdict(filter_.name, row)
+        for filter_, result in judge(columns, config)
+        if filter_.needs in known
     ]
 
 
 def facts_of(stage: str) -> list[Fact[Any]]:
-    """Return the facts that filters keep of a stage."""
-    return [fact for link in CHAIN if link.needs == stage for fact in link.facts]
+    """Return the facts that filters read from a stage's measurements."""
+    return [fact for filter_ in CHAIN if filter_.needs == stage for fact in filter_.facts]
+
+
+def filter_title(name: str) -> str:
+    """Return the name of a filter as text output shows it; other names are returned unchanged."""
+    return next((filter_.title for filter_ in CHAIN if filter_.name == name), "") or name
+
+
+def reason_title(reason: str) -> str:
+    """Return a stored reason as text output shows it, such as `multi-object`.
+
+    Reasons without a title of their own, and strings that are no filter's reason, are returned
+    unchanged.
+    """
+    titles: dict[str, str] = {}
+    for filter_ in CHAIN:
+        titles |= filter_.reason_titles
+    return titles.get(reason, reason)

@@ -18,27 +18,27 @@ __all__ = ["GlbError", "InspectLimits", "Inspection", "inspect_glb"]
 
 
 class InspectLimits(Config):
-    """The limits of a GLB file as settings; the Blender child applies them, too."""
+    """Limits on a GLB file, for the inspection and for the Blender child."""
 
     max_file_bytes: PositiveInt = GlbLimits.max_file_bytes
-    """The whole file."""
+    """Maximum size of the file in bytes."""
     max_json_bytes: PositiveInt = GlbLimits.max_json_bytes
-    """Its JSON, which takes many times as much memory once it is parsed."""
+    """Maximum size of its JSON chunk in bytes; parsed, it takes many times as much memory."""
     max_nodes: PositiveInt = GlbLimits.max_nodes
-    """Nodes and GPU instances together: Blender makes an object of each."""
+    """Maximum number of nodes plus GPU instances: Blender creates an object for each."""
     max_node_depth: PositiveInt = GlbLimits.max_node_depth
-    """Levels of the node tree: the importer recurses once per level."""
+    """Maximum depth of the node tree in levels; Blender's importer recurses once per level."""
     max_triangles: PositiveInt = GlbLimits.max_triangles
-    """Triangles drawn, each instance counted."""
+    """Maximum number of drawn triangles, counted once per instance."""
     max_elements: PositiveInt = GlbLimits.max_elements
-    """Vertex attributes and indices that the primitives read."""
+    """Maximum number of vertex attribute values and indices that the primitives read."""
     max_image_pixels: PositiveInt = GlbLimits.max_image_pixels
-    """Pixels of a single image."""
+    """Maximum number of pixels of a single image (width times height)."""
     max_total_pixels: PositiveInt = GlbLimits.max_total_pixels
-    """Pixels of all images together."""
+    """Maximum number of pixels of all images together."""
 
     def glb_limits(self) -> GlbLimits:
-        """Return the limits as the parser takes them."""
+        """Return the limits in the form that the parser takes."""
         return GlbLimits(**self.dump())
 
 
@@ -48,13 +48,13 @@ class Inspection:
 
     num_bytes: int
     num_nodes: int
-    """In the default scene."""
+    """Nodes of the default scene."""
     num_meshes: int
-    """Different meshes that the default scene draws."""
+    """Distinct meshes that the default scene draws."""
     num_primitives: int
-    """Different primitives with triangles that it draws."""
+    """Distinct primitives with triangles that the default scene draws."""
     num_triangles: int
-    """As drawn: every node and GPU instance counted."""
+    """Drawn triangles, counted once per node and GPU instance."""
     num_images: int
     num_animations: int
     extensions_used: tuple[str, ...]
@@ -79,8 +79,8 @@ class Inspection:
 def inspect_glb(source: Path | str | bytes, limits: InspectLimits | None = None) -> Inspection:
     """Inspect a GLB file, given by its path or its bytes, in time linear in its size.
 
-    Follows no URI and reads nothing outside the file. Raises GlbError, and nothing else, for a
-    file that cannot or may not be rendered; OSError if a path cannot be read.
+    Follows no URI and reads nothing outside the file. Raises GlbError, and no other error, for a
+    file that cannot be rendered or exceeds a limit; OSError if a path cannot be read.
     """
     glb_limits = (limits or InspectLimits()).glb_limits()
     glb = read_glb(source, glb_limits)

@@ -1,8 +1,8 @@
-"""How the surface of an object falls into separate pieces.
+"""Separate pieces (islands) of an object's surface, for the filter of multi-object files.
 
-No peer publishes a geometric test for "several objects": mesh nodes say nothing (a keyboard of 46
-nodes is one object), and connected components of the mesh fail at seams. Here the surface is
-sampled, voxelised and dilated, so that only gaps of a visible width separate pieces.
+Other projects publish no geometric test for several objects in a file. Mesh nodes do not tell (a
+keyboard of 46 nodes is one object), and connected components of a mesh break at its seams. So the
+surface is sampled, voxelised and dilated, and only gaps of a visible width separate pieces.
 """
 
 from dataclasses import dataclass
@@ -17,55 +17,57 @@ from scipy.spatial import cKDTree
 __all__ = ["DILATIONS", "measure_islands"]
 
 DILATIONS = (1, 2, 4)
-"""In voxels: what lies up to 2 d + 1 voxels (2.3, 3.9, 7.0 % of the frame) apart is joined."""
+"""In voxels. A dilation of d joins pieces that are at most 2 d + 1 voxels apart (2.3, 3.9 and 7.0 %
+of the frame)."""
 
 _GRID = 128
 _VOXEL = 2.0 / _GRID
 _FLAT = np.array([_GRID * _GRID, _GRID, 1])
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _NUM_LISTED = 8
-# Crumbs take no part in grouping.
+# Share of the area; smaller islands are not grouped.
 _MIN_GROUPED_SHARE = 0.01
-# Directions in the ground plane, 11.25 degrees apart, along which pieces may lie apart.
+# Directions in the ground plane, 11.25 degrees apart, along which pieces are tested for a gap.
 _ANGLES = np.arange(16) * np.pi / 16
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
-# A ground is thin beside its width, and nearly as wide as all that stands on it.
-_SLAB_THICKNESS = 0.15
-_SLAB_COVER = 0.7
+# A ground plate is thin relative to its width, and covers most of the object's footprint.
+_MAX_SLAB_THICKNESS = 0.15
+_MIN_SLAB_COVER = 0.7
 
 
 @dataclass(frozen=True)
 class _Surface:
-    """The occupied voxels."""
+    """The occupied voxels of a surface."""
 
     cells: Int[np.ndarray, "n 3"]
     area: Float[np.ndarray, "n"]
-    """The part of the whole area in each voxel."""
+    """The share of the whole area in each voxel."""
 
-    def where(self, chosen: Bool[np.ndarray, "n"]) -> "_Surface":
-        return _Surface(self.cells[chosen], self.area[chosen])
+    def where(self, mask: Bool[np.ndarray, "n"]) -> "_Surface":
+        return _Surface(self.cells[mask], self.area[mask])
 
 
 def measure_islands(points: Float[np.ndarray, "n 3"]) -> dict[str, Any]:
-    """Islands of a surface, from points spread evenly over its area (about 200,000).
+    """Measure the islands of a surface, from points spread evenly over its area (about 200,000).
 
     The points lie in the normalised frame [-1, 1]^3 with z up. Returns plain JSON values:
 
-    - `points` (their number) and `voxel` (the side of one);
+    - `points` (their number) and `voxel` (the side of a voxel);
     - `whole`: for each dilation ("1", "2", "4")
-      - `count` of the islands, and `islands`, the largest eight, each with its `share` of the area,
-        its `extent` along x, y, z and its `gap` to the nearest other one (None if it is alone);
+      - `count`: the number of islands;
+      - `islands`: the eight largest, each with its `share` of the area, its `extent` along x, y, z
+        and the `gap` to the nearest other island (None if there is no other);
       - `groups`: islands that no vertical plane separates, because one lies above, inside or around
-        the other, taken together; the largest eight, each with its `share` and the `height` of its
+        the other, are one group; the eight largest, each with its `share` and the `height` of its
         tallest island;
-    - `slab`: None, or the ground plate at the bottom: its `top` (z), `share` of the area, `cover`
-      (the part of the footprint that it fills), and `above`: the same as `whole` for what rises
-      above it, with shares of that part's area; None if nothing does.
+    - `slab`: None, or the ground plate at the bottom with its `top` (z), its `share` of the area,
+      its `cover` (the share of the footprint that it fills) and `above`: the same as `whole` for
+      the part above the plate, with shares of that part's area; None if there is no such part.
 
-    Raises ValueError without points or with one that is not finite.
+    Raises ValueError if there are no points, or one is not finite.
     """
     if len(points) == 0 or not np.isfinite(points).all():
-        raise ValueError("islands need at least one point, and finite ones")
+        raise ValueError("measuring islands needs at least one point, and finite points only")
     surface = _voxelise(points)
     slab = _find_slab(surface)
     measured: dict[str, Any] = {"points": len(points), "voxel": _VOXEL}
@@ -123,9 +125,10 @@ def _level(surface: _Surface, dilation: int) -> dict[str, Any]:
 
 
 def _label(surface: _Surface, dilation: int) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "k"]]:
-    """The 26-connected island of each voxel once the surface is dilated, and the islands' shares.
+    """Return the island of each voxel, and the share of the area of each island.
 
-    Islands are numbered by their share of the area, the largest being 0.
+    Islands are the 26-connected components of the dilated surface, numbered by their share: the
+    largest is 0.
     """
     low, high = surface.cells.min(axis=0), surface.cells.max(axis=0)
     inside = surface.cells - low + dilation
@@ -142,10 +145,10 @@ def _label(surface: _Surface, dilation: int) -> tuple[Int[np.ndarray, "n"], Floa
 
 
 def _group(pieces: list[Int[np.ndarray, "_ 3"]]) -> Int[np.ndarray, "k"]:
-    """The group of each piece: pieces with no vertical plane between them are joined.
+    """Return the group of each piece; pieces that no vertical plane separates are one group.
 
-    Wheels in their arches, a planet in its ring or a shade above its lamp are parts of one object;
-    cups beside a pot are not.
+    So wheels in their arches, a planet in its ring and a shade above its lamp are parts of one
+    object; cups next to a pot are not.
     """
     spans = [piece[:, :2] @ _DIRECTIONS for piece in pieces]
     low = np.array([span.min(axis=0) for span in spans])
@@ -159,13 +162,13 @@ def _extent(piece: Int[np.ndarray, "_ 3"]) -> Float[np.ndarray, "3"]:
     return (np.ptp(piece, axis=0) + 1) * _VOXEL
 
 
-def _gap(cells: Int[np.ndarray, "n 3"], mine: Bool[np.ndarray, "n"]) -> float | None:
-    """The shortest distance between the centres of an island's voxels and of all others."""
-    fewer, more = sorted((cells[mine], cells[~mine]), key=len)
+def _gap(cells: Int[np.ndarray, "n 3"], of_island: Bool[np.ndarray, "n"]) -> float | None:
+    """Return the shortest distance between the voxel centres of an island and all others."""
+    fewer, more = sorted((cells[of_island], cells[~of_island]), key=len)
     if len(fewer) == 0:
         return None
-    # Both make it many times faster: an unbalanced tree, for the equal distances of a lattice, and
-    # a bound from a few of the voxels.
+    # Two things make the search many times faster: an unbalanced tree, because points on a lattice
+    # have many equal distances, and an upper bound from a few of the voxels.
     tree = cKDTree(more, balanced_tree=False, compact_nodes=False)
     bound = float(np.min(tree.query(fewer[::100])[0]))
     shortest = float(np.min(tree.query(fewer, distance_upper_bound=bound)[0]))
@@ -173,30 +176,31 @@ def _gap(cells: Int[np.ndarray, "n 3"], mine: Bool[np.ndarray, "n"]) -> float | 
 
 
 def _find_slab(surface: _Surface) -> tuple[int, float] | None:
-    """A ground plate's last layer of voxels and the part of the footprint that it covers, or None.
+    """Return the top layer of the ground plate and the share of the footprint that it covers.
 
-    The plate ends at the highest layer, within a thickness that is small beside the footprint's
-    shorter side, whose largest connected patch covers most of the footprint of everything.
+    The top is the highest layer whose largest connected patch covers most of the object's
+    footprint, within a thickness that is small relative to the footprint's shorter side. None if
+    there is no such layer.
     """
     cells = surface.cells
     area = int(_footprint(cells).sum())
     shorter = int(np.ptp(cells[:, :2], axis=0).min()) + 1
     bottom = int(cells[:, 2].min())
-    found = None
-    for layer in range(bottom, bottom + int(_SLAB_THICKNESS * shorter) + 1):
-        # A sheet that is not quite level, or lies on a voxel's face, spreads over three layers.
+    slab = None
+    for layer in range(bottom, bottom + int(_MAX_SLAB_THICKNESS * shorter) + 1):
+        # A sheet that is slightly tilted, or lies on a voxel's face, spreads over three layers.
         patches, count = ndimage.label(
             _footprint(cells[np.abs(cells[:, 2] - layer) <= 1]), structure=_NEIGHBOURS[0]
         )
         if count:
             cover = int(np.bincount(patches.ravel())[1:].max()) / area
-            if cover >= _SLAB_COVER:
-                found = layer + 1, cover
-    return found
+            if cover >= _MIN_SLAB_COVER:
+                slab = layer + 1, cover
+    return slab
 
 
 def _footprint(cells: Int[np.ndarray, "n 3"]) -> Bool[np.ndarray, "a b"]:
-    """The voxels' shadow on the ground, closed over gaps in the sampling."""
-    shadow = np.zeros((_GRID + 2, _GRID + 2), dtype=bool)
-    shadow[cells[:, 0] + 1, cells[:, 1] + 1] = True
-    return ndimage.binary_dilation(shadow, structure=_NEIGHBOURS[0])
+    """Return the projection of the voxels on the ground, with gaps in the sampling closed."""
+    projection = np.zeros((_GRID + 2, _GRID + 2), dtype=bool)
+    projection[cells[:, 0] + 1, cells[:, 1] + 1] = True
+    return ndimage.binary_dilation(projection, structure=_NEIGHBOURS[0])

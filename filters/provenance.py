@@ -1,4 +1,4 @@
-"""Filters on what the source says of an object: caption, tags, licence, age restriction."""
+"""Filters on the metadata of the source: caption, tags, licence, age restriction."""
 
 import re
 import unicodedata
@@ -24,8 +24,8 @@ __all__ = [
     "is_lowpoly_tag",
 ]
 
-# "low" begins a word ("yellow poly", "slow-poly" do not match) and "poly" may go on ("lowpolyart",
-# "low-polygon"), though not into another English word ("low-polyester").
+# "low" must start a word: "yellow poly" and "slow-poly" do not match. "poly" may have more letters
+# after it ("lowpolyart", "low-polygon") unless they make another English word ("low-polyester").
 _LOWPOLY = re.compile(r"(?:(?<![^\W\d_])|(?<=3d))low[\W_]*poly(?!ester|mer|phon)")
 _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -36,23 +36,23 @@ class CaptionConfig(Config):
     enabled: bool = True
     """Drop objects without a caption."""
     min_characters: Annotated[int, pydantic.Field(ge=1)] = 1
-    """A shorter caption is none."""
+    """Minimum length of a caption in characters, spaces at its ends not counted."""
 
 
 class LowPolyConfig(Config):
-    """Objects whose tags call them low-poly, in any spelling (InstantMesh, arXiv 2404.07191)."""
+    """Objects with a tag that says low-poly, in any spelling (InstantMesh, arXiv 2404.07191)."""
 
     enabled: bool = True
     """Drop objects tagged as low-poly."""
 
 
 class LicenceConfig(Config):
-    """Objects under a licence outside an allow-list."""
+    """Objects whose licence is not in an allow-list."""
 
     enabled: bool = False
-    """Drop objects under other licences, or none."""
+    """Drop objects whose licence is not allowed, or that state no licence."""
     allowed: tuple[str, ...] = ("by", "by-sa", "cc0")
-    """Licences in the source's own spelling; capitals do not matter."""
+    """Allowed licences as the source spells them, in capitals or not, such as [by, cc0]."""
 
 
 class AgeConfig(Config):
@@ -63,7 +63,7 @@ class AgeConfig(Config):
 
 
 def is_lowpoly_tag(tag: str) -> bool:
-    """Whether a tag says "low poly": any case, separator, plural or compound."""
+    """Return whether a tag says "low poly", with any case, separator, plural or compound."""
     words = _CAMEL_HUMP.sub(" ", unicodedata.normalize("NFKC", tag))
     return _LOWPOLY.search(words.casefold()) is not None
 
@@ -72,21 +72,21 @@ _CAPTION_CHARACTERS: Fact[int] = Fact(
     "list",
     "caption_characters",
     pa.int32(),
-    "characters of the caption, 0 without one",
+    "length of the caption in characters, 0 without a caption",
     of=lambda record: len((record["caption"] or "").strip()),
 )
 _LOWPOLY_TAGS: Fact[list[str]] = Fact(
     "list",
     "lowpoly_tags",
     pa.list_(pa.string()),
-    "tags that call the object low-poly; null if there are none",
+    "tags that say low-poly; null if there are none",
     of=lambda record: [tag for tag in record["tags"] if is_lowpoly_tag(tag)] or None,
 )
 _LICENCE_FOLDED: Fact[str] = Fact(
     "list",
     "licence_folded",
     pa.string(),
-    "the licence in small letters",
+    "the licence in lower case",
     of=lambda record: record["licence"] and record["licence"].casefold(),
 )
 _AGE_RESTRICTED: Fact[bool] = Fact(
@@ -107,7 +107,7 @@ def _caption(facts: Columns, config: CaptionConfig) -> Judgement:
     )
 
 
-def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG001 - one signature
+def _lowpoly(facts: Columns, config: LowPolyConfig) -> Judgement:  # noqa: ARG001 - the signature of a filter
     return Judgement(
         drops={"lowpoly_tag": facts.present(_LOWPOLY_TAGS)},
         measured=lambda row: list(facts.value(_LOWPOLY_TAGS, row) or ()),
@@ -124,7 +124,7 @@ def _licence(facts: Columns, config: LicenceConfig) -> Judgement:
     )
 
 
-def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - one signature
+def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - the signature of a filter
     restricted = facts.flags(_AGE_RESTRICTED)
     return Judgement(
         drops={"age_restricted": restricted},
@@ -133,7 +133,7 @@ def _age(facts: Columns, config: AgeConfig) -> Judgement:  # noqa: ARG001 - one 
     )
 
 
-CAPTION = Filter(name="caption", version=1, facts=(_CAPTION_CHARACTERS,), judge=_caption)
-LOWPOLY = Filter(name="lowpoly", version=1, facts=(_LOWPOLY_TAGS,), judge=_lowpoly)
-LICENCE = Filter(name="licence", version=1, facts=(_LICENCE_FOLDED,), judge=_licence)
-AGE = Filter(name="age", version=1, facts=(_AGE_RESTRICTED,), judge=_age)
+CAPTION = Filter(name="caption", version=1, facts=(_CAPTION_CHARACTERS,), evaluate=_caption)
+LOWPOLY = Filter(name="lowpoly", version=1, facts=(_LOWPOLY_TAGS,), evaluate=_lowpoly)
+LICENCE = Filter(name="licence", version=1, facts=(_LICENCE_FOLDED,), evaluate=_licence)
+AGE = Filter(name="age", version=1, facts=(_AGE_RESTRICTED,), evaluate=_age)

@@ -1,4 +1,4 @@
-"""How thin a surface is beside its length: 0 for a sheet or a line."""
+"""Thickness of a surface relative to its length: 0 for a sheet or a line."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,9 +7,9 @@ __all__ = ["thickness"]
 
 
 def thickness(points: Float[np.ndarray, "n 3"]) -> float:
-    """The extent along the thinnest principal axis by that along the longest; 0 for one point.
+    """Return the smallest extent along a principal axis divided by the largest; 0 for one point.
 
-    The principal axes are those of the covariance of the points.
+    The principal axes are the eigenvectors of the covariance of the points.
     """
     centred = np.asarray(points, dtype=np.float64) - points.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)

@@ -1,4 +1,4 @@
-"""What a filter is: the facts it keeps of an object's measurements, and its judgement on them."""
+"""The types of the filters: facts (columns of measurements), filters, their results, verdicts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,61 +15,61 @@ __all__ = ["PASSED", "Fact", "Filter", "Judgement", "Verdict"]
 T = TypeVar("T")
 
 PASSED = "passed"
-"""The reason of a verdict with nothing to say against an object."""
+"""The reason of a verdict that keeps an object and remarks nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The decision of one filter on one object, with the number that it rests on."""
+    """The decision of one filter on one object, with the measured value behind it."""
 
     filter: str
     keep: bool
     reason: str
-    """A stable slug that reports count, such as `low_occupancy`."""
+    """A stored string by which reports count, such as `low_occupancy`."""
     measured: Any
-    """The value that was judged, in plain JSON values."""
+    """The value that decided, in plain JSON values."""
     limit: Any
-    """What it was judged against."""
+    """The threshold that it was compared with."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The verdict that `to_dict` wrote."""
+        """Return the verdict that `to_dict` wrote."""
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Fact(Column[T]):
-    """A number, flag or text that a filter needs of a stage's measurements, as a column."""
+    """A column with a number, flag or text that a filter reads from a stage's measurements."""
 
     of: Callable[[Mapping[str, Any]], Any] = field(kw_only=True)
-    """Returns it, given what the stage stored (for `list`: the fields of `ObjectRecord`)."""
+    """Computes the value from what the stage stored (for `list`: the fields of `ObjectRecord`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judgement:
-    """What a filter says of n objects."""
+    """The result of one filter for n objects."""
 
     drops: Mapping[str, Bool[np.ndarray, "n"]]
-    """Per reason, the objects to drop. Of several reasons for one object the first counts."""
+    """Per reason, the objects to drop. If several reasons apply to an object, the first counts."""
     measured: Callable[[int], Any]
-    """The value that was judged, of the object in a row, in plain JSON values."""
+    """Returns the value that decided for the object in a row, in plain JSON values."""
     limit: Any
-    """What it was judged against."""
+    """The threshold that it was compared with."""
     remarks: Mapping[str, Bool[np.ndarray, "n"]] = field(default_factory=dict)
-    """Reasons that are worth knowing but drop nothing."""
+    """Per reason, objects that are remarked on but not dropped."""
 
     def verdict(self, name: str, row: int) -> Verdict:
-        """Of the object in a row, by the filter of that name."""
+        """Return the verdict on the object in a row, given the filter's name."""
         dropped = next((reason for reason, where in self.drops.items() if where[row]), None)
-        noted = (reason for reason, where in self.remarks.items() if where[row])
+        remarks = (reason for reason, where in self.remarks.items() if where[row])
         return Verdict(
             filter=name,
             keep=dropped is None,
-            reason=dropped or next(noted, PASSED),
+            reason=dropped or next(remarks, PASSED),
             measured=self.measured(row),
             limit=self.limit,
         )
@@ -77,23 +77,28 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """One link of the chain."""
+    """A filter: a pure function from stored measurements to a result, and its description."""
 
     name: str
+    """The name in JSON output; never changes."""
+    title: str = ""
+    """The name in text output, if it differs."""
+    reason_titles: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Per stored reason, how text output shows it, if it differs."""
     settings: str = ""
-    """Its field in `FilterConfig`, if it has another name than the filter."""
+    """The field of `FilterConfig` with its settings, if it is not called like the filter."""
     version: int
-    """Raised whenever the same measurements and settings may give another verdict."""
+    """Increased when the same measurements and settings may give another verdict."""
     facts: tuple[Fact[Any], ...]
-    """What it keeps of the measurements of one stage: the columns that `judge` reads."""
-    judge: Callable[[Columns, Any], Judgement]
-    """(columns, the filter's own settings) -> judgement; pure. Null where nothing was measured."""
+    """The columns that `evaluate` reads, all of one stage."""
+    evaluate: Callable[[Columns, Any], Judgement]
+    """(columns, the filter's settings) -> result. Columns are null for objects not yet measured."""
 
     def __post_init__(self) -> None:
         if len({fact.stage for fact in self.facts}) != 1:
-            raise ValueError(f"filter {self.name}: its facts must be of one stage")
+            raise ValueError(f"filter {self.name}: all facts must belong to one stage")
 
     @property
     def needs(self) -> str:
-        """The stage whose measurements it reads."""
+        """The stage whose measurements the filter reads."""
         return self.facts[0].stage

@@ -1,1 +1,1 @@
-"""From a GLB file to views; Blender itself lives in render.blender and nowhere else."""
+"""Rendering of GLB files to views; Blender is imported in render.blender only."""

@@ -1,8 +1,8 @@
-"""How well the views of an object agree on one surface: depth with depth, and normals with depth.
+"""Agreement of an object's views on one surface: depth with depth, and normals with depth.
 
-Both are asked of patches: pixels around which the picture shows one smooth surface. There the depth
-picture alone tells the plane of the surface, because the inverse depth of a plane is linear in the
-image: 1 / depth = a X / depth + b Y / depth + c, with X and Y in camera axes.
+Both are measured on patches: pixels around which the image shows one smooth surface. There the
+plane of the surface follows from the depth image alone, because the inverse depth of a plane is
+linear in the image: 1 / depth = a X / depth + b Y / depth + c, with X and Y in camera axes.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,17 @@ from dataset.views import ViewSet
 
 __all__ = ["Patches", "depth_agreement", "find_patches", "pairs_to_compare"]
 
-_AGREES_WITHIN = 0.01
-"""Relative difference of depths that still agree."""
-_BEND = (0.25, 0.1)
-"""Most change of slope (depth per width; 1 is 45 degrees) in a patch: a share of it, and a rest."""
-_STEEPEST = 4.0
-"""Slope above which three pixels in line may as well be three things, one behind the other."""
-_GRAZING = 0.25
+_DEPTH_TOLERANCE = 0.01
+"""Maximum relative difference of depths that agree."""
+_MAX_BEND = (0.25, 0.1)
+"""Maximum change of slope within a patch: a share of the slope, plus a constant. Slopes are depth
+per width; 1 is 45 degrees."""
+_MAX_SLOPE = 4.0
+"""Slope above which three neighbouring pixels may show three surfaces, one behind the other."""
+_MIN_COSINE = 0.25
 """Cosine between normal and line of sight below which a surface may fall between the pixels."""
-_LEAST_ANGLE = 15.0
-"""In degrees, between views to compare: from one direction, a wrong depth looks right."""
+_MIN_ANGLE = 15.0
+"""In degrees, between views to compare: from the same direction a wrong depth looks right."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,26 +34,26 @@ class Patches:
     """Pieces of smooth surface, each around the centre of one pixel of a view."""
 
     points: Float32[np.ndarray, "n 3"]
-    """In world axes."""
+    """Centres, in world axes."""
     facing: Float32[np.ndarray, "n 3"]
-    """Unit normals towards the camera that follow from depth alone, in world axes."""
+    """Unit normals computed from depth alone, towards the camera, in world axes."""
     normals: Float32[np.ndarray, "n 3"]
-    """The normals that the view states."""
+    """The normals that the view stores, in world axes."""
 
 
 def find_patches(views: ViewSet, view: int, stride: int = 1) -> Patches:
-    """The patches around every `stride`-th pixel of a view, both ways."""
+    """Return the patches around every `stride`-th pixel of a view in rows and columns."""
     camera, depth = views.cameras[view], views.depth[view]
     height, width = depth.shape
     row, column = np.nonzero(depth[1:-1:stride, 1:-1:stride])
     row, column = 1 + stride * row, 1 + stride * column
     planes = _planes(camera, depth, row, column)
-    found = planes.smooth
-    row, column, inverse = row[found], column[found], planes.inverse[found]
+    smooth = planes.smooth
+    row, column, inverse = row[smooth], column[smooth], planes.inverse[smooth]
     fx, fy, cx, cy = camera.intrinsics
     x, y = ((column + 0.5) / width - cx) / fx, -((row + 0.5) / height - cy) / fy
-    a, b = planes.step_x[found] * width * fx, -planes.step_y[found] * height * fy
-    # Of the plane a X + b Y - c Z = 1, the camera is on the side where the left is less than 1.
+    a, b = planes.step_x[smooth] * width * fx, -planes.step_y[smooth] * height * fy
+    # The camera is on the side of the plane a X + b Y - c Z = 1 where the left side is below 1.
     facing = np.stack([-a, -b, inverse - a * x - b * y], axis=-1)
     facing /= np.linalg.norm(facing, axis=-1, keepdims=True)
     points = np.stack([x, y, -np.ones_like(x)], axis=-1) / inverse[:, None]
@@ -67,45 +68,46 @@ def find_patches(views: ViewSet, view: int, stride: int = 1) -> Patches:
 def depth_agreement(
     patches: Patches, camera: Camera, depth: Float32[np.ndarray, "h w"]
 ) -> tuple[float, int]:
-    """How well patches of one view agree with the depth of another, given with its camera.
+    """Return how well patches of one view agree with the depth of another view and its camera.
 
-    Returns the share of the patches visible there whose depth is the same within 1 %, and their
-    number. A patch behind what the other view shows is hidden there and does not count; one before
-    it, or where there is only background, is a contradiction.
+    Returns the share of the patches visible in the other view whose depth there is the same within
+    1 %, and the number of visible patches. A patch behind the surface of the other view is hidden
+    and not counted; one in front of it, or over background, counts as a disagreement.
     """
     height, width = depth.shape
     image, expected = project(camera, patches.points)
     sight = camera.camera_to_world[:3, 3] - patches.points
     cosine = (sight * patches.facing).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
     column, row = np.floor(image * (width, height)).astype(int).T
-    judged = (expected > 0) & (np.abs(cosine) > _GRAZING)
-    judged &= (column > 0) & (row > 0) & (column < width - 1) & (row < height - 1)
-    image, expected, row, column = image[judged], expected[judged], row[judged], column[judged]
+    valid = (expected > 0) & (np.abs(cosine) > _MIN_COSINE)
+    valid &= (column > 0) & (row > 0) & (column < width - 1) & (row < height - 1)
+    image, expected, row, column = image[valid], expected[valid], row[valid], column[valid]
     planes = _planes(camera, depth, row, column)
     right, down = image[:, 0] * width - column - 0.5, image[:, 1] * height - row - 0.5
     ratio = expected * (planes.inverse + planes.step_x * right + planes.step_y * down)
     empty = ~np.any([depth[row + j, column + i] for j in (-1, 0, 1) for i in (-1, 0, 1)], axis=0)
-    visible = empty | (planes.smooth & (ratio < 1 + _AGREES_WITHIN))
-    agrees = planes.smooth & (np.abs(ratio - 1) < _AGREES_WITHIN)
+    visible = empty | (planes.smooth & (ratio < 1 + _DEPTH_TOLERANCE))
+    agrees = planes.smooth & (np.abs(ratio - 1) < _DEPTH_TOLERANCE)
     count = int(visible.sum())
     return (float(agrees.sum() / count) if count else 1.0), count
 
 
 def pairs_to_compare(cameras: Sequence[Camera]) -> list[tuple[int, int]]:
-    """Pairs of views, both ways, in which every view meets the one that sees most of its side.
+    """Return ordered pairs of views that show the same side of the object, in both orders.
 
-    Views less than 15 degrees apart are no pair.
+    Every view is paired with the one whose direction is closest, of those that are at least 15
+    degrees apart.
     """
     backward = np.stack([camera.camera_to_world[:3, 2] for camera in cameras])
     cosines = backward @ backward.T
-    cosines[cosines > np.cos(np.radians(_LEAST_ANGLE))] = -np.inf
+    cosines[cosines > np.cos(np.radians(_MIN_ANGLE))] = -np.inf
     closest = [(view, int(row.argmax())) for view, row in enumerate(cosines) if row.max() > -np.inf]
     return sorted({*closest, *((second, first) for first, second in closest)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Planes:
-    """The planes around pixels, as inverse depth and its change from pixel to pixel."""
+    """The planes around pixels, as inverse depth and its change from one pixel to the next."""
 
     smooth: Bool[np.ndarray, "n"]
     inverse: Float32[np.ndarray, "n"]
@@ -119,17 +121,18 @@ def _planes(
     row: Int[np.ndarray, "n"],
     column: Int[np.ndarray, "n"],
 ) -> _Planes:
-    """The planes around pixels, none of them at the border. Background is infinitely far away."""
+    """Return the planes around pixels, none at the image border; background is infinitely far."""
     crossing = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
     around = np.stack([depth[row + j, column + i] for j, i in crossing])
-    here, left, right, above, below = np.divide(
+    centre, left, right, above, below = np.divide(
         1, around, out=np.zeros_like(around), where=around > 0
     )
     step_x, step_y = (right - left) / 2, (below - above) / 2
-    bend_x, bend_y = np.abs(right + left - 2 * here), np.abs(below + above - 2 * here)
-    one = here / (camera.intrinsics[0] * depth.shape[1])  # what a slope of 1 changes in a pixel
-    share, rest = _BEND
-    smooth = np.hypot(step_x, step_y) < _STEEPEST * one
-    smooth &= bend_x < share * np.abs(step_x) + rest * one
-    smooth &= bend_y < share * np.abs(step_y) + rest * one
-    return _Planes(smooth=smooth, inverse=here, step_x=step_x, step_y=step_y)
+    bend_x, bend_y = np.abs(right + left - 2 * centre), np.abs(below + above - 2 * centre)
+    # The change of inverse depth per pixel at a slope of 1.
+    unit = centre / (camera.intrinsics[0] * depth.shape[1])
+    share, constant = _MAX_BEND
+    smooth = np.hypot(step_x, step_y) < _MAX_SLOPE * unit
+    smooth &= bend_x < share * np.abs(step_x) + constant * unit
+    smooth &= bend_y < share * np.abs(step_y) + constant * unit
+    return _Planes(smooth=smooth, inverse=centre, step_x=step_x, step_y=step_y)

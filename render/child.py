@@ -1,4 +1,4 @@
-"""The Blender child as the operating system sees it: a process group, two pipes and a log."""
+"""The Blender child as a process: its process group, two pipes and a log file."""
 
 import contextlib
 import os
@@ -17,19 +17,19 @@ from render.scratch import scratch_folder
 
 __all__ = ["Child"]
 
-_LOG_TAIL = 4096
+_LOG_TAIL_BYTES = 4096
 _PROJECT = Path(__file__).parent.parent
-_PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-"""What a child inherits of the environment: no credentials."""
+_INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""Environment variables that a child inherits: none of them holds credentials."""
 _KERNEL_CACHES = ("CUDA_CACHE_PATH", "OPTIX_CACHE_PATH", "XDG_CACHE_HOME")
-"""Where drivers and Cycles keep compiled kernels: kept beyond the child, which has its own HOME."""
+"""Variables with the folders of compiled kernels, which must outlive the child and its HOME."""
 
-_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM})
-"""Signals that no program sends itself by a fault: the kernel short of memory, or an operator."""
+_EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""Signals that come from outside, from the kernel's OOM killer or an operator, not from a crash."""
 
 
 class Child:
-    """A running `render.blender.worker`. Not for several threads."""
+    """A running `render.blender.worker`. Not thread-safe."""
 
     def __init__(self, threads: int) -> None:
         self._scratch = scratch_folder("blender")
@@ -48,21 +48,21 @@ class Child:
                 cwd=self._scratch.name,
                 process_group=0,
             )
-        self._watched = psutil.Process(self._process.pid)
+        self._process_info = psutil.Process(self._process.pid)
         os.close(child_in)
         os.close(child_out)
-        self._requests: IO[str] = open(to_child, "w")  # noqa: SIM115 - lives as long as the child
+        self._requests: IO[str] = open(to_child, "w")  # noqa: SIM115 - open as long as the child runs
         self._replies = from_child
         self._buffer = b""
         self._ended = False
 
     def _environment(self) -> dict[str, str]:
         scratch = self._scratch.name
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         cache = str(Path("~/.cache/lrm-kernels").expanduser())
-        kept |= {name: os.environ.get(name, cache) for name in _KERNEL_CACHES}
-        own = {"HOME": scratch, "TMPDIR": scratch, "PYTHONPATH": str(_PROJECT)}
-        return kept | own | {"BLENDER_USER_RESOURCES": scratch, "PYTHONNOUSERSITE": "1"}
+        variables |= {name: os.environ.get(name, cache) for name in _KERNEL_CACHES}
+        variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONPATH": str(_PROJECT)}
+        return variables | {"BLENDER_USER_RESOURCES": scratch, "PYTHONNOUSERSITE": "1"}
 
     @property
     def pid(self) -> int:
@@ -72,13 +72,13 @@ class Child:
         return not self._ended and self._process.poll() is None
 
     def send(self, request: Request) -> None:
-        """Send a request; a child that is gone shows at the next poll."""
+        """Send a request. If the child has ended, the next `poll` reports it."""
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(encode(request))
             self._requests.flush()
 
     def poll(self, seconds: float) -> str | None:
-        """The next line of the child, None if there is none yet, an empty one if it ended."""
+        """Return the child's next line, None if it sent none in time, "" if it has ended."""
         ready, _, _ = select.select([self._replies], [], [], seconds)
         if ready:
             block = os.read(self._replies, 1 << 16)
@@ -93,48 +93,48 @@ class Child:
         return line.decode()
 
     def memory(self) -> int:
-        """Resident bytes of the child, 0 if it is gone.
+        """Return the child's resident memory in bytes, 0 if it has ended.
 
-        Blender starts no processes, and to look for some means to read those of the whole machine:
-        13 ms where there are 80, at every view and every poll.
+        Blender starts no processes of its own. Searching for some would read the process table of
+        the whole machine (13 ms with 80 processes) at every view and every poll.
         """
         with contextlib.suppress(psutil.Error):
-            return self._watched.memory_info().rss
+            return self._process_info.memory_info().rss
         return 0
 
     def end_reason(self, name: str) -> tuple[FailureKind, str]:
-        """How the child ended: by itself, or killed by the system or somebody."""
+        """Return the failure kind and a message, given what the child was doing when it ended."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return FailureKind.CRASH, f"Blender broke off its answer during {name}"
-        kind = FailureKind.KILLED if -code in _FROM_OUTSIDE else FailureKind.CRASH
+            return FailureKind.CRASH, f"Blender sent an incomplete answer during {name}"
+        kind = FailureKind.KILLED if -code in _EXTERNAL_SIGNALS else FailureKind.CRASH
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return kind, f"Blender ended with {how} during {name}"
 
     def log_tail(self) -> str:
-        """The end of what Blender printed."""
+        """Return the end of Blender's output."""
         try:
             with open(self._log, "rb") as log:
-                log.seek(max(0, self._log.stat().st_size - _LOG_TAIL))
-                return log.read(_LOG_TAIL).decode(errors="replace")
+                log.seek(max(0, self._log.stat().st_size - _LOG_TAIL_BYTES))
+                return log.read(_LOG_TAIL_BYTES).decode(errors="replace")
         except OSError:
             return ""
 
     def log(self) -> str:
-        """All that Blender printed since the last `forget_log`."""
+        """Return Blender's output since the last `clear_log`."""
         try:
             return self._log.read_text(errors="replace")
         except OSError:
             return ""
 
-    def forget_log(self) -> None:
-        """Begin a new log: what was printed about one object does not explain the next."""
+    def clear_log(self) -> None:
+        """Empty the log, so that it holds the output about one object only."""
         with contextlib.suppress(OSError):
             os.truncate(self._log, 0)
 
     def kill(self) -> None:
-        """End the whole process group, and clean up."""
+        """Kill the whole process group, and remove the scratch folder."""
         self._ended = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One picture of all views of an object: colour, depth and normals, for people to look at."""
+"""Contact sheets: one image with the colours, depths and normals of all views of an object."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,9 +13,9 @@ _TITLE_HEIGHT = 24
 
 
 def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Image:
-    """Rows of eight views: colour on white, then their depth (near is bright), then normals.
+    """Return an image with rows of eight views: colour on white, depth (near is bright), normals.
 
-    A title has a line of its own at the top.
+    `tile` is the side of a view in pixels. A title is written on a line of its own at the top.
     """
     count = len(views.cameras)
     columns = min(_COLUMNS, count)
@@ -27,14 +27,14 @@ def contact_sheet(views: ViewSet, title: str = "", tile: int = 144) -> Image.Ima
     near, far = _depth_range(views)
     for view in range(count):
         row, column = divmod(view, columns)
-        pictures = (
+        layers = (
             _on_white(views.rgba[view]),
             _grey(views.depth[view], near, far),
             _colours(views.normals[view]),
         )
-        for layer, pixels in enumerate(pictures):
-            place = (column * tile, top + (row * 3 + layer) * tile)
-            sheet.paste(Image.fromarray(pixels).resize((tile, tile), Image.Resampling.BOX), place)
+        for layer, pixels in enumerate(layers):
+            corner = (column * tile, top + (row * 3 + layer) * tile)
+            sheet.paste(Image.fromarray(pixels).resize((tile, tile), Image.Resampling.BOX), corner)
         draw.text((column * tile + 4, top + row * 3 * tile + 2), str(view), fill="gray")
     return sheet
 
@@ -61,5 +61,8 @@ def _colours(normals: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _printable(title: str) -> str:
-    """Names come from strangers: only what the built-in font draws, on one line."""
+    """Return the title on one line, with characters that the built-in font draws.
+
+    Names of objects are untrusted text.
+    """
     return "".join(c if c.isprintable() and ord(c) < 256 else "?" for c in title)[:120]

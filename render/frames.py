@@ -1,4 +1,4 @@
-"""Reads the frames that Blender wrote and turns them into views."""
+"""Reading of the EXR frames that Blender wrote, and their conversion to views."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ __all__ = ["FrameError", "empty_views", "read_silhouettes", "read_view", "srgb_f
 
 _FRAMES = ("colour", "geometry")
 
-_NO_HIT = 1e9
-"""Cycles writes 1e10 as the depth of the background."""
+_BACKGROUND_DEPTH = 1e9
+"""Depths from here on are background; Cycles writes 1e10."""
 
 
 class FrameError(Exception):
-    """A frame is missing, unreadable or of another size."""
+    """A frame is missing, unreadable or has an unexpected size."""
 
 
 def empty_views(cameras: Sequence[Camera], resolution: int) -> ViewSet:
-    """Views of nothing but background, to be filled in."""
+    """Return views of background only, for `read_view` to fill in."""
     shape = (len(cameras), resolution, resolution)
     return ViewSet(
         cameras=list(cameras),
@@ -35,9 +35,10 @@ def empty_views(cameras: Sequence[Camera], resolution: int) -> ViewSet:
 
 
 def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> None:
-    """Fill in one view from colour_NNN.exr and geometry_NNN.exr, and remove them.
+    """Fill in one view from colour_NNN.exr and geometry_NNN.exr, and remove the files.
 
-    The frames show the window of the picture; None stands for a view of nothing. Raises FrameError.
+    The frames show only the window of the image; None stands for a view without the object, which
+    has no frames. Raises FrameError.
     """
     if window is None:
         return
@@ -47,7 +48,7 @@ def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> 
     normals = _read(geometry_path, "Normal", "XYZ", window)
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
-    hit = distance < _NO_HIT
+    hit = distance < _BACKGROUND_DEPTH
     into.rgba[view, rows, columns] = _straight_srgb(colour)
     into.depth[view, rows, columns] = np.where(hit, distance, 0)
     into.normals[view, rows, columns][hit] = _unit(normals[hit])
@@ -56,26 +57,26 @@ def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> 
 
 
 def read_silhouettes(folder: Path, count: int) -> Float32[np.ndarray, "v h w"]:
-    """The opacity of silhouette_NNN.exr. Raises FrameError."""
+    """Return the opacity of silhouette_NNN.exr for `count` views. Raises FrameError."""
     paths = [folder / f"silhouette_{view:03d}.exr" for view in range(count)]
     frames = [_read(path, "Combined", "A")[..., 0] for path in paths]
     if len({frame.shape for frame in frames}) != 1:
-        raise FrameError("the frames are not all of one size")
+        raise FrameError("the silhouettes are not all of one size")
     return np.stack(frames)
 
 
 def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """The sRGB curve (IEC 61966-2-1): Blender's `Standard` view transform."""
+    """Return sRGB values by the curve of IEC 61966-2-1, Blender's `Standard` view transform."""
     low, high = linear * 12.92, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055
     return np.where(linear <= 0.0031308, low, high)
 
 
 def _straight_srgb(premultiplied: Float32[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 4"]:
     alpha = premultiplied[..., 3].clip(0, 1)
-    seen = alpha > 0
+    visible = alpha > 0
     pixels = np.zeros(premultiplied.shape, np.uint8)
-    linear = premultiplied[..., :3][seen] / np.maximum(alpha[seen], 1e-6)[:, None]
-    pixels[..., :3][seen] = np.rint(srgb_from_linear(linear.clip(0, 1)) * 255)
+    linear = premultiplied[..., :3][visible] / np.maximum(alpha[visible], 1e-6)[:, None]
+    pixels[..., :3][visible] = np.rint(srgb_from_linear(linear.clip(0, 1)) * 255)
     pixels[..., 3] = np.rint(alpha * 255)
     return pixels
 
@@ -88,17 +89,17 @@ def _unit(normals: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
 def _read(
     path: Path, name: str, parts: str, window: Window | None = None
 ) -> Float32[np.ndarray, "h w c"]:
-    """Channels of one pass, such as ViewLayer.Normal.X; a lone letter gives a last axis of one."""
+    """Return the channels of one pass, such as ViewLayer.Normal.X, along the last axis."""
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = file.parts[0].channels
-            found = [channels[f"ViewLayer.{name}.{part}"].pixels for part in parts]
+            planes = [channels[f"ViewLayer.{name}.{part}"].pixels for part in parts]
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise FrameError(f"{path.name}: unreadable frame: {error}") from error
-    pixels = np.stack(found, axis=-1).astype(np.float32)
+    pixels = np.stack(planes, axis=-1).astype(np.float32)
     if window is not None and pixels.shape[:2] != (window.height, window.width):
         height, width = pixels.shape[:2]
         raise FrameError(
-            f"{path.name}: {width}x{height} pixels, not {window.width}x{window.height}"
+            f"{path.name}: has {width}x{height} pixels, not {window.width}x{window.height}"
         )
     return pixels

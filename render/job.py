@@ -1,6 +1,6 @@
-"""What crosses the border between a worker and its Blender child: plain data, as JSON lines.
+"""Messages between a worker and its Blender child: plain data, sent as JSON lines.
 
-Both sides of the border import it: of third parties and of the project, only what the child has.
+Both processes import this module, so it imports only what the child has.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from glb.limits import GlbLimits
 __all__ = [
     "COLOUR_MARK",
     "CameraSpec",
+    "CompileRequest",
     "DevicesRequest",
     "GeometryRequest",
     "MeasureRequest",
@@ -23,7 +24,6 @@ __all__ = [
     "Rendered",
     "Reply",
     "Request",
-    "WarmRequest",
     "Window",
     "decode_answer",
     "decode_request",
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 COLOUR_MARK = "-- colour frames --"
-"""A line of the child's log, after which it renders colour."""
+"""Line in the child's log that precedes the output about the colour frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
-    """A camera as in dataset.cameras, in plain lists."""
+    """A camera of dataset.cameras as plain lists."""
 
     camera_to_world: list[list[float]]
     intrinsics: list[float]
@@ -82,15 +82,15 @@ class RenderRequest:
     cameras: list[CameraSpec]
     resolution: int
     samples: int
-    """The most."""
+    """Maximum per pixel."""
     min_samples: int
     quality: float
-    """In dB: fewer samples where fewer reach it."""
+    """Target PSNR in dB; the fewest samples that reach it are used."""
     denoise: bool
     device: str
     threads: int
     texture_size: int
-    """Textures are scaled down to at most this side."""
+    """Maximum side of a texture in pixels; larger ones are scaled down."""
     light_strength: float
     light_gradient: float
     seed: int
@@ -99,8 +99,8 @@ class RenderRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmRequest:
-    """Render something small, so that the driver compiles its kernels before time counts."""
+class CompileRequest:
+    """Render something small, so that the driver compiles its kernels before the first object."""
 
     device: str
     threads: int
@@ -109,18 +109,18 @@ class WarmRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DevicesRequest:
-    """List the GPUs that Cycles could render on."""
+    """List the GPUs on which Cycles can render."""
 
 
 Request = (
-    OpenRequest | MeasureRequest | GeometryRequest | RenderRequest | WarmRequest | DevicesRequest
+    OpenRequest | MeasureRequest | GeometryRequest | RenderRequest | CompileRequest | DevicesRequest
 )
 _REQUESTS = {kind.__name__: kind for kind in typing.get_args(Request)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The part of a picture outside which there is nothing but background, in pixels."""
+    """The part of an image that can show the object, in pixels; the rest is background."""
 
     left: int
     top: int
@@ -130,11 +130,12 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """Both frames of a view lie ready, while the child goes on with the next."""
+    """Notice that both frames of a view are written; the child goes on with the next view."""
 
     view: int
     window: Window | None
-    """What the frames show of the picture. None: no part of the object, and there are no frames."""
+    """The part of the image that the frames show. None: the view does not show the object, and
+    there are no frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +143,18 @@ class Reply:
     """The child's answer to one request."""
 
     kind: FailureKind | None = None
-    """None if it went well."""
+    """The failure kind, None for success."""
     message: str = ""
     data: dict[str, Any] = field(default_factory=dict)
 
 
 def encode(message: Request | Rendered | Reply) -> str:
-    """One line of JSON."""
+    """Return a message as one line of JSON."""
     return json.dumps({"type": type(message).__name__, **dataclasses.asdict(message)}) + "\n"
 
 
 def decode_request(line: str) -> Request:
-    """Return the request in a line. Raises ValueError or KeyError if there is none."""
+    """Parse a request. Raises ValueError or KeyError if the line holds none."""
     values = json.loads(line)
     kind = _REQUESTS[values.pop("type")]
     if "cameras" in values:
@@ -164,15 +165,17 @@ def decode_request(line: str) -> Request:
 
 
 def decode_answer(line: str) -> Rendered | Reply:
-    """Return what the child says in a line. Raises ValueError, KeyError or TypeError if it is
-    nothing, or a failure of an unknown kind."""
+    """Parse an answer of the child.
+
+    Raises ValueError, KeyError or TypeError if the line holds none, or an unknown failure kind.
+    """
     values = json.loads(line)
     kind = values.pop("type")
     if kind == "Rendered":
         window = values["window"]
         return Rendered(view=values["view"], window=Window(**window) if window else None)
     if kind != "Reply":
-        raise ValueError("not an answer")
+        raise ValueError(f"{kind!r} is no type of answer")
     if values["kind"] is not None:
         values["kind"] = FailureKind.named(values["kind"])
     return Reply(**values)

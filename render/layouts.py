@@ -1,7 +1,7 @@
-"""Folder layouts that other people's trainers read: the files of one object, from its views.
+"""Folder layouts of other trainers: the files of one object, made from its views.
 
-docs/reference/conventions.md states what their numbers mean. A new layout is a function that checks, a
-function that makes the files, and a line in `LAYOUTS`.
+docs/reference/conventions.md defines their numbers. To add a layout, write a function that checks
+the views, one that makes the files, and a line in `LAYOUTS`.
 """
 
 import io
@@ -26,60 +26,65 @@ Files = Iterator[tuple[str, bytes]]
 _INSTANTMESH_VIEWS = 32
 _INSTANTMESH_FOV = 50.0
 _INSTANTMESH_DEPTH = 6.0
+"""Depth of level 255 in InstantMesh's 8-bit files, in world units."""
 _LENS_TOLERANCE = 1e-4
 """Of normalised intrinsics: a twentieth of a pixel at 512."""
 _FOV_TOLERANCE = 0.01
+"""In degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A folder per object, and perhaps a list of them all."""
+    """A folder per object, and for some layouts a file that lists the folders."""
 
     name: str
     folder: str
-    """Where the objects' folders lie below the export's own: the name that its readers expect."""
+    """Folder below the export's own that holds the objects' folders, named as readers expect."""
     check: Callable[[ViewSet, str | None], None]
-    """Takes the views and how the object was normalised; raises BadInput, saying why, if the
-    layout cannot hold them."""
+    """(views, how the object was normalised): raises BadInput if the layout cannot hold the views.
+    """
     files: Callable[[ViewSet], Files]
-    """Name and content of each file in the object's folder. The views must have been checked."""
+    """Yields the name and content of each file in the object's folder, given checked views."""
     listing: Callable[[Sequence[str]], tuple[str, bytes]] | None
-    """Name and content of the file that lists the objects' folders."""
+    """Returns the name and content of the file that lists the given object folders."""
 
 
 def get_layout(name: str) -> Layout:
-    """The layout of that name. Raises BadInput with the closest name if there is none."""
+    """Return a layout by its name. Raises BadInput with the closest name if there is none."""
     return choose("layout", name, LAYOUTS)
 
 
 def _check_instantmesh(views: ViewSet, normalise: str | None) -> None:
-    """Its folders say nothing of the lens, and its loader draws from the first 32 views."""
+    """Raise BadInput for views that InstantMesh's loader would misread.
+
+    The folders do not store the lens, and the loader draws from the first 32 views.
+    """
     _check_lens(views)
     for view, camera in enumerate(views.cameras):
         fov = math.degrees(_field_of_view(camera))
         if abs(fov - _INSTANTMESH_FOV) > _FOV_TOLERANCE:
             raise BadInput(
-                f"view {view} has a field of view of {fov:.2f} degrees, and the layout takes "
-                f"{_INSTANTMESH_FOV:g} for granted"
+                f"view {view} has a field of view of {fov:.2f} degrees; the layout requires "
+                f"{_INSTANTMESH_FOV:g}"
             )
     if normalise != "cube":
-        found = "not normalised" if normalise is None else f"normalised to the {normalise}"
-        raise BadInput(f"the object is {found}, and the layout takes the cube [-1, 1]^3")
+        actual = "not normalised" if normalise is None else f"normalised to the {normalise}"
+        raise BadInput(f"the object is {actual}; the layout requires the cube [-1, 1]^3")
     if len(views.cameras) < _INSTANTMESH_VIEWS:
         raise BadInput(
-            f"it has {len(views.cameras)} views, and the layout's loader wants {_INSTANTMESH_VIEWS}"
+            f"the sample has {len(views.cameras)} views; the layout requires {_INSTANTMESH_VIEWS}"
         )
     farthest = views.depth.max(axis=(1, 2))
     if farthest.max() > _INSTANTMESH_DEPTH:
         view = int(farthest.argmax())
         raise BadInput(
-            f"view {view} shows a surface at depth {farthest[view]:.3f}, and the layout's depth "
-            f"ends at {_INSTANTMESH_DEPTH:g}"
+            f"view {view} shows a surface at depth {farthest[view]:.3f}; the layout stores depths "
+            f"up to {_INSTANTMESH_DEPTH:g}"
         )
 
 
 def _instantmesh_files(views: ViewSet) -> Files:
-    """Per view `NNN.png`, `NNN_depth.png`, `NNN_normal.png`; and `cameras.npz`."""
+    """Yield `NNN.png`, `NNN_depth.png` and `NNN_normal.png` per view, then `cameras.npz`."""
     for view in range(len(views.cameras)):
         yield f"{view:03d}.png", _png(views.rgba[view])
         yield f"{view:03d}_depth.png", _png(_eight_bit_depth(views.depth[view]))
@@ -91,13 +96,13 @@ def _instantmesh_files(views: ViewSet) -> Files:
 
 
 def _eight_bit_depth(depth: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """level = 255 depth / 6; background is 0, and no surface is."""
+    """Return level = 255 depth / 6, at least 1 for a surface and 0 for background."""
     levels = np.rint(depth * (255 / _INSTANTMESH_DEPTH))
     return np.maximum(levels, depth > 0).astype(np.uint8)
 
 
 def _rgba_normals(normals: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
-    """(n + 1) / 2 in world axes. The loader fails on three channels: it takes alpha for granted."""
+    """Return (n + 1) / 2 in world axes, with alpha: the loader fails on three channels."""
     hit = normals.any(axis=-1, keepdims=True)
     colours = np.where(hit, np.rint((normals + 1) * 127.5), 0)
     return np.concatenate([colours, hit * 255.0], axis=-1).astype(np.uint8)
@@ -108,14 +113,18 @@ def _instantmesh_listing(names: Sequence[str]) -> tuple[str, bytes]:
 
 
 def _check_trellis(views: ViewSet, _: str | None) -> None:
-    """Any field of view: each frame has its own. Cube and unit sphere both fit its box."""
+    """Raise BadInput for views that TRELLIS cannot read.
+
+    Any field of view is allowed, since each frame stores its own. Objects in the cube and in the
+    unit sphere both fit its box.
+    """
     _check_lens(views)
 
 
 def _trellis_files(views: ViewSet) -> Files:
-    """Per view `NNN.png`; and `transforms.json`, whose scale and offset lead from our world to its.
+    """Yield `NNN.png` per view, then `transforms.json`; the layout has no depth and no normals.
 
-    Its readers take neither depth nor normals.
+    Scale and offset in `transforms.json` map this project's world to the one of TRELLIS.
     """
     frames = []
     for view, camera in enumerate(views.cameras):
@@ -139,29 +148,34 @@ def _halved(camera_to_world: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4
 
 
 def _check_lens(views: ViewSet) -> None:
-    """Both layouts know one angle for both axes, and no principal point."""
+    """Raise BadInput unless images are square, with one focal length and a centred principal point.
+
+    Neither layout can store anything else.
+    """
     height, width = views.depth.shape[1:]
     if height != width:
-        raise BadInput(f"its pictures are {width} x {height}, and the layout takes square ones")
+        raise BadInput(f"the images are {width} x {height}; the layout requires square images")
     for view, camera in enumerate(views.cameras):
         fx, fy, cx, cy = camera.intrinsics.tolist()
         if max(abs(cx - 0.5), abs(cy - 0.5)) > _LENS_TOLERANCE:
             raise BadInput(
-                f"view {view} has its principal point at ({cx:.4f}, {cy:.4f}), and the layout "
-                "takes the centre for granted"
+                f"view {view} has its principal point at ({cx:.4f}, {cy:.4f}); the layout requires "
+                "the centre"
             )
         if abs(fx - fy) > _LENS_TOLERANCE:
-            raise BadInput(f"view {view} has fx {fx:.4f} and fy {fy:.4f}; the layout takes one")
+            raise BadInput(
+                f"view {view} has fx {fx:.4f} and fy {fy:.4f}; the layout requires equal values"
+            )
 
 
 def _field_of_view(camera: Camera) -> float:
-    """The horizontal angle, in radians."""
+    """Return the horizontal field of view in radians."""
     return 2 * math.atan(0.5 / float(camera.intrinsics[0]))
 
 
 def _png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:
     out = io.BytesIO()
-    # Half the time of the default level 6, for 10 to 25 % more bytes.
+    # Level 3 takes half the time of the default level 6, and makes files 10 to 25 % larger.
     Image.fromarray(pixels).save(out, "PNG", compress_level=3)
     return out.getvalue()
 

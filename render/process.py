@@ -1,6 +1,6 @@
-"""A supervised Blender child: limits on time and memory, a log, failure kinds, replacement.
+"""Supervision of a Blender child: limits on time and memory, failure kinds, replacement.
 
-Blender crashes, hangs and leaks. A failure here costs the object; the next one gets a new child.
+Blender crashes, hangs and leaks memory. A failure costs one object; the next gets a new child.
 """
 
 import errno
@@ -26,6 +26,7 @@ from render.child import Child
 from render.frames import FrameError, empty_views, read_silhouettes, read_view
 from render.job import (
     CameraSpec,
+    CompileRequest,
     DevicesRequest,
     GeometryRequest,
     MeasureRequest,
@@ -34,7 +35,6 @@ from render.job import (
     RenderRequest,
     Reply,
     Request,
-    WarmRequest,
     decode_answer,
 )
 from render.render_config import BlenderLimits, RenderConfig
@@ -52,8 +52,9 @@ __all__ = [
 
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
-_FULL_BYTES = 4 << 20
-_SETTLED = frozenset(
+_MIN_FREE_BYTES = 4 << 20
+"""Free space of the scratch folder below which a failure counts as a full disk."""
+_CHILD_IS_HEALTHY = frozenset(
     {
         FailureKind.MALFORMED,
         FailureKind.EXTERNAL_REFERENCE,
@@ -64,13 +65,14 @@ _SETTLED = frozenset(
         FailureKind.IMPORT_ERROR,
     }
 )
-"""Failures that a child reports in good health: it may take the next object."""
+"""Failures of the object alone: the child that reports one can open the next object."""
 
 
 class RenderFailure(StageFailed):
-    """An object could not be rendered; `kind` says why, `log_tail` what Blender said last."""
+    """An object could not be rendered, for the reason in `kind` and `message`."""
 
     log_tail: str
+    """The end of Blender's output."""
 
     def __init__(self, kind: FailureKind, message: str, log_tail: str = "") -> None:
         super().__init__(kind, message, log_tail)
@@ -78,75 +80,77 @@ class RenderFailure(StageFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class ChildReport:
-    """What a child says of itself before it sees an object."""
+    """The properties of a newly started child."""
 
     blender: str
-    """Its version."""
+    """Blender's version."""
     not_confined: str
-    """What the system did not let it give up (render.blender.confine); empty if nothing."""
+    """Why the system did not allow the full confinement (render.blender.confine); empty if it did.
+    """
     gpus: list[tuple[str, str]]
-    """Backend and name of each; `device="gpu"` renders on those of the first one's backend."""
+    """Backend and name of each GPU; `device="gpu"` uses all GPUs of the first backend."""
     seconds: float
-    """That it took to start."""
+    """Time that the child took to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneReport:
-    """What was found in an object when it was opened."""
+    """The properties of an opened object."""
 
     num_nodes: int
     num_triangles: int
-    """Of the evaluated scene, instances counted each."""
+    """Triangles of the evaluated scene, counted once per instance."""
     num_images: int
     num_texture_pixels: int
     scale: float
     """World units after normalisation per unit of the file."""
     centre: list[float]
-    """The point of the file (z up) that became the origin."""
+    """The point that became the origin, in units of the file with z up."""
     timings: dict[str, float]
-    """Seconds; `start` is that of a new child."""
+    """Seconds per part; `start` is that of a new child, 0 if the child already ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderReport:
-    """How an object's views were rendered."""
+    """The samples and timings of a render."""
 
     samples: int
-    """Per pixel of the colours: what this object needed."""
+    """Samples per pixel of the colours, as chosen for this object."""
     timings: dict[str, float]
-    """Seconds; see docs/reference/rendering.md."""
+    """Seconds per part; see docs/reference/rendering.md."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measurement:
-    """What the rig sees of an object, and where its surface is."""
+    """The silhouettes and surface points of an object."""
 
     coverage: Float[np.ndarray, "v"]
-    """Share of the frame that the object fills, per view."""
+    """Share of the image that the object fills, per view."""
     points: Float32[np.ndarray, "n 3"]
-    """Spread evenly over the surface, in the normalised frame."""
+    """Points spread evenly over the surface, in the normalised frame."""
 
 
 class BlenderProcess:
-    """A Blender child that holds one open object at a time. Not for several threads.
+    """A Blender child that holds one open object at a time. Not thread-safe.
 
-    The kernel ends the child with the thread that started it: the one of the first `open`. With
-    `device="gpu"` a new child compiles its kernels before any object's time counts.
+    The kernel kills the child when the thread that started it ends (the one of the first `open`).
+    With `device="gpu"` a new child compiles its kernels before it opens an object, under a time
+    limit of its own.
     """
 
     def __init__(
         self, limits: BlenderLimits, device: str = "cpu", glb_limits: GlbLimits | None = None
     ) -> None:
-        """Start nothing yet; `glb_limits` are those of the files, by default GlbLimits()."""
+        """Start nothing yet; `glb_limits` limit the GLB files, by default GlbLimits()."""
         self._limits = limits
         self._glb_limits = glb_limits or GlbLimits()
         self._device = device
         self._child: Child | None = None
         self._objects = 0
-        self._hello: dict[str, str] = {}
-        """What the child said when it was up."""
-        self._starting = 0.0
-        """Seconds that the last `open` spent on a new child."""
+        self._start_data: dict[str, str] = {}
+        """Data of the reply that the child sent when it was ready."""
+        self._start_seconds = 0.0
+        """Seconds that the last `open` spent on starting a child."""
         self._has_scene = False
 
     def __enter__(self) -> Self:
@@ -157,44 +161,44 @@ class BlenderProcess:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id, None while there is no child."""
+        """The process id of the child, None if there is no child."""
         return None if self._child is None else self._child.pid
 
     @property
     def has_scene(self) -> bool:
-        """Whether the object opened last is still there."""
+        """Whether the object opened last is still open."""
         return self._has_scene and self._child is not None and self._child.is_alive()
 
     def close(self) -> None:
-        """End the child and everything it started."""
+        """Kill the child and every process in its group."""
         if self._child is not None:
             self._child.kill()
         self._child = None
         self._has_scene = False
 
     def look(self) -> ChildReport:
-        """Start a child and ask it what it has. Raises RenderFailure."""
+        """Start a child and return its properties. Raises RenderFailure."""
         data = self._call(DevicesRequest(), self._limits.import_seconds)
         gpus = [(str(backend), str(name)) for backend, name in data["gpus"]]
-        return ChildReport(**self._hello, gpus=gpus, seconds=self._starting)
+        return ChildReport(**self._start_data, gpus=gpus, seconds=self._start_seconds)
 
     def open(self, glb: Path, normalise: str) -> SceneReport:
         """Load an object and normalise it. Raises RenderFailure."""
-        if self._is_worn():
+        if self._needs_replacement():
             self.close()
         self._has_scene = False
         self._objects += 1
         if self._child is not None:
-            self._child.forget_log()
+            self._child.clear_log()
         request = OpenRequest(
             glb=str(glb.absolute()),
             normalise=normalise,
             limits=self._glb_limits,
         )
-        self._starting = 0.0
+        self._start_seconds = 0.0
         data = self._call(request, self._limits.import_seconds)
         self._has_scene = True
-        data["timings"]["start"] = self._starting
+        data["timings"]["start"] = self._start_seconds
         return SceneReport(**data)
 
     def measure(
@@ -204,7 +208,7 @@ class BlenderProcess:
         num_points: int = 200_000,
         seed: int = 0,
     ) -> Measurement:
-        """Silhouettes and surface points of the open object. Raises RenderFailure."""
+        """Return silhouettes and surface points of the open object. Raises RenderFailure."""
         with scratch_folder("measure") as out:
             request = MeasureRequest(
                 cameras=_specs(cameras),
@@ -219,13 +223,13 @@ class BlenderProcess:
                 alpha = read_silhouettes(Path(out), len(cameras))
                 points = np.load(Path(out) / "points.npy", allow_pickle=False)
             except (FrameError, OSError, ValueError) as error:
-                raise self._bad_output(f"unreadable measurement: {error}") from error
+                raise self._invalid_render(f"unreadable measurement: {error}") from error
         if points.shape != (num_points, 3) or not np.isfinite(points).all():
-            raise self._bad_output(f"{points.shape} is no list of {num_points} points")
+            raise self._invalid_render(f"the measurement has no {num_points} finite points")
         return Measurement(coverage=alpha.mean(axis=(1, 2)), points=points)
 
     def geometry(self, num_points: int = 100_000, seed: int = 0) -> SurfaceGeometry:
-        """Points on the surface of the open object, and its mesh. Raises RenderFailure."""
+        """Return points on the surface of the open object, and its mesh. Raises RenderFailure."""
         with scratch_folder("geometry") as out:
             request = GeometryRequest(num_points=num_points, seed=seed, out=out)
             self._call(request, self._limits.measure_seconds)
@@ -233,9 +237,11 @@ class BlenderProcess:
                 with np.load(Path(out) / "surface.npz", allow_pickle=False) as arrays:
                     surface = surface_from_arrays(arrays)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise self._bad_output(f"unusable geometry: {error}") from error
+                raise self._invalid_render(f"unreadable geometry: {error}") from error
         if len(surface.points) != num_points:
-            raise self._bad_output(f"{len(surface.points)} points, not {num_points}")
+            raise self._invalid_render(
+                f"the geometry has {len(surface.points)} points, not {num_points}"
+            )
         return surface
 
     def render(
@@ -244,12 +250,14 @@ class BlenderProcess:
         config: RenderConfig,
         each: Callable[[int, ViewSet], None] | None = None,
     ) -> tuple[ViewSet, RenderReport]:
-        """All views of the open object, and what they took. Raises RenderFailure.
+        """Render all views of the open object. Raises RenderFailure.
 
-        `prepare`, `geometry`, `probe`, `colour` and `handover` add up to the seconds that this
-        takes; during the last the child is not at work: it is asked, and then views are still to be
-        read. `each` is called with the number of every view as soon as it is filled in, while
-        Blender renders the next. What it raises ends the child and goes to the caller.
+        Returns the views and a report. Its timings `prepare`, `geometry`, `probe`, `colour` and
+        `handover` add up to the duration of this call; `handover` is the time in which the child is
+        idle: while it receives the request, and while the last views are read.
+
+        `each` is called with the number of every view as soon as the view is filled in, while
+        Blender renders the next one. An error that it raises ends the child and is passed on.
         """
         began = time.monotonic()
         views = empty_views(cameras, config.resolution)
@@ -280,17 +288,17 @@ class BlenderProcess:
                 out=out,
             )
             try:
-                done = self._call(request, self._limits.render_seconds, collect)
+                data = self._call(request, self._limits.render_seconds, collect)
             except FrameError as error:
-                raise self._bad_output(str(error)) from error
+                raise self._invalid_render(str(error)) from error
             except BaseException:
-                self.close()  # the child is in the middle of its work
+                self.close()  # the child is still rendering
                 raise
         log = self._child.log() if self._child is not None else ""
-        within = split_seconds(log, config.denoise) | {"read": reading}
-        handover = time.monotonic() - began - sum(done["timings"].values())
-        timings = done["timings"] | {"handover": handover} | within
-        return views, RenderReport(samples=done["samples"], timings=timings)
+        nested = split_seconds(log, config.denoise) | {"read": reading}
+        handover = time.monotonic() - began - sum(data["timings"].values())
+        timings = data["timings"] | {"handover": handover} | nested
+        return views, RenderReport(samples=data["samples"], timings=timings)
 
     def _call(
         self,
@@ -298,41 +306,45 @@ class BlenderProcess:
         seconds: float,
         collect: Callable[[Rendered], None] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its reply; the child is gone if this fails."""
+        """Send a request and return the data of its reply. Raises RenderFailure.
+
+        Requests that need no open object start a child if there is none.
+        """
         if self._child is None or not self._child.is_alive():
             if not isinstance(request, OpenRequest | DevicesRequest):
-                raise self._gone()
+                raise self._no_open_object()
             self._start()
         name = type(request).__name__.removesuffix("Request").lower()
-        return self._ask(request, name, seconds, collect)
+        return self._request(request, name, seconds, collect)
 
-    def _gone(self) -> RenderFailure:
-        """The child with the open object has ended, or there never was one."""
+    def _no_open_object(self) -> RenderFailure:
+        """Return the failure for a request whose child has ended, or was never started."""
         if self._child is None:
             return RenderFailure(FailureKind.CRASH, "no object is open in a Blender child")
         return self._failure(*self._child.end_reason("a pause"))
 
     def _start(self) -> None:
-        """A new child, ready for its first object."""
+        """Start a child, and wait until it is ready for its first object."""
         self.close()
         began = time.monotonic()
         self._child = Child(self._limits.threads)
         self._objects = 1
         try:
-            self._hello = self._expect(self._child, "start", _START_SECONDS).data
+            self._start_data = self._wait_for_reply(self._child, "start", _START_SECONDS).data
             if self._device != "cpu":
-                with scratch_folder("warm") as out:
+                with scratch_folder("compile") as out:
                     threads = self._limits.threads
-                    request = WarmRequest(device=self._device, threads=threads, out=out)
-                    self._ask(request, "warm-up", self._limits.warm_seconds)
+                    request = CompileRequest(device=self._device, threads=threads, out=out)
+                    seconds = self._limits.kernel_compile_seconds
+                    self._request(request, "kernel compilation", seconds)
         except RenderFailure as error:
-            # No object was touched yet: this machine cannot run Blender, or not now.
+            # No object is involved yet: this machine cannot run Blender, or cannot now.
             no_device = error.kind == FailureKind.NO_DEVICE
             kind = FailureKind.NO_DEVICE if no_device else FailureKind.NO_START
             raise RenderFailure(kind, str(error), error.log_tail) from None
-        self._starting = time.monotonic() - began
+        self._start_seconds = time.monotonic() - began
 
-    def _ask(
+    def _request(
         self,
         request: Request,
         name: str,
@@ -341,12 +353,13 @@ class BlenderProcess:
     ) -> dict[str, Any]:
         assert self._child is not None
         self._child.send(request)
-        reply = self._expect(self._child, name, seconds, collect)
+        reply = self._wait_for_reply(self._child, name, seconds, collect)
         if reply.kind is not None:
-            raise self._failure(reply.kind, reply.message, keep_child=reply.kind in _SETTLED)
+            healthy = reply.kind in _CHILD_IS_HEALTHY
+            raise self._failure(reply.kind, reply.message, keep_child=healthy)
         return reply.data
 
-    def _expect(
+    def _wait_for_reply(
         self,
         child: Child,
         name: str,
@@ -371,36 +384,36 @@ class BlenderProcess:
             used = child.memory()
             if used > self._limits.memory_bytes:
                 limit = self._limits.memory_bytes
-                message = f"{name} used {used >> 20} MiB, the limit is {limit >> 20} MiB"
+                message = f"{name} used {used >> 20} MiB; the limit is {limit >> 20} MiB"
                 raise self._failure(FailureKind.OUT_OF_MEMORY, message)
 
-    def _is_worn(self) -> bool:
-        """Whether the child has done its share: Blender leaks and slows down."""
+    def _needs_replacement(self) -> bool:
+        """Return whether to start a new child, because Blender leaks memory and slows down."""
         if self._child is None:
             return False
-        swollen = self._child.memory() > self._limits.recycle_bytes
-        return swollen or self._objects >= self._limits.objects_per_child
+        too_large = self._child.memory() > self._limits.recycle_bytes
+        return too_large or self._objects >= self._limits.objects_per_child
 
-    def _bad_output(self, message: str) -> RenderFailure:
+    def _invalid_render(self, message: str) -> RenderFailure:
         return self._failure(FailureKind.BAD_OUTPUT, message)
 
     def _failure(self, kind: FailureKind, message: str, keep_child: bool = False) -> RenderFailure:
-        """The failure with the log's end. Only a child that answered in order may live on."""
+        """Return the failure with the end of the log; ends the child unless `keep_child`."""
         log_tail = self._child.log_tail() if self._child is not None else ""
         self._has_scene = False
         if not keep_child:
-            if _is_full(message + log_tail):
+            if _is_disk_full(message + log_tail):
                 kind = FailureKind.NO_SPACE
-                message = f"no space in {tempfile.gettempdir()}: {message}"
+                message = f"no space left in {tempfile.gettempdir()}: {message}"
             self.close()
         return RenderFailure(kind, message, log_tail)
 
 
-def _is_full(said: str) -> bool:
-    """Whether the scratch folder has no room, now or by what the child said."""
-    if os.strerror(errno.ENOSPC) in said:
+def _is_disk_full(output: str) -> bool:
+    """Return whether the scratch folder is full, now or according to the child's output."""
+    if os.strerror(errno.ENOSPC) in output:
         return True
-    return shutil.disk_usage(tempfile.gettempdir()).free < _FULL_BYTES
+    return shutil.disk_usage(tempfile.gettempdir()).free < _MIN_FREE_BYTES
 
 
 def _specs(cameras: Sequence[Camera]) -> list[CameraSpec]:

@@ -1,4 +1,4 @@
-"""What can be set about rendering: what changes pixels, and what does not."""
+"""The configuration of rendering: settings that change pixels, and limits that do not."""
 
 from typing import Annotated, Literal
 
@@ -10,50 +10,54 @@ from dataset.views import DEFAULT_RESOLUTION
 __all__ = ["RENDERER_VERSION", "BlenderLimits", "RenderConfig"]
 
 RENDERER_VERSION = "blender-4.5/3"
-"""Part of every render's identity: change it whenever the same settings give other pixels."""
+"""Part of the identity of every render. Change it when the same settings give other pixels."""
 
 
 class RenderConfig(Config):
-    """What changes pixels."""
+    """The settings that change pixels."""
 
     resolution: PositiveInt = DEFAULT_RESOLUTION
-    """Side of the images in pixels."""
+    """Width and height of the rendered images in pixels."""
     samples: PositiveInt = 12
-    """Most Cycles samples per pixel, before denoising."""
+    """Maximum Cycles samples per pixel, before denoising."""
     min_samples: PositiveInt = 4
-    """Fewest. As many as `samples`: all objects take so many."""
+    """Minimum Cycles samples per pixel. Set equal to `samples` to disable adaptive sampling."""
     quality: PositiveFloat = 41.5
-    """PSNR in dB to aim at: an object that reaches it with fewer samples takes no more."""
+    """Target PSNR in dB: each object is rendered with the fewest samples that reach it."""
     denoise: bool = True
-    """Open Image Denoise, guided by albedo and normals."""
+    """Denoise the colours with Open Image Denoise, guided by albedo and normals."""
     device: Literal["cpu", "gpu"] = "cpu"
-    """Where Cycles renders; asking for a GPU that it cannot use is an error."""
+    """Device on which Cycles renders; with `gpu`, a machine without a usable GPU fails."""
     texture_size: PositiveInt = 2048
-    """Larger textures are scaled down to this side."""
+    """Maximum side of a texture in pixels; larger textures are scaled down."""
     light_strength: NonNegativeFloat = 0.78
-    """Radiance of the light around the object, averaged over all directions."""
+    """Radiance of the surrounding light, averaged over all directions; 1.0 shows a white matt
+    surface as white."""
     light_gradient: NonNegativeFloat = 0.28
-    """How much more comes from above and in front, and less from the opposite side."""
+    """Radiance that is added from above and in front, and subtracted from the opposite direction;
+    0 is uniform light."""
     seed: NonNegativeInt = 0
-    """Of Cycles' sampling pattern."""
+    """Seed of Cycles' sampling noise. Another seed gives other noise and renders all objects again.
+    """
 
 
 class BlenderLimits(Config):
-    """What a Blender child may use; nothing here changes pixels."""
+    """Limits of a Blender child process; none of them changes pixels."""
 
     threads: PositiveInt = 1
-    """Cores per child."""
+    """CPU threads per Blender child, which are also the cores that Ray reserves for it."""
     import_seconds: PositiveFloat = 120.0
-    """Time limit for loading one object."""
+    """Time limit for loading one object, in seconds."""
     measure_seconds: PositiveFloat = 120.0
-    """Time limit for its silhouettes and surface points, and for its companion geometry."""
+    """Time limit in seconds for the silhouettes and surface points of one object, and again for its
+    companion geometry."""
     render_seconds: PositiveFloat = 1800.0
-    """Time limit for all its views."""
-    warm_seconds: PositiveFloat = 1800.0
-    """Time limit for compiling a GPU's kernels, once per child and before any object."""
+    """Time limit for rendering all views of one object, in seconds."""
+    kernel_compile_seconds: PositiveFloat = 1800.0
+    """Time limit in seconds for compiling GPU kernels, once per child, before its first object."""
     memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
-    """Most memory (resident) of a child."""
+    """Maximum resident memory of a child in bytes; a child that exceeds it is killed."""
     objects_per_child: PositiveInt = 50
-    """A child is replaced after so many objects: Blender leaks."""
+    """Number of objects after which a child is replaced, because Blender leaks memory."""
     recycle_bytes: PositiveInt = 3 * 2**30
-    """A child that holds more memory than this when an object comes is replaced."""
+    """Resident memory in bytes above which a child is replaced before the next object."""

@@ -1,4 +1,4 @@
-"""What Blender's log tells of a render's time: no interface of it does."""
+"""Timings of a render, parsed from Blender's log; Blender has no interface for them."""
 
 import re
 
@@ -13,11 +13,11 @@ _LINE = re.compile(
 
 
 def split_seconds(log: str, denoised: bool) -> dict[str, float]:
-    """Seconds of `sync`, `sample` and `denoise`, summed over the colour frames of a log.
+    """Return the seconds of `sync`, `sample` and `denoise`, summed over the colour frames of a log.
 
-    Cycles prints the time since the frame began before the first sample, after it, and after the
-    last one with the denoiser behind it. All samples are taken to last as long as the first, so
-    the border between `sample` and `denoise` is an estimate.
+    Cycles prints the time since the start of the frame three times: before the first sample, after
+    it, and after the last sample and the denoiser. All samples are assumed to take as long as the
+    first one, so the border between `sample` and `denoise` is an estimate.
     """
     sync = sample = denoise = began = first = 0.0
     for line in log.rpartition(COLOUR_MARK)[2].splitlines():
@@ -32,7 +32,7 @@ def split_seconds(log: str, denoised: bool) -> dict[str, float]:
             first = time
         else:
             spent = time - began
-            # A frame of one sample has no line in between.
+            # A frame with one sample has no line after its first sample.
             sampling = min((first - began) * samples, spent) if denoised and samples > 1 else spent
             sample, denoise = sample + sampling, denoise + spent - sampling
     return {"sync": round(sync, 2), "sample": round(sample, 2), "denoise": round(denoise, 2)}

@@ -1,6 +1,6 @@
-"""Temporary folders on local disk that say whose they are, so that others can clean up.
+"""Temporary folders on local disk, named after the process that owns them.
 
-A worker that is killed removes nothing; the next one on the same machine does it for it.
+A killed worker removes nothing, so the next worker on the same machine removes its folders.
 """
 
 import os
@@ -18,16 +18,17 @@ _NAME = re.compile(r"^lrm-(?P<host>.+)-(?P<pid>\d+)-\w+-\w+$")
 
 
 def scratch_folder(purpose: str) -> "tempfile.TemporaryDirectory[str]":
-    """A folder that goes with the object that this returns; its name holds host and process."""
+    """Create a folder named after this host and process, removed with the returned object."""
     return tempfile.TemporaryDirectory(
         prefix=f"lrm-{socket.gethostname()}-{os.getpid()}-{purpose}-"
     )
 
 
 def remove_orphans() -> list[Path]:
-    """Remove the scratch folders of this host's processes that are gone; what was removed.
+    """Remove the scratch folders of processes of this host that have ended; return their paths.
 
-    The host is part of the name because containers may share a temporary folder, but no processes.
+    The host is part of the name because containers may share a temporary folder, but not process
+    ids.
     """
     removed = []
     for path in Path(tempfile.gettempdir()).glob("lrm-*"):

@@ -1,4 +1,4 @@
-"""The system libraries that bpy needs: checked before use. Runs on a bare Python."""
+"""The check of the system libraries that bpy needs. Uses the standard library only."""
 
 import ctypes
 import os
@@ -16,11 +16,11 @@ _PACKAGE_OF_LIBRARY = {
     "libGL.so.1": "libgl1",
     "libEGL.so.1": "libegl1",
 }
-"""Names in Debian 12 and Ubuntu 22.04 and later."""
+"""Package names in Debian 12, Ubuntu 22.04 and later."""
 
 
 def missing_packages() -> list[str]:
-    """The Debian packages whose libraries cannot be loaded here."""
+    """Return the Debian packages whose libraries cannot be loaded on this machine."""
     missing = []
     for library, package in _PACKAGE_OF_LIBRARY.items():
         try:
@@ -31,18 +31,18 @@ def missing_packages() -> list[str]:
 
 
 def apt_command(packages: list[str]) -> str:
-    """The line that installs the packages, for the user who runs this."""
+    """Return the shell command that installs the packages, with sudo unless run as root."""
     sudo = "" if os.geteuid() == 0 else "sudo "
     names = " ".join(packages)
     return f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {names}"
 
 
 def main() -> int:
-    """Say what is missing and how to install it; 1 if anything is."""
+    """Print the missing packages and how to install them; return 1 if any is missing."""
     missing = missing_packages()
     if missing:
         print(
-            f"Blender needs system libraries that are not here. Install them with:\n"
+            f"Blender needs system libraries that are missing here. Install them with:\n"
             f"  {apt_command(missing)}",
             file=sys.stderr,
         )

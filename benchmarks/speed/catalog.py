@@ -214,7 +214,7 @@ def _config(folder: Path) -> BuildConfig:
     captions, root = str(folder / "captions.csv"), str(folder / "root")
     config = BuildConfig(source=str(folder / "source"), captions=captions, root=root)
     stored = Storage(root)
-    return BuildConfig(**read_build(stored)["config"]) if stored.exists("") else config.checked()
+    return BuildConfig.load(read_build(stored)["config"]) if stored.exists("") else config.checked()
 
 
 def _plan(folder: Path) -> Plan:

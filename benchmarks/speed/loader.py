@@ -211,7 +211,7 @@ def make_dataset(work: Path, size: int) -> tuple[str, str]:
     write_demo_source(source)
     lrm = [sys.executable, "-m", "pipelines.cli"]
     build = ["build", "--source", str(source), "--root", str(root), "--address", "none"]
-    for name in ("caption", "lowpoly", "textured", "several", "occupancy"):
+    for name in ("caption", "lowpoly", "textured", "multi-object", "occupancy"):
         build += [f"--filters.{name}.enabled", "false"]
     settings = ["--render.resolution", str(size), "--render.samples", "4"]
     subprocess.run([*lrm, *build, *settings], check=True, stdout=sys.stderr)

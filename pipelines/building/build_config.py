@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from core.config import Config, Renamed
+from core.config import Config, Renamed, nested_renames
 from core.errors import BadInput
 from core.options import Choices
 from core.storage import Storage
@@ -92,6 +92,8 @@ class BuildConfig(Config):
         "blender.max_nodes": Renamed("inspect.max_nodes", 20_000, min),
         "blender.max_triangles": Renamed("inspect.max_triangles", 5_000_000, min),
         "blender.max_texture_pixels": Renamed("inspect.max_total_pixels", 2**28, min),
+        "blender.warm_seconds": Renamed("blender.kernel_compile_seconds"),
+        **nested_renames("filters", FilterConfig.renamed),
     }
 
     source: str

@@ -74,9 +74,12 @@ def show_plan(plan: Mapping[str, Any]) -> None:
 
 def show_object(state: Mapping[str, Any]) -> None:
     """Print the JSON of `lrm inspect` as lines."""
+    from filters.chain import filter_title, reason_title
+
     lines = [f"{state['asset_id']}  {state['record']['name']!r}: {state['state']}"]
     for verdict in state["dropped"]:
-        line = f"  dropped by {verdict['filter']}: {verdict['reason']}"
+        title, reason = filter_title(verdict["filter"]), reason_title(verdict["reason"])
+        line = f"  dropped by {title}: {reason}"
         lines.append(f"{line} (measured {verdict['measured']}, limit {verdict['limit']})")
     if state["failed"]:
         failure = state["failed"]
@@ -92,6 +95,8 @@ def show_object(state: Mapping[str, Any]) -> None:
 
 
 def _funnel(summary: Mapping[str, Any]) -> Table:
+    from filters.chain import reason_title
+
     listed = summary["listed"]
     table = make_table("funnel", ["state", "reason"], ["objects", "of listed"])
 
@@ -99,9 +104,10 @@ def _funnel(summary: Mapping[str, Any]) -> Table:
         table.add_row(state, Text(printable(reason)), f"{count:,}", percent(count, listed))
 
     add("listed", "", listed)
-    for state in ("dropped", "failed"):
-        for reason, count in summary[state].items():
-            add(state, reason, count)
+    for reason, count in summary["dropped"].items():
+        add("dropped", reason_title(reason), count)
+    for kind, count in summary["failed"].items():
+        add("failed", kind, count)
     add("pending", "", summary["pending"])
     add("kept", "", summary["kept"])
     if summary["unsure"]:

@@ -1,1 +1,1 @@
-"""A small dataset in closed form, and the way from it to a trained model."""
+"""The demo: a small generated source, and all steps from it to a trained model."""

@@ -1,4 +1,4 @@
-"""`make demo`: the whole way once, from GLB files to a training step, with the commands shown."""
+"""`make demo`: run all steps once, from GLB files to a short training, and show the commands."""
 
 import argparse
 import json
@@ -23,19 +23,25 @@ _TRAIN = (
     "--preview-every 20"
 ).split()
 _AVERAGED = 10
+"""Steps over which the losses that are printed are averaged."""
 
 
 def main() -> int:
-    """Run the demo; its exit code is that of the first command that fails."""
+    """Run the demo; return 0, or the exit code of the first command that fails."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
-    parser.add_argument("--source", help="a mirror in Objaverse's layout; by default one is made")
-    parser.add_argument("--captions", help="Cap3D's CSV; by default the one of the made mirror")
-    parser.add_argument("--out", default="demo-out", help="folder of everything that is made")
+    parser.add_argument(
+        "--source",
+        help="folder of a mirror in Objaverse's layout; by default a small one is generated",
+    )
+    parser.add_argument(
+        "--captions", help="Cap3D's captions (CSV); by default those of the generated mirror"
+    )
+    parser.add_argument("--out", default="demo-out", help="output folder [default: demo-out]")
     arguments = parser.parse_args()
     out = Path(arguments.out)
     source = Path(arguments.source or out / "source")
     if arguments.source is None:
-        print(f"making a small mirror in {source}")
+        print(f"generating a small mirror in {source}")
         write_demo_source(source)
     captions = arguments.captions or (source / CAPTIONS_FILE if arguments.source is None else None)
     try:
@@ -46,8 +52,8 @@ def main() -> int:
 
 def _demo(out: Path, source: str, captions: str | None) -> int:
     root, run = str(out / "dataset"), str(out / "run")
-    words = ["--captions", captions] if captions else []
-    _lrm("build", "--source", source, *words, "--root", root, *_RENDER)
+    caption_options = ["--captions", captions] if captions else []
+    _lrm("build", "--source", source, *caption_options, "--root", root, *_RENDER)
     snapshot = json.loads(_lrm("snapshot", "--root", root, "--validation-share", "0", "--json"))
     sheet = str(out / "sheet.png")
     kept = _first_kept(root)
@@ -58,13 +64,14 @@ def _demo(out: Path, source: str, captions: str | None) -> int:
     before = fmean(row["loss"] for row in rows[:_AVERAGED])
     after = fmean(row["loss"] for row in rows[-_AVERAGED:])
     print(
-        f"\nloss: {before:.4f} (mean of the first {_AVERAGED} steps) -> {after:.4f} (of the last)"
+        f"\nloss: {before:.4f} (mean of the first {_AVERAGED} steps) -> {after:.4f} (of the last "
+        f"{_AVERAGED})"
     )
     print(f"contact sheet: {sheet}\npreviews: {run}/previews")
     print("\nthree commands to try next:")
     _show("inspect", "--root", root, kept)
     stricter = ["--filters.occupancy.min-share", "0.2"]
-    _show("plan", "--source", source, *words, "--root", root, *_RENDER, *stricter)
+    _show("plan", "--source", source, *caption_options, "--root", root, *_RENDER, *stricter)
     _show("train", "nerf", *pinned, *_TRAIN[2:], "--steps", str(10 * _STEPS))
     return 0
 
@@ -77,17 +84,17 @@ def _first_kept(root: str) -> str:
 
 
 def _lrm(*words: str) -> str:
-    """Show a command, run it, and pass on what it prints; JSON is returned instead."""
+    """Print a command and run it; with `--json`, return its output."""
     print()
     _show(*words)
     command = [sys.executable, "-m", "pipelines.cli", *words]
     as_json = "--json" in words
-    done = subprocess.run(
+    result = subprocess.run(
         command, check=True, text=True, stdout=subprocess.PIPE if as_json else None
     )
     if as_json:
-        print(done.stdout.strip())
-    return done.stdout or ""
+        print(result.stdout.strip())
+    return result.stdout or ""
 
 
 def _show(*words: str) -> None:

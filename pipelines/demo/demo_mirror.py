@@ -1,4 +1,4 @@
-"""A small source in Objaverse's layout, made on the spot: `python -m pipelines.demo_source DIR`."""
+"""Generation of a small source in Objaverse's layout: `python -m pipelines.demo_source DIR`."""
 
 import argparse
 import csv
@@ -26,14 +26,14 @@ _NUM_FOLDERS = 3
 
 
 def write_demo_source(folder: Path) -> None:
-    """Write the source, the same bytes each time; files that are there already stay untouched.
+    """Write the source, with the same bytes every time; unchanged files are not written again.
 
     Raises BadInput if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{folder}: cannot be made a folder: {error.strerror}") from None
+        raise BadInput(f"{folder}: cannot create the folder: {error.strerror}") from None
     paths: dict[str, str] = {}
     metadata: dict[str, dict[str, Any]] = defaultdict(dict)
     categories: dict[str, list[str]] = {}
@@ -64,8 +64,8 @@ def write_demo_source(folder: Path) -> None:
 
 
 def _metadata(item: DemoObject, uid: str, parts: list[Part], size: int) -> dict[str, Any]:
-    """What Objaverse's metadata says of an object."""
-    pictures = [part.paint for part in parts if isinstance(part.paint, Image.Image)]
+    """Return the metadata of an object in Objaverse's form."""
+    textures = [part.paint for part in parts if isinstance(part.paint, Image.Image)]
     num_faces = sum(len(part.faces) for part in parts)
     return {
         "uid": uid,
@@ -87,8 +87,8 @@ def _metadata(item: DemoObject, uid: str, parts: list[Part], size: int) -> dict[
             "glb": {
                 "size": size,
                 "faceCount": num_faces,
-                "textureCount": len(pictures),
-                "textureMaxResolution": max((max(p.size) for p in pictures), default=0),
+                "textureCount": len(textures),
+                "textureMaxResolution": max((max(image.size) for image in textures), default=0),
             }
         },
     }
@@ -105,7 +105,7 @@ def _csv(rows: list[tuple[str, str]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    # An untouched file keeps its time of change, so that a second build has nothing to do.
+    # An unchanged file keeps its modification time, so that a second build has nothing to do.
     if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +113,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.demo_source",
-        description="Write a small source in Objaverse's layout.",
+        description="Write a small source of GLB files in Objaverse's layout.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write to")
     folder = parser.parse_args(arguments).folder
     try:
         write_demo_source(folder)

@@ -1,4 +1,4 @@
-"""The objects of the demo source: their shapes, pictures, captions and tags."""
+"""The objects of the demo source: their shapes, textures, captions and tags."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,33 +6,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.demo.demo_shapes import Part, ball, block, lathe, prism, tube
-from pipelines.demo.demo_textures import PICTURES
+from pipelines.demo.demo_textures import TEXTURES
 
 __all__ = ["OBJECTS", "DemoObject"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoObject:
-    """One object as the demo source lists it."""
+    """An object of the demo source."""
 
     name: str
     build: Callable[[], list[Part]]
     caption: str | None
     tags: tuple[str, ...]
     category: str | None = None
-    """Of LVIS."""
+    """LVIS category."""
     truncated: bool = False
-    """Whether its file ends in the middle."""
+    """Whether the file is cut in half, as an example of a damaged one."""
 
 
 def _arc(x: float, z: float, radius: float, start: float, end: float) -> np.ndarray:
-    """Points of a circular arc in the plane y = 0; degrees from +x towards +z."""
+    """Return points (24, 3) of an arc in the plane y = 0; angles in degrees from +x towards +z."""
     angle = np.radians(np.linspace(start, end, 24))
     return np.stack([x + radius * np.cos(angle), 0 * angle, z + radius * np.sin(angle)], axis=1)
 
 
 def _circle(radius: float, count: int = 48) -> np.ndarray:
-    """Points of a circle in the plane z = 0."""
+    """Return points (count, 3) of a circle in the plane z = 0."""
     angle = 2 * np.pi * np.arange(count) / count
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle], axis=1)
 
@@ -43,9 +43,9 @@ def _mug() -> list[Part]:
     plain = [lathe([(0, 0), (0.48, 0), (0.5, 0.02)]), lathe([(0.5, 1), (0.48, 1.02), *inside])]
     handle = tube(_arc(0.48, 0.52, 0.3, 93, -93), 0.07)
     return [
-        wall.painted(PICTURES["mug"]()),
+        wall.painted(TEXTURES["mug"]()),
         *[part.painted((244, 234, 212)) for part in plain],
-        handle.painted(PICTURES["mug handle"]()),
+        handle.painted(TEXTURES["mug handle"]()),
     ]
 
 
@@ -59,20 +59,20 @@ def _vase() -> list[Part]:
     for sign in (-1, 1):
         arc = _arc(0.42, 1.2, 0.24, 150, -95)
         arc[:, 0] *= sign
-        handles.append(tube(arc, 0.045).painted(PICTURES["clay"]()))
+        handles.append(tube(arc, 0.045).painted(TEXTURES["clay"]()))
     return [
-        lathe([(0, 0), (0.3, 0), (0.3, 0), *wall, wall[-1], *lip]).painted(PICTURES["vase"]()),
+        lathe([(0, 0), (0.3, 0), (0.3, 0), *wall, wall[-1], *lip]).painted(TEXTURES["vase"]()),
         lathe(inside).painted((46, 42, 54)),
         *handles,
     ]
 
 
 def _die() -> list[Part]:
-    return [block((1, 1, 1), 0.14, atlas=True).painted(PICTURES["die"]()).turned(20, (0, 0, 1))]
+    return [block((1, 1, 1), 0.14, atlas=True).painted(TEXTURES["die"]()).turned(20, (0, 0, 1))]
 
 
 def _chair() -> list[Part]:
-    oak, plaid = PICTURES["oak"](), PICTURES["plaid"]()
+    oak, plaid = TEXTURES["oak"](), TEXTURES["plaid"]()
     legs = [
         block((0.09, 0.09, 0.5)).moved(x, y, 0.25).painted(oak)
         for x in (-0.4, 0.4)
@@ -82,7 +82,7 @@ def _chair() -> list[Part]:
     rails = [block((0.04, 0.75, 0.05)).moved(x, 0, 0.2).painted(oak) for x in (-0.4, 0.4)]
     seat = block((0.94, 0.94, 0.08)).moved(z=0.53).painted(oak)
     cushion = block((0.84, 0.8, 0.12), 0.05).moved(0, -0.02, 0.62).painted(plaid)
-    back = block((0.78, 0.06, 0.5)).moved(0, 0.4, 1.0).painted(PICTURES["chair back"]())
+    back = block((0.78, 0.06, 0.5)).moved(0, 0.4, 1.0).painted(TEXTURES["chair back"]())
     return [*legs, *posts, *rails, seat, cushion, back]
 
 
@@ -94,13 +94,13 @@ def _rocket() -> list[Part]:
     nozzle = lathe([(0.2, -0.14), (0.16, 0), (0.16, 0), (0.1, 0), (0.1, 0), (0.17, -0.14)])
     fin = prism([(0.24, 0.02), (0.62, -0.3), (0.64, 0.1), (0.3, 0.6)], 0.05)
     fins = [
-        part.turned(angle, (0, 0, 1)).painted(PICTURES[paint]())
+        part.turned(angle, (0, 0, 1)).painted(TEXTURES[paint]())
         for angle, paint in ((30, "fin"), (150, "fin"), (270, "fin blue"))
         for part in fin
     ]
     return [
-        hull.painted(PICTURES["rocket"]()),
-        nozzle.painted(PICTURES["brass"]()),
+        hull.painted(TEXTURES["rocket"]()),
+        nozzle.painted(TEXTURES["brass"]()),
         *fins,
     ]
 
@@ -115,18 +115,18 @@ def _mushroom() -> list[Part]:
         lathe([(0.06, 0.3), (0.24, 0.3), (0.26, 0.33), (0.2, 0.44), (0.1, 0.5), (0, 0.52)]),
         lathe([(0, 0), (0.1, 0), (0.1, 0), (0.08, 0.32)]),
     ]
-    cap_paint, stem_paint = PICTURES["cap"](), PICTURES["stem"]()
+    cap_paint, stem_paint = TEXTURES["cap"](), TEXTURES["stem"]()
     return [
         cap.painted(cap_paint),
         stem.painted(stem_paint),
-        beetle.painted(PICTURES["beetle"]()),
+        beetle.painted(TEXTURES["beetle"]()),
         child[0].moved(0.42, -0.22).painted(cap_paint),
         child[1].moved(0.42, -0.22).painted(stem_paint),
     ]
 
 
 def _snowman() -> list[Part]:
-    body, face = PICTURES["snow body"](), PICTURES["snow face"]()
+    body, face = TEXTURES["snow body"](), TEXTURES["snow face"]()
     nose = lathe([(0.06, 0), (0.06, 0), (0.04, 0.18), (0, 0.36)], 24).turned(90, (1, 0, 0))
     hat = lathe([(0, 0), (0.36, 0), (0.36, 0.04), (0.36, 0.04), (0.24, 0.05), (0.24, 0.05),
                  (0.22, 0.36), (0.22, 0.36), (0, 0.36)])  # fmt: skip
@@ -135,27 +135,27 @@ def _snowman() -> list[Part]:
         for s in (-1, 1)
     ]
     return [
-        ball(0.55).scaled(1, 1, 0.92).moved(z=0.48).painted(PICTURES["snow"]()),
+        ball(0.55).scaled(1, 1, 0.92).moved(z=0.48).painted(TEXTURES["snow"]()),
         ball(0.4).moved(z=1.08).painted(body),
         ball(0.29).moved(z=1.62).painted(face),
-        nose.moved(0, -0.26, 1.62).painted(PICTURES["carrot"]()),
-        hat.turned(-12, (0, 1, 0)).moved(0.04, 0, 1.82).painted(PICTURES["felt"]()),
-        tube(_circle(0.29), 0.075, closed=True).moved(z=1.4).painted(PICTURES["scarf"]()),
+        nose.moved(0, -0.26, 1.62).painted(TEXTURES["carrot"]()),
+        hat.turned(-12, (0, 1, 0)).moved(0.04, 0, 1.82).painted(TEXTURES["felt"]()),
+        tube(_circle(0.29), 0.075, closed=True).moved(z=1.4).painted(TEXTURES["scarf"]()),
         block((0.13, 0.05, 0.42))
         .turned(10, (0, 1, 0))
         .moved(0.17, -0.36, 1.2)
-        .painted(PICTURES["scarf"]()),
-        *[arm.painted(PICTURES["bark"]()) for arm in arms],
+        .painted(TEXTURES["scarf"]()),
+        *[arm.painted(TEXTURES["bark"]()) for arm in arms],
     ]
 
 
 def _lamp() -> list[Part]:
-    brass = PICTURES["brass"]()
+    brass = TEXTURES["brass"]()
     foot = lathe([(0, 0), (0.4, 0), (0.4, 0), (0.4, 0.06), (0.1, 0.12), (0.06, 0.2)])
     shade = lathe([(0.5, 0.75), (0.5, 0.75), (0.3, 1.3), (0.3, 1.3)])
     inside = lathe([(0.3, 1.3), (0.29, 1.3), (0.29, 1.3), (0.49, 0.75), (0.49, 0.75), (0.5, 0.75)])
     knobs = [
-        ball(r).moved(z=z).painted(PICTURES["plaid"]()) for r, z in ((0.15, 0.32), (0.1, 0.54))
+        ball(r).moved(z=z).painted(TEXTURES["plaid"]()) for r, z in ((0.15, 0.32), (0.1, 0.54))
     ]
     chain = tube([[0.1, -0.1, 0.8], [0.1, -0.11, 0.7], [0.1, -0.1, 0.55]], 0.012)
     return [
@@ -165,7 +165,7 @@ def _lamp() -> list[Part]:
         lathe(
             [(0, 1.17), (0.34, 1.17), (0.34, 1.17), (0.34, 1.19), (0.34, 1.19), (0, 1.19)]
         ).painted((250, 236, 190)),
-        shade.painted(PICTURES["shade"]()),
+        shade.painted(TEXTURES["shade"]()),
         inside.painted((250, 236, 190)),
         chain.painted(brass),
         ball(0.03, 16).moved(0.1, -0.1, 0.54).painted(brass),
@@ -175,43 +175,43 @@ def _lamp() -> list[Part]:
 def _house() -> list[Part]:
     outline = [(-0.6, 0), (0.6, 0), (0.6, 0.75), (0, 1.25), (-0.6, 0.75)]
     front, walls = prism(outline, 0.9)
-    tiles = PICTURES["tiles"]()
+    tiles = TEXTURES["tiles"]()
     slope = np.degrees(np.arctan2(0.5, 0.6))
     roof = [
         block((0.9, 1.1, 0.07)).turned(s * slope, (0, 1, 0)).moved(s * 0.34, 0, 1.03).painted(tiles)
         for s in (-1, 1)
     ]
     return [
-        front.painted(PICTURES["facade"]()),
-        walls.painted(PICTURES["bricks"]()),
+        front.painted(TEXTURES["facade"]()),
+        walls.painted(TEXTURES["bricks"]()),
         *roof,
-        block((0.2, 0.2, 0.5)).moved(0.36, 0.2, 1.2).painted(PICTURES["bricks"]()),
-        block((0.34, 0.2, 0.06)).moved(-0.25, -0.52, 0.03).painted(PICTURES["oak"]()),
+        block((0.2, 0.2, 0.5)).moved(0.36, 0.2, 1.2).painted(TEXTURES["bricks"]()),
+        block((0.34, 0.2, 0.06)).moved(-0.25, -0.52, 0.03).painted(TEXTURES["oak"]()),
     ]
 
 
 def _doughnut() -> list[Part]:
-    return [tube(_circle(0.62), 0.33, closed=True).scaled(1, 1, 0.85).painted(PICTURES["icing"]())]
+    return [tube(_circle(0.62), 0.33, closed=True).scaled(1, 1, 0.85).painted(TEXTURES["icing"]())]
 
 
 def _tree() -> list[Part]:
-    needles = PICTURES["needles"]()
+    needles = TEXTURES["needles"]()
     layers = [
         lathe([(0, z), (r, z - 0.06), (r, z - 0.06), (r * 0.5, z + 0.3), (0, z + 0.75)], 9)
         for r, z in ((0.6, 0.35), (0.48, 0.75), (0.34, 1.1))
     ]
     trunk = lathe([(0, 0), (0.14, 0), (0.14, 0), (0.11, 0.4)], 9)
-    star = ball(0.09, 8).moved(z=1.86).painted(PICTURES["brass"]())
-    return [*[layer.painted(needles) for layer in layers], trunk.painted(PICTURES["bark"]()), star]
+    star = ball(0.09, 8).moved(z=1.86).painted(TEXTURES["brass"]())
+    return [*[layer.painted(needles) for layer in layers], trunk.painted(TEXTURES["bark"]()), star]
 
 
 def _pencil() -> list[Part]:
     side = lathe([(0, 0), (0.05, 0.0), (0.05, 0), (0.055, 0.15), (0.055, 1.75), (0.0, 2.0)], 24)
-    return [side.painted(PICTURES["pencil"]())]
+    return [side.painted(TEXTURES["pencil"]())]
 
 
 def _tea_set() -> list[Part]:
-    china = PICTURES["china"]()
+    china = TEXTURES["china"]()
     angle = np.radians(np.linspace(-75, 75, 24))
     pot = lathe([(0, 0.0), *[(0.42 * np.cos(a), 0.4 + 0.4 * np.sin(a)) for a in angle], (0, 0.8)])
     spout = tube([[0.3, 0, 0.32], [0.55, 0, 0.4], [0.65, 0, 0.6], [0.76, 0, 0.72]],
@@ -234,7 +234,7 @@ def _bowl() -> list[Part]:
 
 
 def _book() -> list[Part]:
-    return [block((0.9, 0.25, 1.2), 0.02, atlas=True).painted(PICTURES["cover"]())]
+    return [block((0.9, 0.25, 1.2), 0.02, atlas=True).painted(TEXTURES["cover"]())]
 
 
 OBJECTS = (
@@ -343,4 +343,4 @@ OBJECTS = (
         truncated=True,
     ),
 )
-"""Nine are kept, each of the five filters drops one, and the file of the last is damaged."""
+"""Nine objects are kept, each of five filters drops one, and the file of the last is damaged."""

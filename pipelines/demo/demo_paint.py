@@ -1,4 +1,4 @@
-"""Paint for the demo source: colours, letters, and patterns from seeded noise."""
+"""Drawing of textures for the demo source: colours, text, and patterns from seeded noise."""
 
 import math
 
@@ -27,20 +27,20 @@ BLUE, TEAL, GOLD = (40, 84, 150), (24, 128, 128), (230, 170, 50)
 
 
 def canvas(colour: Colour, width: int = 512, height: int = 512) -> Image.Image:
-    """An image of one colour."""
+    """Return an image of one colour."""
     return Image.new("RGB", (width, height), colour)
 
 
 def write(
     image: Image.Image, text: str, at: tuple[float, float], size: int, colour: Colour
 ) -> None:
-    """Text centred on a point."""
+    """Draw text centred on a point, in place."""
     font = ImageFont.load_default(size)
     ImageDraw.Draw(image).text(at, text, fill=colour, font=font, anchor="mm")
 
 
 def mottled(image: Image.Image, seed: int, strength: float, blur: float = 2.0) -> Image.Image:
-    """Brightness varied by smooth noise that continues across the left and right edges."""
+    """Return the image with its brightness varied by smooth noise that tiles horizontally."""
     noise = np.random.default_rng(seed).normal(size=(image.height, image.width))
     spectrum = np.fft.rfft2(noise)
     fy = np.fft.fftfreq(image.height)[:, None]
@@ -56,7 +56,7 @@ def mottled(image: Image.Image, seed: int, strength: float, blur: float = 2.0) -
 def wood(
     light: Colour, dark: Colour, seed: int, width: int = 256, height: int = 256
 ) -> Image.Image:
-    """Grain along the vertical."""
+    """Return a wood texture with vertical grain."""
     rng = np.random.default_rng(seed)
     x = np.linspace(0, 1, width)[None]
     y = np.linspace(0, 1, height)[:, None]
@@ -68,7 +68,7 @@ def wood(
 
 
 def stripes(a: Colour, b: Colour, count: int, seed: int) -> Image.Image:
-    """Horizontal stripes of two colours, `count` of each."""
+    """Return horizontal stripes of two colours, `count` of each."""
     pixels = np.empty((256, 256, 3), dtype=np.uint8)
     odd = (np.arange(256) * 2 * count // 256) % 2 == 1
     pixels[~odd], pixels[odd] = a, b

@@ -1,7 +1,7 @@
-"""Small parametric shapes with normals and texture coordinates, for the demo source.
+"""Parametric shapes with normals and texture coordinates, for the demo source.
 
-z is up, texture coordinates have their origin at the lower left, and a picture on a shape reads
-from left to right when it is seen from outside.
+z is up, and texture coordinates have their origin at the lower left. Text in a texture reads from
+left to right when the shape is seen from outside.
 """
 
 from collections.abc import Sequence
@@ -20,42 +20,43 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One piece of an object, with one material."""
+    """A piece of an object, with one material."""
 
     vertices: np.ndarray
-    """n x 3"""
+    """(n, 3)"""
     normals: np.ndarray
-    """n x 3, unit length"""
+    """(n, 3), of unit length"""
     uv: np.ndarray
-    """n x 2"""
+    """(n, 2)"""
     faces: np.ndarray
-    """m x 3, counter-clockwise from outside"""
+    """(m, 3), counter-clockwise seen from outside"""
     paint: Image.Image | Colour = (128, 128, 128)
 
     def painted(self, paint: Image.Image | Colour) -> "Part":
-        """The same piece with a texture map or a plain sRGB colour."""
+        """Return the piece with a texture or a plain sRGB colour."""
         return replace(self, paint=paint)
 
     def moved(self, x: float = 0, y: float = 0, z: float = 0) -> "Part":
-        """The same piece somewhere else."""
+        """Return the piece moved by an offset."""
         return replace(self, vertices=self.vertices + np.array([x, y, z]))
 
     def turned(self, degrees: float, axis: Vector) -> "Part":
-        """The same piece turned around an axis through the origin."""
+        """Return the piece rotated around an axis through the origin."""
         matrix = trimesh.transformations.rotation_matrix(np.radians(degrees), axis)[:3, :3]
         return replace(self, vertices=self.vertices @ matrix.T, normals=self.normals @ matrix.T)
 
     def scaled(self, x: float, y: float, z: float) -> "Part":
-        """The same piece stretched along the axes (by positive factors)."""
+        """Return the piece scaled along the axes by positive factors."""
         normals = self.normals / np.array([x, y, z])
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         return replace(self, vertices=self.vertices * np.array([x, y, z]), normals=normals)
 
 
 def lathe(profile: Sequence[tuple[float, float]], segments: int = 48) -> Part:
-    """Turn a profile of (radius, z) around the z axis; a repeated point makes a sharp edge.
+    """Return the surface of revolution of a profile of (radius, z) around the z axis.
 
-    For an outside surface the profile runs upwards. u goes once around, v along the profile.
+    The profile of an outside surface runs upwards; a repeated point makes a sharp edge. u runs once
+    around the axis, v along the profile.
     """
     points = np.array(profile, dtype=float)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -83,7 +84,7 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 48) -> Part:
 
 
 def ball(radius: float, segments: int = 40) -> Part:
-    """A sphere; the picture is an equirectangular map with u = 0.75 towards -y."""
+    """Return a sphere whose texture is an equirectangular map with u = 0.75 towards -y."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
     return lathe([(radius * np.cos(a), radius * np.sin(a)) for a in angle], segments)
 
@@ -93,7 +94,7 @@ def tube(
     radius: float | np.ndarray,
     closed: bool = False,
 ) -> Part:
-    """A round tube along a path of points (n x 3); u goes around it, v along it."""
+    """Return a round tube along a path of points (n, 3); u runs around the tube, v along it."""
     path = np.asarray(points, dtype=float)
     if closed:
         path = np.concatenate([path, path[:1]])
@@ -102,7 +103,7 @@ def tube(
     else:
         ahead = np.gradient(path, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    # The path's own plane gives a frame that does not twist.
+    # The normal of the path's plane gives a frame that does not twist.
     plane = np.linalg.svd(path - path.mean(axis=0))[2][2]
     plane *= np.sign(plane[np.abs(plane).argmax()])
     side = np.cross(ahead, plane)
@@ -116,7 +117,7 @@ def tube(
     return _grid(xyz, normal, np.stack([u, v], axis=-1))
 
 
-# Each side of a block: outwards, and what is right and up when it is seen from outside.
+# Per side of a block: its outward direction, and right and up as seen from outside.
 _SIDES = (
     ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
     ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -128,10 +129,10 @@ _SIDES = (
 
 
 def block(size: Vector, round_by: float = 0.02, atlas: bool = False) -> Part:
-    """A box with rounded edges.
+    """Return a box with rounded edges.
 
-    Every side shows the whole picture, or with `atlas` its cell of three columns and two rows:
-    front (-y), right, back; left, top, bottom.
+    Every side shows the whole texture. With `atlas` it shows its cell of three columns and two
+    rows: front (-y), right, back; left, top, bottom.
     """
     half = np.array(size) / 2
     round_by = min(round_by, *half)
@@ -155,10 +156,10 @@ def block(size: Vector, round_by: float = 0.02, atlas: bool = False) -> Part:
 
 
 def prism(outline: Sequence[tuple[float, float]], depth: float) -> tuple[Part, Part]:
-    """A convex outline (x, z), counter-clockwise seen from -y, pulled out along y.
+    """Extrude a convex outline (x, z), counter-clockwise seen from -y, along y.
 
-    Returns its front and back, with the picture over the outline's bounding box, and its sides,
-    each with the whole picture, upright on the right.
+    Returns the front and back, whose texture covers the outline's bounding box, and the sides. Each
+    side shows the whole texture; it is upright on the right side.
     """
     points = np.array(outline, dtype=float)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -185,7 +186,7 @@ def prism(outline: Sequence[tuple[float, float]], depth: float) -> tuple[Part, P
 
 
 def export_glb(parts: Sequence[Part]) -> bytes:
-    """The pieces as one GLB, y up, each piece a mesh with its own material."""
+    """Return a GLB, y up, in which each piece is a mesh with its own material."""
     scene = trimesh.Scene()
     for number, part in enumerate(parts):
         material = trimesh.visual.material.PBRMaterial(
@@ -211,7 +212,10 @@ def _y_up(vectors: np.ndarray) -> np.ndarray:
 
 
 def _grid(xyz: np.ndarray, normals: np.ndarray, uv: np.ndarray) -> Part:
-    """A patch of a x b points; its outside is where a x b turns counter-clockwise."""
+    """Return the surface through a grid of points (rows, columns, 3).
+
+    Its outside is where the directions of rows and columns turn counter-clockwise.
+    """
     rows, columns = xyz.shape[:2]
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]

@@ -1,4 +1,4 @@
-"""The hand-painted texture maps of the demo source. Letters and figures show any mirroring."""
+"""The textures of the demo source; their letters and digits make mirroring visible."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from pipelines.demo.demo_paint import (
     write,
 )
 
-__all__ = ["PICTURES"]
+__all__ = ["TEXTURES"]
 
 
 def _mug() -> Image.Image:
@@ -275,7 +275,7 @@ def _icing() -> Image.Image:
         x, y, a = rng.uniform(150, 362), rng.uniform(8, 504), rng.uniform(0, math.pi)
         fill = (RED, BLUE, GOLD, CREAM, TEAL)[rng.integers(5)]
         draw.line((x, y, x + 16 * math.cos(a), y + 8 * math.sin(a)), fill=fill, width=5)
-    # On a ring, three quarters around the tube is its top.
+    # The top of a ring is at three quarters of the way around its tube.
     return ImageChops.offset(mottled(image, 21, 0.03, 3), 128, 0)
 
 
@@ -336,7 +336,7 @@ def _cover() -> Image.Image:
     return mottled(image, 24, 0.04, 2)
 
 
-PICTURES: dict[str, Callable[[], Image.Image]] = {
+TEXTURES: dict[str, Callable[[], Image.Image]] = {
     "mug": _mug,
     "mug handle": lambda: stripes((38, 88, 70), (52, 110, 160), 6, 28),
     "vase": _vase,
@@ -369,4 +369,4 @@ PICTURES: dict[str, Callable[[], Image.Image]] = {
     "china": _china,
     "cover": _cover,
 }
-"""Each map's name and how it is painted."""
+"""Per texture, the function that draws it."""

@@ -28,7 +28,7 @@ def start_child(*, gpu: bool) -> Probed:
 
     With `gpu` it also renders something small on the GPU, which compiles its kernels first.
     """
-    seconds = _START_SECONDS + (BlenderLimits().warm_seconds if gpu else 0)
+    seconds = _START_SECONDS + (BlenderLimits().kernel_compile_seconds if gpu else 0)
     return probe("blender", "gpu" if gpu else "cpu", seconds=seconds)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core import quantities
+from filters.chain import filter_title, reason_title
 from pipelines.building.estimates.throughput import Timeline, builds, timeline
 from pipelines.report.gather import ReportData
 from pipelines.report.thumbnails import Picture
@@ -47,6 +48,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         "short": quantities.short,
         "value": _value,
     }
+    environment.filters["reason"] = reason_title
     chart = timeline(data.endings)
     return environment.get_template(_TEMPLATE).render(
         data=data,
@@ -80,7 +82,8 @@ def funnel(data: ReportData) -> list[FunnelRow]:
         if link.enabled or reasons:
             count = sum(summary["dropped"][reason] for reason in reasons)
             left -= count
-            rows.append(_row("dropped", link.name, ", ".join(reasons), count, left))
+            detail = ", ".join(map(reason_title, reasons))
+            rows.append(_row("dropped", filter_title(link.name), detail, count, left))
     for kind in _largest_first(summary["failed"]):
         left -= summary["failed"][kind]
         rows.append(_row("failed", kind, "failed", summary["failed"][kind], left))

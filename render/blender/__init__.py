@@ -1,1 +1,1 @@
-"""The code that runs inside the Blender child process."""
+"""Code that runs inside the Blender child process."""

@@ -1,6 +1,6 @@
-"""What a process that opens strangers' files gives up first: the network, and without measure.
+"""Confinement of the process that opens untrusted files: no network, and limits on resources.
 
-`python -m render.blender.confine` says whether this system allows all of it; 1 if not.
+`python -m render.blender.confine` prints whether this system allows it; exit code 1 if not.
 """
 
 import contextlib
@@ -12,46 +12,50 @@ from pathlib import Path
 
 __all__ = ["confine", "main"]
 
-_NEW_USERS, _NEW_NETWORK = 0x10000000, 0x40000000
-"""CLONE_NEWUSER and CLONE_NEWNET of Linux."""
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+"""Constants of linux/sched.h."""
 _LIMITS = {
-    # A dump of Blender is gigabytes, and holds what nobody looks for.
+    # A core dump of Blender has gigabytes, and nobody reads it.
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_NOFILE: 4096,
     resource.RLIMIT_FSIZE: 4 << 30,
 }
-"""Memory is watched from outside: a limit on addresses would forbid what CUDA reserves."""
-_MOST_THREADS = 4096
-"""Of all processes of a child together, where they are counted apart from those of others. The
-kernel does not hold root to it."""
+"""Memory is limited by the parent: a limit on the address space would fail CUDA's reservations."""
+_MAX_THREADS = 4096
+"""Threads of a child and its processes, in a user namespace of its own, where those of other
+processes are not counted. The kernel does not apply the limit to root."""
 
 
 def confine() -> str:
-    """Give up what can be given up; what the system refuses, empty if nothing.
+    """Confine this process; return why the network could not be taken away, empty if it was.
 
-    Before any thread is started, and before `prctl` settings, which new credentials clear.
+    Call it before any thread is started, and before `prctl` settings, which a change of
+    credentials clears.
     """
     problem = _leave_network()
-    for kind, most in _LIMITS.items():
-        _limit(kind, most)
+    for kind, maximum in _LIMITS.items():
+        _limit(kind, maximum)
     return problem
 
 
-def _limit(kind: int, most: int) -> None:
+def _limit(kind: int, maximum: int) -> None:
     _, hard = resource.getrlimit(kind)
-    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    limit = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
     resource.setrlimit(kind, (limit, limit))
 
 
 def _leave_network() -> str:
-    """Into a network of its own that has no way out, not even to this machine."""
+    """Move this process into a network namespace without any connection, not even to localhost.
+
+    Returns why it failed, empty if it did not.
+    """
     if sys.platform != "linux":
-        return "only Linux can take the network away"
+        return "network namespaces exist on Linux only"
     user, group = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEW_USERS | _NEW_NETWORK) == 0:
-        # The same user inside as outside. AppArmor (Ubuntu 24.04) allows the namespace and refuses
-        # the maps: then the user has no name inside, and files keep their owner all the same.
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+        # Map the user to itself. AppArmor (Ubuntu 24.04) allows the namespace but not the maps: the
+        # user then has no name inside, and files still keep their owner.
         with contextlib.suppress(PermissionError):
             for name, text in (
                 ("uid_map", f"{user} {user} 1"),
@@ -59,18 +63,18 @@ def _leave_network() -> str:
                 ("gid_map", f"{group} {group} 1"),
             ):
                 (Path("/proc/self") / name).write_text(text)
-        _limit(resource.RLIMIT_NPROC, _MOST_THREADS)
+        _limit(resource.RLIMIT_NPROC, _MAX_THREADS)
         return ""
     problem = os.strerror(ctypes.get_errno())
-    if libc.unshare(_NEW_NETWORK) == 0:
+    if libc.unshare(_CLONE_NEWNET) == 0:
         return ""
     return f"no network namespace: {problem}"
 
 
 def main() -> int:
-    """Try it in this process."""
+    """Confine this process and print the result."""
     problem = confine()
-    print(problem or "without network")
+    print(problem or "confined: no network")
     return 1 if problem else 0
 
 

@@ -1,4 +1,4 @@
-"""What Cycles can render on."""
+"""The devices on which Cycles renders."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +11,13 @@ from render.blender.failure import SceneFailure
 __all__ = ["list_gpus", "use_device"]
 
 _BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
-"""The fastest first."""
+"""Backends of Cycles, the fastest first."""
 
 
 def use_device(scene: Any, device: str, threads: int) -> None:
-    """Render with Cycles on the CPU or on all GPUs of the first backend that has any.
+    """Set Cycles to the CPU, or to all GPUs of the first backend that has any.
 
-    Raises SceneFailure (`no_device`).
+    Raises SceneFailure (`no_device`) if there is no usable GPU.
     """
     scene.render.engine = "CYCLES"
     scene.render.threads_mode = "FIXED"
@@ -26,19 +26,19 @@ def use_device(scene: Any, device: str, threads: int) -> None:
         scene.cycles.device = "CPU"
         return
     preferences = _preferences()
-    for _, found in _gpus(preferences):
+    for _, gpus in _gpus(preferences):
         for item in preferences.devices:
-            item.use = item in found
+            item.use = item in gpus
         scene.cycles.device = "GPU"
         return
-    message = "a GPU was asked for, but Cycles finds none on this machine"
+    message = "render.device is gpu, but Cycles finds no GPU on this machine"
     raise SceneFailure(FailureKind.NO_DEVICE, message)
 
 
 def list_gpus() -> dict[str, object]:
-    """`gpus`: a list of [backend, name]; those of the first backend are what `gpu` renders on."""
-    found = _gpus(_preferences())
-    return {"gpus": [[backend, item.name] for backend, items in found for item in items]}
+    """Return {"gpus": [[backend, name], ...]}; `device="gpu"` uses those of the first backend."""
+    backends = _gpus(_preferences())
+    return {"gpus": [[backend, item.name] for backend, items in backends for item in items]}
 
 
 def _preferences() -> Any:
@@ -46,13 +46,16 @@ def _preferences() -> Any:
 
 
 def _gpus(preferences: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Each backend that has devices here, and these; it is Cycles' own choice until the next."""
+    """Yield each backend that has GPUs here, and its GPUs.
+
+    The yielded backend is the one selected in Cycles, until the next is requested.
+    """
     for backend in _BACKENDS:
         try:
             preferences.compute_device_type = backend
         except TypeError:
-            continue  # this build has no such backend
+            continue  # this build of Blender lacks the backend
         preferences.get_devices()
-        found = [item for item in preferences.devices if item.type == backend]
-        if found:
-            yield backend, found
+        gpus = [item for item in preferences.devices if item.type == backend]
+        if gpus:
+            yield backend, gpus

@@ -1,4 +1,4 @@
-"""What Blender alone can find wrong with an object."""
+"""The error for objects that fail inside Blender."""
 
 from core.failures import StageFailed
 
@@ -6,4 +6,4 @@ __all__ = ["SceneFailure"]
 
 
 class SceneFailure(StageFailed):
-    """The object cannot be rendered; `kind` says why."""
+    """The object cannot be rendered, for the reason in `kind` and `message`."""

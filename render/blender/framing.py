@@ -1,4 +1,4 @@
-"""Which part of each picture the open object can touch: the rest is not worth a ray."""
+"""The part of each image that can show the open object; only this part is rendered."""
 
 import math
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from render.job import CameraSpec, Window
 __all__ = ["object_windows"]
 
 _CELLS = 128
-"""Cells along the normalised cube's side: the object is known by those that its vertices touch."""
+"""Cells along the side of the normalised cube; the object is bounded by those with a vertex."""
 _MARGIN = 2
-"""Pixels around it, for filters that reach over the edge of a pixel."""
+"""Pixels around the window, for filters that are wider than a pixel."""
 
 
 def object_windows(cameras: Sequence[CameraSpec], resolution: int) -> list[Window | None]:
-    """The window of the object in each camera's picture, or None if it is not in the picture.
+    """Return the window of the object in each camera's image, None if the image does not show it.
 
-    A triangle is seen within the bounds of its three corners, as long as none is behind the camera;
-    if one is, the window is the whole picture.
+    The image of a triangle lies within the bounds of its corners if all are in front of the camera.
+    If a corner may be behind it, the window is the whole image.
     """
     centres = _touched_cells()
     return [_window(camera, centres, resolution) for camera in cameras]
 
 
 def _touched_cells() -> np.ndarray:
-    """Centres (n, 3) of the cells that hold a vertex: far fewer than vertices."""
-    found = []
+    """Return the centres (n, 3) of the cells with a vertex: far fewer than vertices."""
+    touched = []
     for triangles in world_triangles():
         cells = np.floor((triangles.reshape(-1, 3) + 1) * (_CELLS / 2)).astype(np.int64)
-        # A vertex may lie outside the cube by rounding only.
+        # Vertices outside the cube are there by rounding only.
         cells = cells.clip(-1, _CELLS) + 1
-        found.append(np.unique(cells @ np.array([(_CELLS + 2) ** 2, _CELLS + 2, 1])))
-    numbers = np.unique(np.concatenate(found))
+        touched.append(np.unique(cells @ np.array([(_CELLS + 2) ** 2, _CELLS + 2, 1])))
+    numbers = np.unique(np.concatenate(touched))
     cells = np.stack(np.unravel_index(numbers, (_CELLS + 2,) * 3), axis=-1) - 1
     return (cells + 0.5) * (2 / _CELLS) - 1
 
@@ -48,7 +48,7 @@ def _window(camera: CameraSpec, centres: np.ndarray, resolution: int) -> Window 
         return Window(left=0, top=0, width=resolution, height=resolution)
     fx, fy, cx, cy = camera.intrinsics
     x, y = local[:, 0] / depth, local[:, 1] / depth
-    # How far the picture of a ball around the centre reaches, seen askew too.
+    # Upper bound on the projected radius of a cell's bounding sphere, off the image centre too.
     reach = radius / (depth - radius)
     reach_x, reach_y = fx * reach * (1 + np.abs(x)), fy * reach * (1 + np.abs(y))
     across, down = cx + fx * x, cy - fy * y

@@ -1,4 +1,4 @@
-"""The light: one smooth field of radiance around the object, and nothing else that shines."""
+"""The light: a smooth environment of radiance around the object, and no lamps."""
 
 from typing import Any
 
@@ -7,16 +7,15 @@ import bpy
 __all__ = ["LIGHT_DIRECTION", "set_light"]
 
 LIGHT_DIRECTION = (-0.36, -0.48, 0.8)
-"""Unit vector to where the light is strongest: from above, in front of a glTF model, to its right.
-"""
+"""Unit vector towards the strongest light: above, in front of a glTF model, on its right."""
 
 
 def set_light(scene: Any, strength: float, gradient: float) -> None:
-    """Radiance `strength + gradient * (direction . LIGHT_DIRECTION)` from every direction.
+    """Set the radiance `strength + gradient * (direction . LIGHT_DIRECTION)` in all directions.
 
-    On a white matt surface with normal n that nothing shades this gives the colour
-    `strength + 2/3 gradient * (n . LIGHT_DIRECTION)`. Rays that leave the surface find it without
-    sampling of lamps: no noise but that of occlusion, and a third fewer rays.
+    An unshaded white matt surface with normal n then has the colour
+    `strength + 2/3 gradient * (n . LIGHT_DIRECTION)`. Cycles does not sample the environment as a
+    lamp, which saves a third of the rays; the only noise left is that of occlusion.
     """
     world = bpy.data.worlds.new("light")
     scene.world = world

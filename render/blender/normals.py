@@ -1,16 +1,16 @@
-"""Normals that the file states for vertices."""
+"""Vertex normals that contradict the faces."""
 
 import bpy
 import numpy as np
 
-__all__ = ["turn_contradicting_normals"]
+__all__ = ["flip_inverted_normals"]
 
 
-def turn_contradicting_normals() -> None:
-    """Turn the normals of meshes on most of whose faces they contradict the order of the corners.
+def flip_inverted_normals() -> None:
+    """Flip the normals of each mesh that point to the back of most of its faces.
 
-    Cycles tells front from back by the corners alone, and shades by the normals: such a mesh would
-    be black, and show the normals of its inside.
+    Cycles takes a face's front from the order of its corners, and shades by the normals. Such a
+    mesh would be rendered black, with the normals of its inside.
     """
     for mesh in bpy.data.meshes:
         if not mesh.has_custom_normals or not len(mesh.polygons):

@@ -1,7 +1,7 @@
-"""Opacity as it is for colour, or rounded for geometry.
+"""Opacity of materials: unchanged for colours, rounded to 0 or 1 for depth and normals.
 
-Cycles lets each ray pass a half-transparent surface or not by chance. Averaged, that is a colour;
-but depth and normals come from one ray, and would be a screen of dots.
+At a half-transparent surface Cycles decides at random for each ray whether it passes. The average
+of many rays is the right colour, but depth and normals come from one ray, and would be dotted.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from typing import Any
 
 from render.blender.shaders import node_trees
 
-__all__ = ["insert_gates", "round_opacity"]
+__all__ = ["insert_opacity_nodes", "round_opacity"]
 
-_GATE = "opacity gate"
+_NODE_NAME = "opacity rounding"
 
 
-def insert_gates() -> None:
-    """Put a node, which changes nothing yet, before every opacity of the scene's materials."""
+def insert_opacity_nodes() -> None:
+    """Insert a node before every opacity input of the materials; `round_opacity` switches them."""
     for tree in node_trees():
         for socket in [socket for node in tree.nodes for socket in _opacities(node)]:
             _insert(tree, socket)
@@ -23,16 +23,16 @@ def insert_gates() -> None:
 
 
 def round_opacity(rounded: bool) -> None:
-    """Make surfaces that are more than half opaque wholly opaque and drop others, or undo it."""
+    """Make surfaces fully opaque if their opacity is above 0.5, otherwise invisible; or undo it."""
     for tree in node_trees():
         for node in tree.nodes:
-            if node.name.startswith(_GATE):
+            if node.name.startswith(_NODE_NAME):
                 node.operation = "GREATER_THAN" if rounded else "MULTIPLY"
                 node.inputs[1].default_value = 0.5 if rounded else 1.0
 
 
 def _opacities(node: Any) -> Iterator[Any]:
-    """The inputs of a node that say how opaque a surface is, unless they say: wholly."""
+    """Yield the inputs of a node that set the opacity, unless they are constantly 1."""
     if node.type == "BSDF_PRINCIPLED":
         socket = node.inputs["Alpha"]
         if socket.is_linked or socket.default_value < 1:
@@ -44,10 +44,10 @@ def _opacities(node: Any) -> Iterator[Any]:
 
 
 def _insert(tree: Any, socket: Any) -> None:
-    gate = tree.nodes.new("ShaderNodeMath")
-    gate.name = _GATE
+    node = tree.nodes.new("ShaderNodeMath")
+    node.name = _NODE_NAME
     if socket.is_linked:
-        tree.links.new(socket.links[0].from_socket, gate.inputs[0])
+        tree.links.new(socket.links[0].from_socket, node.inputs[0])
     else:
-        gate.inputs[0].default_value = socket.default_value
-    tree.links.new(gate.outputs[0], socket)
+        node.inputs[0].default_value = socket.default_value
+    tree.links.new(node.outputs[0], socket)

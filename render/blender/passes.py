@@ -1,7 +1,7 @@
-"""Cycles: the camera, and the two renders of every view.
+"""Rendering with Cycles: the camera, and two renders of every view.
 
-Colour is sampled and denoised. Geometry (depth, normal) is one sample through each pixel's centre:
-exact, where a pass of the colour render would be jittered (depth) or averaged (normals).
+Colour is sampled and denoised. Geometry (depth and normals) is one sample through the centre of
+each pixel, which is exact; passes of the colour render would be jittered or averaged.
 """
 
 import time
@@ -23,27 +23,27 @@ from render.blender.scene import SceneFailure
 from render.job import (
     COLOUR_MARK,
     CameraSpec,
+    CompileRequest,
     MeasureRequest,
     Rendered,
     RenderRequest,
-    WarmRequest,
     Window,
 )
 
-__all__ = ["render_silhouettes", "render_views", "warm_up"]
+__all__ = ["compile_kernels", "render_silhouettes", "render_views"]
 
 _SENSOR = 36.0
-"""Width of the sensor in mm; only its ratio to the focal length matters."""
+"""Width of the sensor in mm. Only its ratio to the focal length matters."""
 _FORMAT = "OPEN_EXR_MULTILAYER"
 _PIXEL_CENTRE = 0.01
-"""Width of a pixel filter that lets rays through the centre only."""
+"""Width in pixels of a pixel filter that samples the centre only."""
 
 
-def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> dict[str, Any]:
+def render_views(request: RenderRequest, on_view: Callable[[Rendered], None]) -> dict[str, Any]:
     """Write geometry_NNN.exr and colour_NNN.exr of every view.
 
-    Returns the seconds of each part, and how many samples the colours have.
-    `tell` hears of every view as soon as both frames are there.
+    Returns `timings` (seconds per part) and `samples` (per pixel of the colours). `on_view` is
+    called for every view as soon as both of its frames are written.
     """
     started = time.monotonic()
     scene = bpy.context.scene
@@ -51,7 +51,7 @@ def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> di
     for image in bpy.data.images:
         _shrink(image, request.texture_size)
     set_light(scene, request.light_strength, request.light_gradient)
-    _frame(scene)
+    _common_settings(scene)
     scene.cycles.seed = request.seed
     windows = object_windows(request.cameras, request.resolution)
     views = [
@@ -72,7 +72,7 @@ def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> di
     print(COLOUR_MARK, flush=True)
     for number, view in enumerate(views):
         view.render(scene, camera, folder / f"colour_{number:03d}.exr")
-        tell(Rendered(view=number, window=view.window))
+        on_view(Rendered(view=number, window=view.window))
     return {
         "timings": {
             "prepare": prepared - started,
@@ -85,9 +85,9 @@ def render_views(request: RenderRequest, tell: Callable[[Rendered], None]) -> di
 
 
 def _needed_samples(request: RenderRequest, views: Sequence["_View"], camera: Any) -> int:
-    """As few samples as give the quality that is asked for, at most `request.samples`.
+    """Return the fewest samples that reach the requested quality, at most `request.samples`.
 
-    Without a denoiser all of them: what it leaves over is what is judged.
+    Without a denoiser that is the maximum: the estimate measures the error after denoising.
     """
     if not request.denoise or request.samples <= request.min_samples:
         return request.samples
@@ -96,20 +96,20 @@ def _needed_samples(request: RenderRequest, views: Sequence["_View"], camera: An
     path = Path(request.out) / "probe.exr"
     probes = []
     for number in probe_views([view.window for view in views]):
-        pictures = []
+        images = []
         for seed, (samples, denoise) in enumerate(PROBE, start=request.seed + 1):
             _colour_settings(scene, samples, denoise)
             scene.cycles.seed = seed
             views[number].render(scene, camera, path)
-            pictures.append(_read_frame(path))
-        probes.append((pictures[0], pictures[1], pictures[2]))
+            images.append(_read_frame(path))
+        probes.append((images[0], images[1], images[2]))
     scene.cycles.seed = request.seed
     scene.render.image_settings.file_format = _FORMAT
     return choose_samples(probes, request.quality, request.min_samples, request.samples)
 
 
 def _read_frame(path: Path) -> np.ndarray:
-    """A frame of one layer, linear and premultiplied (h, w, 4), bottom row first."""
+    """Return a frame, linear and premultiplied (h, w, 4), bottom row first; remove the file."""
     image = bpy.data.images.load(str(path))
     pixels = np.empty(len(image.pixels), dtype=np.float32)
     image.pixels.foreach_get(pixels)
@@ -120,10 +120,10 @@ def _read_frame(path: Path) -> np.ndarray:
 
 
 def render_silhouettes(request: MeasureRequest) -> None:
-    """Write silhouette_NNN.exr: what the cameras see, one sample per pixel."""
+    """Write silhouette_NNN.exr, the opacity in each camera's image with one sample per pixel."""
     scene = bpy.context.scene
     use_device(scene, "cpu", request.threads)
-    _frame(scene)
+    _common_settings(scene)
     _geometry_settings(scene)
     scene.cycles.filter_width = 1.0
     camera = _new_camera(scene)
@@ -133,8 +133,8 @@ def render_silhouettes(request: MeasureRequest) -> None:
         view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
 
 
-def warm_up(request: WarmRequest) -> None:
-    """Render a small cube with both settings: this compiles all that later renders need."""
+def compile_kernels(request: CompileRequest) -> None:
+    """Render a small cube with both settings, which compiles all kernels that renders need."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.mesh.primitive_cube_add(size=2)
     material = bpy.data.materials.new("material")
@@ -157,11 +157,11 @@ def warm_up(request: WarmRequest) -> None:
         seed=0,
         out=request.out,
     )
-    render_views(small, tell=lambda _: None)
+    render_views(small, on_view=lambda _: None)
 
 
 class _View:
-    """A camera's place, and the window of its picture that is worth rendering."""
+    """A camera, and the window of its image that can show the object."""
 
     def __init__(self, spec: CameraSpec, window: Window | None, resolution: int) -> None:
         self._spec = spec
@@ -169,7 +169,7 @@ class _View:
         self._resolution = resolution
 
     def render(self, scene: Any, camera: Any, path: Path) -> None:
-        """Write the window as a frame of its own size. A window of None needs none."""
+        """Write the window as a frame of its own size; nothing if there is no window."""
         if self.window is None:
             return
         self._aim(camera)
@@ -180,25 +180,25 @@ class _View:
     def _aim(self, camera: Any) -> None:
         fx, fy, cx, cy = self._spec.intrinsics
         if abs(fx - fy) > 1e-6 * fx:
-            raise SceneFailure(FailureKind.REFUSED, "a camera's pixels are not square")
+            raise SceneFailure(FailureKind.REFUSED, f"pixels are not square: fx {fx:g}, fy {fy:g}")
         location, rotation, _ = Matrix(self._spec.camera_to_world).decompose()
         camera.location, camera.rotation_quaternion = location, rotation
-        # The principal point moves against the shift of the image.
+        # A shift of the lens moves the principal point in the opposite direction.
         lens = camera.data
         lens.lens, lens.shift_x, lens.shift_y = fx * _SENSOR, 0.5 - cx, cy - 0.5
 
     def _crop(self, render: Any, window: Window) -> None:
         side = self._resolution
         render.resolution_x = render.resolution_y = side
-        bottom = side - window.top - window.height  # Blender counts from below
-        # Blender cuts off fractions of pixels: half a pixel more keeps rounding out of it.
+        bottom = side - window.top - window.height  # Blender counts rows from the bottom
+        # Blender truncates to whole pixels; half a pixel more makes that independent of rounding.
         render.border_min_x, render.border_min_y = (window.left + 0.5) / side, (bottom + 0.5) / side
         render.border_max_x = (window.left + window.width + 0.5) / side
         render.border_max_y = (bottom + window.height + 0.5) / side
 
 
 def _new_camera(scene: Any) -> Any:
-    """The scene's camera; one of an earlier request goes."""
+    """Create the scene's camera, and remove the one of an earlier request."""
     old = scene.camera
     if old is not None:
         bpy.data.objects.remove(old, do_unlink=True)
@@ -213,7 +213,7 @@ def _new_camera(scene: Any) -> Any:
     return camera
 
 
-def _frame(scene: Any) -> None:
+def _common_settings(scene: Any) -> None:
     render = scene.render
     render.resolution_percentage = 100
     render.film_transparent = True

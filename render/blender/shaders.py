@@ -1,4 +1,4 @@
-"""The node trees of imported materials: nothing missing, and what the importer left to us."""
+"""The node trees of imported materials: the check of textures, and inputs left unconnected."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,10 @@ __all__ = ["check_textures", "connect_glossiness", "node_trees"]
 
 
 def check_textures(max_pixels: int) -> dict[str, int]:
-    """Count images and pixels. Raises SceneFailure: `import_error` if one is missing, `too_large`.
+    """Count images and their pixels; return the fields of `SceneReport`.
 
-    Blender would paint a surface magenta, without a word.
+    Raises SceneFailure: `import_error` if an image is missing or unreadable, because Blender would
+    render the surface in magenta without an error; `too_large` for too many pixels.
     """
     for tree in node_trees():
         if any(node.type == "TEX_IMAGE" and node.image is None for node in tree.nodes):
@@ -31,13 +32,16 @@ def check_textures(max_pixels: int) -> dict[str, int]:
             raise SceneFailure(FailureKind.IMPORT_ERROR, message)
         pixels += width * height
     if pixels > max_pixels:
-        message = f"{pixels} texture pixels; the limit is {max_pixels}"
+        message = f"the textures have {pixels} pixels; the limit is {max_pixels}"
         raise SceneFailure(FailureKind.TOO_LARGE, message)
     return {"num_images": images, "num_texture_pixels": pixels}
 
 
 def connect_glossiness() -> None:
-    """Roughness = 1 - factor * alpha of the texture of specular colour and glossiness."""
+    """Connect roughness = 1 - factor * alpha, of the texture of specular colour and glossiness.
+
+    For materials whose glossiness `gltf.materials` deferred.
+    """
     for material in bpy.data.materials:
         factor = material.get(GLOSSINESS)
         if factor is None:
@@ -54,7 +58,7 @@ def connect_glossiness() -> None:
 
 
 def node_trees() -> Iterator[Any]:
-    """The node trees of all materials."""
+    """Yield the node trees of all materials."""
     for material in bpy.data.materials:
         if material.node_tree is not None:
             yield material.node_tree

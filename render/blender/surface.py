@@ -1,4 +1,4 @@
-"""The surface of the open object: points spread evenly over it, and its mesh."""
+"""The surface of the open object: evenly spread points, and its mesh."""
 
 from pathlib import Path
 
@@ -11,35 +11,35 @@ from render.job import GeometryRequest
 
 __all__ = ["sample_surface", "write_surface"]
 
-_LEAST_AREA = 1e-14
-"""Of a triangle, in the normalised frame: single precision cannot tell smaller ones from lines."""
+_MIN_AREA = 1e-14
+"""Of a triangle, in the normalised frame; in single precision smaller ones are lines."""
 
 
 def sample_surface(num_points: int, seed: int) -> np.ndarray:
-    """Points (n, 3), float32, in the normalised frame; every part gets its share of the area.
+    """Return points (n, 3), float32, in the normalised frame, spread evenly by area.
 
     Raises SceneFailure (`empty`) if there is no area.
     """
-    triangles = np.concatenate([found.reshape(-1, 3, 3) for found in world_triangles()])
+    triangles = np.concatenate([part.reshape(-1, 3, 3) for part in world_triangles()])
     areas = np.linalg.norm(_area_vectors(triangles), axis=1)
     points, _ = _spread(triangles, areas, num_points, np.random.default_rng(seed))
     return points
 
 
 def write_surface(request: GeometryRequest) -> None:
-    """Write surface.npz: points with normals, and the mesh without what has no area.
+    """Write surface.npz: points with normals, and the mesh without faces that have no area.
 
     Raises SceneFailure (`empty`) if nothing has an area.
     """
     vertices, faces = _mesh()
     vectors = _area_vectors(vertices[faces].astype(np.float64))
     areas = np.linalg.norm(vectors, axis=1)
-    solid = areas > 2 * _LEAST_AREA
+    solid = areas > 2 * _MIN_AREA
     faces, vectors, areas = faces[solid], vectors[solid], areas[solid]
     rng = np.random.default_rng(request.seed)
     points, chosen = _spread(vertices[faces].astype(np.float64), areas, request.num_points, rng)
     normals = (vectors[chosen] / areas[chosen, None]).astype(np.float32)
-    # They come triangle by triangle; mixed, any part of the list is spread over the whole surface.
+    # Points are ordered by triangle; shuffled, any part of the list covers the whole surface.
     order = rng.permutation(request.num_points)
     used, corners = np.unique(faces, return_inverse=True)
     np.savez(
@@ -52,7 +52,7 @@ def write_surface(request: GeometryRequest) -> None:
 
 
 def _mesh() -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (v, 3), float32, and faces (f, 3) of all instances, wound as seen from outside."""
+    """Return vertices (v, 3), float32, and faces (f, 3) of all instances, wound as seen outside."""
     vertices, faces, count = [], [], 0
     for own_vertices, own_faces in world_meshes():
         vertices.append(own_vertices.astype(np.float32))
@@ -62,20 +62,20 @@ def _mesh() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _area_vectors(triangles: np.ndarray) -> np.ndarray:
-    """Normals (n, 3), twice as long as the triangles (n, 3, 3) have area."""
+    """Return normals (n, 3) of triangles (n, 3, 3), with twice the area as their length."""
     return np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
 
 
 def _spread(
     triangles: np.ndarray, areas: np.ndarray, num_points: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3), float32, uniform by area, and the triangle of each. Raises SceneFailure."""
+    """Return points (n, 3), float32, uniform by area, and their triangles. Raises SceneFailure."""
     edges = np.cumsum(areas, dtype=np.float64)
     if not len(edges) or not edges[-1] > 0:
         raise SceneFailure(FailureKind.EMPTY, "the surface has no area")
-    # Evenly spaced with one offset: fewer gaps than independent draws, and no part is missed.
-    places = (np.arange(num_points) + rng.random()) / num_points * edges[-1]
-    chosen = np.minimum(np.searchsorted(edges, places, side="right"), len(areas) - 1)
+    # Evenly spaced with one random offset: fewer gaps than independent draws.
+    positions = (np.arange(num_points) + rng.random()) / num_points * edges[-1]
+    chosen = np.minimum(np.searchsorted(edges, positions, side="right"), len(areas) - 1)
     u, v = rng.random((2, num_points, 1))
     outside = u + v > 1
     u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)

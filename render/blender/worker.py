@@ -1,6 +1,6 @@
-"""The Blender child: reads a request a line, does it, answers with a line.
+"""The main loop of the Blender child: one request per line in, one reply per line out.
 
-Start it with `python -m render.blender.worker PARENT_PID IN_FD OUT_FD THREADS`; render.child does.
+render.child starts it with `python -m render.blender.worker PARENT_PID IN_FD OUT_FD THREADS`.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ from typing import TextIO
 from core.failures import FailureKind, StageFailed
 from render.blender.confine import confine
 from render.job import (
+    CompileRequest,
     DevicesRequest,
     GeometryRequest,
     MeasureRequest,
@@ -23,7 +24,6 @@ from render.job import (
     Rendered,
     Reply,
     Request,
-    WarmRequest,
     decode_request,
     encode,
 )
@@ -34,46 +34,46 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Serve requests until the parent closes the pipe or dies."""
+    """Serve requests until the parent closes the pipe or ends."""
     parent, in_fd, out_fd, threads = (int(word) for word in sys.argv[1:5])
-    confined = confine()
-    if confined:
-        print(f"not confined: {confined}", flush=True)
-    _die_with(parent)
+    not_confined = confine()
+    if not_confined:
+        print(f"not confined: {not_confined}", flush=True)
+    _end_with_parent(parent)
     with open(in_fd) as requests, open(out_fd, "w") as replies:
-        with _few_cores(threads):
+        with _limited_cores(threads):
             import bpy
         version = bpy.app.version_string
-        _answer(replies, Reply(data={"blender": version, "not_confined": confined}))
+        _answer(replies, Reply(data={"blender": version, "not_confined": not_confined}))
         for line in requests:
             request = decode_request(line)
             _answer(replies, _serve(request, lambda rendered: _answer(replies, rendered)))
     return 0
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, however that happens."""
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit("the parent ended before this child was up")
+        sys.exit("the parent process ended before this child had started")
 
 
 @contextmanager
-def _few_cores(count: int) -> Iterator[None]:
-    """Use that many cores only, until the end of the block.
+def _limited_cores(count: int) -> Iterator[None]:
+    """Restrict this process to `count` cores until the end of the block.
 
-    Blender's scheduler (TBB) takes as many threads as it finds cores when it is loaded. Those for
-    which `render.threads` leaves no work do not sleep: one thread of two kept both cores busy.
+    When Blender's scheduler (TBB) is loaded, it starts a thread per available core. Threads beyond
+    `render.threads` have no work but do not sleep: one thread of two kept both cores busy.
     """
     if sys.platform != "linux":
         yield
         return
     cores = os.sched_getaffinity(0)
-    # Not the same ones in all children of a machine.
+    # The children of a machine start at different cores.
     start = os.getpid() % len(cores)
-    turned = sorted(cores)[start:] + sorted(cores)[:start]
-    os.sched_setaffinity(0, turned[:count])
+    rotated = sorted(cores)[start:] + sorted(cores)[:start]
+    os.sched_setaffinity(0, rotated[:count])
     try:
         yield
     finally:
@@ -86,22 +86,22 @@ def _answer(replies: TextIO, answer: Rendered | Reply) -> None:
     replies.flush()
 
 
-def _serve(request: Request, tell: Callable[[Rendered], None]) -> Reply:
+def _serve(request: Request, on_view: Callable[[Rendered], None]) -> Reply:
     try:
-        return Reply(data=_do(request, tell))
+        return Reply(data=_execute(request, on_view))
     except StageFailed as error:
         return Reply(kind=error.kind, message=error.message)
     except MemoryError:
-        message = "no memory left in the Blender child"
+        message = "the Blender child has no memory left"
         return Reply(kind=FailureKind.OUT_OF_MEMORY, message=message)
-    except Exception as error:  # noqa: BLE001 - the parent must hear of it, and replaces this child
+    except Exception as error:  # noqa: BLE001 - reported to the parent, which replaces this child
         traceback.print_exc()
         out_of_memory = "out of memory" in str(error).lower()
         kind = FailureKind.OUT_OF_MEMORY if out_of_memory else FailureKind.CRASH
         return Reply(kind=kind, message=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _do(request: Request, tell: Callable[[Rendered], None]) -> dict[str, object]:
+def _execute(request: Request, on_view: Callable[[Rendered], None]) -> dict[str, object]:
     from render.blender import devices, passes, scene, surface
 
     if isinstance(request, DevicesRequest):
@@ -118,14 +118,14 @@ def _do(request: Request, tell: Callable[[Rendered], None]) -> dict[str, object]
     if isinstance(request, GeometryRequest):
         surface.write_surface(request)
         return {}
-    if isinstance(request, WarmRequest):
-        passes.warm_up(request)
+    if isinstance(request, CompileRequest):
+        passes.compile_kernels(request)
         return {}
-    return passes.render_views(request, tell)
+    return passes.render_views(request, on_view)
 
 
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # bpy 4.5 hangs in the interpreter's own clean-up.
+    # bpy 4.5 hangs when the interpreter shuts down.
     os._exit(status)

@@ -7,7 +7,7 @@ from typing import Any
 from dataset.columns import RowColumns
 from dataset.object_record import ObjectRecord
 from filters.chain import FilterConfig, facts_of, verdicts
-from filters.shape import SEVERAL, SeveralConfig
+from filters.shape import MULTI_OBJECT, MultiObjectConfig
 from filters.verdict import Verdict
 
 
@@ -40,11 +40,11 @@ def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
     return verdicts(RowColumns(facts.row()), config, facts.stages().keys())
 
 
-def count_objects(islands: Mapping[str, Any], config: SeveralConfig) -> tuple[str, float]:
+def count_objects(islands: Mapping[str, Any], config: MultiObjectConfig) -> tuple[str, float]:
     """Read the measurement of `measure_islands`: the answer and the share of area it rests on."""
     stored = {"islands": islands}
-    row = {fact.key: fact.of(stored) for fact in SEVERAL.facts}
-    measured = SEVERAL.judge(RowColumns(row), config).measured(0)
+    row = {fact.key: fact.of(stored) for fact in MULTI_OBJECT.facts}
+    measured = MULTI_OBJECT.evaluate(RowColumns(row), config).measured(0)
     return measured["objects"], measured["share"]
 
 

@@ -60,9 +60,10 @@ SURFACE_KEYS = _keys("surface", "points seed")
 LIMIT_KEYS = (
     *_keys(
         "blender",
-        "threads import_seconds measure_seconds render_seconds warm_seconds memory_bytes "
-        "objects_per_child recycle_bytes",
+        "threads import_seconds measure_seconds render_seconds memory_bytes objects_per_child "
+        "recycle_bytes",
     ),
+    IdentityKey("warm_seconds", "blender.kernel_compile_seconds"),
     IdentityKey("max_nodes", "inspect.max_nodes"),
     IdentityKey("max_triangles", "inspect.max_triangles"),
     IdentityKey("max_texture_pixels", "inspect.max_total_pixels"),

@@ -1,1 +1,1 @@
-"""The GLB that Blender imports: a checked one, reduced to what a still picture shows."""
+"""Preparation of the GLB that Blender imports: checked, and reduced to what is visible."""

@@ -1,4 +1,4 @@
-"""Vertex attributes that are infinite or not a number."""
+"""Vertex attributes with infinite values or values that are not a number."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,20 @@ __all__ = ["sanitise_values"]
 
 
 def sanitise_values(document: Document, primitives: Sequence[Item]) -> None:
-    """Set values of normals, texture coordinates and the like that are not finite to 0, in place.
+    """Set non-finite values of normals, texture coordinates and so on to 0, in place.
 
-    Blender takes its own normals there. The parser refuses such positions.
+    Blender computes normals for such vertices. The parser rejects non-finite positions.
     """
-    found, changed = set(), False
+    accessors, changed = set(), False
     for primitive in primitives:
         attributes = primitive["attributes"]
         compressed = compressed_attributes(primitive)
         if "POSITION" in attributes:
-            found |= {attributes[name] for name in attributes if name not in compressed}
-    for index in sorted(found):
+            accessors |= {attributes[name] for name in attributes if name not in compressed}
+    for index in sorted(accessors):
         for values in accessor_arrays(document, document.item("accessors", index)):
-            odd = ~np.isfinite(values)
-            if odd.any():
-                values[odd], changed = 0, True
+            invalid = ~np.isfinite(values)
+            if invalid.any():
+                values[invalid], changed = 0, True
     if changed:
         document.store_buffers()

@@ -1,7 +1,7 @@
-"""The shown materials in a form that Blender's importer loads quickly and draws faithfully.
+"""The visible materials in a form that Blender's importer loads quickly and renders correctly.
 
-The importer loads images that no ray ever meets, and takes an image that serves as colour and as
-data for data alone.
+The importer also loads images that nothing shows, and treats an image that serves both as colour
+and as data as data only.
 """
 
 import copy
@@ -16,11 +16,11 @@ from render.blender.failure import SceneFailure
 __all__ = ["GLOSSINESS", "reduce_materials"]
 
 GLOSSINESS = "glossiness"
-"""The custom property of a Blender material whose roughness is still to be connected."""
+"""Custom property of a Blender material: the factor for `shaders.connect_glossiness`."""
 
 _DEFAULT: Item = {"name": "none", "pbrMetallicRoughness": {"metallicFactor": 0.0}}
-"""For primitives without a material. glTF would have a metal, Blender a grey that no file asks for.
-"""
+"""The material of primitives without one: white and matt. The default of glTF is a metal, and that
+of Blender is grey."""
 _DATA = frozenset(
     (
         "anisotropyTexture",
@@ -33,30 +33,30 @@ _DATA = frozenset(
         "transmissionTexture",
     )
 )
-"""Textures whose values are no colours."""
+"""Textures whose values are data, not colours."""
 
 
 def reduce_materials(document: Document, primitives: Sequence[Item]) -> None:
-    """Reduce the materials of the primitives to what is shown, and see that no image is cut off.
+    """Reduce the materials of the primitives to what is visible, in place.
 
-    Raises SceneFailure (`import_error`).
+    Raises SceneFailure (`import_error`) if an image that they use is truncated.
     """
     slots = []
     for index in _used_materials(document, primitives):
         materials = document.json["materials"]
         materials[index] = material = shown_material(materials[index])
-        _put_off_glossiness(material)
+        _defer_glossiness(material)
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
         ]
     for image in dict.fromkeys(image for _, _, image in slots):
         if is_cut_off(document.image(image)):
-            raise SceneFailure(FailureKind.IMPORT_ERROR, f"image {image} is cut off")
-    _part_colour_from_data(document.json, slots)
+            raise SceneFailure(FailureKind.IMPORT_ERROR, f"image {image} is truncated")
+    _separate_colour_and_data(document.json, slots)
 
 
 def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]:
-    """Return the materials of all primitives, each once; those without one get a matt white one."""
+    """Return the materials of all primitives, each once; give the default to those without one."""
     bare = [primitive for primitive in primitives if primitive.get("material") is None]
     if bare:
         materials = [*document.items("materials"), copy.deepcopy(_DEFAULT)]
@@ -66,16 +66,16 @@ def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]
     return list(dict.fromkeys(primitive["material"] for primitive in primitives))
 
 
-def _put_off_glossiness(material: Item) -> None:
-    """Keep the importer from computing a second image of the glossiness, 2 s for 4096 x 4096."""
+def _defer_glossiness(material: Item) -> None:
+    """Prevent the importer from computing an image of the glossiness: 2 s for 4096 x 4096."""
     glossy = material["extensions"].get(GLOSSY, {})
     if "specularGlossinessTexture" in glossy:
         material["extras"] = {GLOSSINESS: float(glossy.get("glossinessFactor", 1))}
         glossy["glossinessFactor"] = 0
 
 
-def _part_colour_from_data(document: Item, slots: Sequence[tuple[str, Item, int]]) -> None:
-    """Give data an image of its own where the same one is shown as a colour, too."""
+def _separate_colour_and_data(document: Item, slots: Sequence[tuple[str, Item, int]]) -> None:
+    """Copy images that serve both as data and as colour, so that each use has its own."""
     colours = {image for name, _, image in slots if name not in _DATA}
     copies: dict[int, int] = {}
     for name, slot, image in slots:

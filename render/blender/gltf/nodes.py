@@ -1,4 +1,4 @@
-"""Nodes and primitives without what a still picture does not show."""
+"""Removal of nodes' contents and primitives that a still image does not show."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,10 @@ __all__ = ["prune_nodes", "prune_primitives"]
 
 
 def prune_nodes(document: Document, tree: NodeTree) -> None:
-    """Remove from the nodes what a still picture of the default scene does not show.
+    """Remove from the nodes what a still image of the default scene does not show.
 
-    The nodes stay, for others hang below them; they lose what they carry: lights, cameras, and
-    the meshes of nodes that are not shown. Animations go: they move nodes off the places that the
-    file gives them.
+    Nodes keep their place in the tree because others depend on their transforms. Lights, cameras
+    and the meshes of hidden nodes are removed.
     """
     shown = set(tree.shown)
     for index, node in enumerate(document.items("nodes")):
@@ -33,17 +32,17 @@ def prune_nodes(document: Document, tree: NodeTree) -> None:
 
 
 def prune_primitives(document: Document, primitives: Sequence[Item]) -> None:
-    """Remove the primitives of all other meshes, and attributes that the importer does not draw."""
+    """Remove all primitives but the given ones, and attributes that the importer does not draw."""
     kept = {id(primitive) for primitive in primitives}
     names = {*ATTRIBUTE_TYPES, *SKIN_ATTRIBUTES}
     for accessor in document.items("accessors"):
-        # The importer names shape keys by it, and raises an error for an empty name.
+        # The importer names shape keys after it, and raises an error if the name is empty.
         accessor.pop("name", None)
     for mesh in document.items("meshes"):
         mesh.pop("extras", None)
         mesh["primitives"] = [part for part in mesh["primitives"] if id(part) in kept]
     for primitive in primitives:
-        # The other variants' materials would be loaded, but not shown.
+        # The materials of other variants would be loaded without being visible.
         (primitive.get("extensions") or {}).pop("KHR_materials_variants", None)
         draco = extension(primitive, DRACO)
         for part in (primitive, draco or primitive):

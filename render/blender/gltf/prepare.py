@@ -1,4 +1,4 @@
-"""From a GLB to one that Blender imports quickly and in full, or the reason why there is none."""
+"""Conversion of a GLB to one that Blender imports quickly and completely."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ _NOT_SHOWN = ("animations", "cameras", "extensions", "extras")
 
 
 def prepare(path: Path, limits: GlbLimits, copy: Path) -> None:
-    """Write a copy of a GLB that holds what a still picture shows and no more.
+    """Write a copy of a GLB with only what a still image shows.
 
-    Raises GlbError for a file that the parser refuses, and SceneFailure (`import_error`) for one
-    that cannot be read or has an image that is cut off.
+    Raises GlbError for a file that the parser rejects, and SceneFailure (`import_error`) for one
+    that cannot be read or has a truncated image.
     """
     try:
         glb = read_glb(path, limits)
@@ -41,7 +41,7 @@ def prepare(path: Path, limits: GlbLimits, copy: Path) -> None:
 
 
 def _prune_document(document: Item) -> None:
-    """Drop what the importer would check or read in vain, and the extensions that are settled."""
+    """Remove what the importer need not read, and extensions that are already applied."""
     for name in _NOT_SHOWN:
         document.pop(name, None)
     document["asset"] = {"version": "2.0"}

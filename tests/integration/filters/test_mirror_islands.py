@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filters.inspect_glb import GlbError, inspect_glb
 from filters.islands import measure_islands
-from filters.shape import SeveralConfig
+from filters.shape import MultiObjectConfig
 from tests.support.facts import count_objects
 from tests.support.surfaces import glb_surface
 
@@ -34,7 +34,7 @@ def test_one_or_several(mirror: Path) -> None:
         readable += 1
         points = glb_surface(mirror / paths[uid], NUM_POINTS)
         if points is not None:
-            answer = count_objects(measure_islands(points), SeveralConfig())[0]
+            answer = count_objects(measure_islands(points), MultiObjectConfig())[0]
             answers.append((several, answer, label["name"]))
     assert len(answers) >= 0.8 * readable
     singles = [item for item in answers if not item[0]]

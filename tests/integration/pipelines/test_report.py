@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.root import open_root
+from filters.chain import filter_title, reason_title
 from pipelines.cli import main
 from pipelines.report.gather import SampleSizes, _groups, gather
 from pipelines.report.page import funnel, render_page
@@ -77,7 +78,7 @@ def test_it_says_what_status_says(written, built):
     status = run_lrm("status", "--root", built.root, "--json").json()
     text = " ".join(Page(written[1]).text.split())
     for reason, count in [*status["dropped"].items(), *status["failed"].items()]:
-        assert f"{reason} {count} object" in text
+        assert f"{reason_title(reason)} {count} object" in text
     assert f"{status['kept']}kept" in text.replace(" ", "")
 
 
@@ -86,7 +87,7 @@ def test_the_funnel_comes_to_the_kept(data):
     assert rows[0].kind == "listed"
     assert (rows[-1].kind, rows[-1].count) == ("kept", rows[-1].left)
     filters = [row.label for row in rows if row.kind == "dropped"]
-    assert filters == [link.name for link in data.filters if link.enabled]
+    assert filters == [filter_title(link.name) for link in data.filters if link.enabled]
     assert "licence" not in filters
     for before, row in pairwise(rows[:-1]):
         assert row.left == before.left - row.count

@@ -12,8 +12,8 @@ from tests.support.scripts import run_script
 WARM_UP = """
 import os, sys
 from render.blender import passes
-from render.job import WarmRequest
-passes.warm_up(WarmRequest(device="cpu", threads=1, out=sys.argv[1]))
+from render.job import CompileRequest
+passes.compile_kernels(CompileRequest(device="cpu", threads=1, out=sys.argv[1]))
 sys.stdout.flush()
 os._exit(0)
 """

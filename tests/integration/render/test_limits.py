@@ -466,7 +466,8 @@ def test_triangles_that_only_the_decoder_sees_count_too(
         document["buffers"][0]["byteLength"] = len(compressed)
 
     found = failure_of(limited, edit_glb(path, longer))
-    assert (found.kind, str(found)) == ("too_large", "more than the limit of 4000 triangles")
+    reason = "the scene has more than the limit of 4000 triangles"
+    assert (found.kind, str(found)) == ("too_large", reason)
 
 
 @pytest.mark.parametrize("place", [20, 500])

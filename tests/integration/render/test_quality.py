@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset.views import ViewSet
-from render.blender.quality import Pictures, choose_samples, probe_views
+from render.blender.quality import ProbeImages, choose_samples, probe_views
 from render.frames import srgb_from_linear
 from render.job import Window
 from render.process import BlenderProcess
@@ -18,7 +18,7 @@ CAMERAS = get_rig("lrm32").cameras("objaverse:quality")[:2]
 SIZE = 96
 
 
-def probes(error: float, side: int = 40, alpha: float = 1.0) -> Pictures:
+def probes(error: float, side: int = 40, alpha: float = 1.0) -> ProbeImages:
     """Of one grey square: the first is off by `error` in what is shown, the others are noisy."""
     rng = np.random.default_rng(3)
     truth, shape = 0.5**2.2, (side, side, 3)

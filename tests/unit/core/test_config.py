@@ -81,3 +81,21 @@ def test_limits_of_the_blender_child_are_those_of_the_inspection():
     )
     assert config.blender.threads == 2
     assert "max_nodes" not in config.dump()["blender"]
+
+
+def test_a_stored_configuration_with_old_names_is_the_same_configuration():
+    new = BuildConfig(source="s", root="r")
+    old = new.dump()
+    filters, limits = old["filters"], old["blender"]
+    filters["several"] = {
+        "enabled": True,
+        "drop_unsure": False,
+        "min_share": 0.1,
+        "min_share_close": 0.25,
+        "one_share": 0.95,
+        "ground_groups": 3,
+        "ground_height": 0.1,
+    }
+    del filters["multi_object"]
+    limits["warm_seconds"] = limits.pop("kernel_compile_seconds")
+    assert BuildConfig.load(old) == new

@@ -8,6 +8,7 @@ from pydantic import PositiveFloat
 from core.config import Config
 from core.errors import BadInput
 from core.options import Choices, Parser, add_config_options, add_old_option, load_config
+from filters.provenance import LicenceConfig
 from pipelines.building.build_config import BuildConfig
 from pipelines.cli.registry import COMMANDS
 
@@ -58,6 +59,39 @@ def test_old_names_of_limits_still_work_and_say_so(old, new, capsys):
     assert getattr(read(old, "7").inspect, new) == 7
     option = f"--inspect.{new.replace('_', '-')}"
     assert capsys.readouterr().err == f"lrm build: warning: {old} is deprecated; use {option}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("several.drop-unsure", "multi-object.drop-uncertain"),
+        ("several.min-share", "multi-object.min-area-share"),
+        ("several.min-share-close", "multi-object.min-area-share-narrow-gap"),
+        ("several.one-share", "multi-object.single-object-share"),
+        ("several.ground-groups", "multi-object.ground-groups"),
+        ("several.ground-height", "multi-object.ground-height"),
+        ("several.enabled", "multi-object.enabled"),
+    ],
+)
+def test_old_names_of_filter_settings_still_work_and_say_so(old, new, capsys):
+    value = {"several.ground-groups": "7", "several.enabled": "false"}.get(old, "0.5")
+    value = "true" if old == "several.drop-unsure" else value
+    config = read(f"--filters.{old}", value)
+    assert config == read(f"--filters.{new}", value) != read()
+    warning = f"--filters.{old} is deprecated; use --filters.{new}\n"
+    assert capsys.readouterr().err == f"lrm build: warning: {warning}"
+
+
+def test_the_old_name_of_the_time_limit_of_kernel_compilation_still_works(capsys):
+    config = read("--blender.warm-seconds", "60")
+    assert config.blender.kernel_compile_seconds == 60
+    assert "use --blender.kernel-compile-seconds" in capsys.readouterr().err
+
+
+def test_licence_may_be_spelled_license(capsys):
+    config = read("--filters.license.enabled", "--filters.license.allowed", "[by]")
+    assert config.filters.licence == LicenceConfig(enabled=True, allowed=("by",))
+    assert capsys.readouterr().err == ""
 
 
 def test_an_old_name_of_a_plain_option_sets_the_new_one(capsys):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from core.errors import BadInput
-from filters.chain import CHAIN, FilterConfig
+from filters.chain import CHAIN, FilterConfig, filter_title, reason_title
 from filters.verdict import PASSED, Verdict
 from tests.support.facts import Facts, islands, judge, kept_facts, record
 
@@ -14,9 +14,8 @@ STAGES = ["list", "inspect", "measure", "render"]
 
 
 def test_every_filter_has_its_configuration() -> None:
-    own = [link.name for link in CHAIN if not link.settings]
-    assert own == list(FilterConfig.model_fields)
-    assert {link.settings for link in CHAIN if link.settings} <= set(own)
+    fields = [link.settings or link.name for link in CHAIN]
+    assert list(dict.fromkeys(fields)) == list(FilterConfig.model_fields)
     assert len({link.name for link in CHAIN}) == len(CHAIN)
 
 
@@ -83,6 +82,20 @@ def test_judging_changes_nothing_and_repeats() -> None:
 def test_configuration_round_trip() -> None:
     config = FilterConfig.load({"occupancy": {"min_share": 0.2}})
     assert FilterConfig.load(config.dump()) == config
+
+
+def test_old_names_of_settings_are_accepted() -> None:
+    old = {"several": {"drop_unsure": True, "min_share": 0.2}, "license": {"enabled": True}}
+    new = {"multi_object": {"drop_uncertain": True, "min_area_share": 0.2}}
+    assert FilterConfig.load(old) == FilterConfig.load(new | {"licence": {"enabled": True}})
+    with pytest.raises(BadInput, match=r"several"):
+        FilterConfig.load({"several": {"drop_unsur": True}})
+
+
+def test_text_shows_titles_and_unknown_names_unchanged() -> None:
+    assert (filter_title("several"), reason_title("several_objects")) == ("multi-object",) * 2
+    assert (filter_title("caption"), reason_title("no_caption")) == ("caption", "no_caption")
+    assert (filter_title("remove"), reason_title("removed")) == ("remove", "removed")
 
 
 def test_a_wrong_key_is_explained() -> None:

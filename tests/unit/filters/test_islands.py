@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.islands import measure_islands
-from filters.shape import SeveralConfig
+from filters.shape import MultiObjectConfig
 from tests.support.facts import count_objects
 
 NUM_POINTS = 60_000
@@ -124,7 +124,7 @@ SEVERAL = {
 @functools.cache
 def answer(kind: str, name: str) -> str:
     shapes = {"one": ONE, "one or unsure": ONE_OR_UNSURE, "several": SEVERAL}[kind]
-    return count_objects(measure_islands(surface(shapes[name])), SeveralConfig())[0]
+    return count_objects(measure_islands(surface(shapes[name])), MultiObjectConfig())[0]
 
 
 @pytest.mark.parametrize("name", ONE)
@@ -151,7 +151,7 @@ def test_a_clear_gap_in_any_direction_separates(angle: float, gap: float) -> Non
     pieces = measured["whole"]["2"]["islands"]
     assert [piece["share"] for piece in pieces] == [pytest.approx(0.5, abs=0.02)] * 2
     assert pieces[0]["gap"] >= 0.1
-    assert count_objects(measured, SeveralConfig())[0] == "several"
+    assert count_objects(measured, MultiObjectConfig())[0] == "several"
 
 
 def test_the_measured_numbers() -> None:
@@ -196,7 +196,7 @@ def test_plain_json() -> None:
 
 def test_few_points_and_none() -> None:
     measured = measure_islands(np.zeros((1, 3), dtype=np.float32))
-    assert count_objects(measured, SeveralConfig())[0] == "one"
+    assert count_objects(measured, MultiObjectConfig())[0] == "one"
     with pytest.raises(ValueError, match="at least one point"):
         measure_islands(np.zeros((0, 3), dtype=np.float32))
     with pytest.raises(ValueError, match="finite"):

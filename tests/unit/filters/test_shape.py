@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.chain import FilterConfig
-from filters.shape import SeveralConfig
+from filters.shape import MultiObjectConfig
 from filters.thickness import thickness
 from filters.verdict import Verdict
 from tests.support.facts import count_objects, islands, judge, kept_facts, level
@@ -53,19 +53,19 @@ def test_the_occupancy_limit_belongs_to_the_kept() -> None:
     ],
 )
 def test_how_many_objects(measured: dict, answer: str) -> None:
-    assert count_objects(measured, SeveralConfig())[0] == answer
+    assert count_objects(measured, MultiObjectConfig())[0] == answer
 
 
 def test_nothing_above_the_ground() -> None:
     measured = islands(1.0) | {"slab": {"top": 0.0, "share": 1.0, "cover": 1.0, "above": None}}
-    assert count_objects(measured, SeveralConfig()) == ("one", 0.0)
+    assert count_objects(measured, MultiObjectConfig()) == ("one", 0.0)
 
 
 def test_the_fate_of_the_unsure_is_a_setting() -> None:
     unsure = islands(0.92, 0.08)
     kept = verdict("several", islands=unsure)
     assert (kept.keep, kept.reason) == (True, "maybe_several_objects")
-    config = FilterConfig.load({"several": {"drop_unsure": True}})
+    config = FilterConfig.load({"multi_object": {"drop_uncertain": True}})
     dropped = verdict("several", config, islands=unsure)
     assert (dropped.keep, dropped.reason) == (False, "maybe_several_objects")
     assert dropped.measured == {"objects": "unsure", "share": 0.08}

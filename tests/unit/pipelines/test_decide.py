@@ -27,7 +27,7 @@ CONFIG = BuildConfig.load(
     {
         "source": "s",
         "root": "r",
-        "filters": {"textured": {"enabled": False}, "several": {"enabled": False}},
+        "filters": {"textured": {"enabled": False}, "multi_object": {"enabled": False}},
     }
 )
 WITH_GEOMETRY = BuildConfig.load(CONFIG.dump() | {"geometry": True})

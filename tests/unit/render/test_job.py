@@ -10,13 +10,13 @@ from core.failures import FailureKind
 from glb.limits import GlbLimits
 from render.job import (
     CameraSpec,
+    CompileRequest,
     GeometryRequest,
     MeasureRequest,
     OpenRequest,
     Rendered,
     RenderRequest,
     Reply,
-    WarmRequest,
     Window,
     decode_answer,
     decode_request,
@@ -36,7 +36,7 @@ REQUESTS = st.one_of(
     st.builds(OpenRequest, limits=st.builds(GlbLimits, max_nodes=st.integers(1))),
     st.builds(MeasureRequest, cameras=CAMERAS),
     st.builds(GeometryRequest),
-    st.builds(WarmRequest),
+    st.builds(CompileRequest),
     st.builds(
         RenderRequest,
         cameras=CAMERAS,

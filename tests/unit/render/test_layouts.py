@@ -90,7 +90,7 @@ def wide(views: ViewSet) -> ViewSet:
 FOCAL = 0.5 / math.tan(math.radians(25))
 LENSES = [
     (lambda v: with_camera(v, [FOCAL, FOCAL, 0.45, 0.5]), "view 31 has its principal point"),
-    (lambda v: with_camera(v, [FOCAL, 1.2, 0.5, 0.5]), "the layout takes one"),
+    (lambda v: with_camera(v, [FOCAL, 1.2, 0.5, 0.5]), "the layout requires equal values"),
     (wide, "48 x 24"),
 ]
 
