@@ -19,7 +19,7 @@ __all__ = [
     "values_and_default",
 ]
 
-_MAX_NAMES = 28
+_MAX_NAMES = 24
 """Columns for the options' names; a longer one gets a line of its own."""
 _SENTENCE_END = re.compile(r"(?<=[\w)`'\"%\]])\. +(?=[A-Z`])")
 

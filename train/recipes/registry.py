@@ -87,13 +87,13 @@ def _zero123plus(config: Any) -> "Recipe":
 RECIPES: Mapping[str, RecipeKind] = {
     "nerf": RecipeKind(
         purpose="LRM, stage 1: six views to a triplane, supervised by volume rendering.",
-        common=(*_COMMON, "--activation-checkpointing", "--data.patch-size"),
+        common=(*_COMMON, "--data.patch-size"),
         load_config=_nerf_config,
         make=_nerf,
     ),
     "mesh": RecipeKind(
         purpose="LRM, stage 2: six views to a mesh (FlexiCubes), started from stage 1.",
-        common=(*_COMMON, "--activation-checkpointing", "--data.frame-size"),
+        common=(*_COMMON, "--data.frame-size"),
         load_config=_mesh_config,
         make=_mesh,
     ),
@@ -107,6 +107,6 @@ RECIPES: Mapping[str, RecipeKind] = {
 
 
 def make_recipe(name: str, values: Mapping[str, Any]) -> "Recipe":
-    """Return a recipe of its configuration's plain values. Raises BadInput."""
+    """Return a recipe from the plain values of its configuration. Raises BadInput."""
     kind = RECIPES[name]
     return kind.make(kind.config.load(values))
