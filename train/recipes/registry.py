@@ -18,7 +18,7 @@ _COMMON = (
     *("--root", "--snapshot", "--out", "--config", "--preset", "--init"),
     *("--steps", "--batch-size", "--micro-batch", "--optimizer.learning-rate"),
     *("--precision", "--num-workers", "--address", "--loader-workers", "--zero-stage"),
-    *("--checkpoint-every", "--validate-every"),
+    "--checkpoint-every",
 )
 """Options that `--help` shows for every recipe."""
 
