@@ -1,1 +1,1 @@
-"""What every package needs: errors, configuration, options, storage, locks, safe text."""
+"""Shared foundations: errors, failure kinds, configuration, options, storage, locks, safe text."""

@@ -1,15 +1,15 @@
-"""Atomic writes on local disk: a name shows its old content or the whole new one, never a part.
+"""Atomic writes on local disk: a path holds its old content or all of the new content.
 
-Content is written beside its target under a temporary name, which is then renamed. Temporary names
-start with a dot, so the listings of `core.storage` leave them out. An error removes what was
-written; after a kill it stays: `lrm compact` removes such files from a dataset, and the next writer
-of the same folder removes the folder.
+Content is written to a temporary file or folder next to its target, which is then renamed. Its
+name starts with a dot, so the listings of `core.storage` omit it. If the block raises an error, it
+is removed. If the process is killed, it stays: `lrm compact` removes such files from a dataset, and
+the next writer of the same folder removes a temporary folder.
 
 A file is flushed to disk (fsync) before it is renamed. Otherwise a power loss could leave an empty
 file under the target's name. Pass `sync=False` only where every reader verifies the content, as in
-caches and downloads. Folders are not flushed, because that takes long with many small files; after
-a power loss their writers must run again. The renaming itself is not flushed: a power loss may
-bring the old content back.
+caches and downloads. Folders are not flushed, because that is slow with many small files; after
+a power loss their writers must run again. The rename itself is not flushed: after a power loss the
+old content may be back.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ from pathlib import Path
 __all__ = ["atomic_file", "atomic_folder", "atomic_write", "move_file"]
 
 _MAX_NAME = 100
-"""Characters of the target's name in that of a temporary file: file systems allow 255 bytes."""
+"""Characters of the target's name that a temporary name contains; file systems allow 255 bytes."""
 
 
 @contextlib.contextmanager
 def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary path; the file written there becomes `target` if the block ends well.
+    """Yield a temporary path and rename it to `target` if the block raises no error.
 
-    Several processes may write the same target: the last one that ends replaces the others'. With
+    Several processes may write the same target: the last one to finish wins. With
     `overwrite=False` the first one wins, and the others raise FileExistsError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,14 +57,14 @@ def atomic_write(target: Path, data: bytes | str, *, overwrite: bool = True) -> 
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a new temporary folder, which becomes `target` if the block ends well.
+    """Yield a new temporary folder and rename it to `target` if the block raises no error.
 
-    One process at a time may write a target. Raises OSError if a non-empty folder has that name
+    Only one process at a time may write a target. Raises OSError if `target` is a non-empty folder
     when the block ends; a caller that replaces a folder removes it as the last step of the block.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(temporary)  # of a process that was killed
+        shutil.rmtree(temporary)  # left by a process that was killed
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -74,7 +74,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Move a file to its target atomically, also between file systems; does not flush it."""
+    """Move a file to its target atomically, also between file systems, without flushing it."""
     try:
         source.replace(target)
     except OSError:  # another file system

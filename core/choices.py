@@ -1,4 +1,4 @@
-"""Things that are chosen by name."""
+"""Look-up of a named choice, with a suggestion for a misspelt name."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Choice = TypeVar("Choice")
 
 
 def choose(kind: str, name: str, known: Mapping[str, Choice]) -> Choice:
-    """The one of that name. Raises BadInput with the closest name if there is none."""
+    """Return `known[name]`. Raises BadInput that suggests the closest name if there is none."""
     try:
         return known[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The two ways in which work ends badly, as the command line reports them."""
+"""Errors that the command line reports: each has an exit code and a message of one line."""
 
 __all__ = [
     "BadInput",
@@ -12,13 +12,13 @@ __all__ = [
 
 
 class LrmError(Exception):
-    """An error with one clear line for the person at the terminal."""
+    """An error whose message is one clear line for the user."""
 
     exit_code = 1
 
 
 class BadInput(LrmError):
-    """What the user gave cannot be used (options, configuration, source, root): exit code 2.
+    """Unusable options, configuration, source or root: exit code 2.
 
     Raised before anything is written.
     """
@@ -27,19 +27,19 @@ class BadInput(LrmError):
 
 
 class WorkFailed(LrmError):
-    """The input was fine and the work failed: exit code 1."""
+    """A failure of work whose input was valid: exit code 1."""
 
 
 class Damaged(WorkFailed):
-    """What lies there is not what was written, whoever reads it and whenever."""
+    """Stored bytes that differ from what was written; reading them again does not help."""
 
 
 class FinalFailure(WorkFailed):
-    """Work that would fail again in the same way: nobody should try it again by himself."""
+    """A failure that would recur: not retryable."""
 
 
 class Stopped(LrmError):
-    """Somebody asked the work to end, and it left in good order; the same command goes on."""
+    """Work that ended cleanly after a stop request; the same command continues it."""
 
     exit_code = 143
 

@@ -1,11 +1,11 @@
-"""Every way in which a stage fails for an object: the registry of failure kinds.
+"""The registry of failure kinds: every way in which a stage can fail for an object.
 
 A kind is a stored string: the catalog keeps it for years, `lrm status` counts by it and `lrm retry`
-selects by it. So a kind is never renamed. Everything else about it is stated here once: what it
-means, whose fault it is, when the stage is tried again and what the operator does.
-docs/reference/failures.md is the same table for readers.
+selects by it. So a kind is never renamed. Its other properties are declared only here: the meaning,
+the fault, when the stage is retried and what the operator should do. docs/reference/failures.md is
+the same table.
 
-Standard library only: the Blender child and the GLB parser name their failures from here, too.
+This module imports only the standard library, because the Blender child and the GLB parser use it.
 """
 
 from enum import StrEnum, auto
@@ -14,29 +14,29 @@ __all__ = ["FailureKind", "Fault", "Retry", "StageFailed", "kinds_retried"]
 
 
 class Fault(StrEnum):
-    """Where the cause of a failure lies."""
+    """The location of the cause of a failure."""
 
     OBJECT = auto()
-    """In the object's file: another file is needed."""
+    """The object's file: only another file can pass."""
     SETTINGS = auto()
-    """In a limit of the build: a higher one may let the object pass."""
+    """A limit of the build: the object may pass with a higher one."""
     INFRASTRUCTURE = auto()
-    """In the machine, the network or the storage: the failure says nothing about the object."""
+    """The machine, the network or the storage: the failure says nothing about the object."""
     PROJECT = auto()
-    """In this software."""
+    """This software."""
 
 
 class Retry(StrEnum):
-    """When a failed stage is tried again without a change to the object's file."""
+    """When a failed stage is retried although the object's file did not change."""
 
     NEVER = auto()
-    """Only after the file, the stage's settings or its version changes, or after `lrm retry`."""
+    """Only after a change of the file, the stage's settings or its version, or `lrm retry`."""
     OTHER_LIMITS = auto()
-    """By the next build whose limits of the Blender child differ from those of the failure."""
+    """By the next build whose limits of the Blender child differ from those at the failure."""
     NEXT_BUILD = auto()
     """By the next build."""
     AT_ONCE = auto()
-    """By the same task, `execution.attempts` times with pauses; then by the next build."""
+    """By the same task, up to `execution.attempts` times with backoff; then by the next build."""
 
 
 class FailureKind(StrEnum):
@@ -50,7 +50,7 @@ class FailureKind(StrEnum):
     def __new__(
         cls, name: str, meaning: str, fault: Fault, retry: Retry, remedy: str
     ) -> "FailureKind":
-        """Make a member whose string is `name`."""
+        """Create a member whose string value is `name`."""
         kind = str.__new__(cls, name)
         kind._value_ = name
         kind.meaning, kind.fault, kind.retry, kind.remedy = meaning, fault, retry, remedy
@@ -58,7 +58,7 @@ class FailureKind(StrEnum):
 
     @classmethod
     def named(cls, name: str) -> "FailureKind":
-        """Return the kind of that name. Raises ValueError if there is none."""
+        """Return the kind with this name. Raises ValueError if there is none."""
         for kind in cls:
             if kind.value == name:
                 return kind
@@ -67,87 +67,88 @@ class FailureKind(StrEnum):
     # The source, and the transfer of the file.
     MISSING = (
         "missing",
-        "the source lists the file and does not have it",
+        "the source lists the file but does not have it",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; if the source has it again, `lrm retry --kind missing`",
+        "nothing; once the source has the file again, run `lrm retry --kind missing`",
     )
     CHANGED = (
         "changed",
-        "the file is not the one that the source listed",
+        "the file differs from the version that the source listed",
         Fault.OBJECT,
         Retry.NEVER,
-        "run `lrm build` again: it lists the new version and fetches it",
+        "run `lrm build` again: it lists and fetches the new version",
     )
     CORRUPT = (
         "corrupt",
-        "every complete answer of the server held bytes with a wrong checksum",
+        "every complete download had a wrong checksum",
         Fault.OBJECT,
         Retry.NEVER,
-        "tell the source; after it is mended, `lrm retry --kind corrupt`",
+        "report it to the source; once it is fixed, run `lrm retry --kind corrupt`",
     )
     DOWNLOAD = (
         "download",
-        "the file could not be transferred: the network, the server or its limit of requests",
+        "the download failed because of the network, the server or its rate limit",
         Fault.INFRASTRUCTURE,
         Retry.NEXT_BUILD,
-        "run `lrm build` again; check the network, the token and `--fetch` if it stays",
+        "run `lrm build` again; if it fails again, check the network, the token and the `--fetch` "
+        "options",
     )
-    # What the file holds.
+    # The content of the file.
     MALFORMED = (
         "malformed",
-        "the file is no valid GLB: header, JSON, references, arrays or node tree",
+        "the file is not a valid GLB: its header, JSON, references, arrays or node tree are wrong",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; the object has to be mended at its source",
+        "nothing; the object must be repaired at its source",
     )
     EXTERNAL_REFERENCE = (
         "external_reference",
-        "the file refers to other files, which are never followed",
+        "the file refers to other files, which are never read",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; the object has to be exported as one file",
+        "nothing; the object must be exported as a single file",
     )
     UNSUPPORTED_EXTENSION = (
         "unsupported_extension",
-        "the file requires a glTF extension that Blender's importer lacks, or has a texture's "
-        "image only by one",
+        "the file requires a glTF extension that Blender's importer lacks, or only such an "
+        "extension names the image of a texture",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; the object has to be exported without the extension",
+        "nothing; the object must be exported without the extension",
     )
     EMPTY = (
         "empty",
-        "the default scene draws no triangle, or its surface has no extent",
+        "the default scene has no visible triangle, or its surface has no extent",
         Fault.OBJECT,
         Retry.NEVER,
         "nothing",
     )
     TOO_LARGE = (
         "too_large",
-        "the file exceeds a limit: bytes, nodes, triangles, vertices or texture pixels",
+        "the file exceeds a limit on bytes, nodes, triangles, vertices or texture pixels",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
-        "raise the limit of the inspection that the message names if the machines have the memory",
+        "raise the inspection limit that the message names if the machines have enough memory",
     )
     REFUSED = (
         "refused",
-        "the scene cannot be drawn faithfully: coordinates that are not finite or too far away",
+        "the scene is invalid: coordinates are not finite or too far from the origin",
         Fault.OBJECT,
         Retry.NEVER,
         "nothing",
     )
     IMPORT_ERROR = (
         "import_error",
-        "Blender's importer gave up, or a texture cannot be decoded",
+        "Blender's importer failed, or a texture cannot be decoded",
         Fault.OBJECT,
         Retry.NEVER,
-        "read the log with `lrm inspect ASSET_ID`; report it if other viewers show the object",
+        "read the log with `lrm inspect ASSET_ID`; report the object if other viewers show it",
     )
-    # What happens in Blender.
+    # The work of Blender.
     TIMEOUT = (
         "timeout",
-        "a step took longer than its limit: `--blender.import-seconds` and its like",
+        "a step took longer than its limit, such as `--blender.import-seconds`",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
         "raise the limit if such objects are worth the time",
@@ -157,82 +158,84 @@ class FailureKind(StrEnum):
         "Blender needed more memory than `--blender.memory-bytes`",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
-        "raise the limit if the machines have the memory",
+        "raise the limit if the machines have enough memory",
     )
     CRASH = (
         "crash",
-        "Blender ended by itself while it worked on the object",
+        "Blender crashed while it processed the object",
         Fault.OBJECT,
         Retry.NEVER,
-        "read the log with `lrm inspect ASSET_ID`; `lrm retry --kind crash` after an update of bpy",
+        "read the log with `lrm inspect ASSET_ID`; after an update of bpy, run "
+        "`lrm retry --kind crash`",
     )
     BAD_OUTPUT = (
         "bad_output",
         "the rendered views are invalid or contradict each other",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; report the object if its views look right elsewhere",
+        "nothing; report the object if it looks right in other viewers",
     )
     KILLED = (
         "killed",
-        "Blender was killed from outside: by the kernel for want of memory, or by a person",
+        "another process killed Blender: usually the kernel, because memory ran out, or a user",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "give a node fewer tasks (`--execution.render-memory`) if it happens often",
+        "if it happens often, run fewer tasks per node: raise `--execution.render-memory`",
     )
     NO_SPACE = (
         "no_space",
         "the scratch disk is full",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "free the disk under TMPDIR, or name a larger one there",
+        "free space on the disk of TMPDIR, or set TMPDIR to a folder on a larger disk",
     )
     NO_DEVICE = (
         "no_device",
-        "a GPU was asked for and Cycles finds none",
+        "a GPU was requested but Cycles finds none",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "run `lrm doctor` on the node; check its driver",
+        "run `lrm doctor` on the node and check its GPU driver",
     )
     NO_START = (
         "no_start",
         "Blender does not start on this machine",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "run `lrm doctor` on the node; it names the library that is missing",
+        "run `lrm doctor` on the node; it names the missing library",
     )
-    # The dataset's storage, and the work on it.
+    # The dataset's storage, the workers, and this software.
     STORAGE = (
         "storage",
-        "the dataset's storage, or a disk on the way, failed",
+        "the dataset's storage or a local disk failed",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
         "check the storage and its credentials, then run `lrm build` again",
     )
     STAGING_LOST = (
         "staging_lost",
-        "a rendered sample was gone from `staging/` before it was packed",
+        "a rendered sample disappeared from `staging/` before it was packed",
         Fault.INFRASTRUCTURE,
         Retry.NEXT_BUILD,
-        "run `lrm build` again: it renders the object again; let nothing else delete files there",
+        "run `lrm build` again: it renders the object again; make sure that nothing else deletes "
+        "files there",
     )
     SAMPLE_DAMAGED = (
         "sample_damaged",
         "`lrm verify` found that the stored bytes of a sample or companion file are damaged",
         Fault.INFRASTRUCTURE,
         Retry.NEXT_BUILD,
-        "run `lrm build` again: it makes them anew; check the disk or bucket",
+        "run `lrm build` again: it restores them; check the disk or bucket",
     )
     WORKER_LOST = (
         "worker_lost",
-        "the workers that had the object were lost, `execution.attempts` times",
+        "the workers that processed the object were lost `execution.attempts` times",
         Fault.INFRASTRUCTURE,
         Retry.NEXT_BUILD,
-        "run `lrm build` again; look at Ray's logs for nodes that run out of memory",
+        "run `lrm build` again; check Ray's logs for nodes that run out of memory",
     )
     INTERNAL_ERROR = (
         "internal_error",
-        "an error in this software that nobody foresaw; the traceback is in the log",
+        "an unexpected error in this software; the traceback is in the log",
         Fault.PROJECT,
         Retry.NEVER,
         "report it with the output of `lrm inspect ASSET_ID`",
@@ -240,12 +243,12 @@ class FailureKind(StrEnum):
 
 
 def kinds_retried(*retry: Retry) -> frozenset[FailureKind]:
-    """Return the kinds that are tried again in one of these ways."""
+    """Return the kinds whose retry rule is one of those given."""
     return frozenset(kind for kind in FailureKind if kind.retry in retry)
 
 
 class StageFailed(Exception):
-    """A stage failed for an object; `log_tail` holds the end of a log, if there is one."""
+    """The failure of a stage for an object; `log_tail` is the end of a log, if there is one."""
 
     def __init__(self, kind: FailureKind, message: str, log_tail: str | None = None) -> None:
         super().__init__(kind, message, log_tail)

@@ -1,9 +1,9 @@
-"""One writer of shards at a time: an exclusive lock on the root of a dataset.
+"""An exclusive lock on the root of a dataset, so that one command at a time writes shards there.
 
-On a local folder the kernel holds the lock (flock) and releases it with the process, however that
-ends. An object store has no kernel: there a lease lies beside the data, which its holder renews. It
-runs out some time after a holder that was killed, and counts at once for nothing on the machine
-where that was.
+On a local folder it is a kernel lock (flock), which is released when the process ends, however it
+ends. On an object store it is a lease: an object in the dataset that its holder renews. The lease
+of a killed holder expires after a while; a process on the same machine sees that the holder is dead
+and takes the lease over at once.
 """
 
 import contextlib
@@ -26,22 +26,20 @@ from core.storage import Storage, storage_errors
 __all__ = ["LEASE_SECONDS", "Check", "exclusive"]
 
 LEASE_SECONDS = 120.0
-"""A lease that was not renewed for so long is free. The clocks of all machines must agree better
-than that."""
+"""Lifetime in seconds of a lease that is not renewed; clocks of machines must differ by less."""
 _RENEWALS = 4
-"""Per lease: three may fail before it is lost."""
+"""Attempts to renew a lease during its lifetime."""
 _LEASES = "locks"
 _START_FIELD = 22
-"""Of /proc/PID/stat, proc(5)."""
+"""Number of the field `starttime` in /proc/PID/stat, see proc(5)."""
 
 Check = Callable[[], None]
-"""Raises WorkFailed if the lock is no longer held; asked before every attempt to
-record something."""
+"""A function that raises WorkFailed if the lock is no longer held; call it before each commit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Holder:
-    """Who holds a lock, as it is written into it."""
+    """The process that holds a lock, as stored in the lock."""
 
     command: str
     host: str
@@ -49,11 +47,11 @@ class _Holder:
     since: str
     token: str
     expires: float = 0.0
-    """Seconds since 1970, of a lease; 0 = released."""
+    """Expiry of a lease in seconds since 1970; 0 if it was released."""
     kernel: str = ""
-    """Where the process id means something: a boot of a machine, and a namespace of ids there."""
+    """Scope of the process id: the machine's boot id and its process namespace; may be empty."""
     started: str = ""
-    """When the process was, by that kernel: ids are given again."""
+    """Start time of the process in clock ticks; tells it from a later process with the same id."""
 
     @classmethod
     def of_this_process(cls, command: str) -> "_Holder":
@@ -68,7 +66,7 @@ class _Holder:
         )
 
     def is_dead(self) -> bool:
-        """Whether it was a process of this very machine, and is none any more."""
+        """Return whether the holder ran on this machine and has ended."""
         return bool(self.kernel) and self.kernel == _kernel() and _started(self.pid) != self.started
 
     def dump(self) -> bytes:
@@ -87,37 +85,37 @@ def exclusive(
     on_wait: Callable[[str], None] | None = None,
     lease_seconds: float = LEASE_SECONDS,
 ) -> Iterator[Check]:
-    """Hold one of the root's locks (`what`: of those that write it) for the length of a block.
+    """Hold the root's lock named `what` during a block and yield a function that checks it.
 
-    If somebody else holds it: with `on_wait`, call it once with a line for the user and wait;
-    without, raise BadInput that names the holder.
+    If another process holds the lock: with `on_wait`, call it once with a message for the user and
+    wait; without it, raise BadInput that names the holder.
     """
-    me = _Holder.of_this_process(command)
+    holder = _Holder.of_this_process(command)
     with contextlib.ExitStack() as stack:
-        told = False
+        notified = False
         while True:
             try:
                 check = stack.enter_context(
-                    _flock(root, what, me)
+                    _flock(root, what, holder)
                     if root.is_local
-                    else _lease(root, what, me, lease_seconds)
+                    else _lease(root, what, holder, lease_seconds)
                 )
                 break
-            except _HeldByOther as held:
+            except _HeldByOther as other:
                 if on_wait is None:
                     raise BadInput(
-                        f"{root.uri}: {held} is writing here; only one may at a time: wait for it, "
-                        "or give --wait"
+                        f"{root.uri}: {other} is writing here; only one may at a time: wait for "
+                        "it, or give --wait"
                     ) from None
-                if not told:
-                    on_wait(f"waiting for {held}")
-                told = True
+                if not notified:
+                    on_wait(f"waiting for {other}")
+                notified = True
                 time.sleep(min(1.0, lease_seconds / _RENEWALS))
         yield check
 
 
 def _kernel() -> str:
-    """Empty where a system does not say."""
+    """Return the boot id and process namespace; an empty string where /proc does not have them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -126,34 +124,34 @@ def _kernel() -> str:
 
 
 def _started(pid: int) -> str:
-    """In ticks since the machine's boot; empty for no process."""
+    """Return a process's start in ticks since boot; an empty string if it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    # The second field is a name in brackets, which may hold anything.
+    # The second field is the command's name in brackets, which may contain spaces and brackets.
     return stat.rpartition(")")[2].split()[_START_FIELD - 3]
 
 
 class _HeldByOther(Exception):
-    """The lock is taken; the text names the holder."""
+    """Another process holds the lock; the message names it."""
 
 
 @contextlib.contextmanager
-def _flock(root: Storage, what: str, me: _Holder) -> Iterator[Check]:
+def _flock(root: Storage, name: str, holder: _Holder) -> Iterator[Check]:
     with contextlib.ExitStack() as stack:
         try:
             Path(root.uri).mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(root.resolve(f".{what}.lock"), "a+b"))
+            file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b"))
         except OSError as error:
             raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _HeldByOther(_read_holder(file)) from None
-        # The file stays for ever: a lock on a name that was removed would exclude nobody.
+        # The file is never deleted: after that, two processes could lock two files of this name.
         file.truncate(0)
-        file.write(me.dump())
+        file.write(holder.dump())
         file.flush()
         try:
             yield lambda: None
@@ -166,12 +164,12 @@ def _read_holder(file: IO[bytes]) -> str:
     try:
         return str(_Holder(**json.loads(file.read())))
     except (ValueError, TypeError):
-        return "another command"  # it has the lock and has not said its name yet
+        return "another command"  # it holds the lock but has not written its entry yet
 
 
 @contextlib.contextmanager
-def _lease(root: Storage, what: str, me: _Holder, seconds: float) -> Iterator[Check]:
-    lease = _Lease(root, what, me, seconds)
+def _lease(root: Storage, name: str, holder: _Holder, seconds: float) -> Iterator[Check]:
+    lease = _Lease(root, name, holder, seconds)
     lease.acquire()
     try:
         yield lease.check
@@ -180,17 +178,17 @@ def _lease(root: Storage, what: str, me: _Holder, seconds: float) -> Iterator[Ch
 
 
 class _Lease:
-    """A lease is a numbered object, created on the condition that it is not there yet.
+    """A lease on an object store: a numbered object that is created only if it does not exist.
 
-    The greatest number counts. Whoever takes over an expired lease creates the next number, so of
-    several that try at once the store lets one succeed, and nothing is ever deleted that another
-    might just have written.
+    The object with the highest number is the current lease. To take over an expired lease, a
+    process creates the next number: if several try at the same time, the store lets one succeed.
+    No object is deleted that another process may just have written.
     """
 
-    def __init__(self, root: Storage, what: str, me: _Holder, seconds: float) -> None:
-        self._folder = f"{_LEASES}/{what}"
+    def __init__(self, root: Storage, name: str, holder: _Holder, seconds: float) -> None:
+        self._folder = f"{_LEASES}/{name}"
         self._root = root
-        self._me = me
+        self._holder = holder
         self._seconds = seconds
         self._number = 0
         self._held_until = 0.0
@@ -198,52 +196,52 @@ class _Lease:
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def acquire(self) -> None:
-        """Take the lease and keep it. Raises _HeldByOther."""
+        """Acquire the lease and renew it in a thread. Raises _HeldByOther."""
         newest = self._newest()
         if newest:
             holder = _Holder(**json.loads(self._root.read(self._path(newest))))
             if holder.expires > time.time() and not holder.is_dead():
                 raise _HeldByOther(str(holder))
         self._number = newest + 1
-        mine = self._extended()
+        extended = self._extended()
         try:
-            self._root.create(self._path(self._number), mine.dump())
+            self._root.create(self._path(self._number), extended.dump())
         except FileExistsError:
-            raise _HeldByOther("another command, which was a moment faster,") from None
-        self._held_until = mine.expires
-        for name in self._root.list_files(self._folder):
-            if name < _lease_name(newest):
-                self._root.delete(f"{self._folder}/{name}")
+            raise _HeldByOther("another command, which started at the same time,") from None
+        self._held_until = extended.expires
+        for file in self._root.list_files(self._folder):
+            if file < _lease_name(newest):
+                self._root.delete(f"{self._folder}/{file}")
         self._thread.start()
 
     def check(self) -> None:
         """Raise WorkFailed if the lease was lost."""
         if time.time() >= self._held_until:
             raise WorkFailed(
-                f"{self._root.uri}: the lock could not be renewed in time and may be another's "
-                "now; nothing more is recorded. The same command goes on"
+                f"{self._root.uri}: the lock could not be renewed in time, and another command may "
+                "hold it now; nothing more was recorded. Run the same command again to continue"
             )
 
     def release(self) -> None:
-        """End the renewal; the lease is free at once if it is still ours."""
+        """Stop renewing the lease, and mark it as released if it has not expired."""
         self._ended.set()
         self._thread.join()
         if time.time() < self._held_until:
-            self._root.write(self._path(self._number), replace(self._me, expires=0.0).dump())
+            self._root.write(self._path(self._number), replace(self._holder, expires=0.0).dump())
 
     def _renew(self) -> None:
         while not self._ended.wait(self._seconds / _RENEWALS):
-            # A storage that fails for a moment is asked again until the lease has run out.
+            # Errors of the storage are ignored: the renewal is retried until the lease expires.
             with contextlib.suppress(*storage_errors()):
-                mine = self._extended()
+                extended = self._extended()
                 if time.time() >= self._held_until or self._newest() != self._number:
                     self._held_until = 0.0
                     return
-                self._root.write(self._path(self._number), mine.dump())
-                self._held_until = mine.expires
+                self._root.write(self._path(self._number), extended.dump())
+                self._held_until = extended.expires
 
     def _extended(self) -> _Holder:
-        return replace(self._me, expires=time.time() + self._seconds)
+        return replace(self._holder, expires=time.time() + self._seconds)
 
     def _newest(self) -> int:
         names = self._root.list_files(self._folder)

@@ -1,4 +1,4 @@
-"""Whether a command's results can be written, asked before the work: hours would be lost after."""
+"""Checks that a command can write its results, made before work that may take hours."""
 
 import os
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ __all__ = ["check_writable", "writing"]
 
 
 def check_writable(out: Path) -> None:
-    """Of a folder that is there or will be made. Raises BadInput."""
+    """Raise BadInput if results cannot be written to a folder, which need not exist yet."""
     out = out.absolute()
-    place = next(folder for folder in (out, *out.parents) if folder.exists())
-    if not place.is_dir():
-        raise BadInput(f"--out {out}: {place} is no folder")
-    if not os.access(place, os.W_OK):
-        raise BadInput(f"--out {out}: may not write to {place}")
+    nearest = next(path for path in (out, *out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise BadInput(f"--out {out}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK):
+        raise BadInput(f"--out {out}: no permission to write to {nearest}")
 
 
 @contextmanager
 def writing(out: Path | str) -> Iterator[None]:
-    """While results are written. Raises WorkFailed naming the folder, and what the system says."""
+    """Turn an OSError of the block, which writes results to `out`, into WorkFailed."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Numbers as text for people: counts, sizes, parts and durations."""
+"""Numbers as text for people: counts, sizes, percentages and durations."""
 
 from datetime import timedelta
 
@@ -6,12 +6,12 @@ __all__ = ["amount", "duration", "percent", "prefixed", "round_duration", "short
 
 
 def amount(number: float) -> str:
-    """Return `0.0021`, `3.5`, `12,345`: two significant digits, or a whole number."""
+    """Format a number as `0.0021`, `3.5` or `12,345`: two significant digits, or a whole number."""
     return f"{number:,.0f}" if number == 0 or number >= 9.95 else f"{number:.2g}"
 
 
 def prefixed(number: float) -> str:
-    """Return `312`, `86.4 M`, `5.2 T`: a number with an SI prefix."""
+    """Format a number with an SI prefix, such as `312`, `86.4 M` or `5.2 T`."""
     for prefix in ("", "k", "M", "G", "T"):
         if number < 999.95:
             return f"{number:.0f}" if not prefix else f"{number:.1f} {prefix}"
@@ -20,13 +20,13 @@ def prefixed(number: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Return `312 B`, `5.2 MB`: a number of bytes with a decimal prefix."""
+    """Format a number of bytes with a decimal prefix, such as `312 B` or `5.2 MB`."""
     number = prefixed(num_bytes)
     return f"{number}B" if " " in number else f"{number} B"
 
 
 def percent(part: float, whole: float) -> str:
-    """Return `12.3 %`, `< 0.1 %`; empty if the whole is 0."""
+    """Format a share as `12.3 %` or `< 0.1 %`; return an empty string if the whole is 0."""
     if not whole:
         return ""
     share = 100 * part / whole
@@ -34,12 +34,12 @@ def percent(part: float, whole: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return `0:01:05`, `2 days, 3:00:00`; `?` for an unknown duration."""
+    """Format seconds as `0:01:05` or `2 days, 3:00:00`, and an unknown duration as `?`."""
     return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def short(seconds: float) -> str:
-    """Return `35 ms`, `1.3 s`, `12 min`, `3.5 h`: a duration in its largest unit."""
+    """Format a duration in its largest unit, such as `35 ms`, `1.3 s`, `12 min` or `3.5 h`."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     for limit, unit, scale in ((100, "s", 1), (6000, "min", 60)):
@@ -50,7 +50,7 @@ def short(seconds: float) -> str:
 
 
 def round_duration(seconds: int) -> str:
-    """Return `15 seconds`, `1 minute`, `90 minutes`: whole numbers of the largest unit."""
+    """Format seconds in the largest unit that divides them, such as `1 minute` or `90 minutes`."""
     units = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
     unit, length = next((u, n) for u, n in units if seconds >= n and seconds % n == 0)
     count = seconds // length

@@ -1,4 +1,4 @@
-"""Retries of work that fails for a while: the waits, and the two loops that use them."""
+"""Retries of transient failures: the backoff, and two loops that use it."""
 
 import math
 import random
@@ -17,22 +17,22 @@ _MAX_DOUBLINGS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Exponential waits between attempts: they double, have a bound, and are partly random.
+    """Exponential backoff: the wait doubles with each failure, up to a bound, with jitter.
 
-    The random part keeps clients that failed together from coming back together.
+    The jitter keeps clients that failed together from retrying together.
     """
 
     first_seconds: float
-    """Wait after the first failure."""
+    """Wait after the first failure, in seconds."""
     max_seconds: float = math.inf
-    """Upper bound of a wait."""
+    """Upper bound of a wait, in seconds."""
     jitter: float = 0.0
-    """Random part of a wait, 0 to 1. With 1, a wait is uniform between 0 and its bound."""
+    """Random fraction of a wait, 0 to 1. With 1, a wait is uniform between 0 and its bound."""
 
     def seconds(self, failures: int, generator: random.Random | None = None) -> float:
-        """Return the wait after this many failures in a row (at least 1), in seconds.
+        """Return the wait in seconds after this many consecutive failures (at least 1).
 
-        Without a generator the draw has no seed: when to try again is no part of any result.
+        Without a generator the draw is not seeded: the time of a retry is no part of any result.
         """
         bound = min(self.first_seconds * 2 ** min(failures - 1, _MAX_DOUBLINGS), self.max_seconds)
         draw = random.uniform if generator is None else generator.uniform
@@ -47,11 +47,11 @@ def retry(
     is_transient: Callable[[Exception], bool],
     before_wait: Callable[[int, Exception, float], None] = lambda *_: None,
 ) -> T:
-    """Return what `work` returns, tried again while it raises an error that may pass.
+    """Return the result of `work`, which is retried while it raises a transient error.
 
     `wait` receives the number of failures and returns seconds, as `Backoff.seconds` does.
     `before_wait` receives the number of failures, the last error and the wait in seconds. Raises
-    the error of the last attempt, and one that is not transient at once.
+    the error of the last attempt, or the first error that is not transient.
     """
     for failures in range(1, attempts):
         try:
@@ -72,10 +72,10 @@ def retry_result(
     is_transient: Callable[[T], bool],
     wait: Callable[[int, T], float],
 ) -> T:
-    """Return what `work` returns, tried again while it returns a failure that may pass.
+    """Return the result of `work`, which is retried while it returns a transient failure.
 
-    For work that reports failures in its result. `wait` receives the number of failures and the
-    last result, and returns seconds. The last attempt's result is returned whatever it is.
+    This is for work that reports failures in its result. `wait` receives the number of failures and
+    the last result, and returns seconds. The result of the last attempt is returned in any case.
     """
     for failures in range(1, attempts):
         result = work()

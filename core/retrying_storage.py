@@ -1,4 +1,4 @@
-"""A storage for long runs: it reads ranges with a time limit, retries and a cache."""
+"""A retrying storage for long runs: it reads ranges with a timeout, retries and a cache."""
 
 import logging
 from collections.abc import Sequence
@@ -18,30 +18,30 @@ __all__ = ["PatientStorage", "ReadConfig"]
 _log = logging.getLogger(__name__)
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
-"""Errors that another attempt does not change."""
+"""Errors that are not retried."""
 
 
 class ReadConfig(Config):
-    """How byte ranges are read from an object store; a local folder needs none of it."""
+    """How byte ranges are read from an object store; ignored for a local folder."""
 
     attempts: PositiveInt = 5
-    """Attempts to read before the run fails."""
+    """Maximum attempts of one read; then the run fails."""
     timeout_seconds: PositiveFloat = 60.0
-    """Time limit of one attempt, on S3 and other stores that are read asynchronously."""
+    """Timeout of one attempt in seconds, on S3 and other stores with asynchronous clients."""
     backoff_seconds: Annotated[float, Field(ge=0)] = 0.5
-    """Bound of the random wait before the second attempt; it doubles with each one."""
+    """Upper bound in seconds of the random wait before the second attempt; it doubles with each."""
     max_backoff_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """Largest bound of a wait."""
+    """Largest value of that bound, in seconds."""
     cache: Path | None = None
-    """Folder on each node that keeps what was read, for all its processes; by default none."""
+    """Folder on each node that caches read ranges for all its processes; by default no cache."""
     cache_bytes: NonNegativeInt = 100 * 10**9
-    """Largest size of that folder."""
+    """Maximum size of the cache folder, in bytes."""
 
 
 class PatientStorage(Storage):
-    """Reads ranges as `ReadConfig` says, where the storage is not a local folder.
+    """A storage that reads ranges with retries and a cache, unless it is a local folder.
 
-    Files must not change under their names, as shards do not.
+    The content of a file must never change; that of a shard never does.
     """
 
     def __init__(self, uri: str, config: ReadConfig) -> None:
@@ -55,32 +55,32 @@ class PatientStorage(Storage):
             try:
                 self._cache = RangeCache(config.cache, config.cache_bytes)
             except OSError as error:
-                _log.warning("%s: no cache: %s", config.cache, error)
+                _log.warning("%s: cannot use this folder as a cache: %s", config.cache, error)
 
     def __reduce__(self) -> tuple[type["PatientStorage"], tuple[str, ReadConfig]]:  # type: ignore[override]
         return PatientStorage, (self.uri, self._config)
 
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        """Read as any storage does, except for what the cache holds."""
+        """Return the bytes of each range of a file, from the cache where it has them."""
         cache, name = self._cache, f"{self.uri}/{path}"
         if cache is None:
             return super().read_ranges(path, ranges)
-        found = {span: cache.get(name, span) for span in ranges}
-        missing = [span for span, content in found.items() if content is None]
+        contents = {span: cache.get(name, span) for span in ranges}
+        missing = [span for span, content in contents.items() if content is None]
         for span, content in zip(missing, super().read_ranges(path, missing), strict=True):
-            found[span] = content
-            self._keep(name, span, content)
-        return [found[span] or b"" for span in ranges]
+            contents[span] = content
+            self._store_in_cache(name, span, content)
+        return [contents[span] or b"" for span in ranges]
 
     def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
     ) -> list[bytes]:
-        """Read as any storage does, with the configured attempts and time limit."""
+        """Read each span with its own request, with the configured attempts and timeout."""
         config, read = self._config, super().read_spans
         if self.is_local:
             return read(path, spans, timeout)
 
-        def warn(failures: int, error: Exception, seconds: float) -> None:
+        def log_retry(failures: int, error: Exception, seconds: float) -> None:
             _log.warning(
                 "%s/%s: %s; attempt %d of %d in %.1f s",
                 self.uri, path, _reason(error), failures + 1, config.attempts, seconds,
@@ -92,25 +92,29 @@ class PatientStorage(Storage):
                 attempts=config.attempts,
                 wait=self._backoff.seconds,
                 is_transient=_is_transient,
-                before_wait=warn,
+                before_wait=log_retry,
             )
         except (EOFError, *_FINAL):
             raise
         except storage_errors() as error:
-            raise OSError(f"{_reason(error)} (attempt {config.attempts}, the last)") from error
+            raise OSError(f"{_reason(error)} (after {config.attempts} attempts)") from error
 
-    def _keep(self, name: str, span: Range, content: bytes) -> None:
+    def _store_in_cache(self, name: str, span: Range, content: bytes) -> None:
         if self._cache is None:
             return
         try:
             self._cache.put(name, span, content)
         except OSError as error:
-            _log.warning("%s: the cache is given up: %s", self._config.cache, error)
+            _log.warning(
+                "%s: cannot write to the cache, continuing without it: %s",
+                self._config.cache,
+                error,
+            )
             self._cache = None
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether another attempt may succeed. EOFError: an answer may have been cut short."""
+    """Return whether another attempt may succeed; after an EOFError, the response may be short."""
     return isinstance(error, storage_errors(EOFError)) and not isinstance(error, _FINAL)
 
 

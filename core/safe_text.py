@@ -1,13 +1,13 @@
-"""Strangers' text on a terminal: as itself, but for what would act instead of being shown."""
+"""Escaping of untrusted text before it is printed on a terminal."""
 
 __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    r"""The text with control, bidirectional and other invisible characters written out (`\x1b`).
+    r"""Return the text with control, bidirectional and invisible characters escaped (`\x1b`).
 
     Names, captions and messages come from other people's files: an escape sequence in them could
-    rewrite the screen, or what a terminal's title or clipboard holds. Line ends stay.
+    rewrite the screen, the terminal's title or the clipboard. Line breaks are kept.
     """
     if text.isprintable():
         return text

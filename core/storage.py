@@ -25,22 +25,22 @@ _CLIENT_ERRORS = {
     "google.auth.exceptions": ("GoogleAuthError",),
     "azure.core.exceptions": ("AzureError",),
 }
-"""Error classes by module. s3fs, gcsfs and adlfs raise some of them unchanged."""
+"""Client error classes by module; s3fs, gcsfs and adlfs raise some of them unchanged."""
 _LOCAL_GAP = 1 << 14
 _REMOTE_GAP = 1 << 18
-"""Bytes that are read in the time of one more request: some microseconds, some 10 ms."""
+"""Bytes that can be read in the time of one more request: microseconds locally, 10 ms remotely."""
 
 
 class Storage:
     """A folder on any fsspec file system; paths are relative to it and use `/`.
 
-    Readers never see half a file: local writes are atomic (`core.atomic`), and an object store
-    shows an object when its upload is complete.
+    Readers never see a partial file: local writes are atomic (`core.atomic`), and an object store
+    shows an object only when its upload is complete.
     """
 
     def __init__(self, uri: str) -> None:
         try:
-            # Other processes write here, too: a cached listing would hide their files.
+            # Other processes also write here; a cached listing would hide their files.
             self._fs, base = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise BadInput(f"{uri}: cannot open this storage: {error}") from None
@@ -56,7 +56,7 @@ class Storage:
         return Storage, (self.uri,)
 
     def resolve(self, path: str) -> str:
-        """Return the file system's own name of a file: an absolute path on local disk."""
+        """Return the file system's name of a file: an absolute path on local disk."""
         return f"{self._base}/{path}" if path else self._base
 
     def exists(self, path: str) -> bool:
@@ -64,7 +64,7 @@ class Storage:
         return bool(self._fs.exists(self.resolve(path)))
 
     def info(self, path: str) -> dict[str, Any]:
-        """Return the file system's entry of a file: `size`, and what else it has (mtime, ETag).
+        """Return the file system's entry of a file: `size`, and others such as mtime or ETag.
 
         Raises FileNotFoundError.
         """
@@ -79,7 +79,7 @@ class Storage:
         return self._fs.open(self.resolve(path), "rb")
 
     def get(self, path: str, local: Path) -> None:
-        """Copy a file from here to local disk. Raises FileNotFoundError."""
+        """Copy a file of this storage to local disk. Raises FileNotFoundError."""
         self._fs.get_file(self.resolve(path), str(local))
 
     def read(self, path: str) -> bytes:
@@ -97,19 +97,19 @@ class Storage:
         return data
 
     def read_ranges(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        """Return the bytes of each range of a file; near ranges are read in one request.
+        """Return the bytes of each range of a file; nearby ranges are read with one request.
 
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
         spans = coalesce(ranges, _LOCAL_GAP if self.is_local else _REMOTE_GAP)
         blocks = self.read_spans(path, spans)
         starts = [start for start, _ in spans]
-        found = []
+        contents = []
         for start, stop in ranges:
-            at = bisect_right(starts, start) - 1
-            skip = start - starts[at] if start < stop else 0
-            found.append(blocks[at][skip : skip + stop - start] if start < stop else b"")
-        return found
+            block = bisect_right(starts, start) - 1
+            skip = start - starts[block] if start < stop else 0
+            contents.append(blocks[block][skip : skip + stop - start] if start < stop else b"")
+        return contents
 
     def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
@@ -144,7 +144,7 @@ class Storage:
             entries = self._fs.ls(self.resolve(folder), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        # A link counts as its target: the caches of model hubs consist of links.
+        # A link counts as its target, because the caches of model hubs consist of links.
         files = {
             entry["name"].rsplit("/", 1)[-1]: entry
             for entry in entries
@@ -153,30 +153,30 @@ class Storage:
         return {name: entry for name, entry in files.items() if not name.startswith(".")}
 
     def find_files(self, folder: str) -> dict[str, int]:
-        """Return the sizes of all files below a folder by path, at any depth, also hidden ones."""
+        """Return the size in bytes of every file below a folder, hidden ones included, by path."""
         self._fs.invalidate_cache()
         base = len(self._base) + 1
-        found = self._fs.find(self.resolve(folder), detail=True)
-        return {str(name)[base:]: int(entry["size"]) for name, entry in sorted(found.items())}
+        entries = self._fs.find(self.resolve(folder), detail=True)
+        return {str(name)[base:]: int(entry["size"]) for name, entry in sorted(entries.items())}
 
     def create(self, path: str, data: bytes) -> None:
-        """Write a whole file under a new name. Raises FileExistsError if the name is taken.
+        """Write a whole new file. Raises FileExistsError if it exists.
 
-        One of several concurrent writers succeeds: an object store receives a conditional put.
-        There, a writer also succeeds if the stored bytes are the ones that it writes.
+        Of several concurrent writers one succeeds; on an object store, through a conditional put.
+        There, a writer also succeeds if the stored bytes equal its own.
         """
         if not self.is_local:
             try:
                 self._fs.pipe_file(self.resolve(path), data, mode="create")
             except FileExistsError:
-                # The client repeats a request whose answer was lost, and finds its own object.
+                # If the response was lost, the client repeats the request and finds its own object.
                 if self.read(path) != data:
                     raise
             return
         atomic_write(Path(self.resolve(path)), data, overwrite=False)
 
     def version(self, path: str) -> str:
-        """Return a fingerprint of a file: its size and time of change, or the store's ETag.
+        """Return a fingerprint of a file: its size with its modification time or ETag.
 
         Raises FileNotFoundError.
         """
@@ -186,18 +186,18 @@ class Storage:
         return _version(self.info(path))
 
     def versions(self, folder: str = "", *, deep: bool = False) -> dict[str, str]:
-        """Return the versions of the files in a folder, by name; `deep`: at any depth, by path.
+        """Return the versions of the files directly in a folder by name; `deep`: below it, by path.
 
-        Hidden files and folders are left out. Links to files count as files, links to folders are
-        ignored. Empty if the folder does not exist.
+        Hidden files and folders are omitted. Links to files count as files, links to folders are
+        ignored. The result is empty if the folder does not exist.
         """
         if self.is_local:
             return dict(_scan(self.resolve(folder), "", deep))
         base = self.resolve(folder)
         self._fs.invalidate_cache()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found = self._fs.find(base, maxdepth=None if deep else 1, detail=True)
-            paths = {entry["name"].removeprefix(f"{base}/"): entry for entry in found.values()}
+            entries = self._fs.find(base, maxdepth=None if deep else 1, detail=True)
+            paths = {entry["name"].removeprefix(f"{base}/"): entry for entry in entries.values()}
             return {
                 path: _version(entry)
                 for path, entry in paths.items()
@@ -206,16 +206,16 @@ class Storage:
         return {}
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file atomically, replacing what was there."""
+        """Write a whole file atomically; an existing file is replaced."""
         if not self.is_local:
-            # No transaction: it would cover the whole file system, and this runs in any thread.
+            # A transaction would cover the whole file system object, which other threads use too.
             self._fs.pipe_file(self.resolve(path), data)
             return
         with self.writing(path) as file:
             file.write(data)
 
     def put(self, path: str, local: Path) -> None:
-        """Copy a local file here atomically, replacing what was there."""
+        """Copy a local file here atomically; an existing file is replaced."""
         if not self.is_local:
             self._fs.put_file(str(local), self.resolve(path))
             return
@@ -225,7 +225,7 @@ class Storage:
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file for writing that appears under its name only if the block ends well."""
+        """Open a file for writing that appears under its name only if the block raises no error."""
         target = self.resolve(path)
         if not self.is_local:
             with self._fs.transaction, self._fs.open(target, "wb") as file:
@@ -240,18 +240,18 @@ class Storage:
             self._fs.rm_file(self.resolve(path))
 
 
-def storage_errors(*further: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return what a storage raises if it cannot be reached or refuses, and `further` errors.
+def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the errors of an unreachable or failing storage, and the given `others`.
 
-    Call it where an error is caught, not earlier: see `store_errors`.
+    Call it in the `except` clause, not earlier: see `store_errors`.
     """
-    return (OSError, *store_errors(), *further)
+    return (OSError, *store_errors(), *others)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """Return what only the client of an object store raises: no connection, no credentials.
+    """Return the errors that only clients of object stores raise, such as missing credentials.
 
-    Empty until a store is opened, because its client is imported then.
+    The result is empty until a store is opened, because that imports its client.
     """
     loaded = ((sys.modules.get(module), names) for module, names in _CLIENT_ERRORS.items())
     return tuple(getattr(module, name) for module, names in loaded if module for name in names)
@@ -260,23 +260,23 @@ def store_errors() -> tuple[type[Exception], ...]:
 def _read_at(descriptor: int, start: int, stop: int) -> bytes:
     """Return bytes [start, stop) of an open file; fewer if it is shorter."""
     block = os.pread(descriptor, stop - start, start)
-    # One call returns at most 2 GiB, and on network file systems perhaps less.
+    # One call returns at most 2 GiB, and may return less on network file systems.
     while len(block) < stop - start:
-        more = os.pread(descriptor, stop - start - len(block), start + len(block))
-        if not more:
+        rest = os.pread(descriptor, stop - start - len(block), start + len(block))
+        if not rest:
             break
-        block += more
+        block += rest
     return block
 
 
 def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
-    """Yield paths and versions of local files: one system call per entry, a million in seconds."""
+    """Yield paths and versions of local files with one system call per entry, for speed."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in found:
+    for entry in visible:
         if entry.is_dir(follow_symlinks=False):
             if deep:
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
@@ -286,8 +286,8 @@ def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
                 yield prefix + entry.name, _local_version(entry.stat())
 
 
-def _local_version(found: os.stat_result) -> str:
-    return f"{found.st_size}-{found.st_mtime_ns}"
+def _local_version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _version(entry: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""What the data is: objects, cameras, views, shards, the catalog and snapshots."""
+"""The data model: objects, cameras, views, shards, the catalog and snapshots."""

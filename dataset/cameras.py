@@ -1,4 +1,4 @@
-"""Pinhole cameras: the one convention of this project and the ways in and out of it.
+"""Pinhole cameras: the camera convention of this project and conversions from and to it.
 
 World: right-handed, z up. Camera: OpenGL axes (x right, y up, looking along -z).
 docs/reference/conventions.md is the full page, with a drawing.
@@ -26,12 +26,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One view: where the camera stands and how it projects."""
+    """The pose and the projection of one view."""
 
     camera_to_world: Float[np.ndarray, "4 4"]
-    """float32, OpenGL axes: columns are right, up, backward and the position."""
+    """float32, OpenGL axes: the columns are right, up, backward and the position."""
     intrinsics: Float[np.ndarray, "4"]
-    """float32: fx, fy, cx, cy, each divided by the image's width or height."""
+    """float32: fx, fy, cx, cy; those of x over the image's width, those of y over its height."""
 
 
 def look_at(
@@ -39,16 +39,16 @@ def look_at(
     target: Float[np.ndarray, "3"] | None = None,
     up: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> Float[np.ndarray, "4 4"]:
-    """The camera_to_world of a camera at `eye` that looks at `target` (the origin by default).
+    """Return camera_to_world of a camera at `eye` that looks at `target` (by default the origin).
 
-    Looking straight along `up` has no defined roll; the image's right is then world +y x backward
-    or, failing that, world +x.
+    The roll is undefined if the camera looks along `up`; the image's right is then world +x made
+    orthogonal to the viewing direction. Raises ValueError if `eye` equals the target.
     """
     eye = np.asarray(eye, dtype=np.float64)
     backward = eye - (np.zeros(3) if target is None else np.asarray(target, dtype=np.float64))
     distance = np.linalg.norm(backward)
     if distance == 0:
-        raise ValueError("look_at needs an eye away from its target")
+        raise ValueError("look_at: eye and target are the same point")
     backward /= distance
     right = np.cross(up, backward)
     if np.linalg.norm(right) < 1e-6:
@@ -60,14 +60,17 @@ def look_at(
 
 
 def orbit_eye(azimuth: float, elevation: float, distance: float) -> Float[np.ndarray, "3"]:
-    """A position on a sphere around the origin; angles in degrees, azimuth 0 on +x, 90 on +y."""
+    """Return a point on a sphere around the origin.
+
+    Angles are in degrees; azimuth 0 is +x, 90 is +y.
+    """
     a, e = math.radians(azimuth), math.radians(elevation)
     direction = [math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)]
     return distance * np.array(direction)
 
 
 def intrinsics_from_fov(degrees: float) -> Float[np.ndarray, "4"]:
-    """Normalised intrinsics of a square image with the given field of view (in degrees)."""
+    """Return normalised intrinsics of a square image with a field of view in degrees."""
     focal = 0.5 / math.tan(math.radians(degrees) / 2)
     return np.array([focal, focal, 0.5, 0.5], dtype=np.float32)
 
@@ -80,7 +83,7 @@ def camera_at(eye: Float[np.ndarray, "3"], fov: float) -> Camera:
 def world_to_camera(
     camera_to_world: Float[np.ndarray, "*b 4 4"],
 ) -> Float[np.ndarray, "*b 4 4"]:
-    """The inverse of rigid camera_to_world matrices (rotation and translation only)."""
+    """Invert rigid camera_to_world matrices (rotation and translation only)."""
     rotation = np.swapaxes(camera_to_world[..., :3, :3], -1, -2)
     inverse = np.zeros_like(camera_to_world)
     inverse[..., :3, :3] = rotation
@@ -92,14 +95,14 @@ def world_to_camera(
 def opencv_from_opengl(
     camera_to_world: Float[np.ndarray, "*b 4 4"],
 ) -> Float[np.ndarray, "*b 4 4"]:
-    """OpenGL camera axes to OpenCV's (y down, looking along +z), or back: its own inverse."""
+    """Convert OpenGL camera axes to OpenCV's (y down, looking along +z), or back."""
     return camera_to_world * np.array([1, -1, -1, 1], dtype=camera_to_world.dtype)
 
 
 def project(
     camera: Camera, points: Float[np.ndarray, "*n 3"]
 ) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
-    """World points to image coordinates in [0, 1] (x right, y down) and planar depth.
+    """Project world points to image coordinates in [0, 1] (x right, y down) and planar depth.
 
     x = cx + fx X / depth, y = cy - fy Y / depth, depth = -Z, with X, Y, Z in camera axes.
     """
@@ -114,10 +117,10 @@ def project(
 def rays(
     camera: Camera, height: int, width: int
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "h w 3"]]:
-    """The camera's position and, through each pixel's centre, the direction of planar depth 1.
+    """Return the camera's position and a direction through the centre of each pixel.
 
-    Directions are in world axes and not unit length: position + depth * direction is the point at
-    that planar depth.
+    Directions are in world axes and have planar depth 1, not unit length: position + depth *
+    direction is the point at that planar depth.
     """
     fx, fy, cx, cy = camera.intrinsics
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width - cx) / fx
@@ -128,6 +131,6 @@ def rays(
 
 
 def unproject(camera: Camera, depth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
-    """The world point behind each pixel at the given planar depth."""
+    """Return the world point of each pixel at the given planar depth."""
     origin, directions = rays(camera, *depth.shape)
     return origin + depth[..., None] * directions

@@ -1,9 +1,9 @@
-"""Columns of many objects, or of one, behind one interface.
+"""One interface to the columns of many objects, or of one.
 
 A column is declared once, as a `Column` with a name, a type and a meaning; code refers to that
-object, so that a misspelt column is an import error. Decisions about objects are written once, for
-whole columns: a plan evaluates them on a million rows of an Arrow table, a worker on the one object
-that it works on, without a table.
+object, so that a misspelt column is an import error. Decisions about objects are written once, as
+operations on columns: a plan evaluates them on a million rows of an Arrow table, a worker on the
+one object that it processes, without a table.
 """
 
 from collections.abc import Collection, Mapping
@@ -36,7 +36,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
-"""The Arrow type of text that repeats over the objects: a number each, and every text once."""
+"""Arrow type of text with few distinct values: dictionary-encoded strings."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Column(Generic[T_co]):
     type: pa.DataType
     meaning: str
     detail: bool = False
-    """Describes a single object (a name, a path): nothing is counted by it."""
+    """Whether it describes a single object, as a name or a path does; it is never counted."""
 
     @property
     def key(self) -> str:
-        """Its name in the table of all objects, such as `fetch.sha256`."""
+        """The column's name in the table of all objects, such as `fetch.sha256`."""
         return f"{self.stage}.{self.name}"
 
 
@@ -62,7 +62,7 @@ def text(stage: str, name: str, meaning: str, *, detail: bool = False) -> Column
 
 
 def category(stage: str, name: str, meaning: str, *, detail: bool = False) -> Column[str]:
-    """Declare a column of text that repeats over the objects."""
+    """Declare a column of text with few distinct values."""
     return Column(stage, name, CATEGORY, meaning, detail)
 
 
@@ -87,39 +87,39 @@ def flag(stage: str, name: str, meaning: str) -> Column[bool]:
 
 
 def seconds_by_name(stage: str, name: str, meaning: str) -> Column[dict[str, float]]:
-    """Declare a column of maps from the name of a part to its seconds."""
+    """Declare a column of maps from names to seconds."""
     return Column(stage, name, pa.map_(pa.string(), pa.float64()), meaning)
 
 
 class Columns(Protocol):
-    """Columns of n objects. A column that the table lacks is null everywhere."""
+    """Columns of n objects. A column that does not exist is null everywhere."""
 
     def __len__(self) -> int: ...
 
     def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
-        """Where a value is there."""
+        """Return a mask of the rows that have a value."""
 
     def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
-        """A column of booleans; null is False."""
+        """Return a column of booleans; null becomes False."""
 
     def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
-        """A column of numbers; null is NaN."""
+        """Return a column of numbers; null becomes NaN."""
 
     def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
-        """The first `width` numbers of a column of lists; what is not there is NaN."""
+        """Return the first `width` numbers of a column of lists, padded with NaN."""
 
     def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
-        """Where a column of text holds one of the values; null holds none."""
+        """Return a mask of the rows of a text column that equal one of the values."""
 
     def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
-        """Where two columns of text hold the same; null equals nothing."""
+        """Return a mask of the rows where two text columns are equal; null equals nothing."""
 
     def value(self, column: Column[T], row: int) -> T | None:
-        """A plain value, or None."""
+        """Return the value of one row as a Python object, or None."""
 
 
 class RowColumns:
-    """One object, from a mapping of plain values."""
+    """Columns of one object, from a mapping of plain values."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self._row = row
@@ -128,40 +128,40 @@ class RowColumns:
         return 1
 
     def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
-        """Where a value is there."""
+        """Return a mask of the rows that have a value."""
         return np.array([self._row.get(column.key) is not None])
 
     def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
-        """A column of booleans; null is False."""
+        """Return a column of booleans; null becomes False."""
         return np.array([bool(self._row.get(column.key))])
 
     def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
-        """A column of numbers; null is NaN."""
+        """Return a column of numbers; null becomes NaN."""
         value = self._row.get(column.key)
         return np.array([np.nan if value is None else value], dtype=np.float64)
 
     def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
-        """The first `width` numbers of a column of lists; what is not there is NaN."""
+        """Return the first `width` numbers of a column of lists, padded with NaN."""
         values = list(self._row.get(column.key) or ())[:width]
         return np.array([values + [np.nan] * (width - len(values))], dtype=np.float64)
 
     def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
-        """Where a column of text holds one of the values; null holds none."""
+        """Return a mask of the rows of a text column that equal one of the values."""
         value = self._row.get(column.key)
         return np.array([value is not None and value in values])
 
     def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
-        """Where two columns of text hold the same; null equals nothing."""
+        """Return a mask of the rows where two text columns are equal; null equals nothing."""
         value = self._row.get(column.key)
         return np.array([value is not None and value == self._row.get(other.key)])
 
     def value(self, column: Column[T], row: int) -> T | None:
-        """A plain value, or None."""
+        """Return the value of one row as a Python object, or None."""
         return self._row.get(column.key)
 
 
 class TableColumns:
-    """Many objects, from an Arrow table."""
+    """Columns of many objects, from an Arrow table."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -171,72 +171,73 @@ class TableColumns:
         return int(self._table.num_rows)
 
     def present(self, column: Column[Any]) -> Bool[np.ndarray, "n"]:
-        """Where a value is there."""
+        """Return a mask of the rows that have a value."""
         if column.key not in self._names:
-            return self._nowhere()
+            return self._no_rows()
         return pc.is_valid(self._table[column.key]).to_numpy()
 
     def flags(self, column: Column[bool]) -> Bool[np.ndarray, "n"]:
-        """A column of booleans; null is False."""
-        return self._nowhere() if column.key not in self._names else mask(self._table[column.key])
+        """Return a column of booleans; null becomes False."""
+        return self._no_rows() if column.key not in self._names else mask(self._table[column.key])
 
     def numbers(self, column: Column[int] | Column[float]) -> Float64[np.ndarray, "n"]:
-        """A column of numbers; null is NaN."""
+        """Return a column of numbers; null becomes NaN."""
         if column.key not in self._names:
             return np.full(len(self), np.nan)
         return self._table[column.key].cast(pa.float64()).fill_null(np.nan).to_numpy()
 
     def lists(self, column: Column[list[float]], width: int) -> Float64[np.ndarray, "n {width}"]:
-        """The first `width` numbers of a column of lists; what is not there is NaN."""
+        """Return the first `width` numbers of a column of lists, padded with NaN."""
         out = np.full((len(self), width), np.nan)
         if column.key in self._names:
             stored = self._table[column.key].combine_chunks()
             lengths = pc.list_value_length(stored).fill_null(0).to_numpy(zero_copy_only=False)
             rows = np.repeat(np.arange(len(self)), lengths)
             starts = np.cumsum(lengths) - lengths
-            places = np.arange(len(rows)) - np.repeat(starts, lengths)
+            positions = np.arange(len(rows)) - np.repeat(starts, lengths)
             values = stored.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
-            inside = places < width
-            out[rows[inside], places[inside]] = values[inside]
+            inside = positions < width
+            out[rows[inside], positions[inside]] = values[inside]
         return out
 
     def one_of(self, column: Column[str], values: Collection[str]) -> Bool[np.ndarray, "n"]:
-        """Where a column of text holds one of the values; null holds none."""
+        """Return a mask of the rows of a text column that equal one of the values."""
         if column.key not in self._names:
-            return self._nowhere()
+            return self._no_rows()
         return is_one_of(self._table[column.key], values)
 
     def same(self, column: Column[str], other: Column[str]) -> Bool[np.ndarray, "n"]:
-        """Where two columns of text hold the same; null equals nothing."""
+        """Return a mask of the rows where two text columns are equal; null equals nothing."""
         if not {column.key, other.key} <= self._names:
-            return self._nowhere()
+            return self._no_rows()
         return mask(pc.equal(self._table[column.key], self._table[other.key]))
 
     def value(self, column: Column[T], row: int) -> T | None:
-        """A plain value, or None."""
-        found = column.key in self._names
-        return self._table[column.key][row].as_py() if found else None
+        """Return the value of one row as a Python object, or None."""
+        exists = column.key in self._names
+        return self._table[column.key][row].as_py() if exists else None
 
-    def _nowhere(self) -> Bool[np.ndarray, "n"]:
+    def _no_rows(self) -> Bool[np.ndarray, "n"]:
+        """Return a mask that selects no row."""
         return np.zeros(len(self), dtype=bool)
 
 
 def is_one_of(values: pa.ChunkedArray, wanted: Collection[str]) -> Bool[np.ndarray, "n"]:
-    """Return where an Arrow column of text holds one of the wanted values; null holds none."""
-    among = pa.array(sorted(wanted), pa.string())
-    # `is_in` says False for null.
+    """Return a mask of the rows of a text column that equal one of the values; null equals none."""
+    value_set = pa.array(sorted(wanted), pa.string())
+    # `is_in` is False for null.
     if not pa.types.is_dictionary(values.type):
-        return pc.is_in(values, value_set=among).to_numpy()
-    chunks = (_among(chunk, among) for chunk in values.chunks)
+        return pc.is_in(values, value_set=value_set).to_numpy()
+    chunks = (_is_in_dictionary(chunk, value_set) for chunk in values.chunks)
     return np.concatenate([np.zeros(0, dtype=bool), *chunks])
 
 
-def _among(chunk: pa.DictionaryArray, wanted: pa.Array) -> Bool[np.ndarray, "n"]:
-    among = pc.is_in(chunk.dictionary, value_set=wanted).to_numpy(zero_copy_only=False)
-    places = chunk.indices.fill_null(len(among)).to_numpy(zero_copy_only=False)
-    return np.append(among, False)[places]
+def _is_in_dictionary(chunk: pa.DictionaryArray, value_set: pa.Array) -> Bool[np.ndarray, "n"]:
+    matches = pc.is_in(chunk.dictionary, value_set=value_set).to_numpy(zero_copy_only=False)
+    codes = chunk.indices.fill_null(len(matches)).to_numpy(zero_copy_only=False)
+    return np.append(matches, False)[codes]
 
 
 def mask(flags: pa.Array | pa.ChunkedArray) -> Bool[np.ndarray, "n"]:
-    """A column of booleans; null is False."""
+    """Convert an Arrow column of booleans to numpy; null becomes False."""
     return flags.fill_null(False).to_numpy(zero_copy_only=False)

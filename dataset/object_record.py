@@ -1,4 +1,4 @@
-"""What is known of an object before its file is opened: identity, licence, tags, caption."""
+"""The metadata of an object that its source lists: id, path, licence, tags, caption."""
 
 import dataclasses
 import re
@@ -15,12 +15,12 @@ _ASSET_ID = re.compile(r"^([a-z0-9_]+):(.+)$", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRecord:
-    """One object as its source lists it."""
+    """The metadata of one object as its source lists it."""
 
     asset_id: str
     """`source:native_id`, for example `objaverse:8476c4170df24cf5bbe6967222d1a42d`."""
     path: str
-    """Where its file lies below the source's root."""
+    """Path of the object's file below the source's root."""
     name: str
     licence: str | None
     author: str | None
@@ -28,31 +28,31 @@ class ObjectRecord:
     categories: tuple[str, ...]
     """LVIS categories; empty for an object outside LVIS."""
     caption: str | None
-    """The Cap3D caption, without surrounding space; None where there is none."""
+    """The Cap3D caption without surrounding space, or None."""
     age_restricted: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert the record to plain values for JSON."""
         values = dataclasses.asdict(self)
         return values | {"tags": list(self.tags), "categories": list(self.categories)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The record that `to_dict` wrote."""
+        """Create a record from the values of `to_dict`."""
         lists = {name: tuple(values[name]) for name in ("tags", "categories")}
         return cls(**values | lists)
 
 
 def split_asset_id(asset_id: str) -> tuple[str, str]:
-    """`objaverse:abc` -> (`objaverse`, `abc`). Raises BadInput if it has another form."""
+    """Split `objaverse:abc` into (`objaverse`, `abc`). Raises BadInput for another form."""
     match = _ASSET_ID.match(asset_id)
     if match is None:
-        raise BadInput(f"{asset_id!r} is no asset id: it should look like objaverse:UID")
+        raise BadInput(f"{asset_id!r} is not an asset id; an asset id looks like objaverse:UID")
     return match.group(1), match.group(2)
 
 
 def sample_key(asset_id: str) -> str:
-    """The object's WebDataset key: its id in characters that are safe in any file name.
+    """Return the object's WebDataset key: its id, escaped for use in file names.
 
     WebDataset ends a key at its first dot, so dots are escaped as well.
     """

@@ -21,41 +21,41 @@ FORMAT_VERSION = 2
 FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
 DATASET_FOLDERS = ("catalog", "latest", "locks", "snapshots")
-"""Folders of the dataset itself, beside those of the files that stages make."""
+"""Folders of the dataset itself; the stages have folders of their own for the files they write."""
 
 
 def open_root(uri: str) -> Storage:
-    """An existing dataset. Raises BadInput if there is none or this version cannot read it."""
+    """Open an existing dataset. Raises BadInput if there is none or its format is unsupported."""
     root = Storage(uri)
     if not check_root(root):
-        raise BadInput(f"{uri}: no dataset here; `lrm build --root {uri} ...` makes one")
+        raise BadInput(f"{uri}: no dataset here; create one with `lrm build --root {uri} ...`")
     return root
 
 
 def check_root(root: Storage) -> bool:
-    """Whether the storage holds a dataset that this version can use; False if it is empty.
+    """Return whether the storage contains a dataset; False if it is empty.
 
-    Raises BadInput if the format is newer, or if other people's files lie there.
+    Raises BadInput if the dataset has another format, or if the storage contains other files.
     """
     try:
-        found = json.loads(root.read(FORMAT_FILE))["format"]
+        version = json.loads(root.read(FORMAT_FILE))["format"]
     except FileNotFoundError:
         if root.exists(""):
-            _refuse_foreign_files(root)
+            _reject_foreign_files(root)
         return False
     except NotADirectoryError:
         raise BadInput(f"{root.uri}: cannot write here: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{root.uri}: {FORMAT_FILE} is unreadable: {error}") from None
-    if found > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise BadInput(
-            f"{root.uri}: dataset format {found} is newer than {FORMAT_VERSION}, the newest that "
-            "this version knows; update the software"
+            f"{root.uri}: dataset format {version} is newer than {FORMAT_VERSION}, the newest that "
+            "this version supports; update the software"
         )
-    if found < FORMAT_VERSION:
+    if version < FORMAT_VERSION:
         raise BadInput(
-            f"{root.uri}: dataset format {found} is older than {FORMAT_VERSION}, and this version "
-            "does not read its catalog; build into an empty root"
+            f"{root.uri}: dataset format {version} is older than {FORMAT_VERSION}, and this "
+            "version does not read its catalog; build into an empty root"
         )
     return True
 
@@ -74,17 +74,17 @@ def write_build(root: Storage, build: dict[str, Any]) -> None:
 
 
 def read_build(root: Storage) -> dict[str, Any]:
-    """The configuration of the last build. Raises WorkFailed if it is unreadable."""
+    """Return the configuration of the last build. Raises WorkFailed if it is unreadable."""
     try:
         return json.loads(root.read(_BUILD_FILE))
     except (OSError, ValueError) as error:
         raise WorkFailed(f"{root.uri}: {_BUILD_FILE} is unreadable: {error}") from None
 
 
-def _refuse_foreign_files(root: Storage) -> None:
+def _reject_foreign_files(root: Storage) -> None:
     foreign = [name for name in root.list_files("") if name != _BUILD_FILE]
     if foreign:
         raise BadInput(
-            f"{root.uri}: is no dataset but holds files (such as {foreign[0]}); give an empty or "
-            "new folder"
+            f"{root.uri}: not a dataset, but it contains files (such as {foreign[0]}); give an "
+            "empty or new folder"
         )

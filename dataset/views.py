@@ -1,6 +1,6 @@
-"""The rendered views of one object, and the members of the sample that they become.
+"""The rendered views of one object, encoded as the members of a sample and decoded again.
 
-docs/reference/dataset-format.md states every member, field and unit.
+docs/reference/dataset-format.md describes every member, field and unit.
 """
 
 import json
@@ -44,12 +44,13 @@ __all__ = [
 
 META_MEMBER = "json"
 SAMPLE_FORMAT = 2
-"""Raise it when the members of a sample change their meaning; no other format is read."""
+"""Increase it when the members of a sample change their meaning; no other format is read."""
 DEFAULT_RESOLUTION = 512
-"""Side of a view in pixels, as rendered and as supervised in training, if nothing else is set."""
+"""Default side of a view in pixels, for rendering and for supervision in training."""
 OBJECT_RADIUS = math.sqrt(3)
-"""Of the sphere around the cube [-1, 1]^3, which holds every object."""
+"""Radius of the sphere around the cube [-1, 1]^3, which contains every object, in world units."""
 _FINEST_DEPTH_SCALE = 2**-12
+"""World units per depth level."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,15 +67,15 @@ class ViewSet:
 
 
 def view_member(view: int, kind: Literal["rgba", "depth", "normal"]) -> str:
-    """The member name of one picture of a view."""
+    """Return the member name of one picture of a view."""
     return f"{view:03d}.{kind}.webp"
 
 
 def depth_scale_for(cameras: Sequence[Camera]) -> float:
-    """World units per level of depth: 2^-12, doubled until every camera's object fits 16 bits.
+    """Return world units per depth level: 2^-12, doubled until all depths fit into 16 bits.
 
-    It follows from the cameras alone, so a view can be encoded before the next one is rendered.
-    A power of two, so that levels times scale are exact in float32.
+    It depends only on the cameras, so a view can be encoded before the next one is rendered. It is
+    a power of two, so that level times scale is exact in float32.
     """
     farthest = max(float(np.linalg.norm(camera.camera_to_world[:3, 3])) for camera in cameras)
     scale = _FINEST_DEPTH_SCALE
@@ -90,9 +91,10 @@ def encode_view(
     normals: Float32[np.ndarray, "h w 3"],
     depth_scale: float,
 ) -> Iterator[tuple[str, bytes]]:
-    """The members of one view. Raises WorkFailed if a depth is out of the scale's range.
+    """Yield the members of one view. Raises WorkFailed if a depth exceeds the scale's range.
 
-    RGBA is lossless, depth exact to half of `depth_scale`, a normal to 0.65 degrees.
+    RGBA is lossless; the error of a depth is at most half of `depth_scale`, that of a normal 0.65
+    degrees.
     """
     try:
         yield view_member(view, "rgba"), encode_rgba(rgba)
@@ -109,7 +111,7 @@ def encode_meta(
     depth_scale: float,
     meta: Mapping[str, Any],
 ) -> tuple[str, bytes]:
-    """The metadata member: `meta` beside what is needed to decode the views."""
+    """Return the metadata member: `meta`, and the fields that are needed to decode the views."""
     header = {"format": SAMPLE_FORMAT, "height": height, "width": width}
     views = [
         {
@@ -123,10 +125,10 @@ def encode_meta(
 
 
 def encode_views(views: ViewSet, meta: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """The members of a sample: its metadata, and the pictures view by view.
+    """Yield the members of a sample: its metadata, then the pictures view by view.
 
-    `meta` is stored beside the cameras. The shard sorts members by name. Raises WorkFailed if a
-    depth is larger than any of an object in [-1, 1]^3 can be.
+    `meta` is added to the metadata. The shard sorts members by name. Raises WorkFailed if a depth
+    is larger than an object in [-1, 1]^3 allows.
     """
     scale = depth_scale_for(views.cameras)
     height, width = views.depth.shape[1:]
@@ -139,31 +141,33 @@ def encode_views(views: ViewSet, meta: Mapping[str, Any]) -> Iterator[tuple[str,
 def decode_views(
     members: Mapping[str, bytes], num_views: int | None = None
 ) -> tuple[ViewSet, dict[str, Any]]:
-    """The views (all, or the first so many) and the metadata of a sample.
+    """Decode the views (all, or the first `num_views`) and the metadata of a sample.
 
     Raises WorkFailed if a member is unreadable, or if the sample has another format.
     """
     try:
         header = json.loads(members[META_MEMBER])
         cameras, scale = parse_cameras(header)[:num_views], header["depth_scale"]
-        each = range(len(cameras))
+        numbers = range(len(cameras))
         return ViewSet(
             cameras=cameras,
-            rgba=np.stack([decode_rgba(members[view_member(v, "rgba")]) for v in each]),
-            depth=np.stack([decode_depth(members[view_member(v, "depth")], scale) for v in each]),
-            normals=np.stack([decode_normal(members[view_member(v, "normal")]) for v in each]),
+            rgba=np.stack([decode_rgba(members[view_member(v, "rgba")]) for v in numbers]),
+            depth=np.stack(
+                [decode_depth(members[view_member(v, "depth")], scale) for v in numbers]
+            ),
+            normals=np.stack([decode_normal(members[view_member(v, "normal")]) for v in numbers]),
         ), header
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise WorkFailed(f"a sample cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def parse_cameras(header: Mapping[str, Any]) -> list[Camera]:
-    """The cameras in a sample's metadata. Raises WorkFailed if the sample has another format."""
-    found = header.get("format")
-    if found != SAMPLE_FORMAT:
+    """Return the cameras of a sample. Raises WorkFailed if the sample has another format."""
+    sample_format = header.get("format")
+    if sample_format != SAMPLE_FORMAT:
         raise WorkFailed(
-            f"{header.get('asset_id', 'a sample')}: sample format {found}, but this version reads "
-            f"{SAMPLE_FORMAT} only; build the dataset again"
+            f"{header.get('asset_id', 'a sample')}: sample format {sample_format}, but this "
+            f"version reads only {SAMPLE_FORMAT}; build the dataset again"
         )
     return [
         Camera(

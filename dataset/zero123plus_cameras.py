@@ -1,7 +1,6 @@
 """The cameras of Zero123++ v1.2: six targets around an object, relative to a query view.
 
-The rig `zero123plus` renders them, the fine-tune trains on them, and a mesh is made of them: all
-take the numbers from here.
+The rig `zero123plus`, the fine-tune and the reconstruction of a mesh all use these constants.
 """
 
 import math
@@ -17,19 +16,20 @@ __all__ = [
 ]
 
 RIG_NAME = "zero123plus"
-"""The rig whose views are a query and its targets; variants are named RIG_NAME-VARIANT."""
+"""Name of the rig whose views are a query and its targets; a variant is RIG_NAME-VARIANT."""
 NUM_TARGETS = 6
 FIELD_OF_VIEW = 30.0
-"""Degrees, of all cameras."""
+"""Field of view of all cameras, in degrees."""
 TARGET_DISTANCE = 1 / math.tan(math.radians(FIELD_OF_VIEW / 2))
-"""Of the targets from the origin: the field of view spans the unit sphere's diameter."""
+"""Distance of the targets from the origin, at which the field of view spans the diameter of the
+unit sphere."""
 _ELEVATIONS = (20.0, -10.0)
 
 
 def target_cameras(query_azimuth: float, distance: float = TARGET_DISTANCE) -> list[Camera]:
-    """Return the six targets: target i has azimuth 30 + 60 i relative to the query's.
+    """Return the six target cameras: target i has azimuth 30 + 60 i relative to the query.
 
-    Elevations are 20 and -10 in turn, and absolute; all angles are in degrees.
+    Elevations alternate between 20 and -10 and are absolute. All angles are in degrees.
     """
     eyes = (
         orbit_eye(query_azimuth + 30 + 60 * i, _ELEVATIONS[i % 2], distance)

@@ -1,1 +1,1 @@
-"""The one parser of GLB files: what it passes, Blender's importer reads."""
+"""The only GLB parser of the project; it accepts what Blender's importer can read."""

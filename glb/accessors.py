@@ -1,4 +1,4 @@
-"""Typed arrays of a GLB, bounds-checked (glTF 2.0 specification, section 3.6.2)."""
+"""Typed, bounds-checked arrays of a GLB (glTF 2.0 specification, section 3.6.2)."""
 
 import sys
 
@@ -29,9 +29,10 @@ _NUM_COMPONENTS = {
 
 
 def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
-    """Return the stored arrays of an accessor, uncopied: its base values, its sparse replacements.
+    """Return the stored arrays of an accessor without copying: base values, then sparse values.
 
-    An accessor of zeros has none. Raises GlbError (`malformed`) if the file does not hold them.
+    The list is empty for an accessor of zeros. Raises GlbError (`malformed`) if the file does not
+    contain the arrays.
     """
     dtype = _COMPONENTS.get(accessor["componentType"])
     width = _NUM_COMPONENTS.get(accessor["type"])
@@ -49,9 +50,9 @@ def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
 
 
 def accessor_values(document: Document, accessor: Item) -> np.ndarray:
-    """Return the values (n, components) of an accessor, with its sparse replacements in place.
+    """Return the values (n, components) of an accessor with its sparse values applied.
 
-    Raises GlbError (`malformed`) if the file does not hold them.
+    Raises GlbError (`malformed`) if the file does not contain them.
     """
     arrays = accessor_arrays(document, accessor)
     sparse = accessor.get("sparse")
@@ -66,25 +67,26 @@ def accessor_values(document: Document, accessor: Item) -> np.ndarray:
     return values
 
 
-def require_type(accessor: Item, what: str, *types: str) -> None:
-    """Raise GlbError (`malformed`) unless the accessor's elements are of one of the types."""
+def require_type(accessor: Item, description: str, *types: str) -> None:
+    """Raise GlbError (`malformed`) unless the accessor has one of the types."""
     if accessor["type"] not in types:
-        raise malformed(f"{what} of type {accessor['type'][:20]!r} instead of {' or '.join(types)}")
+        actual = accessor["type"][:20]
+        raise malformed(f"{description} of type {actual!r} instead of {' or '.join(types)}")
 
 
-def require_finite(document: Document, accessor: Item, what: str) -> None:
-    """Raise GlbError (`malformed`) unless all stored values of an accessor are finite."""
+def require_finite(document: Document, accessor: Item, description: str) -> None:
+    """Raise GlbError (`malformed`) if a stored value of an accessor is not finite."""
     if not all(np.isfinite(part).all() for part in accessor_arrays(document, accessor)):
-        raise malformed(f"{what} is not finite")
+        raise malformed(f"{description} is not finite")
 
 
 def _sparse_indices(document: Document, accessor: Item) -> np.ndarray:
     sparse = accessor["sparse"]
     indices, count = sparse["indices"], sparse["count"]
-    places = _COMPONENTS.get(indices["componentType"])
-    if places is None or places.kind != "u" or count > accessor["count"]:
-        raise malformed("a sparse accessor has impossible indices")
-    index = _array(document, indices, (count, 1), places)
+    dtype = _COMPONENTS.get(indices["componentType"])
+    if dtype is None or dtype.kind != "u" or count > accessor["count"]:
+        raise malformed("a sparse accessor has invalid indices")
+    index = _array(document, indices, (count, 1), dtype)
     if count and int(index.max()) >= accessor["count"]:
         raise malformed("a sparse accessor's index is out of range")
     return index
@@ -97,13 +99,13 @@ def _array(
     dtype: np.dtype,
     stride: int | None = None,
 ) -> np.ndarray:
-    """Return the numbers of a buffer view, without copying them."""
+    """Return an array of a buffer view without copying it."""
     data = document.view(part["bufferView"])
     start, row = part.get("byteOffset") or 0, dtype.itemsize * shape[1]
     step = stride or row
-    # numpy and the importer refuse larger ones, even for a single element.
+    # numpy and the importer reject larger strides, even for a single element.
     if not row <= step <= sys.maxsize or step % dtype.itemsize:
-        raise malformed(f"a stride of {step} bytes for elements of {row}")
+        raise malformed(f"a stride of {step} bytes is invalid for elements of {row} bytes")
     if shape[0] == 0:
         return np.empty(shape, dtype)
     if start + step * (shape[0] - 1) + row > len(data):

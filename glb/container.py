@@ -25,20 +25,22 @@ class Container:
     binary: memoryview | None
     """The BIN chunk; None if the file has none."""
     rest: memoryview
-    """All bytes after the JSON chunk, with their chunk headers."""
+    """All bytes after the JSON chunk, including chunk headers."""
     num_bytes: int
+    """Size of the whole file."""
 
 
 def glb_problem(path: Path) -> str:
-    """Return what is wrong with the header of a GLB file; an empty string if nothing is."""
+    """Return the problem with the header of a GLB file, or an empty string if it is valid."""
     with open(path, "rb") as file:
         return _header_problem(file.read(_HEADER.size), os.fstat(file.fileno()).st_size)
 
 
 def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
-    """Read a GLB file, given by its path or its bytes. The bytes of a file may be changed in place.
+    """Read a GLB file, given by its path or its bytes.
 
-    Raises GlbError (`malformed`, `too_large`), and OSError if a path cannot be read.
+    If it is read from a path, the caller may change its bytes in place. Raises GlbError
+    (`malformed`, `too_large`), and OSError if a path cannot be read.
     """
     if isinstance(source, bytes):
         _check_size(len(source), limits)
@@ -62,7 +64,7 @@ def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
 
 
 def write_glb(path: Path, document: dict[str, Any], rest: memoryview) -> None:
-    """Write a GLB file of a document and the chunks that follow it."""
+    """Write a GLB file from a JSON document and the chunks that follow it."""
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     with open(path, "wb") as file:
@@ -76,7 +78,7 @@ def _read_file(path: Path, limits: GlbLimits) -> bytearray:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         _check_size(size, limits)
-        # One byte more than the size shows that the file is larger than it claims.
+        # One spare byte, so that a file that has grown fails the check of its size.
         data = bytearray(size + 1)
         del data[file.readinto(data) :]
     return data
@@ -94,11 +96,11 @@ def _header_problem(header: bytes, size: int) -> str:
     _, version, length = _HEADER.unpack(header)
     if version != 2:
         return f"GLB version {version}; only version 2 can be read"
-    return "" if length == size else f"{size} bytes of the {length} that the header says"
+    return "" if length == size else f"{size} bytes, but its header states {length}"
 
 
 def _chunk(data: memoryview, start: int) -> tuple[bytes, memoryview, int]:
-    """Return the kind and the bytes of a chunk, and the place after it."""
+    """Return the type and the bytes of a chunk, and the offset of its end."""
     if start + _CHUNK.size > len(data):
         raise malformed("the file ends inside a chunk's header")
     length, kind = _CHUNK.unpack_from(data, start)

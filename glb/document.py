@@ -1,4 +1,4 @@
-"""A validated glTF document, with bounds-checked access to its parts and their bytes."""
+"""A validated glTF document with bounds-checked access to its items and their bytes."""
 
 import base64
 import binascii
@@ -21,14 +21,14 @@ _INLINE = ";base64,"
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A document whose types are as in glb.schema; its indices are checked when they are used."""
+    """A document whose types match glb.schema; its indices are checked when they are used."""
 
     json: Item
     container: Container
     _buffers: dict[int, memoryview] = field(default_factory=dict, repr=False)
 
     def items(self, group: str) -> list[Item]:
-        """Return one of the document's lists, such as `nodes`; an empty one if it is absent."""
+        """Return one of the document's lists, such as `nodes`; an absent list is empty."""
         return self.json.get(group) or []
 
     def item(self, group: str, index: int) -> Item:
@@ -48,23 +48,23 @@ class Document:
         return data[start : start + view["byteLength"]]
 
     def image(self, index: int) -> memoryview:
-        """Return the bytes of an encoded image. Raises GlbError (`malformed`) if it has none."""
+        """Return the bytes of an encoded image. Raises GlbError (`malformed`) without them."""
         image = self.item("images", index)
         uri, view = image.get("uri"), image.get("bufferView")
         if (uri is None) == (view is None):
-            message = f"image {index} needs either a URI or a buffer view"
+            message = f"image {index} must have either a URI or a buffer view"
             raise malformed(message)
         return self.view(view) if view is not None else _decode(str(uri))
 
     def image_place(self, index: int) -> tuple[str, int]:
-        """Return the place of an image's bytes: several images may share a buffer view."""
+        """Return a key that is equal for images that share a buffer view."""
         view = self.item("images", index).get("bufferView")
         return ("image", index) if view is None else ("view", view)
 
     def store_buffers(self) -> None:
-        """Put the bytes of buffers that are data URIs into the JSON again, after changes in place.
+        """Write the bytes of buffers that are data URIs, which may have changed, back to the JSON.
 
-        Those of the binary chunk are stored as they are.
+        The bytes of the binary chunk need no such step.
         """
         for index, data in self._buffers.items():
             buffer = self.item("buffers", index)
@@ -85,26 +85,26 @@ class Document:
 
 
 def read_document(container: Container) -> Document:
-    """Parse and validate the JSON of a GLB file, and see that it refers to no other file.
+    """Parse and validate the JSON of a GLB file, and check that it refers to no other file.
 
     Raises GlbError (`malformed`, `too_large`, `external_reference`).
     """
-    document = _parse(bytes(container.json))
-    problem = DOCUMENT(document)
+    content = _parse(bytes(container.json))
+    problem = DOCUMENT(content)
     if problem:
         raise malformed(f"JSON: {problem.lstrip('.: ')}"[:300])
-    version = document["asset"]["version"]
+    version = content["asset"]["version"]
     if version != "2.0":
         raise malformed(f"asset version {version[:20]!r} is not 2.0")
-    found = Document(document, container)
-    _check_references(found)
-    return found
+    document = Document(content, container)
+    _check_references(document)
+    return document
 
 
 def extension(part: Item, name: str) -> Item | None:
-    """Return the known fields of an extension of a part, None if the part does not have it.
+    """Return an extension of an item, or None if the item does not have it.
 
-    Raises GlbError (`malformed`) if their types are wrong.
+    Raises GlbError (`malformed`) if the types of its known fields are wrong.
     """
     value = (part.get("extensions") or {}).get(name)
     if value is None:
@@ -120,12 +120,12 @@ def _parse(data: bytes) -> Any:
         text = data.decode()
         document = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
         if "\\ud" in text or "\\uD" in text:
-            # Half a surrogate pair is no character: nothing can store or print it.
+            # Half a surrogate pair is not a character and cannot be stored or printed.
             json.dumps(document, ensure_ascii=False).encode()
     except ValueError as error:
         raise malformed(f"JSON: {error}"[:300]) from None
     except RecursionError:
-        raise malformed("JSON: it nests too deeply") from None
+        raise malformed("JSON: it is nested too deeply") from None
     return document
 
 
@@ -141,19 +141,20 @@ def _not_finite(text: str) -> NoReturn:
 def _check_references(document: Document) -> None:
     buffers = [buffer["uri"] for buffer in document.items("buffers") if buffer.get("uri")]
     images = [image["uri"] for image in document.items("images") if image.get("uri") is not None]
-    outside = [uri for uri in buffers + images if not uri.startswith("data:")]
-    if outside:
-        names = ", ".join(repr(uri[:80]) for uri in outside[:3])
-        message = f"needs {len(outside)} other files: {names}"
+    external = [uri for uri in buffers + images if not uri.startswith("data:")]
+    if external:
+        names = ", ".join(repr(uri[:80]) for uri in external[:3])
+        files = "1 other file" if len(external) == 1 else f"{len(external)} other files"
+        message = f"needs {files}: {names}"
         raise GlbError(FailureKind.EXTERNAL_REFERENCE, message)
-    # The importer would take such a text for the name of a file.
+    # The importer would interpret such a URI as a file name.
     if not all(_INLINE in uri for uri in buffers + images):
-        raise malformed("a data URI is not in base64")
+        raise malformed("a data URI is not base64-encoded")
 
 
 def _decode(uri: str) -> memoryview:
     try:
-        # Those of a buffer may be changed in place, as the bytes of the BIN chunk.
+        # A bytearray, because the bytes of a buffer may be changed in place.
         return memoryview(bytearray(base64.b64decode(uri.partition(_INLINE)[2])))
     except (binascii.Error, ValueError):
-        raise malformed("a data URI holds no valid base64") from None
+        raise malformed("a data URI contains invalid base64") from None

@@ -12,13 +12,13 @@ _MESH = 1
 _EDGEBREAKER = 1
 _HAS_METADATA = 0x8000
 _VERSION = (2, 2)
-"""Earlier ones, of 2017, order the numbers otherwise."""
+"""The only supported bitstream version; earlier ones, of 2017, have another field order."""
 
 
 def num_draco_triangles(data: memoryview) -> int | None:
-    """Return the number of triangles that the decoder will allocate; None if it is not certain.
+    """Return the number of triangles that the decoder will allocate, or None if it is unknown.
 
-    The counts in the glTF document are not what the decoder uses.
+    The decoder does not use the counts in the glTF document.
     """
     try:
         magic, major, minor, kind, method, flags = _HEADER.unpack_from(data)
@@ -26,20 +26,20 @@ def num_draco_triangles(data: memoryview) -> int | None:
             return None
         if flags & _HAS_METADATA:
             return None
-        place = _HEADER.size
+        offset = _HEADER.size
         if method == _EDGEBREAKER:
-            _, place = _varint(data, place + 1)  # the kind of traversal, and the vertices
-        return _varint(data, place)[0]
+            _, offset = _varint(data, offset + 1)  # skips the traversal type and vertex count
+        return _varint(data, offset)[0]
     except (struct.error, IndexError):
         return None
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    """Return a number in groups of seven bits, the lowest first, and the place after it."""
+def _varint(data: memoryview, offset: int) -> tuple[int, int]:
+    """Return a LEB128 number (groups of seven bits, lowest first) and the offset of its end."""
     value = shift = 0
     while True:
-        byte = data[place]
+        byte = data[offset]
         value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
+        offset, shift = offset + 1, shift + 7
         if byte < 0x80 or shift > 28:
-            return value, place
+            return value, offset

@@ -14,8 +14,8 @@ SETTLED_EXTENSIONS = frozenset(
         "MSFT_lod",
     }
 )
-"""Extensions without effect on the document that the Blender child writes: it holds only what a
-still picture shows."""
+"""Extensions that the Blender child removes or resolves when it reduces a document to what a still
+picture shows; the importer never sees them."""
 
 IMPORTABLE_EXTENSIONS = SETTLED_EXTENSIONS | {
     DRACO,
@@ -34,4 +34,5 @@ IMPORTABLE_EXTENSIONS = SETTLED_EXTENSIONS | {
     "KHR_mesh_quantization",
     "KHR_texture_transform",
 }
-"""What `extensionsRequired` may name: what Blender 4.5's importer reads, and what is settled."""
+"""Extensions that `extensionsRequired` may name: those that the importer of Blender 4.5 reads, and
+those that it never sees."""

@@ -1,4 +1,4 @@
-"""The one error of the parser."""
+"""The error of the GLB parser."""
 
 from core.failures import FailureKind, StageFailed
 
@@ -6,7 +6,7 @@ __all__ = ["GlbError", "malformed"]
 
 
 class GlbError(StageFailed):
-    """A GLB file cannot or may not be rendered; `kind` says why, the message names the part."""
+    """A GLB file that cannot or must not be rendered: `kind` is why, the message names the item."""
 
 
 def malformed(message: str) -> GlbError:

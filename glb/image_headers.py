@@ -1,4 +1,4 @@
-"""The headers of encoded images: their size, and whether their end is missing."""
+"""Headers of encoded images: the size, and whether the file is truncated."""
 
 import struct
 
@@ -9,13 +9,13 @@ from glb.limits import GlbLimits
 __all__ = ["check_image_size", "image_size", "is_cut_off"]
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of the segments that hold the size: SOF0 to SOF15, without DHT, JPG and DAC."""
+"""Markers of segments that contain the size: SOF0 to SOF15, without DHT, JPG and DAC."""
 _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
-"""Markers without a segment."""
+"""Markers that no segment follows."""
 
 
 def image_size(data: memoryview) -> tuple[int, int] | None:
-    """Return width and height of a PNG, JPEG or WebP; None for others and for broken ones."""
+    """Return width and height of a PNG, JPEG or WebP, or None for other and broken files."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
             return struct.unpack_from(">II", data, 16)
@@ -29,7 +29,7 @@ def image_size(data: memoryview) -> tuple[int, int] | None:
 
 
 def check_image_size(image: int, size: tuple[int, int], limits: GlbLimits) -> None:
-    """Raise GlbError (`too_large`) if an image has more pixels than one may have."""
+    """Raise GlbError (`too_large`) if an image has more pixels than `max_image_pixels`."""
     width, height = size
     if width * height > limits.max_image_pixels:
         message = f"image {image} has {width} x {height} pixels"
@@ -37,7 +37,7 @@ def check_image_size(image: int, size: tuple[int, int], limits: GlbLimits) -> No
 
 
 def is_cut_off(data: memoryview) -> bool:
-    """Return whether the end of a JPEG or WebP is missing: Blender fills up the rest."""
+    """Return whether a JPEG or WebP is truncated; Blender would fill up the missing part."""
     if data[:2] == b"\xff\xd8":
         return b"\xff\xd9" not in bytes(data)
     if data[:4] == b"RIFF" and len(data) >= 8:
@@ -46,25 +46,25 @@ def is_cut_off(data: memoryview) -> bool:
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
-    place = 2
-    while place < len(data):
-        marker = data[place + 1] if data[place] == 0xFF else 0
+    offset = 2
+    while offset < len(data):
+        marker = data[offset + 1] if data[offset] == 0xFF else 0
         if marker in (0, 0xFF):  # padding, or bytes between two segments, which decoders skip
-            place += 1
+            offset += 1
         elif marker in _JPEG_BARE:
-            place += 2
+            offset += 2
         elif marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = struct.unpack_from(">HH", data, offset + 5)
             return width, height
         else:
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
     return None
 
 
 def _webp_size(data: memoryview) -> tuple[int, int] | None:
     kind = bytes(data[12:16])
     if kind == b"VP8X":
-        # 24 bits each, and both less one.
+        # Width and height minus one, 24 bits each.
         low = struct.unpack_from("<HBHB", data, 24)
         return (low[0] | low[1] << 16) + 1, (low[2] | low[3] << 16) + 1
     if kind == b"VP8L":

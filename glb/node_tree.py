@@ -1,4 +1,4 @@
-"""The tree of nodes: which of them the default scene holds and shows, and how often."""
+"""The node tree: the nodes of the default scene, the visible ones, and their number of copies."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ _INSTANCE_TYPES = {"TRANSLATION": "VEC3", "ROTATION": "VEC4", "SCALE": "VEC3"}
 
 @dataclass(frozen=True)
 class NodeTree:
-    """The nodes of the default scene: the first one, or every root if the file names none."""
+    """The nodes of the default scene: scene 0 if none is named, or all roots without scenes."""
 
     roots: Sequence[int]
-    """Each once, and none below another."""
+    """The scene's root nodes, without duplicates and without descendants of other roots."""
     in_scene: Sequence[int]
-    """All nodes of the scene, ascending."""
+    """All nodes of the scene, in ascending order."""
     shown: Sequence[int]
-    """Those that a still picture shows, ascending: no hidden ones (KHR_node_visibility) and no
-    coarser levels of detail (MSFT_lod)."""
+    """Nodes that a still picture shows, in ascending order: without hidden nodes
+    (KHR_node_visibility), coarser levels of detail (MSFT_lod) and their descendants."""
     copies: Sequence[int]
-    """How often each node of the file draws its mesh."""
+    """Number of times that each node of the file draws its mesh."""
 
 
 def walk_nodes(document: Document, limits: GlbLimits) -> NodeTree:
     """Walk the node tree without recursion.
 
-    Raises GlbError: `malformed` if it is no tree or its instances do not fit, `too_large`.
+    Raises GlbError: `malformed` if it is not a tree or an instance is invalid, `too_large`.
     """
     nodes = document.items("nodes")
     copies = _num_copies(document, nodes, limits)
@@ -42,18 +42,18 @@ def walk_nodes(document: Document, limits: GlbLimits) -> NodeTree:
     hidden = set(_coarser_levels(nodes)) | {
         index for index, node in enumerate(nodes) if _is_hidden(node)
     }
-    shown = _below(nodes, roots, hidden)
+    shown = _descendants(nodes, roots, hidden)
     for index in shown:
         _check_instances(document, nodes[index])
-    return NodeTree(roots, _below(nodes, roots, set()), shown, copies)
+    return NodeTree(roots, _descendants(nodes, roots, set()), shown, copies)
 
 
 def _num_copies(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> list[int]:
-    """Return how often each node draws its mesh: once, or once per instance.
+    """Return the number of times each node draws its mesh: once, or once per instance.
 
-    Instances are those of EXT_mesh_gpu_instancing.
+    An instance is one of EXT_mesh_gpu_instancing.
     """
-    objects = len(nodes)
+    num_objects = len(nodes)
     copies = []
     for node in nodes:
         arrays = _instance_arrays(document, node)
@@ -64,24 +64,24 @@ def _num_copies(document: Document, nodes: Sequence[Item], limits: GlbLimits) ->
         if len(counts) > 1:
             raise malformed(f"{INSTANCING}: arrays of different lengths")
         copies.append(counts.pop() if counts else 0)
-        objects += copies[-1]
-        if objects <= limits.max_nodes:
+        num_objects += copies[-1]
+        if num_objects <= limits.max_nodes:
             for array in arrays.values():
                 accessor_arrays(document, array)
-    if objects > limits.max_nodes:
-        message = f"{objects} nodes and instances; the limit is {limits.max_nodes}"
+    if num_objects > limits.max_nodes:
+        message = f"{num_objects} nodes and instances; the limit is {limits.max_nodes}"
         raise GlbError(FailureKind.TOO_LARGE, message)
     return copies
 
 
 def _instance_arrays(document: Document, node: Item) -> dict[str, Item] | None:
-    """Return the accessors of a node's instances, None if the node has no mesh or no instances."""
+    """Return the accessors of a node's instances by name; None without a mesh or instances."""
     instancing = None if node.get("mesh") is None else extension(node, INSTANCING)
     if instancing is None:
         return None
     attributes = instancing["attributes"]
-    named = [name for name in _INSTANCE_TYPES if attributes.get(name) is not None]
-    return {name: document.item("accessors", attributes[name]) for name in named}
+    names = [name for name in _INSTANCE_TYPES if attributes.get(name) is not None]
+    return {name: document.item("accessors", attributes[name]) for name in names}
 
 
 def _check_instances(document: Document, node: Item) -> None:
@@ -92,7 +92,7 @@ def _check_instances(document: Document, node: Item) -> None:
 
 
 def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> list[int | None]:
-    """Return the parent of each node, once it is certain that the nodes are trees."""
+    """Return the parent of each node. Raises GlbError if the nodes are not trees or too deep."""
     parents: list[int | None] = [None] * len(nodes)
     for index, node in enumerate(nodes):
         for child in node.get("children") or []:
@@ -106,7 +106,7 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
         visited += len(level)
         depth += 1
         if depth > limits.max_node_depth:
-            message = f"nodes nest deeper than the limit of {limits.max_node_depth}"
+            message = f"nodes nest deeper than the limit of {limits.max_node_depth} levels"
             raise GlbError(FailureKind.TOO_LARGE, message)
         level = [child for index in level for child in nodes[index].get("children") or []]
     if visited < len(nodes):
@@ -115,7 +115,7 @@ def _parents(document: Document, nodes: Sequence[Item], limits: GlbLimits) -> li
 
 
 def _roots(document: Document, nodes: Sequence[Item], parents: Sequence[int | None]) -> list[int]:
-    """Return the nodes that the default scene names, each once, and none below another."""
+    """Return the roots of the default scene (see `NodeTree`)."""
     scene = document.json.get("scene")
     if scene is None and not document.items("scenes"):
         return [index for index, parent in enumerate(parents) if parent is None]
@@ -123,20 +123,20 @@ def _roots(document: Document, nodes: Sequence[Item], parents: Sequence[int | No
     for index in listed:
         document.item("nodes", index)
     children = [child for index in listed for child in nodes[index].get("children") or []]
-    below = set(_below(nodes, children, set()))
-    return [index for index in listed if index not in below]
+    descendants = set(_descendants(nodes, children, set()))
+    return [index for index in listed if index not in descendants]
 
 
-def _below(nodes: Sequence[Item], roots: Iterable[int], without: set[int]) -> list[int]:
-    """Return the roots and all that hangs below them, except below the nodes of `without`."""
-    seen: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        index = waiting.pop()
-        if index not in seen and index not in without:
-            seen.add(index)
-            waiting.extend(nodes[index].get("children") or [])
-    return sorted(seen)
+def _descendants(nodes: Sequence[Item], roots: Iterable[int], excluded: set[int]) -> list[int]:
+    """Return the roots and their descendants, without `excluded` nodes and their descendants."""
+    visited: set[int] = set()
+    stack = list(roots)
+    while stack:
+        index = stack.pop()
+        if index not in visited and index not in excluded:
+            visited.add(index)
+            stack.extend(nodes[index].get("children") or [])
+    return sorted(visited)
 
 
 def _is_hidden(node: Item) -> bool:
@@ -144,7 +144,7 @@ def _is_hidden(node: Item) -> bool:
 
 
 def _coarser_levels(nodes: Sequence[Item]) -> list[int]:
-    """Return the nodes that replace others at a distance (MSFT_lod)."""
+    """Return the nodes that replace other nodes at a distance (MSFT_lod)."""
     return [
         index for node in nodes for index in (extension(node, "MSFT_lod") or {}).get("ids") or []
     ]

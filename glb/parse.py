@@ -1,4 +1,4 @@
-"""From the bytes of a GLB to a document that Blender can import, or the reason why it cannot."""
+"""The entry point of the parser: read a GLB that Blender can import, or raise the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from glb.glb_error import GlbError, malformed
 from glb.image_headers import check_image_size, image_size
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree, walk_nodes
-from glb.primitives import Drawn, draw_primitives
+from glb.primitives import Drawn, drawn_primitives
 from glb.shown_materials import check_materials
 from glb.skins import check_skins
 
@@ -21,28 +21,28 @@ __all__ = ["Glb", "read_glb"]
 
 @dataclass(frozen=True, eq=False)
 class Glb:
-    """A GLB file that passed every check that needs neither Blender nor a decoder."""
+    """A GLB file that passed all checks that need neither Blender nor an image or mesh decoder."""
 
     document: Document
     tree: NodeTree
     drawn: Sequence[Drawn]
     """The primitives with triangles that the default scene draws."""
     largest_image: int
-    """Pixels of the largest image by its header, 0 without images."""
+    """Pixels of the largest image according to its header; 0 without images."""
 
 
 def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
     """Parse and check a GLB file, given by its path or its bytes, in time linear in its size.
 
-    The inspection and the Blender child both call it, so what the one passes, the other reads.
-    Decodes no image or mesh, follows no URI and reads nothing outside the file. Raises GlbError,
-    and nothing else, for a file that cannot or may not be rendered; OSError if a path cannot be
+    The inspection and the Blender child both call it, so the child can read what the inspection
+    accepted. It decodes no image or mesh, follows no URI and reads nothing outside the file. Raises
+    only GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be
     read.
     """
     document = read_document(read_container(source, limits))
     _check_extensions(document)
     tree = walk_nodes(document, limits)
-    drawn = draw_primitives(document, tree, limits)
+    drawn = drawn_primitives(document, tree, limits)
     check_skins(document, tree)
     check_materials(document, tree)
     return Glb(document, tree, drawn, _largest_image(document, limits))
@@ -55,27 +55,29 @@ def _check_extensions(document: Document) -> None:
         names = ", ".join(name[:60] for name in unsupported[:5])
         raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, f"requires {names}")
     if not required <= set(document.json.get("extensionsUsed") or []):
-        message = "extensionsRequired names more than extensionsUsed"
+        message = "extensionsRequired names an extension that extensionsUsed lacks"
         raise malformed(message)
 
 
 def _largest_image(document: Document, limits: GlbLimits) -> int:
-    """Return the pixels of the largest image, after checking the sizes of all."""
+    """Return the pixels of the largest image. Raises GlbError if one is invalid or too large."""
     sizes: dict[tuple[str, int], int] = {}
     total = num_bytes = 0
     for index in range(len(document.items("images"))):
-        place = document.image_place(index)
-        if place not in sizes:
+        key = document.image_place(index)
+        if key not in sizes:
             data = document.image(index)
             num_bytes += len(data)
-            # Reading them all must stay linear in the file.
+            # Overlapping images would make reading them all slower than linear in the file size.
             if num_bytes > 2 * document.container.num_bytes:
                 raise malformed("the images overlap in the file")
             width, height = image_size(data) or (0, 0)
             check_image_size(index, (width, height), limits)
-            sizes[place] = width * height
-        total += sizes[place]
+            sizes[key] = width * height
+        total += sizes[key]
         if total > limits.max_total_pixels:
-            message = f"more than the limit of {limits.max_total_pixels} pixels of images"
+            message = (
+                f"the images have more pixels in total than the limit of {limits.max_total_pixels}"
+            )
             raise GlbError(FailureKind.TOO_LARGE, message)
     return max(sizes.values(), default=0)

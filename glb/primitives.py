@@ -1,4 +1,4 @@
-"""The primitives that the default scene draws: their arrays, and their triangles."""
+"""The primitives that the default scene draws: checks of their arrays, and triangle counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,46 +13,47 @@ from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 
-__all__ = ["ATTRIBUTE_TYPES", "Drawn", "compressed_attributes", "draw_primitives"]
+__all__ = ["ATTRIBUTE_TYPES", "Drawn", "compressed_attributes", "drawn_primitives"]
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
-# Separate lines and triangles need whole ones: Blender's importer reads beyond its arrays for the
-# rest. Loops, strips and fans need at least this many corners.
-_WHOLE = {1: 2, _TRIANGLES: 3}
-_LEAST = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
+_CORNER_MULTIPLES = {1: 2, _TRIANGLES: 3}
+"""By mode: the number of corners must be a multiple of this, because Blender's importer reads
+beyond its arrays for an incomplete line or triangle."""
+_MIN_CORNERS = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
+"""By mode: the minimum number of corners of a loop, strip or fan."""
 _INDEX_TYPES = (5121, 5123, 5125)
 _INDICES = "indices"
-"""No attribute has this name: the specification keeps small letters out of them."""
+"""Name of the index array; no attribute has it, because attribute names are in capital letters."""
 ATTRIBUTE_TYPES = {
     "POSITION": ("VEC3",),
     "NORMAL": ("VEC3",),
     "TEXCOORD": ("VEC2",),
     "COLOR": ("VEC3", "VEC4"),
 }
-"""Types of the attributes that the importer reads of every mesh; keys lack the set number
+"""Types of the attributes that the importer reads of every mesh; the keys omit the set number
 (`TEXCOORD` for `TEXCOORD_0`)."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A primitive with the number of times the default scene draws it."""
+    """A primitive that the default scene draws, and how many times."""
 
     primitive: Item
     triangles: int
-    """In one copy, by the file's own counts."""
+    """Triangles of one copy, according to the counts in the file."""
     copies: int
 
 
 def compressed_attributes(primitive: Item) -> Item:
-    """Return the attributes of a primitive that Draco compresses, by name; empty without it."""
+    """Return the Draco-compressed attributes of a primitive by name; empty without Draco."""
     attributes: Item = (extension(primitive, DRACO) or {}).get("attributes", {})
     return attributes
 
 
-def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
+def drawn_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tuple[Drawn, ...]:
     """Return the primitives with triangles that the default scene draws, hidden ones included.
 
-    Raises GlbError: `malformed` if the arrays of any node's mesh do not fit, `too_large`, `empty`.
+    Raises GlbError: `malformed` if an array of any node's mesh is invalid, `too_large`, `empty`.
     """
     nodes = document.items("nodes")
     used = sorted({node["mesh"] for node in nodes if node.get("mesh") is not None})
@@ -66,7 +67,7 @@ def draw_primitives(document: Document, tree: NodeTree, limits: GlbLimits) -> tu
     )
     if not drawn:
         raise GlbError(FailureKind.EMPTY, "the default scene draws no triangle")
-    _check_number(sum(item.triangles * item.copies for item in drawn), limits)
+    _check_num_triangles(sum(item.triangles * item.copies for item in drawn), limits)
     _check_shown(document, tree, triangles, limits)
     return drawn
 
@@ -79,6 +80,7 @@ def _primitives(document: Document, mesh: int) -> list[Item]:
 def _copies_of_meshes(
     nodes: Sequence[Item], chosen: Iterable[int], tree: NodeTree
 ) -> Mapping[int, int]:
+    """Return the number of times that the chosen nodes draw each mesh."""
     copies: Counter[int] = Counter()
     for index in chosen:
         mesh = nodes[index].get("mesh")
@@ -87,21 +89,21 @@ def _copies_of_meshes(
     return copies
 
 
-def _check_number(triangles: int, limits: GlbLimits) -> None:
+def _check_num_triangles(triangles: int, limits: GlbLimits) -> None:
     if triangles > limits.max_triangles:
         message = f"{triangles} triangles drawn; the limit is {limits.max_triangles}"
         raise GlbError(FailureKind.TOO_LARGE, message)
 
 
-# Of the meshes of all nodes, also of those outside the scene
+# ---- Meshes of all nodes, also of nodes outside the scene ----
 
 
 def _check_stored(
     document: Document, meshes: Iterable[int], limits: GlbLimits
 ) -> dict[int, list[int]]:
-    """Return the triangles of every primitive of the meshes, after checking their arrays.
+    """Check the arrays of the meshes, and return the triangle count of each of their primitives.
 
-    They are those of the file's own counts, which nobody checks for a Draco-compressed primitive.
+    The counts are those in the file; for Draco-compressed primitives they are not verified.
     """
     triangles: dict[int, list[int]] = {}
     checked: set[tuple[str, int]] = set()
@@ -126,7 +128,7 @@ def _check_stored(
 def _primitive_arrays(document: Document, primitive: Item) -> list[tuple[str, int, Item]]:
     """Return name, index and accessor of a primitive's arrays, POSITION first and indices last.
 
-    Returns nothing without POSITION.
+    The list is empty without POSITION.
     """
     attributes = primitive["attributes"]
     if "POSITION" not in attributes:
@@ -144,11 +146,11 @@ def _count_triangles(primitive: Item, arrays: Sequence[tuple[str, int, Item]]) -
         return 0
     corners = (arrays[0] if primitive.get("indices") is None else arrays[-1])[2]["count"]
     mode = _TRIANGLES if primitive.get("mode") is None else primitive["mode"]
-    # What Draco decodes to has its own count.
+    # A Draco-compressed primitive is decoded to a count of its own.
     if not _is_compressed(primitive) and (
-        corners % _WHOLE.get(mode, 1) or corners < _LEAST.get(mode, 0)
+        corners % _CORNER_MULTIPLES.get(mode, 1) or corners < _MIN_CORNERS.get(mode, 0)
     ):
-        raise malformed(f"{corners} corners make no primitive of mode {mode}")
+        raise malformed(f"{corners} corners are invalid for a primitive of mode {mode}")
     if mode > _FAN:
         raise malformed(f"primitive mode {mode} does not exist")
     if mode in (_STRIP, _FAN):
@@ -166,13 +168,13 @@ def _check_arrays(
     arrays: Sequence[tuple[str, int, Item]],
     checked: set[tuple[str, int]],
 ) -> None:
-    """Arrays lie within the file, positions are finite, indices name existing vertices."""
+    """Raise GlbError unless arrays are in the file, positions finite and indices in range."""
     for name, index, accessor in arrays:
         if name == _INDICES:
             _check_indices(document, accessor, vertices)
             continue
         if accessor["count"] < vertices:
-            raise malformed(f"{name[:40]!r} has not a value for each vertex")
+            raise malformed(f"{name[:40]!r} does not have a value for each vertex")
         if (name, index) in checked:
             continue
         checked.add((name, index))
@@ -186,9 +188,9 @@ def _check_arrays(
 def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
     if not _are_indices(accessor):
         raise malformed("indices are not unsigned integers")
-    for part in accessor_arrays(document, accessor):
-        if int(part.max(initial=0)) >= vertices:
-            raise malformed(f"an index exceeds the {vertices} vertices")
+    for array in accessor_arrays(document, accessor):
+        if int(array.max(initial=0)) >= vertices:
+            raise malformed(f"an index is out of range for {vertices} vertices")
 
 
 def _are_indices(accessor: Item) -> bool:
@@ -196,7 +198,7 @@ def _are_indices(accessor: Item) -> bool:
     return unsigned and accessor["type"] == "SCALAR"
 
 
-# Of the meshes that a still picture shows: Blender imports no others
+# ---- Meshes that a still picture shows: Blender imports no others ----
 
 
 def _check_shown(
@@ -214,7 +216,7 @@ def _check_shown(
     )
     if not total:
         raise GlbError(FailureKind.EMPTY, "all triangles of the default scene are hidden")
-    _check_number(total, limits)
+    _check_num_triangles(total, limits)
     checked: set[tuple[str, int]] = set()
     for mesh in sorted(copies):
         for primitive in _primitives(document, mesh):
@@ -226,7 +228,7 @@ def _check_shown(
 
 
 def _num_decoded(document: Document, primitive: Item, stated: int) -> int:
-    """Return the least number of triangles that the importer decodes from a primitive."""
+    """Return the minimum number of triangles that the importer decodes from a primitive."""
     draco = extension(primitive, DRACO)
     if draco is None or "POSITION" not in primitive["attributes"]:
         return stated
@@ -237,12 +239,12 @@ def _check_primitive(
     document: Document, primitive: Item, limits: GlbLimits, checked: set[tuple[str, int]]
 ) -> None:
     arrays = _primitive_arrays(document, primitive)
-    most = 3 * limits.max_triangles
+    max_vertices = 3 * limits.max_triangles
     for name, _, accessor in arrays:
-        if name != _INDICES and accessor["count"] > most:
-            message = f"{accessor['count']} vertices; the limit is {most}"
+        if name != _INDICES and accessor["count"] > max_vertices:
+            message = f"{accessor['count']} vertices; the limit is {max_vertices}"
             raise GlbError(FailureKind.TOO_LARGE, message)
-    # Of morph targets, the importer reads the positions only: they are checked already.
+    # Of morph targets the importer reads only the positions, which are already checked.
     for name, index in primitive["attributes"].items() if arrays else ():
         types = ATTRIBUTE_TYPES.get(name.partition("_")[0])
         if types is not None:
@@ -259,35 +261,36 @@ def _check_compressed(
     arrays: Sequence[tuple[str, int, Item]],
     checked: set[tuple[str, int]],
 ) -> None:
-    """Check the uncompressed arrays, and what the importer's Draco decoder reads unchecked."""
+    """Check the uncompressed arrays, and what the importer's Draco decoder does not check."""
     name, _, indices = arrays[-1]
     if name != _INDICES or not _are_indices(indices):
-        raise malformed(f"{DRACO}: a primitive without indices")
+        raise malformed(f"{DRACO}: a primitive has no valid indices")
     if not compressed.keys() <= attributes.keys():
-        raise malformed(f"{DRACO}: an attribute that the primitive does not have")
+        raise malformed(f"{DRACO}: it names an attribute that the primitive does not have")
     decoded = {(name, attributes[name]) for name in compressed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     replaced = [array for array in arrays[:-1] if array[:2] in decoded]
     for name, _, accessor in [*replaced, arrays[-1]]:
-        # The importer skips the offset in what was decoded, and puts sparse values on it.
+        # The importer would apply the offset and the sparse values to the decoded array.
         if accessor.get("byteOffset") or (accessor.get("sparse") or {}).get("count"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
 
 
 def _num_targets(primitives: Sequence[Item]) -> int:
-    """Return the number of morph targets, which the importer takes from the first that has any.
+    """Return the number of morph targets of a mesh.
 
-    Raises GlbError (`malformed`) if another primitive has fewer.
+    The importer uses the number of the first primitive that has any. Raises GlbError (`malformed`)
+    if a later one has fewer.
     """
     counts = [len(primitive["targets"]) for primitive in primitives if primitive.get("targets")]
     if counts and min(counts) < counts[0]:
-        raise malformed("primitives of a mesh have different numbers of morph targets")
+        raise malformed("the primitives of a mesh have different numbers of morph targets")
     return counts[0] if counts else 0
 
 
 def _check_weights(document: Document, node: Item, num_targets: int) -> None:
     weights = node.get("weights") or document.item("meshes", node["mesh"]).get("weights") or []
     if num_targets and len(weights) > num_targets:
-        raise malformed(f"{len(weights)} weights of {num_targets} morph targets")
+        raise malformed(f"{len(weights)} weights for {num_targets} morph targets")

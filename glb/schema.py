@@ -1,4 +1,4 @@
-"""The types of a glTF 2.0 document, as tables: as strict as Blender's importer."""
+"""Tables of the types in a glTF 2.0 document, as strict as Blender's importer."""
 
 from glb.type_checks import (
     ANYTHING,
@@ -45,7 +45,7 @@ def _material(texture: Check, colour: Check, colour_and_alpha: Check) -> Object:
 
 _INDICES = Items(INDEX)
 _NUMBERS, _TWO = Items(NUMBER), Items(NUMBER, 2)
-_THREE, _FOUR = Items(NUMBER, 3, or_none=True), Items(NUMBER, 4, or_none=True)
+_THREE, _FOUR = Items(NUMBER, 3, or_empty=True), Items(NUMBER, 4, or_empty=True)
 _COLOUR = Items(NUMBER, 3, 3)
 _TEXTURE_FIELDS: dict[str, Check] = {
     "index": INDEX,
@@ -137,11 +137,11 @@ DOCUMENT = Object(
     },
     frozenset({"asset"}),
 )
-"""A whole document, without what no still picture shows: cameras, names of scenes, and the inside
-of animations."""
+"""A whole document, except for parts that a still picture never shows: cameras, names of scenes and
+the content of animations."""
 
 SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _THREE, _FOUR)
-"""What the scene shows of a material: Blender reads the colours and texture transforms as well."""
+"""A material of the scene: also checks the colours and texture transforms, which Blender reads."""
 
 MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_unlit": Object({}),
@@ -200,7 +200,7 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
         }
     ),
 }
-"""What Blender's importer reads of a material's extensions."""
+"""Fields of material extensions that Blender's importer reads."""
 
 EXTENSIONS = MATERIAL_EXTENSIONS | {
     "EXT_mesh_gpu_instancing": Object(
@@ -217,4 +217,4 @@ EXTENSIONS = MATERIAL_EXTENSIONS | {
     "KHR_texture_basisu": Object({"source": INDEX}),
     "MSFT_texture_dds": Object({"source": INDEX}),
 }
-"""What is read of all extensions."""
+"""Fields of all extensions that the parser or the importer reads."""

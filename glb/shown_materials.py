@@ -1,4 +1,4 @@
-"""What a picture shows of the materials of a document, and the images that it needs for it."""
+"""The parts of materials that a picture shows, and the images that they need."""
 
 from collections.abc import Iterator
 
@@ -27,17 +27,17 @@ _WEBP = "EXT_texture_webp"
 def check_materials(document: Document, tree: NodeTree) -> None:
     """Check the materials that Blender's importer builds, and that their textures have images.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image only an
-    extension names that the importer does not read.
+    Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image is named only
+    by an extension that the importer does not read.
     """
-    named = (primitive.get("material") for primitive in shown_primitives(document, tree))
-    for index in sorted({index for index in named if index is not None}):
+    indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
+    for index in sorted({index for index in indices if index is not None}):
         for _, slot in texture_slots(shown_material(document.item("materials", index))):
             image_of_texture(document, slot)
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
-    """Return the primitives of all meshes that a still picture shows, mesh by mesh."""
+    """Return the primitives of all meshes that a still picture shows, grouped by mesh."""
     nodes = document.items("nodes")
     meshes = dict.fromkeys(nodes[index].get("mesh") for index in tree.shown)
     return [
@@ -49,31 +49,32 @@ def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
 
 
 def shown_material(material: Item) -> Item:
-    """Return a copy of a material with no more than Blender's importer shows of it.
+    """Return a copy of a material with only the fields that Blender's importer uses.
 
-    Occlusion is left out: light makes its own. Raises GlbError (`malformed`) for wrong types.
+    Occlusion is omitted, because the renderer computes it. Raises GlbError (`malformed`) for wrong
+    types.
     """
-    found = (material.get("extensions") or {}).keys() & MATERIAL_EXTENSIONS.keys()
-    left_out = {"extensions", "occlusionTexture"}
-    if UNLIT in found:
-        found, left_out = {UNLIT}, left_out | {"normalTexture", "emissiveTexture", "emissiveFactor"}
-    elif GLOSSY in found:
-        found, left_out = found & {GLOSSY, _EMISSION}, left_out | {"pbrMetallicRoughness"}
-    kept = {name: value for name, value in material.items() if name not in left_out}
+    used = (material.get("extensions") or {}).keys() & MATERIAL_EXTENSIONS.keys()
+    omitted = {"extensions", "occlusionTexture"}
+    if UNLIT in used:
+        used, omitted = {UNLIT}, omitted | {"normalTexture", "emissiveTexture", "emissiveFactor"}
+    elif GLOSSY in used:
+        used, omitted = used & {GLOSSY, _EMISSION}, omitted | {"pbrMetallicRoughness"}
+    kept = {name: value for name, value in material.items() if name not in omitted}
     metallic_roughness = kept.get("pbrMetallicRoughness")
-    if UNLIT in found and metallic_roughness is not None:
+    if UNLIT in used and metallic_roughness is not None:
         metallic_roughness = metallic_roughness | {"metallicRoughnessTexture": None}
         kept["pbrMetallicRoughness"] = metallic_roughness
     problem = SHOWN_MATERIAL(kept)
     if problem:
-        raise malformed(f"a material: {problem.lstrip('.: ')}")
-    extensions = {name: extension(material, name) or {} for name in sorted(found)}
+        raise malformed(f"material: {problem.lstrip('.: ')}")
+    extensions = {name: extension(material, name) or {} for name in sorted(used)}
     picked = {name: EXTENSIONS[name].pick(value) for name, value in extensions.items()}
     return SHOWN_MATERIAL.pick(kept) | {"extensions": picked}
 
 
 def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
-    """Return the name of every texture of a shown material, and the object that refers to it."""
+    """Yield the name of every texture of a shown material, and the JSON object that names it."""
     for part in (shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()):
         yield from ((name, slot) for name, slot in part.items() if name.endswith("Texture"))
 
@@ -81,8 +82,8 @@ def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
 def image_of_texture(document: Document, slot: Item) -> int:
     """Return the index of the image that Blender's importer loads for a texture.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` if only an extension that the importer
-    does not read names its image.
+    Raises GlbError: `malformed`, or `unsupported_extension` if the image is named only by an
+    extension that the importer does not read.
     """
     texture = document.item("textures", slot["index"])
     if texture.get("sampler") is not None:
@@ -93,7 +94,7 @@ def image_of_texture(document: Document, slot: Item) -> int:
     if source is None:
         others = ", ".join(sorted(texture.get("extensions") or {}))
         if others:
-            message = f"texture {slot['index']} has an image only by {others[:80]!r}"
+            message = f"texture {slot['index']} names its image only in {others[:80]!r}"
             raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, message)
         raise malformed(f"texture {slot['index']} has no image")
     document.item("images", source)

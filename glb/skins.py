@@ -1,4 +1,4 @@
-"""The skins that the scene shows, and the joints that their vertices name."""
+"""Checks of the skins of visible meshes, and of the joints that their vertices refer to."""
 
 from collections.abc import Iterable
 
@@ -14,14 +14,14 @@ from glb.primitives import compressed_attributes
 __all__ = ["SKIN_ATTRIBUTES", "check_skins"]
 
 SKIN_ATTRIBUTES = ("JOINTS", "WEIGHTS")
-"""The attributes that the importer reads of skinned meshes only, without their set numbers."""
+"""Attributes that the importer reads only for skinned meshes, without their set numbers."""
 _FLOAT = 5126
 
 
 def check_skins(document: Document, tree: NodeTree) -> None:
-    """Check what Blender's importer reads of skins. Raises GlbError (`malformed`)."""
+    """Check the parts of skins that Blender's importer reads. Raises GlbError (`malformed`)."""
     for skin in document.items("skins"):
-        # The importer makes bones of the joints of all skins.
+        # The importer creates bones for the joints of all skins.
         for index in [*skin["joints"], skin.get("skeleton")]:
             if index is not None:
                 document.item("nodes", index)
@@ -34,41 +34,41 @@ def check_skins(document: Document, tree: NodeTree) -> None:
             meshes.setdefault(node["mesh"], set()).add(node["skin"])
     num_joints = _num_joints(document, set().union(*meshes.values()))
     for mesh, skins in sorted(meshes.items()):
-        least = min(num_joints[skin] for skin in skins)
+        allowed = min(num_joints[skin] for skin in skins)
         joint = _largest_joint(document, document.item("meshes", mesh)["primitives"])
-        if joint >= least:
-            raise malformed(f"joint {joint} exceeds the {least} of its skin")
+        if joint >= allowed:
+            raise malformed(f"joint {joint} is out of range for a skin of {allowed} joints")
 
 
 def _num_joints(document: Document, skins: Iterable[int]) -> dict[int, int]:
-    """Return the number of joints of each skin that have a bind matrix."""
-    numbers = {}
+    """Return the number of joints with a bind matrix for each skin."""
+    counts = {}
     checked: set[int] = set()
     for index in sorted(skins):
         skin = document.item("skins", index)
-        numbers[index] = len(skin["joints"])
+        counts[index] = len(skin["joints"])
         matrices = skin.get("inverseBindMatrices")
         if matrices is None:
             continue
         accessor = document.item("accessors", matrices)
-        numbers[index] = min(numbers[index], accessor["count"])
+        counts[index] = min(counts[index], accessor["count"])
         if matrices not in checked:
             checked.add(matrices)
             require_type(accessor, "a bind matrix", "MAT4")
             require_finite(document, accessor, "a bind matrix")
-    return numbers
+    return counts
 
 
 def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:
-    """Return the largest joint that the drawn vertices of a mesh name, -1 without joints."""
+    """Return the largest joint index of the drawn vertices of a mesh, or -1 without joints."""
     parts = [part for part in primitives if "POSITION" in part["attributes"]]
     num_sets = max((_num_sets(part["attributes"]) for part in parts), default=0)
-    numbers = {str(number) for number in range(num_sets)}
+    valid = {str(number) for number in range(num_sets)}
     largest = -1
     for part in parts:
         attributes = part["attributes"]
         suffixes = (name.removeprefix("JOINTS_") for name in attributes)
-        sets = [name for name in suffixes if name in numbers and _has_set(attributes, name)]
+        sets = [name for name in suffixes if name in valid and _has_set(attributes, name)]
         if not sets:
             continue
         drawn = _drawn_vertices(document, part)
@@ -83,7 +83,7 @@ def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:
 
 
 def _num_sets(attributes: Item) -> int:
-    """Return the number of sets of joints and weights, which the importer counts from 0 on."""
+    """Return the number of consecutive sets of joints and weights, starting with set 0."""
     number = 0
     while _has_set(attributes, str(number)):
         number += 1
@@ -95,9 +95,9 @@ def _has_set(attributes: Item, suffix: str) -> bool:
 
 
 def _drawn_vertices(document: Document, primitive: Item) -> np.ndarray:
-    """Return (n,) whether each vertex of a primitive is drawn: the importer keeps no others."""
+    """Return a mask (n,) of the vertices that a primitive draws; the importer keeps no others."""
     vertices = document.item("accessors", primitive["attributes"]["POSITION"])["count"]
-    # Draco has indices of its own: any vertex may be drawn.
+    # The compressed data contains its own indices, so any vertex may be drawn.
     if primitive.get("indices") is None or extension(primitive, DRACO) is not None:
         return np.ones(vertices, dtype=bool)
     drawn = np.zeros(vertices, dtype=bool)

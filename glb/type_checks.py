@@ -1,7 +1,7 @@
-"""Checks of the types of a JSON value, from which glb.schema is made.
+"""Checks of the types of JSON values; glb.schema is built from them.
 
-A check takes a value and returns the problem with it, after the path to where it is: an empty
-string if there is none. As in Blender's importer, `null` is the same as nothing.
+A check takes a value and returns a description of its problem that begins with the path to it, or
+an empty string if the value is valid. As in Blender's importer, `null` is the same as absent.
 """
 
 import sys
@@ -28,10 +28,8 @@ __all__ = [
 Check = Callable[[Any], str]
 
 _MAX_ITEMS = 250_000
-"""Items of one list; bounds the time of the checks.
-
-The JSON itself is bounded by max_json_bytes.
-"""
+"""Maximum number of items of one list, which bounds the time of the checks; the JSON itself is
+bounded by max_json_bytes."""
 
 
 def _index(value: Any) -> str:
@@ -43,7 +41,7 @@ def _integer(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    # Integers of any length compare exactly; not a number compares as false.
+    # Integers of any length compare exactly, and NaN compares as false.
     finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
     return "" if finite else ": not a finite number"
 
@@ -53,15 +51,15 @@ def _switch(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if type(value) is str else ": not a text"
+    return "" if type(value) is str else ": not a string"
 
 
-def _anything(value: Any) -> str:  # noqa: ARG001 - a check like the others
+def _anything(value: Any) -> str:  # noqa: ARG001 - has the signature of a check
     return ""
 
 
 INDEX: Check = _index
-"""An integer from 0 on."""
+"""A non-negative integer."""
 INTEGER: Check = _integer
 NUMBER: Check = _number
 """A finite number."""
@@ -72,16 +70,16 @@ ANYTHING: Check = _anything
 
 @dataclass(frozen=True)
 class Items:
-    """A list with bounds on the number of its items, as Blender's importer needs them."""
+    """A list with bounds on the number of its items, as Blender's importer requires."""
 
     check: Check
-    least: int = 0
-    most: int | None = None
-    or_none: bool = False
-    """Whether no items at all stand for a default, as in Blender's importer."""
+    min_items: int = 0
+    max_items: int | None = None
+    or_empty: bool = False
+    """Whether an empty list is valid too; Blender's importer then uses a default."""
 
     def __call__(self, value: Any) -> str:
-        """Return the problem of a value.
+        """Return the problem of a value, or an empty string.
 
         Raises GlbError (`too_large`) for a list of more than 250,000 items.
         """
@@ -89,14 +87,15 @@ class Items:
             return ": not a list"
         if len(value) > _MAX_ITEMS:
             raise GlbError(FailureKind.TOO_LARGE, f"JSON: a list of {len(value)} items")
-        if self.or_none and not value:
+        if self.or_empty and not value:
             return ""
-        if len(value) < self.least or (self.most is not None and len(value) > self.most):
-            return f": {len(value)} items instead of {self.least}"
-        for place, item in enumerate(value):
+        too_many = self.max_items is not None and len(value) > self.max_items
+        if len(value) < self.min_items or too_many:
+            return f": {len(value)} items instead of {self.min_items}"
+        for index, item in enumerate(value):
             problem = self.check(item)
             if problem:
-                return f".{place}{problem}"
+                return f".{index}{problem}"
         return ""
 
 
@@ -107,7 +106,7 @@ class Entries:
     check: Check
 
     def __call__(self, value: Any) -> str:
-        """Return the problem of a value."""
+        """Return the problem of a value, or an empty string."""
         if type(value) is not dict:
             return ": not an object"
         problems = ((name, self.check(item)) for name, item in value.items())
@@ -116,13 +115,13 @@ class Entries:
 
 @dataclass(frozen=True)
 class Object:
-    """An object with known fields; others are ignored. Any may have a name and extensions."""
+    """An object with known fields; all other fields are ignored."""
 
     fields: Mapping[str, Check]
     required: frozenset[str] = field(default=frozenset())
 
     def __call__(self, value: Any) -> str:
-        """Return the problem of a value."""
+        """Return the problem of a value, or an empty string."""
         if type(value) is not dict:
             return ": not an object"
         for name, check in self.fields.items():
@@ -136,7 +135,7 @@ class Object:
         return ""
 
     def pick(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of a valid object with its known fields only."""
+        """Return a copy of a valid object with only its known fields."""
         picked = {}
         for name, check in self.fields.items():
             item = value.get(name)

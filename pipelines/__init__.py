@@ -1,1 +1,1 @@
-"""How it runs: sources, the plan, stages, executors, reports and the command line."""
+"""What runs the project: sources, plan, stages, executors, reports and the command line."""

@@ -1,4 +1,4 @@
-"""Write a small source in Objaverse's layout: `python -m pipelines.demo_source DIR`."""
+"""The command that writes the demo's small source: `python -m pipelines.demo_source DIR`."""
 
 import sys
 

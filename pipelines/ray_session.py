@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one for the length of a command."""
+"""Connections to a Ray cluster, or to a local Ray that lives as long as the command."""
 
 import os
 import socket
@@ -11,11 +11,15 @@ from core.errors import BadInput, WorkFailed, first_line
 __all__ = ["ray_session", "start_ray"]
 
 _REACH_SECONDS = 10.0
+"""Time limit of the connection test."""
 
 
 @contextmanager
 def ray_session(address: str) -> Iterator[None]:
-    """A connection to Ray; one that was started here ends with the block. Raises BadInput."""
+    """Connect to Ray for the block; a local Ray that was started here ends with it.
+
+    Raises what `start_ray` raises.
+    """
     import ray
 
     start_ray(address)
@@ -26,10 +30,13 @@ def ray_session(address: str) -> Iterator[None]:
 
 
 def start_ray(address: str) -> None:
-    """Connect to `auto` or HOST:PORT, or start Ray here (`local`). Raises BadInput."""
+    """Connect to `auto` or HOST:PORT, or start a local Ray (`local`).
+
+    Raises BadInput if the cluster cannot be reached, and WorkFailed if a local Ray does not start.
+    """
     import ray
 
-    # Newer Ray asks for a token even on one machine; a cluster sets its own mode.
+    # Recent versions of Ray require a token even on one machine; a cluster sets its own mode.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
@@ -38,20 +45,20 @@ def start_ray(address: str) -> None:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"--address {address}: cannot join Ray: {first_line(error)}") from None
+        raise BadInput(f"--address {address}: cannot connect to Ray: {first_line(error)}") from None
     except Exception as error:
-        # Ray has no class of its own for nodes that do not come up in time.
+        # Ray raises a plain Exception if its nodes do not start in time.
         if "startup" not in str(error):
             raise
         raise WorkFailed(f"--address {address}: cannot start Ray: {first_line(error)}") from None
 
 
 def _require_reachable(address: str) -> None:
-    """Ask once whether anybody listens at HOST:PORT: Ray itself would try for minutes."""
+    """Raise BadInput if nothing listens at HOST:PORT; Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         return
     try:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise BadInput(f"--address {address}: cannot join Ray: {error}") from None
+        raise BadInput(f"--address {address}: cannot connect to Ray: {error}") from None

@@ -1,1 +1,1 @@
-"""The log of events, and the newest event of every object and stage."""
+"""The catalog: the log of events, and the last event of every object and stage."""

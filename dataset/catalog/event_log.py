@@ -1,8 +1,8 @@
-"""The catalog: an append-only table of what happened to every object.
+"""The catalog: an append-only Delta Lake table of the events of every object.
 
-A Delta Lake table. Nothing in it is ever changed: the state of an object is the last event of each
-of its stages (dataset.catalog.latest). One committer at a time writes the outcomes of a build;
-whoever adds a note of another kind (a tombstone, a cleared failure) may append beside it.
+No row is ever changed: the state of an object is the last event of each of its stages
+(dataset.catalog.latest). One committer at a time writes the outcomes of a build; other commands
+that add events, such as tombstones or cleared failures, may append concurrently.
 """
 
 import json
@@ -50,7 +50,7 @@ _SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
-_ENDINGS = pa.schema(
+_OUTCOMES = pa.schema(
     [
         ("run", pa.string()),
         ("started", pa.timestamp("us", tz="UTC")),
@@ -60,7 +60,7 @@ _ENDINGS = pa.schema(
         ("objects", pa.int64()),
     ]
 )
-_EFFORT = pa.schema(
+_STAGE_TOTALS = pa.schema(
     [
         ("stage", pa.string()),
         ("objects", pa.int64()),
@@ -69,22 +69,24 @@ _EFFORT = pa.schema(
     ]
 )
 _BATCH_BITS = 24
-"""seq = table version << 24 | place in the batch: grows with every event."""
+"""seq = table version << 24 | index in the batch: grows with every event."""
 _LATE_VERSIONS = 64
-"""Who appends beside the committer numbers by the version he saw: he may be late by a few."""
+"""Concurrent writers number events from the table version they read, so numbers can lag by a few
+commits; this is the largest lag that readers allow for."""
 _COMPACT_FILES = 100
-"""Every commit adds a file: so many small ones are made one when a build ends."""
+"""Every commit adds a file; more files than this are merged when a build ends."""
 _ATTEMPTS = 12
 _BACKOFF = Backoff(first_seconds=1.0, max_seconds=60.0, jitter=0.5)
-"""The waits between all attempts take about five minutes."""
+"""All waits together take about five minutes."""
 _SILENT = 3
-"""This many failures in a row are usual and not logged."""
+"""This many consecutive failures are common and not logged."""
 _SCANNED_ROWS = 16_384
+"""Rows of the log in memory at a time."""
 _RECENT_EVENTS = 100_000
-"""Enough to tell how fast a build works."""
+"""Enough events to measure the throughput of a build."""
 _CONFIGURATION = {
-    # A pinned snapshot outlives the table's own history, so old files may go; but readers that
-    # hold an old version for days must not lose its files under them.
+    # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
+    # may still use an old version, which can take days.
     "delta.logRetentionDuration": "interval 365 days",
     "delta.deletedFileRetentionDuration": "interval 60 days",
 }
@@ -92,30 +94,30 @@ _CONFIGURATION = {
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened: a stage of one object ended, well or badly."""
+    """The outcome of one stage of one object."""
 
     asset_id: str
     stage: str
     content: str = ""
-    """What of the object it was made from: a version of its file, or the SHA-256 of its bytes."""
+    """The input: a version of the object's file, or the SHA-256 of its bytes."""
     settings: str = ""
-    """Digest of all else that the result depends on: configuration and versions."""
+    """Digest of everything else that the result depends on: configuration and versions."""
     rig: str = ""
-    """The rig of the stages that depend on it; empty for the others."""
+    """The rig, for stages that depend on it; otherwise empty."""
     status: str = "ok"
-    """`ok`, `failed`, `gone` (no longer listed) or `cleared` (as if it had never happened)."""
+    """`ok`, `failed`, `gone` (no longer listed) or `cleared` (earlier results are withdrawn)."""
     kind: str = ""
-    """The kind of a failure."""
+    """The failure kind, or the reason of a `cleared` event."""
     message: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured or made: plain JSON values."""
+    """Measurements and other results, as plain JSON values."""
     seconds: float = 0.0
-    """Time of the stage itself, on one worker."""
+    """Duration of the stage on one worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """An event as the catalog returns it."""
+    """An event with the fields that the catalog added when it was committed."""
 
     event: Event
     seq: int
@@ -123,7 +125,7 @@ class StageRecord:
     run: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert the record to plain values for JSON."""
         values = {"seq": self.seq, "time": self.time.isoformat(), "run": self.run}
         return values | asdict(self.event)
 
@@ -137,20 +139,20 @@ class Catalog:
         self._options = _delta_options(root)
         self._table: DeltaTable | None = None
 
-    def commit(self, events: Sequence[Event], run: str, batch: int, *still_ours: Check) -> None:
-        """Append one batch of a run, atomically; a batch that is already there is not repeated.
+    def commit(self, events: Sequence[Event], run: str, batch: int, *lock_checks: Check) -> None:
+        """Append one batch of a run atomically, unless it was appended before.
 
-        `still_ours` checks the locks before every attempt, because they can expire while the store
+        `lock_checks` are called before every attempt, because locks can expire while the store
         fails. Raises WorkFailed if a lock was lost or every attempt failed.
         """
 
         def attempt() -> None:
-            for check in still_ours:
+            for check in lock_checks:
                 check()
             self._append(events, run, batch)
 
         if events:
-            # Repeating is safe: it detects a commit whose answer was lost.
+            # Retrying is safe: a commit whose response was lost is detected.
             self._retrying(attempt)
 
     def _append(self, events: Sequence[Event], run: str, batch: int) -> None:
@@ -183,12 +185,13 @@ class Catalog:
         return self._query(query, {"asset_id": asset_id})
 
     def endings(self, last: timedelta | None = None) -> pa.Table:
-        """How many objects ended their way through a run, and when, by their last stage there.
+        """Count the objects that each run finished, by time and by their last stage in that run.
 
-        Columns: run, started (the first event of any of them), time, stage, status, objects. An
-        object that a run only listed has the stage `list`. The rows are as many as there were
-        commits, not as there are objects. `last` asks for that much of the end of the table, or
-        less where very many events lie in it: so the answer comes at once, however large it is.
+        Columns: run, started (time of their first event), time, stage, status, objects. An object
+        that a run only listed has the stage `list`. The number of rows depends on the number of
+        commits, not of objects. With `last`, only events of that duration before the last event
+        count, or of a shorter one if there are very many, so that the query is fast on a table of
+        any size.
         """
         query = """
             SELECT run, min(started) AS started, time, stage, status, count(*) AS objects
@@ -201,14 +204,14 @@ class Catalog:
             GROUP BY run, time, stage, status ORDER BY time, run, stage, status
         """
         since = datetime.min.replace(tzinfo=UTC) if last is None else self._near_end(last)
-        found = self._select(query, {"since": since})
-        return _ENDINGS.empty_table() if found is None else found.cast(_ENDINGS)
+        result = self._select(query, {"since": since})
+        return _OUTCOMES.empty_table() if result is None else result.cast(_OUTCOMES)
 
     def effort(self, since: datetime, sizes: Sequence[Column[int]] = ()) -> pa.Table:
-        """Return what was done since a moment, per stage.
+        """Return the number of objects, worker time and bytes of each stage since a point in time.
 
-        Columns: stage, objects (ended, well or badly), seconds of workers, and bytes: the sum of
-        those of the columns `sizes` that belong to the stage.
+        Columns: stage, objects (succeeded or failed), seconds (of all workers together), and bytes:
+        the sum of those columns in `sizes` that belong to the stage.
         """
         cases = "".join(
             f" WHEN stage = '{column.stage}' THEN CAST(data::JSON->>'$.{column.name}' AS BIGINT)"
@@ -221,30 +224,30 @@ class Catalog:
             FROM events WHERE time >= $since AND status IN ('ok', 'failed')
             GROUP BY stage ORDER BY stage
         """  # noqa: S608 - names that the code declares
-        found = self._select(query, {"since": since})
-        return _EFFORT.empty_table() if found is None else found.cast(_EFFORT)
+        result = self._select(query, {"since": since})
+        return _STAGE_TOTALS.empty_table() if result is None else result.cast(_STAGE_TOTALS)
 
     def newest(self, asset_ids: Sequence[str], stage: str, rig: str) -> dict[str, Event]:
-        """The last event of a stage and rig of some objects, with all its data."""
+        """Return the last event of a stage and rig for each of some objects, by asset id."""
         query = """
             SELECT unnest(arg_max(e, seq)) FROM (
                 SELECT seq, e FROM events e
                 WHERE stage = $stage AND rig = $rig AND list_contains($asset_ids, asset_id)
             ) GROUP BY e.asset_id
         """
-        wanted = {"stage": stage, "rig": rig, "asset_ids": list(asset_ids)}
-        return {record.event.asset_id: record.event for record in self._query(query, wanted)}
+        parameters = {"stage": stage, "rig": rig, "asset_ids": list(asset_ids)}
+        return {record.event.asset_id: record.event for record in self._query(query, parameters)}
 
     def files(self) -> frozenset[str]:
-        """The names of the files of the log, as it is now."""
+        """Return the names of the current files of the log."""
         table = self._retrying(self._open)
         return frozenset() if table is None else frozenset(map(_name, table.file_uris()))
 
     def since(self, seq: int, known: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
-        """Every event after `seq`, in no order, but those in the files `known`; `data` as JSON.
+        """Yield batches of all events after `seq` that are not in the files `known`, unordered.
 
-        A few before it may be among them: those that a second writer might have added late. A file
-        that is not known may still hold old events, if small files were made one.
+        Some earlier events may be included, because a concurrent writer may have added them late,
+        or because small files were merged into one that is not `known`. `data` is JSON.
         """
         table = self._retrying(self._open)
         if table is not None:
@@ -255,30 +258,30 @@ class Catalog:
                     read = partial(
                         fragment.to_batches, dataset.schema, filter=after, batch_size=_SCANNED_ROWS
                     )
-                    # A file of a store is read whole, so that a retry repeats no rows. Local files
-                    # are not retried and are streamed, which saves memory.
+                    # A file of an object store is read whole, so that a retry repeats no rows.
+                    # Local files are not retried, so they are streamed, which saves memory.
                     local = self._root.is_local
                     yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
 
     def last_seq(self) -> int:
-        """At least the number of any event that is there now; 0 if there are none."""
+        """Return an upper bound of `seq` of all current events; 0 if there are none."""
         table = self._retrying(self._open)
         return 0 if table is None else (table.version() + 1) << _BATCH_BITS
 
     def compact(self) -> None:
-        """Make many small files a few large ones, if it is worth it. For the committer."""
+        """Merge small files into large ones if there are many; only the committer may call it."""
 
-        def work() -> None:
+        def merge() -> None:
             table = self._open()
             if table is not None and len(table.file_uris()) > _COMPACT_FILES:
                 table.optimize.compact()
 
-        self._retrying(work)
+        self._retrying(merge)
 
     def _near_end(self, last: timedelta) -> datetime:
-        """A moment at most `last` before the last event, after which not too many events lie.
+        """Return a time at most `last` before the last event, with not too many events after it.
 
-        By the table's own statistics, as if the events of a file came evenly.
+        It is estimated from the table's statistics, as if the events of a file were evenly spaced.
         """
         table = self._retrying(self._open)
         files = [] if table is None else pa.table(table.get_add_actions(flatten=True)).to_pylist()
@@ -293,14 +296,14 @@ class Catalog:
         return until - min(last, (until - since) * min(1.0, _RECENT_EVENTS / max(1, events)))
 
     def _query(self, query: str, parameters: dict[str, Any]) -> list[StageRecord]:
-        found = self._select(query, parameters)
-        return [] if found is None else [_record(row) for row in found.to_pylist()]
+        result = self._select(query, parameters)
+        return [] if result is None else [_record(row) for row in result.to_pylist()]
 
     def _select(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
-        """The answer to a query of the table `events`; None if nothing was ever committed."""
-        return self._retrying(lambda: self._answer(query, parameters))
+        """Return the result of a query on the table `events`; None before the first commit."""
+        return self._retrying(lambda: self._run_query(query, parameters))
 
-    def _answer(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
+    def _run_query(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
         table = self._open()
         if table is None:
             return None
@@ -310,9 +313,9 @@ class Catalog:
             return connection.sql(query, params=parameters).to_arrow_table()
 
     def _retrying(self, work: Callable[[], T]) -> T:
-        """Return what `work` reads or writes, retried while an object store fails.
+        """Return the result of `work`, which is retried while an object store fails.
 
-        Raises WorkFailed after the last attempt. A local table is not retried.
+        Raises WorkFailed after the last attempt. Work on a local table is not retried.
         """
         if self._root.is_local:
             return work()
@@ -328,15 +331,15 @@ class Catalog:
             self._table = None
             problem = _one_line(error)
         raise WorkFailed(
-            f"{self._uri}: the store failed {_ATTEMPTS} times, last with: {problem}; the same "
-            "command goes on"
+            f"{self._uri}: the object store failed {_ATTEMPTS} times, the last time with: "
+            f"{problem}; run the same command again to continue"
         )
 
     def _reset(self, failures: int, error: Exception, seconds: float) -> None:
-        """Open the table anew in the next attempt; log failures that are not usual."""
+        """Make the next attempt open the table again, and log all but the first failures."""
         self._table = None
         if failures > _SILENT:
-            _log.warning("%s: %s; asked again", self._uri, _one_line(error))
+            _log.warning("%s: %s; retrying in %.1f s", self._uri, _one_line(error), seconds)
 
     def _open(self) -> DeltaTable | None:
         if self._table is None:
@@ -348,11 +351,11 @@ class Catalog:
 
 
 def _delta_options(root: Storage) -> dict[str, str]:
-    """What Delta Lake's own client of the store needs to be told beside the environment."""
+    """Return options of Delta Lake's client of the store that it does not read by itself."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    # A store of one's own, in a network of one's own, may do without TLS.
-    plain = not root.is_local and endpoint.startswith("http://")
-    return {"AWS_ALLOW_HTTP": "true"} if plain else {}
+    # A self-hosted store in a private network may be configured without TLS.
+    without_tls = not root.is_local and endpoint.startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if without_tls else {}
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
@@ -360,7 +363,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the error's text in one line: Delta Lake prints causes as a coloured tree."""
+    """Return the error's text as one line; Delta Lake formats causes as a coloured tree."""
     plain = re.sub(r"\x1b\[\d+m", "", str(error))
     return ": ".join(filter(None, (line.strip(" \u21b3") for line in plain.splitlines()))) or repr(
         error

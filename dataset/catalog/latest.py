@@ -1,9 +1,9 @@
 """The last event of every object and stage, as columns: a base file per stage plus the log's tail.
 
-The catalog's log grows for ever and holds JSON. What a plan or a status asks of a million objects
-is a few columns of the newest events. These lie in Parquet files below `latest/`, made from the log
-up to some event; whatever came later is read from the log and laid on top. The files may be deleted
-at any time: they are made anew.
+The catalog's log only grows, and its data is JSON; a plan or a status of a million objects needs a
+few columns of the last events. These are stored in Parquet files below `latest/`, the base files,
+which cover the log up to some event; later events are read from the log and override them. The
+files are a cache: they may be deleted at any time and are then written again.
 """
 
 import json
@@ -24,10 +24,10 @@ from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
 from dataset.columns import is_one_of
 
-__all__ = ["Latest", "Place", "Projection", "align", "rows_with"]
+__all__ = ["Latest", "Projection", "StageRig", "align", "rows_with"]
 
-Place = tuple[str, str]
-"""A stage, and the rig column of its events."""
+StageRig = tuple[str, str]
+"""A stage and the rig of its events; the rig is empty for stages that do not depend on it."""
 
 _FOLDER = "latest"
 _INDEX = f"{_FOLDER}/index.json"
@@ -36,47 +36,47 @@ _COMMON = {
     "asset_id": pa.string(),
     **{column.name: column.type for column in EventColumns("").of_event},
 }
-"""Of every stage."""
+"""Columns of every stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """Which columns are kept of the data of an event."""
+    """The columns that are extracted from the data of an event."""
 
     version: str
-    """Changes whenever equal data may give other columns: then all is read from the log again."""
+    """Change it when equal data may give other columns; the base files are then written again."""
     types: Mapping[str, Mapping[str, pa.DataType]]
-    """Name and type of the columns of each stage."""
+    """Names and types of the columns of each stage."""
     read: Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
-    """(stage, status, data of an event) -> columns. What is missing becomes null."""
+    """Function (stage, status, data of an event) -> columns; a missing column becomes null."""
 
     def schema(self, stage: str) -> pa.Schema:
-        """Of the table of a stage."""
+        """Return the schema of the table of a stage."""
         return pa.schema({**_COMMON, **self.types.get(stage, {})})
 
     @property
     def digest(self) -> str:
-        """Identifies what the base files were made with."""
+        """Identifier of the projection that base files were written with."""
         types = {stage: str(self.schema(stage)) for stage in self.types}
         return digest([self.version, types])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Base:
-    """The base files that are there."""
+    """The existing base files, and the part of the log that they cover."""
 
-    files: Mapping[Place, str]
+    files: Mapping[StageRig, str]
     seq: int
-    """They hold every event up to this one,"""
+    """They cover every event up to this number."""
     log: frozenset[str]
-    """which lay in these files of the log."""
+    """Names of the files of the log that contained these events."""
 
 
-_NOTHING = _Base(files={}, seq=0, log=frozenset())
+_NO_BASE = _Base(files={}, seq=0, log=frozenset())
 
 
 class Latest:
-    """Reads and renews the newest events of a dataset."""
+    """Reads and updates the last events of a dataset."""
 
     def __init__(self, root: Storage, catalog: Catalog, projection: Projection) -> None:
         self._root = root
@@ -84,66 +84,66 @@ class Latest:
         self._projection = projection
 
     def tables(
-        self, wanted: Iterable[Place], columns: Sequence[str] | None = None
-    ) -> dict[Place, pa.Table]:
-        """The newest event of every object, per place; one row an object, in no order.
+        self, wanted: Iterable[StageRig], columns: Sequence[str] | None = None
+    ) -> dict[StageRig, pa.Table]:
+        """Return a table per stage and rig with the last event of every object, unordered.
 
-        `columns` (of all that there are) limits what is read.
+        There is one row per object. `columns` limits the columns that are read.
         """
         for _ in range(3):
             base = self._base()
             try:
                 return self._tables(base, set(wanted), columns)
             except FileNotFoundError:
-                # The base was renewed in this very moment, and its old files removed.
+                # The base was updated meanwhile, which removed the old files.
                 continue
-        return self._tables(_NOTHING, set(wanted), columns)
+        return self._tables(_NO_BASE, set(wanted), columns)
 
-    def places(self) -> list[Place]:
-        """Every stage and rig of which there is an event."""
+    def places(self) -> list[StageRig]:
+        """Return every stage and rig that has an event."""
         base = self._base()
         return sorted({*base.files, *self._tail(base)})
 
     def _tables(
-        self, base: _Base, wanted: set[Place], columns: Sequence[str] | None
-    ) -> dict[Place, pa.Table]:
+        self, base: _Base, wanted: set[StageRig], columns: Sequence[str] | None
+    ) -> dict[StageRig, pa.Table]:
         tails = self._tail(base)
-        found = {}
-        for place in wanted:
-            schema = self._projection.schema(place[0])
+        tables = {}
+        for key in wanted:
+            schema = self._projection.schema(key[0])
             names = [name for name in schema.names if columns is None or name in columns]
             names = list(dict.fromkeys(["seq", "asset_id", *names]))
-            parts = [tails[place].select(names)] if place in tails else []
-            if place in base.files:
-                parts.append(self._read(base.files[place], names))
-            found[place] = _newest(parts) if parts else schema.empty_table().select(names)
-        return found
+            parts = [tails[key].select(names)] if key in tails else []
+            if key in base.files:
+                parts.append(self._read(base.files[key], names))
+            tables[key] = _last_events(parts) if parts else schema.empty_table().select(names)
+        return tables
 
     def renew(self) -> None:
-        """Write base files up to now. For the committer; readers may go on."""
+        """Write base files that cover the whole log, while others read; only for the committer."""
         base, seq, log = self._base(), self._catalog.last_seq(), self._catalog.files()
         merged = {}
-        for place, tail in self._tail(base).items():
-            old = [self._read(base.files[place])] if place in base.files else []
-            merged[place] = _newest([tail, *old])
+        for key, tail in self._tail(base).items():
+            old = [self._read(base.files[key])] if key in base.files else []
+            merged[key] = _last_events([tail, *old])
         self.write(merged, seq, log)
 
-    def write(self, tables: Mapping[Place, pa.Table], seq: int, log: Collection[str]) -> None:
-        """Make these tables the base of their places.
+    def write(self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str]) -> None:
+        """Write these tables as the base files of their stages and rigs.
 
-        The base now covers every event up to `seq`, and the files `log`.
+        The base then covers every event up to `seq`, in the files `log`.
         """
         base = self._base()
         files = dict(base.files)
         generation = uuid.uuid4().hex[:12]
-        for place, table in tables.items():
-            path = f"{_FOLDER}/{generation}-{'-'.join(filter(None, place))}.parquet"
+        for key, table in tables.items():
+            path = f"{_FOLDER}/{generation}-{'-'.join(filter(None, key))}.parquet"
             with self._root.writing(path) as file:
                 pq.write_table(table.sort_by("asset_id"), file, compression="zstd")
-            files[place] = path
+            files[key] = path
         index = {
             "projection": self._projection.digest,
-            "files": [[*place, path] for place, path in sorted(files.items())],
+            "files": [[*key, path] for key, path in sorted(files.items())],
             "seq": seq,
             "log": sorted(log),
         }
@@ -154,30 +154,31 @@ class Latest:
         try:
             index = json.loads(self._root.read(_INDEX))
             if index["projection"] != self._projection.digest:
-                return _NOTHING
+                return _NO_BASE
             files = {(stage, rig): path for stage, rig, path in index["files"]}
             return _Base(files=files, seq=int(index["seq"]), log=frozenset(index["log"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return _NOTHING
+            return _NO_BASE
 
     def _read(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self._root.open(path) as file:
             return pq.read_table(file, columns=columns and list(columns))
 
-    def _tail(self, base: _Base) -> dict[Place, pa.Table]:
-        """The newest event of every object among those that the base lacks, per place."""
-        chunks: dict[Place, list[pa.Table]] = defaultdict(list)
+    def _tail(self, base: _Base) -> dict[StageRig, pa.Table]:
+        """Return the last event of every object among those that the base does not cover."""
+        chunks: dict[StageRig, list[pa.Table]] = defaultdict(list)
         for batch in self._catalog.since(base.seq, base.log):
-            rows: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+            rows: dict[StageRig, list[dict[str, Any]]] = defaultdict(list)
             for row in batch.to_pylist():
                 data = json.loads(row["data"])
                 row |= self._projection.read(row["stage"], row["status"], data)
                 rows[row["stage"], row["rig"]].append(row)
-            for (stage, rig), found in rows.items():
+            for (stage, rig), events in rows.items():
                 schema = self._projection.schema(stage)
-                chunks[stage, rig].append(pa.Table.from_pylist(found, schema=schema))
-        # A chunk may hold several events of an object; two parts make `_newest` look.
-        return {place: _newest([*parts, parts[0].slice(0, 0)]) for place, parts in chunks.items()}
+                chunks[stage, rig].append(pa.Table.from_pylist(events, schema=schema))
+        # A chunk may contain several events of an object, but `_last_events` returns a single part
+        # unchanged: an empty second part makes it reduce the chunk.
+        return {key: _last_events([*parts, parts[0].slice(0, 0)]) for key, parts in chunks.items()}
 
     def _remove_others(self, needed: set[str]) -> None:
         for name in self._root.list_files(_FOLDER):
@@ -186,8 +187,11 @@ class Latest:
                 self._root.delete(path)
 
 
-def _newest(parts: Sequence[pa.Table]) -> pa.Table:
-    """One row an asset id: the one with the greatest seq. Each part has one already."""
+def _last_events(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return one row per asset id: the one with the greatest seq.
+
+    A single part must already have one row per asset id.
+    """
     if len(parts) == 1:
         return parts[0]
     table = pa.concat_tables(parts)
@@ -196,18 +200,18 @@ def _newest(parts: Sequence[pa.Table]) -> pa.Table:
     newest = np.full(int(codes.max(initial=-1)) + 1, -1, dtype=np.int64)
     np.maximum.at(newest, codes, seqs)
     rows = np.flatnonzero(seqs == newest[codes])
-    # The same event may lie in the base and in the tail.
+    # The same event may be in the base and in the tail.
     _, first = np.unique(codes[rows], return_index=True)
     return table if len(first) == table.num_rows else table.take(pa.array(rows[np.sort(first)]))
 
 
 def align(ids: pa.ChunkedArray, table: pa.Table) -> pa.Table:
-    """The rows of a table for these asset ids, in their order; null where there is none."""
+    """Return the rows of a table for these asset ids, in their order; a missing row is null."""
     if table.num_rows == len(ids) and table["asset_id"].equals(ids):
         return table
     return table.take(pc.index_in(ids, value_set=table["asset_id"].combine_chunks()))
 
 
 def rows_with(table: pa.Table, name: str, *values: str) -> pa.Table:
-    """The rows whose column of text holds one of the values."""
+    """Return the rows whose text column `name` has one of the values."""
     return table.filter(pa.array(is_one_of(table[name], values)))

@@ -1,1 +1,1 @@
-"""The bytes of a dataset: pictures, shards with their indexes, companion geometry."""
+"""The file formats of a dataset: encoded pictures, shards, shard indexes, companion geometry."""

@@ -1,4 +1,4 @@
-"""The companion geometry of an object: points on its surface with their normals, and its mesh."""
+"""The companion geometry of an object: its mesh, and surface points with normals."""
 
 import io
 import zipfile
@@ -23,8 +23,9 @@ __all__ = [
 
 GEOMETRY_FOLDER = "geometry"
 _NORMAL_TOLERANCE = 1e-2
+"""Largest deviation of a stored normal's length from 1; normals have half precision."""
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What the zip and array readers raise at bytes that are no such file."""
+"""Errors that the zip and array readers raise for damaged files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,23 +33,23 @@ class SurfaceGeometry:
     """The surface of an object, in the normalised frame (docs/reference/conventions.md)."""
 
     points: Float32[np.ndarray, "n 3"]
-    """Spread evenly over the area, in random order: any part of the list is an even sample too."""
+    """Uniformly distributed over the area in random order, so that any slice is uniform too."""
     normals: Float32[np.ndarray, "n 3"]
-    """Unit length; at each point that of its triangle, by winding."""
+    """Unit normals of the triangles that contain the points; the winding gives their direction."""
     vertices: Float32[np.ndarray, "v 3"]
     faces: Int32[np.ndarray, "f 3"]
-    """Numbers of vertices, counter-clockwise seen from outside."""
+    """Vertex indices, counter-clockwise seen from outside."""
 
 
 def geometry_path(normalise: str, key: str) -> str:
-    """Where the geometry with a key lies below the dataset's root."""
+    """Return the path below the dataset's root of the geometry with a key."""
     return f"{GEOMETRY_FOLDER}/{normalise}/{key[:2]}/{key}.npz"
 
 
 def surface_from_arrays(arrays: Mapping[str, np.ndarray]) -> SurfaceGeometry:
-    """The surface that the arrays describe, normals brought to unit length.
+    """Create a surface from validated arrays, and normalise its normals.
 
-    Raises ValueError if they do not fit together or are not finite, KeyError if one is missing.
+    Raises ValueError if shapes are inconsistent or values invalid, KeyError if an array is missing.
     """
     points, normals, vertices = (
         np.asarray(arrays[name], dtype=np.float32) for name in ("points", "normals", "vertices")
@@ -58,21 +59,21 @@ def surface_from_arrays(arrays: Mapping[str, np.ndarray]) -> SurfaceGeometry:
     if shapes != {(3,)} or len(points) != len(normals) or not len(points) or not len(faces):
         raise ValueError(f"{points.shape} points, {normals.shape} normals, {faces.shape} faces")
     if not all(np.isfinite(array).all() for array in (points, normals, vertices)):
-        raise ValueError("coordinates that are not finite")
+        raise ValueError("coordinates are not finite")
     if faces.dtype.kind not in "iu" or faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError("faces that refer to no vertex")
+        raise ValueError("a face index matches no vertex")
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     if np.abs(lengths - 1).max() > _NORMAL_TOLERANCE:
-        raise ValueError("normals that are not of unit length")
+        raise ValueError("normals are not of unit length")
     return SurfaceGeometry(
         points=points, normals=normals / lengths, vertices=vertices, faces=faces.astype(np.int32)
     )
 
 
 def write_geometry(root: Storage, path: str, surface: SurfaceGeometry) -> int:
-    """Write a surface as a compressed .npz, normals in half precision; the bytes of the file.
+    """Write a surface as a compressed .npz, and return the size of the file in bytes.
 
-    Equal surfaces give equal bytes.
+    Normals are stored in half precision. Equal surfaces give equal bytes.
     """
     out = io.BytesIO()
     np.savez_compressed(
@@ -87,7 +88,7 @@ def write_geometry(root: Storage, path: str, surface: SurfaceGeometry) -> int:
 
 
 def read_geometry(root: Storage, path: str) -> SurfaceGeometry:
-    """Read what `write_geometry` wrote. Raises WorkFailed if the file is missing or damaged."""
+    """Read a surface from a file. Raises WorkFailed if the file is missing or damaged."""
     try:
         return surface_from_arrays(_arrays(root.read(path)))
     except _DAMAGE as error:
@@ -95,7 +96,7 @@ def read_geometry(root: Storage, path: str) -> SurfaceGeometry:
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. Every checksum is compared, before any array is believed."""
+    """Return the arrays of an .npz file, after verifying the checksums of all of them."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     return {

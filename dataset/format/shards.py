@@ -1,6 +1,6 @@
-"""Shards: WebDataset tars, a Parquet index of byte ranges beside each, and range reads.
+"""Shards: WebDataset tars, each with a Parquet index of byte ranges, and reads of such ranges.
 
-The bytes of a shard follow from its samples alone: the same samples give the same file.
+The bytes of a shard depend only on its samples: equal samples give equal files.
 """
 
 import hashlib
@@ -44,15 +44,15 @@ INDEX_SCHEMA = pa.schema(
 
 
 class SupportsRead(Protocol):
-    """Anything that gives bytes from front to back."""
+    """A source of bytes that is read sequentially."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return at most `size` bytes, or none at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleEntry:
-    """Where the members of one sample lie in its shard (a row of the index)."""
+    """The byte ranges of the members of one sample in its shard: a row of the index."""
 
     key: str
     members: Sequence[str]
@@ -62,13 +62,13 @@ class SampleEntry:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all members, without tar headers."""
+        """Size of all members in bytes, without tar headers."""
         return sum(self.sizes)
 
 
 def write_tar(file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
     """Write samples (key, members) as a WebDataset tar; members are sorted by name."""
-    # It imports torch, which takes seconds that only who writes a shard should wait for.
+    # webdataset imports torch, which takes seconds, so it is imported only to write a shard.
     import webdataset
 
     with webdataset.TarWriter(
@@ -79,14 +79,14 @@ def write_tar(file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]
 
 
 def write_sample_tar(key: str, members: Mapping[str, bytes]) -> bytes:
-    """A tar of one sample, as a worker hands it to the packer."""
+    """Return a tar of one sample, which a worker stages for packing."""
     file = io.BytesIO()
     write_tar(file, [(key, members)])
     return file.getvalue()
 
 
 def read_sample_tar(data: bytes) -> tuple[str, dict[str, bytes]]:
-    """Key and members of a one-sample tar. Raises WorkFailed if it is torn or holds no sample."""
+    """Return key and members of a one-sample tar. Raises WorkFailed if it is torn or empty."""
     members: dict[str, bytes] = {}
     key = ""
     try:
@@ -103,9 +103,9 @@ def read_sample_tar(data: bytes) -> tuple[str, dict[str, bytes]]:
 
 
 def scan_tar(file: SupportsRead) -> Iterator[SampleEntry]:
-    """The entries of a tar, read back from its headers and contents (not from what was meant).
+    """Yield the index entries of a tar, computed from its headers and contents.
 
-    The file is read once, from front to back; one member at a time is in memory.
+    The file is read once, sequentially, with one member at a time in memory.
     """
     with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:  # type: ignore[call-overload]
         key = ""
@@ -134,40 +134,40 @@ def write_shard(
     scratch: Path,
     name: Callable[[str], str],
 ) -> tuple[str, str, list[SampleEntry]]:
-    """Write samples as a shard with its index, by way of a local file.
+    """Write samples as a shard with its index, through the local file `scratch`.
 
-    `name` makes the shard's path from its SHA-256. Returns path, SHA-256 and the entries, which
-    describe what was written, not what was meant. Raises WorkFailed if the two differ.
+    `name` returns the shard's path for its SHA-256. Returns path, SHA-256 and the index entries,
+    which are read back from the written tar. Raises WorkFailed if they differ from the samples.
     """
-    meant: list[tuple[str, list[str]]] = []
+    expected: list[tuple[str, list[str]]] = []
 
-    def noted() -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    def recorded() -> Iterator[tuple[str, Mapping[str, bytes]]]:
         for key, members in samples:
-            meant.append((key, sorted(members)))
+            expected.append((key, sorted(members)))
             yield key, members
 
     with open(scratch, "wb") as file:
-        write_tar(file, noted())
+        write_tar(file, recorded())
     with open(scratch, "rb") as written:
         entries = list(scan_tar(written))
         written.seek(0)
         sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     shard = name(sha256)
-    if [(entry.key, sorted(entry.members)) for entry in entries] != meant:
-        raise WorkFailed(f"{shard}: the shard does not hold the samples that were written")
+    if [(entry.key, sorted(entry.members)) for entry in entries] != expected:
+        raise WorkFailed(f"{shard}: the shard does not contain the samples that were written to it")
     root.put(shard, scratch)
-    # The index comes last: a shard counts when it has one.
+    # The index is written last, because a shard is complete once it has one.
     root.write(index_path(shard), write_index(entries, sha256, scratch.stat().st_size))
     return shard, sha256, entries
 
 
 def index_path(shard: str) -> str:
-    """The index beside a shard: `a/b.tar` -> `a/b.parquet`."""
+    """Return the path of a shard's index: `a/b.tar` -> `a/b.parquet`."""
     return shard.removesuffix(".tar") + ".parquet"
 
 
 def write_index(entries: Sequence[SampleEntry], sha256: str, num_bytes: int) -> bytes:
-    """The Parquet index of a shard; its metadata holds the shard's size and SHA-256."""
+    """Return the Parquet index of a shard; its metadata has the shard's size and SHA-256."""
     columns = [[getattr(entry, name) for entry in entries] for name in INDEX_SCHEMA.names]
     metadata = {"shard_sha256": sha256, "shard_bytes": str(num_bytes)}
     table = pa.table(columns, schema=INDEX_SCHEMA.with_metadata(metadata))
@@ -177,7 +177,7 @@ def write_index(entries: Sequence[SampleEntry], sha256: str, num_bytes: int) -> 
 
 
 def read_index(storage: Storage, shard: str) -> tuple[list[SampleEntry], dict[str, str]]:
-    """The entries of a shard and the metadata of its index."""
+    """Read the entries of a shard's index, and the index's metadata."""
     table = pq.read_table(io.BytesIO(storage.read(index_path(shard))))
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     return [SampleEntry(**row) for row in table.to_pylist()], metadata
@@ -186,22 +186,22 @@ def read_index(storage: Storage, shard: str) -> tuple[list[SampleEntry], dict[st
 def read_members(
     storage: Storage, shard: str, entry: SampleEntry, wanted: Iterable[str]
 ) -> dict[str, bytes]:
-    """The wanted members of one sample, by as few range reads as their places allow.
+    """Read the wanted members of one sample with as few range reads as possible.
 
     Raises Damaged if a member is not in the sample, or its bytes fail their CRC-32 twice.
     """
-    place = {name: i for i, name in enumerate(entry.members)}
+    numbers = {name: i for i, name in enumerate(entry.members)}
     try:
-        rows = sorted((place[name] for name in set(wanted)), key=lambda i: entry.offsets[i])
+        rows = sorted((numbers[name] for name in set(wanted)), key=lambda i: entry.offsets[i])
     except KeyError as error:
         raise Damaged(f"{shard}: sample {entry.key} has no member {error}") from None
     ranges = [(entry.offsets[i], entry.offsets[i] + entry.sizes[i]) for i in rows]
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for i, span, data in zip(rows, ranges, storage.read_ranges(shard, ranges), strict=True):
         if zlib.crc32(data) != entry.crc32[i]:
-            # On its way here, or in a cache: only what is read so again was stored so.
+            # The damage may be in the transfer or in a cache, so the range is read again.
             (data,) = storage.read_spans(shard, [span])
             if zlib.crc32(data) != entry.crc32[i]:
                 raise Damaged(f"{shard}: {entry.key}.{entry.members[i]} fails its checksum")
-        found[entry.members[i]] = data
-    return found
+        contents[entry.members[i]] = data
+    return contents

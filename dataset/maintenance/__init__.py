@@ -1,1 +1,1 @@
-"""Checking, repairing and compacting shards."""
+"""Checks, repair and compaction of shards."""

@@ -1,8 +1,8 @@
-"""Compaction: live samples are copied out of shards that are mostly garbage, which are deleted.
+"""Compaction: copy live samples out of shards with much garbage, and delete garbage.
 
-It is safe to kill at any moment, because of its order: new shards are written, then the catalog
+It is safe to kill at any time, because of its order: first new shards are written, then the catalog
 records where the samples are, and only then files are deleted. A copy that the catalog does not
-know is garbage for the next compaction.
+record is garbage, which the next compaction deletes.
 """
 
 from collections import Counter, defaultdict, deque
@@ -23,82 +23,82 @@ from dataset.snapshots.protection import Pinned, mark_compacted
 __all__ = ["Compaction", "Ledger", "Placed", "compact", "plan_compaction"]
 
 _READERS = 16
-"""Indexes that are read at the same time."""
+"""Number of threads that read shard indexes."""
 _TORN_INDEX = "its index is missing or torn: run `lrm verify`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A sample that the catalog knows, and the shard that holds it."""
+    """A sample in the catalog, and the shard that contains it."""
 
     asset_id: str
     rig: str
     shard: str
     key: str
     live: bool
-    """Whether it is part of the dataset: neither dropped nor removed nor superseded."""
+    """Whether it is part of the dataset: not dropped, removed or superseded."""
     removed: bool
-    """Taken down: its bytes are deleted, whatever the garbage ratio of its shard."""
+    """Whether it was taken down; then its bytes are deleted whatever its shard's garbage ratio."""
 
 
 class Ledger(Protocol):
-    """Records in the catalog what a compaction does."""
+    """Recorder of a compaction in the catalog."""
 
     def moved(self, sample: Placed, shard: str, sha256: str) -> None:
-        """Record that a new shard, of that SHA-256, holds a sample."""
+        """Record that a new shard with this SHA-256 contains a sample."""
 
     def gone(self, paths: Collection[str]) -> None:
         """Record that these shards and companion files are about to be deleted."""
 
     def flush(self) -> None:
-        """Commit everything that was recorded."""
+        """Commit all records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
-    """What a compaction is to do, and what it did."""
+    """The plan of a compaction, and its results."""
 
     rewrite: Mapping[str, Sequence[Placed]]
     """Shards to rewrite, each with its live samples."""
     delete: Mapping[str, int]
-    """Files to delete after that, with their sizes in bytes."""
+    """Files to delete after the rewrite, with their sizes in bytes."""
     held: Mapping[str, Mapping[str, int]]
-    """Per protected snapshot, the garbage that stays because it reads it, with sizes in bytes."""
+    """Per protected snapshot: garbage that it reads, which is kept, with sizes in bytes."""
     outlived: Mapping[str, Collection[str]]
-    """Per snapshot whose protection has ended, the files to delete that it reads."""
+    """Per snapshot whose protection has ended: the files to delete that it reads."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Shards that stay as they are, and why."""
+    """Shards that are not changed, and why."""
     copied: Counter[str] = field(default_factory=Counter)
-    """What was written: `shards`, `samples`, `bytes`."""
+    """Result: the numbers of written `shards`, `samples` and `bytes`."""
     written: set[str] = field(default_factory=set)
-    """The new shards. One may be there already, of a compaction that was killed."""
+    """Result: the new shards. A killed compaction may have written some of them already."""
 
 
 def plan_compaction(
     root: Storage,
-    placed: Sequence[Placed],
+    stored: Sequence[Placed],
     pinned: Sequence[Pinned],
     referenced: Collection[str],
-    untouchable: Mapping[str, str],
+    excluded: Mapping[str, str],
     folders: Collection[str],
     max_garbage_ratio: float,
 ) -> Compaction:
-    """Plan which shards are rewritten and which files are deleted.
+    """Plan which shards to rewrite and which files to delete.
 
     A shard is rewritten if more than `max_garbage_ratio` (0 to 1) of its samples are not live, or
-    if one was taken down. `referenced` are the companion, staged and raw files in use.
-    `untouchable` are shards that stay as they are, with the reason. `folders` hold all these files:
-    whatever else is in them is deleted.
+    if a sample was taken down. `referenced` are the companion, staged and raw files in use.
+    `excluded` are shards that must not be changed, with the reason. Files in `folders` that neither
+    a live sample nor these arguments refer to are deleted.
     """
     sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[Placed]] = defaultdict(list)
-    for sample in placed:
+    for sample in stored:
         if sample.live:
             live[sample.shard].append(sample)
-    totals = _count_samples(root, [s for s in sizes if s in live and s not in untouchable])
+    totals = _count_samples(root, [s for s in sizes if s in live and s not in excluded])
     torn = [shard for shard, total in totals.items() if total is None]
-    skipped = {**untouchable, **dict.fromkeys(torn, _TORN_INDEX)}
-    taken_down = {sample.shard for sample in placed if sample.removed}
+    skipped = {**excluded, **dict.fromkeys(torn, _TORN_INDEX)}
+    taken_down = {sample.shard for sample in stored if sample.removed}
     rewrite = {
         shard: live[shard]
         for shard, total in totals.items()
@@ -112,7 +112,7 @@ def plan_compaction(
 
 
 def _garbage_ratio(live: int, total: int) -> float:
-    """Return the part of a shard's samples that are not live, 0 to 1."""
+    """Return the fraction of a shard's samples that are not live, 0 to 1."""
     return 1 - live / total
 
 
@@ -124,9 +124,9 @@ def _files_of(shards: Iterable[str]) -> set[str]:
 def _apply_protection(
     garbage: Mapping[str, int], pinned: Sequence[Pinned]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, list[str]]]:
-    """Return which garbage to delete, which protected snapshots hold, and which expired ones lose.
+    """Divide garbage by the protection of snapshots into the files to delete and those to keep.
 
-    See `Compaction` for the three: `delete`, `held` and `outlived`.
+    Returns the fields `delete`, `held` and `outlived` of `Compaction`.
     """
     protected = {snapshot.snapshot_id for snapshot in pinned if snapshot.is_protected}
     read = {snapshot.snapshot_id: _read_by(snapshot, garbage) for snapshot in pinned}
@@ -142,7 +142,7 @@ def _apply_protection(
 
 
 def _read_by(snapshot: Pinned, files: Mapping[str, int]) -> dict[str, int]:
-    """Return those of the files that a snapshot reads."""
+    """Return the files that a snapshot reads."""
     reads = _files_of(snapshot.samples) | snapshot.geometry
     return {path: size for path, size in files.items() if path in reads}
 
@@ -150,17 +150,17 @@ def _read_by(snapshot: Pinned, files: Mapping[str, int]) -> dict[str, int]:
 def compact(
     root: Storage, plan: Compaction, samples_per_shard: int, ledger: Ledger, scratch: Path
 ) -> dict[str, int]:
-    """Carry out a plan; return the files that were deleted, with their sizes in bytes.
+    """Carry out a plan, and return the deleted files with their sizes in bytes.
 
-    Shards that turn out to be unreadable stay, and are added to `plan.skipped`. Raises WorkFailed
-    if a copy differs from its original; nothing is deleted then.
+    Unreadable shards are kept and added to `plan.skipped`. Raises WorkFailed if a copy differs from
+    its original; then nothing is deleted.
     """
     _copy(root, plan, samples_per_shard, ledger, scratch)
     ledger.flush()
-    # A new shard may be garbage of the plan: one that a killed compaction had written.
-    stay = _files_of({*plan.skipped, *plan.written})
-    delete = {path: size for path, size in plan.delete.items() if path not in stay}
-    outlived = [name for name, paths in plan.outlived.items() if not stay.issuperset(paths)]
+    # The plan may count a new shard as garbage, if a killed compaction had already written it.
+    keep = _files_of({*plan.skipped, *plan.written})
+    delete = {path: size for path, size in plan.delete.items() if path not in keep}
+    outlived = [name for name, paths in plan.outlived.items() if not keep.issuperset(paths)]
     mark_compacted(root, outlived)
     ledger.gone(delete.keys())
     ledger.flush()
@@ -170,7 +170,7 @@ def compact(
 
 
 def _count_samples(root: Storage, shards: Sequence[str]) -> dict[str, int | None]:
-    """Return the number of samples of each shard; None where its index cannot be read."""
+    """Return the number of samples of each shard, or None if its index cannot be read."""
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(zip(shards, pool.map(partial(_count, root), shards), strict=True))
 
@@ -194,9 +194,9 @@ class _Unreadable(Exception):
 def _copy(
     root: Storage, plan: Compaction, samples_per_shard: int, ledger: Ledger, scratch: Path
 ) -> None:
-    """Copy the live samples of all shards to rewrite, per rig, into full shards.
+    """Copy the live samples of the shards to rewrite into full shards, rig by rig.
 
-    A damaged shard stays as it is: none of its samples is copied after the damage is found.
+    A damaged shard is kept: once its damage is found, no further samples of it are copied.
     """
     by_rig: dict[str, deque[Placed]] = defaultdict(deque)
     for shard in sorted(plan.rewrite):
@@ -209,8 +209,8 @@ def _copy(
                 _copy_group(root, rig, group, plan, ledger, scratch)
             except _Unreadable as error:
                 plan.skipped[error.shard] = f"{error}: run `lrm verify`, then `lrm build`"
-                left = [sample for sample in (*group, *queue) if sample.shard != error.shard]
-                queue = deque(left)
+                rest = [sample for sample in (*group, *queue) if sample.shard != error.shard]
+                queue = deque(rest)
 
 
 def _copy_group(
@@ -221,16 +221,18 @@ def _copy_group(
     ledger: Ledger,
     scratch: Path,
 ) -> None:
-    """Write one shard and record what moved. Raises _Unreadable, or WorkFailed for a wrong copy."""
+    """Write and record one new shard. Raises _Unreadable, or WorkFailed for a wrong copy."""
     sources: dict[str, SampleEntry] = {}
     samples = _read(root, group, sources)
     # The name is a digest of the content, so a repeated compaction writes the same shard.
     shard, sha256, entries = write_shard(
-        root, samples, scratch, name=lambda found: f"shards/{rig}/{found[:16]}.tar"
+        root, samples, scratch, name=lambda digest: f"shards/{rig}/{digest[:16]}.tar"
     )
     for entry in entries:
         if _checksums(entry) != _checksums(sources[entry.key]):
-            raise WorkFailed(f"{shard}: {entry.key} is not what it was; nothing was deleted")
+            raise WorkFailed(
+                f"{shard}: the copy of {entry.key} differs from its original; nothing was deleted"
+            )
     plan.written.add(shard)
     for sample in group:
         ledger.moved(sample, shard, sha256)
@@ -242,7 +244,7 @@ def _copy_group(
 def _read(
     root: Storage, group: Sequence[Placed], sources: dict[str, SampleEntry]
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield each sample's key and verified members; add its index entry to `sources`.
+    """Yield each sample's key and verified members, and add its index entry to `sources`.
 
     Raises _Unreadable.
     """
@@ -254,12 +256,12 @@ def _read(
             entry = sources[sample.key] = index[sample.key]
             members = read_members(root, shard, entry, entry.members)
         except KeyError:
-            raise _Unreadable(sample.shard, KeyError(f"{sample.key} is not there")) from None
+            raise _Unreadable(sample.shard, KeyError(f"{sample.key} is not in the index")) from None
         except (WorkFailed, OSError, EOFError, ValueError) as error:
             raise _Unreadable(sample.shard, error) from error
         yield sample.key, members
 
 
 def _checksums(entry: SampleEntry) -> dict[str, int]:
-    """Return the CRC-32 of each member."""
+    """Return the CRC-32 of each member of a sample."""
     return dict(zip(entry.members, entry.crc32, strict=True))

@@ -1,4 +1,4 @@
-"""A damaged shard becomes again what it was, to the byte, so that every snapshot of it holds."""
+"""Byte-identical repair of damaged shards, so that all snapshots of them stay valid."""
 
 import contextlib
 import hashlib
@@ -27,22 +27,22 @@ def restore_shard(
     donors: Mapping[str, Mapping[str, bytes]],
     scratch: Path,
 ) -> bool:
-    """Write a shard and its index again; whether they are now what the SHA-256 says.
+    """Restore a shard and its index, and return whether the shard now has the SHA-256.
 
-    If the tar is intact, only its index is written. Else the samples of `donors` (members by key)
-    take the places of the damaged ones, and the others are copied. If that does not give the very
-    bytes, nothing is written.
+    If the tar is intact, only its index is written. Otherwise the samples in `donors` (members by
+    key) replace those of the shard, and all others are copied from it. If the result is not
+    byte-identical to the original, nothing is written.
     """
-    if _index_again(root, shard, sha256):
+    if _restore_index(root, shard, sha256):
         return True
     with contextlib.suppress(WorkFailed, OSError, EOFError):
         samples = _samples(root, shard, donors)
-        write_shard(root, samples, scratch, name=lambda found: _require(shard, sha256, found))
+        write_shard(root, samples, scratch, name=lambda digest: _require(shard, sha256, digest))
         return True
     return False
 
 
-def _index_again(root: Storage, shard: str, sha256: str) -> bool:
+def _restore_index(root: Storage, shard: str, sha256: str) -> bool:
     try:
         with root.open(shard) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def _index_again(root: Storage, shard: str, sha256: str) -> bool:
 def _samples(
     root: Storage, shard: str, donors: Mapping[str, Mapping[str, bytes]]
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """In the order of the index; without one, that of the donors."""
+    """Yield the samples in the order of the index or, without an index, of the donors."""
     try:
         entries, _ = read_index(root, shard)
     except (OSError, ValueError, KeyError, TypeError):
@@ -71,7 +71,7 @@ def _samples(
             yield entry.key, read_members(root, shard, entry, entry.members)
 
 
-def _require(shard: str, sha256: str, found: str) -> str:
-    if found != sha256:
-        raise WorkFailed(f"{shard}: the new bytes are not the old ones")
+def _require(shard: str, sha256: str, actual: str) -> str:
+    if actual != sha256:
+        raise WorkFailed(f"{shard}: the restored shard differs from the original")
     return shard

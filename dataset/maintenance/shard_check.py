@@ -1,6 +1,6 @@
-"""Is a shard what was written? The tar is read once, against its index and the catalog's checksum.
+"""Checks of shards: the tar is read once and compared with its index and the catalog's checksum.
 
-What is wrong is named as closely as the bytes allow: the shard, the sample, the member.
+A finding names the shard, the sample and the member that are damaged, as far as they are known.
 """
 
 import hashlib
@@ -19,29 +19,30 @@ from dataset.format.shards import SampleEntry, index_path, read_index, scan_tar
 __all__ = ["Expected", "Finding", "Report", "check_geometry", "check_shard", "run_checks"]
 
 _UNREADABLE_INDEX = (OSError, ValueError, KeyError, TypeError)
-"""What the Parquet reader raises at bytes that are no index. FileNotFoundError is one, too."""
+"""Errors that the Parquet reader raises for damaged indexes; includes FileNotFoundError."""
 _TORN_TAR = (tarfile.TarError, ValueError, EOFError, OverflowError)
+"""Errors that the tar reader raises for damaged headers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the catalog says of a shard."""
+    """The expected state of a shard, according to the catalog."""
 
     shard: str
     """Path of the tar below the dataset's root."""
     sha256: str
-    """Of the tar; empty if only its index knows it."""
+    """SHA-256 of the tar; empty if only the index has it."""
     keys: frozenset[str]
-    """The samples that count; others may lie in the shard and may rot."""
+    """Keys of the samples in use; damage to other samples of the shard is harmless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong."""
+    """One problem of a file."""
 
     file: str
     sample: str | None = None
-    """Its key; None where the whole file is meant."""
+    """Key of the sample; None if the problem concerns the whole file."""
     member: str | None = None
     problem: str
 
@@ -53,31 +54,31 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What came of checking one file."""
+    """The result of the check of one file."""
 
     file: str
     num_bytes: int = 0
     num_samples: int = 0
     findings: tuple[Finding, ...] = ()
     lost: frozenset[str] = frozenset()
-    """Samples (keys) whose bytes are damaged or gone: they must be made again."""
+    """Keys of samples whose bytes are damaged or missing: they must be rendered again."""
     torn: frozenset[str] = frozenset()
-    """Samples whose bytes are intact, while the shard or the index around them is not: the file
-    can be written again from what is there."""
+    """Keys of samples whose bytes are intact in a damaged shard or index: the file can be restored
+    from them."""
 
 
 @dataclass
 class _Scan:
-    """A tar as it is now."""
+    """The actual content of a tar."""
 
     entries: dict[str, SampleEntry] = field(default_factory=dict)
-    """As far as its headers can be followed."""
+    """Entries up to the first damaged header."""
     sha256: str = ""
     num_bytes: int = 0
 
 
 def check_shard(root: Storage, expected: Expected) -> Report:
-    """Read a shard from front to back and compare it with its index and its checksum."""
+    """Read a shard sequentially, and compare it with its index and its checksum."""
     shard = expected.shard
     index, metadata, problem = _read_index(root, shard)
     in_index = [Finding(file=index_path(shard), problem=problem)] if problem else []
@@ -85,9 +86,9 @@ def check_shard(root: Storage, expected: Expected) -> Report:
         with root.open(shard) as file:
             scan = _scan(file)
     except OSError as error:
-        gone = isinstance(error, FileNotFoundError)
-        why = "the shard is missing" if gone else f"the shard cannot be read: {error}"
-        findings = [Finding(file=shard, problem=why), *in_index]
+        missing = isinstance(error, FileNotFoundError)
+        problem = "the shard is missing" if missing else f"the shard cannot be read: {error}"
+        findings = [Finding(file=shard, problem=problem), *in_index]
         findings += [_of(shard, key, "is lost with its shard") for key in sorted(expected.keys)]
         return Report(file=shard, findings=tuple(findings), lost=expected.keys)
     if scan.sha256 == (expected.sha256 or metadata.get("shard_sha256")):
@@ -98,7 +99,7 @@ def check_shard(root: Storage, expected: Expected) -> Report:
     elif index is None:
         lost, torn = expected.keys, frozenset[str]()
         findings = [*in_index, Finding(file=shard, problem="differs from its checksum")]
-        problem = "cannot be told from damage without the index"
+        problem = "cannot be checked without the index"
         findings += [_of(shard, key, problem) for key in sorted(lost)]
     else:
         findings, lost, torn = _damage(root, expected, index, metadata, scan)
@@ -113,18 +114,18 @@ def check_shard(root: Storage, expected: Expected) -> Report:
 
 
 def check_geometry(root: Storage, path: str) -> Report:
-    """Read a companion file, with all its checksums."""
+    """Read a companion file and verify all its checksums."""
     try:
         read_geometry(root, path)
         return Report(file=path, num_bytes=root.size(path))
     except WorkFailed as error:
-        gone = isinstance(error.__cause__, FileNotFoundError)
-        problem = "the file is missing" if gone else f"is damaged: {error.__cause__}"
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        problem = "the file is missing" if missing else f"is damaged: {error.__cause__}"
         return Report(file=path, findings=(Finding(file=path, problem=problem),))
 
 
 def run_checks(checks: Sequence[Callable[[], Report]], workers: int) -> Iterator[Report]:
-    """Do checks on several threads (hashing lets others run); reports as they come."""
+    """Run checks on several threads, and yield reports as they finish; hashing releases the GIL."""
     pool = ThreadPoolExecutor(workers)
     try:
         for future in as_completed([pool.submit(check) for check in checks]):
@@ -136,7 +137,7 @@ def run_checks(checks: Sequence[Callable[[], Report]], workers: int) -> Iterator
 def _read_index(
     root: Storage, shard: str
 ) -> tuple[dict[str, SampleEntry] | None, dict[str, str], str]:
-    """The index by key, its metadata, and what is wrong with it."""
+    """Return the index entries by key (or None), the index's metadata, and its problem, if any."""
     try:
         entries, metadata = read_index(root, shard)
     except FileNotFoundError:
@@ -146,8 +147,8 @@ def _read_index(
     return {entry.key: entry for entry in entries}, metadata, ""
 
 
-class _Hashing:
-    """Passes a file through, and knows the SHA-256 of what passed."""
+class _HashingReader:
+    """A reader of a file that computes the SHA-256 of all bytes read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -155,7 +156,7 @@ class _Hashing:
         self.num_bytes = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """As a file does."""
+        """Return at most `size` bytes, as a file does."""
         data = self._file.read(size)
         self.hasher.update(data)
         self.num_bytes += len(data)
@@ -163,12 +164,13 @@ class _Hashing:
 
 
 def _scan(file: IO[bytes]) -> _Scan:
-    scan, reader = _Scan(), _Hashing(file)
+    """Read a whole tar; a damaged header ends the entries, but not the checksum."""
+    scan, reader = _Scan(), _HashingReader(file)
     try:
         for entry in scan_tar(reader):
             scan.entries[entry.key] = entry
     except _TORN_TAR:
-        pass  # the checksum tells, and the index says what lies behind
+        pass  # the checksum shows the damage, and the index has the samples that follow it
     while reader.read(1 << 20):
         pass
     scan.sha256, scan.num_bytes = reader.hasher.hexdigest(), reader.num_bytes
@@ -178,19 +180,19 @@ def _scan(file: IO[bytes]) -> _Scan:
 def _index_errors(
     shard: str, index: Mapping[str, SampleEntry], metadata: Mapping[str, str], scan: _Scan
 ) -> list[Finding]:
-    """How an index differs from the intact tar beside it."""
+    """Return the differences of an index from its intact tar."""
     path, findings = index_path(shard), []
     facts = {"shard_sha256": scan.sha256, "shard_bytes": str(scan.num_bytes)}
     for name, value in facts.items():
         if metadata.get(name) != value:
             findings.append(Finding(file=path, problem=f"says {name} {metadata.get(name)}"))
     for key in sorted({*index, *scan.entries}):
-        told, found = index.get(key), scan.entries.get(key)
-        if told is None or found is None:
-            where = "is not in the index" if told is None else "is in the index only"
-            findings.append(Finding(file=path, sample=key, problem=where))
-        elif _plain(told) != _plain(found):
-            member = _first_difference(told, found)
+        listed, actual = index.get(key), scan.entries.get(key)
+        if listed is None or actual is None:
+            problem = "is not in the index" if listed is None else "is in the index only"
+            findings.append(Finding(file=path, sample=key, problem=problem))
+        elif _plain(listed) != _plain(actual):
+            member = _first_difference(listed, actual)
             problem = "the index disagrees with the tar"
             findings.append(Finding(file=path, sample=key, member=member, problem=problem))
     return findings
@@ -203,45 +205,46 @@ def _damage(
     metadata: Mapping[str, str],
     scan: _Scan,
 ) -> tuple[list[Finding], frozenset[str], frozenset[str]]:
-    """What is wrong with a tar that is not what was written, by its index: findings, lost, torn."""
+    """Compare a damaged tar with its index, and return the findings and the lost and torn keys."""
     shard, findings = expected.shard, []
     lost = {key for key in expected.keys if key not in index}
     findings += [_of(shard, key, "is not in the index") for key in sorted(lost)]
     size = int(metadata.get("shard_bytes") or scan.num_bytes)
     if scan.num_bytes != size:
-        what = "is cut off" if scan.num_bytes < size else "is too long"
-        problem = f"{what}: {scan.num_bytes} bytes instead of {size}"
+        defect = "is cut off" if scan.num_bytes < size else "is too long"
+        problem = f"{defect}: {scan.num_bytes} bytes instead of {size}"
         findings.append(Finding(file=shard, problem=problem))
-    unreached: list[str] = []
+    intact: list[str] = []
     for key in sorted(expected.keys & index.keys(), key=lambda key: index[key].offsets[0]):
-        found = scan.entries.get(key)
-        if found is not None and _plain(found) == _plain(index[key]):
+        actual = scan.entries.get(key)
+        if actual is not None and _plain(actual) == _plain(index[key]):
             continue
-        bad = list(_bad_members(root, shard, index[key], scan.num_bytes))
-        findings += bad
-        if bad:
+        damaged = list(_damaged_members(root, shard, index[key], scan.num_bytes))
+        findings += damaged
+        if damaged:
             lost.add(key)
         else:
-            unreached.append(key)
-    if unreached and not lost:
+            intact.append(key)
+    if intact and not lost:
         problem = "a tar header is damaged; the pictures are intact"
-        findings.append(_of(shard, unreached[0], problem))
+        findings.append(_of(shard, intact[0], problem))
     elif not findings:
-        problem = "differs from its checksum outside of all samples that count"
+        problem = "differs from its checksum, but not in a sample that is in use"
         findings.append(Finding(file=shard, problem=problem))
-    # One sample that is packed again restores the whole file.
-    torn = frozenset() if lost else frozenset(unreached[:1] or sorted(expected.keys)[:1])
+    # Packing one sample again restores the whole file.
+    torn = frozenset() if lost else frozenset(intact[:1] or sorted(expected.keys)[:1])
     return findings, frozenset(lost), torn
 
 
-def _bad_members(
+def _damaged_members(
     root: Storage, shard: str, entry: SampleEntry, num_bytes: int
 ) -> Iterator[Finding]:
+    """Yield a finding for each member of a sample that is damaged or missing."""
     for name, offset, size, crc32 in zip(
         entry.members, entry.offsets, entry.sizes, entry.crc32, strict=True
     ):
         if offset + size > num_bytes:
-            yield _of(shard, entry.key, "lies behind the end of the shard", name)
+            yield _of(shard, entry.key, "is beyond the end of the shard", name)
         elif zlib.crc32(root.read_range(shard, offset, offset + size)) != crc32:
             yield _of(shard, entry.key, "fails its checksum", name)
 
@@ -251,14 +254,15 @@ def _of(shard: str, key: str, problem: str, member: str | None = None) -> Findin
 
 
 def _plain(entry: SampleEntry) -> list[Any]:
-    """For comparison: lists and tuples of equal values are equal."""
+    """Return an entry as lists, because a list never equals a tuple of the same values."""
     return [list(part) for part in (entry.members, entry.offsets, entry.sizes, entry.crc32)]
 
 
-def _first_difference(told: SampleEntry, found: SampleEntry) -> str:
+def _first_difference(listed: SampleEntry, actual: SampleEntry) -> str:
+    """Return the name of the first member in which two entries differ."""
     rows = (
         zip(entry.members, entry.offsets, entry.sizes, entry.crc32, strict=False)
-        for entry in (told, found)
+        for entry in (listed, actual)
     )
     different = (one[0] for one, other in zip(*rows, strict=False) if one != other)
-    return next(different, (*told.members, *found.members)[-1])
+    return next(different, (*listed.members, *actual.members)[-1])

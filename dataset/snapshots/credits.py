@@ -1,4 +1,4 @@
-"""The CREDITS of a snapshot: whose work it is, under which licence, and where it comes from."""
+"""The CREDITS file of a snapshot: author, licence and source page of every object."""
 
 import html
 import re
@@ -19,7 +19,7 @@ _LICENCES: dict[str, tuple[str, str]] = {
         for code in ("by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd")
     },
 }
-"""Objaverse's own spelling of a licence, as Sketchfab offers them."""
+"""Title and URL of a licence by the code that Objaverse uses; these are Sketchfab's licences."""
 _PAGES = {"objaverse": "https://sketchfab.com/3d-models/{}"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]()#!|~])")
 _PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
@@ -28,7 +28,7 @@ _PLAIN_ID = re.compile(r"[\w.-]+", re.ASCII)
 def credit_lines(
     snapshot_id: str, licences: Mapping[str, int], credits_: Iterable[Credit]
 ) -> Iterator[str]:
-    """The lines of a CREDITS file in Markdown: counts per licence, then a line per object."""
+    """Yield the lines of a CREDITS file in Markdown: a table of licences, then one per object."""
     yield f"# Credits of snapshot {snapshot_id}\n\n"
     yield "| licence | objects |\n|---|---|\n"
     for code, count in sorted(licences.items(), key=lambda item: (-item[1], item[0])):
@@ -36,8 +36,8 @@ def credit_lines(
     yield "\nThe objects were rendered: the pictures are adaptations of the works below.\n\n"
     for asset_id, name, author, licence in credits_:
         title = _link(_plain(name) or _plain(asset_id), _page(asset_id))
-        whose = f" by {_plain(author)}" if author else ""
-        yield f"- {title}{whose}, {_licence(licence or 'unknown')}\n"
+        attribution = f" by {_plain(author)}" if author else ""
+        yield f"- {title}{attribution}, {_licence(licence or 'unknown')}\n"
 
 
 def _licence(code: str) -> str:
@@ -46,10 +46,10 @@ def _licence(code: str) -> str:
 
 
 def _page(asset_id: str) -> str:
-    """The page of an object at its source; empty if the source has no such pages."""
+    """Return the URL of an object at its source; empty if the source has no pages."""
     source, native = split_asset_id(asset_id)
-    known = source in _PAGES and _PLAIN_ID.fullmatch(native)
-    return _PAGES[source].format(native) if known else ""
+    has_page = source in _PAGES and _PLAIN_ID.fullmatch(native)
+    return _PAGES[source].format(native) if has_page else ""
 
 
 def _link(text: str, url: str) -> str:
@@ -57,6 +57,6 @@ def _link(text: str, url: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A stranger's text as one line that Markdown and HTML show as it is."""
+    """Escape untrusted text for Markdown and HTML, and join its lines."""
     line = printable(" ".join(text.split()))
     return _MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))

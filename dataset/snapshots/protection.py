@@ -1,6 +1,7 @@
-"""How long a snapshot protects the shards that it names, and which bytes it holds back.
+"""Protection of the files that snapshots read against deletion by a compaction.
 
-Protection is written in the snapshot's manifest, not in its rows: it changes no id.
+The end of the protection is stored in the snapshot's manifest, not in its rows, so it does not
+change the snapshot's id.
 """
 
 import json
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_PROTECT_DAYS",
     "PROTECT_DAYS",
     "Pinned",
+    "days_from_now",
     "list_snapshots",
     "manifests",
     "mark_compacted",
@@ -25,13 +27,12 @@ __all__ = [
     "protected_until",
     "read_manifest",
     "release",
-    "until",
     "write_manifest",
 ]
 
 MAX_PROTECT_DAYS = 36500
 PROTECT_DAYS = 90
-"""Also of snapshots that were frozen before manifests said how long."""
+"""Default protection; also that of older snapshots, whose manifests do not contain it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +42,24 @@ class Pinned:
     snapshot_id: str
     protected_until: datetime
     samples: dict[str, set[str]]
-    """Keys of the samples in each shard."""
+    """Keys of its samples in each shard."""
     geometry: set[str]
+    """Paths of its companion files."""
 
     @property
     def is_protected(self) -> bool:
-        """Whether its files must stay."""
+        """Whether its files must not be deleted."""
         return self.protected_until > datetime.now(UTC)
 
 
 def list_snapshots(root: Storage) -> list[str]:
-    """The ids of all snapshots of a dataset."""
+    """Return the ids of all snapshots of a dataset."""
     names = root.list_files("snapshots")
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
-    """What is written about a snapshot. Raises BadInput if there is none of that id."""
+    """Read the manifest of a snapshot. Raises BadInput if the snapshot does not exist."""
     try:
         return json.loads(root.read(_path(snapshot_id)))
     except FileNotFoundError:
@@ -66,25 +68,25 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
 
 
 def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
-    """Write what `read_manifest` reads."""
+    """Write the manifest of a snapshot."""
     root.write(_path(manifest["snapshot"]), json.dumps(manifest, indent=1).encode())
 
 
 def manifests(root: Storage) -> list[dict[str, Any]]:
-    """All manifests, the oldest snapshot first."""
-    found = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
-    return sorted(found, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
+    """Return all manifests, that of the oldest snapshot first."""
+    unsorted = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
+    return sorted(unsorted, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
 
 
 def protected_until(manifest: dict[str, Any]) -> datetime:
-    """The end of a snapshot's protection."""
+    """Return the end of a snapshot's protection."""
     if "protected_until" in manifest:
         return datetime.fromisoformat(manifest["protected_until"])
     return datetime.fromisoformat(manifest["created"]) + timedelta(days=PROTECT_DAYS)
 
 
-def until(days: float) -> str:
-    """The time so many days from now, as a manifest says it."""
+def days_from_now(days: float) -> str:
+    """Return the time this many days from now, in the format of manifests."""
     return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
 
 
@@ -92,11 +94,11 @@ def release(root: Storage, snapshot_id: str) -> None:
     """End a snapshot's protection now. Raises BadInput if there is no such snapshot."""
     manifest = read_manifest(root, snapshot_id)
     if protected_until(manifest) > datetime.now(UTC):
-        write_manifest(root, manifest | {"protected_until": until(0)})
+        write_manifest(root, manifest | {"protected_until": days_from_now(0)})
 
 
 def pinned_by(root: Storage) -> Iterator[Pinned]:
-    """What each snapshot reads, the oldest first; those that lost shards already are left out."""
+    """Yield the files of each snapshot that has not been compacted, the oldest first."""
     for manifest in manifests(root):
         if "compacted" in manifest:
             continue
@@ -121,10 +123,10 @@ def pinned_by(root: Storage) -> Iterator[Pinned]:
 
 
 def mark_compacted(root: Storage, snapshot_ids: Collection[str]) -> None:
-    """Write into manifests that files of these snapshots are about to be deleted."""
+    """Record in the manifests of these snapshots that files of them are about to be deleted."""
     for snapshot_id in snapshot_ids:
         manifest = read_manifest(root, snapshot_id)
-        write_manifest(root, manifest | {"compacted": until(0)})
+        write_manifest(root, manifest | {"compacted": days_from_now(0)})
 
 
 def _path(snapshot_id: str) -> str:

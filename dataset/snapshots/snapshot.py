@@ -21,10 +21,10 @@ from dataset.format.shards import SampleEntry
 from dataset.snapshots.credits import credit_lines
 from dataset.snapshots.protection import (
     PROTECT_DAYS,
+    days_from_now,
     list_snapshots,
     protected_until,
     read_manifest,
-    until,
     write_manifest,
 )
 
@@ -32,7 +32,7 @@ __all__ = ["Sample", "Samples", "Snapshot", "open_snapshot", "split_of", "write_
 
 SNAPSHOT_FORMAT = 2
 _BATCH = 1000
-"""Rows that are Python objects at a time."""
+"""Number of rows that are Python objects at the same time."""
 SCHEMA = pa.schema(
     [
         ("asset_id", pa.string()),
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
         ("offsets", pa.list_(pa.int64())),
         ("sizes", pa.list_(pa.int64())),
         ("crc32", pa.list_(pa.uint32())),
-        *((column.name, column.type) for column in LIST.words),
+        *((column.name, column.type) for column in LIST.of_snapshot),
         ("geometry", pa.string()),
     ]
 )
@@ -54,15 +54,16 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One row of a snapshot: an object, its words, and where its views lie."""
+    """One row of a snapshot: an object with its metadata, and the byte ranges of its views."""
 
     asset_id: str
     split: str
     """`train` or `validation`."""
     rig: str
     sha256: str
-    """Of the object's file."""
+    """SHA-256 of the object's file."""
     render_key: str
+    """Identity digest of the sample: its content, rig, settings and versions."""
     shard: str
     """Path of the tar below the dataset's root."""
     entry: SampleEntry
@@ -73,7 +74,7 @@ class Sample:
     tags: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     geometry: str | None = None
-    """Path of the companion file (dataset.format.geometry) below the root, if there is one."""
+    """Path of the companion file (dataset.format.geometry) below the root, or None."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,15 +86,15 @@ class Snapshot:
     """Sorted by asset id."""
 
     def of_split(self, split: str) -> Sequence[Sample]:
-        """The samples of one split, in the snapshot's order."""
+        """Return the samples of one split, in the snapshot's order."""
         return self.samples.of_split(split)
 
 
 class Samples(Sequence[Sample]):
-    """Rows of a snapshot's table, made into samples as they are asked for.
+    """The samples of a snapshot; each is created from its row of a table when it is accessed.
 
-    A row lists a hundred members with three numbers each: as Python objects they would take
-    gigabytes.
+    A row has about a hundred members with three numbers each: as Python objects, all rows would
+    take gigabytes.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -103,13 +104,13 @@ class Samples(Sequence[Sample]):
         return int(self._table.num_rows)
 
     @overload
-    def __getitem__(self, place: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Sample: ...
     @overload
-    def __getitem__(self, place: slice) -> "Samples": ...
-    def __getitem__(self, place: int | slice) -> "Sample | Samples":
-        if isinstance(place, slice):
-            return Samples(self._table.take(pa.array(range(len(self))[place], pa.int64())))
-        row = range(len(self))[place]
+    def __getitem__(self, index: slice) -> "Samples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Samples":
+        if isinstance(index, slice):
+            return Samples(self._table.take(pa.array(range(len(self))[index], pa.int64())))
+        row = range(len(self))[index]
         return _sample(self._table.slice(row, 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Sample]:
@@ -117,31 +118,32 @@ class Samples(Sequence[Sample]):
             yield from map(_sample, batch.to_pylist())
 
     def of_split(self, split: str) -> "Samples":
-        """Those of one split."""
+        """Return the samples of one split."""
         return Samples(self._table.filter(pc.equal(self._table["split"], split)))
 
 
 def split_of(asset_id: str, validation_share: float) -> str:
-    """`train` or `validation`, by a hash of the asset id alone: an object never changes sides."""
-    place = int(hashlib.sha256(asset_id.encode()).hexdigest()[:16], 16) / 16.0**16
-    return "validation" if place < validation_share else "train"
+    """Return `train` or `validation`, which depends only on the share and the asset id."""
+    fraction = int(hashlib.sha256(asset_id.encode()).hexdigest()[:16], 16) / 16.0**16
+    return "validation" if fraction < validation_share else "train"
 
 
 def write_snapshot(
     root: Storage, samples: Iterable[Sample], where: str | None, protect_days: float = PROTECT_DAYS
 ) -> dict[str, Any]:
-    """Freeze the samples that satisfy `where` (a SQL condition over the columns of the snapshot).
+    """Create a snapshot of the samples that satisfy `where`, a SQL condition on its columns.
 
-    Returns the manifest: id, number of samples, licence counts, the end of its protection. The id
-    is a digest of the rows, so the same samples always give the same snapshot; freezing them again
-    prolongs the protection. Raises BadInput if `where` is no condition or nothing is left.
+    Returns the manifest: id, number of samples, licence counts, end of the protection and more. The
+    id is a digest of the rows, so equal samples give the same snapshot; creating it again extends
+    its protection. Raises BadInput if `where` is invalid or selects no sample.
     """
     rows, blocks = map(_row, samples), [SCHEMA.empty_table()]
     while block := list(islice(rows, _BATCH)):
         blocks.append(pa.Table.from_pylist(block, schema=SCHEMA))
     table = _filter(pa.concat_tables(blocks).sort_by("asset_id"), where)
     if table.num_rows == 0:
-        raise BadInput(f"{root.uri}: no kept sample to freeze" + (f" where {where}" * bool(where)))
+        condition = f" where {where}" if where else ""
+        raise BadInput(f"{root.uri}: no kept sample for a snapshot{condition}")
     snapshot_id = _digest(table)
     licences = Counter(licence or "unknown" for licence in table["licence"].to_pylist())
     manifest = {
@@ -153,7 +155,7 @@ def write_snapshot(
         "bytes": pc.sum(pc.list_flatten(table["sizes"])).as_py(),
         "where": where,
         "credits": f"snapshots/{snapshot_id}.credits.md",
-        "protected_until": until(protect_days),
+        "protected_until": days_from_now(protect_days),
     }
     return _write(root, manifest, table)
 
@@ -167,15 +169,15 @@ def _digest(table: pa.Table) -> str:
 
 
 def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
-    """Write the files of a snapshot, or what is missing of one that is there; its manifest."""
+    """Write the missing files of a snapshot, and return its manifest."""
     snapshot_id = manifest["snapshot"]
     if snapshot_id in list_snapshots(root):
-        known = read_manifest(root, snapshot_id)
-        ends = max(manifest, known, key=protected_until)
-        manifest |= {"created": known["created"], "where": known["where"]}
-        manifest |= {"protected_until": protected_until(ends).isoformat()}
+        existing = read_manifest(root, snapshot_id)
+        longest = max(manifest, existing, key=protected_until)
+        manifest |= {"created": existing["created"], "where": existing["where"]}
+        manifest |= {"protected_until": protected_until(longest).isoformat()}
     else:
-        manifest |= {"created": until(0)}
+        manifest |= {"created": days_from_now(0)}
         out = io.BytesIO()
         pq.write_table(table, out, compression="zstd")
         root.write(f"snapshots/{snapshot_id}.parquet", out.getvalue())
@@ -183,7 +185,7 @@ def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str
     with root.writing(manifest["credits"]) as file:
         for line in credit_lines(snapshot_id, manifest["licences"], zip(*columns, strict=True)):
             file.write(line.encode())
-    # The manifest comes last: a snapshot exists when its manifest does.
+    # The manifest is written last, because a snapshot exists once it has a manifest.
     write_manifest(root, manifest)
     return manifest
 
@@ -191,8 +193,8 @@ def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str
 def open_snapshot(root: Storage, snapshot_id: str) -> Snapshot:
     """Read a snapshot.
 
-    Raises BadInput if there is none of that id, naming those there are, or if compaction deleted
-    its shards after its protection had ended.
+    Raises BadInput if it does not exist, if its format is newer, or if a compaction deleted shards
+    of it after its protection had ended.
     """
     manifest = read_manifest(root, snapshot_id)
     if manifest["format"] > SNAPSHOT_FORMAT:
@@ -203,27 +205,28 @@ def open_snapshot(root: Storage, snapshot_id: str) -> Snapshot:
     if "compacted" in manifest:
         raise BadInput(
             f"snapshot {snapshot_id}: shards of it are gone: its protection ended on "
-            f"{protected_until(manifest):%Y-%m-%d} and `lrm compact` freed them; freeze a new "
-            "snapshot (`lrm snapshot`)"
+            f"{protected_until(manifest):%Y-%m-%d} and `lrm compact` deleted them; create a new "
+            "snapshot with `lrm snapshot`"
         )
     table = pq.read_table(io.BytesIO(root.read(f"snapshots/{snapshot_id}.parquet")))
     return Snapshot(snapshot_id=snapshot_id, samples=Samples(table))
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:
+    """Return the rows that satisfy a SQL condition, in which `license` means `licence` too."""
     if where is None:
         return table
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
-        connection.register("samples", table)
+        connection.register("samples", table.append_column("license", table["licence"]))
         try:
             keys = connection.sql(
                 f"SELECT asset_id FROM samples WHERE ({where})"  # noqa: S608 - the user's own data
             ).fetchall()
         except duckdb.Error as error:
             problem = str(error).splitlines()[0]
-            raise BadInput(f"--where {where!r} is no condition: {problem}") from None
-    chosen = {key for (key,) in keys}
-    mask = pa.array([asset_id in chosen for asset_id in table["asset_id"].to_pylist()])
+            raise BadInput(f"--where {where!r} is not a valid condition: {problem}") from None
+    selected = {key for (key,) in keys}
+    mask = pa.array([asset_id in selected for asset_id in table["asset_id"].to_pylist()])
     return table.filter(mask)
 
 
@@ -236,7 +239,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the id is a digest of: an object without geometry counts as it did in format 1."""
+    """Return the fields that the id is a digest of; without geometry they are those of format 1."""
     return {name: value for name, value in row.items() if (name, value) != ("geometry", None)}
 
 

@@ -1,1 +1,1 @@
-"""What a machine needs, looked for on this one: a file per subject, findings as the answer."""
+"""The checks of `lrm doctor`, one file per subject; every check returns findings."""

@@ -1,4 +1,4 @@
-"""What the machine itself gives: memory, shared memory, disk for temporary files, open files."""
+"""Checks of the machine: memory, shared memory, disk space for temporary files, open files."""
 
 import os
 import resource
@@ -12,34 +12,35 @@ from render.render_config import BlenderLimits
 
 __all__ = ["check_memory", "check_open_files", "check_scratch", "check_shared_memory"]
 
-_SHARED = Path("/dev/shm")  # noqa: S108 - the place that Ray, PyTorch and NCCL use
+_SHARED = Path("/dev/shm")  # noqa: S108 - the folder that Ray, PyTorch and NCCL use
 _ENOUGH_SHARED = 2 * 10**9
+"""Free bytes of shared memory below which a finding is a note."""
 _FRAMES = 500 * 10**6
-"""Bytes that the frames of an object take, if none was read yet: 32 views of 512 pixels."""
+"""Bytes of an object's rendered frames before any is read: 32 views of 512 pixels."""
 _OPEN_FILES = 4096
-"""Of a Blender child (render.blender.confine); below it Ray warns of connection errors, too."""
+"""Open files of a Blender child (render.blender.confine). With fewer, Ray warns, too."""
 
 
 def check_memory() -> Finding:
-    """Room for as many Blender children as there are cores, each of which may grow."""
+    """Check that the memory is enough for one Blender child per core, each at its limit."""
     cores, child = len(os.sched_getaffinity(0)), BlenderLimits().recycle_bytes
     total = _memory()
     state: State = "ok"
     remedy = ""
     if total < cores * child:
-        # With less than that for a single one, too, a build works as long as objects are small.
+        # A note only: with less memory, a build still works as long as objects are small.
         state, remedy = "note", f"lrm build ... --execution.render-memory {child}"
     return Finding(
         what="memory",
         state=state,
-        found=f"{size(total)}; {cores} Blender children may take {size(cores * child)}",
+        found=f"{size(total)}; {cores} Blender children may use up to {size(cores * child)}",
         needed_for="rendering on all cores",
         remedy=remedy,
     )
 
 
 def _memory() -> int:
-    """Bytes that this process may use: the machine's, or its container's share."""
+    """Return the bytes of memory of the machine, or the limit of the container if it is lower."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
@@ -50,11 +51,9 @@ def _memory() -> int:
 
 
 def check_shared_memory(needed_for: str) -> Finding:
-    """Whether something can be written there, and how much."""
-    what, remedy = (
-        "shared memory",
-        f"mount -o remount,size=8G {_SHARED}  # docker run --shm-size 8g",
-    )
+    """Check that shared memory can be written, and its free space."""
+    what = "shared memory"
+    remedy = f"mount -o remount,size=8G {_SHARED}  # or: docker run --shm-size 8g"
     try:
         with tempfile.TemporaryFile(dir=_SHARED) as file:
             file.write(bytes(1 << 20))
@@ -64,35 +63,36 @@ def check_shared_memory(needed_for: str) -> Finding:
         return Finding(
             what=what,
             state="missing",
-            found=f"{_SHARED} cannot be written: {error.strerror}",
+            found=f"cannot write to {_SHARED}: {error.strerror}",
             needed_for=needed_for,
-            remedy=f"mount -t tmpfs -o size=8G shm {_SHARED}  # docker run --shm-size 8g",
+            remedy=f"mount -t tmpfs -o size=8G shm {_SHARED}  # or: docker run --shm-size 8g",
         )
-    scarce = free < _ENOUGH_SHARED
+    low = free < _ENOUGH_SHARED
+    advice = f"; {size(_ENOUGH_SHARED)} or more are recommended" if low else ""
     return Finding(
         what=what,
-        state="note" if scarce else "ok",
-        found=f"{size(free)} free in {_SHARED}" + (", which is little" if scarce else ""),
+        state="note" if low else "ok",
+        found=f"{size(free)} free in {_SHARED}{advice}",
         needed_for=needed_for,
-        remedy=remedy if scarce else "",
+        remedy=remedy if low else "",
     )
 
 
 def check_scratch() -> Finding:
-    """Whether temporary files can be written where they would be, and how many."""
-    what, needed_for = "scratch folder", "frames, downloads and parts of them"
-    named = os.environ.get("TMPDIR")
+    """Check that the folder of temporary files can be written, and its free space."""
+    what, needed_for = "scratch folder", "rendered frames, complete and partial downloads"
+    tmpdir = os.environ.get("TMPDIR")
     larger = "export TMPDIR=FOLDER  # on a disk with more space"
-    if named is not None and (problem := _write_problem(Path(named))):
-        remedy = f"mkdir -p {shlex.quote(named)}" if not Path(named).exists() else larger
-        found = f"TMPDIR is {named}: {problem}"
+    if tmpdir is not None and (problem := _write_problem(Path(tmpdir))):
+        remedy = f"mkdir -p {shlex.quote(tmpdir)}" if not Path(tmpdir).exists() else larger
+        found = f"cannot write to TMPDIR={tmpdir}: {problem}"
         return Finding(
             what=what, state="missing", found=found, needed_for=needed_for, remedy=remedy
         )
     try:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError:
-        found = "no temporary folder can be written"
+        found = "no folder for temporary files can be written"
         return Finding(
             what=what, state="missing", found=found, needed_for=needed_for, remedy=larger
         )
@@ -101,17 +101,18 @@ def check_scratch() -> Finding:
     state: State = "ok"
     found = f"{size(free)} free in {folder}"
     if problem:
-        found, state = f"{folder}: {problem}", "missing"
+        found, state = f"cannot write to {folder}: {problem}", "missing"
     elif free < _FRAMES:
-        found, state = f"{found}; an object's frames take {size(_FRAMES)}", "missing"
+        found, state = f"{found}; the frames of one object take {size(_FRAMES)}", "missing"
     elif free < cores * _FRAMES:
-        found, state = f"{found}; those of {cores} objects take {size(cores * _FRAMES)}", "note"
+        needed = size(cores * _FRAMES)
+        found, state = f"{found}; the frames of {cores} objects take {needed}", "note"
     remedy = "" if state == "ok" else larger
     return Finding(what=what, state=state, found=found, needed_for=needed_for, remedy=remedy)
 
 
 def _write_problem(folder: Path) -> str:
-    """Why a file of a megabyte cannot be written there, empty if it can."""
+    """Return why a file of one megabyte cannot be written; an empty text if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))
@@ -123,21 +124,25 @@ def _write_problem(folder: Path) -> str:
 
 
 def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def check_open_files() -> Finding:
-    """The hard limit counts: Ray and the Blender children raise the soft one themselves."""
+    """Check the hard limit of open files.
+
+    The soft limit does not matter: Ray and the Blender children raise it themselves.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = hard == resource.RLIM_INFINITY
     few = not unlimited and hard < _OPEN_FILES
-    most = "no limit" if unlimited else f"at most {hard}"
-    line = "ulimit -n 65536" if os.geteuid() == 0 else "sudo prlimit --pid $$ --nofile=65536"
+    maximum = "no limit" if unlimited else f"at most {hard}"
+    command = "ulimit -n 65536" if os.geteuid() == 0 else "sudo prlimit --pid $$ --nofile=65536"
     return Finding(
         what="open files",
         state="missing" if few else "ok",
-        found=f"{soft}, {most}" + (f"; {_OPEN_FILES} are needed" if few else ""),
+        found=f"soft limit {soft}, hard limit: {maximum}"
+        + (f"; {_OPEN_FILES} are needed" if few else ""),
         needed_for="Ray, Blender children",
-        remedy=line if few else "",
+        remedy=command if few else "",
     )

@@ -1,6 +1,6 @@
-"""What can only be tried in a process of its own: imports that may crash, devices, weights.
+"""Probes that run in a process of their own: imports that may crash, devices, weights.
 
-`python -m pipelines.doctor.probe NAME [WORDS]` prints a `Probed` as JSON in its last line.
+`python -m pipelines.doctor.probe NAME [ARGUMENT ...]` prints the result as JSON in its last line.
 """
 
 import importlib
@@ -27,22 +27,23 @@ _PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """The answer of a probe."""
+    """The result of a probe."""
 
     found: Any
+    """The returned value; None if the probe failed."""
     problem: str
-    """Empty if it went well."""
+    """Why the probe failed; empty if it succeeded."""
     where: str = ""
-    """The file in which a package failed; empty if it is not there."""
+    """The file that raised the error; empty if a module is not installed."""
 
 
-def probe(name: str, *words: str, seconds: float = 240.0) -> Probed:
-    """Run a probe in a new process, which imports what the user's own would."""
+def probe(name: str, *arguments: str, seconds: float = 240.0) -> Probed:
+    """Run a probe in a new process with the user's import path, for at most `seconds`."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(_PROJECT)]))
     try:
-        done = subprocess.run(
-            # -P: a file of that name in the current folder is not the package.
-            [sys.executable, "-P", "-m", "pipelines.doctor.probe", name, *words],
+        process = subprocess.run(
+            # -P: the current folder is not searched, where a file may have a package's name.
+            [sys.executable, "-P", "-m", "pipelines.doctor.probe", name, *arguments],
             env=os.environ | {"PYTHONPATH": path},
             check=False,
             stdin=subprocess.DEVNULL,
@@ -52,20 +53,20 @@ def probe(name: str, *words: str, seconds: float = 240.0) -> Probed:
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return Probed(found=None, problem=f"no answer in {seconds:g} s")
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return Probed(found=None, problem=f"the process that tried it ended with {name}")
+        return Probed(found=None, problem=f"no result within {seconds:g} s")
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        return Probed(found=None, problem=f"the process of this check was killed by {name}")
     try:
-        return Probed(**json.loads(done.stdout.splitlines()[-1]))
+        return Probed(**json.loads(process.stdout.splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
-        last = [line for line in done.stderr.splitlines() if line.strip()]
-        said = last[-1].strip() if last else f"exit code {done.returncode}"
-        return Probed(found=None, problem=said)
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        problem = lines[-1].strip() if lines else f"exit code {process.returncode}"
+        return Probed(found=None, problem=problem)
 
 
 def _package(name: str) -> dict[str, str]:
-    """Import it: its version and where it lies."""
+    """Import a package; return its version and its file."""
     module = importlib.import_module(name)
     version = str(getattr(module, "__version__", ""))
     if not version:
@@ -75,7 +76,7 @@ def _package(name: str) -> dict[str, str]:
 
 
 def _blender(device: str) -> dict[str, Any]:
-    """Start a Blender child: what it says of itself."""
+    """Start a Blender child; return its `ChildReport` as plain data."""
     from render.process import BlenderProcess, RenderFailure
     from render.render_config import BlenderLimits
 
@@ -84,13 +85,13 @@ def _blender(device: str) -> dict[str, Any]:
         with BlenderProcess(limits, device=device) as blender:
             return asdict(blender.look())
     except RenderFailure as error:
-        said = [line.strip() for line in (error.log_tail or "").splitlines() if line.strip()]
-        last = f": {said[-1]}" if said and error.kind is FailureKind.NO_START else ""
+        lines = [line.strip() for line in (error.log_tail or "").splitlines() if line.strip()]
+        last = f": {lines[-1]}" if lines and error.kind is FailureKind.NO_START else ""
         raise WorkFailed(f"{error}{last}") from None
 
 
 def _cuda() -> dict[str, Any]:
-    """What PyTorch sees of GPUs, and why it sees none."""
+    """Return the GPUs that PyTorch finds, and the warning that explains why it finds none."""
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
@@ -106,7 +107,7 @@ def _cuda() -> dict[str, Any]:
 
 
 def _deepspeed() -> dict[str, str]:
-    """Import DeepSpeed as training does: its version and accelerator."""
+    """Import DeepSpeed as training does; return its version and accelerator."""
     from train.settings.accelerator import choose_accelerator
 
     choose_accelerator()
@@ -116,7 +117,7 @@ def _deepspeed() -> dict[str, str]:
 
 
 def _lpips(vgg: str, linear: str) -> list[str]:
-    """Load the weights of LPIPS: the files that they are in."""
+    """Load the weights of LPIPS; return their files."""
     from train.models.lpips import LpipsConfig, find_weights, load_lpips
 
     config = LpipsConfig(vgg=vgg or None, linear=linear or None)
@@ -125,7 +126,7 @@ def _lpips(vgg: str, linear: str) -> list[str]:
 
 
 def _hub_cache() -> dict[str, Any]:
-    """The folder, and the models in it."""
+    """Return the cache folder of the Hugging Face hub, and the models in it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folders = [path.name for path in sorted(Path(HF_HUB_CACHE).glob("models--*"))]
@@ -144,16 +145,16 @@ _PROBES: Mapping[str, Callable[..., Any]] = {
 
 
 def main() -> int:
-    """Run the probe that the command line names."""
+    """Run the probe that is named on the command line, and print its result."""
     print(f"\n{json.dumps(asdict(answer(*sys.argv[1:])))}", flush=True)
     return 0
 
 
-def answer(name: str, *words: str) -> Probed:
+def answer(name: str, *arguments: str) -> Probed:
     """Run a probe in this process."""
     try:
-        return Probed(found=_PROBES[name](*words), problem="")
-    except Exception as error:  # noqa: BLE001 - whatever a package raises is the answer
+        return Probed(found=_PROBES[name](*arguments), problem="")
+    except Exception as error:  # noqa: BLE001 - any error of a package is the result
         return _failed(error)
 
 
@@ -165,11 +166,11 @@ def _failed(error: Exception) -> Probed:
         return Probed(found=None, problem=text)
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     where = next((name for name in reversed(frames) if not name.startswith("<")), "")
-    problem = f"does not import: {type(error).__name__}: {text} ({where})"
+    problem = f"cannot be imported: {type(error).__name__}: {text} ({where})"
     return Probed(found=None, problem=problem, where=where)
 
 
 if __name__ == "__main__":
     status = main()
-    # Some packages hang in the interpreter's own clean-up.
+    # Some packages hang while the interpreter shuts down.
     os._exit(status)

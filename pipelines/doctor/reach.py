@@ -1,4 +1,4 @@
-"""What lies elsewhere, looked at only if it is asked for: the hub of Objaverse, a dataset."""
+"""Checks of remote services and storage, only on request: Objaverse's hub, a dataset's root."""
 
 import os
 import shlex
@@ -14,12 +14,12 @@ _S3 = ("s3://", "s3a://")
 
 
 def check_objaverse() -> Finding:
-    """Ask the hub for the newest commit, then a file's first bytes of wherever it lies."""
+    """Resolve the newest commit on the hub, and read the first bytes of one of its files."""
     from huggingface_hub.constants import ENDPOINT
 
     problem, commit = "", ""
     try:
-        commit = _ask_hub(ENDPOINT)
+        commit = _read_from_hub(ENDPOINT)
     except LrmError as error:
         problem = str(error)
     except OSError as error:
@@ -27,13 +27,14 @@ def check_objaverse() -> Finding:
     return Finding(
         what="Objaverse",
         state="missing" if problem else "ok",
-        found=problem or f"{ENDPOINT} answers; main is {commit}, and files can be read",
-        needed_for="--source objaverse; a mirror (--source DIR) does without",
+        found=problem or f"{ENDPOINT}: main is commit {commit}, and its files can be read",
+        needed_for="--source objaverse (not for a mirror: --source DIR)",
         remedy="export HF_ENDPOINT=URL  # or HTTPS_PROXY=URL" if problem else "",
     )
 
 
-def _ask_hub(endpoint: str) -> str:
+def _read_from_hub(endpoint: str) -> str:
+    """Return the newest commit. Raises BadInput, or OSError if its files cannot be read."""
     import httpx2
     import huggingface_hub
 
@@ -52,74 +53,79 @@ def _ask_hub(endpoint: str) -> str:
             url,
             follow_redirects=True,
             timeout=config.connect_seconds,
-        ) as answer:
-            answer.raise_for_status()
-            next(answer.iter_raw(1024), b"")
+        ) as response:
+            response.raise_for_status()
+            next(response.iter_raw(1024), b"")
     except httpx2.HTTPError as error:
-        raise OSError(f"{OBJECT_PATHS} cannot be read: {error}") from None
+        raise OSError(f"cannot read {OBJECT_PATHS}: {error}") from None
     return commit
 
 
 def check_root_uri(uri: str) -> list[Finding]:
-    """Read the root as every command does; of S3, also where the credentials come from."""
+    """Read the root as every command does; in S3, also find the credentials."""
     findings = [_credentials()] if uri.startswith(_S3) else []
     return [*findings, _read_root(uri)]
 
 
 def _credentials() -> Finding:
-    """The chain of botocore: variables, profiles, a role of the machine."""
+    """Find credentials as botocore does: in variables, profiles, or the machine's role."""
     import botocore.exceptions
     import botocore.session
 
     problem, method = "", ""
     try:
-        found = botocore.session.Session().get_credentials()
-        if found is None:
-            problem = "none in AWS_ACCESS_KEY_ID, in a profile, or of a role of this machine"
+        credentials = botocore.session.Session().get_credentials()
+        if credentials is None:
+            problem = "none: AWS_ACCESS_KEY_ID is not set, and there is no profile or machine role"
         else:
-            found.get_frozen_credentials()
-            method = str(found.method)
+            credentials.get_frozen_credentials()
+            method = str(credentials.method)
     except botocore.exceptions.BotoCoreError as error:
         problem = str(error)
     profile = os.environ.get("AWS_PROFILE")
-    line = f"aws configure --profile {shlex.quote(profile)}" if profile else "aws configure"
+    command = f"aws configure --profile {shlex.quote(profile)}" if profile else "aws configure"
     return Finding(
         what="S3 credentials",
         state="missing" if problem else "ok",
-        found=problem or f"by {method}",
+        found=problem or f"found by the method {method}",
         needed_for="s3://... as root or source",
-        remedy=f"{line}  # or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if problem else "",
+        remedy=f"{command}  # or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        if problem
+        else "",
     )
 
 
 def _read_root(uri: str) -> Finding:
-    problem, found = "", ""
+    problem, description = "", ""
     try:
-        found = _describe_root(Storage(uri))
+        description = _describe_root(Storage(uri))
     except LrmError as error:
         problem = str(error)
     except storage_errors() as error:
         lines = str(error).strip().splitlines()
         problem = f"{uri}: {lines[0] if lines else type(error).__name__}"
-    remedy = "mkdir FOLDER  # and name that as --root"
+    remedy = "mkdir FOLDER  # then use --root FOLDER"
     if uri.startswith(_S3):
-        remedy = f"aws s3 ls {shlex.quote(uri)}  # AWS_ENDPOINT_URL, region, policy"
+        remedy = (
+            f"aws s3 ls {shlex.quote(uri)}  # must succeed: check AWS_ENDPOINT_URL, region, policy"
+        )
     return Finding(
         what="root",
         state="missing" if problem else "ok",
-        found=problem or f"{uri}: {found}",
+        found=problem or f"{uri}: {description}",
         needed_for="every command with --root",
         remedy=remedy if problem else "",
     )
 
 
 def _describe_root(root: Storage) -> str:
+    """Return whether the root is a dataset or empty. Raises LrmError if it is neither."""
     if check_root(root):
         return f"a dataset of format {FORMAT_VERSION}"
     if root.uri.startswith(_S3):
-        # Nothing below a name looks the same in a bucket as in none.
+        # In S3, an empty folder and a bucket that does not exist both list nothing.
         scheme, _, rest = root.uri.partition("://")
         bucket = rest.partition("/")[0]
         if not Storage(f"{scheme}://{bucket}").exists(""):
-            raise BadInput(f"{root.uri}: there is no bucket {bucket}")
-    return "empty: a build makes a dataset of it"
+            raise BadInput(f"{root.uri}: the bucket {bucket} does not exist")
+    return "empty: a build can create a dataset here"

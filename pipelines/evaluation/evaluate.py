@@ -1,4 +1,4 @@
-"""Judges predictions object by object: `lrm evaluate` without its options."""
+"""The evaluation of predictions, object by object: `lrm evaluate` without its options."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from dataset.snapshots.snapshot import Sample
 from dataset.views import decode_views
 from pipelines.building.progress import Display
 from pipelines.evaluation.evaluate_log import RowLog
-from pipelines.evaluation.evaluate_meshes import MeshFolder, cloud_of, object_name
+from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name, surface_cloud
 from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
 from train.evaluation.predict import Generate, Predicted, make_views, predict
@@ -41,14 +41,14 @@ __all__ = [
     "ByModel",
     "ByPipeline",
     "FolderTruths",
+    "GroundTruth",
     "Protocol16K",
     "SnapshotTruths",
-    "Truth",
     "evaluate_objects",
 ]
 
 _VERSION = 3
-"""Raise it when the same input gives other scores: what was judged before is judged again."""
+"""Increase it when the same input gives other scores, so that objects are evaluated again."""
 OBJECTS = "objects.parquet"
 SUMMARY = "summary.json"
 _PICTURE_METRICS = ("psnr", "ssim", "lpips", "mask_iou")
@@ -57,63 +57,68 @@ METRICS = (*_PICTURE_METRICS, *SURFACE_METRICS, *VIEW_METRICS, "seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol16K:
-    """What is compared, and how."""
+    """The evaluation protocol: the metrics' settings."""
 
     num_points: int
+    """Points on each surface."""
     threshold: float
+    """Distance below which a point counts as matched in the F-score, in units of [-1, 1]^3."""
     seed: int
-    """Of points and of the bootstrap."""
+    """Seed of the points and of the bootstrap."""
     lpips: Lpips | None
     lpips_weights: Any = None
-    """What tells its weights from others, as plain values."""
+    """Fingerprints of the weight files of LPIPS, as plain values."""
 
     @property
     def identity(self) -> Any:
-        """What a row follows from beside the object."""
+        """The settings that determine an object's scores, as plain values."""
         lpips = None if self.lpips is None else ["lpips", self.lpips_weights]
         return [_VERSION, self.num_points, self.threshold, self.seed, lpips]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Truth:
-    """What an object really looks like."""
+class GroundTruth:
+    """The true views and surface of an object."""
 
     name: str
     cameras: list[Camera]
     normalise: str
+    """Normalisation of the object: `cube` or `sphere`."""
     pictures: Pictures
+    """One picture per camera."""
     cloud: Cloud | None
+    """Points on the surface; None if the dataset has no geometry."""
 
 
-class Truths(Protocol):
-    """Objects by name."""
+class GroundTruths(Protocol):
+    """The ground truth of all objects, by name."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Of all of them, in order."""
+        """The names of all objects, in order."""
 
     def identity(self, name: str) -> Any:
-        """What one of them follows from, as plain values."""
+        """Return what determines the ground truth of an object, as plain values."""
 
-    def load(self, name: str) -> Truth:
-        """One of them. Raises LrmError."""
+    def load(self, name: str) -> GroundTruth:
+        """Return the ground truth of an object. Raises LrmError."""
 
 
 class Predictor(Protocol):
-    """Gives what is judged."""
+    """The predictions that are evaluated."""
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Objects that it cannot say anything of."""
+        """Return the objects without a prediction."""
 
     def identity(self, name: str) -> Any:
-        """What its prediction of an object follows from beside the truth, as plain values."""
+        """Return what determines an object's prediction, besides the ground truth."""
 
-    def predict(self, truth: Truth) -> Predicted:
-        """Of one object. Raises LrmError."""
+    def predict(self, truth: GroundTruth) -> Predicted:
+        """Return the prediction of an object. Raises LrmError."""
 
 
 class SnapshotTruths:
-    """Objects of a dataset, by the views and the companion geometry that it stores."""
+    """Ground truth from a snapshot: the stored views and companion geometry."""
 
     def __init__(self, root: Storage, samples: Sequence[Sample], num_points: int) -> None:
         self._root = root
@@ -122,16 +127,16 @@ class SnapshotTruths:
 
     @property
     def names(self) -> Sequence[str]:
-        """In the snapshot's order."""
+        """The names of all objects, in the order of the snapshot."""
         return list(self._samples)
 
     def identity(self, name: str) -> Any:
-        """The render, and the geometry."""
+        """Return the identity of the object's render and of its geometry."""
         sample = self._samples[name]
         return [sample.sha256, sample.render_key, sample.entry.key, sample.geometry]
 
-    def load(self, name: str) -> Truth:
-        """Without geometry where the dataset has none."""
+    def load(self, name: str) -> GroundTruth:
+        """Read an object's views, and its geometry if the dataset has it. Raises LrmError."""
         sample = self._samples[name]
         try:
             members = read_members(self._root, sample.shard, sample.entry, sample.entry.members)
@@ -140,8 +145,8 @@ class SnapshotTruths:
         views, meta = decode_views(members)
         cloud = None
         if sample.geometry is not None:
-            cloud = cloud_of(read_geometry(self._root, sample.geometry), self._num_points)
-        return Truth(
+            cloud = surface_cloud(read_geometry(self._root, sample.geometry), self._num_points)
+        return GroundTruth(
             name=name,
             cameras=list(views.cameras),
             normalise=meta.get("normalise") or "cube",
@@ -151,7 +156,7 @@ class SnapshotTruths:
 
 
 class FolderTruths:
-    """Objects by their files, rendered now from the cameras of a rig."""
+    """Ground truth from a folder of GLB files, rendered with the cameras of a rig."""
 
     def __init__(self, meshes: MeshFolder, rig: Rig, side: int, num_points: int, seed: int) -> None:
         self._meshes, self._rig, self._side = meshes, rig, side
@@ -159,62 +164,62 @@ class FolderTruths:
 
     @property
     def names(self) -> Sequence[str]:
-        """Sorted."""
+        """The names of all objects, sorted."""
         return self._meshes.names
 
     def identity(self, name: str) -> Any:
-        """The file, and how it is shown."""
+        """Return the fingerprint of the object's file and the settings of its render."""
         rig = [self._rig.name, self._rig.version]
-        return [self._meshes.state(name), RENDERER_VERSION, rig, self._side, self._seed]
+        return [self._meshes.fingerprint(name), RENDERER_VERSION, rig, self._side, self._seed]
 
-    def load(self, name: str) -> Truth:
-        """Rendered and sampled."""
+    def load(self, name: str) -> GroundTruth:
+        """Render an object and sample its surface. Raises LrmError."""
         cameras, normalise = self._rig.cameras(name), self._rig.normalise
-        shown = self._meshes.show(
+        rendered = self._meshes.render(
             name, cameras, normalise, self._side, self._num_points, self._seed
         )
-        return Truth(
+        return GroundTruth(
             name=name,
             cameras=cameras,
             normalise=normalise,
-            pictures=Pictures.of_rgba(shown.views.rgba),
-            cloud=cloud_of(shown.surface, self._num_points),
+            pictures=Pictures.of_rgba(rendered.views.rgba),
+            cloud=surface_cloud(rendered.surface, self._num_points),
         )
 
 
 class ByMeshes:
-    """Predictions that lie in a folder."""
+    """Predictions from a folder of mesh files."""
 
     def __init__(self, meshes: MeshFolder, num_points: int, seed: int) -> None:
         self._meshes, self._num_points, self._seed = meshes, num_points, seed
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Objects without a mesh. Raises BadInput if no object has one."""
-        found = [name for name in names if name not in self._meshes]
-        if len(found) == len(names):
+        """Return the objects without a mesh. Raises BadInput if no object has one."""
+        missing = [name for name in names if name not in self._meshes]
+        if len(missing) == len(names):
             raise BadInput(
-                f"no mesh is named after an object: there are {self._meshes.names[0]}, ... and "
-                f"{names[0]}, ..."
+                "no mesh has the name of an object: the meshes are called "
+                f"{self._meshes.names[0]}, ..., the objects {names[0]}, ..."
             )
-        return found
+        return missing
 
     def identity(self, name: str) -> Any:
-        """The file, and how it is shown."""
-        return [self._meshes.state(name), RENDERER_VERSION, self._seed]
+        """Return the fingerprint of the mesh file and the settings of its render."""
+        return [self._meshes.fingerprint(name), RENDERER_VERSION, self._seed]
 
-    def predict(self, truth: Truth) -> Predicted:
-        """Normalised, rendered and sampled as the truth is."""
+    def predict(self, truth: GroundTruth) -> Predicted:
+        """Normalise, render and sample the mesh in the same way as the ground truth."""
         sizes = (truth.pictures.rgb.shape[-1], self._num_points, self._seed)
-        shown = self._meshes.show(truth.name, truth.cameras, truth.normalise, *sizes)
+        rendered = self._meshes.render(truth.name, truth.cameras, truth.normalise, *sizes)
         return Predicted(
             views=list(range(len(truth.cameras))),
-            pictures=Pictures.of_rgba(shown.views.rgba),
-            cloud=cloud_of(shown.surface, self._num_points),
+            pictures=Pictures.of_rgba(rendered.views.rgba),
+            cloud=surface_cloud(rendered.surface, self._num_points),
         )
 
 
 class ByModel:
-    """What a trained model makes of the truth's own views, or of six that are made of the first."""
+    """Predictions of a trained model, from true views or from six views generated from view 0."""
 
     def __init__(
         self,
@@ -224,20 +229,23 @@ class ByModel:
         generate: Generate | None,
         identity: Any,
     ) -> None:
-        """`identity`: which weights and settings these are, as plain values."""
+        """Store the model; `identity` describes its weights and settings as plain values.
+
+        With `generate`, the model sees six views that are generated from the object's view 0.
+        """
         self._model, self._generate, self._identity = model, generate, identity
         self._num_points, self._seed = num_points, seed
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """None: a model has something to say of everything."""
+        """Return an empty list: a model predicts every object."""
         return []
 
     def identity(self, name: str) -> Any:
-        """The same for all objects."""
+        """Return the identity of the model, which is the same for all objects."""
         return self._identity
 
-    def predict(self, truth: Truth) -> Predicted:
-        """See `train.evaluation.predict`."""
+    def predict(self, truth: GroundTruth) -> Predicted:
+        """Return the model's prediction (`train.evaluation.predict`)."""
         return predict(
             self._model,
             truth.pictures,
@@ -249,61 +257,63 @@ class ByModel:
 
 
 class ByPipeline:
-    """The six views that Zero123++ makes of the first."""
+    """Predictions of Zero123++: six views generated from view 0."""
 
     def __init__(self, generate: Generate, identity: Any) -> None:
-        """`identity`: which weights and settings these are, as plain values."""
+        """Store the pipeline; `identity` describes its weights and settings as plain values."""
         self._generate, self._identity = generate, identity
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """None: something can be made of every picture."""
+        """Return an empty list: Zero123++ generates views for every picture."""
         return []
 
     def identity(self, name: str) -> Any:
-        """The same for all objects."""
+        """Return the identity of the pipeline, which is the same for all objects."""
         return self._identity
 
-    def predict(self, truth: Truth) -> Predicted:
-        """See `train.evaluation.predict.make_views`."""
+    def predict(self, truth: GroundTruth) -> Predicted:
+        """Return the generated views (`train.evaluation.predict.make_views`)."""
         return make_views(truth.pictures, truth.cameras, self._generate)
 
 
 def evaluate_objects(
-    truths: Truths, predictor: Predictor, protocol: Protocol16K, out: Path, limit: int | None
+    truths: GroundTruths, predictor: Predictor, protocol: Protocol16K, out: Path, limit: int | None
 ) -> dict[str, Any]:
-    """Judge them, with progress; write objects.parquet and summary.json; the summary.
+    """Evaluate objects, write objects.parquet and summary.json to `out`, return the summary.
 
-    What an earlier call in the same folder judged from the same input is taken over. An object that
-    fails is named in both and counts in no mean. Raises WorkFailed if all fail.
+    Rows that an earlier call in the same folder computed from the same input are reused. An object
+    that fails is named in both files and is not part of any mean. At most `limit` objects are
+    evaluated. Progress is printed. Raises WorkFailed if all objects fail.
     """
     missing = predictor.missing(truths.names)
     names = [name for name in truths.names if name not in set(missing)][:limit]
     with RowLog(out) as log:
-        rows = list(_judge(truths, predictor, protocol, names, log))
-    whole = [row for row in rows if row["error"] is None]
-    found: dict[str, Any] = {
-        "objects": len(whole),
+        rows = list(_evaluate(truths, predictor, protocol, names, log))
+    scored = [row for row in rows if row["error"] is None]
+    summary: dict[str, Any] = {
+        "objects": len(scored),
         "failed": {row["object"]: row["error"] for row in rows if row["error"] is not None},
         "missing": missing,
         "points": protocol.num_points,
         "threshold": protocol.threshold,
-        "metrics": summarise(whole, METRICS, protocol.seed),
+        "metrics": summarise(scored, METRICS, protocol.seed),
     }
     write_objects(rows, METRICS, out / OBJECTS)
-    atomic_write(out / SUMMARY, json.dumps(found, indent=1))
-    if not whole:
-        raise WorkFailed(f"all {len(rows)} objects failed; the first: {rows[0]['error']}")
-    return found
+    atomic_write(out / SUMMARY, json.dumps(summary, indent=1))
+    if not scored:
+        first = f"{rows[0]['object']}: {rows[0]['error']}"
+        raise WorkFailed(f"no object could be evaluated; {len(rows)} failed, the first: {first}")
+    return summary
 
 
-def _judge(
-    truths: Truths,
+def _evaluate(
+    truths: GroundTruths,
     predictor: Predictor,
     protocol: Protocol16K,
     names: Sequence[str],
     log: RowLog,
 ) -> Iterator[Mapping[str, Any]]:
-    """A row for each object."""
+    """Yield one row per object."""
     display = Display(interval=10.0)
     failed = 0
     try:
@@ -322,27 +332,30 @@ def _judge(
         display.close()
 
 
-def _row(truths: Truths, predictor: Predictor, protocol: Protocol16K, name: str) -> dict[str, Any]:
-    began = time.monotonic()
+def _row(
+    truths: GroundTruths, predictor: Predictor, protocol: Protocol16K, name: str
+) -> dict[str, Any]:
+    started = time.monotonic()
     try:
         truth = truths.load(name)
         predicted = predictor.predict(truth)
         scores: dict[str, float] = {}
         if predicted.pictures is not None:
-            seen = truth.pictures.at(predicted.views)
-            scores |= score_pictures(predicted.pictures, seen, protocol.lpips)
+            true_pictures = truth.pictures.at(predicted.views)
+            scores |= score_pictures(predicted.pictures, true_pictures, protocol.lpips)
         if predicted.cloud is not None and truth.cloud is not None:
             scores |= score_surface(predicted.cloud, truth.cloud, protocol.threshold)
-        if (made := predicted.made) is not None:
-            seen = truth.pictures.at(made.true_views)
-            scores |= score_views(made.rgb, seen, SampleConfig().margin, protocol.lpips)
+        if (generated := predicted.made) is not None:
+            true_pictures = truth.pictures.at(generated.true_views)
+            margin = SampleConfig().margin
+            scores |= score_views(generated.rgb, true_pictures, margin, protocol.lpips)
     except LrmError as error:
         return {"object": name, "error": str(error)}
     except (ValueError, RuntimeError) as error:
-        # What a library says of this object, or a device that is full: the others go on.
-        problem = (str(error).strip() or "no reason given").splitlines()[0]
+        # A library cannot handle this object, or a device is out of memory: others may succeed.
+        problem = (str(error).strip() or "no message").splitlines()[0]
         return {"object": name, "error": f"{type(error).__name__}: {problem}"}
-    return {"object": name, "error": None, **scores, "seconds": time.monotonic() - began}
+    return {"object": name, "error": None, **scores, "seconds": time.monotonic() - started}
 
 
 def _progress(done: int, total: int, failed: int, started: float) -> str:

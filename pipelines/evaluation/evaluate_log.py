@@ -1,4 +1,4 @@
-"""What was judged before an interruption, so that it is not judged again."""
+"""The log of evaluated objects, so that an interrupted evaluation can be resumed."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,19 @@ _FILE = "rows.jsonl"
 
 
 class RowLog:
-    """Rows of objects, each under a digest of everything that it follows from."""
+    """The rows of evaluated objects, each with a digest of its whole input (its identity)."""
 
     def __init__(self, folder: Path) -> None:
+        """Read the log in a folder, and open it to append rows."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _FILE
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
-                found = json.loads(line)
-                self._rows[found["row"]["object"], found["identity"]] = found["row"]
+                entry = json.loads(line)
+                self._rows[entry["row"]["object"], entry["identity"]] = entry["row"]
             except (ValueError, KeyError, TypeError):
-                continue  # cut off by a kill: that object is judged again
+                continue  # a line cut off by a kill: this object is evaluated again
         self._file = open(path, "a")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Self:
@@ -33,22 +34,22 @@ class RowLog:
         self._file.close()
 
     def find(self, name: str, identity: Any) -> dict[str, Any] | None:
-        """The object's row from this very input."""
+        """Return an object's row for this identity, if the log has it."""
         return self._rows.get((name, digest(identity)))
 
     def add(self, identity: Any, row: dict[str, Any]) -> None:
-        """Write a row down. One of a failure is not kept: it is tried again."""
+        """Append a row, unless the object failed: failed objects are evaluated again."""
         if row["error"] is None:
             line = json.dumps({"identity": digest(identity), "row": row})
-            self._file.write(f"\n{line}")  # what a kill cut off ends here
+            self._file.write(f"\n{line}")  # the newline ends a line that a kill cut off
             self._file.flush()
 
 
 def state_of(path: Path) -> Any:
-    """What tells a file, or a folder's files, from what will lie there after a change.
+    """Return a fingerprint of a file, or of all files of a folder, to detect changes.
 
-    Nothing for what is not there: who opens it says so.
+    It consists of paths, sizes and modification times; it is empty if nothing exists at `path`.
     """
     paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-    found = [(str(one), one.stat()) for one in paths if one.is_file()]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
+    files = [(str(file), file.stat()) for file in paths if file.is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]

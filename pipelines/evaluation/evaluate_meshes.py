@@ -1,4 +1,4 @@
-"""Objects as files: rendered and sampled by Blender, as the ground truth and as a prediction."""
+"""Mesh files that Blender renders and samples, as ground truth or as predictions."""
 
 import re
 import tempfile
@@ -20,54 +20,54 @@ from render.render_config import RenderConfig
 from train.evaluation.scores import Cloud
 from train.inference.mesh_files import as_unlit_glb, shown_unlit
 
-__all__ = ["MeshFolder", "Rendered", "cloud_of", "object_name"]
+__all__ = ["MeshFolder", "RenderedMesh", "object_name", "surface_cloud"]
 
-_ENDINGS = (".glb", ".obj", ".ply")
+_SUFFIXES = (".glb", ".obj", ".ply")
 _SOURCE = re.compile(r"^(objaverse|folder)[:-]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rendered:
-    """What Blender made of a file."""
+class RenderedMesh:
+    """The views and the surface points of a mesh file."""
 
     views: ViewSet
     surface: SurfaceGeometry
 
 
 class MeshFolder:
-    """Meshes by the names of their objects, and the Blender child that shows them."""
+    """The mesh files of a folder, by the names of their objects, and a child to render them."""
 
     def __init__(self, folder: Path, blender: BlenderProcess) -> None:
-        """Raises BadInput if there are none."""
+        """List the folder. Raises BadInput if it has no meshes, or two for one object."""
         if not folder.is_dir():
-            raise BadInput(f"{folder}: no such folder of meshes")
+            raise BadInput(f"{folder}: no such folder of mesh files")
         self._paths: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in _ENDINGS:
+            if path.suffix.lower() in _SUFFIXES:
                 name = object_name(path.stem)
                 if name in self._paths:
                     raise BadInput(
                         f"{folder}: {self._paths[name].name} and {path.name} are both "
-                        f"meshes of {name}"
+                        f"meshes of the object {name}: remove one of them"
                     )
                 self._paths[name] = path
         if not self._paths:
-            raise BadInput(f"{folder}: holds no {', '.join(_ENDINGS)}")
+            raise BadInput(f"{folder}: holds no mesh ({', '.join(_SUFFIXES)})")
         self._blender = blender
 
     @property
     def names(self) -> list[str]:
-        """Of all objects, sorted."""
+        """The names of all objects, sorted."""
         return sorted(self._paths)
 
     def __contains__(self, name: str) -> bool:
         return name in self._paths
 
-    def state(self, name: str) -> Any:
-        """What tells its file from another one of that name."""
+    def fingerprint(self, name: str) -> Any:
+        """Return the fingerprint of an object's file, to detect changes."""
         return state_of(self._paths[name])
 
-    def show(
+    def render(
         self,
         name: str,
         cameras: list[Camera],
@@ -75,10 +75,10 @@ class MeshFolder:
         side: int,
         num_points: int,
         seed: int,
-    ) -> Rendered:
-        """Its views, `side` pixels wide, and points on its surface.
+    ) -> RenderedMesh:
+        """Return an object's views, `side` pixels wide, and points on its surface.
 
-        Raises WorkFailed naming the file and the cause.
+        Raises WorkFailed with the file and the cause.
         """
         path = self._paths[name]
         try:
@@ -88,39 +88,43 @@ class MeshFolder:
                 views, _ = self._blender.render(cameras, RenderConfig(resolution=side))
         except RenderFailure as error:
             raise WorkFailed(f"{path}: {error.kind}: {error}") from error
-        return Rendered(views=views, surface=surface)
+        return RenderedMesh(views=views, surface=surface)
 
 
 def object_name(stem: str) -> str:
-    """The name under which meshes and truth find each other: the asset id without its source.
+    """Return the name by which meshes and ground truth are matched: the id without its source.
 
-    `objaverse:UID`, `objaverse-UID` (as its sample's key is written) and `UID` are one object.
+    `objaverse:UID`, `objaverse-UID` (the key of its sample) and `UID` are the same object.
     """
     return unquote(_SOURCE.sub("", stem))
 
 
-def cloud_of(surface: SurfaceGeometry, num_points: int) -> Cloud:
-    """The first points of a surface: any part of its list is an even sample."""
+def surface_cloud(surface: SurfaceGeometry, num_points: int) -> Cloud:
+    """Return the first `num_points` points of a surface; any part of them is an even sample.
+
+    Raises WorkFailed if the surface has fewer points.
+    """
     if len(surface.points) < num_points:
         raise WorkFailed(
-            f"its geometry has {len(surface.points)} points, and {num_points} are compared"
+            f"the geometry has {len(surface.points)} points, but --points {num_points} are "
+            "compared: use fewer, or build with a larger --surface.points"
         )
     return Cloud.on(surface.points[:num_points], surface.vertices[np.unique(surface.faces)])
 
 
 def _as_glb(path: Path, scratch: Path) -> Path:
-    """The file as Blender's child reads it; what `lrm reconstruct` coloured is shown unlit."""
+    """Return the mesh as a GLB file; vertex colours of `lrm reconstruct` become unlit."""
     target = scratch / "mesh.glb"
     if path.suffix.lower() == ".glb":
         data = path.read_bytes()
-        shown = shown_unlit(data)
-        if shown == data:
+        unlit = shown_unlit(data)
+        if unlit == data:
             return path
-        target.write_bytes(shown)
+        target.write_bytes(unlit)
         return target
     try:
         mesh = trimesh.load_mesh(path)
         target.write_bytes(as_unlit_glb(mesh, z_up=path.suffix.lower() == ".ply"))
     except (ValueError, OSError, KeyError, IndexError, TypeError) as error:
-        raise WorkFailed(f"{path}: cannot be read as a mesh: {error}") from error
+        raise WorkFailed(f"{path}: cannot read this file as a mesh: {error}") from error
     return target

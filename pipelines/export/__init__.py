@@ -1,1 +1,1 @@
-"""From the catalog to a snapshot, and from a snapshot to the folders of other trainers."""
+"""Exports: snapshots of the kept samples, and folders in the layouts of other trainers."""

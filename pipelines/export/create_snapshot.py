@@ -1,4 +1,4 @@
-"""From the catalog to a snapshot: which samples are kept now, and where their members lie."""
+"""The creation of a snapshot from the catalog: the samples that are kept now, with their bytes."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -24,24 +24,28 @@ __all__ = ["freeze", "kept_samples"]
 def freeze(
     root: Storage, where: str | None, validation_share: float, protect_days: float
 ) -> dict[str, Any]:
-    """Write a snapshot of all kept samples that satisfy `where`; its manifest."""
-    # A compaction that moved samples at this moment would not know of the new snapshot.
+    """Create a snapshot of all kept samples that satisfy `where`; return its manifest.
+
+    `validation_share` is the share of objects in the validation split; `lrm compact` keeps the
+    snapshot's bytes for `protect_days`.
+    """
+    # The lock excludes a compaction, which would not know the new snapshot and could move samples.
     with exclusive(root, "lrm snapshot", what="snapshots", on_wait=waiter(wait=True)):
         samples = kept_samples(root, load_standing(root), validation_share)
         return write_snapshot(root, samples, where, protect_days)
 
 
 def kept_samples(root: Storage, standing: Standing, validation_share: float) -> Iterator[Sample]:
-    """The samples of all kept objects, shard by shard.
+    """Yield the samples of all kept objects, shard by shard.
 
-    Raises WorkFailed if a shard or its index is damaged.
+    Raises WorkFailed if a shard's index is damaged or lacks a sample.
     """
     rows = np.flatnonzero(standing.decisions.where("kept"))
     if not len(rows):
         return
     shards = standing.objects.table[SHARD.key].cast(pa.string()).take(pa.array(rows))
     order = rows[pc.sort_indices(shards).to_numpy()]
-    # One index at a time: all of them would be gigabytes.
+    # One index at a time: all of them together would take gigabytes of memory.
     for shard, states in groupby(standing.objects.states(order), _shard_of):
         index = _index(root, shard)
         for state in states:
@@ -56,7 +60,9 @@ def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
     try:
         entries, _ = read_index(root, shard)
     except (OSError, ValueError) as error:
-        raise WorkFailed(f"{index_path(shard)}: cannot read the index: {error}") from error
+        raise WorkFailed(
+            f"{index_path(shard)}: cannot read the index of this shard: {error}"
+        ) from error
     return {entry.key: entry for entry in entries}
 
 
@@ -71,7 +77,9 @@ def _sample(
     try:
         entry = index[state.require(SAMPLE)]
     except KeyError:
-        raise WorkFailed(f"{record.asset_id}: its sample is not in the index of {shard}") from None
+        raise WorkFailed(
+            f"{record.asset_id}: the index of {shard} lacks its sample: run lrm verify"
+        ) from None
     return Sample(
         asset_id=record.asset_id,
         split=split_of(record.asset_id, validation_share),

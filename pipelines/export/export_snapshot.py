@@ -1,4 +1,4 @@
-"""From a snapshot to a folder layout that another trainer reads: whole objects, resumable."""
+"""The export of a snapshot in the folder layout of another trainer; it can be resumed."""
 
 import contextlib
 import difflib
@@ -34,36 +34,39 @@ from render.layouts import Files, Layout, get_layout
 __all__ = ["export"]
 
 EXPORT_VERSION = 1
-"""Raise it when a layout's files change: what lies there is then written again."""
+"""Increase it when a layout's files change, so that existing exports are written again."""
 _RECORD = "export.json"
+"""The file in an object's folder that lists the files and their sizes."""
 
 Outcome = tuple[str, str]
-"""`exported`, `skipped` (it lay there whole) or `failed`, and why it failed."""
+"""`exported`, `skipped` (the object was already exported) or `failed`; and the cause of failure."""
 
 
 def export(
     root: Storage, snapshot_id: str, layout_name: str, split: str, out: str, workers: int
 ) -> dict[str, Any]:
-    """Write the snapshot's samples of a split (or `all`) in a layout; what came of it.
+    """Write the snapshot's samples of a split (or `all`) in a layout; return the summary.
 
-    Objects that lie there whole, from the same render, are skipped. One that cannot be read or
-    does not fit the layout is reported as failed and not listed. Raises BadInput before anything
-    is written, and WorkFailed if `out` cannot be written any more.
+    Objects that were completely exported from the same render are skipped. An object that cannot be
+    read or does not fit the layout is reported as failed, and the layout's listing omits it. Raises
+    BadInput before anything is written, and WorkFailed if writing to `out` fails later.
     """
     layout = get_layout(layout_name)
     samples = _samples(root, snapshot_id, split)
     folder = _folder(out)
-    _refuse_what_no_object_fits(root, samples, layout)
+    _check_layout(root, samples, layout)
     try:
         (folder / layout.folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
+        raise BadInput(
+            f"--out {out}: cannot write to this folder: {error.strerror or error}"
+        ) from None
     failed: dict[str, str] = {}
     with writing(out):
         counts = _write_objects(root, samples, layout, folder, workers, failed)
         if layout.listing:
-            whole = [sample for sample in samples if sample.asset_id not in failed]
-            listing = layout.listing([sample_key(sample.asset_id) for sample in whole])
+            exported = [sample for sample in samples if sample.asset_id not in failed]
+            listing = layout.listing([sample_key(sample.asset_id) for sample in exported])
             Storage(str(folder)).write(*listing)
     return {
         "layout": layout.name,
@@ -91,22 +94,27 @@ def _samples(root: Storage, snapshot_id: str, split: str) -> Sequence[Sample]:
 
 def _folder(out: str) -> Path:
     if "://" in out:
-        raise BadInput(f"--out {out}: an export goes to a local folder; copy it from there")
+        raise BadInput(
+            f"--out {out}: an export is written to a local folder only; copy it from there"
+        )
     folder = Path(out).absolute()
     if folder.exists() and not folder.is_dir():
-        raise BadInput(f"--out {out}: is no folder")
+        raise BadInput(f"--out {out}: exists and is not a folder")
     return folder
 
 
-def _refuse_what_no_object_fits(root: Storage, samples: Sequence[Sample], layout: Layout) -> None:
-    """Try one readable sample of every rig: lens, normalisation and views are the rig's."""
-    tried: set[str] = set()
+def _check_layout(root: Storage, samples: Sequence[Sample], layout: Layout) -> None:
+    """Raise BadInput if a rig's views do not fit the layout.
+
+    One readable sample per rig is enough: the rig determines lens, normalisation and views.
+    """
+    checked: set[str] = set()
     for sample in samples:
-        if sample.rig in tried:
+        if sample.rig in checked:
             continue
         with contextlib.suppress(WorkFailed):
             _read(root, sample, layout)
-            tried.add(sample.rig)
+            checked.add(sample.rig)
 
 
 def _write_objects(
@@ -117,7 +125,10 @@ def _write_objects(
     workers: int,
     failed: dict[str, str],
 ) -> Counter[str]:
-    """Export every sample, with progress; counts per outcome. Fills `failed`."""
+    """Export every sample, print progress, and return the number of objects per outcome.
+
+    Failed objects and their causes are added to `failed`.
+    """
     counts: Counter[str] = Counter()
     display = Display()
 
@@ -126,10 +137,10 @@ def _write_objects(
 
     work = functools.partial(_export_object, root, layout.name, folder / layout.folder)
     try:
-        for sample, (outcome, why) in _each(samples, work, min(workers, len(samples))):
+        for sample, (outcome, cause) in _outcomes(samples, work, min(workers, len(samples))):
             counts[outcome] += 1
             if outcome == "failed":
-                failed[sample.asset_id] = why
+                failed[sample.asset_id] = cause
             display.show(line)
         display.end(line())
     finally:
@@ -138,7 +149,7 @@ def _write_objects(
 
 
 def _export_object(root: Storage, layout_name: str, folder: Path, sample: Sample) -> Outcome:
-    """Write one object's folder, unless it is there. Raises OSError if it cannot be written."""
+    """Write one object's folder, unless it is complete. Raises OSError if it cannot be written."""
     layout = get_layout(layout_name)
     identity = {
         "version": EXPORT_VERSION,
@@ -147,7 +158,7 @@ def _export_object(root: Storage, layout_name: str, folder: Path, sample: Sample
         "render_key": sample.render_key,
     }
     target = folder / sample_key(sample.asset_id)
-    if _is_whole(target, identity):
+    if _is_complete(target, identity):
         return "skipped", ""
     try:
         views = _read(root, sample, layout)
@@ -158,12 +169,17 @@ def _export_object(root: Storage, layout_name: str, folder: Path, sample: Sample
 
 
 def _read(root: Storage, sample: Sample, layout: Layout) -> ViewSet:
-    """The sample's views. Raises WorkFailed if they cannot be read, BadInput if they do not fit."""
+    """Return the sample's views.
+
+    Raises WorkFailed if they cannot be read, and BadInput if they do not fit the layout.
+    """
     try:
         members = read_members(root, sample.shard, sample.entry, sample.entry.members)
         views, meta = decode_views(members)
     except (WorkFailed, OSError, EOFError) as error:
-        raise WorkFailed(f"{sample.asset_id}: cannot read its views: {error}") from error
+        raise WorkFailed(
+            f"{sample.asset_id}: cannot read the views of this object: {error}"
+        ) from error
     try:
         layout.check(views, meta.get("normalise"))
     except BadInput as error:
@@ -173,8 +189,8 @@ def _read(root: Storage, sample: Sample, layout: Layout) -> ViewSet:
     return views
 
 
-def _is_whole(target: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the folder holds every file that was written for this very render, at its size."""
+def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether the folder holds all files of this render, with their sizes."""
     try:
         record = json.loads((target / _RECORD).read_bytes())
         files = record.pop("files")
@@ -186,7 +202,7 @@ def _is_whole(target: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _write_folder(target: Path, files: Files, identity: Mapping[str, Any]) -> None:
-    """Write an object's files and their record, replacing a folder that is not whole."""
+    """Write an object's files and their record; an incomplete folder is replaced."""
     with atomic_folder(target) as temporary:
         sizes = {}
         for name, data in files:
@@ -197,21 +213,24 @@ def _write_folder(target: Path, files: Files, identity: Mapping[str, Any]) -> No
             shutil.rmtree(target)
 
 
-def _each(
+def _outcomes(
     samples: Sequence[Sample], work: Callable[[Sample], Outcome], workers: int
 ) -> Iterator[tuple[Sample, Outcome]]:
-    """The outcomes as they come. Decoding and PNG hold Python's lock, hence processes."""
+    """Yield each sample with its outcome, in the order of completion.
+
+    Processes are used, not threads, because decoding and PNG encoding hold Python's global lock.
+    """
     if workers == 1:
         yield from ((sample, work(sample)) for sample in samples)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    left = iter(samples)
+    remaining = iter(samples)
     running: dict[Future[Outcome], Sample] = {}
     try:
         while True:
-            # None wait in the pool: what is submitted must end before an interruption does.
-            for sample in islice(left, workers - len(running)):
+            # No more than the workers can run: after an interruption, submitted work must end.
+            for sample in islice(remaining, workers - len(running)):
                 running[pool.submit(work, sample)] = sample
             if not running:
                 return
@@ -219,15 +238,15 @@ def _each(
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise WorkFailed(
-            "a worker process was killed, perhaps for memory; the same command with fewer "
-            "--workers goes on"
+            "a worker process was killed, perhaps because memory ran out: run the same command "
+            "with fewer --workers to continue"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """In a worker: the parent alone is interrupted, and a worker does not outlive it."""
+    """Let a worker process ignore Ctrl-C, which the parent handles, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 

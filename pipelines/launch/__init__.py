@@ -1,1 +1,1 @@
-"""Training on a Ray cluster."""
+"""The start of a training run on a Ray cluster."""

@@ -1,4 +1,7 @@
-"""What a Ray cluster has for training workers: GPUs or none, and slots for how many."""
+"""The resources of a Ray cluster for training workers: GPUs, free slots, autoscaler requests.
+
+A slot is a set of free resources on one node into which one training worker fits.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,13 +17,13 @@ __all__ = [
 ]
 
 Resources = Mapping[str, float]
-"""Amounts by Ray's resource names."""
+"""Amount of each resource, by Ray's name for it, such as {"CPU": 4.0, "GPU": 1.0}."""
 
 
 def workers_have_gpus(config: TrainConfig) -> bool:
-    """Return whether each worker gets a GPU.
+    """Return whether each training worker gets a GPU.
 
-    The driver's own machine says nothing about it: it may be a head node without one.
+    The nodes of the cluster decide, not the driver's machine, which may be a head node without GPU.
     """
     import ray
 
@@ -31,22 +34,22 @@ def workers_have_gpus(config: TrainConfig) -> bool:
 def has_gpus(nodes: Sequence[Resources], worker: Resources) -> bool:
     """Return whether workers that need these resources run on GPUs on these nodes.
 
-    They do if they ask for one, or if a node that has all they ask for also has a GPU.
+    They do if `worker` contains a GPU, or if a node with all of `worker` also has a GPU.
     """
     if "GPU" in worker:
         return True
-    able = [node for node in nodes if all(node.get(k, 0.0) >= v for k, v in worker.items())]
-    return any(node.get("GPU", 0.0) >= 1 for node in able)
+    suitable = [node for node in nodes if all(node.get(k, 0.0) >= v for k, v in worker.items())]
+    return any(node.get("GPU", 0.0) >= 1 for node in suitable)
 
 
 def worker_bundle(config: TrainConfig, *, on_gpu: bool) -> dict[str, float]:
-    """Return the resources that one worker asks Ray for."""
+    """Return the resources that one training worker reserves with Ray."""
     return {"GPU" if on_gpu else "CPU": 1.0, **config.worker_resources}
 
 
 def free_slots(worker: Resources) -> int:
     """Return how many workers fit into the free resources of nodes that are not draining."""
-    # The sums of `ray.available_resources` do not say what is free on one node.
+    # `ray.available_resources` returns sums over all nodes, but a worker must fit on one node.
     from ray._private.state import state
 
     draining = state.get_draining_nodes()
@@ -55,7 +58,7 @@ def free_slots(worker: Resources) -> int:
 
 
 def count_slots(worker: Resources, free: Sequence[Resources]) -> int:
-    """Return how many workers fit, each on one node, into what these nodes have free."""
+    """Return how many workers fit into the free resources of these nodes, each on one node."""
     return sum(_slots(worker, node) for node in free)
 
 

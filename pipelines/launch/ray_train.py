@@ -1,4 +1,4 @@
-"""Start the training loop (train.loop.engine) on workers that Ray Train places."""
+"""The start of the training loop (train.loop.engine), in this process or on Ray Train's workers."""
 
 import logging
 import os
@@ -31,16 +31,16 @@ __all__ = ["launch", "train_alone"]
 _log = logging.getLogger(__name__)
 
 _PLACEMENT_ATTEMPTS = 3
-"""Times, of a minute each, that Ray waits for slots which a lost node took away."""
+"""Attempts, of one minute each, of Ray to find slots after a node was lost."""
 
 
 def launch(name: str, config: TrainConfig) -> dict[str, Any]:
-    """Train to the configured step from the last checkpoint; return the run's summary.
+    """Train from the last checkpoint to the configured step; return the run's summary.
 
-    Raises BadInput before a worker starts, Stopped if it was asked to end, and WorkFailed if
-    training fails for good.
+    Raises BadInput before a worker starts, Stopped after a stop request, and WorkFailed if training
+    fails and is not retried.
     """
-    # Absolute: workers stand in folders of their own.
+    # Workers run in other working directories, so paths must be absolute.
     paths = {"root": Storage(config.root).uri, "out": str(Path(config.out).absolute())}
     if config.checkpoints is not None:
         paths["checkpoints"] = Storage(config.checkpoints).uri
@@ -67,12 +67,12 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
 
 
 def train_alone(recipe: Recipe) -> None:
-    """Train in this process, as a process group of one. Raises what `engine.train` raises."""
+    """Train in this process, with a process group of one. Raises what `engine.train` raises."""
     import torch
     import torch.distributed as dist
 
     if recipe.config.num_workers != 1:
-        raise BadInput("--address none trains in this process: it needs --num-workers 1")
+        raise BadInput("--address none trains in this process: use it with --num-workers 1")
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{folder}/store"
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -85,13 +85,14 @@ def train_alone(recipe: Recipe) -> None:
 
 
 def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
-    """Start workers, as many as the cluster has slots for, until the run is done.
+    """Start training workers, again after failures, until the run reaches its last step.
 
-    Raises Stopped if the run is asked to end, and the workers' own error if it is final or if too
-    many starts in a row made no new checkpoint.
+    Each start has as many workers as fit into the cluster. Raises Stopped after a stop request, and
+    the workers' error if it is final or after more than `max_failures` starts in a row without a
+    new checkpoint.
     """
-    failures, reached = 0, _newest_checkpoint(config)
-    # Within the session: Ray sets a handler of its own when it starts.
+    failures, newest = 0, _newest_checkpoint(config)
+    # The handler is set after Ray has started, because Ray sets one of its own.
     with (
         ray_session(config.address),
         signal_handler(stop_file.request_stop),
@@ -109,21 +110,21 @@ def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
                 continue
             if isinstance(error, BadInput | FinalFailure) or stop_file.is_requested():
                 raise error
-            if _newest_checkpoint(config) > reached:
-                failures, reached = 0, _newest_checkpoint(config)
+            if _newest_checkpoint(config) > newest:
+                failures, newest = 0, _newest_checkpoint(config)
             failures += 1
             if failures > config.max_failures:
                 raise error
-            _log.warning("workers ended (%s); they start again", error)
+            _log.warning("training workers ended: %s; restarting them", error)
 
 
 def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
-    """Start the workers once; return why they ended, None if they reached the last step."""
+    """Start the workers once; return their error, or None if they reached the last step."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     on_gpu = workers_have_gpus(config)
-    # This module restarts workers, not Ray; but a run of one size lets Ray wait for its slots.
+    # This module restarts the workers, not Ray. If their number is fixed, Ray waits for free slots.
     retries: dict[str, Any] = {"max_failures": 0, "max_preemption_failures": 0}
     retries["controller_failure_limit"] = _PLACEMENT_ATTEMPTS if elastic else -1
     trainer = TorchTrainer(
@@ -135,7 +136,7 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
             use_gpu=on_gpu,
             resources_per_worker=worker_bundle(config, on_gpu=on_gpu),
         ),
-        # Checkpoints are not Ray's either, so no start needs the state of the one before.
+        # Checkpoints are not Ray's either, so each start gets a new name and folder.
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
             storage_path=str(Path(config.out) / "ray"),
@@ -143,7 +144,7 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
         ),
     )
     try:
-        # In a thread: in the main one, it would handle Ctrl-C itself and end without saving.
+        # In the main thread, Ray would handle Ctrl-C itself and end the run without saving.
         with ThreadPoolExecutor(1) as executor:
             executor.submit(trainer.fit).result()
     except ray.train.TrainingFailedError as error:
@@ -155,8 +156,8 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
 
 def _newest_checkpoint(config: TrainConfig) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
-    found = names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
-    return step_of(found[0]) if found else 0
+    checkpoints = names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
+    return step_of(checkpoints[0]) if checkpoints else 0
 
 
 def _worker(task: dict[str, Any]) -> None:
@@ -165,24 +166,24 @@ def _worker(task: dict[str, Any]) -> None:
 
     if task["on_gpu"] and not torch.cuda.is_available():
         raise BadInput(
-            f"{socket.gethostname()}: Ray lends this worker a GPU and PyTorch sees none: is it a "
-            "build without CUDA, or is the driver missing?"
+            f"{socket.gethostname()}: Ray assigns a GPU to this worker, but PyTorch finds none: "
+            "install a CUDA build of PyTorch, or the GPU's driver (lrm doctor --for train)"
         )
     logging.basicConfig(level=logging.INFO)
     train(make_recipe(task["name"], task["config"]), _is_preempted)
-    # Without it some ranks abort while others still talk to them.
+    # Without the barrier, some ranks abort while others still communicate with them.
     dist.barrier()
 
 
 def _is_preempted() -> bool:
-    """Return whether the node of any worker will be preempted; all ranks call it together."""
+    """Return whether the node of any worker will be preempted; a collective call of all ranks."""
     import ray.train
 
     return ray.train.get_preemption_info() is not None
 
 
 def _cause(error: BaseException) -> LrmError:
-    """Return the workers' error if it is an LrmError, else a WorkFailed with its last line."""
+    """Return the first LrmError among the workers' errors, else WorkFailed with the last line."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         inner: BaseException | None = failure
@@ -195,7 +196,7 @@ def _cause(error: BaseException) -> LrmError:
 
 
 class _MetricsTail:
-    """Prints the progress of training from the run's metrics, once per interval."""
+    """A thread that prints the progress of training from metrics.jsonl, once per interval."""
 
     def __init__(self, out: Path, steps: int, interval: float = 10.0) -> None:
         self._out, self._steps, self._interval = out, steps, interval

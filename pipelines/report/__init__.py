@@ -1,1 +1,1 @@
-"""One HTML page about a dataset: what came in, what was kept, and how it looks."""
+"""The HTML report about a dataset: objects listed, dropped, failed and kept, with pictures."""

@@ -1,7 +1,7 @@
-"""What a report says: plain data, read from a dataset. Nothing here draws.
+"""The data of a report, read from a dataset; `page` and `thumbnails` draw it.
 
-Counts come from `summarise`; objects are visited only to choose, by the hash of their ids, the few
-that the report shows.
+Counts come from `summarise`. The few objects that the report shows are chosen by the hashes of
+their ids.
 """
 
 import hashlib
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 _COVERAGE = {link.name: link.needs for link in (OCCUPANCY, RENDERED_OCCUPANCY)}
-"""Per filter on how much of each view an object fills, the stage that measured that."""
-_MOST_LICENCES = 20
-"""In a source whose licences are free text there may be as many as objects."""
+"""For each filter on the share of each view that an object covers, the stage that measures it."""
+_MAX_LICENCES = 20
+"""Rows of the table of licences: if licences are free text, there may be one per object."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSizes:
-    """How many objects a report shows."""
+    """The numbers of objects and shards that a report shows."""
 
     per_reason: int = 8
     per_kind: int = 8
@@ -57,26 +57,26 @@ class SampleSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class DroppedObject:
-    """An object that a filter dropped, and where its file may be had."""
+    """An object that a filter dropped, and the paths of its file."""
 
     asset_id: str
     name: str
     verdict: Verdict
     path: str
-    """Of its file below the source's root."""
+    """Path of its file below the source's root."""
     version: str
-    """Of that file, as the source listed it."""
+    """Version of that file, as the source listed it."""
     raw: str | None
-    """Of the copy below the dataset's root, if there is one."""
+    """Path of the copy below the dataset's root, if there is one."""
     sha256: str | None
-    """Of the file that was judged; None if its listing was enough."""
+    """SHA-256 of the file that was evaluated; None if the listing alone was enough."""
     view: int | None
-    """The view of the rig that shows why, if one does."""
+    """The view of the rig in which the object covers the least, if that is why it was dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedObject:
-    """An object that a stage could not be done for."""
+    """An object for which a stage failed."""
 
     asset_id: str
     name: str
@@ -87,7 +87,7 @@ class FailedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptObject:
-    """An object with its place in a shard."""
+    """A kept object, with its shard and the key of its sample."""
 
     asset_id: str
     name: str
@@ -99,7 +99,7 @@ class KeptObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterInfo:
-    """A filter of the chain."""
+    """A filter of the chain, and whether the last build used it."""
 
     name: str
     purpose: str
@@ -108,7 +108,7 @@ class FilterInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class LicenceCount:
-    """Objects under one licence, or `none stated`, or `others`."""
+    """The numbers of objects under one licence, or under `none stated` or `others`."""
 
     name: str
     listed: int
@@ -117,38 +117,39 @@ class LicenceCount:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that a report says."""
+    """All data of a report, except pictures."""
 
     root: str
     config: BuildConfig
-    """Of the last build."""
-    made: datetime
+    """The configuration of the last build."""
+    created: datetime
     summary: Mapping[str, Any]
-    """As `lrm status --json`."""
+    """The same values as `lrm status --json` prints."""
     filters: Sequence[FilterInfo]
-    """In the order of the chain."""
+    """All filters, in the order of the chain."""
     dropped: Mapping[str, Sequence[DroppedObject]]
-    """By reason, some of each."""
+    """For each reason, some of its objects."""
     failed: Mapping[str, Sequence[FailedObject]]
-    """By kind, some of each."""
+    """For each failure kind, some of its objects."""
     kept: Mapping[str, Sequence[KeptObject]]
-    """By shard, some of some."""
+    """For each chosen shard, some of its objects."""
     num_shards: int
+    """The number of all shards with kept objects."""
     licences: Sequence[LicenceCount]
-    """The most frequent ones, then the others together."""
+    """The most frequent licences, then all others together."""
     endings: pa.Table
-    """As `Catalog.endings` returns it."""
+    """The table that `Catalog.endings` returns."""
 
 
 def gather(root: Storage, sizes: SampleSizes) -> ReportData:
-    """Read everything but pictures. Raises BadInput or WorkFailed if the dataset is unreadable."""
+    """Return a report's data. Raises BadInput or WorkFailed if the dataset cannot be read."""
     standing = load_standing(root)
     config = standing.config
     chosen = _choose(root, standing, sizes)
     return ReportData(
         root=root.uri,
         config=config,
-        made=datetime.now(UTC),
+        created=datetime.now(UTC),
         summary=summarise(root),
         filters=_filters(config, removed="removed" in chosen.dropped),
         dropped=chosen.dropped,
@@ -161,18 +162,18 @@ def gather(root: Storage, sizes: SampleSizes) -> ReportData:
 
 
 def _filters(config: BuildConfig, removed: bool) -> list[FilterInfo]:
-    found = []
+    filters = []
     if removed:
-        purpose = "Objects that were taken out of the dataset by name."
-        found.append(FilterInfo(name=REMOVE.stage, purpose=purpose, enabled=True))
+        purpose = "Objects that were removed from the dataset by id."
+        filters.append(FilterInfo(name=REMOVE.stage, purpose=purpose, enabled=True))
     for link in CHAIN:
         settings = getattr(config.filters, link.settings or link.name)
         purpose = (settings.__doc__ or "").strip().splitlines()[0]
-        found.append(FilterInfo(name=link.name, purpose=purpose, enabled=settings.enabled))
-    return found
+        filters.append(FilterInfo(name=link.name, purpose=purpose, enabled=settings.enabled))
+    return filters
 
 
-# ---- Everything below reads a Standing: the counts of licences and the choice of samples. --------
+# ---- Everything below reads the dataset state: licence counts and the choice of samples. ---------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ class _Chosen:
 
 
 def _choose(root: Storage, standing: Standing, sizes: SampleSizes) -> _Chosen:
-    """The objects to show of every reason, kind and chosen shard: those of the least hashes."""
+    """Choose objects for every reason, failure kind and chosen shard, by their smallest hashes."""
     ids = standing.objects.ids.to_pylist()
     ranks = np.fromiter(map(_rank, ids), dtype=np.uint64, count=len(ids))
 
@@ -197,8 +198,8 @@ def _choose(root: Storage, standing: Standing, sizes: SampleSizes) -> _Chosen:
     dropped = pick(_rows_by_reason(standing), sizes.per_reason)
     failed = pick(_rows_by_kind(standing), sizes.per_kind)
     shards = _rows_by_shard(standing)
-    shown = sorted(sorted(shards, key=_rank)[: sizes.shards])
-    kept = pick({shard: shards[shard] for shard in shown}, sizes.per_shard)
+    chosen = sorted(sorted(shards, key=_rank)[: sizes.shards])
+    kept = pick({shard: shards[shard] for shard in chosen}, sizes.per_shard)
     details = _Details(root, standing, [*chain(*dropped.values()), *chain(*failed.values())])
     return _Chosen(
         dropped={name: [details.dropped(row) for row in rows] for name, rows in dropped.items()},
@@ -214,19 +215,20 @@ def _rows_by_reason(standing: Standing) -> dict[str, np.ndarray]:
     decisions = standing.decisions
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, (_, reason) in enumerate(decisions.reasons):
-        found = np.flatnonzero(decisions.reason == number)
-        if len(found):
-            rows[reason].append(found)
+        matches = np.flatnonzero(decisions.reason == number)
+        if len(matches):
+            rows[reason].append(matches)
     return {reason: np.concatenate(parts) for reason, parts in rows.items()}
 
 
 def _rows_by_kind(standing: Standing) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    for place, stage in enumerate(standing.decisions.stages):
-        here = np.flatnonzero(standing.decisions.failed == place)
-        if len(here):
-            for kind, found in _groups(standing.objects.table[stage.events.kind.key], here).items():
-                rows[kind].append(found)
+    for number, stage in enumerate(standing.decisions.stages):
+        failed = np.flatnonzero(standing.decisions.failed == number)
+        if len(failed):
+            kinds = standing.objects.table[stage.events.kind.key]
+            for kind, matches in _groups(kinds, failed).items():
+                rows[kind].append(matches)
     return {kind: np.concatenate(parts) for kind, parts in rows.items()}
 
 
@@ -236,11 +238,11 @@ def _rows_by_shard(standing: Standing) -> dict[str, np.ndarray]:
 
 
 def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Some rows of a column of text, by its value there."""
+    """Group rows by the value of a text column."""
     names = column.take(pa.array(rows)).combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
-    # The dictionary may know values that none of these rows has.
+    # The dictionary may contain values that none of these rows has.
     counts = np.bincount(codes, minlength=len(names.dictionary))
     parts = np.split(rows[order], np.cumsum(counts)[:-1])
     pairs = zip(names.dictionary.to_pylist(), parts, strict=True)
@@ -248,30 +250,30 @@ def _groups(column: pa.ChunkedArray, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class _Details:
-    """What only the log of events says of the chosen objects."""
+    """Details of the chosen objects that are only in the event log."""
 
     def __init__(self, root: Storage, standing: Standing, rows: list[int]) -> None:
         self._objects, self._decisions = standing.objects, standing.decisions
         catalog = Catalog(root)
-        wanted: dict[str, list[str]] = defaultdict(list)
+        ids_by_stage: dict[str, list[str]] = defaultdict(list)
         for row in rows:
             decision = standing.decisions.at(row)
             if decision.failure is not None:
-                wanted[decision.failure.stage.name].append(standing.objects.ids[row].as_py())
+                ids_by_stage[decision.failure.stage.name].append(standing.objects.ids[row].as_py())
             elif decision.dropped is not None and decision.dropped.filter in _COVERAGE:
                 stage = _COVERAGE[decision.dropped.filter]
-                wanted[stage].append(standing.objects.ids[row].as_py())
+                ids_by_stage[stage].append(standing.objects.ids[row].as_py())
         self._events = {
             stage: catalog.newest(ids, *standing.decider.places[stage])
-            for stage, ids in wanted.items()
+            for stage, ids in ids_by_stage.items()
         }
 
     def dropped(self, row: int) -> DroppedObject:
-        """One of them, that a filter dropped."""
+        """Return a chosen object that a filter dropped."""
         state, verdict = self._objects.state(row), self._decisions.at(row).dropped
         assert verdict is not None
-        judged = self._events.get(_COVERAGE.get(verdict.filter, ""), {}).get(state.asset_id)
-        shares = judged.data["coverage"] if judged is not None else None
+        event = self._events.get(_COVERAGE.get(verdict.filter, ""), {}).get(state.asset_id)
+        shares = event.data["coverage"] if event is not None else None
         return DroppedObject(
             asset_id=state.asset_id,
             name=state.record.name,
@@ -284,7 +286,7 @@ class _Details:
         )
 
     def failed(self, row: int) -> FailedObject:
-        """One of them, on which a stage failed."""
+        """Return a chosen object for which a stage failed."""
         state, failure = self._objects.state(row), self._decisions.at(row).failure
         assert failure is not None
         return FailedObject(
@@ -312,10 +314,10 @@ def _licences(standing: Standing) -> list[LicenceCount]:
     column = standing.objects.table[LIST.licence.key].fill_null("")
     listed = _counts(column)
     kept = _counts(column.filter(pa.array(standing.decisions.where("kept"))))
-    most = [name for name, _ in listed.most_common(_MOST_LICENCES)]
+    frequent = [name for name, _ in listed.most_common(_MAX_LICENCES)]
     counts = [
         LicenceCount(name=name or "none stated", listed=listed.pop(name), kept=kept.pop(name, 0))
-        for name in most
+        for name in frequent
     ]
     if listed:
         counts.append(LicenceCount(name="others", listed=listed.total(), kept=kept.total()))

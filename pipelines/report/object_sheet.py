@@ -1,4 +1,4 @@
-"""Contact sheets of samples that lie in shards."""
+"""The contact sheet of an object, from its sample in a shard."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ from render.contact_sheet import contact_sheet
 __all__ = ["write_sheet"]
 
 
-def write_sheet(root: Storage, found: dict[str, Any], path: str) -> None:
-    """Write the contact sheet of an inspected object.
+def write_sheet(root: Storage, inspected: dict[str, Any], path: str) -> None:
+    """Write the contact sheet of an object, given the result of `lrm inspect`.
 
     Raises BadInput if the object has no views or the file cannot be written.
     """
-    if not found["samples"]:
-        raise BadInput(f"{found['asset_id']} is {found['state']}: it has no views to show")
-    sample = found["samples"][0]
+    if not inspected["samples"]:
+        raise BadInput(
+            f"{inspected['asset_id']}: its state is {inspected['state']}, so it has no views to "
+            "show with --sheet"
+        )
+    sample = inspected["samples"][0]
     entries, _ = read_index(root, sample["shard"])
     entry = next(entry for entry in entries if entry.key == sample["key"])
     views, _ = decode_views(read_members(root, sample["shard"], entry, entry.members))
-    title = f"{found['asset_id']}  {found['record']['name']}"
+    title = f"{inspected['asset_id']}  {inspected['record']['name']}"
     try:
         contact_sheet(views, title=title).save(Path(path))
     except (OSError, ValueError) as error:

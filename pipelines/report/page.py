@@ -1,4 +1,4 @@
-"""The page: from what a report says and its pictures to one HTML file that needs nothing else."""
+"""The report as one self-contained HTML file, from its data and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +16,29 @@ from pipelines.report.thumbnails import Picture
 __all__ = ["FunnelRow", "funnel", "render_page"]
 
 _TEMPLATE = "report.html.j2"
-_MOST_BUILDS = 12
+_MAX_BUILDS = 12
+"""Rows of the table of builds, the newest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunnelRow:
-    """One bar: what goes, beside what is left after it; both are shares of what is listed."""
+    """One bar of the funnel: the objects that leave here, and those that remain."""
 
     kind: str
-    """`listed`, `dropped`, `failed`, `pending` or `kept`: its colour."""
+    """`listed`, `dropped`, `failed`, `pending` or `kept`; it determines the colour."""
     label: str
     detail: str
     count: int
+    """Objects that leave the funnel here."""
     left: int
     """Objects that remain after this row."""
 
 
 def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
-    """The HTML of a report. Every name, tag and message in it is a stranger's, and is escaped."""
+    """Return the HTML of a report, with all names, tags and messages escaped.
+
+    They come from the source of the objects, so they are not trusted.
+    """
     environment = Environment(
         loader=PackageLoader("pipelines.report", ""),
         autoescape=True,
@@ -49,6 +54,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         "value": _value,
     }
     environment.filters["reason"] = reason_title
+    environment.filters["title_of_filter"] = filter_title
     chart = timeline(data.endings)
     return environment.get_template(_TEMPLATE).render(
         data=data,
@@ -63,14 +69,14 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         },
         stages=_stages(data.summary["stages"]),
         chart=None if chart is None else _chart(chart),
-        builds=builds(data.endings)[-_MOST_BUILDS:],
+        builds=builds(data.endings)[-_MAX_BUILDS:],
         percent=quantities.percent,
         moment=_moment,
     )
 
 
 def funnel(data: ReportData) -> list[FunnelRow]:
-    """The rows in their order: listed, the filters of the chain, failures, pending, kept."""
+    """Return the rows in order: listed, the filters of the chain, failures, pending, kept."""
     summary = data.summary
     left = summary["listed"]
     rows = [_row("listed", "listed", "", left, left)]
@@ -88,7 +94,7 @@ def funnel(data: ReportData) -> list[FunnelRow]:
         left -= summary["failed"][kind]
         rows.append(_row("failed", kind, "failed", summary["failed"][kind], left))
     left -= summary["pending"]
-    rows.append(_row("pending", "pending", "still to be done", summary["pending"], left))
+    rows.append(_row("pending", "pending", "not finished yet", summary["pending"], left))
     rows.append(_row("kept", "kept", "", summary["kept"], left))
     return rows
 
@@ -98,10 +104,10 @@ def _filter_of(data: ReportData, reason: str) -> str:
 
 
 def _in_chain_order(data: ReportData) -> dict[str, int]:
-    """The counts of the reasons, by filter; those of one filter the largest first."""
-    place = {link.name: i for i, link in enumerate(data.filters)}
+    """Return the counts of the reasons in the order of the filters, and the largest first."""
+    position = {link.name: i for i, link in enumerate(data.filters)}
     counts = _largest_first(data.summary["dropped"])
-    return dict(sorted(counts.items(), key=lambda item: place[_filter_of(data, item[0])]))
+    return dict(sorted(counts.items(), key=lambda item: position[_filter_of(data, item[0])]))
 
 
 def _row(kind: str, label: str, detail: str, count: int, left: int) -> FunnelRow:
@@ -113,10 +119,10 @@ def _largest_first(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _stages(stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per stage its time, and that of its parts; widths are shares of the longest stage.
+    """Return the times of the stages and of their parts; widths are percent of the longest stage.
 
-    A part may lie within another one (`sample` and `denoise` within `colour`), so parts are bars
-    beside each other, not a sum.
+    A part may contain another one (`colour` contains `sample` and `denoise`), so the parts are
+    separate bars, not a sum.
     """
     longest = max((values["seconds"] for values in stages.values()), default=0) or 1
     return [
@@ -137,49 +143,49 @@ def _stages(stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chart:
-    """A timeline, ready to be drawn in a box of 100 units height and one unit per bar."""
+    """A stacked bar chart over time, in a box of 100 units height and one unit per bar."""
 
     bars: Sequence[tuple[int, str, float, float]]
-    """(place, outcome, top, height)."""
+    """(index of the bar, outcome, top, height)."""
     num_bars: int
-    each: str
-    """How long a bar is."""
+    bar_length: str
+    """The time that one bar covers, as text."""
     highest: int
-    """Objects at the top of the box."""
+    """The number of objects at the top of the box."""
     labels: Sequence[tuple[float, str]]
-    """(place in percent, time)."""
+    """(position in percent, time)."""
 
 
-def _chart(found: Timeline) -> _Chart:
-    totals = [sum(counts) for counts in zip(*found.counts.values(), strict=True)]
+def _chart(history: Timeline) -> _Chart:
+    totals = [sum(counts) for counts in zip(*history.counts.values(), strict=True)]
     highest = _round_up(max(totals))
     bars = []
-    for place in range(found.num_bars):
+    for index in range(history.num_bars):
         top = 100.0
-        for outcome, counts in found.counts.items():
-            height = 100 * counts[place] / highest
+        for outcome, counts in history.counts.items():
+            height = 100 * counts[index] / highest
             if height:
                 top -= height
-                bars.append((place, outcome, round(top, 3), round(height, 3)))
+                bars.append((index, outcome, round(top, 3), round(height, 3)))
     return _Chart(
         bars=bars,
-        num_bars=found.num_bars,
-        each=quantities.round_duration(found.bar_seconds),
+        num_bars=history.num_bars,
+        bar_length=quantities.round_duration(history.bar_seconds),
         highest=highest,
-        labels=_labels(found),
+        labels=_labels(history),
     )
 
 
-def _labels(found: Timeline, count: int = 4) -> list[tuple[float, str]]:
-    span = timedelta(seconds=found.bar_seconds * found.num_bars)
+def _labels(history: Timeline, count: int = 4) -> list[tuple[float, str]]:
+    span = timedelta(seconds=history.bar_seconds * history.num_bars)
     form = "%d %b" if span > timedelta(days=4) else "%d %b %H:%M"
     form = "%H:%M:%S" if span < timedelta(hours=1) else form
-    places = [i / count for i in range(count + 1)]
-    return [(100 * place, (found.started + span * place).strftime(form)) for place in places]
+    shares = [i / count for i in range(count + 1)]
+    return [(100 * share, (history.started + span * share).strftime(form)) for share in shares]
 
 
 def _round_up(value: int) -> int:
-    """The next number of the form 1, 2, 4, 6 or 8 times a power of ten; even, or 1."""
+    """Return the next number that is 1, 2, 4, 6 or 8 times a power of ten: even, or 1."""
     power = 10 ** (len(str(value)) - 1)
     return next(k * power for k in (1, 2, 4, 6, 8, 10) if k * power >= value)
 
@@ -188,14 +194,14 @@ def _moment(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _value(measured: Any) -> str:
-    """A measurement or limit of any filter, as words."""
-    if isinstance(measured, bool):
-        return "yes" if measured else "no"
-    if isinstance(measured, float):
-        return f"{measured:.4g}"
-    if isinstance(measured, Mapping):
-        return ", ".join(f"{name.replace('_', ' ')} {_value(v)}" for name, v in measured.items())
-    if isinstance(measured, list | tuple):
-        return ", ".join(_value(item) for item in measured) or "none"
-    return "none" if measured is None else str(measured)
+def _value(value: Any) -> str:
+    """Return a measurement or limit of any filter as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_value(v)}" for name, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item) for item in value) or "none"
+    return "none" if value is None else str(value)

@@ -1,6 +1,7 @@
-"""The pictures of a report: views of kept objects from their shards, thumbnails of dropped ones.
+"""The pictures of a report: views of kept objects from shards, thumbnails of dropped objects.
 
-Only dropped objects need Blender, one child for all of them. What cannot be shown says why.
+Only dropped objects need Blender, one child for all of them. An object that cannot be shown gets
+the cause instead of a picture.
 """
 
 import base64
@@ -39,47 +40,51 @@ _SHEET_VIEWS = 4
 _SHEET_TILE = 96
 _RENDER = RenderConfig(resolution=128, samples=4, texture_size=512)
 _FIELD_OF_VIEW = 40
+"""Degrees."""
 _IMPORT_SECONDS = 30.0
 _RENDER_SECONDS = 30.0
 _TOTAL_SECONDS = 300.0
-"""After so long no further thumbnail is begun."""
+"""No thumbnail is started after this time."""
 _UNREADABLE = (OSError, EOFError, ValueError, LrmError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture as a data URI, or why there is none."""
+    """A picture as a data URI, or the problem because of which there is none."""
 
     uri: str = ""
-    missing: str = ""
+    problem: str = ""
 
 
 def sheets(root: Storage, kept: Mapping[str, Sequence[KeptObject]]) -> dict[str, Picture]:
-    """Colour, depth and normals of the first views of kept objects (by shard), by asset id."""
-    found: dict[str, Picture] = {}
+    """Return contact sheets of kept objects (by shard), by asset id.
+
+    A sheet shows colour, depth and normals of the first views.
+    """
+    pictures: dict[str, Picture] = {}
     for shard, objects in kept.items():
         try:
             entries = {entry.key: entry for entry in read_index(root, shard)[0]}
         except _UNREADABLE as error:
-            why = Picture(missing=f"the index of its shard is unreadable: {error}")
-            found |= dict.fromkeys((item.asset_id for item in objects), why)
+            picture = Picture(problem=f"cannot read the index of its shard: {error}")
+            pictures |= dict.fromkeys((item.asset_id for item in objects), picture)
         else:
             for item in objects:
-                found[item.asset_id] = _sheet(root, item, entries.get(item.sample))
-    return found
+                pictures[item.asset_id] = _sheet(root, item, entries.get(item.sample))
+    return pictures
 
 
 def _sheet(root: Storage, item: KeptObject, entry: SampleEntry | None) -> Picture:
     if entry is None:
-        return Picture(missing="it is not in the index of its shard")
-    # Members lie view by view: this is one range of the shard, and its metadata.
+        return Picture(problem="the index of its shard lacks the object")
+    # The members of a view are stored together, so the first views are one byte range.
     views = tuple(f"{view:03d}." for view in range(_SHEET_VIEWS))
-    wanted = [name for name in entry.members if name == META_MEMBER or name.startswith(views)]
+    names = [name for name in entry.members if name == META_MEMBER or name.startswith(views)]
     try:
-        members = read_members(root, item.shard, entry, wanted)
+        members = read_members(root, item.shard, entry, names)
         decoded, _ = decode_views(members, _SHEET_VIEWS)
     except _UNREADABLE as error:
-        return Picture(missing=f"its views are unreadable: {error}")
+        return Picture(problem=f"cannot read its views: {error}")
     return _encoded(contact_sheet(decoded, tile=_SHEET_TILE), quality=82)
 
 
@@ -89,32 +94,35 @@ def thumbnails(
     dropped: Mapping[str, Sequence[DroppedObject]],
     total_seconds: float = _TOTAL_SECONDS,
 ) -> dict[str, Picture]:
-    """One view of each dropped object (by reason), by asset id: rendered now, as time permits."""
-    # A few of every reason are better than all of the first: one of each, then the next.
+    """Render one view of each dropped object (by reason); return the pictures by asset id.
+
+    No object is started after `total_seconds`.
+    """
+    # One object of every reason, then the next of every reason, in case the time is too short.
     rounds = zip_longest(*dropped.values())
     objects = [item for some in rounds for item in some if item is not None]
     missing = missing_packages()
     if missing:
-        why = Picture(missing=f"Blender needs {', '.join(missing)} on this machine")
-        return dict.fromkeys((item.asset_id for item in objects), why)
-    with _Studio(root, config, total_seconds) as studio:
-        return {item.asset_id: studio.picture(item) for item in objects}
+        picture = Picture(problem=f"Blender needs {', '.join(missing)} on this machine")
+        return dict.fromkeys((item.asset_id for item in objects), picture)
+    with _ThumbnailRenderer(root, config, total_seconds) as renderer:
+        return {item.asset_id: renderer.picture(item) for item in objects}
 
 
-class _Studio:
-    """One Blender child that takes a picture of one object after the other."""
+class _ThumbnailRenderer:
+    """A renderer of thumbnails, with one Blender child for all objects."""
 
     def __init__(self, root: Storage, config: BuildConfig, total_seconds: float) -> None:
         self._root = root
         self._rig = get_rig(config.rig)
-        # A hub would be asked over the network, for what only a look is wanted of.
+        # A thumbnail is not worth a download, so the hub is not used.
         self._source = None if is_hub(config.source) else open_source(config.source)
         limits = {"import_seconds": _IMPORT_SECONDS, "render_seconds": _RENDER_SECONDS}
         blender = config.blender.model_copy(update=limits)
         self._blender = BlenderProcess(blender, glb_limits=config.inspect.glb_limits())
-        self._ends = time.monotonic() + total_seconds
-        self._broken = ""
-        """Why this machine takes no pictures at all."""
+        self._deadline = time.monotonic() + total_seconds
+        self._start_problem = ""
+        """Why Blender does not start on this machine; empty if it does."""
 
     def __enter__(self) -> Self:
         return self
@@ -123,24 +131,24 @@ class _Studio:
         self._blender.close()
 
     def picture(self, item: DroppedObject) -> Picture:
-        """A picture of an object, or why there is none."""
-        if self._broken or time.monotonic() > self._ends:
-            return Picture(missing=self._broken or "the time for pictures was used up")
+        """Return a picture of an object, or the problem because of which there is none."""
+        if self._start_problem or time.monotonic() > self._deadline:
+            return Picture(problem=self._start_problem or "the time limit for pictures was reached")
         with scratch_folder("thumbnail") as folder:
             path = Path(folder) / "object.glb"
             try:
-                self._bring(item, path)
-                # Lossy colour under a sharp alpha bleeds into the outline.
+                self._copy_file(item, path)
+                # Lossless, because lossy colours under a sharp alpha bleed into the outline.
                 return _encoded(Image.fromarray(self._render(path, item)), lossless=True)
             except (FetchFailed, OSError) as error:
-                return Picture(missing=str(error))
+                return Picture(problem=str(error))
             except RenderFailure as error:
                 if error.kind == FailureKind.NO_START:
-                    self._broken = f"Blender does not start here: {error}"
-                return Picture(missing=self._broken or f"{error.kind}: {error}")
+                    self._start_problem = f"Blender does not start on this machine: {error}"
+                return Picture(problem=self._start_problem or f"{error.kind}: {error}")
 
-    def _bring(self, item: DroppedObject, path: Path) -> None:
-        """Copy the object's file here, if that needs no download. Raises FetchFailed, OSError."""
+    def _copy_file(self, item: DroppedObject, path: Path) -> None:
+        """Copy an object's file if that needs no download. Raises FetchFailed, OSError."""
         if item.raw is not None and self._root.exists(item.raw):
             with self._root.open(item.raw) as source, open(path, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 22)
@@ -148,12 +156,15 @@ class _Studio:
             self._source.fetch(item.path, item.version, path)
         else:
             raise FetchFailed(
-                FailureKind.MISSING, "its file is not here, and was not downloaded for this"
+                FailureKind.MISSING,
+                "the dataset has no copy of its file, and a report downloads nothing",
             )
         if item.sha256 is not None:
             with open(path, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != item.sha256:
-                    raise FetchFailed(FailureKind.DOWNLOAD, "its file changed since it was judged")
+                    raise FetchFailed(
+                        FailureKind.DOWNLOAD, "its file changed after it was evaluated"
+                    )
 
     def _render(self, path: Path, item: DroppedObject) -> np.ndarray:
         self._blender.open(path, self._rig.normalise)
@@ -163,7 +174,7 @@ class _Studio:
 
 
 def _front() -> Camera:
-    """Return a camera in front, right and above: it sees [-1, 1]^3, perhaps without corners."""
+    """Return a camera at the front right, above; it sees [-1, 1]^3, perhaps not its corners."""
     return camera_at(orbit_eye(-60, 20, 4.0), _FIELD_OF_VIEW)
 
 

@@ -1,4 +1,4 @@
-"""`lrm report`: write the page about a dataset into a folder."""
+"""`lrm report` without its options: the HTML report about a dataset, written to a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,23 @@ __all__ = ["write_report"]
 
 
 def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) -> dict[str, Any]:
-    """Write `report.html`; the JSON of `lrm report --json`.
+    """Write `report.html`; return the values that `lrm report --json` prints.
 
-    Shows `num_thumbnails` dropped objects per reason (0: some, without pictures) and samples of at
-    most `num_shards` shards. Raises BadInput if the folder cannot be written.
+    The report shows `num_thumbnails` dropped objects per reason (0: a few, without pictures) and
+    samples of at most `num_shards` shards. Raises BadInput if the folder cannot be written.
     """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot be made a folder: {error.strerror}") from None
+        raise BadInput(f"--out {out}: cannot create this folder: {error.strerror}") from None
     sizes = SampleSizes(shards=num_shards)
     if num_thumbnails:
         sizes = SampleSizes(shards=num_shards, per_reason=num_thumbnails)
     data = gather(root, sizes)
     pictures = sheets(root, data.kept)
     if num_thumbnails:
-        # What was taken down is not drawn again.
+        # Removed objects are not rendered again: they may have been taken down.
         visible = {reason: some for reason, some in data.dropped.items() if reason != "removed"}
         pictures |= thumbnails(root, data.config, visible)
     page = render_page(data, pictures).encode(errors="replace")
@@ -37,6 +37,6 @@ def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) 
     try:
         Storage(str(folder)).write(path.name, page)
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot write here: {error.strerror}") from None
-    shown = sum(bool(picture.uri) for picture in pictures.values())
-    return {"report": str(path), "bytes": len(page), "pictures": shown}
+        raise BadInput(f"--out {out}: cannot write to this folder: {error.strerror}") from None
+    num_pictures = sum(bool(picture.uri) for picture in pictures.values())
+    return {"report": str(path), "bytes": len(page), "pictures": num_pictures}

@@ -1,4 +1,4 @@
-"""Where objects come from: the hub, mirrors of it, folders of models."""
+"""Sources of objects: the Hugging Face hub, mirrors of it, folders of GLB files."""
 
 from pipelines.sources.opening import is_hub, open_source
 from pipelines.sources.source import Source, SourceObject

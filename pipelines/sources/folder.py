@@ -1,4 +1,4 @@
-"""A folder or bucket of GLB files, at any depth, and a CSV that describes them."""
+"""A source that is a folder or bucket of GLB files at any depth, described by an optional CSV."""
 
 import csv
 import hashlib
@@ -22,19 +22,25 @@ __all__ = ["OBJECTS_CSV", "Folder"]
 
 OBJECTS_CSV = "objects.csv"
 _COLUMNS = ("path", "caption", "tags", "licence", "author", "name")
+_SPELLINGS = {"license": "licence"}
+"""Other accepted spellings of columns."""
 _SUFFIX = ".glb"
 
 
 @dataclass(frozen=True)
 class _Listing:
     files: Mapping[str, Mapping[str, str]]
-    """Versions by path, by part; paths in the order of the asset ids."""
+    """For each part, the version of each file by its path, in the order of the asset ids."""
     rows: Mapping[str, Mapping[str, str]]
-    """Rows of the CSV by path."""
+    """The rows of the CSV, by path."""
 
 
 class Folder:
-    """Asset ids are `folder:` and the path without .glb; a part is a 256th of all paths."""
+    """The objects of a folder of GLB files.
+
+    An asset id is `folder:` and the file's path without .glb. The listing has 256 parts; a hash of
+    the path assigns a file to its part.
+    """
 
     prefix = "folder"
     has_captions = True
@@ -51,7 +57,7 @@ class Folder:
         return Folder, (self.name, self._csv)
 
     def parts(self) -> Mapping[str, str]:
-        """Return the parts, each with a digest of its rows of the CSV. Raises BadInput."""
+        """Return the parts, each with a digest of its CSV rows. Raises BadInput."""
         self._listing = None
         listing = self._list()
         return {
@@ -60,9 +66,12 @@ class Folder:
         }
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """Return the asset ids of a part and the versions of their files; none is of LVIS."""
-        found = self._list().files[part]
-        return {} if lvis else {_asset_id(path): version for path, version in found.items()}
+        """Return the asset ids of a part and the versions of their files.
+
+        With `lvis`, return none: a folder has no LVIS categories.
+        """
+        versions = self._list().files[part]
+        return {} if lvis else {_asset_id(path): version for path, version in versions.items()}
 
     def read_part(self, name: str) -> list[SourceObject]:
         """Return the objects of a part, sorted by asset id. Raises BadInput."""
@@ -73,7 +82,7 @@ class Folder:
         ]
 
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
-        """Copy the file of this version, atomically. Raises FetchFailed."""
+        """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
         return copy_glb(self._storage, path, version, target)
 
     def _list(self) -> _Listing:
@@ -84,8 +93,8 @@ class Folder:
             self._require_names(models)
             rows = self._read_csv(OBJECTS_CSV in files)
             if rows and not rows.keys() & models.keys():
-                text = f"no path of {self._csv or OBJECTS_CSV} is a .glb file of this folder"
-                raise BadInput(f"{self.name}: {text} (paths are relative to it, with .glb)")
+                text = f"no path in {self._csv or OBJECTS_CSV} names a .glb file of this folder"
+                raise BadInput(f"{self.name}: {text} (paths are relative to it and end with .glb)")
             parts: dict[str, dict[str, str]] = defaultdict(dict)
             for path in sorted(models, key=_asset_id):
                 parts[f"{zlib.crc32(path.encode()) & 0xFF:02x}"][path] = models[path]
@@ -93,16 +102,18 @@ class Folder:
         return self._listing
 
     def _require_names(self, models: Mapping[str, str]) -> None:
-        """Raise BadInput unless every path is UTF-8 and the only one of its asset id."""
+        """Raise BadInput unless every path is UTF-8 and no two paths give the same asset id."""
         paths: dict[str, str] = {}
         for path in models:
             try:
                 path.encode()
             except UnicodeEncodeError:
-                raise BadInput(f"{self.name}: {path!r} is not named in UTF-8: rename it") from None
+                raise BadInput(
+                    f"{self.name}: the name of {path!r} is not valid UTF-8: rename the file"
+                ) from None
             other = paths.setdefault(_asset_id(path), path)
             if other != path:
-                text = f"{other!r} and {path!r} would be one object: rename one of them"
+                text = f"{other!r} and {path!r} have the same asset id: rename one of them"
                 raise BadInput(f"{self.name}: {text}")
 
     def _read_csv(self, in_folder: bool) -> dict[str, dict[str, str]]:
@@ -124,14 +135,18 @@ def _parse(text: str, where: str) -> dict[str, dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, dict[str, str]] = {}
     try:
-        columns = reader.fieldnames or []
+        columns = [_SPELLINGS.get(name, name) for name in reader.fieldnames or []]
         unknown = [name for name in columns if name not in _COLUMNS]
         if "path" not in columns or unknown or len(set(columns)) < len(columns):
-            wanted = ",".join(_COLUMNS)
-            raise BadInput(f"{where}: the first line must name path and any others of {wanted}")
+            allowed = ", ".join(_COLUMNS[1:])
+            raise BadInput(
+                f"{where}: line 1 must name the columns: path and any of {allowed}, each once"
+            )
+        reader.fieldnames = columns
         for row in reader:
             if None in row or None in row.values():
-                raise BadInput(f"{where} line {reader.line_num}: not as many values as columns")
+                expected = f"expected {len(columns)} values, one per column"
+                raise BadInput(f"{where} line {reader.line_num}: {expected}")
             rows[row["path"].removeprefix("./")] = row
     except csv.Error as error:
         raise BadInput(f"{where} line {reader.line_num}: {error}") from None

@@ -1,4 +1,4 @@
-"""Objaverse 1.0 on the Hugging Face hub, read at one commit."""
+"""A source that reads Objaverse 1.0 from the Hugging Face hub, at one commit."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,15 +18,16 @@ __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 
 REPOSITORY = "allenai/objaverse"
 _REQUESTS_WITH_TOKEN = 5000
+"""Requests per window with a token."""
 
 
 class HuggingFaceObjaverse(ObjaverseSource):
     """Objaverse at one commit of the hub.
 
-    HF_ENDPOINT, HF_TOKEN and the token file are read once, by the process that resolves the
-    revision, and hold on all workers. Annotations are cached in the folder of the `objaverse`
-    package. Models that this package downloaded are copied from there if they have the content
-    that the hub announces.
+    The process that resolves the revision reads HF_ENDPOINT, HF_TOKEN and the token file once; all
+    workers use these values. Annotations are cached in the cache folder of the `objaverse` package.
+    GLB files that this package has downloaded are copied from that folder if their SHA-256 is the
+    one that the hub announces.
     """
 
     def __init__(self, commit: str, endpoint: str, token: str | None, config: FetchConfig) -> None:
@@ -43,7 +44,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
 
     @classmethod
     def resolve(cls, revision: str, config: FetchConfig) -> "HuggingFaceObjaverse":
-        """Return the source at the commit that a branch, tag or commit names. Raises BadInput."""
+        """Return the source at the commit of a branch, tag or commit hash. Raises BadInput."""
         import huggingface_hub
         from huggingface_hub.constants import ENDPOINT
 
@@ -51,13 +52,14 @@ class HuggingFaceObjaverse(ObjaverseSource):
             info = huggingface_hub.HfApi().dataset_info(REPOSITORY, revision=revision)
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             raise BadInput(
-                f"objaverse@{revision}: the hub cannot be asked for {REPOSITORY}: "
-                f"{first_line(error)} (HF_ENDPOINT names another hub; --source DIR takes a mirror)"
+                f"objaverse@{revision}: cannot look up {REPOSITORY} on the hub: "
+                f"{first_line(error)} (set HF_ENDPOINT for another hub, or use a mirror with "
+                "--source DIR)"
             ) from None
         return cls(str(info.sha), ENDPOINT, huggingface_hub.get_token(), config)
 
     def read(self, path: str) -> bytes:
-        """Return a whole annotation file, from the local cache if it has it. Raises FetchFailed."""
+        """Return an annotation file, from the local cache if it is there. Raises FetchFailed."""
         import objaverse
 
         cached = Path(objaverse._VERSIONED_PATH) / self.revision / path
@@ -67,20 +69,20 @@ class HuggingFaceObjaverse(ObjaverseSource):
         return cached.read_bytes()
 
     def annotation_versions(self) -> Mapping[str, str]:
-        """Return the object ids of the commit's tree; the commit if the hub shows no tree."""
+        """Return the Git object ids of the annotation files; the commit if the hub has no trees."""
         if "metadata" not in self._trees:
             self._trees["metadata"] = self._tree("metadata")
         names = (f"{folder}.json.gz" for folder in self._read_index().folders)
         return {name: self._trees["metadata"].get(name, self.revision) for name in names}
 
     def glb_versions(self, folder: str) -> str:
-        """Return the object id of the folder in the commit's tree: it changes with its content."""
+        """Return the Git object id of the folder, which changes when any of its files does."""
         if "glbs" not in self._trees:
             self._trees["glbs"] = self._tree("glbs")
         return self._trees["glbs"].get(folder, self.revision)
 
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
-        """Download a file of the commit, or take it from the cache. Raises FetchFailed."""
+        """Download a file of the commit, or copy it from the cache. Raises FetchFailed."""
         import objaverse
 
         cached = Path(objaverse._VERSIONED_PATH) / path
@@ -105,21 +107,24 @@ class HuggingFaceObjaverse(ObjaverseSource):
         return download(url, target, check, self._config, self._budget, self._token, local)
 
     def _tree(self, folder: str) -> dict[str, str]:
-        """Return Git's object ids of a folder's entries by name; none without trees."""
+        """Return the Git object ids of a folder's entries by name; empty if there are no trees.
+
+        A mirror of the hub may lack the tree endpoint. Raises BadInput if the hub cannot be read.
+        """
         import huggingface_hub
         import huggingface_hub.utils
 
         url = f"{self._endpoint}/api/datasets/{REPOSITORY}/tree/{self.revision}/{folder}"
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
-            ask = huggingface_hub.utils.http_backoff  # type: ignore[attr-defined]
-            response = ask("GET", url, headers=headers)
+            request = huggingface_hub.utils.http_backoff  # type: ignore[attr-defined]
+            response = request("GET", url, headers=headers)
             if response.status_code in (400, 404):
                 return {}
             response.raise_for_status()
             entries = response.json()
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-            text = f"the hub cannot be asked for {folder}: {first_line(error)}"
+            text = f"cannot list the folder {folder} on the hub: {first_line(error)}"
             raise BadInput(f"{self.name}: {text}") from None
         except json.JSONDecodeError:
             return {}

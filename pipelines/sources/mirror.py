@@ -1,4 +1,4 @@
-"""A folder or bucket in Objaverse's layout."""
+"""A source that is a folder or bucket in Objaverse's layout."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,10 @@ __all__ = ["Mirror"]
 
 
 class Mirror(ObjaverseSource):
-    """A mirror; the version of a file is its size and time of change, or the store's ETag."""
+    """A mirror of Objaverse.
+
+    A file's version is its size and modification time, or in an object store its ETag.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -38,5 +41,5 @@ class Mirror(ObjaverseSource):
             return self._storage.versions(f"glbs/{folder}")
 
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
-        """Copy the file of this version, atomically. Raises FetchFailed."""
+        """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
         return copy_glb(self._storage, path, version, target)

@@ -1,6 +1,6 @@
-"""Objaverse's layout, wherever its files lie.
+"""The listing of a source in Objaverse's layout, on the hub or in a mirror.
 
-object-paths.json.gz (uid -> path), metadata/NNN-NNN.json.gz (uid -> annotation),
+The layout: object-paths.json.gz (uid -> path), metadata/NNN-NNN.json.gz (uid -> annotation),
 lvis-annotations.json.gz (category -> uids), glbs/NNN-NNN/<uid>.glb.
 """
 
@@ -32,13 +32,16 @@ _GLB_PATH = re.compile(r"glbs/([\w-]+)/[\w-]+\.glb", re.ASCII)
 @dataclass(frozen=True)
 class _Index:
     folders: Mapping[str, Mapping[str, str]]
-    """uid -> path of the file, by folder, both sorted."""
+    """For each folder, the path of each file by its uid; folders and uids are sorted."""
     categories: Mapping[str, tuple[str, ...]]
     """LVIS categories by uid."""
 
 
 class ObjaverseSource(ABC):
-    """The listing; a subclass knows how to read files. A part is a folder such as 000-012."""
+    """The objects of a source in Objaverse's layout; subclasses read its files.
+
+    A part of the listing is a folder such as 000-012.
+    """
 
     prefix = "objaverse"
     is_local = False
@@ -47,7 +50,7 @@ class ObjaverseSource(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """As the user wrote it, for messages."""
+        """The source as the user wrote it, for messages."""
         self._index: _Index | None = None
 
     @abstractmethod
@@ -60,14 +63,17 @@ class ObjaverseSource(ABC):
 
     @abstractmethod
     def glb_versions(self, folder: str) -> Mapping[str, str] | str:
-        """Return the versions of the files in glbs/`folder`, by name, or one for all."""
+        """Return the versions of the files in glbs/`folder` by name, or one version for all."""
 
     @abstractmethod
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
         """Write a verified file to `target`, atomically. Raises FetchFailed."""
 
     def parts(self) -> Mapping[str, str]:
-        """Return folders with the versions of their annotations and of LVIS. Raises BadInput."""
+        """Return the folders, each with a digest of its annotations' version and of LVIS.
+
+        Raises BadInput.
+        """
         self._index = None
         index = self._read_index()
         annotations = self.annotation_versions()
@@ -109,7 +115,7 @@ class ObjaverseSource(ABC):
     def _folder(self, path: Any) -> str:
         match = _GLB_PATH.fullmatch(path) if isinstance(path, str) else None
         if match is None:
-            text = f"{OBJECT_PATHS} is damaged: {path!r} is no glbs/FOLDER/FILE"
+            text = f"{OBJECT_PATHS} is damaged: {path!r} is not of the form glbs/FOLDER/FILE.glb"
             raise BadInput(f"{self.name}: {text}")
         return match.group(1)
 
@@ -117,13 +123,13 @@ class ObjaverseSource(ABC):
         try:
             values = json.loads(gzip.decompress(self.read(path)))
         except FileNotFoundError:
-            raise BadInput(f"{self.name}: is no Objaverse mirror: it has no {path}") from None
+            raise BadInput(f"{self.name}: is not an Objaverse mirror: {path} is missing") from None
         except FetchFailed as error:
             raise BadInput(f"{self.name}: cannot read {path}: {error}") from None
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise BadInput(f"{self.name}: {path} is damaged: {error}") from None
         if not isinstance(values, dict):
-            raise BadInput(f"{self.name}: {path} is damaged: it holds no mapping")
+            raise BadInput(f"{self.name}: {path} is damaged: it is not a JSON object")
         return values
 
 

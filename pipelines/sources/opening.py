@@ -1,4 +1,4 @@
-"""Open a source by its name."""
+"""The choice of a source's class by the source's name."""
 
 from core.errors import BadInput
 from core.storage import Storage
@@ -15,8 +15,8 @@ __all__ = ["is_hub", "open_source"]
 def open_source(name: str, fetch: FetchConfig | None = None, captions: str | None = None) -> Source:
     """Open `objaverse`, `objaverse@REVISION`, or the folder or URI of a mirror or of GLB files.
 
-    `captions` is a CSV that describes the files of a folder; a source in Objaverse's layout does
-    not read it. Raises BadInput.
+    `captions` is the CSV that describes the files of a folder; a source in Objaverse's layout
+    ignores it. Raises BadInput.
     """
     if is_hub(name):
         from pipelines.sources.hub import HuggingFaceObjaverse
@@ -30,11 +30,11 @@ def open_source(name: str, fetch: FetchConfig | None = None, captions: str | Non
             return Mirror(name)
         folder = Folder(name, captions)
         if not folder.parts():
-            text = f"is no Objaverse mirror: it has no {OBJECT_PATHS}, nor are there *.glb files"
+            text = f"is neither an Objaverse mirror (no {OBJECT_PATHS}) nor a folder of .glb files"
             raise BadInput(f"{name}: {text}")
     return folder
 
 
 def is_hub(name: str) -> bool:
-    """Return whether a source's name means Objaverse on the Hugging Face hub."""
+    """Return whether a source's name stands for Objaverse on the Hugging Face hub."""
     return name.partition("@")[0] == "objaverse"

@@ -1,4 +1,4 @@
-"""The interface of all sources of objects."""
+"""The interface of a source of objects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,37 +13,38 @@ __all__ = ["Source", "SourceObject"]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceObject:
-    """An object as its source lists it, with the version of its file."""
+    """An object in the listing of its source, with the version of its file."""
 
     record: ObjectRecord
     version: str
-    """Changes when the file may have changed; `missing` if the source lists a file it lacks."""
+    """A string that changes whenever the file may have changed; `missing` if the listed file does
+    not exist."""
 
 
 class Source(Protocol):
-    """Lists objects in parts, and copies or downloads their files."""
+    """A source: its listing of objects, in parts, and their files."""
 
     prefix: str
-    """The source's name in its asset ids."""
+    """The part of its asset ids before the colon."""
     is_local: bool
-    """Whether the files can be read again at no cost."""
+    """Whether the files have local paths, so that reading them again costs nothing."""
     revision: str
-    """A commit, or a digest of the file that describes the objects; empty if there is neither."""
+    """The commit, or a digest of the CSV that describes the objects; empty if there is neither."""
     has_captions: bool
-    """Whether the records have captions of their own."""
+    """Whether the listing itself holds captions."""
 
     def parts(self) -> Mapping[str, str]:
         """Return the parts of the listing, each with a version of its objects' records.
 
-        If two listings have equal versions of a part, the objects that both list have equal
-        records; `files` says which objects there are, and the versions of their files. Reads the
-        source anew, but no annotation. Raises BadInput.
+        If a part has the same version in two listings, the objects in both have equal records;
+        `files` returns which objects there are, with the versions of their files. Every call reads
+        the source again, but no annotations. Raises BadInput.
         """
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """Return the asset ids of a part, sorted, with the version of the file of each.
+        """Return the asset ids of a part, sorted, each with the version of its file.
 
-        With `lvis`, only objects of LVIS. Reads no annotation.
+        With `lvis`, return only objects of LVIS. No annotations are read.
         """
 
     def read_part(self, name: str) -> list[SourceObject]:
@@ -52,5 +53,5 @@ class Source(Protocol):
     def fetch(self, path: str, version: str, target: Path) -> Fetched:
         """Write an object's verified file to `target`, atomically.
 
-        `path` and `version` are those of its SourceObject. Raises FetchFailed.
+        `path` and `version` come from its SourceObject. Raises FetchFailed.
         """

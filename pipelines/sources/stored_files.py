@@ -1,4 +1,4 @@
-"""Files of a folder or bucket: checked copies, and errors that name the source."""
+"""Files of a source that is a folder or bucket: checked copies, and errors with its name."""
 
 import contextlib
 import shutil
@@ -15,22 +15,22 @@ from pipelines.transfers.outcome import Fetched, FetchFailed, file_sha256
 __all__ = ["MISSING", "copy_glb", "reading"]
 
 MISSING = "missing"
-"""The version of a file that is listed and does not exist."""
+"""The version of a file that is listed but does not exist."""
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Raise BadInput that names the source for every storage error but FileNotFoundError."""
+    """Turn storage errors in the block, except FileNotFoundError, into BadInput with `name`."""
     try:
         yield
     except FileNotFoundError:
         raise
     except storage_errors() as error:
-        raise BadInput(f"{name}: cannot be read: {first_line(error)}") from None
+        raise BadInput(f"{name}: cannot read the source: {first_line(error)}") from None
 
 
 def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched:
-    """Copy a GLB file of this version to `target`, atomically. Raises FetchFailed."""
+    """Copy a GLB file to `target` atomically, if it has this version. Raises FetchFailed."""
     try:
         with atomic_file(target, sync=False) as temporary:
             _require_version(storage, path, version)
@@ -42,13 +42,17 @@ def copy_glb(storage: Storage, path: str, version: str, target: Path) -> Fetched
                 raise FetchFailed(FailureKind.MALFORMED, f"{path}: {problem}")
             return Fetched(sha256=file_sha256(temporary), num_bytes=temporary.stat().st_size)
     except FileNotFoundError:
-        raise FetchFailed(FailureKind.MISSING, f"{path} is listed but not in the source") from None
+        raise FetchFailed(
+            FailureKind.MISSING, f"{path}: the source lists this file but does not have it"
+        ) from None
     except storage_errors() as error:
-        raise FetchFailed(FailureKind.DOWNLOAD, f"{path}: {first_line(error)}") from None
+        raise FetchFailed(
+            FailureKind.DOWNLOAD, f"{path}: cannot copy the file: {first_line(error)}"
+        ) from None
 
 
 def _require_version(storage: Storage, path: str, version: str) -> None:
-    found = storage.version(path)
-    if found != version:
-        text = f"{path} changed since it was listed (version {version}, now {found})"
-        raise FetchFailed(FailureKind.CHANGED, f"{text}; the next build takes the new file")
+    current = storage.version(path)
+    if current != version:
+        text = f"{path}: the file changed after it was listed (version {version}, now {current})"
+        raise FetchFailed(FailureKind.CHANGED, f"{text}; the next build fetches the new file")

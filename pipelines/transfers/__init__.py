@@ -1,1 +1,1 @@
-"""Files over HTTP: resumed, verified, within one request budget for the whole cluster."""
+"""Downloads over HTTP: resumed, verified, within one request budget for the whole cluster."""

@@ -1,9 +1,9 @@
 """The request budget: how many requests may be sent in any window of time, and when.
 
-A `RateLimiter` gives every request a slot on a clock, 1 / rate after the slot before it; after a
-quiet time a burst of slots is free at once (the generic cell rate algorithm). Its clock stops
-during a pause, so a pause that any worker announces delays the slots of all that wait. A
-`LimiterClient` waits for slots; the limiter may be in another process (`cluster_budget`).
+A `RateLimiter` assigns every request a slot in time, 1 / rate after the previous slot; after an
+idle time, a burst of slots is free at once (the generic cell rate algorithm, GCRA). Its clock stops
+during a pause, so a pause that one worker requests delays the slots of all waiting workers. A
+`LimiterClient` waits for slots; its limiter may run in another process (`cluster_budget`).
 """
 
 import threading
@@ -26,24 +26,25 @@ __all__ = [
 ]
 
 _BURST_SHARE = 0.05
-"""Share of a window's requests that may be sent at once after a quiet time."""
+"""Share of a window's requests that may be sent at once after an idle time."""
 LEASE_SECONDS = 1.0
-"""Seconds for which a client may keep the requests of one reservation."""
+"""Seconds until the requests of a reservation expire."""
 _LEASE_CLIENTS = 64
-"""Clients that share the requests of LEASE_SECONDS: a reservation is one of this many parts."""
+"""A reservation holds 1 / _LEASE_CLIENTS of the requests that LEASE_SECONDS allow, so this many
+clients can share them."""
 
 
 class RequestBudget(Protocol):
-    """Shared by all clients of a server. Safe to use from several threads."""
+    """A budget that all clients of a server share. It is thread-safe."""
 
-    def take(self, seconds: float) -> None:
-        """Wait until a request may be sent, at most this long. Raises FetchFailed (download)."""
+    def acquire(self, seconds: float) -> None:
+        """Wait at most `seconds` until a request may be sent. Raises FetchFailed (download)."""
 
     def pause(self, seconds: float) -> None:
-        """Send no request for this long, because the server asked for it."""
+        """Send no request for `seconds`, because the server asked for that."""
 
     def limit(self, requests: int, seconds: float) -> None:
-        """Apply the server's own limit of requests per window."""
+        """Apply the server's own limit of requests per window of `seconds`."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class _PausableClock:
         self._clock = clock
         self._paused_until = clock()
         self._paused_seconds = 0.0
-        """Of all pauses so far; the current one counts to its end."""
+        """Total length of all pauses so far, the current one in full."""
 
     def now(self) -> float:
-        """Return the time without pauses; during a pause, that of its begin."""
+        """Return the time without pauses; during a pause, the time at which it began."""
         return max(self._clock(), self._paused_until) - self._paused_seconds
 
     def seconds_until(self, moment: float) -> float:
@@ -74,7 +75,7 @@ class _PausableClock:
         return max(0.0, moment - self.now()) + rest
 
     def pause(self, seconds: float) -> None:
-        """Stop for this long from now; a pause that already lasts longer stays."""
+        """Stop for `seconds` from now; a longer pause that is in progress stays."""
         now = self._clock()
         added = now + seconds - max(self._paused_until, now)
         if added > 0:
@@ -92,7 +93,10 @@ class RateLimiter:
         lease_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With a lease, reservations may be of several requests, to be used within that time."""
+        """Create a limiter; with a lease, a reservation may hold several requests.
+
+        They must be used within `lease_seconds`.
+        """
         self._lease_seconds = lease_seconds
         self._clock = _PausableClock(clock)
         self._lock = threading.Lock()
@@ -107,21 +111,21 @@ class RateLimiter:
             self._configured = (requests, seconds)
 
     def limit(self, requests: int, seconds: float) -> None:
-        """Set the limit that the server announced; the stricter one of both counts."""
+        """Set the limit that the server announced; the stricter of both limits applies."""
         with self._lock:
             self._announced = (requests, seconds)
 
     def reserve(self, max_wait: float) -> tuple[Reservation | None, float]:
         """Return the next reservation, and the seconds until its slot if no pause is added.
 
-        If that is longer than `max_wait`, nothing is reserved: unused slots would delay all later
-        requests.
+        If that wait is longer than `max_wait`, nothing is reserved, because unused slots would
+        delay all later requests.
         """
         with self._lock:
             burst, rate = self._burst_and_rate()
             now = self._clock.now()
             start = max(self._next_slot, now - (burst - 1) / rate)
-            # Several at a time only while nobody waits: a client that waits needs one.
+            # Several requests only while no client waits: a client that waits needs just one.
             batch = max(1, int(rate * self._lease_seconds / _LEASE_CLIENTS))
             count = 1 if start > now else batch
             reservation = Reservation(self._name, start + (count - 1) / rate, count)
@@ -132,19 +136,19 @@ class RateLimiter:
             return reservation, wait
 
     def wait(self, reservation: Reservation) -> float | None:
-        """Return the seconds until a reservation's slot; None for one of another limiter."""
+        """Return the seconds until a reservation's slot; None if another limiter made it."""
         with self._lock:
             if reservation.limiter != self._name:
                 return None
             return self._clock.seconds_until(reservation.slot)
 
     def pause(self, seconds: float) -> None:
-        """Delay all slots so that none comes within this many seconds."""
+        """Delay all slots, so that none is reached within `seconds`."""
         with self._lock:
             self._clock.pause(seconds)
 
     def _burst_and_rate(self) -> tuple[float, float]:
-        """Return a burst and a rate so that burst + rate * window is what the window allows."""
+        """Return (burst, rate) such that burst + rate * window is the number that is allowed."""
         limits = [self._configured, *([self._announced] if self._announced else [])]
         requests, seconds = min(limits, key=lambda limit: limit[0] / limit[1])
         burst = max(1, int(requests * _BURST_SHARE))
@@ -152,23 +156,24 @@ class RateLimiter:
 
 
 class LimiterClient:
-    """Waits for reservations, and keeps the remaining requests of one for LEASE_SECONDS."""
+    """A client of a rate limiter: waits for slots, and keeps unused requests of a reservation."""
 
     def __init__(
         self,
         reserve: Callable[[float], tuple[Reservation | None, float]],
         wait: Callable[[Reservation], float | None],
     ) -> None:
-        """`reserve` and `wait` are the methods of a RateLimiter, or call them in an actor."""
+        """Create a client; `reserve` and `wait` call the methods of a RateLimiter."""
         self._reserve = reserve
         self._wait = wait
         self._lock = threading.Lock()
-        self._kept = 0
-        self._kept_until = 0.0
+        self._reserved = 0
+        """Requests of the last reservation that are not used yet."""
+        self._reserved_until = 0.0
 
-    def take(self, seconds: float) -> None:
-        """Wait until a request may be sent, at most this long. Raises FetchFailed (download)."""
-        if self._take_kept():
+    def acquire(self, seconds: float) -> None:
+        """Wait at most `seconds` until a request may be sent. Raises FetchFailed (download)."""
+        if self._use_reserved():
             return
         deadline = time.monotonic() + seconds
         reservation, wait = self._reserve_before(deadline)
@@ -176,19 +181,19 @@ class LimiterClient:
             if time.monotonic() + wait > deadline:
                 raise _over_budget(wait)
             time.sleep(wait)
-            # A pause may have been added meanwhile, or the limiter replaced.
+            # Meanwhile a pause may have been added, or the limiter replaced.
             left = self._wait(reservation)
             if left is None:
                 reservation, left = self._reserve_before(deadline)
             wait = left
         with self._lock:
-            self._kept = reservation.count - 1
-            self._kept_until = time.monotonic() + LEASE_SECONDS
+            self._reserved = reservation.count - 1
+            self._reserved_until = time.monotonic() + LEASE_SECONDS
 
-    def drop(self) -> None:
-        """Give up the requests that are kept."""
+    def discard(self) -> None:
+        """Discard the reserved requests that are not used yet."""
         with self._lock:
-            self._kept = 0
+            self._reserved = 0
 
     def _reserve_before(self, deadline: float) -> tuple[Reservation, float]:
         reservation, wait = self._reserve(max(0.0, deadline - time.monotonic()))
@@ -196,24 +201,25 @@ class LimiterClient:
             raise _over_budget(wait)
         return reservation, wait
 
-    def _take_kept(self) -> bool:
+    def _use_reserved(self) -> bool:
         with self._lock:
-            if self._kept and time.monotonic() < self._kept_until:
-                self._kept -= 1
+            if self._reserved and time.monotonic() < self._reserved_until:
+                self._reserved -= 1
                 return True
             return False
 
 
 class LocalBudget:
-    """The budget of one process."""
+    """The request budget of one process."""
 
     def __init__(self, requests: int, seconds: float) -> None:
         limiter = RateLimiter(requests, seconds)
-        self.take = LimiterClient(limiter.reserve, limiter.wait).take
+        self.acquire = LimiterClient(limiter.reserve, limiter.wait).acquire
         self.pause = limiter.pause
         self.limit = limiter.limit
 
 
 def _over_budget(wait: float) -> FetchFailed:
-    text = f"the request budget has no turn for {wait:.0f} s; --fetch.wait-seconds"
-    return FetchFailed(FailureKind.DOWNLOAD, text)
+    text = f"the request budget allows no request for {wait:.0f} s"
+    advice = "the next build tries again (or raise --fetch.rate-limit-wait-seconds)"
+    return FetchFailed(FailureKind.DOWNLOAD, f"{text}; {advice}")

@@ -19,15 +19,16 @@ from pipelines.transfers.outcome import FetchFailed
 __all__ = ["ClusterBudget", "open_budget"]
 
 _NAMESPACE = "lrm-requests-3"
-"""Raise the number when calls or results of the limiter change: the actor outlives an upgrade."""
+"""Increase the number when methods or results of the limiter change: an old actor may still run."""
 _ANSWER_SECONDS = 20.0
+"""Time limit of one call of the actor."""
 _ATTEMPTS = 6
 _BACKOFF = Backoff(first_seconds=0.4, jitter=0.5)
-"""Long enough that the name is no longer that of the lost actor."""
+"""Long enough for Ray to free the name of a lost actor."""
 
 
 def open_budget(server: str, requests: int, seconds: float) -> RequestBudget:
-    """Return the budget for requests to a server: the cluster's inside Ray, else the process's."""
+    """Return the budget for requests to a server: the cluster's if Ray runs, else a local one."""
     import ray
 
     if ray.is_initialized():
@@ -38,8 +39,8 @@ def open_budget(server: str, requests: int, seconds: float) -> RequestBudget:
 class ClusterBudget:
     """A worker's client of the cluster's budget.
 
-    The actor belongs to no job, so all builds on a cluster share it; the build that connected last
-    sets the size of the budget. A lost actor is started again by the next call.
+    The actor is detached, so all builds on a cluster share it; the build that connected last sets
+    the size of the budget. If the actor is lost, the next call starts a new one.
     """
 
     def __init__(self, server: str, requests: int, seconds: float) -> None:
@@ -48,16 +49,16 @@ class ClusterBudget:
         self._actor: Any = None
         self._client = LimiterClient(self._reserve, self._wait)
 
-    def take(self, seconds: float) -> None:
-        """Wait until a request may be sent, at most this long.
+    def acquire(self, seconds: float) -> None:
+        """Wait at most `seconds` until a request may be sent.
 
-        Raises FetchFailed (download) also if the actor cannot be reached.
+        Raises FetchFailed (download), also if the actor cannot be reached.
         """
-        self._client.take(seconds)
+        self._client.acquire(seconds)
 
     def pause(self, seconds: float) -> None:
         """Pause all workers of the cluster. Raises FetchFailed (download)."""
-        self._client.drop()
+        self._client.discard()
         self._call("pause", seconds)
 
     def limit(self, requests: int, seconds: float) -> None:
@@ -90,7 +91,8 @@ class ClusterBudget:
             self._disconnect()
             problem = f"{type(error).__name__}: {first_line(error)}"
         raise FetchFailed(
-            FailureKind.DOWNLOAD, f"the cluster's request budget does not answer: {problem}"
+            FailureKind.DOWNLOAD,
+            f"the actor of the cluster's request budget cannot be reached: {problem}",
         )
 
     def _disconnect(self) -> None:

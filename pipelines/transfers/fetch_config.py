@@ -1,4 +1,4 @@
-"""The limits of a transfer and the request budget."""
+"""The limits of a download, and the request budget."""
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -7,42 +7,45 @@ from core.config import Config
 __all__ = ["REQUESTS", "FetchConfig"]
 
 _QUEUE_SECONDS = 600.0
-"""Seconds of the budget that fetches in flight may reserve: enough to keep all workers busy, and a
-build that was killed delays the next one by no more."""
+"""Seconds of the request budget that the fetches in flight may reserve. That keeps all workers
+busy; a killed build delays the next one by at most this long."""
 REQUESTS = 3000
-"""Requests per window without a token; `in_flight` assumes it also with one."""
+"""Requests per window without a token; `in_flight` assumes this number with a token, too."""
 
 
 class FetchConfig(Config):
-    """How files are downloaded from the hub; no setting changes a byte of the result."""
+    """Downloads from the hub. No setting here changes a byte of the result."""
 
     connect_seconds: PositiveFloat = 10.0
-    """Longest time to connect."""
+    """Time limit for opening a connection, in seconds."""
     stall_seconds: PositiveFloat = 30.0
-    """Longest silence of a connection."""
+    """Maximum time without a byte on an open connection, in seconds."""
     total_seconds: PositiveFloat = 1800.0
-    """Longest transfer of one file with all its retries; waiting for the budget does not count."""
+    """Time limit for one file with all retries, in seconds; waits for the request budget are not
+    counted."""
     attempts: PositiveInt = 5
-    """Requests in a row that bring nothing new, or whole files with wrong bytes, until it fails."""
+    """A download fails after this many requests in a row without progress, or after this many
+    complete files with wrong bytes."""
     backoff_seconds: PositiveFloat = 1.0
-    """Bound of the random wait before the first retry; it doubles with each one."""
+    """Upper bound of the random wait before the first retry, in seconds; every retry doubles it."""
     max_backoff_seconds: PositiveFloat = 60.0
-    """Largest bound of that wait."""
-    wait_seconds: PositiveFloat = 3600.0
-    """Longest wait for the request budget."""
+    """Maximum of that upper bound, in seconds."""
+    rate_limit_wait_seconds: PositiveFloat = 3600.0
+    """Maximum wait for the request budget, in seconds."""
     requests: PositiveInt | None = None
-    """Requests of the whole cluster in any window; by default 3000, or 5000 with a token."""
+    """Requests that the whole cluster may send per window; by default 3000, or 5000 with a
+    token."""
     window_seconds: PositiveFloat = 300.0
-    """Length of that window."""
-    parts: str | None = None
-    """Local folder for what has come of interrupted transfers; by default in the temporary one."""
+    """Length of that window, in seconds."""
+    partial_folder: str | None = None
+    """Local folder for the bytes of interrupted downloads; by default in the temporary folder."""
 
     def in_flight(self, machine_cores: int) -> int:
-        """Return how many fetches may run or wait for the budget at once.
+        """Return how many fetches may run or wait for the request budget at the same time.
 
-        Each then gets a request within `wait_seconds`. At least the cores of one machine, so that
-        slow transfers run in parallel.
+        With this many, each gets a request within `rate_limit_wait_seconds`. The result is at least
+        `machine_cores`, the cores of one machine, so that slow downloads run in parallel.
         """
         rate = (self.requests or REQUESTS) / self.window_seconds
-        seconds = min(_QUEUE_SECONDS, self.wait_seconds / 2)
+        seconds = min(_QUEUE_SECONDS, self.rate_limit_wait_seconds / 2)
         return max(machine_cores, int(rate * seconds))

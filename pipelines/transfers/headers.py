@@ -1,7 +1,7 @@
-"""Read the HTTP headers that a transfer uses: validators, lengths, ranges and rate limits.
+"""Parsers of the HTTP headers that a download uses: validators, lengths, ranges and rate limits.
 
-RateLimit is read as the IETF's draft (draft-ietf-httpapi-ratelimit-headers) writes it since its
-eighth version, `"resolvers";r=0;t=42`, and in the older form of three headers.
+RateLimit is read in two forms: as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers, from
+version 8), `"resolvers";r=0;t=42`, and as the older set of three headers.
 """
 
 import email.utils
@@ -28,7 +28,7 @@ _POLICY = re.compile(r'"[^"]*"\s*;[^,]*?\bq\s*=\s*(\d+)[^,]*?;\s*w\s*=\s*(\d+)')
 
 @dataclass(frozen=True)
 class ContentRange:
-    """Which bytes of a file a response holds (RFC 9110, section 14.4)."""
+    """The bytes of a file that a response holds (RFC 9110, section 14.4)."""
 
     start: int | None = None
     """The position of the first byte; None if the range was not satisfiable."""
@@ -38,26 +38,26 @@ class ContentRange:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What a response says about the server's rate limits."""
+    """The server's rate limits, from the headers of a response."""
 
     policy: tuple[int, float] | None = None
-    """Requests per window and the window's seconds, of the strictest policy that is announced."""
+    """Requests per window and the window's length in seconds, of the strictest policy."""
     reset_seconds: float | None = None
-    """Seconds until requests are allowed again; None unless the limit is used up."""
+    """Seconds until requests are allowed again; None unless no request is left."""
 
 
 def entity_tag(headers: Mapping[str, str], name: str = "etag") -> str | None:
-    """Return the entity tag in a header, without quotes and the mark of a weak one."""
+    """Return the entity tag in a header, without its quotes and the prefix of weak tags."""
     return headers.get(name, "").removeprefix("W/").strip('"') or None
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Return Content-Length; None if it is absent or no number."""
+    """Return Content-Length in bytes; None if it is absent or not a number."""
     return whole_number(headers.get("content-length", ""))
 
 
 def content_range(headers: Mapping[str, str]) -> ContentRange:
-    """Return Content-Range; without start and total if it is absent or malformed."""
+    """Return Content-Range; its start and total are None if it is absent or malformed."""
     match = _RANGE.fullmatch(headers.get("content-range", ""))
     if match is None:
         return ContentRange()
@@ -65,7 +65,10 @@ def content_range(headers: Mapping[str, str]) -> ContentRange:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds of Retry-After, given as seconds or as a date; None without it."""
+    """Return the wait of Retry-After in seconds; None if it is absent or malformed.
+
+    The header holds seconds or a date.
+    """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
@@ -78,7 +81,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits:
-    """Return what RateLimit, RateLimit-Policy and their older forms say."""
+    """Return the limits in RateLimit, RateLimit-Policy and the older headers."""
     limits = [(int(r), int(t)) for r, t in _LIMIT.findall(headers.get("ratelimit", ""))]
     left = whole_number(headers.get("ratelimit-remaining", ""))
     reset = whole_number(headers.get("ratelimit-reset", ""))
@@ -92,7 +95,7 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits:
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that the decimal digits of a text stand for; None for another text."""
+    """Return the number that a text of decimal digits represents; None for any other text."""
     return int(text) if text.isascii() and text.isdigit() else None
 
 

@@ -1,4 +1,4 @@
-"""How the transfer of a file ends."""
+"""The two outcomes of a fetch: a verified file, or a failure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ __all__ = ["FetchFailed", "Fetched", "file_sha256"]
 
 
 class FetchFailed(StageFailed):
-    """An object's file could not be transferred; `core.failures` says what each kind means."""
+    """Raised if an object's file cannot be fetched; `core.failures` explains each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A verified file."""
+    """A file that was fetched and verified."""
 
     sha256: str
     num_bytes: int
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

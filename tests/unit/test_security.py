@@ -118,7 +118,7 @@ def test_a_listing_names_no_file_outside(tmp_path, path):
     files = {"object-paths.json.gz": {"0" * 32: path}, "lvis-annotations.json.gz": {}}
     for name, content in files.items():
         (tmp_path / name).write_bytes(gzip.compress(json.dumps(content).encode()))
-    with pytest.raises(BadInput, match=r"is damaged: .* is no glbs/FOLDER/FILE"):
+    with pytest.raises(BadInput, match=r"is damaged: .* is not of the form glbs/FOLDER/FILE"):
         open_source(str(tmp_path)).parts()
 
 

@@ -38,7 +38,7 @@ def words(demo_source: Path) -> list:
         (["--render.resolution", "-5"], ["render.resolution", "greater than 0"]),
         (["--render.device", "tpu"], ["render.device", "'cpu' or 'gpu'"]),
         (["--execution.fetch-resources", "{a: 0}"], ["fetch_resources.a", "greater than 0"]),
-        (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "cannot join Ray"]),
+        (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "cannot connect to Ray"]),
     ],
 )
 def test_options(words, tmp_path, options, parts):
@@ -84,7 +84,7 @@ def test_what_is_required_is_named(tmp_path):
 
 def test_a_source_that_is_no_mirror(tmp_path):
     answer = run_lrm("build", "--source", tmp_path, "--root", tmp_path / "root")
-    refused(answer, str(tmp_path), "no Objaverse mirror", "object-paths.json.gz")
+    refused(answer, str(tmp_path), "neither an Objaverse mirror", "object-paths.json.gz")
     assert not (tmp_path / "root").exists()
 
 
@@ -93,8 +93,8 @@ def test_a_source_that_is_no_mirror(tmp_path):
     [
         (None, "is damaged"),
         ('{"a": ', "is damaged"),
-        ("[]", "holds no mapping"),
-        (json.dumps({"a" * 32: "../../etc/passwd"}), "no glbs/FOLDER/FILE"),
+        ("[]", "is not a JSON object"),
+        (json.dumps({"a" * 32: "../../etc/passwd"}), "of the form glbs/FOLDER/FILE"),
     ],
 )
 def test_a_damaged_mirror(tmp_path, text, problem):
@@ -111,8 +111,8 @@ def test_a_damaged_mirror(tmp_path, text, problem):
     [
         ("0" * 32 + ",a red chair\n" + "1" * 32 + ",a gre", "truncated"),
         ("0" * 32 + ',"a red chair\n', "line 1"),
-        ("0" * 32 + "\n", "expected id,caption"),
-        ("id,caption\n", "'id' is no Objaverse uid"),
+        ("0" * 32 + "\n", "expected 2 columns (id,caption)"),
+        ("id,caption\n", "'id' is neither an Objaverse uid"),
     ],
 )
 def test_captions(demo_source, tmp_path, text, problem):
@@ -165,7 +165,7 @@ def test_commands_without_a_dataset(tmp_path):
 
 def test_objects_that_are_not_there(built):
     refused(run_lrm("inspect", "--root", built.root, "objaverse:nope"), "not in this dataset")
-    refused(run_lrm("inspect", "--root", built.root, "nope"), "no asset id", "objaverse:UID")
+    refused(run_lrm("inspect", "--root", built.root, "nope"), "not an asset id", "objaverse:UID")
 
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
@@ -182,7 +182,7 @@ def test_a_sheet_of_an_object_without_views(built, tmp_path):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--where", "nonsense ="], "is no condition"),
+        (["--where", "nonsense ="], "is not a valid condition"),
         (["--where", "licence = 'none of these'"], "no kept sample"),
         (["--validation-share", "1.5"], "--validation-share"),
     ],

@@ -41,7 +41,7 @@ def work(url: str, target: str, count: int) -> int:
     from pipelines.transfers.cluster_budget import open_budget
     from pipelines.transfers.download import download
 
-    config = FetchConfig(parts=f"{target}.parts", backoff_seconds=0.01)
+    config = FetchConfig(partial_folder=f"{target}.parts", backoff_seconds=0.01)
     budget = open_budget(urlsplit(url).netloc, REQUESTS, SECONDS)
     assert isinstance(budget, ClusterBudget)
     for _ in range(count):
@@ -84,15 +84,15 @@ def test_a_pause_that_one_worker_is_told_holds_the_other(ray, hub, tmp_path):
 
 def test_a_lost_actor_is_replaced(ray, hub):
     budget = ClusterBudget(hub.address, 1000, 1.0)
-    budget.take(5)
+    budget.acquire(5)
     # Ray ends an actor a moment after it was asked to: these calls meet it before or after that.
     ray.kill(budget._actor)
-    budget.take(120)
+    budget.acquire(120)
     budget.pause(0.1)
     deadline = time.monotonic() + 60
     with pytest.raises(ValueError, match="Failed to look up actor"):
         while time.monotonic() < deadline:
             ray.kill(ray.get_actor(budget._name, namespace=_NAMESPACE))
             time.sleep(0.05)
-    budget.take(120)
-    ClusterBudget(hub.address, 1000, 1.0).take(120)
+    budget.acquire(120)
+    ClusterBudget(hub.address, 1000, 1.0).acquire(120)

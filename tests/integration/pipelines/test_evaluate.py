@@ -154,10 +154,13 @@ def test_what_was_judged_is_not_judged_again(one_child, truth, tmp_path, monkeyp
     with open(out / "rows.jsonl", "a") as log:
         log.write('\n{"identity": "of a kill')
     shown = []
-    show = MeshFolder.show
-    monkeypatch.setattr(
-        MeshFolder, "show", lambda self, name, *rest: shown.append(name) or show(self, name, *rest)
-    )
+    render = MeshFolder.render
+
+    def record(self: MeshFolder, name: str, *rest):
+        shown.append(name)
+        return render(self, name, *rest)
+
+    monkeypatch.setattr(MeshFolder, "render", record)
     assert evaluate(*words) == 0
     assert shown == ["block", "block"]  # the truth and the prediction; the ball was done
     first = pq.read_table(out / "objects.parquet")
@@ -288,9 +291,9 @@ def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, 
         (["--truth", truth, "--self-check", "--points", "0"], "--points must be above 0"),
         (["--truth", truth, "--self-check", "--limit", "0"], "--limit must be above 0"),
         (["--truth", truth, "--self-check", "--rig", "orbit2"], "orbit21"),
-        (["--truth", empty, "--self-check"], "holds no .glb"),
+        (["--truth", empty, "--self-check"], "holds no mesh (.glb"),
         (["--truth", truth / "gone", "--self-check"], "no such folder"),
-        (["--truth", truth, "--meshes", other], "no mesh is named after an object"),
+        (["--truth", truth, "--meshes", other], "no mesh has the name of an object"),
         ([*dataset, "--mesh", truth / "gone"], "has no samples in --split validation"),
         ([*dataset, "--split", "all", "--mesh", truth / "gone"], "no such checkpoint"),
     ]

@@ -145,8 +145,8 @@ def test_the_closest_snapshot_is_named(spheres, tmp_path):
 
 def test_a_folder_that_is_a_file(spheres, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(spheres.export("trellis", tmp_path / "file"), "is no folder")
-    refused(spheres.export("trellis", tmp_path / "file" / "out"), "cannot write here")
+    refused(spheres.export("trellis", tmp_path / "file"), "is not a folder")
+    refused(spheres.export("trellis", tmp_path / "file" / "out"), "cannot write to this folder")
 
 
 def test_a_split_without_samples(spheres, tmp_path):

@@ -41,5 +41,5 @@ def test_a_hub_that_does_not_answer(tmp_path: Path):
     answer = spawn_lrm("plan", "--source", "objaverse", "--root", tmp_path / "root", **here)
     assert answer.code == 2
     (line,) = answer.err.strip().splitlines()
-    assert "cannot be asked" in line
+    assert "cannot look up" in line
     assert "HF_ENDPOINT" in line

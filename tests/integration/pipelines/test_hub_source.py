@@ -53,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def source(hub: Hub, cache: Path, tmp_path: Path) -> HuggingFaceObjaverse:
-    config = FetchConfig(parts=str(tmp_path / "parts"), backoff_seconds=0.01)
+    config = FetchConfig(partial_folder=str(tmp_path / "parts"), backoff_seconds=0.01)
     return HuggingFaceObjaverse(COMMIT, hub.address, "secret", config)
 
 

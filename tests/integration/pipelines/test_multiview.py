@@ -116,4 +116,4 @@ def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsy
     for out in (black, black / "below"):
         command = ["multiview", str(picture), "--pipeline", str(pipeline), "--out", str(out)]
         assert main(command) == 2
-        assert f"{black} is no folder" in capsys.readouterr().err
+        assert f"{black} is not a folder" in capsys.readouterr().err

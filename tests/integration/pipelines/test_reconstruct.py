@@ -137,7 +137,7 @@ def test_an_asymmetrical_object_comes_out_as_it_is(blender, tmp_path, ending):
     for azimuth in (-90, -60, 20):
         eye = orbit_eye(azimuth, 25, 3.2)
         camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
-        shown = MeshFolder(tmp_path, blender).show("block", [camera], "cube", side, 500, 0)
+        shown = MeshFolder(tmp_path, blender).render("block", [camera], "cube", side, 500, 0)
         expected = look_at_boxes(letter_block(), camera, side)
         inner = expected.inner
         assert inner.sum() > 300

@@ -148,15 +148,17 @@ def test_an_object_without_a_picture_says_why(built, data, tmp_path):
     changed = {reason: [replace(items[0], sha256="0" * 64)] for reason, items in gone.items()}
     found = thumbnails(root, data.config, gone)
     assert len(found) == sum(map(len, gone.values()))
-    assert {picture.missing for picture in found.values()} == {
-        "glbs/000-000/none.glb is listed but not in the source"
+    assert {picture.problem for picture in found.values()} == {
+        "glbs/000-000/none.glb: the source lists this file but does not have it"
     }
     late = thumbnails(root, data.config, changed, total_seconds=-1)
-    assert {picture.missing for picture in late.values()} == {"the time for pictures was used up"}
+    assert {picture.problem for picture in late.values()} == {
+        "the time limit for pictures was reached"
+    }
     there = {reason: [replace(data.dropped[reason][0], sha256="0" * 64)] for reason in data.dropped}
     differs = thumbnails(root, data.config, there)
-    assert {picture.missing for picture in differs.values()} == {
-        "its file changed since it was judged"
+    assert {picture.problem for picture in differs.values()} == {
+        "its file changed after it was evaluated"
     }
     text = render_page(data, sheets(root, data.kept) | found)
     assert text.count("no picture: glbs/000-000/none.glb") == len(found)
@@ -164,7 +166,7 @@ def test_an_object_without_a_picture_says_why(built, data, tmp_path):
 
 def test_damaged_shards_are_no_obstacle(data, tmp_path):
     found = sheets(open_root(data.root), {"shards/none.tar": next(iter(data.kept.values()))})
-    assert all("index" in picture.missing for picture in found.values())
+    assert all("index" in picture.problem for picture in found.values())
     assert len(found) >= 1
 
 

@@ -73,7 +73,7 @@ def test_a_bucket_of_models(bucket, tmp_path):
 
 
 def test_a_bucket_that_is_not_there(endpoint, tmp_path):
-    with pytest.raises(BadInput, match="no Objaverse mirror"):
+    with pytest.raises(BadInput, match="neither an Objaverse mirror"):
         open_source("s3://nobody-has-this/mirror")
 
 
@@ -81,6 +81,6 @@ def test_a_store_that_does_not_answer(endpoint, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()
-    with pytest.raises(BadInput, match="s3://bucket/mirror: cannot be read"):
+    with pytest.raises(BadInput, match="s3://bucket/mirror: cannot read the source"):
         open_source("s3://bucket/mirror")
     s3.clear_instance_cache()

@@ -171,7 +171,7 @@ def large_texture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_texture_of_64_megapixels_may_be_too_large(limited: BlenderProcess, large_texture: Path):
     found = failure_of(limited, large_texture)
-    assert (found.kind, "pixels of images" in str(found)) == ("too_large", True)
+    assert (found.kind, "images have more pixels" in str(found)) == ("too_large", True)
 
 
 def test_a_texture_of_64_megapixels_is_scaled_down(blender: BlenderProcess, large_texture: Path):

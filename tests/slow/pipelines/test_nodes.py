@@ -113,7 +113,7 @@ def test_a_preempted_node_is_left_and_training_goes_on_without_it(
         driver.kill()
         driver.wait()
     assert driver.returncode == 0, said
-    assert "workers ended (stopped at step" in said
+    assert "workers ended: stopped at step" in said
     assert workers_of(out) == 1
     assert [row["step"] for row in read_metrics(out)] == list(range(1, 41))
 

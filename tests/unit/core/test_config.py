@@ -99,3 +99,11 @@ def test_a_stored_configuration_with_old_names_is_the_same_configuration():
     del filters["multi_object"]
     limits["warm_seconds"] = limits.pop("kernel_compile_seconds")
     assert BuildConfig.load(old) == new
+
+
+def test_a_stored_configuration_with_the_old_names_of_fetch_loads_and_compares_equal():
+    old = {"parts": None, "wait_seconds": 3600.0}
+    plain = BuildConfig(source="s", root="r")
+    assert BuildConfig.load({"source": "s", "root": "r", "fetch": old}) == plain
+    changed = BuildConfig.load({"source": "s", "root": "r", "fetch": {"parts": "p"}})
+    assert changed.fetch.partial_folder == "p"

@@ -94,6 +94,19 @@ def test_licence_may_be_spelled_license(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("--fetch.parts", "--fetch.partial-folder", "scratch"),
+        ("--fetch.wait-seconds", "--fetch.rate-limit-wait-seconds", "7.0"),
+    ],
+)
+def test_old_names_of_fetch_options_still_work_and_say_so(old, new, value, capsys):
+    field = new.removeprefix("--fetch.").replace("-", "_")
+    assert str(getattr(read(old, value).fetch, field)) == value
+    assert capsys.readouterr().err == f"lrm build: warning: {old} is deprecated; use {new}\n"
+
+
 def test_an_old_name_of_a_plain_option_sets_the_new_one(capsys):
     parser = Parser(prog="lrm evaluate")
     parser.add_argument("--render.resolution", dest="side", type=int, default=320)

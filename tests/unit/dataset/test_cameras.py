@@ -92,5 +92,5 @@ def test_looking_straight_down_is_defined():
 
 
 def test_an_eye_at_its_target_is_refused():
-    with pytest.raises(ValueError, match="away from its target"):
+    with pytest.raises(ValueError, match="eye and target are the same point"):
         look_at(np.zeros(3))

@@ -91,7 +91,9 @@ def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, mo
         # The lease's store is away as well.
         monkeypatch.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("away")))
         catalog.ends = time.monotonic() + 8
-        with pytest.raises(WorkFailed, match=r"could not be renewed in time.*goes on") as raised:
+        with pytest.raises(
+            WorkFailed, match=r"could not be renewed in time.*to continue"
+        ) as raised:
             catalog.commit([event("c")], "run", 3, still_ours)
         assert "\n" not in str(raised.value)
         monkeypatch.undo()

@@ -63,6 +63,15 @@ def test_a_condition_may_ask_for_geometry(root: Storage):
     ]
 
 
+@pytest.mark.parametrize("column", ["licence", "license", "samples.license"])
+def test_both_spellings_of_licence_work_in_a_condition(root: Storage, column: str):
+    samples = [sample(1), replace(sample(2), licence="cc0")]
+    manifest = write_snapshot(root, samples, f"{column} = 'cc0'")
+    (row,) = open_snapshot(root, manifest["snapshot"]).samples
+    assert row.asset_id == samples[1].asset_id
+    assert manifest["snapshot"] == write_snapshot(root, samples[1:], None)["snapshot"]
+
+
 def test_a_snapshot_of_format_1_opens_and_keeps_its_id(root: Storage):
     """There was no column `geometry`: the same samples, frozen again, are the same snapshot."""
     made = write_snapshot(root, [sample(1), sample(2)], None)["snapshot"]

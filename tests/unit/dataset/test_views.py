@@ -130,7 +130,7 @@ def test_normals_all_over_the_sphere_are_within_the_stated_angles():
 def test_normals_that_are_no_numbers_are_an_error():
     normals = np.zeros((4, 4, 3), np.float32)
     normals[1, 2, 0] = np.nan
-    with pytest.raises(WorkFailed, match=r"view 7 .*no numbers"):
+    with pytest.raises(WorkFailed, match=r"view 7 .*not finite"):
         dict(encode_view(7, np.zeros((4, 4, 4), np.uint8), normals[..., 1], normals, SCALE))
 
 

@@ -368,7 +368,7 @@ def test_a_set_of_joints_is_read_if_any_primitive_has_all_before_it(tmp_path: Pa
     }
     part = {"attributes": only_second, "indices": first["indices"]}
     builder.document["meshes"][0]["primitives"].append(part)
-    with pytest.raises(GlbError, match="joint 9 exceeds the 2 of its skin"):
+    with pytest.raises(GlbError, match="joint 9 is out of range for a skin of 2 joints"):
         read_glb(write(builder, tmp_path), GlbLimits())
 
 

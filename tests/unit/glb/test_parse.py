@@ -342,7 +342,7 @@ def inspect_or_refuse(data: bytes, parse_as_blender: Parser) -> None:
         try:
             prepare(path, GlbLimits(), still)
         except SceneFailure as failure:
-            assert "is cut off" in str(failure)
+            assert "is truncated" in str(failure)
             return
         document = read_glb(still, GlbLimits()).document.json
     parse_as_blender(document)

@@ -92,7 +92,7 @@ def test_threads_share_a_budget():
 
     def work() -> None:
         for _ in range(25):
-            budget.take(30)
+            budget.acquire(30)
             times.append(time.monotonic())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -106,10 +106,10 @@ def test_threads_share_a_budget():
 
 def test_a_wait_has_an_end():
     budget = LocalBudget(1, 100.0)
-    budget.take(1)
+    budget.acquire(1)
     started = time.monotonic()
-    with pytest.raises(FetchFailed, match="no turn for") as raised:
-        budget.take(1)
+    with pytest.raises(FetchFailed, match="allows no request for") as raised:
+        budget.acquire(1)
     assert raised.value.kind == "download"
     assert time.monotonic() - started < 1
 
@@ -126,8 +126,8 @@ def test_a_client_that_would_not_wait_that_long_reserves_nothing():
         raise AssertionError("nobody got a reservation")
 
     for _ in range(1000):
-        with pytest.raises(FetchFailed, match="no turn for 17 s"):
-            LimiterClient(limiter.reserve, wait).take(1)
+        with pytest.raises(FetchFailed, match="allows no request for 17 s"):
+            LimiterClient(limiter.reserve, wait).acquire(1)
     assert limiter.reserve(0) == before
     clock.now += before[1]
     reservation, left = limiter.reserve(0)
@@ -157,13 +157,13 @@ def test_reservations_are_of_several_requests_only_while_nobody_waits():
 
 @pytest.mark.parametrize(("requests", "seconds"), [(5000, 300.0), (40, 2.0), (None, 300.0)])
 def test_as_many_fetches_as_may_be_in_flight_all_get_a_slot(requests, seconds):
-    config = FetchConfig(requests=requests, window_seconds=seconds, wait_seconds=400)
+    config = FetchConfig(requests=requests, window_seconds=seconds, rate_limit_wait_seconds=400)
     count = config.in_flight(4)
     assert count == int((requests or 3000) / seconds * 200)
     limiter = RateLimiter(requests or 3000, seconds, lease_seconds=1.0, clock=Clock())
     for _ in range(count):
-        reservation, wait = limiter.reserve(config.wait_seconds)
+        reservation, wait = limiter.reserve(config.rate_limit_wait_seconds)
         assert reservation is not None
     assert wait < 220
-    assert config.model_copy(update={"wait_seconds": 1e6}).in_flight(4) // 3 == count
+    assert config.model_copy(update={"rate_limit_wait_seconds": 1e6}).in_flight(4) // 3 == count
     assert FetchConfig(requests=1).in_flight(64) == 64

@@ -160,15 +160,29 @@ def test_a_table_that_describes_the_models(models, tmp_path, given):
     assert len(changed_parts(before, source.parts())) == 1
 
 
+def test_a_table_may_spell_licence_as_license(models):
+    table = models / "objects.csv"
+    table.write_text("path,licence\nchair.glb,cc0\n")
+    before = open_source(str(models)).parts()
+    table.write_text("path,license\nchair.glb,cc0\n")
+    source = open_source(str(models))
+    by_id = {item.record.asset_id: item.record for item in objects_of(source)}
+    assert by_id["folder:chair"].licence == "cc0"
+    assert source.parts() == before
+    table.write_text("path,licence,license\nchair.glb,cc0,cc0\n")
+    with pytest.raises(BadInput, match="line 1 must name the columns"):
+        open_source(str(models))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("caption\nx\n", "the first line must name path"),
-        ("path,captoin\nchair.glb,x\n", "the first line must name path"),
-        ("path,caption\nchair.glb,x,y\n", "line 2: not as many values"),
-        ("path,caption\nchair.glb\n", "line 2: not as many values"),
+        ("caption\nx\n", "line 1 must name the columns: path"),
+        ("path,captoin\nchair.glb,x\n", "line 1 must name the columns: path"),
+        ("path,caption\nchair.glb,x,y\n", "line 2: expected 2 values"),
+        ("path,caption\nchair.glb\n", "line 2: expected 2 values"),
         ('path,caption\nchair.glb,"x\n', "unexpected end of data"),
-        ("path\nno.glb\n", "no path of"),
+        ("path\nno.glb\n", "no path in"),
         ("path\nch\xff.glb\n", "cannot read the table"),
     ],
 )
@@ -180,7 +194,7 @@ def test_a_table_that_is_wrong(models, text, problem):
 
 def test_names_that_cannot_be_told_apart(models):
     (models / "chair.GLB").write_bytes(GOOD)
-    with pytest.raises(BadInput, match="would be one object"):
+    with pytest.raises(BadInput, match="have the same asset id"):
         open_source(str(models))
 
 

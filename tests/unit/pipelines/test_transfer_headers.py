@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.transfers.exchange import Announced
+from pipelines.transfers.exchange import AnnouncedContent
 from pipelines.transfers.headers import (
     ContentRange,
     RateLimits,
@@ -54,9 +54,12 @@ def test_rate_limits_of_both_forms():
 
 def test_the_first_server_announces_the_content_and_later_tags_are_ignored():
     linked = {"x-linked-etag": f'"{SHA256}"', "x-linked-size": "7", "etag": '"weak"'}
-    announced = Announced().with_headers(linked, from_origin=True)
-    assert announced == Announced(etag=SHA256, sha256=SHA256, size=7)
+    announced = AnnouncedContent().with_headers(linked, from_origin=True)
+    assert announced == AnnouncedContent(etag=SHA256, sha256=SHA256, size=7)
     later = {"etag": f'"{"b" * 64}"', "x-linked-size": "9"}
     assert announced.with_headers(later, from_origin=False) == announced
-    assert Announced().with_headers(later, from_origin=False) == Announced(size=9)
-    assert Announced().with_headers({"etag": '"no digest"'}, from_origin=True) == Announced()
+    assert AnnouncedContent().with_headers(later, from_origin=False) == AnnouncedContent(size=9)
+    assert (
+        AnnouncedContent().with_headers({"etag": '"no digest"'}, from_origin=True)
+        == AnnouncedContent()
+    )

@@ -1,7 +1,7 @@
-"""Partial files: the bytes of a transfer so far, kept for the next process that continues it.
+"""Partial files: the bytes that a download has received so far, kept so that it can be resumed.
 
-Beside NAME.part lies NAME.json with the ETag of the content. It is locked while a process uses the
-part, and the lock ends with the process.
+NAME.part holds the bytes, NAME.json the ETag of the content. A process that uses a partial file
+holds a lock on NAME.json, which ends with the process.
 """
 
 import contextlib
@@ -18,55 +18,56 @@ from typing import IO
 
 from core.atomic import move_file
 
-__all__ = ["Part", "open_part", "parts_folder"]
+__all__ = ["PartialFile", "open_partial_file", "partial_folder"]
 
 _KEEP_SECONDS = 24 * 3600.0
-"""Parts that were not changed for this long are removed."""
+"""Seconds after its last change until a partial file is removed."""
 
 
-class Part:
-    """The first bytes of a file, and the ETag of the content that they belong to."""
+class PartialFile:
+    """The first bytes of a file, and the ETag of the content to which they belong."""
 
-    def __init__(self, path: Path, notes: IO[str]) -> None:
+    def __init__(self, path: Path, metadata: IO[str]) -> None:
         self.path = path
-        self._notes = notes
+        self._metadata = metadata
         self.etag: str | None = self._read_etag()
         if self.etag is None:
             self.path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
-        """Return the number of bytes that are here."""
+        """The number of bytes received so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def restart(self, etag: str | None) -> None:
-        """Remove the bytes; the next ones belong to the content with this ETag."""
+        """Delete the bytes; those that follow belong to the content with this ETag."""
         self.path.unlink(missing_ok=True)
         self.etag = etag
-        self._notes.seek(0)
-        self._notes.truncate()
-        # A content without ETag cannot be recognised later: only this process continues its part.
-        json.dump({"tag": etag}, self._notes)
-        self._notes.flush()
+        self._metadata.seek(0)
+        self._metadata.truncate()
+        # Without an ETag, another process cannot recognise the content, so it starts from zero.
+        json.dump({"tag": etag}, self._metadata)
+        self._metadata.flush()
 
     def move(self, target: Path) -> None:
-        """Move the whole file to its place, atomically."""
+        """Move the complete file to `target`, atomically."""
         move_file(self.path, target)
         self.restart(None)
 
     def _read_etag(self) -> str | None:
         try:
-            etag = json.loads(self._notes.read())["tag"]
+            etag = json.loads(self._metadata.read())["tag"]
         except (ValueError, KeyError, TypeError):
             return None
         return etag if isinstance(etag, str) else None
 
 
 @contextlib.contextmanager
-def open_part(folder: Path, url: str) -> Iterator[Part]:
-    """Open the part of a URL for this process alone; a second process gets a part of its own.
+def open_partial_file(folder: Path, url: str) -> Iterator[PartialFile]:
+    """Open the partial file of a URL, locked for this process.
 
-    Parts that nothing continued for a day are removed.
+    A second process that downloads the same URL gets a partial file of its own. Partial files that
+    have not changed for a day are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_old(folder)
@@ -75,24 +76,24 @@ def open_part(folder: Path, url: str) -> Iterator[Part]:
     if lock is None:
         name = f"{name}-{uuid.uuid4().hex[:8]}"
         lock = _lock(folder / f"{name}.json")
-        assert lock is not None, "the name is random, so no other process locks it"
+        assert lock is not None, "the name is random, so no other process holds its lock"
     with lock:
-        part = Part(folder / f"{name}.part", lock)
+        partial = PartialFile(folder / f"{name}.part", lock)
         try:
-            yield part
+            yield partial
         finally:
-            if not part.size:
-                part.path.unlink(missing_ok=True)
+            if not partial.size:
+                partial.path.unlink(missing_ok=True)
                 (folder / f"{name}.json").unlink(missing_ok=True)
 
 
-def parts_folder(configured: str | None) -> Path:
-    """Return the folder of parts: the configured one, or one in the machine's temporary folder."""
+def partial_folder(configured: str | None) -> Path:
+    """Return the folder of partial files: the configured one, or one in the temporary folder."""
     return Path(configured or Path(tempfile.gettempdir()) / f"lrm-parts-{os.getuid()}")
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """Open and lock a file; None if another process has locked it."""
+    """Open and lock a file; return None if another process holds the lock."""
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
@@ -100,7 +101,7 @@ def _lock(path: Path) -> IO[str] | None:
         except BlockingIOError:
             file.close()
             return None
-        # The last process that locked it may have removed it between the two calls.
+        # Between open and flock, the process that held the lock may have deleted the file.
         if os.fstat(file.fileno()).st_nlink:
             file.seek(0)
             return file
