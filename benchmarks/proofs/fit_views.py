@@ -44,7 +44,7 @@ def show_fit(
                 num_inference_steps=config.sample.steps,
                 guidance_scale=config.sample.guidance,
                 view_size=config.data.view_size,
-                blank=config.blank,
+                blank=config.unconditional_level,
             )[0]
         background = background_of(one["alpha"][0], config.sample.margin)
         mean, high = background_deviation(views, background)

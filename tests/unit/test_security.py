@@ -22,7 +22,7 @@ from pipelines.sources import open_source
 from tests.support.checkpoints import write
 from tests.support.paths import REPOSITORY
 from tests.support.sources import sources
-from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.models.lrm.published_weights import read_weights
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jname\u202etxt\r"
@@ -74,10 +74,10 @@ def test_a_changed_checkpoint_is_not_opened(tmp_path):
     write(tmp_path, 2)
     newer, mark = write(tmp_path, 4), tmp_path / "it ran"
     (newer / "weights.pt").write_bytes(pickle.dumps(Bomb(mark)))
-    found = latest(Storage(str(tmp_path / "checkpoints")))
+    found = latest_checkpoint(Storage(str(tmp_path / "checkpoints")))
     assert found is not None
     assert found.step == 2
-    with pytest.raises(BadInput, match="is not a whole checkpoint"):
+    with pytest.raises(BadInput, match="is not an intact checkpoint"):
         find_checkpoint(newer)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))
@@ -91,7 +91,7 @@ def test_a_manifest_names_no_file_outside(tmp_path):
     for name in ("../weights.pt", "/etc/passwd", "a/b"):
         changed = manifest | {"files": {**manifest["files"], name: entry}}
         (folder / "manifest.json").write_text(json.dumps(changed))
-        assert latest(Storage(str(tmp_path / "checkpoints"))) is None
+        assert latest_checkpoint(Storage(str(tmp_path / "checkpoints"))) is None
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path):

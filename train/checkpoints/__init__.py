@@ -1,1 +1,1 @@
-"""Checkpoints and weights: written, verified, uploaded, loaded."""
+"""Checkpoints and initial weights: writing, verification, upload, loading."""

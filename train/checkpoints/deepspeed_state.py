@@ -1,11 +1,11 @@
-"""DeepSpeed's part of a checkpoint: written without raising, and loaded with two corrections.
+"""DeepSpeed's part of a checkpoint: writing without raising, loading with two corrections.
 
-Checked with DeepSpeed 0.19.8. `DeepSpeedEngine.save_checkpoint` is collective: it ends in a
-barrier, and each rank writes its files before it through `engine.checkpoint_engine`, an object of
-the public interface `CheckpointEngine`. An error of one rank's write (a full disk) would make that
-rank leave, and the others would wait in the barrier until the process group times out. Neither the
-configuration nor `deepspeed.initialize` accepts a checkpoint engine of ours, so `write_state`
-replaces the attribute while DeepSpeed writes. If DeepSpeed stops writing through it,
+Checked with DeepSpeed 0.19.8. `DeepSpeedEngine.save_checkpoint` is a collective call that ends in a
+barrier. Before the barrier, each rank writes its files through `engine.checkpoint_engine`, an
+object of the public interface `CheckpointEngine`. If a write raised on one rank (a full disk), that
+rank would leave, and the others would wait in the barrier until the process group times out.
+Neither the configuration nor `deepspeed.initialize` accepts a custom checkpoint engine, so
+`write_state` replaces the attribute while DeepSpeed writes. If DeepSpeed stops writing through it,
 `test_a_full_disk_costs_a_checkpoint_and_not_the_run` fails.
 """
 
@@ -20,11 +20,11 @@ from train.checkpoints.universal import UNIVERSAL_INFO
 __all__ = ["SAVING_ERRORS", "load_state", "write_state"]
 
 SAVING_ERRORS = (OSError, RuntimeError)
-"""What torch.save raises on a full or failing disk."""
+"""Errors that torch.save raises on a full or failing disk."""
 
 
-class _CollectingWriter:
-    """A checkpoint engine of DeepSpeed whose writes collect their errors instead of raising."""
+class _ErrorCollectingEngine:
+    """A wrapper of DeepSpeed's checkpoint engine that collects write errors and does not raise."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -34,7 +34,7 @@ class _CollectingWriter:
         return getattr(self._writer, name)
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write a file, or note why that failed."""
+        """Write a file; on failure, append the error to `problems`."""
         try:
             self._writer.save(state_dict, path)
         except SAVING_ERRORS as error:
@@ -44,17 +44,17 @@ class _CollectingWriter:
 def write_state(engine: Any, folder: Path, step: int) -> list[str]:
     """Write this rank's files of an engine's state to a folder; all ranks call it.
 
-    Returns what went wrong on this rank.
+    Returns the errors of this rank.
     """
-    writer = engine.checkpoint_engine
-    engine.checkpoint_engine = collecting = _CollectingWriter(writer)
+    original = engine.checkpoint_engine
+    engine.checkpoint_engine = collecting = _ErrorCollectingEngine(original)
     try:
         state = {"step": step, **UNIVERSAL_INFO}
         engine.save_checkpoint(
             str(folder.parent), tag=folder.name, client_state=state, save_latest=False
         )
     finally:
-        engine.checkpoint_engine = writer
+        engine.checkpoint_engine = original
     return collecting.problems
 
 
@@ -72,10 +72,11 @@ def load_state(engine: Any, folder: Path) -> int | None:
     )
     if path is None:
         return None
-    # ZeRO 3 loads the hyperparameters of the first group into all groups.
+    # ZeRO 3 loads the hyperparameters of the first group into all groups: restore them.
     for group, values in zip(engine.optimizer.param_groups, groups, strict=True):
         group.update(values)
-    # ZeRO 3 loads one `step` tensor for all parameters: each one would count every update.
+    # ZeRO 3 loads one `step` tensor that all parameters share, and each update of a parameter
+    # would increment it: give each parameter its own.
     states = getattr(getattr(engine.optimizer, "optimizer", engine.optimizer), "state", {})
     for state in states.values():
         if torch.is_tensor(state.get("step")):

@@ -1,4 +1,4 @@
-"""What a run starts from: published files, a run of ours, or weights that one exported."""
+"""Initial weights of a run: published files, another run, or weights exported from a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from train.models.lrm.published_weights import (
 __all__ = ["absolute_source", "check_source", "initialize", "run_weights"]
 
 _MODULE = "model."
-"""What DeepSpeed trains is the objective; this is the model in it."""
+"""Prefix of the model's keys in a checkpoint, whose module is the objective around the model."""
 _FORMS = (
     f"KIND:FILE with KIND one of {', '.join(KINDS)}, a run's folder, one of its checkpoints, or a "
     ".safetensors or .ckpt that `lrm weights` wrote"
@@ -28,7 +28,7 @@ _FORMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Tensors, what they are, and where they come from."""
+    """The tensors of a source, their format (`kind`), and the source's name for messages."""
 
     state: dict[str, Tensor]
     kind: str
@@ -37,45 +37,47 @@ class _Source:
 
 
 def absolute_source(source: str) -> str:
-    """The same source for a process that stands in another folder."""
+    """Return the source with an absolute path, for processes with another working directory."""
     kind, path = _split(source)
     absolute = str(Path(path).expanduser().absolute())
     return f"{kind}:{absolute}" if kind else absolute
 
 
 def check_source(model: LRM, sizes: LRMConfig, source: str) -> None:
-    """Raise BadInput unless the source is there and fits the model, which may be a meta one.
+    """Raise BadInput unless the source exists and fits the model, which may be on the meta device.
 
-    Shapes do not tell the number of attention heads: where the source is a run, `sizes` are
-    compared with the run's.
+    The number of attention heads cannot be read from tensor shapes, so if the source is a run,
+    `sizes` are compared with the run's configuration.
     """
-    found = _open(source)
-    check_state(model, found.state, found.kind, source=found.name)
-    if found.checkpoint is not None:
-        _check_sizes(found.checkpoint, sizes)
+    opened = _open(source)
+    check_state(model, opened.state, opened.kind, source=opened.name)
+    if opened.checkpoint is not None:
+        _check_sizes(opened.checkpoint, sizes)
 
 
 def initialize(model: LRM, source: str, *, published_threshold: bool = False) -> LoadReport:
-    """Load a source into a model, as `published_weights.load_state` does. Raises BadInput."""
-    found = _open(source)
+    """Load a source into a model with `published_weights.load_state`. Raises BadInput."""
+    opened = _open(source)
     return load_state(
         model,
-        found.state,
-        found.kind,
-        source=found.name,
+        opened.state,
+        opened.kind,
+        source=opened.name,
         published_threshold=published_threshold,
     )
 
 
 def run_weights(path: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """The model of a run's newest whole checkpoint, or of one checkpoint's folder.
+    """Return the newest intact checkpoint of a run (or the one at `path`) and its model's tensors.
 
-    Raises BadInput if there is none, or if something else than an LRM was trained.
+    Raises BadInput if there is none, or if the run did not train an LRM.
     """
     checkpoint = find_checkpoint(path)
     tensors = checkpoint.weights()
     if not all(key.startswith(_MODULE) for key in tensors):
-        raise BadInput(f"{checkpoint.where}: is no checkpoint of an LRM")
+        raise BadInput(
+            f"{checkpoint.where}: is not a checkpoint of an LRM; give a run of recipe nerf or mesh"
+        )
     return checkpoint, {key.removeprefix(_MODULE): value for key, value in tensors.items()}
 
 
@@ -90,20 +92,23 @@ def _open(source: str) -> _Source:
         return _Source(state=state, kind="instantmesh", name=name, checkpoint=checkpoint)
     if path.suffix in (".safetensors", ".ckpt"):
         return _Source(state=read_weights(path), kind="instantmesh", name=str(path))
-    raise BadInput(f"init {source}: no such source; give {_FORMS}")
+    raise BadInput(f"--init {source}: no such source; give {_FORMS}")
 
 
 def _split(source: str) -> tuple[str, str]:
-    """Kind and file; no kind for what is ours."""
+    """Return kind and path of a source; an empty kind for runs and exported weights."""
     kind, colon, path = source.partition(":")
     return (kind, path) if colon and kind in KINDS else ("", source)
 
 
 def _check_sizes(checkpoint: Checkpoint, sizes: LRMConfig) -> None:
     config = checkpoint.manifest.config
-    theirs = shared_preset(config["preset"], config["model"])
+    run_sizes = shared_preset(config["preset"], config["model"])
     for part in ("encoder", "transformer"):
-        before, after = (getattr(one, part).dump() for one in (theirs, sizes))
+        before, after = (getattr(one, part).dump() for one in (run_sizes, sizes))
         changed = [f"{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]
         if changed:
-            raise BadInput(f"{checkpoint.where}: its model.{part} is another: {', '.join(changed)}")
+            raise BadInput(
+                f"--init {checkpoint.where}: its model.{part} differs from this run's: "
+                f"{', '.join(changed)}; use the same --preset and --model"
+            )

@@ -1,4 +1,4 @@
-"""What makes a checkpoint exist: a manifest of its files, written last."""
+"""The manifest of a checkpoint: sizes and hashes of its files. It is written last."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import digest
+from core.config import Renamed, digest
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage, storage_errors
 
@@ -15,7 +15,8 @@ __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "differences", "hash_f
 
 MANIFEST = "manifest.json"
 FORMAT = 2
-_HARMLESS = frozenset(
+"""Version of the checkpoint format."""
+_CHANGEABLE = frozenset(
     {
         "accept_changes",
         "activation_checkpointing",
@@ -50,13 +51,13 @@ _HARMLESS = frozenset(
         "worker_resources",
     }
 )
-"""Settings that may change when a run goes on: they do not change what a step computes, but that
-more steps stretch the learning-rate schedule unless `schedule_steps` fixes it."""
+"""Settings that may change when a run resumes, because they do not change the result of a step.
+Exception: another `steps` stretches the learning-rate schedule unless `schedule_steps` fixes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """A file of a checkpoint."""
+    """Size and SHA-256 of a file of a checkpoint."""
 
     bytes: int
     sha256: str
@@ -64,20 +65,21 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that is known of a checkpoint beside its files' content."""
+    """All that is recorded about a checkpoint except the content of its files."""
 
     step: int
-    """Optimizer steps taken."""
+    """Number of optimizer steps done."""
     world: int
-    """Workers that wrote it, each its own share of the optimizer's state."""
+    """World size: number of ranks that wrote the checkpoint, each its own part of the optimizer
+    state."""
     config: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     versions: Mapping[str, str]
     extra: Mapping[str, Any]
-    """What the training loop wants back: the state of its guard, the position in the order."""
+    """State of the training loop: that of its guards, and the position in the sample order."""
 
     def to_json(self) -> bytes:
-        """As it is written."""
+        """Return the content of the manifest file."""
         values = {
             "format": FORMAT,
             "step": self.step,
@@ -94,10 +96,10 @@ class Manifest:
 
     @classmethod
     def read(cls, storage: Storage, folder: str) -> "Manifest | None":
-        """The manifest in a folder; None if there is none that is whole.
+        """Return the manifest in a folder; None if it is missing or incomplete.
 
-        Raises WorkFailed if the storage does not answer, and BadInput if another version of this
-        program wrote it: taken for torn, a good checkpoint would be lost.
+        Raises WorkFailed if the storage fails. Raises BadInput if the manifest has another format
+        version: if it were treated as incomplete, pruning would delete a good checkpoint.
         """
         path = f"{folder}/{MANIFEST}"
         try:
@@ -107,35 +109,45 @@ class Manifest:
         except storage_errors() as error:
             raise WorkFailed(f"{storage.uri}/{path}: cannot be read: {error}") from None
         try:
-            found = json.loads(content)
-            if found["format"] != FORMAT:
+            values = json.loads(content)
+            if values["format"] != FORMAT:
                 raise BadInput(
-                    f"{storage.uri}/{folder}: a checkpoint of format {found['format']}, this "
-                    f"version reads {FORMAT}: go on with the one that wrote it, or give another "
-                    "--out"
+                    f"{storage.uri}/{folder}: is a checkpoint of format {values['format']}, this "
+                    f"version reads format {FORMAT}: resume with the version that wrote it, or "
+                    "give another --out"
                 )
-            if found["config_digest"] != digest(found["config"]):
+            if values["config_digest"] != digest(values["config"]):
                 return None
-            if any(Path(name).name != name for name in found["files"]):
-                return None  # no way out of the checkpoint's folder
+            if any(Path(name).name != name for name in values["files"]):
+                return None  # a path could lead out of the checkpoint's folder
             return cls(
-                step=int(found["step"]),
-                world=int(found["world"]),
-                config=found["config"],
-                files={name: FileEntry(**entry) for name, entry in found["files"].items()},
-                versions=found["versions"],
-                extra=found["extra"],
+                step=int(values["step"]),
+                world=int(values["world"]),
+                config=values["config"],
+                files={name: FileEntry(**entry) for name, entry in values["files"].items()},
+                versions=values["versions"],
+                extra=values["extra"],
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], accepted: Collection[str] = ()
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    accepted: Collection[str] = (),
+    renamed: Mapping[str, Renamed] | None = None,
 ) -> list[str]:
-    """Settings that differ and change what a step computes, as `name (before -> now)`."""
-    old, new = _flat(before), _flat(now)
-    allowed = {*_HARMLESS, *accepted}
+    """Return the settings that differ and change the result of a step.
+
+    Each is `name (before -> now)`. Settings in `accepted`, and all below them, are left out.
+    `renamed` are the old names of settings (`Config.renamed`): `before` and `accepted` may still
+    have them.
+    """
+    new_names = {old: new.path for old, new in (renamed or {}).items()}
+    old = {new_names.get(name, name): value for name, value in _flat(before).items()}
+    new = _flat(now)
+    allowed = {*_CHANGEABLE, *accepted, *(new_names.get(name, name) for name in accepted)}
     return [
         f"{name} ({old.get(name)!r} -> {new.get(name)!r})"
         for name in sorted(old.keys() | new.keys())
@@ -144,7 +156,7 @@ def differences(
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -155,10 +167,10 @@ def _is_below(name: str, allowed: Collection[str]) -> bool:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat

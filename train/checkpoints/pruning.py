@@ -1,4 +1,4 @@
-"""Pruning: which checkpoints of a run are kept."""
+"""Deletion of a run's old checkpoints."""
 
 import shutil
 
@@ -10,19 +10,20 @@ __all__ = ["prune"]
 
 
 def prune(storage: Storage, step: int, *, keep_newest: int, keep_every: int) -> None:
-    """Remove the checkpoints that are not kept, once the one of a step is written.
+    """Delete old checkpoints after the one of `step` was written.
 
-    Kept are the newest `keep_newest`, and those whose step is a multiple of `keep_every` (0: none).
-    Later steps are removed: a run that resumed from an earlier checkpoint has abandoned them.
+    The newest `keep_newest` are kept, and those whose step is a multiple of `keep_every` (0: none).
+    Checkpoints of later steps are deleted: a run that resumed from an earlier one has abandoned
+    them.
     """
     past = [name for name in names(storage) if step_of(name) <= step]
-    whole = [name for name in past if storage.exists(f"{name}/{MANIFEST}")]
-    kept = set(whole[:keep_newest])
-    kept |= {name for name in whole if keep_every and step_of(name) % keep_every == 0}
+    complete = [name for name in past if storage.exists(f"{name}/{MANIFEST}")]
+    kept = set(complete[:keep_newest])
+    kept |= {name for name in complete if keep_every and step_of(name) % keep_every == 0}
     for name in names(storage):
         if name in kept:
             continue
-        # The manifest goes first: a half-removed checkpoint must not look whole.
+        # The manifest is deleted first: a partly deleted checkpoint must not look complete.
         storage.delete(f"{name}/{MANIFEST}")
         for path in storage.find_files(name):
             storage.delete(path)

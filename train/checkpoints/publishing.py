@@ -1,7 +1,7 @@
-"""Publishing: a checkpoint counts once its manifest is there, and the manifest is written last.
+"""Two-phase publication of a checkpoint: the files of all ranks first, the manifest last.
 
-The first phase puts the files of all ranks into the storage, the second one the manifest. A crash
-in between leaves a folder without a manifest, which no reader takes for a checkpoint.
+A checkpoint is valid once its manifest exists. A crash between the phases leaves a folder without a
+manifest, which readers ignore.
 """
 
 import logging
@@ -22,26 +22,27 @@ __all__ = ["Publisher", "first_problem"]
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+"""Seconds between two checks of a running upload."""
 
 
 class Publisher:
-    """Publishes the checkpoints of a run, one at a time; all ranks call each method.
+    """Publisher of a run's checkpoints, one at a time; all ranks call each method.
 
-    On a local storage the files are in place already, and rank 0 writes the manifest at once. For
+    On a local storage the files are already in place, and rank 0 writes the manifest at once. For
     an object store, each rank uploads its files in a thread while training continues; rank 0
     writes the manifest when the files of all ranks have arrived.
     """
 
     def __init__(self, storage: Storage, prune: Callable[[int], None], newest: int) -> None:
-        """`prune` removes old checkpoints, given the step of the published one.
+        """Create a publisher; `newest` is the step that the run resumed from, or 0.
 
-        `newest` is the step that the run resumed from, or 0.
+        `prune` is called with the step of each published checkpoint and deletes older ones.
         """
         self._storage, self._prune = storage, prune
         self.newest = newest
         """Step of the newest published checkpoint."""
         self._upload: tuple[int, Upload] | None = None
-        """The running upload and its step."""
+        """The step of the running upload, and the upload."""
 
     @property
     def is_uploading(self) -> bool:
@@ -49,9 +50,9 @@ class Publisher:
         return self._upload is not None
 
     def publish(self, name: str, manifest: Manifest, own: Mapping[str, Path]) -> str:
-        """Publish a checkpoint, of which this rank has its own files, or start its upload.
+        """Publish a checkpoint, or start its upload; `own` are the files of this rank, by name.
 
-        Returns what went wrong on any rank; empty if nothing did.
+        Returns the first error of any rank; empty if there is none.
         """
 
         def finish() -> None:
@@ -59,18 +60,21 @@ class Publisher:
             try:
                 self._prune(manifest.step)
             except storage_errors() as error:
-                # The checkpoint is there; the next one removes what is left.
-                _log.warning("old checkpoints are not removed: %s", first_line(error))
+                # The checkpoint itself is stored; the next pruning deletes what is left.
+                _log.warning(
+                    "%s: cannot delete old checkpoints, the next save tries again: %s",
+                    *(self._storage.uri, first_line(error)),
+                )
 
-        last = finish if dist.get_rank() == 0 else None
+        finish_here = finish if dist.get_rank() == 0 else None
         if not self._storage.is_local:
             sizes = {file: entry.bytes for file, entry in manifest.files.items()}
-            self._upload = manifest.step, Upload(self._storage, name, own, last, sizes)
+            self._upload = manifest.step, Upload(self._storage, name, own, finish_here, sizes)
             return ""
         problem = ""
         try:
-            if last is not None:
-                last()
+            if finish_here is not None:
+                finish_here()
         except OSError as error:
             problem = str(error)
         problem = first_problem(gather(problem))
@@ -79,22 +83,22 @@ class Publisher:
         return problem
 
     def wait(self) -> str | None:
-        """Wait for the running upload; return what went wrong, empty if nothing did.
+        """Wait for the running upload; return its first error, empty if there is none.
 
-        None if there is no upload. All ranks return the same.
+        Returns None if no upload is running. All ranks return the same.
         """
         if self._upload is None:
             return None
         (step, upload), self._upload = self._upload, None
-        # Ranks take different times, and a collective has a timeout: all poll together.
+        # Ranks finish at different times, and a collective has a timeout, so all poll together.
         while True:
-            is_over = upload.is_over
-            states = gather((is_over, upload.problem))
+            is_finished = upload.is_finished
+            states = gather((is_finished, upload.problem))
             problem = first_problem([problem for _, problem in states])
             if problem:
-                upload.give_up()
+                upload.cancel()
                 return problem
-            if all(is_over for is_over, _ in states):
+            if all(is_finished for is_finished, _ in states):
                 self.newest = step
                 return ""
             time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Which rank writes and which rank reads each file of a checkpoint.
+"""The files of a checkpoint: which rank writes and which rank reads each.
 
 | file | written by | read by |
 |---|---|---|
@@ -8,7 +8,7 @@
 | `random-NNNNN.pt`: the state of the random number generators | rank N | rank N |
 | `manifest.json`: sizes and hashes of the others | rank 0, last | all ranks |
 
-A conversion for another number of ranks reads all files; rank 0 does it.
+Rank 0 reads all files if it converts the checkpoint for another number of ranks.
 """
 
 import re
@@ -23,8 +23,8 @@ _RANK = re.compile(r"(?:pp_rank_|random-)(\d+)")
 
 def writer_of(name: str) -> int:
     """Return the rank that writes a file of this name."""
-    found = _RANK.search(name)
-    return int(found[1]) if found else 0
+    match = _RANK.search(name)
+    return int(match[1]) if match else 0
 
 
 def is_needed(name: str, rank: int) -> bool:

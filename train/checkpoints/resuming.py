@@ -1,4 +1,4 @@
-"""Resuming: which checkpoint a run continues from, and how every rank loads its part of it."""
+"""Resuming a run: finding its checkpoint, and loading each rank's part of it."""
 
 import logging
 import shutil
@@ -11,10 +11,10 @@ import torch.distributed as dist
 from core.atomic import atomic_file
 from core.errors import BadInput, WorkFailed, first_line
 from core.storage import storage_errors
-from train.checkpoints.checkpoint import Checkpoint, cached_hash, latest
+from train.checkpoints.checkpoint import Checkpoint, cached_hash, latest_checkpoint
+from train.checkpoints.checkpoint_paths import CheckpointPaths
 from train.checkpoints.deepspeed_state import load_state
 from train.checkpoints.manifest import MANIFEST, differences
-from train.checkpoints.places import CheckpointPlaces
 from train.checkpoints.publishing import first_problem
 from train.checkpoints.rank_files import is_needed, restore_random_state
 from train.checkpoints.universal import convert
@@ -27,116 +27,122 @@ _log = logging.getLogger(__name__)
 
 
 def find_resumable(config: TrainConfig) -> Checkpoint | None:
-    """Return the checkpoint that a run continues from; None if it has none.
+    """Return the checkpoint that a run resumes from; None if it has none.
 
     Raises BadInput if it was written with other settings, naming the differences.
     """
-    found = latest(CheckpointPlaces.of(config).storage)
-    if found is None:
+    checkpoint = latest_checkpoint(CheckpointPaths.of(config).storage)
+    if checkpoint is None:
         return None
-    changed = differences(found.manifest.config, config.dump(), config.accept_changes)
+    changed = differences(
+        checkpoint.manifest.config, config.dump(), config.accept_changes, config.renamed
+    )
     if changed:
-        named = ", ".join(sorted(change.partition(" ")[0] for change in changed))
+        settings = ", ".join(sorted(change.partition(" ")[0] for change in changed))
         raise BadInput(
-            f"{found.where} was written under other settings: {'; '.join(changed)}; restore "
-            f"them, give another --out, or accept them: --accept-changes '[{named}]'"
+            f"{checkpoint.where} was written with other settings: {'; '.join(changed)}; restore "
+            f"them, give another --out, or accept them: --accept-changes '[{settings}]'"
         )
-    return found
+    return checkpoint
 
 
-def needs_conversion(found: Checkpoint) -> bool:
-    """Return whether its optimizer state is split over another number of ranks than there are."""
-    is_split = any("optim_states" in name for name in found.manifest.files)
-    return is_split and found.manifest.world != dist.get_world_size()
+def needs_conversion(checkpoint: Checkpoint) -> bool:
+    """Return whether the optimizer state is split over another number of ranks than this run's."""
+    is_split = any("optim_states" in name for name in checkpoint.manifest.files)
+    return is_split and checkpoint.manifest.world != dist.get_world_size()
 
 
-def resume(engine: Any, found: Checkpoint, config: TrainConfig) -> None:
+def resume(engine: Any, checkpoint: Checkpoint, config: TrainConfig) -> None:
     """Load this rank's part of a checkpoint into DeepSpeed's engine; all ranks call it.
 
     If `needs_conversion`, the engine must be set up for a universal checkpoint. Raises WorkFailed
     if the checkpoint is damaged.
     """
-    places = CheckpointPlaces.of(config)
-    is_converted = needs_conversion(found)
-    folder = _fetch(found, places, everything=is_converted)
+    paths = CheckpointPaths.of(config)
+    is_converted = needs_conversion(checkpoint)
+    folder = _fetch(checkpoint, paths, everything=is_converted)
     if is_converted:
-        folder = on_rank_0(lambda: _convert(folder, places.loading / f"universal-{folder.name}"))
-    if load_state(engine, folder) != found.step:
-        raise WorkFailed(f"{found.where}: DeepSpeed could not load it")
-    if found.manifest.world == dist.get_world_size():
+        folder = on_rank_0(lambda: _convert(folder, paths.load_folder / f"universal-{folder.name}"))
+    if load_state(engine, folder) != checkpoint.step:
+        raise WorkFailed(
+            f"{checkpoint.where}: DeepSpeed could not load the checkpoint; its log has the cause"
+        )
+    if checkpoint.manifest.world == dist.get_world_size():
         restore_random_state(folder, dist.get_rank())
     dist.barrier()
-    # Every rank, since each node may have its own.
-    shutil.rmtree(places.loading, ignore_errors=True)
+    # On every rank, because each node may have its own folder.
+    shutil.rmtree(paths.load_folder, ignore_errors=True)
 
 
-def _fetch(found: Checkpoint, places: CheckpointPlaces, *, everything: bool) -> Path:
+def _fetch(checkpoint: Checkpoint, paths: CheckpointPaths, *, everything: bool) -> Path:
     """Return a folder with the files that this rank needs; all ranks check hashes."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    files = found.manifest.files
-    if places.storage.is_local:
-        folder = Path(places.storage.resolve(found.name))
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    files = checkpoint.manifest.files
+    if paths.storage.is_local:
+        folder = Path(paths.storage.resolve(checkpoint.name))
         # All files are checked, divided among the ranks.
-        checked = sorted(files)[rank::world]
+        names = sorted(files)[rank::world_size]
     else:
-        folder = places.loading / found.name
+        folder = paths.load_folder / checkpoint.name
         folder.mkdir(parents=True, exist_ok=True)
         reads_all = everything and rank == 0
-        checked = sorted(name for name in files if reads_all or is_needed(name, rank))
-    # A rank that raised here would leave the others waiting.
+        names = sorted(name for name in files if reads_all or is_needed(name, rank))
+    # Errors are gathered first: a rank that raised here would leave the others waiting.
     damaged = problem = ""
     try:
-        damaged = _first_damaged(found, folder, checked, download=not places.storage.is_local)
+        damaged = _first_damaged(checkpoint, folder, names, download=not paths.storage.is_local)
     except storage_errors() as error:
         problem = first_line(error)
-    shares = gather((damaged, problem))
-    first = first_problem([damaged for damaged, _ in shares])
-    problem = first_problem([problem for _, problem in shares])
-    if problem and not first:
-        raise WorkFailed(f"{found.where}: cannot read the checkpoint: {problem}")
-    if first:
+    results = gather((damaged, problem))
+    damaged = first_problem([name for name, _ in results])
+    problem = first_problem([problem for _, problem in results])
+    if problem and not damaged:
+        raise WorkFailed(f"{checkpoint.where}: cannot read the checkpoint: {problem}")
+    if damaged:
         if rank == 0:
-            # The next start takes the checkpoint before this one.
-            found.storage.delete(f"{found.name}/{MANIFEST}")
+            # Without its manifest, the next start uses the checkpoint before this one.
+            checkpoint.storage.delete(f"{checkpoint.name}/{MANIFEST}")
         dist.barrier()
         raise WorkFailed(
-            f"{found.where}: {first} is not what was written; the same command goes on from "
-            "the checkpoint before"
+            f"{checkpoint.where}: {damaged} is missing or damaged; run the same command again to "
+            "resume from the checkpoint before"
         )
     return folder
 
 
-def _first_damaged(found: Checkpoint, folder: Path, names: Sequence[str], *, download: bool) -> str:
-    """Return the first of these files that is missing or not what was written; empty if none is.
+def _first_damaged(
+    checkpoint: Checkpoint, folder: Path, names: Sequence[str], *, download: bool
+) -> str:
+    """Return the first of these files that is missing or has another hash; empty if none is.
 
-    Raises an error of the storage if it cannot be asked.
+    Raises the storage's error if a download fails.
     """
     for name in names:
         try:
             if download:
-                _download(found, name, folder / name)
-            if cached_hash(folder / name) != found.manifest.files[name].sha256:
+                _download(checkpoint, name, folder / name)
+            if cached_hash(folder / name) != checkpoint.manifest.files[name].sha256:
                 return name
         except FileNotFoundError:
             return name
     return ""
 
 
-def _download(found: Checkpoint, name: str, target: Path) -> None:
+def _download(checkpoint: Checkpoint, name: str, target: Path) -> None:
     """Download a file, unless another rank of this node has done so.
 
     A file with another hash is downloaded once more: the transfer may have been cut off.
     """
     for _ in range(2):
-        if target.exists() and cached_hash(target) == found.manifest.files[name].sha256:
+        if target.exists() and cached_hash(target) == checkpoint.manifest.files[name].sha256:
             return
         with atomic_file(target, sync=False) as part:
-            found.storage.get(f"{found.name}/{name}", part)
+            checkpoint.storage.get(f"{checkpoint.name}/{name}", part)
 
 
 def _convert(folder: Path, target: Path) -> Path:
     """Convert a checkpoint to DeepSpeed's universal form, in a folder that all ranks see."""
-    _log.warning("%s: made fit for %d workers", folder, dist.get_world_size())
+    _log.warning("%s: converting the checkpoint for %d workers", folder, dist.get_world_size())
     try:
         convert(folder, target)
     except OSError as error:

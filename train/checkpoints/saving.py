@@ -1,4 +1,4 @@
-"""Saving: ranks write their files, exchange hashes and errors, and the result is published."""
+"""Saving a checkpoint: ranks write their files, exchange hashes and errors, then publish."""
 
 import logging
 import shutil
@@ -9,10 +9,10 @@ from typing import Any
 import torch.distributed as dist
 
 from core.errors import FinalFailure, WorkFailed, first_line
-from train.checkpoints.checkpoint import Checkpoint, name_of
+from train.checkpoints.checkpoint import Checkpoint, checkpoint_name
+from train.checkpoints.checkpoint_paths import CheckpointPaths
 from train.checkpoints.deepspeed_state import SAVING_ERRORS, write_state
 from train.checkpoints.manifest import FileEntry, Manifest, hash_file
-from train.checkpoints.places import CheckpointPlaces
 from train.checkpoints.pruning import prune
 from train.checkpoints.publishing import Publisher, first_problem
 from train.checkpoints.rank_files import save_random_state, writer_of
@@ -26,36 +26,37 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver:
-    """Saves the checkpoints of one run; all ranks call each method at the same steps."""
+    """Writer of a run's checkpoints; all ranks call each method at the same steps."""
 
     def __init__(self, config: TrainConfig, resumed: Checkpoint | None) -> None:
-        """`resumed` is the checkpoint that the run resumed from, if any."""
-        places = CheckpointPlaces.of(config)
-        self._config, self._folder = config, places.written
+        """Create a saver; `resumed` is the checkpoint that the run resumed from, if any."""
+        paths = CheckpointPaths.of(config)
+        self._config, self._folder = config, paths.write_folder
 
         def prune_storage(step: int) -> None:
             counts = {"keep_newest": config.keep_checkpoints, "keep_every": config.keep_every}
-            prune(places.storage, step, **counts)
+            prune(paths.storage, step, **counts)
 
         newest = resumed.step if resumed is not None else 0
-        self._publisher = Publisher(places.storage, prune_storage, newest)
-        self._failed_in_a_row = 0
+        self._publisher = Publisher(paths.storage, prune_storage, newest)
+        self._consecutive_failures = 0
 
     def save(self, engine: Any, step: int, extra: Mapping[str, Any]) -> int:
         """Write a checkpoint; return the step of the newest one that is stored or being uploaded.
 
-        A failure is logged and counted, and training continues to the next one. Raises
-        FinalFailure after too many failures in a row.
+        `extra` is the state of the training loop. A failure is logged and counted, and training
+        continues until the next checkpoint is due. Raises FinalFailure after `max_failed_saves`
+        failures in a row.
         """
         self._count(step, self._publisher.wait())
-        name = name_of(step)
+        name = checkpoint_name(step)
         problem = self._write(engine, name, step, extra)
         if problem:
             if dist.get_rank() == 0:
                 shutil.rmtree(self._folder / name, ignore_errors=True)
             self._count(step, problem)
             return self._publisher.newest
-        if not self._publisher.is_uploading:  # an upload counts when it has arrived
+        if not self._publisher.is_uploading:  # an upload is counted when it has finished
             self._count(step, "")
         return step
 
@@ -66,20 +67,21 @@ class CheckpointSaver:
             raise WorkFailed(problem)
 
     def _count(self, step: int, problem: str | None) -> None:
-        """Count a failure (a problem) or a success (empty); None is neither."""
+        """Count a failure (a message) or a success (an empty one); None counts as neither."""
         if problem is None:
             return
-        self._failed_in_a_row = self._failed_in_a_row + 1 if problem else 0
+        self._consecutive_failures = self._consecutive_failures + 1 if problem else 0
         if problem and dist.get_rank() == 0:
-            _log.error("step %d: no checkpoint: %s", step, problem)
-        if self._failed_in_a_row >= self._config.max_failed_saves:
+            _log.error("step %d: cannot write the checkpoint: %s", step, problem)
+        if self._consecutive_failures >= self._config.max_failed_saves:
             raise FinalFailure(
-                f"step {step}: {self._failed_in_a_row} checkpoints in a row could not be written: "
-                f"{problem}; make room or mend the storage, then give the same command again"
+                f"step {step}: {self._consecutive_failures} checkpoints in a row could not be "
+                f"written: {problem}; free disk space or repair the storage, then run the same "
+                "command again"
             )
 
     def _write(self, engine: Any, name: str, step: int, extra: Mapping[str, Any]) -> str:
-        """Write and publish a checkpoint; return the first problem of any rank, or empty."""
+        """Write and publish a checkpoint; return the first error of any rank, or empty."""
         folder, rank = self._folder / name, dist.get_rank()
         if rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,17 +101,17 @@ class CheckpointSaver:
                 for file, path in own.items()
             }
         except OSError as error:
-            # Raised here, it would leave the other ranks waiting.
+            # Raised here, the error would leave the other ranks waiting.
             problems.append(first_line(error))
-        shares = gather((entries, first_problem(problems)))
-        problem = first_problem([problem for _, problem in shares])
+        results = gather((entries, first_problem(problems)))
+        problem = first_problem([problem for _, problem in results])
         if problem:
             return problem
         manifest = Manifest(
             step=step,
             world=dist.get_world_size(),
             config=self._config.dump(),
-            files={file: entry for share, _ in shares for file, entry in share.items()},
+            files={file: entry for files, _ in results for file, entry in files.items()},
             versions=installed_versions(),
             extra=extra,
         )

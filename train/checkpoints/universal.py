@@ -1,4 +1,4 @@
-"""A checkpoint of some number of workers, made fit for any other: DeepSpeed's universal form."""
+"""Conversion to DeepSpeed's universal checkpoint, which any number of ranks can load."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ from core.errors import WorkFailed
 __all__ = ["UNIVERSAL_INFO", "convert"]
 
 UNIVERSAL_INFO = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
-"""What a checkpoint's client state must hold so that it can be converted."""
+"""Entries that a checkpoint's client state must have so that the checkpoint can be converted."""
 
 
 def convert(source: Path, target: Path) -> None:
     """Write the universal form of a checkpoint's folder to `target`, atomically.
 
-    A process of its own does it, so that DeepSpeed's output stays out of the run's. Raises
+    A separate process converts, so that DeepSpeed's output does not mix with the run's. Raises
     WorkFailed.
     """
     shutil.rmtree(target, ignore_errors=True)
@@ -31,10 +31,10 @@ def _run_converter(source: Path, target: Path) -> None:
     command += ["--input_folder", str(source), "--output_folder", str(target)]
     command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines()
         raise WorkFailed(
-            f"{source}: cannot be made fit for another number of workers: "
-            f"{lines[-1] if lines else f'exit code {done.returncode}'}"
+            f"{source}: cannot convert the checkpoint for another number of workers: "
+            f"{lines[-1] if lines else f'exit code {result.returncode}'}"
         )

@@ -1,4 +1,4 @@
-"""Sends a checkpoint's files to an object store while training goes on."""
+"""Upload of a checkpoint's files to an object store while training continues."""
 
 import contextlib
 import logging
@@ -17,14 +17,17 @@ _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 6
 _BACKOFF = Backoff(first_seconds=1.0)
-_ALL_SECONDS = 3600.0
-_LOOK_SECONDS = 1.0
+_ARRIVAL_TIMEOUT_SECONDS = 3600.0
+"""How long rank 0 waits for the files of the other ranks."""
+_POLL_SECONDS = 1.0
+"""Seconds between two listings of the uploaded files."""
 
 
 class Upload:
-    """One checkpoint on its way: this rank's files, and on rank 0 the manifest after all others'.
+    """Running upload of this rank's files of a checkpoint; on rank 0 also of the manifest.
 
-    A store shows an object only when it is whole, so rank 0 knows by the sizes that all are there.
+    Rank 0 writes the manifest when the files of all ranks have arrived. An object store lists an
+    object only when its upload is complete, so comparing sizes is enough.
     """
 
     def __init__(
@@ -35,23 +38,26 @@ class Upload:
         finish: Callable[[], None] | None,
         sizes: Mapping[str, int],
     ) -> None:
-        """`own`: this rank's files by name. Rank 0's `finish` runs once all `sizes` are there."""
+        """Start the upload of this rank's files (`own`, by name) to a folder of the storage.
+
+        `finish` is given on rank 0, and called when all files of `sizes` have arrived.
+        """
         self._storage, self._folder = storage, folder
         self._own, self._finish, self._sizes = own, finish, sizes
         self.problem = ""
-        """Why it did not arrive, once it is over."""
-        self._given_up = threading.Event()
+        """Why the upload failed; empty while it runs and if it succeeded."""
+        self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
         self._thread.start()
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has arrived, or never will (`problem`)."""
+    def is_finished(self) -> bool:
+        """Whether the upload has ended: succeeded, failed (`problem`) or cancelled."""
         return not self._thread.is_alive()
 
-    def give_up(self) -> None:
-        """Another rank's files will not come: the manifest must not wait for them."""
-        self._given_up.set()
+    def cancel(self) -> None:
+        """Stop waiting for the files of other ranks, because one of them failed."""
+        self._cancelled.set()
 
     def _run(self) -> None:
         try:
@@ -59,7 +65,7 @@ class Upload:
                 self._attempt(partial(self._storage.put, f"{self._folder}/{name}", path))
             if self._finish is not None and self._await_all():
                 self._attempt(self._finish)
-        except Exception as error:  # noqa: BLE001 - a thread that just died would pass for arrived
+        except Exception as error:  # noqa: BLE001 - a thread that died would count as a success
             problem = str(error) or type(error).__name__
             self.problem = f"{self._storage.uri}/{self._folder}: cannot upload: {problem}"
             _log.error("%s", self.problem)
@@ -78,20 +84,22 @@ class Upload:
             wait=_BACKOFF.seconds,
             is_transient=lambda error: isinstance(error, storage_errors()),
             before_wait=lambda _, error, seconds: _log.warning(
-                "checkpoint upload: %s; again in %g s", error, seconds
+                "checkpoint upload: %s; next attempt in %g s", error, seconds
             ),
         )
 
     def _await_all(self) -> bool:
-        """Whether all ranks' files are there; False once it was given up."""
-        wanted = {f"{self._folder}/{name}": size for name, size in self._sizes.items()}
-        until = time.monotonic() + _ALL_SECONDS
+        """Wait for the files of all ranks; return False if the upload was cancelled."""
+        expected = {f"{self._folder}/{name}": size for name, size in self._sizes.items()}
+        deadline = time.monotonic() + _ARRIVAL_TIMEOUT_SECONDS
         while True:
-            there = self._storage.find_files(self._folder)
-            missing = [name for name, size in wanted.items() if there.get(name) != size]
+            sizes = self._storage.find_files(self._folder)
+            missing = [name for name, size in expected.items() if sizes.get(name) != size]
             if not missing:
                 return True
-            if time.monotonic() > until:
-                raise TimeoutError(f"{missing[0]} did not arrive within {_ALL_SECONDS:g} s")
-            if self._given_up.wait(_LOOK_SECONDS):
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{missing[0]} did not arrive within {_ARRIVAL_TIMEOUT_SECONDS:g} s"
+                )
+            if self._cancelled.wait(_POLL_SECONDS):
                 return False

@@ -1,6 +1,6 @@
-"""What frozen encoders made of an object, kept on disk: the next run reads it instead.
+"""Cache of the frozen encoders' outputs, one file per object, shared by runs.
 
-A file per object. Files appear whole, and whoever writes one writes the same bytes: any number of
+Files are written atomically, and every writer of a file writes the same bytes, so any number of
 workers and runs may share a cache.
 """
 
@@ -25,45 +25,55 @@ _log = logging.getLogger(__name__)
 
 
 class LatentCache:
-    """Tensors of fixed shapes by object."""
+    """Stored tensors of fixed shapes, by object."""
 
     def __init__(
         self,
         uri: str,
-        made_by: Any,
+        dependencies: Any,
         shapes: Mapping[str, tuple[int, ...]],
         dtype: torch.dtype,
     ) -> None:
-        """`made_by`: plain values that say all that the tensors depend on beside the object."""
+        """Open the cache at a URI.
+
+        `dependencies` are plain values of all that the tensors depend on except the object, such
+        as digests of the encoders' weights: other values use another folder.
+        """
         self.shapes, self.dtype = dict(shapes), dtype
         sizes = {name: list(shape) for name, shape in shapes.items()}
-        self._folder = digest([made_by, sizes, str(dtype)])
+        self._folder = digest([dependencies, sizes, str(dtype)])
         self._storage = Storage(uri)
-        self._said = False
+        self._has_warned = False
 
-    def blank(self) -> dict[str, Tensor]:
-        """Zeros in the place of what is not there."""
+    def zeros(self) -> dict[str, Tensor]:
+        """Return zeros, the placeholder for an object that is not in the cache."""
         return {name: torch.zeros(shape, dtype=self.dtype) for name, shape in self.shapes.items()}
 
     def read(self, key: Int[Tensor, "2"]) -> dict[str, Tensor] | None:
-        """What is kept of an object; None if there is nothing that can be read."""
+        """Return the tensors of an object; None if they are missing or cannot be read."""
         try:
-            found = safetensors.torch.load(self._storage.read(self._path(key)))
+            tensors = safetensors.torch.load(self._storage.read(self._path(key)))
         except storage_errors(safetensors.SafetensorError):
             return None
-        fits = {name: (tuple(v.shape), v.dtype) for name, v in found.items()}
-        wanted = {name: (shape, self.dtype) for name, shape in self.shapes.items()}
-        return found if fits == wanted else None
+        actual = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
+        expected = {name: (shape, self.dtype) for name, shape in self.shapes.items()}
+        return tensors if actual == expected else None
 
     def write(self, key: Int[Tensor, "2"], tensors: Mapping[str, Tensor]) -> None:
-        """Keep them; where that fails it is said once, and training goes on without."""
+        """Store the tensors of an object.
+
+        If that fails, a warning is logged once, and training continues without the cache.
+        """
         data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         try:
             self._storage.write(self._path(key), safetensors.torch.save(data))
         except storage_errors() as error:
-            if not self._said:
-                _log.warning("latents cannot be kept in %s: %s", self._storage.uri, error)
-            self._said = True
+            if not self._has_warned:
+                _log.warning(
+                    "%s: cannot write to the latent cache, so latents are encoded again: %s",
+                    *(self._storage.uri, error),
+                )
+            self._has_warned = True
 
     def _path(self, key: Int[Tensor, "2"]) -> str:
         name = "".join(f"{part & (2**64 - 1):016x}" for part in key.tolist())
@@ -71,17 +81,20 @@ class LatentCache:
 
 
 def key_of(sample: Sample) -> Int[Tensor, "2"]:
-    """Names an object and the very render of it, as numbers that travel in a batch."""
+    """Return the cache key of a sample's object and render, as a tensor that fits into a batch.
+
+    It is the first 128 bits of a SHA-256.
+    """
     name = f"{sample.asset_id}/{sample.rig}/{sample.render_key}".encode()
-    found = hashlib.sha256(name).digest()
-    parts = [int.from_bytes(found[i : i + 8], "big", signed=True) for i in (0, 8)]
+    sha256 = hashlib.sha256(name).digest()
+    parts = [int.from_bytes(sha256[i : i + 8], "big", signed=True) for i in (0, 8)]
     return torch.tensor(parts, dtype=torch.int64)
 
 
 def weight_digest(module: nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a module's tensors and their names."""
-    found = hashlib.sha256()
+    """Return the first 16 hexadecimal digits of the SHA-256 of a module's tensors and names."""
+    sha256 = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+        sha256.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        sha256.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return sha256.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Loads batches ahead of their step, in processes or in one thread."""
+"""Loading of micro-batches ahead of their step, in loader workers (processes) or in one thread."""
 
 import functools
 import multiprocessing
@@ -15,22 +15,22 @@ from train.resilience.damaged_samples import Replacement
 __all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
 _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
-"""Imported once, in the process that the loader's processes are forked from."""
+"""Modules that are imported once, in the server process that loader workers are forked from."""
 
 
 class PositionDataset(Protocol):
-    """What a loader reads from, such as a `SampleDataset`."""
+    """A dataset that is read by position in the order, such as a `SampleDataset`."""
 
     def read(self, position: int) -> Reading:
-        """Return the item at a position of the order, and what replaced its sample."""
+        """Return the item at a position of the order, and the replacement of its sample, if any."""
 
 
 class MicroBatch(NamedTuple):
-    """The items of a micro-batch, stacked."""
+    """The stacked items of a micro-batch."""
 
     tensors: Item
     replacements: list[Replacement]
-    """What replaced the damaged samples among them."""
+    """Replacements of its damaged samples."""
 
 
 def make_loader(
@@ -38,9 +38,9 @@ def make_loader(
 ) -> Generator[MicroBatch, None, None]:
     """Yield the micro-batches at the given positions, in their order.
 
-    `num_workers` processes have `prefetch` micro-batches each ready. With none, a thread has one
-    ready. On CUDA the tensors are in pinned memory. None of this changes what is in a batch. Close
-    the iterator to end its processes or thread.
+    Each of `num_workers` processes keeps `prefetch` micro-batches ready; without processes, a
+    thread keeps one ready. On CUDA the tensors are in pinned memory. The content of a batch does
+    not depend on any of this. Close the iterator to end its processes or thread.
     """
     context = None
     if num_workers:
@@ -55,14 +55,15 @@ def make_loader(
         multiprocessing_context=context,
         prefetch_factor=prefetch if num_workers else None,
         pin_memory=torch.cuda.is_available(),
-        # It draws a seed for its processes, which no item uses: not from the run's own numbers.
+        # The loader draws a seed for its processes. No item uses it, but without a generator of its
+        # own the draw would change the run's random state.
         generator=torch.Generator(),
     )
     return _each(loader) if num_workers else _one_ahead(loader)
 
 
 class _Readings(Dataset[Reading]):
-    """A dataset by what `read` returns: torch's loader asks for items by index."""
+    """Adapter for torch's DataLoader: indexing returns what `read` returns."""
 
     def __init__(self, dataset: PositionDataset) -> None:
         self._dataset = dataset
@@ -83,13 +84,13 @@ def _each(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:
 
 
 def _one_ahead(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:
-    """The batches; while one is used, a thread makes the next. Its errors are raised here."""
-    # A new thread would pin memory by way of the first device, and open a context there.
+    """Yield the batches; a thread loads the next one meanwhile. Its errors are raised here."""
+    # A new thread would pin memory through the first device, and create a CUDA context there.
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
-    start = None if device is None else functools.partial(torch.cuda.set_device, device)
+    set_device = None if device is None else functools.partial(torch.cuda.set_device, device)
     source = iter(batches)
-    with ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=start) as thread:
-        made = thread.submit(next, source, None)
-        while (batch := made.result()) is not None:
-            made = thread.submit(next, source, None)
+    with ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=set_device) as thread:
+        future = thread.submit(next, source, None)
+        while (batch := future.result()) is not None:
+            future = thread.submit(next, source, None)
             yield batch

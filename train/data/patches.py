@@ -1,4 +1,4 @@
-"""Samples for stage 1, patches of every view, and which positions make a batch."""
+"""Samples of stage 1 (a patch of every view), and the positions of each batch."""
 
 from collections.abc import Iterator
 
@@ -11,34 +11,36 @@ from torch import Tensor
 from core.errors import BadInput
 from dataset.views import DEFAULT_RESOLUTION
 from train.data.sample_dataset import Item
-from train.data.step_views import ChosenViews, ObjectDataset, ViewChoiceConfig
+from train.data.step_views import ObjectDataset, StepViews, ViewChoiceConfig
 from train.models.lrm.rays import Window, window_intrinsics
 
 __all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch"]
 
 
 class ViewDataConfig(ViewChoiceConfig):
-    """Which views a step sees, and which patches of them supervise."""
+    """Choice of the views of a step, and of the patches of them that supervise."""
 
     patch_size: PositiveInt = 192
-    """Side of the supervised patch in pixels."""
+    """Side of the square patch of each view that is supervised, in pixels."""
     target_size_min: PositiveInt = 192
-    """Targets are resized to a side drawn from here to `target_size_max` before cropping."""
+    """Smallest side in pixels that target views are resized to before a patch is cropped; drawn
+    for each object, up to `target_size_max`."""
     target_size_max: PositiveInt = DEFAULT_RESOLUTION
+    """Largest side in pixels that target views are resized to before a patch is cropped."""
 
     def check(self) -> None:
         """Raise BadInput if the sizes do not fit each other."""
         if not self.patch_size <= self.target_size_min <= self.target_size_max:
             raise BadInput(
                 f"data: patch_size {self.patch_size} <= target_size_min {self.target_size_min} <= "
-                f"target_size_max {self.target_size_max} must hold"
+                f"target_size_max {self.target_size_max} must hold: change one of the three"
             )
 
 
 class ViewDataset(ObjectDataset[ViewDataConfig]):
     """A patch of every view of an object: colour and alpha."""
 
-    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
+    def _targets(self, views: StepViews, rng: np.random.Generator) -> Item:
         config = self._config
         side = int(rng.integers(config.target_size_min, config.target_size_max + 1))
         frames = views.colours.resized(side)
@@ -48,31 +50,34 @@ class ViewDataset(ObjectDataset[ViewDataConfig]):
 
 
 def global_batch(step: int, batch_size: int) -> range:
-    """The positions of the global batch of a step (counted from 0): [step G, (step + 1) G)."""
+    """Return the positions of the global batch of a step (from 0): [step G, (step + 1) G).
+
+    G is `batch_size`.
+    """
     return range(step * batch_size, (step + 1) * batch_size)
 
 
 def batches(
-    first_step: int, last_step: int, batch_size: int, micro_batch: int, rank: int, world: int
+    first_step: int, last_step: int, batch_size: int, micro_batch: int, rank: int, world_size: int
 ) -> Iterator[list[int]]:
-    """The positions of every micro-batch of one rank, step after step.
+    """Yield the positions of every micro-batch of one rank, step by step.
 
-    Each rank takes a contiguous slice of every global batch.
+    Each rank has a contiguous slice of every global batch.
     """
-    share = batch_size // world
+    per_rank = batch_size // world_size
     for step in range(first_step, last_step):
-        own = global_batch(step, batch_size)[rank * share : (rank + 1) * share]
-        for start in range(0, share, micro_batch):
-            yield list(own[start : start + micro_batch])
+        positions = global_batch(step, batch_size)[rank * per_rank : (rank + 1) * per_rank]
+        for start in range(0, per_rank, micro_batch):
+            yield list(positions[start : start + micro_batch])
 
 
 def _random_windows(
     size: tuple[int, int], intrinsics: Float[Tensor, "v 4"], patch: int, rng: np.random.Generator
 ) -> tuple[list[Window], Float[Tensor, "v 4"]]:
-    """A random square window of every view, and the intrinsics of the camera that sees only it."""
+    """Return a random square window of every view, and the intrinsics of the cropped cameras."""
     windows, cropped = [], []
     for camera in intrinsics:
-        left, top = (int(rng.integers(0, room - patch + 1)) for room in reversed(size))
+        left, top = (int(rng.integers(0, length - patch + 1)) for length in reversed(size))
         windows.append(Window(top, left, patch, patch))
         cropped.append(window_intrinsics(camera, size, windows[-1]))
     return windows, torch.stack(cropped)

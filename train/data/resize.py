@@ -1,4 +1,4 @@
-"""Pictures of views at another size, each kind as its values allow."""
+"""Resizing of view images: filtered for colour and alpha, nearest for depth and normals."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["resize"]
 _MODES = {
     "rgb": "bilinear",
     "alpha": "bilinear",
-    # They belong to pixel centres: a mean across a silhouette belongs to nothing.
+    # A mean of depths or normals across a silhouette belongs to no surface.
     "depth": "nearest-exact",
     "normals": "nearest-exact",
 }
@@ -22,11 +22,11 @@ _IN_UNIT_RANGE = ("rgb", "alpha")
 def resize(
     pictures: Mapping[str, Float[Tensor, "v _ h w"]], side: int, *, published: bool = False
 ) -> dict[str, Float[Tensor, "v _ s s"]]:
-    """Square pictures of `side` pixels, by name: rgb, alpha, depth, normals.
+    """Return images resized to a square of `side` pixels; names are rgb, alpha, depth, normals.
 
-    Colour and alpha are filtered, depth and normals are those of the pixel under the new centre.
-    `published`: as released, with bicubic normals that are not renormalized, and alpha, depth taken
-    from the pixel under the new pixel's upper left corner.
+    Colour and alpha are filtered; depth and normals are those of the pixel at the new centre.
+    `published`: as the released code does, with bicubic normals that are not renormalised, and
+    alpha and depth of the pixel at the new pixel's upper left corner.
     """
     modes = _PUBLISHED_MODES if published else _MODES
     return {name: _resized(values, side, name, modes[name]) for name, values in pictures.items()}

@@ -1,7 +1,7 @@
-"""Samples by their position in the order; another sample replaces a damaged or missing one.
+"""Samples by position in the order, with a replacement sample for a damaged or missing one.
 
-Which one is a function of the position alone (`candidates_at`): the same for any number of ranks
-and loader workers, and after a restart.
+The choice of the replacement depends on the position alone (`candidates_at`), so it is the same for
+any number of ranks and loader workers, and after a restart.
 """
 
 from abc import ABC, abstractmethod
@@ -23,24 +23,25 @@ __all__ = ["Item", "Reading", "SampleDataset", "unreadable"]
 Item = dict[str, Tensor]
 
 _DAMAGE = (Damaged, EOFError, FileNotFoundError, ValueError, KeyError)
-"""What reading and decoding raise where the bytes are not those of a sample."""
+"""Errors of reading and decoding a sample whose bytes are damaged or missing."""
 _CANDIDATES = 8
-"""Samples that are tried for one position: more damaged ones in a row are no accident."""
+"""Maximum number of samples that are tried for one position. More damaged ones in a row are not a
+coincidence."""
 
 
 class Reading(NamedTuple):
-    """What was read for a position."""
+    """The result of reading one position."""
 
     item: Item
     replacement: Replacement | None = None
-    """Which sample the item is of, if the one of the order is damaged."""
+    """The replacement sample that the item is of, if the one of the order is damaged."""
 
 
 class SampleDataset(Dataset[Item], ABC):
-    """Item `position` is what the step at that position of the order trains on.
+    """Dataset of training items by position in the order.
 
-    It is a function of (snapshot, seed, position). If the sample at a position is damaged or
-    missing, the item is that of another sample, with the random draws of the position.
+    An item is a function of (snapshot, seed, position). If the sample at a position is damaged or
+    missing, the item is of another sample, with the random draws of the position.
     """
 
     def __init__(self, root: Storage, samples: Sequence[Sample], seed: int) -> None:
@@ -50,10 +51,10 @@ class SampleDataset(Dataset[Item], ABC):
         return self.read(position).item
 
     def read(self, position: int) -> Reading:
-        """Return the item at a position, and what replaced its sample.
+        """Return the item at a position, and the replacement of its sample, if any.
 
-        Raises WorkFailed naming the sample if the storage fails: that is no damage, and a
-        replacement would make the order irreproducible. Raises FinalFailure if all candidates are
+        Raises WorkFailed naming the sample if the storage fails: the sample may be intact, so
+        replacing it would make the order irreproducible. Raises FinalFailure if all candidates are
         damaged.
         """
         faults: list[Fault] = []
@@ -70,7 +71,8 @@ class SampleDataset(Dataset[Item], ABC):
             else:
                 return Reading(item, Replacement(faults, sample.asset_id) if faults else None)
         raise FinalFailure(
-            f"{faults[0]}; nothing can stand in for it, {len(faults)} samples are damaged: {REMEDY}"
+            f"{faults[0]}; no replacement sample is left, {len(faults)} samples are damaged: "
+            f"{REMEDY}"
         )
 
     @abstractmethod
@@ -78,18 +80,18 @@ class SampleDataset(Dataset[Item], ABC):
         """Return the item of a sample at a position."""
 
     def _require_dataset(self, sample: Sample, error: FileNotFoundError) -> None:
-        """Raise WorkFailed if the whole dataset is missing, and not the shard alone."""
+        """Raise WorkFailed if the whole dataset is missing, and not only the shard."""
         try:
-            is_there = self._root.exists(FORMAT_FILE)
+            exists = self._root.exists(FORMAT_FILE)
         except storage_errors() as outage:
             raise unreadable(sample, outage) from outage
-        if not is_there:
+        if not exists:
             raise unreadable(sample, error) from error
 
 
-def unreadable(sample: Sample, why: Exception | str) -> WorkFailed:
-    """Return an error that names the sample."""
-    return WorkFailed(f"{sample.asset_id}: cannot read its views in {sample.shard}: {why}")
+def unreadable(sample: Sample, cause: Exception | str) -> WorkFailed:
+    """Return an error that names the sample, its shard and the cause."""
+    return WorkFailed(f"{sample.asset_id}: cannot read its views in {sample.shard}: {cause}")
 
 
 def _one_line(error: Exception) -> str:

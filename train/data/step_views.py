@@ -1,6 +1,6 @@
-"""The views of an object that a step sees: chosen, read by byte ranges, augmented.
+"""The views of one object in a training step: random choice, byte-range reading, augmentation.
 
-train/data/patches.py and train/data/whole_frames.py make of them what a stage supervises.
+train/data/patches.py and train/data/whole_frames.py derive the supervised images from them.
 """
 
 import json
@@ -27,9 +27,9 @@ from train.data.order import sample_rng
 from train.data.sample_dataset import Item, SampleDataset, unreadable
 
 __all__ = [
-    "ChosenViews",
     "Kind",
     "ObjectDataset",
+    "StepViews",
     "ViewChoiceConfig",
     "count_views",
 ]
@@ -39,27 +39,29 @@ _RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 
 
 class ViewChoiceConfig(Config):
-    """Which views of an object a step sees (InstantMesh, section 3.2)."""
+    """Choice of the views of an object in a step (InstantMesh, section 3.2)."""
 
     num_inputs: PositiveInt = 6
-    """Views that the model sees."""
+    """Number of views of an object that the model gets as input."""
     num_targets: Annotated[int, Field(ge=0)] = 4
-    """Further views that only supervise; the input views supervise as well."""
+    """Number of further views that only supervise. The input views supervise, too."""
     augment: AugmentConfig = AugmentConfig()
     published_resize: bool = False
-    """Resize pictures as released: colour and normals bicubic, alpha and depth nearest."""
+    """Resize images as the released code does: colour and normals bicubic, alpha and depth
+    nearest. By default colour and alpha are bilinear with antialiasing, depth and normals
+    nearest."""
 
     def check(self) -> None:
         """Raise BadInput if the settings do not fit each other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChosenViews:
-    """Views of one object, the inputs first, in the augmented world."""
+class StepViews:
+    """The views of one object in a step, the input views first, in the augmented world."""
 
     colours: Colours
     maps: Mapping[str, Float[Tensor, "v _ h w"]]
-    """Depth and normals if they were read, 0 where there is nothing."""
+    """Depth and normals if they were read; 0 in the background."""
     camera_to_world: Float[Tensor, "v 4 4"]
     intrinsics: Float[Tensor, "v 4"]
 
@@ -68,14 +70,14 @@ ConfigType = TypeVar("ConfigType", bound=ViewChoiceConfig)
 
 
 class ObjectDataset(SampleDataset, Generic[ConfigType]):
-    """Views of one object per position: chosen, augmented, resized.
+    """Dataset with one object per position: its views are drawn, augmented and resized.
 
-    The views and their augmentation are the same in every stage. Raises WorkFailed naming the
+    The draw of views and augmentation is the same in every stage. Raises WorkFailed naming the
     sample if it has too few views.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("rgba",)
-    """The pictures of each view that are read."""
+    """The images of each view that are read."""
 
     def __init__(
         self,
@@ -86,14 +88,14 @@ class ObjectDataset(SampleDataset, Generic[ConfigType]):
         input_size: int,
         seed: int,
     ) -> None:
-        """`input_size` is the side of the input views in pixels."""
+        """Create the dataset; `input_size` is the side of the input views in pixels."""
         super().__init__(root, samples, seed)
         self._config = config
         self._input_size = input_size
 
     @abstractmethod
-    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
-        """What supervises: `target_` pictures of all views and their intrinsics."""
+    def _targets(self, views: StepViews, rng: np.random.Generator) -> Item:
+        """Return the supervision: `target_` images of all views, and their intrinsics."""
 
     def _load(self, sample: Sample, position: int) -> Item:
         rng = sample_rng(self._seed, position)
@@ -101,20 +103,24 @@ class ObjectDataset(SampleDataset, Generic[ConfigType]):
         count = config.num_inputs + config.num_targets
         num_views = count_views(sample)
         if num_views < count:
-            raise unreadable(sample, f"it has {num_views} views, {count} are asked for")
-        chosen = rng.choice(num_views, count, replace=False).tolist()
+            raise unreadable(
+                sample,
+                f"it has {num_views} views, but --data.num-inputs and --data.num-targets need "
+                f"{count}",
+            )
+        view_ids = rng.choice(num_views, count, replace=False).tolist()
         augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
-        members = self._read(sample, chosen)
+        members = self._read(sample, view_ids)
         header = json.loads(members[META_MEMBER])
         cameras = parse_cameras(header)
         if len(cameras) != num_views:
-            raise ValueError(f"it has {num_views} views, but cameras of {len(cameras)}")
-        camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in chosen]))
-        views = ChosenViews(
-            colours=self._colours(members, chosen),
-            maps=self._maps(members, header, chosen, augmentation),
+            raise ValueError(f"it has {num_views} views, but {len(cameras)} cameras")
+        camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in view_ids]))
+        views = StepViews(
+            colours=self._colours(members, view_ids),
+            maps=self._maps(members, header, view_ids, augmentation),
             camera_to_world=augmentation.transform(camera_to_world),
-            intrinsics=torch.from_numpy(np.stack([cameras[v].intrinsics for v in chosen])),
+            intrinsics=torch.from_numpy(np.stack([cameras[v].intrinsics for v in view_ids])),
         )
         inputs = slice(config.num_inputs)
         noisy, noisy_intrinsics = augmentation.add_noise(
@@ -130,36 +136,36 @@ class ObjectDataset(SampleDataset, Generic[ConfigType]):
             "seed": torch.tensor(int(rng.integers(2**62)), dtype=torch.int64),
         }
 
-    def _read(self, sample: Sample, chosen: Sequence[int]) -> dict[str, bytes]:
-        pictures = [view_member(view, kind) for kind in self.kinds for view in chosen]
+    def _read(self, sample: Sample, view_ids: Sequence[int]) -> dict[str, bytes]:
+        pictures = [view_member(view, kind) for kind in self.kinds for view in view_ids]
         return read_members(self._root, sample.shard, sample.entry, [META_MEMBER, *pictures])
 
-    def _colours(self, members: Mapping[str, bytes], chosen: Sequence[int]) -> Colours:
-        pictures = [decode_rgba(members[view_member(view, "rgba")]) for view in chosen]
+    def _colours(self, members: Mapping[str, bytes], view_ids: Sequence[int]) -> Colours:
+        pictures = [decode_rgba(members[view_member(view, "rgba")]) for view in view_ids]
         return Colours.of(pictures, published=self._config.published_resize)
 
     def _maps(
         self,
         members: Mapping[str, bytes],
         header: Mapping[str, Any],
-        chosen: Sequence[int],
+        view_ids: Sequence[int],
         augmentation: Augmentation,
     ) -> dict[str, Tensor]:
-        found = {}
+        maps = {}
         if "depth" in self.kinds:
             scale = header["depth_scale"] * augmentation.scale
-            pictures = [decode_depth(members[view_member(v, "depth")], scale) for v in chosen]
-            found["depth"] = torch.from_numpy(np.stack(pictures))[:, None]
+            pictures = [decode_depth(members[view_member(v, "depth")], scale) for v in view_ids]
+            maps["depth"] = torch.from_numpy(np.stack(pictures))[:, None]
         if "normal" in self.kinds:
-            codes = [decode_normal_codes(members[view_member(v, "normal")]) for v in chosen]
-            found["normals"] = _look_up(codes, augmentation)
-        return found
+            codes = [decode_normal_codes(members[view_member(v, "normal")]) for v in view_ids]
+            maps["normals"] = _decode_normals(codes, augmentation)
+        return maps
 
 
-def _look_up(
+def _decode_normals(
     codes: Sequence[Int32[np.ndarray, "h w"]], augmentation: Augmentation
 ) -> Float[Tensor, "v 3 h w"]:
-    """The normals of these codes, turned: a table of all of them turns instead of the pictures."""
+    """Return the rotated normals of these codes; rotating the code table is cheaper than images."""
     table = augmentation.rotation @ torch.from_numpy(normal_table()).T
     normals = torch.empty(len(codes), 3, *codes[0].shape)
     for view, picture in zip(normals, codes, strict=True):
@@ -168,5 +174,5 @@ def _look_up(
 
 
 def count_views(sample: Sample) -> int:
-    """How many views it has by its index, so that all that is needed comes in one request."""
+    """Return the number of a sample's views, counted in the shard index without a request."""
     return sum(name.endswith(_RGBA_ENDING) for name in sample.entry.members)

@@ -1,4 +1,4 @@
-"""Samples for stage 2: whole frames of every view, with depth and normals."""
+"""Samples of stage 2: whole frames of every view, with depth and normals."""
 
 from typing import ClassVar
 
@@ -8,24 +8,25 @@ from pydantic import PositiveInt
 from dataset.views import DEFAULT_RESOLUTION
 from train.data.resize import resize
 from train.data.sample_dataset import Item
-from train.data.step_views import ChosenViews, Kind, ObjectDataset, ViewChoiceConfig
+from train.data.step_views import Kind, ObjectDataset, StepViews, ViewChoiceConfig
 
 __all__ = ["FrameDataConfig", "FrameDataset"]
 
 
 class FrameDataConfig(ViewChoiceConfig):
-    """Which views a step sees, and at what size."""
+    """Choice of the views of a step, and their size."""
 
     frame_size: PositiveInt = DEFAULT_RESOLUTION
-    """Side of the supervised frames in pixels; free of loss where it is that of the renders."""
+    """Side of the supervised frames in pixels. Nothing is resized if it equals the resolution of
+    the renders."""
 
 
 class FrameDataset(ObjectDataset[FrameDataConfig]):
-    """All views of an object as whole frames: colour, alpha, planar depth and world normals."""
+    """Dataset of whole frames of an object: colour, alpha, planar depth and world normals."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("rgba", "depth", "normal")
 
-    def _targets(self, views: ChosenViews, rng: np.random.Generator) -> Item:
+    def _targets(self, views: StepViews, rng: np.random.Generator) -> Item:
         config = self._config
         rgb, alpha = views.colours.resized(config.frame_size).floats()
         maps = resize(views.maps, config.frame_size, published=config.published_resize)

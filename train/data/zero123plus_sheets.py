@@ -1,4 +1,4 @@
-"""Samples of Zero123++: the query view of an object at a drawn size, and its six targets."""
+"""Samples of Zero123++: the query view of an object at a random size, and its six targets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,57 +30,61 @@ from train.models.zero123plus.sampling_defaults import VIEW_SIZE
 __all__ = ["Prepare", "SheetDataConfig", "SheetDataset", "SheetDraws", "SheetReader"]
 
 Prepare = Callable[[Sequence[Image.Image]], tuple[Tensor, Tensor]]
-"""Query images to what the VAE and what CLIP takes of them, [b, 3, h, w] each."""
+"""Function from query images to the inputs of the VAE and of CLIP, [b, 3, h, w] each."""
 _VIEWS = 1 + NUM_TARGETS
-"""The query, then its targets."""
+"""Views of a sample: the query, then its targets."""
 
 
 class SheetDataConfig(Config):
-    """What a step sees of an object."""
+    """Sizes of the views of an object in a step, and condition dropout."""
 
     view_size: PositiveInt = VIEW_SIZE
-    """Side of a target in pixels; six of them make a sheet of 3 rows and 2 columns."""
+    """Side of each of the six target views in pixels. They are tiled to a sheet of 3 rows and 2
+    columns."""
     query_size_min: PositiveInt = 128
-    """The query is resized to a side drawn from here to `query_size_max` first,"""
+    """Smallest side in pixels that the query view is resized to, before it is resized to the
+    inputs of the VAE and CLIP; drawn for each sample, up to `query_size_max`."""
     query_size_max: PositiveInt = 512
-    """and then to what the VAE and CLIP take."""
-    drop: Fraction = 0.1
-    """Share of the queries that are dropped, so that guidance has something to compare with."""
-    drop_per: Literal["sample", "batch"] = "sample"
-    """Draw for each sample, or once for a whole batch as released."""
+    """Largest side in pixels that the query view is resized to first."""
+    condition_dropout: Fraction = 0.1
+    """Probability that the query is replaced by the unconditional image and the empty prompt, as
+    classifier-free guidance needs it."""
+    condition_dropout_per: Literal["sample", "batch"] = "sample"
+    """Draw the condition dropout for each sample, or once for a whole batch as the released code
+    does."""
     published_resize: bool = False
-    """Resize pictures as released: bicubic."""
+    """Resize images as the released code does: bicubic. By default bilinear with antialiasing."""
 
     def check(self) -> None:
         """Raise BadInput if the sizes do not fit each other."""
         if self.query_size_min > self.query_size_max:
             raise BadInput(
                 f"data: query_size_min {self.query_size_min} is above query_size_max "
-                f"{self.query_size_max}"
+                f"{self.query_size_max}: change one of them"
             )
 
     @property
     def has_one_query_size(self) -> bool:
-        """Whether an object's query is the same at every step."""
+        """Whether an object's query is the same in every step."""
         return self.query_size_min == self.query_size_max
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetDraws:
-    """The random draws of a step on an object, a function of (seed, position) and the batch size.
+    """The random draws of a position: query size, timestep, noise seed, condition dropout.
 
-    They are the query's size, the timestep, the seed of the noise, and whether the query is
-    dropped.
+    They are a function of (seed, position), and with `condition_dropout_per` batch also of the
+    batch size.
     """
 
     config: SheetDataConfig
     num_timesteps: int
-    """Of the noise schedule."""
+    """Number of timesteps of the noise schedule."""
     batch_size: int
     seed: int
 
     def at(self, position: int) -> tuple[int, Item]:
-        """Return the query's side in pixels, and the draws that the loss uses."""
+        """Return the query's side in pixels at a position, and the draws that the loss uses."""
         rng = sample_rng(self.seed, position)
         config = self.config
         side = int(rng.integers(config.query_size_min, config.query_size_max + 1))
@@ -91,44 +95,44 @@ class SheetDraws:
         }
 
     def _is_dropped(self, rng: np.random.Generator, position: int) -> bool:
-        own = rng.random()
-        if self.config.drop_per == "sample":
-            return own < self.config.drop
+        own_draw = rng.random()
+        if self.config.condition_dropout_per == "sample":
+            return own_draw < self.config.condition_dropout
         step = position // self.batch_size
-        # A third number: no sample has these.
-        shared = np.random.default_rng((self.seed, step, 1)).random()
-        return shared < self.config.drop
+        # The third number keeps these seeds apart from the samples' seeds of two numbers.
+        shared_draw = np.random.default_rng((self.seed, step, 1)).random()
+        return shared_draw < self.config.condition_dropout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SheetReader:
-    """Reads the query and the six targets of a sample; pictures are in [0, 1], on white.
+    """Reader of a sample's query and six targets; images are in [0, 1], on white.
 
-    What the cache holds of an object is read from there instead of from the object's pictures.
+    If the cache has latents of an object, they are read instead of the images that they encode.
     """
 
     config: SheetDataConfig
     prepare: Prepare
     cache: LatentCache | None = None
     with_alpha: bool = False
-    """Whether items have the alpha of the targets."""
+    """Whether items contain the alpha of the targets."""
 
     def read(self, root: Storage, sample: Sample, side: int) -> Item:
-        """Return a sample's tensors, with its query resized to a side in pixels first."""
-        found: Item = {}
-        held: Item | None = None
+        """Return a sample's tensors; `side` is the first size of the query in pixels."""
+        item: Item = {}
+        cached: Item | None = None
         if self.cache is not None:
             key = key_of(sample)
-            held = self.cache.read(key)
-            found |= {"key": key, "cached": torch.tensor(held is not None)}
-            found |= {
-                f"cached_{name}": value for name, value in (held or self.cache.blank()).items()
+            cached = self.cache.read(key)
+            item |= {"key": key, "cached": torch.tensor(cached is not None)}
+            item |= {
+                f"cached_{name}": value for name, value in (cached or self.cache.zeros()).items()
             }
-        return found | self._query(root, sample, side, held) | self._targets(root, sample, held)
+        return item | self._query(root, sample, side, cached) | self._targets(root, sample, cached)
 
-    def _query(self, root: Storage, sample: Sample, side: int, held: Item | None) -> Item:
-        if held is not None and "condition" in held:
-            # Not used, but every item of a batch must have the same tensors in the same shapes.
+    def _query(self, root: Storage, sample: Sample, side: int, cached: Item | None) -> Item:
+        if cached is not None and "condition" in cached:
+            # Not used, but all items of a batch need the same tensors in the same shapes.
             query = Image.new("RGB", (side, side))
         else:
             picture, _ = self._pictures(root, sample, [0], side)
@@ -136,9 +140,9 @@ class SheetReader:
         pixels, clip = self.prepare([query])
         return {"query": pixels[0], "query_clip": clip[0]}
 
-    def _targets(self, root: Storage, sample: Sample, held: Item | None) -> Item:
+    def _targets(self, root: Storage, sample: Sample, cached: Item | None) -> Item:
         size = self.config.view_size
-        if held is not None:
+        if cached is not None:
             return {"views": torch.zeros(NUM_TARGETS, 3, size, size)}
         views, alpha = self._pictures(root, sample, range(1, _VIEWS), size)
         return {"views": views} | ({"alpha": alpha} if self.with_alpha else {})
@@ -155,7 +159,10 @@ class SheetReader:
 
 
 class SheetDataset(SampleDataset):
-    """What the draws and the reader make of each position. Raises BadInput for another rig."""
+    """Dataset of queries and targets by position.
+
+    Raises BadInput if a sample is of another rig than zero123plus.
+    """
 
     def __init__(
         self, root: Storage, samples: Sequence[Sample], draws: SheetDraws, reader: SheetReader
@@ -163,15 +170,15 @@ class SheetDataset(SampleDataset):
         for sample in samples:
             if sample.rig.partition("-")[0] != RIG_NAME or count_views(sample) != _VIEWS:
                 raise BadInput(
-                    f"{sample.asset_id}: has {count_views(sample)} views of rig {sample.rig}; a "
-                    f"query and six targets come from `lrm build --rig {RIG_NAME}`"
+                    f"{sample.asset_id}: has {count_views(sample)} views of rig {sample.rig}; this "
+                    f"recipe needs the query and six targets of `lrm build --rig {RIG_NAME}`"
                 )
         super().__init__(root, samples, draws.seed)
         self._draws, self._reader = draws, reader
 
     def _load(self, sample: Sample, position: int) -> Item:
-        side, drawn = self._draws.at(position)
-        return drawn | self._reader.read(self._root, sample, side)
+        side, draws = self._draws.at(position)
+        return draws | self._reader.read(self._root, sample, side)
 
 
 def _image(picture: Float[Tensor, "3 h w"]) -> Image.Image:

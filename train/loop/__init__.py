@@ -1,1 +1,1 @@
-"""The one training loop, and what it checks before the first step."""
+"""The training loop of all recipes, and the checks before its first step."""

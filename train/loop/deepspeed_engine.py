@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around the trained module, with an optimizer whose steps can be called off."""
+"""DeepSpeed's engine around the trained module, with an optimizer that can skip an update."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from train.resilience.step_guard import VetoedAdamW
+from train.resilience.step_guard import SkippableAdamW
 from train.settings.accelerator import choose_accelerator
 from train.settings.deepspeed_settings import deepspeed_settings
 from train.settings.train_config import OptimizerConfig, TrainConfig
@@ -16,19 +16,19 @@ __all__ = ["Wrapped", "wrap"]
 
 
 class Wrapped(NamedTuple):
-    """A module as DeepSpeed trains it."""
+    """A module in DeepSpeed's engine, and its two optimizer objects."""
 
     engine: Any
-    optimizer: VetoedAdamW
-    """Ours, which makes the update."""
-    scheduled: Any
-    """DeepSpeed's optimizer around ours; the learning rate is set in its parameter groups."""
+    optimizer: SkippableAdamW
+    """The inner optimizer, which computes the update."""
+    outer_optimizer: Any
+    """DeepSpeed's optimizer around it; the learning rate is set in its parameter groups."""
 
 
 def wrap(module: nn.Module, config: TrainConfig, *, universal: bool) -> Wrapped:
     """Wrap a module in DeepSpeed's engine; all ranks call it.
 
-    `universal` if a checkpoint of another number of ranks will be loaded.
+    `universal` prepares the engine for a checkpoint that was converted from another world size.
     """
     on_gpu = choose_accelerator()
     import deepspeed
@@ -36,9 +36,9 @@ def wrap(module: nn.Module, config: TrainConfig, *, universal: bool) -> Wrapped:
 
     _quiet()
     if not on_gpu:
-        # Its shared-memory operator would be compiled for a minute at the first start.
+        # Otherwise DeepSpeed compiles its shared-memory operator for a minute at the first start.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = VetoedAdamW(
+    optimizer = SkippableAdamW(
         _parameter_groups(module, config.optimizer),
         lr=config.optimizer.learning_rate,
         betas=(config.optimizer.beta1, config.optimizer.beta2),
@@ -48,26 +48,40 @@ def wrap(module: nn.Module, config: TrainConfig, *, universal: bool) -> Wrapped:
     settings = deepspeed_settings(config, num_parameters=count, on_gpu=on_gpu)
     if universal:
         settings["checkpoint"] = {"load_universal": True}
-    engine, scheduled, _, _ = deepspeed.initialize(
+    engine, outer_optimizer, _, _ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=settings
     )
-    return Wrapped(engine, optimizer, scheduled)
+    return Wrapped(engine, optimizer, outer_optimizer)
 
 
 def _quiet() -> None:
-    """Send DeepSpeed's log to standard error, and silence its own use of deprecated functions."""
+    """Send DeepSpeed's log to standard error, and silence warnings that a user cannot act on.
+
+    Standard output is reserved for the result of the command. The warnings are those about
+    DeepSpeed's own deprecated calls, and the one about an optimizer that DeepSpeed does not know.
+    """
     from deepspeed.utils import logger
 
     for handler in logger.handlers:
-        # Its own: standard output is for the run's result.
+        # DeepSpeed's own handler; subclasses (of pytest, for example) are left alone.
         if type(handler) is logging.StreamHandler:
             handler.setStream(sys.stderr)
+    logger.addFilter(_is_useful)
     deprecated = ".*is deprecated. Please use `torch.distributed"
     warnings.filterwarnings("ignore", deprecated, category=FutureWarning)
 
 
+def _is_useful(record: logging.LogRecord) -> bool:
+    """Return whether to log a record of DeepSpeed.
+
+    Its ZeRO check compares the exact type, so it calls `SkippableAdamW`, a subclass of AdamW,
+    untested.
+    """
+    return "untested optimizer" not in record.getMessage()
+
+
 def _parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Return the trained parameters; vectors and scalars have no weight decay."""
+    """Return the trained parameters in two groups; vectors and scalars have no weight decay."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},

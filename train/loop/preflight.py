@@ -1,4 +1,4 @@
-"""What is checked before the first step: the settings, then every rank against the others."""
+"""Checks before the first step: the settings, then all ranks against each other."""
 
 import os
 import shutil
@@ -26,30 +26,30 @@ from train.settings.versions import PACKAGES, installed_versions
 
 __all__ = ["Preflight", "check_ranks", "preflight"]
 
-_LEAST_FREE = 100_000_000
-"""Bytes."""
+_MIN_FREE_BYTES = 100_000_000
+"""Free bytes that the run's disk must have at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """What a run starts from."""
+    """The samples and the checkpoint that a run starts with."""
 
     samples: Sequence[Sample]
     validation: Sequence[Sample]
-    """The objects that the model is judged by; none if it is not."""
+    """The samples for validation; empty if the run does not validate."""
     checkpoint: Checkpoint | None
 
     @property
     def first_step(self) -> int:
-        """Steps that are done already."""
+        """Number of steps that are already done."""
         return self.checkpoint.step if self.checkpoint is not None else 0
 
 
 def preflight(config: TrainConfig) -> Preflight:
-    """Check everything that can be checked before a worker starts. Raises BadInput.
+    """Check all that can be checked before a worker starts. Raises BadInput.
 
-    In a process group, rank 0 looks for the checkpoint, or at what the run starts from without
-    one, and tells the others.
+    In a process group, rank 0 finds the checkpoint (or checks the initial weights if there is none)
+    and sends the result to the others.
     """
     config.check()
     check_deepspeed(config.deepspeed)
@@ -58,25 +58,32 @@ def preflight(config: TrainConfig) -> Preflight:
     snapshot = open_snapshot(PatientStorage(config.root, config.reading), config.snapshot)
     samples = snapshot.of_split("train")
     if not samples:
-        raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
-    found = on_rank_0(lambda: _find_checkpoint(config))
-    judged = snapshot.of_split("validation")[: config.validation_samples]
-    validation = judged if config.validate_every else ()
-    return Preflight(samples=samples, validation=validation, checkpoint=found)
+        raise BadInput(
+            f"snapshot {config.snapshot} has no sample in its training split; create one with "
+            "`lrm snapshot`"
+        )
+    checkpoint = on_rank_0(lambda: _find_checkpoint(config))
+    validation = (
+        snapshot.of_split("validation")[: config.validation_samples]
+        if config.validate_every
+        else ()
+    )
+    return Preflight(samples=samples, validation=validation, checkpoint=checkpoint)
 
 
 def _find_checkpoint(config: TrainConfig) -> Checkpoint | None:
-    found = find_resumable(config)
-    if found is None:
+    checkpoint = find_resumable(config)
+    if checkpoint is None:
         config.check_start()
-    return found
+    return checkpoint
 
 
 def check_ranks(recipe: Any) -> list[str]:
-    """Compare all ranks: versions, devices, memory, and whether they see one output folder.
+    """Compare all ranks and return their hosts; every rank calls it.
 
-    The hosts of the ranks. Every rank calls it. Raises BadInput naming the host that differs, or
-    what does not fit into the memory of a device.
+    Versions and devices must be equal, all ranks must share the output folder, and by estimate a
+    step must fit into the memory of each device. Raises BadInput naming the host that differs, or
+    the parts of the memory estimate.
     """
     config = recipe.config
     token = on_rank_0(lambda: _write_token(Path(config.out)))
@@ -86,8 +93,8 @@ def check_ranks(recipe: Any) -> list[str]:
     _compare(reports, config)
     hosts = [report["host"] for report in reports]
     if config.check_memory and hasattr(recipe, "outline"):
-        least = min(report["memory"] / _sharing(report, hosts) for report in reports)
-        on_rank_0(lambda: _check_memory(recipe, least))
+        memory = min(report["memory"] / _num_sharing(report, hosts) for report in reports)
+        on_rank_0(lambda: _check_memory(recipe, memory))
     return hosts
 
 
@@ -119,13 +126,13 @@ def _compare(reports: Sequence[Mapping[str, Any]], config: TrainConfig) -> None:
         for name in ("python", *PACKAGES, "device"):
             if report[name] != first[name]:
                 raise BadInput(
-                    f"{where} has {name} {report[name]}, rank 0 on {first['host']} has "
-                    f"{first[name]}: all workers must be alike"
+                    f"{where} has {name} {report[name]}, but rank 0 on {first['host']} has "
+                    f"{first[name]}: all workers must have the same versions and devices"
                 )
         if not report["sees_out"]:
             raise BadInput(
-                f"{where} does not see what rank 0 wrote to {config.out}: --out must be a folder "
-                "that all workers and the driver share"
+                f"{where} cannot see a file that rank 0 wrote to {config.out}: --out must be a "
+                "folder that all workers and the driver share"
             )
     _check_space(Path(config.out))
 
@@ -134,24 +141,28 @@ def _machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _sharing(report: Mapping[str, Any], hosts: Sequence[str]) -> int:
-    """Ranks that the memory is for: a GPU has one, a machine all of its own."""
+def _num_sharing(report: Mapping[str, Any], hosts: Sequence[str]) -> int:
+    """Return the number of ranks that share a memory: one per GPU, all of a machine on CPUs."""
     return hosts.count(report["host"]) if report["device"] == "cpu" else 1
 
 
-def _check_memory(recipe: Any, there: float) -> None:
-    needs = size_run(recipe, on_gpu=torch.cuda.is_available()).memory
-    if sum(needs.values()) <= there:
+def _check_memory(recipe: Any, available: float) -> None:
+    """Raise BadInput if the estimate for one worker exceeds the available bytes."""
+    estimate = size_run(recipe, on_gpu=torch.cuda.is_available()).memory
+    if sum(estimate.values()) <= available:
         return
-    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in needs.items() if size > 5e7)
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in estimate.items() if size > 5e7)
     raise BadInput(
-        f"a worker needs about {sum(needs.values()) / 1e9:.1f} GB ({parts}) and has "
-        f"{there / 1e9:.1f} GB: a smaller --micro-batch, --activation-checkpointing, a higher "
-        "--zero-stage or --offload-optimizer need less; --check-memory false starts all the same"
+        f"a worker needs about {sum(estimate.values()) / 1e9:.1f} GB ({parts}) and has "
+        f"{available / 1e9:.1f} GB: a smaller --micro-batch, --activation-checkpointing, a higher "
+        "--zero-stage or --offload-optimizer need less; --check-memory false starts anyway"
     )
 
 
 def _check_space(out: Path) -> None:
-    """A disk that is full already would fail only at the first checkpoint."""
-    if shutil.disk_usage(out).free < _LEAST_FREE:
-        raise BadInput(f"--out {out}: less than {_LEAST_FREE // 10**6} MB are free there")
+    """Raise BadInput if the disk is nearly full: otherwise the first checkpoint would fail."""
+    if shutil.disk_usage(out).free < _MIN_FREE_BYTES:
+        raise BadInput(
+            f"--out {out}: less than {_MIN_FREE_BYTES // 10**6} MB are free; free disk space or "
+            "give another folder"
+        )

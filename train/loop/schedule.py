@@ -1,4 +1,4 @@
-"""The learning rate of a step."""
+"""The learning-rate schedule."""
 
 import math
 
@@ -8,7 +8,11 @@ __all__ = ["learning_rate"]
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate of a step (counted from 0): linear warm-up, then half a cosine to the final rate."""
+    """Return the learning rate of a step, counted from 0.
+
+    Linear warm-up, then half a cosine to the final rate. `steps` is the length of the run, used if
+    `schedule_steps` is not set.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     length = max(1, (config.schedule_steps or steps) - config.warmup_steps)

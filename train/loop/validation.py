@@ -1,4 +1,4 @@
-"""Validation: the same objects, views and sizes every time, whatever the number of workers."""
+"""Validation on the same objects, views and sizes every time, for any number of workers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,64 +15,77 @@ from dataset.snapshots.snapshot import Sample
 from train.data.augment import AugmentConfig
 from train.resilience.collectives import gather
 
-__all__ = ["SEED", "STILL", "Batch", "EachAlone", "Judge", "Validation", "held_out", "looking"]
+__all__ = [
+    "SEED",
+    "STILL",
+    "Batch",
+    "SingleSampleDataset",
+    "Validatable",
+    "Validation",
+    "eval_mode",
+    "held_out_views",
+]
 
 Batch = dict[str, Tensor]
 
 SEED = 0
-"""Which views validation looks at; not the run's, so that runs with other seeds compare."""
+"""Seed of the views of validation. It is not the run's, so that runs with other seeds compare."""
 STILL = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
-"""No augmentation."""
+"""Settings that leave views and cameras unchanged."""
 
 
-class Judge(Protocol):
-    """What validation asks of a recipe."""
+class Validatable(Protocol):
+    """The part of a recipe that validation uses."""
 
     def validation_dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
-        """Item i is sample i: views that do not change, whole and not augmented."""
+        """Return a dataset whose item i is sample i: fixed views, whole and not augmented."""
 
     def evaluate(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Metrics by name, as scalars: means over views that the model did not see."""
+        """Return metrics by name, as scalars: means over views that were not input."""
 
 
 class Validation:
-    """Judges a model by the first objects of a split, in the order of their asset ids."""
+    """Evaluation of a model on the first objects of a split, in the order of their asset ids."""
 
-    def __init__(self, judge: Judge, root: Storage, samples: Sequence[Sample]) -> None:
-        self._judge = judge
+    def __init__(self, recipe: Validatable, root: Storage, samples: Sequence[Sample]) -> None:
+        self._recipe = recipe
         self._samples = list(samples)
-        self._dataset = judge.validation_dataset(root, self._samples)
+        self._dataset = recipe.validation_dataset(root, self._samples)
 
     def run(self, module: nn.Module) -> dict[str, float]:
-        """The mean of each metric over the objects; every rank calls it and gets the same.
+        """Return the mean of each metric over the objects; all ranks call it and get the same.
 
-        Objects are judged one by one, shared out over the ranks, and added up in their order, so
-        that the numbers do not depend on how many ranks there are. Raises WorkFailed naming an
-        object with a metric that is not finite.
+        Each rank evaluates its part of the objects one by one, and the values are added up in the
+        order of the objects, so that the result does not depend on the world size. Raises
+        WorkFailed naming an object with a metric that is not finite.
         """
         device = next(module.parameters()).device
-        rank, world = dist.get_rank(), dist.get_world_size()
+        rank, world_size = dist.get_rank(), dist.get_world_size()
         own: dict[int, dict[str, float]] = {}
-        with looking(module):
-            for place in range(rank, len(self._samples), world):
-                item = self._dataset[place]
+        with eval_mode(module):
+            for index in range(rank, len(self._samples), world_size):
+                item = self._dataset[index]
                 batch = {name: value[None].to(device) for name, value in item.items()}
-                metrics = self._judge.evaluate(module, batch)
-                own[place] = {name: float(value) for name, value in metrics.items()}
-        found = {place: row for share in gather(own) for place, row in share.items()}
-        return self._means([found[place] for place in range(len(self._samples))])
+                metrics = self._recipe.evaluate(module, batch)
+                own[index] = {name: float(value) for name, value in metrics.items()}
+        rows = {index: row for of_rank in gather(own) for index, row in of_rank.items()}
+        return self._means([rows[index] for index in range(len(self._samples))])
 
     def _means(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for sample, row in zip(self._samples, rows, strict=True):
-            bad = [name for name, value in row.items() if not abs(value) < float("inf")]
-            if bad:
-                raise WorkFailed(f"{sample.asset_id}: validation: {bad[0]} is {row[bad[0]]}")
+            infinite = [name for name, value in row.items() if not abs(value) < float("inf")]
+            if infinite:
+                name = infinite[0]
+                raise WorkFailed(f"{sample.asset_id}: validation: {name} is {row[name]}")
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
 @contextmanager
-def looking(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, that leaves no trace: modes and random numbers return."""
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode without gradients while the block runs.
+
+    Afterwards the modes of all its parts and the random states are restored.
+    """
     modes = {part: part.training for part in module.modules()}
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices), torch.no_grad():
@@ -84,22 +97,22 @@ def looking(module: nn.Module) -> Iterator[None]:
                 part.training = mode
 
 
-class EachAlone(Dataset[Batch]):
-    """Item i is sample i as the first position of an order of its own.
+class SingleSampleDataset(Dataset[Batch]):
+    """Dataset whose item i is sample i, read at position 0 of an order that has only this sample.
 
-    So an object's views do not depend on how many others there are.
+    So the views of an object do not depend on the number of other objects.
     """
 
     def __init__(
         self, make: Callable[[Sequence[Sample]], Dataset[Batch]], samples: Sequence[Sample]
     ) -> None:
-        self._alone = [make([sample]) for sample in samples]
+        self._datasets = [make([sample]) for sample in samples]
 
-    def __getitem__(self, place: int) -> Batch:
-        return self._alone[place][0]
+    def __getitem__(self, index: int) -> Batch:
+        return self._datasets[index][0]
 
 
-def held_out(batch: Batch) -> slice:
-    """Supervision views that were not input; where there are no such views, all of them."""
+def held_out_views(batch: Batch) -> slice:
+    """Return the slice of target views that were not input; if there are none, of all views."""
     inputs, views = batch["images"].shape[1], batch["target_camera_to_world"].shape[1]
     return slice(inputs if views > inputs else 0, None)

@@ -1,1 +1,1 @@
-"""What a run reports while it trains: metrics, logs, times, pictures."""
+"""Reports of a run while it trains: metrics, logs, timings, preview images."""

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and what share of a run's time led anywhere."""
+"""Timing of a step's parts, goodput of a run, and detection of slow ranks."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ __all__ = ["Goodput", "StepClock", "find_slow_ranks"]
 class StepClock:
     """Seconds of the parts of one step, added up over its micro-batches.
 
-    On CUDA, parts that only queue work are measured between events of the device; they are read
-    after the step has waited for the device anyway.
+    On CUDA, parts that only enqueue work are measured between events of the device. The events are
+    read at the end of the step, which has waited for the device already.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StepClock:
 
     @contextmanager
     def part(self, name: str, *, on_device: bool = False) -> Iterator[None]:
-        """Count the block's time under a name."""
+        """Add the time of the block to the part of that name."""
         if on_device and self._on_gpu:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
@@ -39,11 +39,11 @@ class StepClock:
         self._add(name, time.monotonic() - before)
 
     def read(self) -> dict[str, float]:
-        """Seconds per part as `seconds_NAME`, and `seconds` of the whole step so far."""
+        """Return the seconds per part as `seconds_NAME`, and of the step so far as `seconds`."""
         for name, start, end in self._events:
             self._add(name, start.elapsed_time(end) / 1000)
         self._events = []
-        parts = {f"seconds_{name}": round(spent, 4) for name, spent in self._seconds.items()}
+        parts = {f"seconds_{name}": round(seconds, 4) for name, seconds in self._seconds.items()}
         return {"seconds": round(time.monotonic() - self._started, 4), **parts}
 
     def _add(self, name: str, seconds: float) -> None:
@@ -51,30 +51,35 @@ class StepClock:
 
 
 class Goodput:
-    """The share of the time since a run first started that went into steps which still count.
+    """Share of the time since the first start of a run that was spent in steps that still count.
 
-    Steps that a killed run has to do again, starts, checkpoints and validations are the rest.
+    The rest is spent in steps that a killed run has to repeat, starts, checkpoints and validations.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """`rows` are those of the metrics that the run goes on from."""
+        """Start from the `rows` of the metrics before the first step of this start."""
         timed = [row for row in rows if "time" in row]
-        self._began = timed[0]["time"] - timed[0]["seconds"] if timed else time.time()
+        self._start_time = timed[0]["time"] - timed[0]["seconds"] if timed else time.time()
         self._useful = sum(row["seconds"] for row in timed)
 
     def add(self, seconds: float, now: float) -> float:
-        """Count one step that ended now; the share, from 0 to 1."""
+        """Add a step that ended at `now` (seconds since the epoch); return the goodput, 0 to 1."""
         self._useful += seconds
-        return min(1.0, self._useful / max(now - self._began, 1e-9))
+        return min(1.0, self._useful / max(now - self._start_time, 1e-9))
 
 
 def find_slow_ranks(seconds: float, factor: float = 1.5) -> dict[int, float]:
-    """Ranks whose own seconds are above `factor` times the median of all; every rank calls it."""
+    """Return the ranks whose seconds exceed `factor` times the median of all ranks.
+
+    The values are multiples of the median. Every rank calls it with its own seconds.
+    """
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     own = torch.tensor([seconds], dtype=torch.float64, device=device)
-    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, own)
-    values = torch.cat(every).cpu()
-    usual = float(values.median())
-    found = enumerate(values.tolist())
-    return {rank: spent / usual for rank, spent in found if usual and spent > factor * usual}
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own)
+    values = torch.cat(gathered).cpu()
+    median = float(values.median())
+    if not median:
+        return {}
+    ranks = enumerate(values.tolist())
+    return {rank: value / median for rank, value in ranks if value > factor * median}

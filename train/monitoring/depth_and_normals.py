@@ -1,4 +1,4 @@
-"""Depth and normals as pictures that people can read."""
+"""Depth and normals as images for people."""
 
 from collections.abc import Sequence
 
@@ -15,22 +15,22 @@ __all__ = ["depth_normals", "picture_depths", "picture_normals"]
 def picture_depths(
     depths: Sequence[Float[Tensor, "v 1 _ _"]], alphas: Sequence[Float[Tensor, "v 1 _ _"]]
 ) -> list[Float[Tensor, "v 1 _ _"]]:
-    """Planar depths on one common scale, the nearest white, the farthest dark grey; on black.
+    """Picture planar depths on one common scale: nearest white, farthest dark grey, on black.
 
-    The pictures may differ in size.
+    The images may differ in size.
     """
     pairs = list(zip(depths, alphas, strict=True))
-    seen = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
-    if not len(seen):
+    visible = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
+    if not len(visible):
         return [torch.zeros_like(depth) for depth in depths]
-    near, span = seen.min(), (seen.max() - seen.min()).clamp(min=1e-6)
+    near, span = visible.min(), (visible.max() - visible.min()).clamp(min=1e-6)
     return [(1 - 0.8 * ((depth - near) / span).clamp(0, 1)) * alpha for depth, alpha in pairs]
 
 
 def picture_normals(
     normals: Float[Tensor, "v 3 h w"], alpha: Float[Tensor, "v 1 h w"]
 ) -> Float[Tensor, "v 3 h w"]:
-    """(n + 1) / 2 on white."""
+    """Picture world normals as (n + 1) / 2 on white."""
     return (normals + 1) / 2 * alpha + (1 - alpha)
 
 
@@ -39,7 +39,10 @@ def depth_normals(
     camera_to_world: Float[Tensor, "v 4 4"],
     intrinsics: Float[Tensor, "v 4"],
 ) -> Float[Tensor, "v 3 h w"]:
-    """World normals of planar depth by central differences, towards the camera; rough at edges."""
+    """Return world normals of planar depth by central differences, facing the camera.
+
+    They are inaccurate at depth edges.
+    """
     size = (depth.shape[-2], depth.shape[-1])
     rays = camera_rays(camera_to_world, intrinsics, size)
     lengths = depth.flatten(1) / rays.cosines

@@ -1,6 +1,12 @@
-"""Logs of a run, one JSON object a line: metrics.jsonl has exactly one per optimizer step,
-validation.jsonl one per validation, skipped.jsonl one per step that changed no weight,
-replaced.jsonl one per damaged sample; whatever was killed in between."""
+"""Logs of a run with one JSON object per line.
+
+| file | a line per |
+|---|---|
+| metrics.jsonl | optimizer step, exactly one even if the run was killed and resumed |
+| validation.jsonl | validation |
+| skipped.jsonl | skipped step |
+| replaced.jsonl | damaged sample |
+"""
 
 import json
 import logging
@@ -21,47 +27,50 @@ REPLACED = "replaced.jsonl"
 
 
 class MetricsLog:
-    """Appends lines that have a `step`. Those after the step that a run goes on from are cut off
-    first.
+    """Writer of one log file, whose lines have a `step`.
 
-    A line that cannot be written, on a full disk, waits for the next one: a log ends no training.
+    Lines of steps after `first_step`, where the run resumes, are removed first. A line that cannot
+    be written (full disk) is buffered until the next write, so a log never ends the training.
     """
 
     def __init__(self, out: Path, first_step: int, name: str = METRICS) -> None:
         kept = [row for row in read_metrics(out, name) if row["step"] <= first_step]
         atomic_write(out / name, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(out / name, "ab", buffering=0)  # noqa: SIM115 - open for the whole run
-        self._waiting = bytearray()
+        self._buffer = bytearray()
         self._failed = False
 
     def write(self, **values: Any) -> None:
-        """Append one line; a number that is not finite becomes null, which JSON knows."""
+        """Append one line; a number that is not finite becomes null, as JSON has no NaN."""
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        self._waiting += json.dumps(finite).encode() + b"\n"
-        self._drain()
+        self._buffer += json.dumps(finite).encode() + b"\n"
+        self._flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._drain()
+        self._flush()
         self._file.close()
 
-    def _drain(self) -> None:
+    def _flush(self) -> None:
         try:
-            while self._waiting:
-                del self._waiting[: self._file.write(self._waiting)]
+            while self._buffer:
+                del self._buffer[: self._file.write(self._buffer)]
         except OSError as error:
             if not self._failed:
-                _log.warning("%s: %s; its lines wait for room", self._file.name, error)
+                _log.warning(
+                    "%s: cannot write: %s; its lines are buffered until there is free space",
+                    *(self._file.name, error),
+                )
             self._failed = True
         else:
             self._failed = False
 
 
 def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
-    """The lines of a run so far; a last line that was cut off by a kill is passed over."""
+    """Return the lines of a log; an incomplete last line, left by a kill, is ignored."""
     path = out / name
     if not path.exists():
         return []

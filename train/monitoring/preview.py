@@ -1,4 +1,4 @@
-"""Pictures of what a model shows, for people to look at while it trains."""
+"""Preview images: rows of views with a name per row."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,16 @@ from torch import Tensor
 __all__ = ["picture_rows"]
 
 _MARGIN = 48
-"""Pixels at the left for a row's name."""
+"""Width in pixels of the left margin, which has the names of the rows."""
 
 
 def picture_rows(
     rows: Mapping[str, Float[Tensor, "v c h w"]], size: tuple[int, int]
 ) -> Image.Image:
-    """One picture with a named row per entry: its views in [0, 1], grey or RGB, side by side."""
+    """Draw one image with a named row per entry.
+
+    A row has its views side by side, in [0, 1], grey or RGB, resized to `size` (height, width).
+    """
     height, width = size
     columns = max(len(views) for views in rows.values())
     sheet = Image.new("RGB", (_MARGIN + columns * width, len(rows) * height), "white")

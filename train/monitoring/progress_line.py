@@ -1,4 +1,4 @@
-"""One line that says where a run stands."""
+"""The progress line of a run."""
 
 import sys
 import time
@@ -10,29 +10,28 @@ __all__ = ["ProgressPrinter", "progress_line"]
 
 
 def progress_line(row: Mapping[str, Any], steps: int) -> str:
-    """From a line of metrics.jsonl: step, loss, speed, time to go at that speed."""
-    left = timedelta(seconds=round((steps - row["step"]) * row["seconds"]))
-    loss = row["loss"]
-    shown = "no number" if loss is None else f"{loss:.4f}"
-    line = f"step {row['step']}/{steps}  loss {shown}  {row['seconds']:.2f} s/step"
+    """Format a line of metrics.jsonl: step, loss, speed, and time left at that speed."""
+    time_left = timedelta(seconds=round((steps - row["step"]) * row["seconds"]))
+    loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
+    line = f"step {row['step']}/{steps}  loss {loss}  {row['seconds']:.2f} s/step"
     if "samples_per_second" in row:
         line += f"  {row['samples_per_second']:.3g} samples/s"
     if row.get("skipped_so_far"):
-        line += f"  {row['skipped_so_far']} skipped"
+        line += f"  {row['skipped_so_far']} steps skipped"
     if row.get("replaced_so_far"):
         line += f"  {row['replaced_so_far']} samples replaced"
-    return f"{line}  {left} to go"
+    return f"{line}  {time_left} left"
 
 
 class ProgressPrinter:
-    """Prints a line at most every few seconds, and one for the last step."""
+    """Printer of progress lines: at most one per `interval` seconds, and one for the last step."""
 
     def __init__(self, steps: int, interval: float = 10.0) -> None:
         self._steps, self._interval = steps, interval
         self._printed = time.monotonic()
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        """Take a line of the metrics."""
+        """Print the progress of a line of the metrics, if it is due."""
         now = time.monotonic()
         if now - self._printed >= self._interval or row["step"] == self._steps:
             self._printed = now

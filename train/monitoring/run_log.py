@@ -1,4 +1,4 @@
-"""What a run leaves for people to watch: its logs, its pictures, and both in TensorBoard."""
+"""Log files and preview images of a run, and their curves in TensorBoard."""
 
 import importlib.util
 import json
@@ -26,24 +26,24 @@ __all__ = ["RUN_FILE", "RunLog", "check_tensorboard"]
 _log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-"""The last start of a run: its configuration, hosts and versions."""
-_LONGEST_CAUSE = 160
-"""Characters of a cause in the log of replaced samples."""
+"""File with the configuration, hosts and versions of the last start of a run."""
+_MAX_CAUSE_LENGTH = 160
+"""Maximum number of characters of a cause in the log of replaced samples."""
 
 
 def check_tensorboard() -> None:
-    """Raise BadInput if the package is missing."""
+    """Raise BadInput if the package tensorboard is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise BadInput(
-            "tensorboard is not installed: pip install tensorboard, or turn it off "
-            "with --tensorboard false"
+            "--tensorboard: the package tensorboard is not installed; pip install tensorboard, "
+            "or turn it off with --tensorboard false"
         )
 
 
 class RunLog:
-    """Writes everything below a run's output folder; of several ranks only one has it.
+    """Writer of the logs and previews in a run's folder; only rank 0 has one.
 
-    What was written after `first_step`, the step that a run goes on from, is taken back first.
+    Lines of steps after `first_step`, where the run resumes, are removed first.
     """
 
     def __init__(self, out: Path, first_step: int, *, tensorboard: bool) -> None:
@@ -56,7 +56,7 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # Readers drop what earlier files hold from this step on.
+            # TensorBoard ignores the data of earlier files from this step on.
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class RunLog:
         self._on_board(lambda board: board.close())
 
     def started(self, config: Mapping[str, Any], first_step: int, hosts: Sequence[str]) -> None:
-        """What runs now, for `lrm train --status`."""
+        """Write the record of this start to run.json, for `lrm train --status`."""
         record = {
             "started": datetime.now(UTC).isoformat(),
             "first_step": first_step,
@@ -81,33 +81,33 @@ class RunLog:
         Storage(str(self._out)).write(RUN_FILE, json.dumps(record, indent=1).encode())
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
-        """One optimizer step: its line and its curves."""
+        """Log the metrics of one optimizer step."""
         self._metrics.write(step=step, **values)
         self._curves("train", step, values)
 
     def skipped(self, step: int, problem: str, samples: Sequence[str]) -> None:
-        """A step that changed no weight, and the samples of its batch."""
+        """Log a skipped step and the samples of its batch."""
         self._skipped.write(step=step, problem=problem, samples=list(samples))
 
     def replaced(self, step: int, replacement: "Replacement") -> None:
-        """A position whose sample was damaged, and what stood in; a line per damaged sample."""
+        """Log a replacement, with one line per damaged sample."""
         for fault in replacement.faults:
-            values = asdict(fault) | {"cause": fault.cause[:_LONGEST_CAUSE]}
+            values = asdict(fault) | {"cause": fault.cause[:_MAX_CAUSE_LENGTH]}
             self._replaced.write(step=step, **values, replaced_by=replacement.replaced_by)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One validation: its line and its curves."""
+        """Log the metrics of one validation."""
         self._validation.write(step=step, **metrics)
         self._curves("validation", step, metrics)
 
     def preview(self, step: int, picture: Image.Image) -> None:
-        """One preview picture, where there is room for it."""
+        """Write a preview image; on a full disk, log a warning instead."""
         try:
             folder = self._out / "previews"
             folder.mkdir(parents=True, exist_ok=True)
             picture.save(folder / f"step-{step:08d}.png")
         except OSError as error:
-            _log.warning("step %d: no preview: %s", step, error)
+            _log.warning("step %d: cannot write the preview: %s", step, error)
         pixels = np.asarray(picture.convert("RGB"))
         self._on_board(lambda board: board.add_image("preview", pixels, step, dataformats="HWC"))
 
@@ -116,14 +116,16 @@ class RunLog:
             if isinstance(value, int | float):
                 self._on_board(partial(_add_scalar, f"{group}/{name}", value, step))
 
-    def _on_board(self, draw: Callable[[Any], None]) -> None:
-        """Draw in TensorBoard; its writer does not get over a full disk, and is given up then."""
+    def _on_board(self, write: Callable[[Any], None]) -> None:
+        """Write to TensorBoard until the first error: its writer does not recover from one."""
         if self._board is None:
             return
         try:
-            draw(self._board)
+            write(self._board)
         except OSError as error:
-            _log.warning("%s: no more curves for TensorBoard: %s", self._out, error)
+            _log.warning(
+                "%s: cannot write for TensorBoard, its curves end here: %s", self._out, error
+            )
             self._board = None
 
 

@@ -1,1 +1,1 @@
-"""What is trained: one file per recipe, each with its configuration, model, step and preview."""
+"""The recipes: configuration, model, loss, validation and preview of each kind of training."""

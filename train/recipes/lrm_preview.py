@@ -1,4 +1,4 @@
-"""The preview of both LRM stages: what was given, what is there, what the model shows."""
+"""The preview image of both LRM stages: input views, targets, predictions."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from train.monitoring.depth_and_normals import picture_depths, picture_normals
 from train.monitoring.preview import picture_rows
 
-__all__ = ["Shown", "compare"]
+__all__ = ["ObjectViews", "comparison_picture"]
 
 _KINDS = ("rgb", "alpha", "depth", "normals")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
-    """Views of one object."""
+class ObjectViews:
+    """Target or predicted views of one object."""
 
     rgb: Float[Tensor, "v 3 h w"]
     alpha: Float[Tensor, "v 1 h w"]
@@ -24,26 +24,35 @@ class Shown:
     normals: Float[Tensor, "v 3 h w"]
 
     @classmethod
-    def of_item(cls, item: dict[str, Tensor], views: slice) -> "Shown":
-        """Some targets of an item of stage 2."""
+    def of_item(cls, item: dict[str, Tensor], views: slice) -> "ObjectViews":
+        """Create from some of the target views of an item of stage 2."""
         return cls(**{name: item[f"target_{name}"][views] for name in _KINDS})
 
-    def on_cpu(self) -> "Shown":
-        """The same in float32 on the CPU."""
-        return Shown(**{name: getattr(self, name).cpu().float() for name in _KINDS})
+    def on_cpu(self) -> "ObjectViews":
+        """Return the same views in float32 on the CPU."""
+        return ObjectViews(**{name: getattr(self, name).cpu().float() for name in _KINDS})
 
 
-def compare(
-    inputs: Float[Tensor, "v 3 s s"], target: Shown, model: Shown, size: tuple[int, int]
+def comparison_picture(
+    inputs: Float[Tensor, "v 3 s s"],
+    target: ObjectViews,
+    prediction: ObjectViews,
+    size: tuple[int, int],
 ) -> Image.Image:
-    """The inputs, then pairs of rows: rgb, alpha, depth and normals, and the model's with a hat."""
+    """Draw the input views, then rows of rgb, alpha, depth and normals.
+
+    Each kind has a row of targets and a row of predictions, whose name ends with ^. `size` is
+    (height, width) of a view.
+    """
     rows = {"input": inputs.cpu()}
-    truth, guess = target.on_cpu(), model.on_cpu()
-    # Depth and normals are those of pixel centres, and have edges of their own.
-    solid, guessed = (truth.depth > 0).float(), guess.alpha * (guess.depth > 0)
-    depths = picture_depths([truth.depth, guess.depth], [solid, guessed])
-    rows |= {"rgb": truth.rgb, "rgb^": guess.rgb, "alpha": truth.alpha, "alpha^": guess.alpha}
+    target, prediction = target.on_cpu(), prediction.on_cpu()
+    # Depth and normals are sampled at pixel centres, so their edges differ from those of alpha.
+    target_mask = (target.depth > 0).float()
+    predicted_mask = prediction.alpha * (prediction.depth > 0)
+    depths = picture_depths([target.depth, prediction.depth], [target_mask, predicted_mask])
+    rows |= {"rgb": target.rgb, "rgb^": prediction.rgb}
+    rows |= {"alpha": target.alpha, "alpha^": prediction.alpha}
     rows |= dict(zip(("depth", "depth^"), depths, strict=True))
-    rows["normal"] = picture_normals(truth.normals, solid)
-    rows["normal^"] = picture_normals(guess.normals, guessed)
+    rows["normal"] = picture_normals(target.normals, target_mask)
+    rows["normal^"] = picture_normals(prediction.normals, predicted_mask)
     return picture_rows(rows, size)

@@ -1,4 +1,4 @@
-"""What both stages of the LRM share: settings, first weights, the loop over a batch's objects."""
+"""Common parts of both LRM stages: settings, initial weights, the objective over a batch."""
 
 import dataclasses
 import json
@@ -21,22 +21,22 @@ from train.settings.train_config import TrainConfig
 __all__ = ["LRMTrainConfig", "Objective", "load_init", "meta_batch"]
 
 _INIT_FILE = "init.json"
-"""In the run's folder: what it started from, and what became of the tensors."""
+"""File in the run's folder with the source of the initial weights and a report of the tensors."""
 
 
 AnyLRM = TypeVar("AnyLRM", bound=LRM)
 
 
 class LRMTrainConfig(TrainConfig, ABC):
-    """What both stages add to every run."""
+    """Settings of both LRM stages, in addition to those of every run."""
 
     preset: str = "base"
-    """Size of the model: base, large (the paper's), small (one GPU) or tiny (a CPU)."""
+    """Size of the model: base, large (the paper's), small (for one GPU) or tiny (for a CPU)."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Settings of the model that differ from the preset, such as {transformer: {channels: 80}}."""
     init: str | None = None
-    """Weights to start from: openlrm:FILE, instantmesh:FILE, dino:FILE, or a run, one of its
-    checkpoints, or what `lrm weights` wrote."""
+    """Initial weights: openlrm:FILE, instantmesh:FILE, dino:FILE, the folder of a run or of one of
+    its checkpoints, or a file that `lrm weights` wrote. By default random."""
     data: ViewChoiceConfig
     loss: NerfLossConfig
     lpips: LpipsConfig = LpipsConfig()
@@ -44,24 +44,24 @@ class LRMTrainConfig(TrainConfig, ABC):
     @field_validator("init")
     @classmethod
     def _absolute(cls, source: str | None) -> str | None:
-        # Workers stand in folders of their own.
+        # Workers have other working directories.
         return None if source is None else absolute_source(source)
 
     @abstractmethod
     def model_sizes(self) -> LRMConfig:
-        """The whole configuration of the model. Raises BadInput."""
+        """Return the complete configuration of the model. Raises BadInput."""
 
     @abstractmethod
     def new_model(self) -> LRM:
-        """The model with fresh weights."""
+        """Return the model with random weights."""
 
-    def _recomputing(self, model: AnyLRM) -> AnyLRM:
+    def _with_checkpointing(self, model: AnyLRM) -> AnyLRM:
         if self.activation_checkpointing:
             model.recompute_layers()
         return model
 
-    def measure(self) -> Lpips | None:
-        """The perceptual distance with its published weights, if it has a weight in the loss."""
+    def perceptual_distance(self) -> Lpips | None:
+        """Return LPIPS with its published weights; None if it has no weight in the loss."""
         return load_lpips(self.lpips) if self.loss.lpips else None
 
     def check(self) -> None:
@@ -85,39 +85,44 @@ LossType = TypeVar("LossType", bound=NerfLossConfig)
 
 
 class Objective(nn.Module, ABC, Generic[ModelType, LossType]):
-    """A model and its loss: DeepSpeed wraps what is called in training."""
+    """Module of a model and its loss, whose forward pass returns the loss terms."""
 
     def __init__(self, model: ModelType, loss: LossType, lpips: Lpips | None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        # A frozen network that only measures is no part of the trained state.
+        # In a list, so that it is no submodule: the frozen network is not trained or saved.
         self._lpips = [lpips] if lpips is not None else []
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss terms of a batch: means over its objects."""
+        """Return the loss terms of a batch: means over its objects."""
         planes = self.model.forward_planes(
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
-        each = []
+        by_object = []
         for i in range(len(planes)):
             one = {name: value[i : i + 1] for name, value in batch.items()}
-            each.append(self.object_terms(planes[i : i + 1], one))
-        return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
+            by_object.append(self.object_terms(planes[i : i + 1], one))
+        return {
+            name: torch.stack([terms[name] for terms in by_object]).mean() for name in by_object[0]
+        }
 
     @abstractmethod
     def object_terms(self, planes: Tensor, one: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss terms of one object: a batch of one."""
+        """Return the loss terms of one object; `one` is a batch of size 1."""
 
     def lpips_on(self, device: torch.device) -> Lpips | None:
-        """The perceptual distance, if it has a weight."""
+        """Return LPIPS on a device; None if it has no weight in the loss."""
         return self._lpips[0].to(device) if self._lpips else None
 
 
 def meta_batch(
     data: ViewChoiceConfig, objects: int, image_size: int, target_size: int
 ) -> dict[str, Tensor]:
-    """What both stages' steps see of a batch, as shapes: square pictures of these sides."""
+    """Return a batch on the meta device with the tensors that both stages use.
+
+    `image_size` and `target_size` are the sides of the input and target views in pixels.
+    """
     inputs, views = data.num_inputs, data.num_inputs + data.num_targets
     shapes = {
         "images": (inputs, 3, image_size, image_size),
@@ -132,9 +137,9 @@ def meta_batch(
 
 
 def load_init(config: LRMTrainConfig, model: LRM, *, published_threshold: bool = False) -> None:
-    """Fill a new model with the weights that `init` names, if it names some.
+    """Load the weights of `config.init`, if it is set, into a new model.
 
-    What became of them is written to `init.json` in the run's folder.
+    Rank 0 writes a report of the loaded tensors to `init.json` in the run's folder.
     """
     if config.init is None:
         return

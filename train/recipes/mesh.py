@@ -1,4 +1,4 @@
-"""LRM stage 2: the triplanes of stage 1 learn to be a mesh (InstantMesh, eq. 4)."""
+"""LRM stage 2: training of the triplane model with an explicit mesh (InstantMesh, eq. 4)."""
 
 import logging
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from train.data.whole_frames import FrameDataConfig, FrameDataset
 from train.estimate.mesh_outline import ASSUMED, sphere_cells, stand_in
 from train.estimate.outline import Outline
 from train.evaluation.metrics import picture_metrics
-from train.loop.validation import SEED, STILL, EachAlone, held_out
+from train.loop.validation import SEED, STILL, SingleSampleDataset, held_out_views
 from train.models.lpips import Lpips
 from train.models.lrm.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
 from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, mesh_preset
 from train.models.recompute import recomputed
-from train.recipes.lrm_preview import Shown, compare
+from train.recipes.lrm_preview import ObjectViews, comparison_picture
 from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
 from train.settings.train_config import OptimizerConfig
 
@@ -31,55 +31,56 @@ _log = logging.getLogger(__name__)
 
 
 class MeshOptimizerConfig(OptimizerConfig):
-    """AdamW and its schedule; the defaults are those of stage 2 as published."""
+    """AdamW and its learning-rate schedule; the defaults are those of stage 2 as published."""
 
     learning_rate: PositiveFloat = 4e-5
-    """At the end of the warm-up."""
+    """Learning rate at the end of the warm-up."""
     final_learning_rate: NonNegativeFloat = 0.0
-    """At the last step of the schedule; between the two lies a half cosine."""
+    """Learning rate at the last step of the schedule, reached along a half cosine."""
 
 
 class MeshTrainConfig(LRMTrainConfig):
-    """What stage 2 adds to every run."""
+    """Settings of stage 2, in addition to those of both stages."""
 
     data: FrameDataConfig = FrameDataConfig()
     loss: MeshLossConfig = MeshLossConfig()
     optimizer: MeshOptimizerConfig = MeshOptimizerConfig()
     published_threshold: bool = False
-    """Put the first surface where stage 1's density is 9 instead of 10, as released."""
+    """Start with the surface where the density of stage 1 is 9, as the released code does,
+    instead of 10."""
 
     def model_sizes(self) -> MeshLRMConfig:
-        """The whole configuration of the model. Raises BadInput."""
+        """Return the complete configuration of the model. Raises BadInput."""
         return mesh_preset(self.preset, self.model)
 
     def new_model(self) -> MeshLRM:
-        """The model with fresh weights."""
-        return self._recomputing(MeshLRM(self.model_sizes()))
+        """Return the model with random weights."""
+        return self._with_checkpointing(MeshLRM(self.model_sizes()))
 
     def check_start(self) -> None:
-        """Raise BadInput as stage 1 does; warn of a start that is not known to lead anywhere."""
+        """Raise BadInput as in stage 1; warn about a run that starts with random weights."""
         super().check_start()
-        # Once: the workers, which check again, are a process group.
+        # Warn once, in the driver: the workers, which check again, have a process group.
         if self.init is None and not dist.is_initialized():
             _log.warning(
-                "stage 2 starts from nothing and is not expected to converge: "
+                "stage 2 starts with random weights and is not expected to converge: "
                 "give a run of stage 1, --init RUN"
             )
 
 
 class MeshRecipe:
-    """Builds and shows stage 2."""
+    """The recipe of stage 2."""
 
     def __init__(self, config: MeshTrainConfig) -> None:
         self.config = config
 
     def build(self, *, fresh: bool = True) -> nn.Module:
-        """The model inside its objective."""
+        """Return the objective with its model, with initial weights if `fresh`."""
         config = self.config
         model = config.new_model()
         if fresh:
             load_init(config, model, published_threshold=config.published_threshold)
-        return _Objective(model, config.loss, config.measure())
+        return _Objective(model, config.loss, config.perceptual_distance())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
         """Return input views and whole frames of all views."""
@@ -88,25 +89,29 @@ class MeshRecipe:
         return FrameDataset(root, samples, config.data, input_size=size, seed=config.seed)
 
     def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
-        """Return what the training sees."""
+        """Return the training dataset."""
         return self.dataset(root, samples)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]
     ) -> Dataset[dict[str, Tensor]]:
-        """The frames that training sees, without augmentation."""
+        """Return the frames of the training dataset, without augmentation."""
         data = self.config.data.model_copy(update={"augment": STILL})
         size = self.config.model_sizes().image_size
-        return EachAlone(
+        return SingleSampleDataset(
             lambda some: FrameDataset(root, some, data, input_size=size, seed=SEED), samples
         )
 
     def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """psnr, ssim, mask_iou, and lpips if the loss has it, of views that were not input; where
-        their target has depth, its mean absolute error, and the mean angle between normals in
-        degrees. A place that the mesh misses counts with its whole depth and 90 degrees."""
+        """Return the metrics of views that were not input.
+
+        psnr, ssim, mask_iou; lpips if it has a weight in the loss; depth_error, the mean absolute
+        error of depth, and normal_angle, the mean angle between normals in degrees, over the pixels
+        whose target has depth. A pixel that the mesh misses counts with its full depth and 90
+        degrees.
+        """
         assert isinstance(module, _Objective)
-        views = held_out(batch)
+        views = held_out_views(batch)
         target = {
             name: batch[f"target_{name}"][:, views] for name in ("rgb", "alpha", "depth", "normals")
         }
@@ -115,18 +120,23 @@ class MeshRecipe:
         )
         cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
         size = (target["rgb"].shape[-2], target["rgb"].shape[-1])
-        shown, _ = module.model.synthesizer(planes, *cameras, size)
+        predicted, _ = module.model.synthesizer(planes, *cameras, size)
         lpips = module.lpips_on(planes.device)
-        found = picture_metrics(shown.rgb, shown.alpha, target["rgb"], target["alpha"], lpips)
-        seen = target["depth"] > 0
-        count = seen.sum().clamp(min=1)
-        cosines = (shown.normals * target["normals"]).sum(dim=-3, keepdim=True).clamp(-1, 1)
-        found["depth_error"] = ((shown.depth - target["depth"]).abs() * seen).sum() / count
-        found["normal_angle"] = torch.rad2deg((cosines.acos() * seen).sum() / count)
-        return found
+        metrics = picture_metrics(
+            predicted.rgb, predicted.alpha, target["rgb"], target["alpha"], lpips
+        )
+        mask = target["depth"] > 0
+        count = mask.sum().clamp(min=1)
+        cosines = (predicted.normals * target["normals"]).sum(dim=-3, keepdim=True).clamp(-1, 1)
+        metrics["depth_error"] = ((predicted.depth - target["depth"]).abs() * mask).sum() / count
+        metrics["normal_angle"] = torch.rad2deg((cosines.acos() * mask).sum() / count)
+        return metrics
 
     def outline(self) -> Outline:
-        """Input views and frames as a step sees them, around a stand-in for the surface."""
+        """Return a step on the meta device for the FLOPs and memory estimate.
+
+        It has the input views and frames of a real step, and a sphere instead of the surface.
+        """
         config = self.config
         data, side = config.data, config.data.frame_size
         image_size = config.model_sizes().image_size
@@ -134,7 +144,7 @@ class MeshRecipe:
             lpips = Lpips() if config.loss.lpips else None
             module = _Objective(config.new_model(), config.loss, lpips)
         synthesizer = module.model.synthesizer
-        cells, measure = sphere_cells(synthesizer.config), lpips and view_by_view(lpips)
+        cells, distance = sphere_cells(synthesizer.config), lpips and view_by_view(lpips)
 
         def step(objects: int) -> Tensor:
             batch = meta_batch(data, objects, image_size, side)
@@ -146,7 +156,7 @@ class MeshRecipe:
                 planes, batch["target_rgb"], batch["target_alpha"], strict=True
             ):
                 one = stand_in(synthesizer, cells, own, len(rgb), (side, side))
-                terms = nerf_loss(one.rgb, one.alpha, rgb, alpha, config.loss, measure)
+                terms = nerf_loss(one.rgb, one.alpha, rgb, alpha, config.loss, distance)
                 losses.append(terms["loss"] + one.regularizers)
             return torch.stack(losses).mean()
 
@@ -154,7 +164,7 @@ class MeshRecipe:
         return Outline(module=module, step=step, frozen=frozen, assumed=ASSUMED)
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
-        """Rows of pictures: the input views, and targets and predictions from the same cameras."""
+        """Draw the input views, and targets and predictions from the same cameras."""
         assert isinstance(module, _Objective)
         size = (self.config.preview_size, self.config.preview_size)
         views = slice(len(batch["images"][0]))
@@ -162,12 +172,16 @@ class MeshRecipe:
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
         cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
-        shown, _ = module.model.synthesizer(planes, *cameras, size)
-        model = Shown(
-            rgb=shown.rgb[0], alpha=shown.alpha[0], depth=shown.depth[0], normals=shown.normals[0]
+        predicted, _ = module.model.synthesizer(planes, *cameras, size)
+        prediction = ObjectViews(
+            rgb=predicted.rgb[0],
+            alpha=predicted.alpha[0],
+            depth=predicted.depth[0],
+            normals=predicted.normals[0],
         )
         item = {name: values[0] for name, values in batch.items()}
-        return compare(item["images"], Shown.of_item(item, views), model, size)
+        target = ObjectViews.of_item(item, views)
+        return comparison_picture(item["images"], target, prediction, size)
 
 
 class _Objective(Objective[MeshLRM, MeshLossConfig]):
@@ -186,20 +200,21 @@ class _Objective(Objective[MeshLRM, MeshLossConfig]):
             self.loss,
             lpips and view_by_view(lpips),
         )
-        # No part of the loss: what a start from too little of stage 1 shows in the metrics.
+        # A metric and no part of the loss: it is high if stage 1 was trained for too few steps.
         return terms | {"repaired": geometry.repaired.float().mean()}
 
 
 def view_by_view(lpips: Distance) -> Distance:
-    """The same distance, of which the backward pass computes each view again.
+    """Return the same distance, computed view by view with activation checkpointing.
 
-    Half a gigabyte of activations for a frame of 512 x 512: ten of them need not be kept.
+    The activations of one frame of 512 x 512 take half a gigabyte; those of all frames are not
+    kept at the same time.
     """
 
     def distances(images: Tensor, targets: Tensor) -> Tensor:
-        measure = recomputed(lpips)
+        distance = recomputed(lpips)
         return torch.cat(
-            [measure(*pair) for pair in zip(images.split(1), targets.split(1), strict=True)]
+            [distance(*pair) for pair in zip(images.split(1), targets.split(1), strict=True)]
         )
 
     return distances

@@ -1,4 +1,4 @@
-"""LRM stage 1: a triplane NeRF learns to show an object from every side (InstantMesh, eq. 1)."""
+"""LRM stage 1: training of a triplane NeRF (InstantMesh, eq. 1)."""
 
 from collections.abc import Sequence
 
@@ -14,45 +14,45 @@ from train.data.step_views import ViewChoiceConfig
 from train.data.whole_frames import FrameDataConfig, FrameDataset
 from train.estimate.outline import Outline
 from train.evaluation.metrics import picture_metrics
-from train.loop.validation import SEED, STILL, EachAlone, held_out
+from train.loop.validation import SEED, STILL, SingleSampleDataset, held_out_views
 from train.models.lpips import Lpips
 from train.models.lrm.losses import NerfLossConfig, nerf_loss
 from train.models.lrm.lrm import NerfLRM, NerfLRMConfig, nerf_preset
 from train.monitoring.depth_and_normals import depth_normals
-from train.recipes.lrm_preview import Shown, compare
+from train.recipes.lrm_preview import ObjectViews, comparison_picture
 from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
 
 class NerfTrainConfig(LRMTrainConfig):
-    """What stage 1 adds to every run."""
+    """Settings of stage 1, in addition to those of both stages."""
 
     data: ViewDataConfig = ViewDataConfig()
     loss: NerfLossConfig = NerfLossConfig()
 
     def model_sizes(self) -> NerfLRMConfig:
-        """The whole configuration of the model. Raises BadInput."""
+        """Return the complete configuration of the model. Raises BadInput."""
         return nerf_preset(self.preset, self.model)
 
     def new_model(self) -> NerfLRM:
-        """The model with fresh weights."""
-        return self._recomputing(NerfLRM(self.model_sizes()))
+        """Return the model with random weights."""
+        return self._with_checkpointing(NerfLRM(self.model_sizes()))
 
 
 class NerfRecipe:
-    """Builds and shows stage 1."""
+    """The recipe of stage 1."""
 
     def __init__(self, config: NerfTrainConfig) -> None:
         self.config = config
 
     def build(self, *, fresh: bool = True) -> nn.Module:
-        """The model inside its objective."""
+        """Return the objective with its model, with initial weights if `fresh`."""
         config = self.config
         model = config.new_model()
         if fresh:
             load_init(config, model)
-        return _Objective(model, config.loss, config.measure())
+        return _Objective(model, config.loss, config.perceptual_distance())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> ViewDataset:
         """Return input views and patches of all views."""
@@ -63,41 +63,47 @@ class NerfRecipe:
     def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:
         """Return the same input views, and whole frames of all views in the same world."""
         config = self.config
-        whole = FrameDataConfig(
+        frame_config = FrameDataConfig(
             **{name: getattr(config.data, name) for name in ViewChoiceConfig.model_fields},
             frame_size=config.preview_size,
         )
         size = config.model_sizes().image_size
-        return FrameDataset(root, samples, whole, input_size=size, seed=config.seed)
+        return FrameDataset(root, samples, frame_config, input_size=size, seed=config.seed)
 
     def validation_dataset(
         self, root: Storage, samples: Sequence[Sample]
     ) -> Dataset[dict[str, Tensor]]:
-        """Whole views at the largest size of a target."""
+        """Return whole views at the largest target size, without augmentation."""
         side = self.config.data.target_size_max
-        whole = {"augment": STILL, "patch_size": side, "target_size_min": side}
-        data = self.config.data.model_copy(update=whole)
+        full_views = {"augment": STILL, "patch_size": side, "target_size_min": side}
+        data = self.config.data.model_copy(update=full_views)
         size = self.config.model_sizes().image_size
-        return EachAlone(
+        return SingleSampleDataset(
             lambda some: ViewDataset(root, some, data, input_size=size, seed=SEED), samples
         )
 
     def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """psnr, ssim, mask_iou, and lpips if the loss has it, of views that were not input."""
+        """Return the metrics of views that were not input.
+
+        psnr, ssim, mask_iou, and lpips if it has a weight in the loss.
+        """
         assert isinstance(module, _Objective)
-        views = held_out(batch)
+        views = held_out_views(batch)
         target_rgb, target_alpha = batch["target_rgb"][:, views], batch["target_alpha"][:, views]
         planes = module.model.forward_planes(
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
         cameras = batch["target_camera_to_world"][:, views], batch["target_intrinsics"][:, views]
         size = (target_rgb.shape[-2], target_rgb.shape[-1])
-        shown = module.model.render(planes, *cameras, size)
+        predicted = module.model.render(planes, *cameras, size)
         lpips = module.lpips_on(planes.device)
-        return picture_metrics(shown.rgb, shown.alpha, target_rgb, target_alpha, lpips)
+        return picture_metrics(predicted.rgb, predicted.alpha, target_rgb, target_alpha, lpips)
 
     def outline(self) -> Outline:
-        """Input views and patches as a step sees them; its work does not depend on them."""
+        """Return a step on the meta device for the FLOPs and memory estimate.
+
+        It has the shapes of a real step, and the cost of a step does not depend on values.
+        """
         config = self.config
         sides = config.model_sizes().image_size, config.data.patch_size
         with torch.device("meta"):
@@ -110,7 +116,7 @@ class NerfRecipe:
         return Outline(module=module, step=step, frozen={"lpips": lpips} if lpips else {})
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
-        """Rows of pictures: the input views, and targets and predictions from the same cameras."""
+        """Draw the input views, and targets and predictions from the same cameras."""
         assert isinstance(module, _Objective)
         size = (self.config.preview_size, self.config.preview_size)
         views = slice(len(batch["images"][0]))
@@ -118,24 +124,25 @@ class NerfRecipe:
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
         cameras = batch["target_camera_to_world"][:, views], batch["input_intrinsics"]
-        shown = module.model.render(planes, *cameras, size)
-        alpha, depth = shown.alpha[0], shown.depth[0]
+        predicted = module.model.render(planes, *cameras, size)
+        alpha, depth = predicted.alpha[0], predicted.depth[0]
         camera_to_world, intrinsics = (one[0].float() for one in cameras)
         normals = depth_normals(depth, camera_to_world, intrinsics)
-        model = Shown(rgb=shown.rgb[0], alpha=alpha, depth=depth, normals=normals)
+        prediction = ObjectViews(rgb=predicted.rgb[0], alpha=alpha, depth=depth, normals=normals)
         item = {name: values[0] for name, values in batch.items()}
-        return compare(item["images"], Shown.of_item(item, views), model, size)
+        target = ObjectViews.of_item(item, views)
+        return comparison_picture(item["images"], target, prediction, size)
 
 
 class _Objective(Objective[NerfLRM, NerfLossConfig]):
     def object_terms(self, planes: Tensor, one: dict[str, Tensor]) -> dict[str, Tensor]:
         size = (one["target_rgb"].shape[-2], one["target_rgb"].shape[-1])
-        # The object's own random numbers, whatever it shares a batch with.
+        # Each object has its own generator, so its loss does not depend on the rest of the batch.
         generator = None
         if not planes.is_meta:
             generator = torch.Generator(planes.device).manual_seed(int(one["seed"]))
         cameras = one["target_camera_to_world"], one["target_intrinsics"]
-        shown = self.model.render(planes, *cameras, size, randomness=generator)
+        predicted = self.model.render(planes, *cameras, size, randomness=generator)
         targets = one["target_rgb"], one["target_alpha"]
         lpips = self.lpips_on(planes.device)
-        return nerf_loss(shown.rgb, shown.alpha, *targets, self.loss, lpips)
+        return nerf_loss(predicted.rgb, predicted.alpha, *targets, self.loss, lpips)

@@ -1,4 +1,4 @@
-"""The fine-tune of Zero123++ on white backgrounds (InstantMesh, section 3.1)."""
+"""Fine-tuning of Zero123++ on white backgrounds (InstantMesh, section 3.1)."""
 
 import functools
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from train.data.zero123plus_sheets import (
 from train.estimate.outline import Outline
 from train.evaluation.background import background_deviation, background_of, background_spread
 from train.evaluation.metrics import psnr
-from train.loop.validation import SEED, EachAlone
+from train.loop.validation import SEED, SingleSampleDataset
 from train.models.recompute import recompute_blocks
 from train.models.zero123plus.components import (
     EXTRACTORS,
@@ -43,12 +43,12 @@ from train.recipes.zero123plus_start import known_settings, open_cache, open_pip
 
 __all__ = ["Zero123PlusRecipe"]
 
-_JUDGED_AT = (0.125, 0.375, 0.625, 0.875)
-"""Timesteps at which validation measures the loss, as shares of the schedule."""
+_VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
+"""Timesteps of the validation loss, as fractions of the noise schedule's length."""
 
 
 class Zero123PlusRecipe:
-    """Builds, judges and shows the fine-tune."""
+    """The recipe of the Zero123++ fine-tuning."""
 
     def __init__(self, config: Zero123PlusTrainConfig) -> None:
         self.config = config
@@ -56,7 +56,7 @@ class Zero123PlusRecipe:
 
     @functools.cached_property
     def pipeline(self) -> Zero123PlusPipeline:
-        """The pipeline whose UNet is trained; the other parts in the run's precision."""
+        """The pipeline whose UNet is trained; its other parts have the run's precision."""
         pipeline = open_pipeline(self.config.source, self.config.seed)
         if self.config.precision == "bf16":
             for part in (pipeline.vae, pipeline.vision_encoder, pipeline.text_encoder):
@@ -68,22 +68,25 @@ class Zero123PlusRecipe:
         return known_settings(self.config.init, self.config.preset)
 
     def build(self, *, fresh: bool = True) -> nn.Module:
-        """The UNet inside its objective; its frozen parts come from the pipeline in any case."""
+        """Return the objective with the UNet; the frozen parts are always those of the pipeline."""
         config, pipeline = self.config, self.pipeline
         if config.activation_checkpointing:
             recompute_blocks(pipeline.unet)
         module = _objective(config, pipeline.unet, pipeline.scheduler.alphas_cumprod)
         self._cache = open_cache(config.latent_cache, config.data, pipeline)
-        module.freeze(Encoders(pipeline, blank=config.blank, cache=self._cache))
+        encoders = Encoders(
+            pipeline, unconditional_level=config.unconditional_level, cache=self._cache
+        )
+        module.set_encoders(encoders)
         return module
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> SheetDataset:
-        """Return queries and targets, or the targets' latents where a cache holds them."""
+        """Return queries and targets; for objects in the cache, latents instead of targets."""
         reader = self._reader(self.config.data, cache=self._cache)
         return SheetDataset(root, samples, self._draws(self.config.data, self.config.seed), reader)
 
     def preview_dataset(self, root: Storage, samples: Sequence[Sample]) -> SheetDataset:
-        """Return the same samples with all their pictures, whatever a cache holds."""
+        """Return the same samples with all their images, without the cache."""
         reader = self._reader(self.config.data)
         return SheetDataset(root, samples, self._draws(self.config.data, self.config.seed), reader)
 
@@ -94,20 +97,22 @@ class Zero123PlusRecipe:
         data = self.config.data
         still = data.model_copy(update={"query_size_min": data.query_size_max})
         draws, reader = self._draws(still, SEED), self._reader(still, with_alpha=True)
-        return EachAlone(lambda some: SheetDataset(root, some, draws, reader), samples)
+        return SingleSampleDataset(lambda some: SheetDataset(root, some, draws, reader), samples)
 
     def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """v, the loss without weights at fixed timesteps, and of sampled views psnr,
-        background_deviation, background_deviation_95 and background_spread.
+        """Return the validation loss and the metrics of sampled views.
+
+        v is the unweighted loss at fixed timesteps; psnr, background_deviation,
+        background_deviation_95 and background_spread are of the views.
         """
         assert isinstance(module, ViewDiffusion)
-        kept, encoded = torch.zeros_like(batch["dropped"]), module.encode(batch)
+        none_dropped, encoded = torch.zeros_like(batch["dropped"]), module.encode(batch)
         num_timesteps = self.pipeline.scheduler.config.num_train_timesteps
         losses = []
         with _averaged(module):
-            for share in _JUDGED_AT:
-                timesteps = torch.full_like(batch["timestep"], int(share * num_timesteps))
-                losses.append(module.terms(batch, encoded, timesteps, kept)["v"])
+            for time in _VALIDATION_TIMES:
+                timesteps = torch.full_like(batch["timestep"], int(time * num_timesteps))
+                losses.append(module.terms(batch, encoded, timesteps, none_dropped)["v"])
             views = self._sample(batch)[0].float()
         background = background_of(batch["alpha"][0], self.config.sample.margin)
         mean, high = background_deviation(views, background)
@@ -120,7 +125,7 @@ class Zero123PlusRecipe:
         }
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
-        """Rows of pictures: the query as the VAE gets it, the targets, and six sampled views."""
+        """Draw the query as the VAE's input, the targets, and six sampled views."""
         assert isinstance(module, ViewDiffusion)
         with _averaged(module):
             views = self._sample(batch)
@@ -133,7 +138,10 @@ class Zero123PlusRecipe:
         return picture_rows({name: row.cpu().float() for name, row in rows.items()}, (side, side))
 
     def outline(self) -> Outline:
-        """Six targets and a query as a step sees them, encoded without a cache."""
+        """Return a step on the meta device for the FLOPs and memory estimate.
+
+        It encodes six targets and a query per object, without the cache.
+        """
         config, settings = self.config, self._settings
         parts = meta_parts(settings)
         unet, vision = parts["unet"], parts["vision_encoder"]
@@ -154,7 +162,7 @@ class Zero123PlusRecipe:
         sides = {
             "targets": [count * config.data.view_size for count in SHEET],
             "condition": [_query_side(settings)] * 2,
-            "seen": [int(settings["vision_encoder"]["image_size"])] * 2,
+            "query_clip": [int(settings["vision_encoder"]["image_size"])] * 2,
         }
         prompt_shape = (
             settings["text_encoder"]["max_position_embeddings"],
@@ -168,13 +176,13 @@ class Zero123PlusRecipe:
             }
             with torch.no_grad():
                 targets, condition = (vae(pixels[name]) for name in ("targets", "condition"))
-                vision(pixels["seen"])
+                vision(pixels["query_clip"])
             timesteps = torch.zeros(objects, dtype=torch.int64, device="meta")
             prompt = torch.empty(objects, *prompt_shape, device="meta", dtype=unet.dtype)
             noise, other = torch.empty_like(targets), torch.empty_like(condition)
             return module.denoise(targets, condition, noise, other, timesteps, prompt)["loss"]
 
-        assumed = "the text encoder's one prompt is encoded once, which counts as nothing"
+        assumed = "the text encoder is not counted, because it encodes one prompt per run"
         return Outline(module=module, step=step, frozen=frozen, assumed=[assumed])
 
     def _draws(self, data: SheetDataConfig, seed: int) -> SheetDraws:
@@ -186,7 +194,7 @@ class Zero123PlusRecipe:
         )
 
     def _reader(self, data: SheetDataConfig, **more: Any) -> SheetReader:
-        # Made without the pipeline: what only reads needs no weights.
+        # Created from the settings alone: reading samples needs no weights.
         extractors = {
             part: CLIPImageProcessor.from_dict(dict(self._settings[part])) for part in EXTRACTORS
         }
@@ -194,7 +202,7 @@ class Zero123PlusRecipe:
         return SheetReader(config=data, prepare=prepare, **more)
 
     def _sample(self, batch: dict[str, Tensor]) -> Tensor:
-        """Six views of each query, [b, 6, 3, h, w]."""
+        """Sample six views of each query, [b, 6, 3, h, w]."""
         config, pipeline = self.config, self.pipeline
         return pipeline.sample(
             batch["query"].to(pipeline.dtype),
@@ -203,19 +211,19 @@ class Zero123PlusRecipe:
             num_inference_steps=config.sample.steps,
             guidance_scale=config.sample.guidance,
             view_size=config.data.view_size,
-            blank=config.blank,
+            blank=config.unconditional_level,
         )
 
 
 class _Encoder(nn.Module):
-    """A VAE whose call encodes, so that what it costs is seen."""
+    """Module that encodes with a VAE when called, so that the estimate counts its operations."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Mean latents in float32."""
+        """Return the mean latents in float32."""
         mean: Tensor = self.vae.encode(pixels).latent_dist.mean
         return mean.float()
 
@@ -233,10 +241,10 @@ def _objective(
 
 
 def _averaged(module: ViewDiffusion) -> AbstractContextManager[None]:
-    """The moving average in the place of the UNet's weights, if there is one."""
+    """Replace the UNet's weights by their moving average, if there is one, for a block."""
     return nullcontext() if module.ema is None else module.ema.worn_by(module.denoiser.unet)
 
 
 def _query_side(settings: Settings) -> int:
-    """What the extractor makes of a query for the VAE, in pixels."""
+    """Return the side in pixels of the query image that the VAE gets."""
     return int(settings["feature_extractor_vae"]["crop_size"]["height"])

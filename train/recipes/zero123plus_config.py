@@ -1,11 +1,12 @@
-"""The settings of the fine-tune of Zero123++ on white backgrounds."""
+"""Settings of the fine-tuning of Zero123++ on white backgrounds."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from core.config import Config, Fraction
+from core.config import Config, Fraction, Renamed
 from core.errors import BadInput
 from core.storage import Storage
 from train.data.zero123plus_sheets import SheetDataConfig
@@ -22,79 +23,91 @@ __all__ = [
 ]
 
 PUBLISHED_SOURCE = "sudo-ai/zero123plus-v1.2"
-"""Where the published weights are looked for, if `init` names no others."""
+"""Repository on the Hugging Face hub of the published weights, the default of `init`."""
 UNET_KEYS = "denoiser.unet."
-"""What the UNet's keys begin with in a checkpoint,"""
+"""Prefix of the UNet's keys in a checkpoint."""
 AVERAGE_KEYS = "ema."
-"""and those of its moving average."""
+"""Prefix of the keys of the UNet's moving average in a checkpoint."""
 
 
 class Zero123PlusOptimizerConfig(OptimizerConfig):
-    """AdamW with a constant rate, as released: its scheduler was stepped once per epoch."""
+    """AdamW with a constant learning rate by default.
+
+    The released training has a scheduler, but steps it only once per epoch.
+    """
 
     learning_rate: PositiveFloat = 1e-5
-    """At the end of the warm-up."""
+    """Learning rate at the end of the warm-up."""
     final_learning_rate: NonNegativeFloat = 1e-5
-    """At the last step of the schedule; between the two lies a half cosine."""
+    """Learning rate at the last step of the schedule, reached along a half cosine."""
     beta2: Decay = 0.999
+    """AdamW's decay of the second moment."""
 
 
 class DiffusionLossConfig(Config):
     """The v-prediction loss."""
 
     min_snr: NonNegativeFloat = 0.0
-    """Gamma of the min-SNR weights min(SNR, gamma) / (SNR + 1) (arXiv 2303.09556); 0 weighs all
-    timesteps alike."""
+    """Gamma of the min-SNR loss weights min(SNR, gamma) / (SNR + 1) (arXiv 2303.09556), such as 5;
+    0 gives all timesteps the same weight."""
 
 
 class SampleConfig(Config):
-    """How previews and validation make views."""
+    """Sampling of the views for previews and validation."""
 
     steps: PositiveInt = 30
-    """Of Euler ancestral."""
+    """Number of sampling steps (Euler ancestral)."""
     guidance: NonNegativeFloat = GUIDANCE_SCALE
-    """1 or less: none."""
+    """Scale of classifier-free guidance; 1 or less turns it off."""
     margin: NonNegativeInt = 4
-    """Pixels next to the object that count neither as object nor as background."""
+    """Width in pixels of the border around the object that the background metrics leave out."""
 
 
 class Zero123PlusTrainConfig(TrainConfig):
-    """What the fine-tune adds to every run."""
+    """Settings of the fine-tuning, in addition to those of every run."""
+
+    renamed: ClassVar[Mapping[str, Renamed]] = {
+        "blank": Renamed("unconditional_level"),
+        "data.drop": Renamed("data.condition_dropout"),
+        "data.drop_per": Renamed("data.condition_dropout_per"),
+    }
 
     steps: PositiveInt = 1000
-    """Optimizer steps of the whole run, earlier starts counted in."""
+    """Number of optimizer steps of the whole run, including those of earlier starts."""
     batch_size: PositiveInt = 48
-    """Objects per step over all workers."""
+    """Number of objects per step, over all training workers."""
     checkpoint_every: PositiveInt = 250
-    """Steps between checkpoints; the last step has one as well."""
+    """Number of steps between checkpoints; the last step always writes one."""
     preview_every: NonNegativeInt = 100
-    """Steps between preview pictures; 0 makes none."""
+    """Number of steps between preview images; 0 draws none."""
     validate_every: NonNegativeInt = 250
-    """Steps between validations on the snapshot's validation split; 0 makes none."""
+    """Number of steps between validations on the snapshot's validation split; 0 turns validation
+    off."""
     preset: Literal["published", "tiny"] = "published"
-    """Without `init`: published takes the weights of v1.2 from the hub's cache; tiny (a CPU) has
-    random ones."""
+    """Initial weights if --init is not given: `published` reads those of Zero123++ v1.2 from the
+    Hugging Face cache; `tiny` creates a small model with random weights, for a CPU."""
     init: str | None = None
-    """The pipeline to start from, also needed to go on: a folder in diffusers' layout, such as
-    `lrm weights` writes, or a repository in the hub's cache."""
+    """Pipeline to start from: a folder in diffusers' layout, such as `lrm weights` writes, or a
+    repository in the Hugging Face cache, such as sudo-ai/zero123plus-v1.2. Also needed to resume,
+    for the frozen parts."""
     data: SheetDataConfig = SheetDataConfig()
     loss: DiffusionLossConfig = DiffusionLossConfig()
     sample: SampleConfig = SampleConfig()
     optimizer: Zero123PlusOptimizerConfig = Zero123PlusOptimizerConfig()
-    blank: Fraction = 0.5
-    """Grey level of the picture in place of a dropped query: 0.5 as the published pipeline has it
-    when it makes views; 0, black, as the released training."""
+    unconditional_level: Fraction = 0.5
+    """Grey level, from 0 (black) to 1 (white), of the image that replaces a dropped query. 0.5 is
+    that of the published pipeline when it samples views, 0 that of the released training."""
     ema: Decay = 0.0
-    """Decay per step of a moving average of the weights, which previews, validation and
-    `lrm weights --ema` take; 0 keeps none."""
+    """Decay per step of a moving average of the weights, such as 0.999, which previews, validation
+    and `lrm weights --ema` use; 0 turns it off."""
     latent_cache: str | None = None
-    """Folder or URI where the VAE's latents of the targets are kept, for this run and others;
-    with one size of the query also its latents and CLIP's embedding."""
+    """Folder or URI of a cache of the targets' VAE latents, which runs can share. If the query has
+    one size, the cache also has its latents and CLIP embedding. By default there is no cache."""
 
     @field_validator("init")
     @classmethod
     def _absolute_init(cls, source: str | None) -> str | None:
-        # Workers stand in folders of their own; whatever is no folder is a repository's name.
+        # Workers have other working directories. A source that is no folder is a repository name.
         if source is None or not Path(source).expanduser().exists():
             return source
         return str(Path(source).expanduser().absolute())
@@ -106,17 +119,19 @@ class Zero123PlusTrainConfig(TrainConfig):
 
     @property
     def source(self) -> str | None:
-        """The pipeline to load; None for random weights."""
+        """The pipeline to load; None for the tiny one with random weights."""
         if self.init is None and self.preset == "published":
             return PUBLISHED_SOURCE
         return self.init
 
     def check(self) -> None:
-        """Raise BadInput if the settings do not fit each other, or there is no pipeline."""
+        """Raise BadInput if the settings do not fit each other, or the pipeline is missing."""
         super().check()
         self.data.check()
         if self.ema and self.zero_stage == 3:
-            raise BadInput("ema needs zero_stage 0 to 2: stage 3 splits the weights")
+            raise BadInput(
+                "--ema needs --zero-stage 0, 1 or 2, because stage 3 splits the weights over ranks"
+            )
         from train.recipes.zero123plus_start import check_pipeline
 
         check_pipeline(self.source, self.data.view_size)

@@ -1,4 +1,4 @@
-"""What is frozen in the training of Zero123++: VAE and CLIP, and what they make of a batch."""
+"""The frozen encoders in the training of Zero123++: VAE, CLIP vision and text encoder."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,45 +22,56 @@ __all__ = ["Encoders"]
 class Encoders:
     """The frozen parts of a pipeline, outside the trained module and its checkpoints.
 
-    Pictures are encoded one by one: no number depends on what an object shares a batch with, and a
-    sheet of 960 x 640 takes as much memory as the UNet's step.
+    Images are encoded one by one: so the result does not depend on the rest of the batch, and one
+    sheet of 960 x 640 already needs as much memory as the UNet's step.
     """
 
     def __init__(
-        self, pipeline: Zero123PlusPipeline, *, blank: float, cache: LatentCache | None = None
+        self,
+        pipeline: Zero123PlusPipeline,
+        *,
+        unconditional_level: float,
+        cache: LatentCache | None = None,
     ) -> None:
-        """`blank` is the grey level, in [0, 1], of the picture in place of a dropped query."""
+        """Freeze the parts of the pipeline.
+
+        `unconditional_level` is the grey level, in [0, 1], of the image that replaces a dropped
+        query.
+        """
         self._pipeline, self._cache = pipeline, cache
-        self._blank = blank
+        self._unconditional_level = unconditional_level
         self._scaling = float(pipeline.vae.config.scaling_factor)
-        self._empty: Tensor | None = None
-        self._unseen: dict[tuple[int, ...], Tensor] = {}
+        self._empty_prompt: Tensor | None = None
+        self._unconditional: dict[tuple[int, ...], Tensor] = {}
+        """Moments of the unconditional image by the shape of the query."""
         for part in (pipeline.vae, pipeline.vision_encoder, pipeline.text_encoder):
             part.requires_grad_(False).eval()
 
     @torch.no_grad()
     def encode(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of each object: `targets` and `condition`, the moments of their VAE latents, and
-        `embedding`, CLIP's of the query. Read from the cache, or else made and kept there.
+        """Return the encodings of each object, from the cache or computed and stored there.
+
+        `targets` and `condition` are the moments of VAE latents (of the target sheet and of the
+        query), `embedding` is CLIP's embedding of the query.
         """
-        self._go_to(batch["query"].device)
-        each = [
+        self._move_to(batch["query"].device)
+        encoded = [
             self._encode_one({k: v[i] for k, v in batch.items()})
             for i in range(len(batch["query"]))
         ]
-        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+        return {name: torch.stack([one[name] for one in encoded]) for name in encoded[0]}
 
     @torch.no_grad()
     def prompt(
         self, embedding: Float[Tensor, "b d"], dropped: Bool[Tensor, "b"]
     ) -> Float[Tensor, "b t d"]:
-        """The global condition: the ramped prompt, or the empty one where the query is dropped."""
-        self._go_to(embedding.device)
+        """Return the global condition: the ramped prompt, or the empty one for a dropped query."""
+        self._move_to(embedding.device)
         ramp = embedding.new_tensor(self._pipeline.config.ramping_coefficients)
-        if self._empty is None or self._empty.device != embedding.device:
-            self._empty = self._pipeline.empty_prompt()
-        prompt = ramped_prompt(self._empty, embedding, ramp)
-        return torch.where(dropped[:, None, None], self._empty, prompt)
+        if self._empty_prompt is None or self._empty_prompt.device != embedding.device:
+            self._empty_prompt = self._pipeline.empty_prompt()
+        prompt = ramped_prompt(self._empty_prompt, embedding, ramp)
+        return torch.where(dropped[:, None, None], self._empty_prompt, prompt)
 
     @torch.no_grad()
     def condition(
@@ -70,45 +81,50 @@ class Encoders:
         query: Float[Tensor, "b 3 h w"],
         generators: Sequence[torch.Generator],
     ) -> Float[Tensor, "b c hr wr"]:
-        """Samples of the condition's latents; of a blank picture's where the query is dropped."""
-        unseen = self._blank_moments(query[:1])
-        return _sample(torch.where(dropped[:, None, None, None], unseen, moments), generators)
+        """Return samples of the condition's latents: the unconditional image's for a dropped query.
+
+        `moments` are mean and log variance of the queries' latents.
+        """
+        unconditional = self._unconditional_moments(query[:1])
+        moments = torch.where(dropped[:, None, None, None], unconditional, moments)
+        return _sample(moments, generators)
 
     def targets(
         self, moments: Float[Tensor, "b c2 hs ws"], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b c hs ws"]:
-        """Samples of the latents that are denoised."""
+        """Return samples of the target sheet's latents, scaled as the UNet denoises them."""
         return latents_to_target(_sample(moments, generators), self._scaling)
 
     def _encode_one(self, one: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        held: dict[str, Tensor] = {}
-        # Validation's objects are not kept: they come without a key.
+        encoded: dict[str, Tensor] = {}
+        # Objects of validation have no key and are not cached.
         cache = self._cache if "key" in one else None
         if cache is not None and one["cached"]:
-            held = {name: one[f"cached_{name}"] for name in cache.shapes}
+            encoded = {name: one[f"cached_{name}"] for name in cache.shapes}
         pipeline, dtype = self._pipeline, self._pipeline.dtype
-        if "targets" not in held:
-            held["targets"] = self._moments(image_to_vae(tile_views(one["views"][None])))
-        if "condition" not in held:
-            held["condition"] = self._moments(one["query"][None])
-        if "embedding" not in held:
-            seen = one["query_clip"][None].to(dtype)
-            held["embedding"] = pipeline.vision_encoder(seen).image_embeds[0]
+        if "targets" not in encoded:
+            encoded["targets"] = self._moments(image_to_vae(tile_views(one["views"][None])))
+        if "condition" not in encoded:
+            encoded["condition"] = self._moments(one["query"][None])
+        if "embedding" not in encoded:
+            query_clip = one["query_clip"][None].to(dtype)
+            encoded["embedding"] = pipeline.vision_encoder(query_clip).image_embeds[0]
         if cache is not None and not one["cached"]:
-            cache.write(one["key"], {name: held[name] for name in cache.shapes})
-        return held
+            cache.write(one["key"], {name: encoded[name] for name in cache.shapes})
+        return encoded
 
     def _moments(self, pixels: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "c2 hl wl"]:
-        """Mean and log variance of a picture's latents."""
+        """Return mean and log variance of an image's latents."""
         return self._pipeline.vae.encode(pixels.to(self._pipeline.dtype)).latent_dist.parameters[0]
 
-    def _blank_moments(self, like: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "c2 hl wl"]:
-        shape = tuple(like.shape)
-        if shape not in self._unseen or self._unseen[shape].device != like.device:
-            self._unseen[shape] = self._moments(self._pipeline.blank_pixels(like, self._blank))
-        return self._unseen[shape]
+    def _unconditional_moments(self, like: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "c2 hl wl"]:
+        shape, known = tuple(like.shape), self._unconditional
+        if shape not in known or known[shape].device != like.device:
+            pixels = self._pipeline.blank_pixels(like, self._unconditional_level)
+            known[shape] = self._moments(pixels)
+        return known[shape]
 
-    def _go_to(self, device: torch.device) -> None:
+    def _move_to(self, device: torch.device) -> None:
         for part in (
             self._pipeline.vae,
             self._pipeline.vision_encoder,

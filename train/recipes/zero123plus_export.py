@@ -1,4 +1,4 @@
-"""A run's UNet in the folder of a whole Zero123++ pipeline, as diffusers lays it out."""
+"""Export of a run's UNet as a complete Zero123++ pipeline in diffusers' folder layout."""
 
 from pathlib import Path
 
@@ -19,16 +19,19 @@ __all__ = ["write_pipeline"]
 def write_pipeline(
     checkpoint: Checkpoint, weights: dict[str, Tensor], out: Path, *, ema: bool = False
 ) -> int:
-    """Write the pipeline that the run started from, with the run's UNet; the UNet's tensors.
+    """Write the pipeline that the run started from, with the run's UNet in float32, atomically.
 
-    In float32. `ema` takes the moving average. The folder appears when it is whole. Raises BadInput
-    if it is there already, or the run keeps no average, or its pipeline is gone.
+    Returns the number of tensors of the UNet. `ema` writes their moving average. Raises BadInput if
+    the folder already exists, the run has no moving average, or its pipeline is missing.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out}: is there already; give a new folder")
+        raise BadInput(f"--out {out}: already exists; give a new folder")
     config = Zero123PlusTrainConfig.load(checkpoint.manifest.config, where=checkpoint.where)
     if ema and not config.ema:
-        raise BadInput(f"{checkpoint.where}: the run keeps no moving average (--ema 0)")
+        raise BadInput(
+            f"{checkpoint.where}: the run was trained without a moving average (--ema 0); export "
+            "without --ema"
+        )
     pipeline = open_pipeline(config.source, config.seed)
     unet = _under(UNET_KEYS, weights)
     if ema:
@@ -36,7 +39,7 @@ def write_pipeline(
     pipeline.unet.load_state_dict({name: value.float() for name, value in unet.items()})
     with atomic_folder(out) as temporary:
         pipeline.save_pretrained(temporary)
-        # Sheets are of this rig alone (train/data/zero123plus_sheets.py).
+        # All training samples are of one rig (train/data/zero123plus_sheets.py).
         write_distance(temporary, TARGET_DISTANCE)
     return len(unet)
 

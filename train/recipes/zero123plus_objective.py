@@ -1,4 +1,4 @@
-"""The loss of Zero123++: noise on targets and condition, and v of the targets predicted."""
+"""The loss of Zero123++: v-prediction of the targets, with noise on targets and condition."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ __all__ = ["ViewDiffusion", "snr_weights"]
 
 
 class ViewDiffusion(nn.Module):
-    """The trained UNet, and what its loss needs: DeepSpeed wraps what is called in training."""
+    """Module of the trained UNet and its loss, whose forward pass returns the loss terms."""
 
     def __init__(
         self,
@@ -27,23 +27,29 @@ class ViewDiffusion(nn.Module):
         ema: float = 0.0,
         micro_batches: int = 1,
     ) -> None:
-        """`micro_batches`: calls in training that make a step. `ema`: decay; 0 keeps none."""
+        """Wrap a UNet.
+
+        `alphas_cumprod` is that of the noise schedule; `min_snr` is gamma of the loss weights (0:
+        none); `ema` is the decay of the moving average (0: none); `micro_batches` is the number of
+        forward passes per step in training.
+        """
         super().__init__()
         self.denoiser = ReferenceUNet(unet)
         self.ema = Ema(unet, ema) if ema else None
         self._alphas, self._min_snr = alphas_cumprod.float(), min_snr
         self._micro_batches, self._calls = micro_batches, 0
-        # Frozen networks are no part of the trained state.
+        # In a list, so that they are no submodule: the frozen networks are not trained or saved.
         self._encoders: list[Encoders] = []
 
-    def freeze(self, encoders: Encoders) -> None:
-        """Give it what encodes a batch."""
+    def set_encoders(self, encoders: Encoders) -> None:
+        """Set the frozen encoders of the batches; required before the first forward pass."""
         self._encoders = [encoders]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`loss`, and `v` without weights: means over the batch's objects.
+        """Return `loss`, and `v`, the loss without weights: means over the batch's objects.
 
-        What is drawn comes from each object's own seed, on the CPU: the same numbers everywhere.
+        Random numbers are drawn on the CPU from each object's own seed, so they are the same on
+        every device and in every batch.
         """
         if self.training and self.ema is not None:
             if self._calls % self._micro_batches == 0:
@@ -52,7 +58,7 @@ class ViewDiffusion(nn.Module):
         return self.terms(batch, self.encode(batch), batch["timestep"], batch["dropped"])
 
     def encode(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the frozen encoders make of a batch."""
+        """Return the frozen encoders' encodings of a batch."""
         (encoders,) = self._encoders
         return encoders.encode(batch)
 
@@ -63,7 +69,7 @@ class ViewDiffusion(nn.Module):
         timesteps: Int[Tensor, "b"],
         dropped: Bool[Tensor, "b"],
     ) -> dict[str, Tensor]:
-        """The loss of an encoded batch, with timesteps and dropped queries of one's own."""
+        """Return the loss terms of an encoded batch for given timesteps and dropped queries."""
         (encoders,) = self._encoders
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seed"].tolist()]
         dtype = self.denoiser.unet.dtype
@@ -84,13 +90,13 @@ class ViewDiffusion(nn.Module):
         timesteps: Int[Tensor, "b"],
         prompt: Float[Tensor, "b t d"],
     ) -> dict[str, Tensor]:
-        """The loss of given latents and noise, in float32 but for what the UNet does."""
+        """Return the loss terms for given latents and noise, in float32 except inside the UNet."""
         dtype = self.denoiser.unet.dtype
         alphas = self._alphas.to(targets.device)
         noisy = add_noise(targets, noise, alphas, timesteps)
         reference = add_noise(condition, reference_noise, alphas, timesteps)
-        found = self.denoiser(noisy.to(dtype), timesteps, prompt, reference.to(dtype)).float()
-        error = (found - v_target(targets, noise, alphas, timesteps)).square().mean(dim=(1, 2, 3))
+        v = self.denoiser(noisy.to(dtype), timesteps, prompt, reference.to(dtype)).float()
+        error = (v - v_target(targets, noise, alphas, timesteps)).square().mean(dim=(1, 2, 3))
         weighted = error
         if self._min_snr:
             weighted = error * snr_weights(alphas[timesteps], self._min_snr)
@@ -98,7 +104,10 @@ class ViewDiffusion(nn.Module):
 
 
 def snr_weights(alphas: Float[Tensor, "b"], gamma: float) -> Float[Tensor, "b"]:
-    """min(SNR, gamma) / (SNR + 1) with SNR = ᾱ / (1 - ᾱ): min-SNR for v (arXiv 2303.09556)."""
+    """Return the min-SNR weights for v-prediction (arXiv 2303.09556).
+
+    min(SNR, gamma) / (SNR + 1) with SNR = ᾱ / (1 - ᾱ).
+    """
     snr = alphas / (1 - alphas)
     return snr.clamp(max=gamma) / (snr + 1)
 
@@ -106,6 +115,6 @@ def snr_weights(alphas: Float[Tensor, "b"], gamma: float) -> Float[Tensor, "b"]:
 def _normal(
     like: Float[Tensor, "b c h w"], generators: Sequence[torch.Generator]
 ) -> Float[Tensor, "b c h w"]:
-    """Normal numbers, each sample's from its own generator."""
-    each = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(each).to(like.device)
+    """Return standard normal noise in the shape of `like`, each sample's from its own generator."""
+    noise = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(noise).to(like.device)

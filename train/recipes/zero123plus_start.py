@@ -1,4 +1,4 @@
-"""The pipeline that a run of Zero123++ starts from: found, checked, opened; its latents' cache."""
+"""The initial pipeline of a Zero123++ run and the cache of its encoders' latents."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = ["check_pipeline", "known_settings", "open_cache", "open_pipeline"]
 def open_pipeline(source: str | None, seed: int) -> Zero123PlusPipeline:
     """Return the pipeline that a run starts from, in float32.
 
-    Without a source it is a tiny one, whose weights are drawn with the seed. Raises BadInput.
+    Without a source it is a tiny one with random weights of this seed. Raises BadInput.
     """
     pipeline = tiny_pipeline(seed) if source is None else load_zero123plus(source)
     pipeline.set_progress_bar_config(disable=True)
@@ -30,26 +30,30 @@ def open_pipeline(source: str | None, seed: int) -> Zero123PlusPipeline:
 
 
 def check_pipeline(source: str | None, view_size: int) -> None:
-    """Raise BadInput if the pipeline is missing, or cannot make views of that size in pixels."""
+    """Raise BadInput if the pipeline is missing, or cannot be trained with this view size.
+
+    `view_size` is in pixels.
+    """
     settings = _tiny_settings() if source is None else part_configs(source)
     width = pixels_per_latent(settings["vae"])
     if view_size % width:
         raise BadInput(
-            f"data.view_size {view_size} is no multiple of {width}, the width of one latent in "
-            "pixels"
+            f"--data.view-size {view_size} is not a multiple of {width}, the width of one latent "
+            "in pixels"
         )
     predicted = settings["scheduler"].get("prediction_type")
     if predicted != "v_prediction":
         raise BadInput(
-            f"{source}: its scheduler says prediction_type {predicted}; Zero123++ v1.2 has "
-            "v_prediction, earlier versions cannot be trained here"
+            f"--init {source}: its scheduler has prediction_type {predicted}, but this recipe "
+            "trains v_prediction only; use Zero123++ v1.2, not an earlier version"
         )
 
 
 def known_settings(init: str | None, preset: str) -> Settings:
-    """Return the settings of the parts; those of the published pipeline are known without it.
+    """Return the settings of the pipeline's parts.
 
-    Raises BadInput if `init` does not exist.
+    Those of the published pipeline are built in, so it need not be installed. Raises BadInput if
+    `init` does not exist.
     """
     if init is not None:
         return part_configs(init)
@@ -59,14 +63,14 @@ def known_settings(init: str | None, preset: str) -> Settings:
 def open_cache(
     uri: str | None, data: SheetDataConfig, pipeline: Zero123PlusPipeline
 ) -> LatentCache | None:
-    """Return the cache of latents at a URI; its contents depend on the encoders and the sizes."""
+    """Return the latent cache at a URI for these encoders and image sizes; None without a URI."""
     if uri is None:
         return None
     width = pipeline.pixels_per_latent
     channels = 2 * pipeline.vae.config.latent_channels  # mean and log variance
     rows, columns = (count * data.view_size // width for count in SHEET)
     shapes: dict[str, tuple[int, ...]] = {"targets": (channels, rows, columns)}
-    made_by: dict[str, Any] = {
+    dependencies: dict[str, Any] = {
         "vae": weight_digest(pipeline.vae),
         "published_resize": data.published_resize,
     }
@@ -74,7 +78,7 @@ def open_cache(
         side = pipeline.feature_extractor_vae.crop_size["height"] // width
         shapes["condition"] = (channels, side, side)
         shapes["embedding"] = (pipeline.vision_encoder.config.projection_dim,)
-        made_by |= {
+        dependencies |= {
             "query_size": data.query_size_max,
             "vision_encoder": weight_digest(pipeline.vision_encoder),
             "extractors": [
@@ -82,7 +86,7 @@ def open_cache(
                 for part in (pipeline.feature_extractor_vae, pipeline.feature_extractor_clip)
             ],
         }
-    return LatentCache(uri, made_by, shapes, pipeline.dtype)
+    return LatentCache(uri, dependencies, shapes, pipeline.dtype)
 
 
 def _tiny_settings() -> Settings:

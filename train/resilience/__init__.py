@@ -1,1 +1,1 @@
-"""What a run does when something fails: damaged samples, bad steps, hangs, stop requests."""
+"""Handling of failures and requests in a run: damaged samples, bad steps, hung ranks, stops."""

@@ -1,4 +1,4 @@
-"""Damaged samples: the record of a replacement, their count, and how many are too many."""
+"""Damaged samples: the record of a replacement, and the limit on their number."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,24 @@ __all__ = [
 ]
 
 REMEDY = (
-    "`lrm verify --root ROOT` names what is damaged and mends what it can (docs/guide/operating.md)"
+    "run `lrm verify --root ROOT` to list damaged files and repair what can be repaired "
+    "(docs/guide/operating.md)"
 )
 
 
 class FaultConfig(Config):
-    """How many samples may be damaged or missing before a run ends."""
+    """Limit on damaged or missing samples before a run ends."""
 
     max_share: Fraction = 0.01
-    """Largest share of replaced samples among the last `window`; 0 tolerates none."""
+    """Maximum share of replacement samples among the last `window` samples; more end the run. 0
+    ends it at the first one."""
     window: PositiveInt = 1000
-    """Positions that the share is of, in whole steps."""
+    """Number of samples for `max_share`, rounded up to whole steps."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A sample that was wanted at a position and could not be used."""
+    """A sample that could not be read at its position."""
 
     position: int
     asset_id: str
@@ -49,50 +51,53 @@ class Fault:
 
 @dataclass(frozen=True)
 class Replacement:
-    """Which sample a position has instead of a damaged one."""
+    """The replacement sample of one position."""
 
     faults: Sequence[Fault]
-    """The sample of the order, then the replacements that were tried and are damaged, too."""
+    """The sample of the order, then the replacement samples that are damaged, too."""
     replaced_by: str
-    """The asset id of the sample that the item is of."""
+    """Asset id of the sample that is used."""
 
 
 def gather_replacements(own: Sequence[Replacement]) -> list[Replacement]:
-    """Return the replacements of all ranks, by position; all ranks call it."""
-    everything = [one for share in gather(list(own)) for one in share]
-    return sorted(everything, key=lambda one: one.faults[0].position)
+    """Return the replacements of all ranks, sorted by position; all ranks call it."""
+    replacements = [one for of_rank in gather(list(own)) for one in of_rank]
+    return sorted(replacements, key=lambda one: one.faults[0].position)
 
 
 class FaultCounter:
-    """Counts the replaced samples of each step; the same on all ranks and after a restart."""
+    """Counter of replaced samples per step; the same on all ranks and after a restart."""
 
     def __init__(
         self, config: FaultConfig, batch_size: int, state: Mapping[str, Any] | None = None
     ) -> None:
-        """`state` is what `dump` returned when the checkpoint was written."""
+        """Restore the counter; `state` is the result of `dump` in the checkpoint, if any."""
         state = state or {}
         self._config = config
         self._steps = -(-config.window // batch_size)
         self._batch_size = batch_size
         self._recent: deque[int] = deque(state.get("recent", ()), maxlen=self._steps)
         self.replaced = int(state.get("replaced", 0))
-        """Samples of the run that another stood in for."""
+        """Number of replaced samples of the run."""
 
     def dump(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's manifest."""
+        """Return the state as plain values, for a checkpoint's manifest."""
         return {"recent": list(self._recent), "replaced": self.replaced}
 
-    def settle(self, replaced: int) -> None:
-        """Count the replaced samples of a step that is done."""
+    def record(self, replaced: int) -> None:
+        """Add the number of replaced samples of a step."""
         self._recent.append(replaced)
         self.replaced += replaced
 
-    def check(self, step: int, found: Sequence[Replacement]) -> None:
-        """Raise FinalFailure if too many of the last samples were replaced; these in this step."""
-        seen, recent = self._steps * self._batch_size, sum(self._recent)
-        if found and recent > self._config.max_share * seen:
+    def check(self, step: int, replacements: Sequence[Replacement]) -> None:
+        """Raise FinalFailure if too many of the last samples were replaced.
+
+        `replacements` are those of this step; without any, nothing is raised.
+        """
+        num_samples, recent = self._steps * self._batch_size, sum(self._recent)
+        if replacements and recent > self._config.max_share * num_samples:
             raise FinalFailure(
-                f"step {step}: {found[-1].faults[0]}; {recent} of the last {seen} samples were "
-                f"damaged, and data_faults.max_share is {self._config.max_share:g}: {REMEDY}; "
-                "replaced.jsonl lists them"
+                f"step {step}: {replacements[-1].faults[0]}; {recent} of the last {num_samples} "
+                f"samples were damaged, and --data-faults.max-share is "
+                f"{self._config.max_share:g}: {REMEDY}; replaced.jsonl lists the samples"
             )

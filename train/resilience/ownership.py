@@ -1,4 +1,4 @@
-"""Only the newest start of a run writes into its folder; workers of older starts end."""
+"""Ownership of a run's folder: only the newest start writes to it, workers of older starts end."""
 
 import uuid
 from pathlib import Path
@@ -15,15 +15,18 @@ _FILE = "owner"
 
 
 class Ownership:
-    """The claim of one start on its run. A driver that is killed, or a second terminal, may leave
-    two of them training at once, for a while."""
+    """Claim of one start on its run.
+
+    After a killed driver, or with a second terminal, two starts may train at the same time for a
+    while.
+    """
 
     def __init__(self, out: Path) -> None:
         """Claim the run; all ranks call it."""
         self._file = out / _FILE
-        self._own = uuid.uuid4().hex
+        self._token = uuid.uuid4().hex
         if dist.get_rank() == 0:
-            atomic_write(self._file, self._own)
+            atomic_write(self._file, self._token)
 
     def check(self) -> None:
         """Raise Stopped on all ranks if the run was started again.
@@ -31,11 +34,13 @@ class Ownership:
         All ranks call it, before they write.
         """
         if on_rank_0(self._is_replaced):
-            raise Stopped("the run has been started again elsewhere: this start leaves it alone")
+            raise Stopped(
+                "the run has been started again elsewhere: this older start ends without writing"
+            )
 
     def _is_replaced(self) -> bool:
         try:
-            return self._file.read_text() != self._own
+            return self._file.read_text() != self._token
         except OSError:
-            # The writes that follow report what is wrong with the folder.
+            # The writes that follow report the problem of the folder.
             return False

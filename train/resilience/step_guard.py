@@ -1,4 +1,4 @@
-"""Which steps count: one whose loss is no number, or far from those before, changes no weight."""
+"""Skipping of bad steps: a loss that is not finite, or a spike, changes no weight."""
 
 import math
 import statistics
@@ -12,60 +12,61 @@ from pydantic import Field, PositiveInt
 from core.config import Config
 from core.errors import FinalFailure
 
-__all__ = ["GuardConfig", "StepGuard", "VetoedAdamW"]
+__all__ = ["GuardConfig", "SkippableAdamW", "StepGuard"]
 
-_LEAST_LOSSES = 20
-"""Before so many, nothing is known of what is usual."""
+_MIN_LOSSES = 20
+"""Number of losses that the median needs before a loss can count as a spike."""
 
 
 class GuardConfig(Config):
-    """When a step is skipped, and when a run gives up."""
+    """Conditions for skipping a step, and for ending a run after skipped steps."""
 
     max_bad_steps: PositiveInt = 10
-    """So many skipped steps in a row end the run."""
+    """End the run after this many skipped steps in a row."""
     spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
-    """A loss above this many times the median of the losses before is a spike; null never."""
-    spike_window: Annotated[int, Field(ge=_LEAST_LOSSES)] = 100
-    """Losses that the median is of."""
+    """Skip a step whose loss is above this many times the median of the previous losses; null
+    turns it off."""
+    spike_window: Annotated[int, Field(ge=_MIN_LOSSES)] = 100
+    """Number of previous losses for that median; at least 20."""
 
 
 class StepGuard:
-    """Judges each step by its loss, a function of the losses before alone.
+    """Check of each step's loss against the previous losses.
 
-    The same on all ranks, which all see the mean loss of the global batch, and the same after a
-    restart, since checkpoints hold its state.
+    Its results are the same on all ranks, because all see the mean loss of the global batch, and
+    the same after a restart, because checkpoints contain its state.
     """
 
     def __init__(self, config: GuardConfig, state: Mapping[str, Any] | None = None) -> None:
-        """`state` is what `dump` returned when the checkpoint was written."""
+        """Restore the guard; `state` is the result of `dump` in the checkpoint, if any."""
         state = state or {}
         self._config = config
         self._losses: deque[float] = deque(state.get("losses", ()), maxlen=config.spike_window)
         self._in_a_row = int(state.get("in_a_row", 0))
         self.skipped = int(state.get("skipped", 0))
-        """Steps of the run that changed no weight."""
+        """Number of skipped steps of the run."""
 
     def dump(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's manifest."""
+        """Return the state as plain values, for a checkpoint's manifest."""
         return {
             "losses": list(self._losses),
             "in_a_row": self._in_a_row,
             "skipped": self.skipped,
         }
 
-    def judge(self, loss: float) -> str:
-        """Why a step with this loss must not count; empty if it may."""
+    def find_problem(self, loss: float) -> str:
+        """Return why a step with this loss must be skipped; empty if it must not."""
         if not math.isfinite(loss):
             return "the loss is not finite"
         factor = self._config.spike_factor
-        if factor is not None and len(self._losses) >= _LEAST_LOSSES:
-            usual = statistics.median(self._losses)
-            if loss > factor * usual > 0:
-                return f"the loss {loss:.4g} is above {factor:g} times the median {usual:.4g}"
+        if factor is not None and len(self._losses) >= _MIN_LOSSES:
+            median = statistics.median(self._losses)
+            if loss > factor * median > 0:
+                return f"the loss {loss:.4g} is above {factor:g} times the median {median:.4g}"
         return ""
 
-    def settle(self, loss: float, problem: str) -> None:
-        """Note how a step ended: with an update, or without one because of a problem."""
+    def record(self, loss: float, problem: str) -> None:
+        """Record the end of a step: an update (empty problem), or a skip because of a problem."""
         if not problem:
             self._losses.append(loss)
             self._in_a_row = 0
@@ -74,34 +75,36 @@ class StepGuard:
         self._in_a_row += 1
 
     def check(self, step: int, problem: str) -> None:
-        """Raise FinalFailure if too many steps in a row were skipped; this one for `problem`."""
+        """Raise FinalFailure if too many steps in a row were skipped; `problem` is this step's."""
         if self._in_a_row >= self._config.max_bad_steps:
             raise FinalFailure(
-                f"step {step}: {problem}; {self._in_a_row} steps in a row were skipped: a lower "
-                "--optimizer.learning-rate, or a look at the samples in skipped.jsonl, may help"
+                f"step {step}: {problem}; {self._in_a_row} steps in a row were skipped; try a "
+                "lower --optimizer.learning-rate, or check the samples that skipped.jsonl lists"
             )
 
 
-class VetoedAdamW(torch.optim.AdamW):
-    """AdamW whose next step can be called off.
+class SkippableAdamW(torch.optim.AdamW):
+    """AdamW that can skip its update.
 
-    DeepSpeed has no call for it: below every ZeRO stage, this is where the update is made. What it
-    does around it (reducing, casting back, clearing gradients) goes on as ever.
+    DeepSpeed has no call that skips an update. With every ZeRO stage it calls `step` of this
+    optimizer for the update itself; its work around the update (reducing, casting back, clearing
+    gradients) is not affected.
     """
 
-    veto = False
-    """Whether the next steps change nothing."""
+    skip_update = False
+    """Whether the next steps change no weight."""
     check_gradients = False
-    """Also change nothing if a gradient is not finite: for ZeRO 0 in float32, where nobody else
-    looks. All ranks see the same gradients there."""
-    applied = True
-    """Whether the last step changed anything."""
+    """Also skip the update if a gradient is not finite: for ZeRO 0 in float32, where DeepSpeed does
+    not check it. All ranks have the same gradients there."""
+    was_applied = True
+    """Whether the last step changed weights."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update, unless it was called off."""
-        self.applied = not (self.veto or (self.check_gradients and not self._all_finite()))
-        return super().step(closure) if self.applied else None
+        """Update the weights, unless the update is skipped."""
+        skips = self.skip_update or (self.check_gradients and not self._all_finite())
+        self.was_applied = not skips
+        return super().step(closure) if self.was_applied else None
 
     def _all_finite(self) -> bool:
         grads = [p.grad for group in self.param_groups for p in group["params"]]

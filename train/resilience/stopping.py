@@ -1,4 +1,4 @@
-"""What asks a training process to end: SIGTERM or SIGINT, or the run's stop file."""
+"""Stop requests to a training process: SIGTERM, SIGINT, or the run's stop file."""
 
 import contextlib
 import signal
@@ -13,11 +13,11 @@ from train.resilience.stop_file import StopFile
 __all__ = ["StopRequest", "signal_handler", "stop_request"]
 
 _POLL_SECONDS = 2.0
-"""Between two looks for the stop file: the run's folder may be on a network file system."""
+"""Seconds between two checks of the stop file, which may be on a network file system."""
 
 
 class StopRequest:
-    """Whether this process was asked to end. Ranks agree on it at the end of a step."""
+    """State of this process's stop request. Ranks exchange it at the end of each step."""
 
     def __init__(self, out: Path) -> None:
         self._file = StopFile(out)
@@ -25,15 +25,15 @@ class StopRequest:
         self._polled = time.monotonic()
 
     def __bool__(self) -> bool:
-        """Return whether the process was asked to end; cheap enough for every step."""
+        """Return whether the process is requested to end; cheap enough for every step."""
         now = time.monotonic()
         if not self._requested and now - self._polled >= _POLL_SECONDS:
             self._polled = now
             self._requested = self._file.is_requested()
         return self._requested
 
-    def make(self) -> None:
-        """Ask this process to end."""
+    def set(self) -> None:
+        """Request this process to end."""
         self._requested = True
 
 
@@ -62,7 +62,7 @@ def signal_handler(request: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_request(out: Path) -> Iterator[StopRequest]:
-    """Return whether this process is asked to end while the block runs."""
+    """Yield the stop request of this process, which signals and the stop file of `out` set."""
     request = StopRequest(out)
-    with signal_handler(request.make):
+    with signal_handler(request.set):
         yield request

@@ -1,4 +1,4 @@
-"""Ends a process that hangs, so that whoever started it can start it again."""
+"""Watchdog that ends a hung rank, so that the launcher can restart the run."""
 
 import faulthandler
 import logging
@@ -13,23 +13,27 @@ __all__ = ["HANG_EXIT_CODE", "Watchdog"]
 _log = logging.getLogger(__name__)
 
 HANG_EXIT_CODE = 75
-"""EX_TEMPFAIL: trying again is worth it."""
+"""Exit code of a hung rank: EX_TEMPFAIL of sysexits.h, a temporary failure."""
 
 
 class Watchdog:
-    """Ends the process if no heartbeat arrives in time, and writes down every thread's stack.
+    """Thread that ends the process if no heartbeat arrives in time.
 
-    One hung rank makes all others wait for it, so each rank has its own: their files tell who waits
-    in a collective and who hangs before it.
+    It writes the stacks of all threads to a file first. If one rank hangs, all others wait for it.
+    So each rank has its own watchdog: the stack files show which ranks wait in a collective call
+    and which rank hangs before it.
     """
 
     def __init__(self, seconds: float, folder: Path, rank: int) -> None:
-        """`seconds` of silence are too long; 0 never are. Stacks go to a file in `folder`."""
+        """Create a watchdog that allows `seconds` between two heartbeats; 0 disables it.
+
+        Stacks are written to a file in `folder`.
+        """
         self._seconds = seconds
         self._folder = folder
         self._rank = rank
-        self._heard = time.monotonic()
-        self._doing = "starting"
+        self._last_heartbeat = time.monotonic()
+        self._activity = "starting"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -43,27 +47,30 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
 
-    def hear(self, doing: str) -> None:
-        """The loop is alive, and goes on with this."""
-        self._heard = time.monotonic()
-        self._doing = doing
+    def heartbeat(self, activity: str) -> None:
+        """Record that the loop is alive, and its next activity, such as "in step 5"."""
+        self._last_heartbeat = time.monotonic()
+        self._activity = activity
 
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, self._seconds / 4)):
-            silent = time.monotonic() - self._heard
-            if silent > self._seconds:
-                self._give_up(silent)
+            seconds = time.monotonic() - self._last_heartbeat
+            if seconds > self._seconds:
+                self._end_process(seconds)
 
-    def _give_up(self, silent: float) -> None:
+    def _end_process(self, seconds: float) -> None:
+        """Write all stacks and end the process; `seconds` have passed since the last heartbeat."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"rank-{self._rank}-{int(time.time())}.txt"
         with open(path, "w") as file:
-            file.write(f"rank {self._rank}: {silent:.0f} s of silence while {self._doing}\n\n")
+            file.write(
+                f"rank {self._rank}: no heartbeat for {seconds:.0f} s while {self._activity}\n\n"
+            )
             file.flush()
             faulthandler.dump_traceback(file=file, all_threads=True)
         _log.error(
-            "rank %d hung while %s: no progress for %.0f s; stacks are in %s",
-            *(self._rank, self._doing, silent, path),
+            "rank %d hung while %s: no progress for %.0f s; its stacks are in %s",
+            *(self._rank, self._activity, seconds, path),
         )
-        # No exception would reach a thread that waits in a collective.
+        # An exception cannot reach a thread that waits in a collective call.
         os._exit(HANG_EXIT_CODE)

@@ -1,1 +1,1 @@
-"""What a training run is configured with."""
+"""Configuration of a training run."""

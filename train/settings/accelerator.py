@@ -1,4 +1,4 @@
-"""Which accelerator DeepSpeed takes: decided before it is imported, never by what it finds."""
+"""DeepSpeed's accelerator, set before its import so that it does not detect one itself."""
 
 import os
 
@@ -8,7 +8,7 @@ __all__ = ["choose_accelerator"]
 
 
 def choose_accelerator() -> bool:
-    """Tell DeepSpeed to take the CPU where PyTorch has no GPU; whether it has one."""
+    """Make DeepSpeed use the CPU if PyTorch has no GPU; return whether it has one."""
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"

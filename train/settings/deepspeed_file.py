@@ -1,4 +1,4 @@
-"""A JSON file of DeepSpeed's own settings."""
+"""Reading of a JSON file with DeepSpeed's own settings."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,14 @@ __all__ = ["read_deepspeed"]
 
 
 def read_deepspeed(path: str) -> dict[str, Any]:
-    """The keys in the file. Raises BadInput."""
+    """Return the settings in a JSON file. Raises BadInput."""
     try:
-        found = json.loads(Path(path).expanduser().read_text())
+        settings = json.loads(Path(path).expanduser().read_text())
     except (OSError, ValueError) as error:
-        raise BadInput(f"--deepspeed {path}: is no JSON file that can be read: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"--deepspeed {path}: holds no object of settings")
-    return found
+        raise BadInput(f"--deepspeed {path}: cannot be read as a JSON file: {error}") from None
+    if not isinstance(settings, dict):
+        raise BadInput(
+            f"--deepspeed {path}: must contain a JSON object of settings, not a "
+            f"{type(settings).__name__}"
+        )
+    return settings

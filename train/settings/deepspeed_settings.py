@@ -1,4 +1,4 @@
-"""DeepSpeed's own configuration, made from ours."""
+"""DeepSpeed's configuration, derived from that of the run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from train.settings.train_config import TrainConfig
 
 __all__ = ["check_deepspeed", "deepspeed_settings"]
 
-_OWNED = {
+_OPTION_OF_KEY = {
     "train_batch_size": "--batch-size",
     "train_micro_batch_size_per_gpu": "--micro-batch",
     "gradient_accumulation_steps": "--micro-batch",
@@ -20,19 +20,24 @@ _OWNED = {
     "fp16": "--precision",
     "amp": "--precision",
     "activation_checkpointing": "--activation-checkpointing",
-    "checkpoint": "nothing: the run keeps its own checkpoints",
+    "checkpoint": "",
     "zero_optimization.stage": "--zero-stage",
     "zero_optimization.offload_optimizer": "--offload-optimizer",
 }
-"""DeepSpeed's keys for what an option of the run says: two answers would part silently."""
-_BUCKET = 50_000_000
-"""Numbers in a bucket that is reduced at once. DeepSpeed's default of 5e8 allocates gigabytes per
-GPU, whatever the size of the model."""
+"""DeepSpeed's keys that an option of the run sets; empty: the run sets the key itself.
+
+A second value in --deepspeed could contradict the option without an error."""
+_BUCKET_SIZE = 50_000_000
+"""Number of elements that are reduced at once. DeepSpeed's default of 5e8 allocates gigabytes per
+GPU for any size of the model."""
 
 
 def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool) -> dict[str, Any]:
-    """What `deepspeed.initialize` is given; the run's own `deepspeed` keys lie on top."""
-    bucket = max(1, min(_BUCKET, num_parameters))
+    """Return the configuration for `deepspeed.initialize`.
+
+    The settings in `config.deepspeed` override those of this function.
+    """
+    bucket = max(1, min(_BUCKET_SIZE, num_parameters))
     zero: dict[str, Any] = {
         "stage": config.zero_stage,
         "overlap_comm": on_gpu,
@@ -40,7 +45,7 @@ def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool
         "allgather_bucket_size": bucket,
     }
     if config.zero_stage == 3:
-        # A resumed run must gather what the undisturbed one does.
+        # A resumed run must gather the same weights as an uninterrupted one.
         zero |= {"stage3_gather_16bit_weights_on_model_save": True}
         del zero["allgather_bucket_size"]
     if config.offload_optimizer:
@@ -59,10 +64,12 @@ def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool
 
 
 def check_deepspeed(given: Mapping[str, Any]) -> None:
-    """Raise BadInput if `--deepspeed` says what an option of the run says."""
-    for key, option in _OWNED.items():
-        found: Any = given
+    """Raise BadInput if `--deepspeed` sets a key that an option of the run sets."""
+    for key, option in _OPTION_OF_KEY.items():
+        value: Any = given
         for part in key.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is not None:
-            raise BadInput(f"--deepspeed: {key} is not for it to say: leave it out, use {option}")
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            continue
+        remedy = f"use the option {option}" if option else "the run sets it, leave it out"
+        raise BadInput(f"--deepspeed: {key} cannot be set there; {remedy}")

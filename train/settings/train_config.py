@@ -1,4 +1,4 @@
-"""What every training run is told, whatever it trains."""
+"""The configuration that every training run has, for any recipe."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -22,110 +22,123 @@ from train.settings.deepspeed_file import read_deepspeed
 __all__ = ["Decay", "OptimizerConfig", "TrainConfig"]
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-"""Of a moving average, per step."""
+"""Decay of a moving average, per step."""
 
 
 class OptimizerConfig(Config):
-    """AdamW and its schedule; the defaults are those of LRM stage 1 in the paper."""
+    """AdamW and its learning-rate schedule; the defaults are the paper's for LRM stage 1."""
 
     learning_rate: PositiveFloat = 4e-4
-    """At the end of the warm-up."""
+    """Learning rate at the end of the warm-up."""
     final_learning_rate: NonNegativeFloat = 4e-5
-    """At the last step of the schedule; between the two lies a half cosine."""
+    """Learning rate at the last step of the schedule, reached along a half cosine."""
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear growth from zero."""
+    """Number of steps in which the learning rate grows linearly from zero."""
     schedule_steps: PositiveInt | None = None
-    """Length of the schedule in steps; by default the run's."""
+    """Length of the learning-rate schedule in steps; by default that of the run (--steps)."""
     beta1: Decay = 0.9
+    """AdamW's decay of the first moment."""
     beta2: Decay = 0.95
+    """AdamW's decay of the second moment."""
     weight_decay: NonNegativeFloat = 0.01
-    """On matrices; biases, norms and embeddings of one dimension have none."""
+    """Weight decay of matrices; biases, norms and other vectors have none."""
     gradient_clip: NonNegativeFloat = 1.0
-    """Largest norm of the whole gradient; 0 turns clipping off."""
+    """Maximum norm of the gradient over all parameters; 0 turns clipping off."""
 
 
 class TrainConfig(Config):
-    """Data, place and length of a run. Recipes add what they train."""
+    """Data, output folder, length and resources of a run. Recipes add their own settings."""
 
     root: str
     """Folder or URI of the dataset."""
     snapshot: str
-    """Id of the snapshot to train on."""
+    """Id of the snapshot to train on, as `lrm snapshot` prints it."""
     out: str
-    """Folder of the run: metrics, checkpoints, previews, TensorBoard's files."""
+    """Folder of the run: metrics, checkpoints, previews, TensorBoard files. All workers must share
+    it."""
     checkpoints: str | None = None
-    """Folder or URI of the checkpoints, by default below `out`. Those of an object store are
-    uploaded while training goes on."""
+    """Folder or URI of the checkpoints, such as s3://bucket/run; by default a folder below --out.
+    Checkpoints in an object store are uploaded while training continues."""
     steps: PositiveInt = 100_000
-    """Optimizer steps of the whole run, earlier starts counted in."""
+    """Number of optimizer steps of the whole run, including those of earlier starts."""
     batch_size: PositiveInt = 64
-    """Objects per step over all workers."""
+    """Number of objects per step, over all training workers."""
     micro_batch: PositiveInt | None = None
-    """Objects per worker and forward pass; by default the worker's whole share of a step."""
+    """Number of objects per training worker and forward pass; by default batch_size /
+    num_workers. A smaller number needs less memory: gradients are accumulated."""
     seed: NonNegativeInt = 0
-    """Seed of the order, of all draws per sample, and of the initial weights."""
+    """Seed of the sample order, of all random draws, and of the initial weights."""
     num_workers: PositiveInt | str = 1
-    """Training processes; MIN:MAX takes as many as the cluster has room for."""
+    """Number of training workers (ranks), each with a GPU if there are any. MIN:MAX, such as 2:8,
+    uses as many as the cluster has free slots for."""
     worker_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Ray's resources of one worker beside its GPU, such as {CPU: 12, train: 1}."""
+    """Ray resources of one training worker besides its GPU, such as {CPU: 12, train: 1}."""
     address: str = "local"
-    """Ray: `local` starts one here, `auto` or HOST:PORT joins a cluster, `none` does without."""
+    """Ray cluster: `local` starts Ray on this machine, `auto` or HOST:PORT joins a running cluster,
+    `none` trains without Ray."""
     loader_workers: NonNegativeInt = 0
-    """Processes per worker that read and decode; 0 reads in a thread of the training process."""
+    """Number of loader workers (processes that read and decode samples) per training worker; 0
+    reads in a thread of the training worker."""
     loader_prefetch: PositiveInt = 2
-    """Micro-batches that each of these processes has ready, in shared memory."""
+    """Number of micro-batches that each loader worker keeps ready, in shared memory."""
     reading: ReadConfig = ReadConfig()
     data_faults: FaultConfig = FaultConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of weights and activations; with bf16 the optimizer keeps float32 copies of the
+    weights."""
     activation_checkpointing: bool = False
-    """Keep only what enters each layer of the transformers, or block of the UNet, and compute the
-    rest again in the backward pass."""
+    """Save memory: keep only the inputs of each transformer layer or UNet block, and compute the
+    other activations again in the backward pass."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
-    """DeepSpeed's ZeRO stage: what the workers share out instead of each holding all."""
+    """DeepSpeed's ZeRO stage. It splits over the training workers: 0 nothing, 1 the optimizer
+    state, 2 also the gradients, 3 also the weights."""
     offload_optimizer: bool = False
-    """Keep the optimizer's state in the machine's memory instead of the GPU's; ZeRO 1 to 3."""
+    """Keep the optimizer state in CPU memory instead of GPU memory; needs ZeRO stage 1, 2 or 3."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of DeepSpeed's own configuration, or a JSON file of them, laid over those that
-    are set here; what an option of the run says cannot be said again."""
+    """Further settings of DeepSpeed, or a JSON file of them, such as ds.json. They override those
+    of this program, but cannot set what an option here sets."""
     checkpoint_every: PositiveInt = 1000
-    """Steps between checkpoints; the last step has one as well."""
+    """Number of steps between checkpoints; the last step always writes one."""
     keep_checkpoints: PositiveInt = 3
-    """Older checkpoints are removed,"""
+    """Number of newest checkpoints to keep; older ones are deleted."""
     keep_every: NonNegativeInt = 0
-    """but for those of every so many steps; 0 keeps none of them."""
+    """Also keep the checkpoints whose step is a multiple of this number; 0 keeps no others."""
     max_failed_saves: PositiveInt = 3
-    """So many checkpoints in a row that could not be written end the run."""
+    """End the run after this many checkpoints in a row could not be written."""
     accept_changes: tuple[str, ...] = ()
-    """Settings that may differ from the checkpoint's, such as [optimizer.learning_rate]; others
-    than those that change no result are refused."""
+    """Settings that may differ from those of the checkpoint when a run resumes, such as
+    [optimizer.learning_rate]. Settings that change no result may always differ."""
     guard: GuardConfig = GuardConfig()
     watchdog_seconds: NonNegativeFloat = 1800.0
-    """A worker that makes no progress for so long writes down its stacks and ends; 0 never."""
+    """Seconds without progress after which a hung training worker writes its stacks and ends; 0
+    turns the watchdog off."""
     check_memory: bool = True
-    """Refuse to start if by estimate a step does not fit into a worker's memory."""
+    """End before the first step if by estimate a step does not fit into a worker's memory."""
     slow_ranks_every: NonNegativeInt = 50
-    """Steps between comparisons of the workers' speed; 0 makes none."""
+    """Number of steps between comparisons of the training workers' speed; 0 turns it off."""
     peak_flops: PositiveFloat | None = None
-    """Of one device and second, in the run's precision, for the utilisation (MFU) in the metrics;
-    by default that of a known GPU."""
+    """Peak FLOP/s of one device in the run's precision, such as 989e12, for the utilisation (MFU)
+    in the metrics; by default that of a known GPU."""
     preview_every: NonNegativeInt = 500
-    """Steps between preview pictures; 0 makes none."""
+    """Number of steps between preview images; 0 draws none."""
     preview_size: PositiveInt = 128
-    """Side of the pictures in a preview, in pixels."""
+    """Side of each view in a preview image, in pixels."""
     validate_every: NonNegativeInt = 1000
-    """Steps between validations on the snapshot's validation split; 0 makes none."""
+    """Number of steps between validations on the snapshot's validation split; 0 turns validation
+    off."""
     validation_samples: PositiveInt = 16
-    """Objects of the validation split, the first by asset id, that each validation looks at."""
+    """Maximum number of objects per validation: the first of the validation split by asset id."""
     tensorboard: bool = True
-    """Write curves and previews for TensorBoard, below the run's folder."""
+    """Write curves and previews for TensorBoard to a folder below --out."""
     max_failures: NonNegativeInt = 3
-    """How often a run whose workers died starts again without a new checkpoint in between."""
+    """Maximum number of restarts after a worker died, counted since the newest checkpoint."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @field_validator("deepspeed", mode="before")
     @classmethod
     def _of_file(cls, given: Any) -> Any:
-        # At once: workers stand in folders of their own, and the checkpoint pins what was in it.
+        # The file is read at once: workers have other working directories, and the checkpoint
+        # records the content.
         return read_deepspeed(given) if isinstance(given, str) else given
 
     @field_validator("num_workers")
@@ -133,52 +146,54 @@ class TrainConfig(Config):
     def _whole_or_range(cls, given: int | str) -> int | str:
         if isinstance(given, int):
             return given
-        found = re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*))?", given)
-        if found is None or (found[2] and int(found[2]) < int(found[1])):
+        match = re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*))?", given)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"give a number, or MIN:MAX such as 2:8, not {given!r}")
-        return given if found[2] else int(given)
+        return given if match[2] else int(given)
 
     @property
     def worker_counts(self) -> list[int]:
-        """The numbers of workers that the run may have, the least first."""
+        """The possible numbers of training workers, in ascending order."""
         least, _, most = str(self.num_workers).partition(":")
         sizes = range(int(least), int(most or least) + 1)
         return [size for size in sizes if self.batch_size % size == 0]
 
     @property
     def world(self) -> int:
-        """Training processes; of a range, the most."""
+        """World size: number of training workers (ranks); of a range, the largest."""
         return self.worker_counts[-1]
 
     @property
     def share(self) -> int:
-        """Objects per worker and step."""
+        """Per-rank batch: objects per rank and step."""
         return self.batch_size // self.world
 
     @property
     def micro(self) -> int:
-        """Objects per worker and forward pass."""
+        """Micro-batch: objects per rank and forward pass."""
         return self.micro_batch or self.share
 
     def check_start(self) -> None:
-        """Raise BadInput if a new run could not start from what it names; one that goes on from a
-        checkpoint is not asked."""
+        """Raise BadInput if a new run could not start from its initial weights.
+
+        Not called for a run that resumes from a checkpoint.
+        """
 
     def check(self) -> None:
-        """Raise BadInput if batch, workers and micro-batch do not divide, or on a vague path."""
+        """Raise BadInput if the settings contradict each other, or the cache's path is relative."""
         if self.reading.cache is not None and not self.reading.cache.is_absolute():
-            # Workers start in folders of their own.
-            raise BadInput(f"reading.cache {self.reading.cache} is not an absolute path")
+            # A relative path would name another folder in each worker's working directory.
+            raise BadInput(f"--reading.cache {self.reading.cache}: give an absolute path")
         if not self.worker_counts:
             raise BadInput(
                 f"batch_size {self.batch_size} is not a multiple of num_workers {self.num_workers}"
             )
-        for size in self.worker_counts:
-            share = self.batch_size // size
-            if share % (self.micro_batch or share):
+        for world_size in self.worker_counts:
+            per_rank = self.batch_size // world_size
+            if per_rank % (self.micro_batch or per_rank):
                 raise BadInput(
-                    f"each worker's share of {share} objects is not a multiple of micro_batch "
-                    f"{self.micro_batch}"
+                    f"the per-rank batch of {per_rank} objects (batch_size {self.batch_size}, "
+                    f"{world_size} workers) is not a multiple of micro_batch {self.micro_batch}"
                 )
         if self.offload_optimizer and not self.zero_stage:
             raise BadInput("offload_optimizer needs zero_stage 1, 2 or 3")

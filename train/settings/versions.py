@@ -1,4 +1,4 @@
-"""Versions that a result may depend on."""
+"""Versions of Python and packages that a result may depend on."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,11 +9,11 @@ PACKAGES = ("torch", "deepspeed", "numpy", "lrm-objaverse")
 
 
 def installed_versions() -> dict[str, str]:
-    """Of Python and the packages."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of `PACKAGES`, by name."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

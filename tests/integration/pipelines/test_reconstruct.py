@@ -196,7 +196,7 @@ def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
         ([white, *model], "view 0 shows nothing"),
         ([tmp_path / "gone.png", *model], "no such picture"),
         ([views, "--mesh", tmp_path / "gone"], "no such checkpoint"),
-        ([views, "--mesh", tmp_path], "is no run with a whole checkpoint"),
+        ([views, "--mesh", tmp_path], "is not a run with an intact checkpoint"),
         ([views, "--mesh", text], "no such checkpoint; give"),
         ([views, "--nerf", mesh_file], "is a model of stage 2: give it as --mesh"),
         ([views], "give one model"),

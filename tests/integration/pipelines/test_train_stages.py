@@ -108,7 +108,7 @@ def test_weights_of_no_run_and_with_another_ending_are_refused(mesh, tmp_path, c
         assert main(["weights", "--run", str(run), "--out", str(out)]) == 2
         assert not out.exists()
     first, second = capsys.readouterr().err.splitlines()
-    assert "is no run with a whole checkpoint" in first
+    assert "is not a run with an intact checkpoint" in first
     assert "written as .ckpt or .safetensors" in second
 
 
@@ -162,7 +162,7 @@ def test_a_mesh_is_no_start_for_stage_one_and_a_torn_checkpoint_none_at_all(mesh
         if folder.is_dir():
             (folder / "mp_rank_00_model_states.pt").write_bytes(b"PK")
     for place in (torn, torn / "checkpoints" / "step-00000002"):
-        with pytest.raises(BadInput, match="whole checkpoint"):
+        with pytest.raises(BadInput, match="intact checkpoint"):
             MeshTrainConfig.load(settings(tmp_path / "run", place)).check_start()
 
 

@@ -159,4 +159,4 @@ def test_an_export_onto_something_is_one_line(runs, capsys):
     run = str(runs.folder / "each")
     assert main(["weights", "--run", run, "--out", run]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "is there already; give a new folder" in line
+    assert "already exists; give a new folder" in line

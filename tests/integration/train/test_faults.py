@@ -152,7 +152,7 @@ def test_bytes_that_were_damaged_on_their_way_are_read_again(sphere_dataset):
 def test_where_all_are_damaged_the_run_ends(sphere_dataset, tmp_path):
     dataset = open_views(copy(sphere_dataset, tmp_path / "d", range(SIZE)))
     with pytest.raises(
-        FinalFailure, match=r"fails its checksum; nothing can .* 6 samples .*verify"
+        FinalFailure, match=r"fails its checksum; no replacement .* 6 samples .*verify"
     ):
         dataset[0]
 
@@ -191,10 +191,10 @@ def test_the_share_is_of_the_last_samples(tmp_path):
     config = FaultConfig(max_share=0.25, window=20)  # five steps of four
     counter = FaultCounter(config, 4)
     for step in range(9):
-        counter.settle(1)
+        counter.record(1)
         counter.check(step, [Replacement([FAULT], "b")])
     counter = FaultCounter(config, 4, counter.dump())
-    counter.settle(2)
+    counter.record(2)
     with pytest.raises(FinalFailure, match=r"step 9: objaverse:a in shards/a.tar: .*6 of the last"):
         counter.check(9, [Replacement([FAULT], "b")])
     assert counter.replaced == 11
@@ -256,8 +256,8 @@ def test_too_many_end_the_run_on_all_workers_and_say_what_to_do(runs):
     # A hundredth of a thousand, at two of every six.
     assert re.fullmatch(
         r"FinalFailure: step 6: objaverse:0+[14] in shards/test/spheres.tar: Damaged: .* fails its "
-        r"checksum; 12 of the last 1002 samples were damaged, and data_faults.max_share is 0.01: "
-        r"`lrm verify .*replaced.jsonl lists them",
+        r"checksum; 12 of the last 1002 samples were damaged, and --data-faults.max-share is 0.01: "
+        r"run `lrm verify .*replaced.jsonl lists the samples",
         problem,
     )
     assert read_metrics(runs / "strict")[-1]["replaced_so_far"] == 12

@@ -15,7 +15,7 @@ import torch
 from core.storage import Storage
 from tests.support.paths import REPOSITORY
 from tests.support.tiny import BUILT, make_config, run_group
-from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.rank_files import is_needed, writer_of
 from train.checkpoints.uploads import Upload
 from train.monitoring.metrics_log import read_metrics
@@ -204,10 +204,10 @@ def test_an_upload_that_will_never_be_whole_can_be_given_up(bucket, tmp_path):
     )
     while not list(bucket.objects.all()):
         time.sleep(0.05)
-    assert not upload.is_over
-    upload.give_up()
+    assert not upload.is_finished
+    upload.cancel()
     deadline = time.monotonic() + 20
-    while not upload.is_over:
+    while not upload.is_finished:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert (upload.problem, finished) == ("", [])
@@ -239,7 +239,7 @@ def test_checkpoints_lie_in_an_object_store(ranks, sphere_dataset, bucket, tmp_p
     keep = {"checkpoints": place, "keep_checkpoints": 1, "keep_every": 4, "checkpoint_every": 1}
     config = make_config(sphere_dataset, tmp_path / "run", 6, **keep)
     assert run_group(ranks, 2, [config]) == [""]
-    found = latest(Storage(place))
+    found = latest_checkpoint(Storage(place))
     assert found is not None
     assert (found.step, found.is_complete()) == (6, True)
     steps = {name.split("/")[0] for name in Storage(place).find_files("")}
@@ -250,7 +250,7 @@ def test_checkpoints_lie_in_an_object_store(ranks, sphere_dataset, bucket, tmp_p
     assert run_group(ranks, 2, [longer, reference]) == ["", ""]
     assert losses(tmp_path / "run") == losses(tmp_path / "reference")
     # One byte of an object is another: the hash tells, and the next start takes the one before.
-    newest = latest(Storage(place))
+    newest = latest_checkpoint(Storage(place))
     assert newest is not None
     victim = next(name for name in newest.manifest.files if "optim" in name)
     data = bytearray(Storage(place).read(f"{newest.name}/{victim}"))
@@ -258,6 +258,6 @@ def test_checkpoints_lie_in_an_object_store(ranks, sphere_dataset, bucket, tmp_p
     Storage(place).write(f"{newest.name}/{victim}", bytes(data))
     again = config.model_copy(update={"steps": 8})
     problems = run_group(ranks, 2, [again, again])
-    assert "is not what was written" in problems[0]
+    assert "is missing or damaged" in problems[0]
     assert problems[1] == ""
     assert losses(tmp_path / "run")[:7] == losses(tmp_path / "reference")

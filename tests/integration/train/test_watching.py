@@ -19,7 +19,7 @@ from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from tests.support.nerf_runs import make_config, train_nerf, validate, validate_new_model
 from tests.support.ranks import Ranks
 from train.estimate.sizing import size_run
-from train.loop.validation import looking
+from train.loop.validation import eval_mode
 from train.monitoring.metrics_log import MetricsLog, read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
@@ -36,7 +36,7 @@ def test_a_full_disk_delays_lines_and_loses_none(tmp_path, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert (tmp_path / "metrics.jsonl").stat().st_size == 100
-    assert caplog.text.count("its lines wait for room") == 1
+    assert caplog.text.count("its lines are buffered") == 1
     log.write(step=21, loss=0.5)
     log.close()
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 22))
@@ -101,11 +101,11 @@ def test_training_does_not_notice(ranks, split_dataset, watched, tmp_path):
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_looking_leaves_no_trace():
+def test_eval_mode_leaves_no_trace():
     module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
     module[1].eval()
     before = torch.get_rng_state()
-    with pytest.raises(KeyError), looking(module):
+    with pytest.raises(KeyError), eval_mode(module):
         assert not module[0].training
         assert not torch.is_grad_enabled()
         torch.rand(3)

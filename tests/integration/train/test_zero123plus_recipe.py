@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from core.errors import BadInput
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.spheres import write_spheres
-from train.loop.validation import looking
+from train.loop.validation import eval_mode
 from train.models.zero123plus.latents import tile_views
 from train.models.zero123plus.reference_attention import ReferenceUNet
 from train.models.zero123plus.tiny import tiny_pipeline
@@ -38,7 +38,12 @@ def recipe_of(spheres):
             "preset": "tiny",
             "batch_size": 2,
             "preview_size": 24,
-            "data": {"view_size": 16, "query_size_min": 20, "query_size_max": 32, "drop": 0.0},
+            "data": {
+                "view_size": 16,
+                "query_size_min": 20,
+                "query_size_max": 32,
+                "condition_dropout": 0.0,
+            },
             "sample": {"steps": 2, "margin": 0},
         }
         return Zero123PlusRecipe(Zero123PlusTrainConfig.load(settings | changes))
@@ -122,7 +127,7 @@ def test_min_snr_weights_are_the_papers_for_v():
 
 
 def test_a_dropped_query_leaves_no_trace_and_the_blank_is_a_choice(recipe_of, spheres):
-    grey, black = recipe_of(), recipe_of(blank=0.0)
+    grey, black = recipe_of(), recipe_of(unconditional_level=0.0)
     module, batch = grey.build(), batch_of(grey, spheres)
     other = dict(batch, query=torch.rand_like(batch["query"]), query_clip=batch["query_clip"] * 0)
     with torch.no_grad():
@@ -160,7 +165,7 @@ def test_bfloat16_is_close_to_float32(recipe_of, spheres):
     assert found != expected
     root, snapshot = spheres
     items = rounded.validation_dataset(root, open_snapshot(root, snapshot).samples)
-    with looking(module):
+    with eval_mode(module):
         metrics = rounded.evaluate(module, default_collate([items[0]]))
     assert all(metric.dtype == torch.float32 for metric in metrics.values())
     assert all(metric.isfinite() for metric in metrics.values())
@@ -211,14 +216,14 @@ def test_validation_judges_and_previews_show_queries_targets_and_samples(recipe_
     items = recipe.validation_dataset(root, open_snapshot(root, snapshot).samples)
     batch = default_collate([items[1]])
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with looking(module):
+    with eval_mode(module):
         metrics = recipe.evaluate(module, batch)
         again = recipe.evaluate(module, batch)
     names = ("background_deviation", "background_deviation_95", "background_spread")
     assert set(metrics) == {"v", "psnr", *names}
     assert metrics == again
     assert 0 < metrics["background_deviation"] <= metrics["background_deviation_95"] <= 1
-    with looking(module):
+    with eval_mode(module):
         items = recipe.preview_dataset(root, open_snapshot(root, snapshot).samples)
         sheet = recipe.preview(module, default_collate([items[2]]))
     assert sheet.size == (48 + 6 * 24, 3 * 24)
@@ -234,8 +239,8 @@ def test_validation_judges_and_previews_show_queries_targets_and_samples(recipe_
     [
         ({"init": "/nowhere/pipeline"}, r"Zero123\+\+ weights /nowhere/pipeline, .*model_index"),
         ({"init": "nobody/nothing"}, r"nobody/nothing, .*download the repository into the hub's"),
-        ({"data": {"view_size": 15}}, r"view_size 15 is no multiple of 2"),
-        ({"ema": 0.9, "zero_stage": 3}, "ema needs zero_stage 0 to 2"),
+        ({"data": {"view_size": 15}}, r"view-size 15 is not a multiple of 2"),
+        ({"ema": 0.9, "zero_stage": 3}, "--ema needs --zero-stage 0, 1 or 2"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_anything_is_written(recipe_of, changes, message):

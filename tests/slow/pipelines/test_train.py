@@ -102,7 +102,7 @@ def test_a_torn_checkpoint_is_passed_over(sphere_dataset, undisturbed, tmp_path)
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "step-00000006: not a whole checkpoint, trying the one before" in done.stderr
+    assert "step-00000006: not an intact checkpoint, trying the one before" in done.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["first_step"] == 4
     assert losses(tmp_path / "run") == losses(undisturbed)
 

@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.config import Renamed, digest
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 from tests.support.checkpoints import settings, write
-from train.checkpoints.checkpoint import find_checkpoint, latest
+from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.manifest import differences
 from train.checkpoints.pruning import prune
 from train.checkpoints.resuming import find_resumable
+from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 
 
 def newest(out: Path) -> int | None:
-    found = latest(Storage(str(out / "checkpoints")))
+    found = latest_checkpoint(Storage(str(out / "checkpoints")))
     return None if found is None else found.step
 
 
@@ -48,15 +50,15 @@ def test_a_damaged_one_is_passed_over_saying_so(tmp_path, caplog, damage):
     assert newest(tmp_path) == 4
     DAMAGES[damage](torn)
     assert newest(tmp_path) == 2
-    assert "step-00000004: not a whole checkpoint, trying the one before" in caplog.text
-    with pytest.raises(BadInput, match="is not a whole checkpoint"):
+    assert "step-00000004: not an intact checkpoint, trying the one before" in caplog.text
+    with pytest.raises(BadInput, match="is not an intact checkpoint"):
         find_checkpoint(torn)
 
 
 def test_nothing_is_found_in_an_empty_folder(tmp_path):
     assert newest(tmp_path) is None
     assert find_resumable(settings(tmp_path)) is None
-    with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
+    with pytest.raises(BadInput, match="is not a run with an intact checkpoint"):
         find_checkpoint(tmp_path)
 
 
@@ -92,7 +94,7 @@ def test_harmless_and_accepted_changes_are_not_refused(tmp_path):
 def test_one_of_another_version_is_refused_and_not_taken_for_torn(tmp_path):
     write(tmp_path, 2)
     change(write(tmp_path, 4), format=3)
-    with pytest.raises(BadInput, match="step-00000004: a checkpoint of format 3, this version"):
+    with pytest.raises(BadInput, match="step-00000004: is a checkpoint of format 3, this version"):
         newest(tmp_path)
 
 
@@ -110,6 +112,40 @@ def test_a_storage_that_does_not_answer_is_no_missing_checkpoint(tmp_path):
 def test_nothing_differs_from_itself(values):
     nested = {"a": values, **values}
     assert differences(nested, nested) == []
+
+
+def test_a_renamed_setting_is_compared_under_its_new_name():
+    renamed = {"a.old": Renamed("a.new"), "top": Renamed("b.moved")}
+    before, now = {"a": {"old": 1}, "top": 2}, {"a": {"new": 1}, "b": {"moved": 2}}
+    assert differences(before, now, renamed=renamed) == []
+    changed = {"a": {"new": 3}, "b": {"moved": 2}}
+    assert differences(before, changed, renamed=renamed) == ["a.new (1 -> 3)"]
+    for accepted in ("a.old", "a.new", "a"):
+        assert differences(before, changed, [accepted], renamed) == []
+
+
+def test_a_zero123plus_run_of_an_older_version_resumes(tmp_path):
+    """Its stored configuration has the settings under their old names."""
+    given = {"root": "/data", "snapshot": "abc", "out": str(tmp_path), "preset": "tiny"}
+    config = Zero123PlusTrainConfig.load(
+        given
+        | {"unconditional_level": 0.25}
+        | {"data": {"condition_dropout": 0.2, "condition_dropout_per": "batch"}}
+    )
+    stored = config.dump()
+    stored["blank"] = stored.pop("unconditional_level")
+    stored["data"]["drop"] = stored["data"].pop("condition_dropout")
+    stored["data"]["drop_per"] = stored["data"].pop("condition_dropout_per")
+    folder = write(tmp_path, 2)
+    change(folder, config=stored, config_digest=digest(stored))
+    checkpoint = find_resumable(config)
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert Zero123PlusTrainConfig.load(checkpoint.manifest.config) == config
+    other = config.model_copy(update={"unconditional_level": 0.5})
+    with pytest.raises(BadInput, match=r"unconditional_level \(0.25 -> 0.5\); restore"):
+        find_resumable(other)
+    assert find_resumable(other.model_copy(update={"accept_changes": ("blank",)})) is not None
 
 
 def test_a_setting_that_is_gone_or_new_is_a_difference():

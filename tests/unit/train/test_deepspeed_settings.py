@@ -29,7 +29,7 @@ def test_a_file_is_read_at_once_and_its_content_is_part_of_the_run(tmp_path, mon
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"train_batch_size": 8}, "train_batch_size is not for it to say: .* --batch-size"),
+        ({"train_batch_size": 8}, "train_batch_size cannot be set there; .* --batch-size"),
         ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage .* --zero-stage"),
         ({"bf16": {"enabled": True}}, "bf16 .* --precision"),
         ({"optimizer": {"type": "Adam"}}, r"optimizer .* --optimizer\.\*"),

@@ -216,7 +216,7 @@ def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
         open_reconstructor("mesh", run, preset="tiny")
     with pytest.raises(BadInput, match="is a model of stage 2: give it as --mesh"):
         open_reconstructor("nerf", run)
-    with pytest.raises(BadInput, match="is no run with a whole checkpoint"):
+    with pytest.raises(BadInput, match="is not a run with an intact checkpoint"):
         open_reconstructor("mesh", tmp_path)
     with pytest.raises(BadInput, match="no such checkpoint"):
         open_reconstructor("mesh", tmp_path / "gone")

@@ -6,7 +6,7 @@ from torch.utils.data import default_collate
 
 from core.errors import BadInput
 from dataset.snapshots.snapshot import open_snapshot
-from train.loop.validation import looking
+from train.loop.validation import eval_mode
 from train.models.lpips import Lpips
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig, view_by_view
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
@@ -177,7 +177,7 @@ def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
     objective = objective_of(recipe)
     if stage == "mesh":
         put_surface(objective, batch, 0.3)
-    with looking(objective):
+    with eval_mode(objective):
         found = recipe.evaluate(objective, batch)
     expected = {"psnr", "ssim", "mask_iou"}
     assert set(found) == expected | ({"depth_error", "normal_angle"} if stage == "mesh" else set())
@@ -185,10 +185,10 @@ def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
     # Only the view that was not input counts.
     for name in ("target_rgb", "target_alpha"):
         batch[name][:, :2] = 0
-    with looking(objective):
+    with eval_mode(objective):
         assert recipe.evaluate(objective, batch) == found
     batch["target_rgb"][:, 2:] = 1 - batch["target_rgb"][:, 2:]
-    with looking(objective):
+    with eval_mode(objective):
         assert recipe.evaluate(objective, batch)["psnr"] != found["psnr"]
 
 

@@ -17,8 +17,8 @@ def fed(losses: list[float], state=None) -> tuple[list[str], StepGuard]:
     guard = StepGuard(CONFIG, state)
     problems = []
     for loss in losses:
-        problems.append(guard.judge(loss))
-        guard.settle(loss, problems[-1])
+        problems.append(guard.find_problem(loss))
+        guard.record(loss, problems[-1])
     return problems, guard
 
 
@@ -43,7 +43,7 @@ def test_early_losses_are_never_spikes():
 def test_so_many_in_a_row_end_the_run():
     _, guard = fed([math.nan] * 2 + [1.0] + [math.nan] * 2)
     guard.check(5, "the loss is not finite")
-    guard.settle(math.nan, "the loss is not finite")
+    guard.record(math.nan, "the loss is not finite")
     with pytest.raises(FinalFailure, match="step 6: the loss is not finite; 3 steps in a row"):
         guard.check(6, "the loss is not finite")
 

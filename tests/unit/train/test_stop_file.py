@@ -46,7 +46,7 @@ def test_a_stop_wins_over_a_restart_in_either_order(tmp_path):
 def test_a_signal_requests_and_the_handlers_before_come_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     request = StopRequest(tmp_path)
-    with signal_handler(request.make):
+    with signal_handler(request.set):
         assert not request
         # Otherwise the signal would end the process of the tests.
         assert signal.getsignal(signal.SIGTERM) is not before

@@ -102,8 +102,10 @@ def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
 def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
     """The draw alone: pictures of 400 samples would take long."""
 
-    def drops(drop_per, batch_size=8):
-        draws = draws_of(SheetDataConfig(drop=0.3, drop_per=drop_per), batch_size)
+    def drops(dropout_per, batch_size=8):
+        draws = draws_of(
+            SheetDataConfig(condition_dropout=0.3, condition_dropout_per=dropout_per), batch_size
+        )
         return torch.stack([draws.at(n)[1]["dropped"] for n in range(400)])
 
     own, shared = drops("sample"), drops("batch", batch_size=4)
@@ -113,8 +115,8 @@ def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
     together = shared.view(-1, 4).float().mean(1)
     assert set(together.tolist()) == {0.0, 1.0}
     assert 0.15 < together.mean() < 0.45
-    assert bool(dataset(drop=1.0)[0]["dropped"])
-    assert not bool(dataset(drop=0.0)[0]["dropped"])
+    assert bool(dataset(condition_dropout=1.0)[0]["dropped"])
+    assert not bool(dataset(condition_dropout=0.0)[0]["dropped"])
 
 
 def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch):
