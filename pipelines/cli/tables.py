@@ -58,7 +58,7 @@ def show_status(summary: Mapping[str, Any]) -> None:
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Print the JSON of `lrm plan` as tables and a line."""
     console = Console(highlight=False)
-    table = make_table("work to do (next stage of each object)", ["stage", "reason"], ["objects"])
+    table = make_table("next stage per object", ["stage", "reason"], ["objects"])
     for stage, reasons in plan["work"].items():
         for why, count in reasons.items():
             table.add_row(stage, why, f"{count:,}")
