@@ -24,9 +24,9 @@ __all__ = [
 ]
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
-"""A share of a whole, or a probability."""
+"""A number from 0 to 1: a share of a whole, or a probability."""
 
-_NOTHING = object()
+_ABSENT = object()
 
 
 def _old_value(old: Any, new: Any) -> Any:  # noqa: ARG001 - the signature of Renamed.combine
@@ -35,14 +35,14 @@ def _old_value(old: Any, new: Any) -> Any:  # noqa: ARG001 - the signature of Re
 
 @dataclass(frozen=True)
 class Renamed:
-    """The new place of a setting whose old name is still accepted."""
+    """The new path of a setting whose old name is still accepted."""
 
     path: str
     """Its path today, such as `inspect.max_nodes`."""
-    dropped_at: Any = _NOTHING
-    """A value of the old name that says nothing: the default that stored configurations hold."""
+    dropped_at: Any = _ABSENT
+    """A value of the old name that is ignored: the default that stored configurations hold."""
     combine: Callable[[Any, Any], Any] = _old_value
-    """Make one value of those of the old and the new name; by default the old name's."""
+    """Merge the values of the old and the new name into one; by default the old name's counts."""
     deprecated: bool = True
     """Whether the command line warns about the old name; False for a second accepted spelling."""
 
@@ -66,11 +66,11 @@ class Config(pydantic.BaseModel):
     )
     renamed: ClassVar[Mapping[str, Renamed]] = {}
     """Old paths of settings, which `load` and the command line accept: {"old.path": Renamed(...)}.
-    Those of the outermost configuration count."""
+    Only those of the outermost configuration are used."""
 
     @classmethod
     def load(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
-        """Validate plain values; `where` names their origin in the error.
+        """Return the configuration of plain values; `where` names their origin in the error.
 
         Raises BadInput with one line that names every wrong key or value.
         """
@@ -81,16 +81,16 @@ class Config(pydantic.BaseModel):
             raise BadInput(f"{where}: {problems}") from None
 
     def dump(self) -> dict[str, Any]:
-        """Plain values (str, int, float, bool, None, list, dict) that `load` accepts."""
+        """Return plain values (str, int, float, bool, None, list, dict) that `load` accepts."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON of `dump()`."""
+        """Return the first 16 hexadecimal digits of the SHA-256 of the JSON of `dump()`."""
         return digest(self.dump())
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """Read one YAML mapping. Raises BadInput if the file is missing or holds something else."""
+    """Return the mapping in a YAML file. Raises BadInput if it is missing or holds no mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
@@ -107,9 +107,9 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` laid on top, mapping by mapping.
+    """Return `base` with the values of `over` on top, mapping by mapping.
 
-    Raises BadInput where `over` has settings inside something that is no mapping in `base`.
+    Raises BadInput if `over` has settings below a key that is not a mapping in `base`.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -123,25 +123,26 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a plain value's canonical JSON."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def _with_new_names(cls: type[Config], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values with those under old names moved to the new ones."""
     for path, new in cls.renamed.items():
         values, old = _without(values, path.split("."))
-        if old is _NOTHING or old == new.dropped_at:
+        if old is _ABSENT or old == new.dropped_at:
             continue
         _, given = _without(values, new.path.split("."))
         try:
-            value = new.combine(old, _default(cls, new.path) if given is _NOTHING else given)
+            value = new.combine(old, _default(cls, new.path) if given is _ABSENT else given)
         except TypeError:
-            value = old  # its validation says what is wrong with it
+            value = old  # it has the wrong type: the validation names it
         nested: Any = value
         for part in reversed(new.path.split(".")):
             nested = {part: nested}
@@ -150,17 +151,17 @@ def _with_new_names(cls: type[Config], values: Mapping[str, Any]) -> Mapping[str
 
 
 def _without(values: Any, path: list[str]) -> tuple[Any, Any]:
-    """Return the values without the one at a path, and that one; `_NOTHING` if it is absent."""
+    """Return the values without the one at a path, and that value or `_ABSENT`."""
     if not isinstance(values, Mapping) or path[0] not in values:
-        return values, _NOTHING
+        return values, _ABSENT
     rest = {name: value for name, value in values.items() if name != path[0]}
     if len(path) == 1:
         return rest, values[path[0]]
-    below, found = _without(values[path[0]], path[1:])
-    if found is _NOTHING:
-        return values, found
+    below, value = _without(values[path[0]], path[1:])
+    if value is _ABSENT:
+        return values, value
     # A section whose last setting has moved may not exist any more.
-    return rest | {path[0]: below} if below else rest, found
+    return rest | {path[0]: below} if below else rest, value
 
 
 def _default(cls: type[pydantic.BaseModel], path: str) -> Any:
@@ -176,7 +177,7 @@ def _describe(cls: type[pydantic.BaseModel], issue: Any) -> str:
     if issue["type"] == "missing":
         return f"{path} is required"
     if issue["type"] == "value_error":
-        # A message of our own says what it was given.
+        # Messages of our own validators contain the value.
         return f"{path or 'value'}: {issue['ctx']['error']}"
     if issue["type"] != "extra_forbidden":
         return f"{path or 'value'}: {issue['msg'].lower()}, got {issue['input']!r}"

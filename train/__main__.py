@@ -1,15 +1,19 @@
 """Train without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import BadInput, LrmError
 from core.options import Parser, add_config_options, load_config
 from core.safe_text import printable
-from train.settings.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from train.settings.train_config import TrainConfig
 
 __all__ = ["main", "make_parser"]
 
@@ -19,11 +23,26 @@ def make_parser() -> Parser:
     from train.recipes.registry import RECIPES
 
     parser = Parser(prog="python -m train", description=__doc__)
-    subparsers = parser.add_subparsers(dest="recipe", metavar="RECIPE", required=True)
+    parser.set_command_groups({"recipes": list(RECIPES)})
+    subparsers = parser.add_subparsers(
+        dest="recipe", metavar="RECIPE", required=True, parser_class=Parser
+    )
     for name, kind in RECIPES.items():
-        subparser = subparsers.add_parser(name, help=kind.purpose)
-        add_config_options(subparser, kind.config)
+        subparsers.add_parser(
+            name,
+            help=kind.purpose,
+            description=kind.purpose,
+            populate=functools.partial(_recipe_options, name),
+        )
     return parser
+
+
+def _recipe_options(name: str, parser: Parser) -> None:
+    """Add the options of a recipe; its configuration imports torch."""
+    from train.recipes.registry import RECIPES
+
+    add_config_options(parser, RECIPES[name].config)
+    parser.set_common(RECIPES[name].common)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(name: str, config: TrainConfig) -> None:
+def _train(name: str, config: "TrainConfig") -> None:
     import torch
     import torch.distributed as dist
 

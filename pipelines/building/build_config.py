@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from core.config import Config, Renamed, nested_renames
 from core.errors import BadInput
+from core.options import Choices
 from core.storage import Storage
 from filters.chain import FilterConfig
 from filters.inspect_glb import InspectLimits
@@ -105,9 +106,8 @@ class BuildConfig(Config):
     captions: str | None = None
     """Path or URI of the captions: Cap3D's CSV file, or a CSV file with a header for a folder of
     GLB files."""
-    rig: Annotated[
-        str, Field(description=f"Camera layout of the rendered views: {', '.join(RIGS)}.")
-    ] = "lrm32"
+    rig: Annotated[str, Choices(RIGS)] = "lrm32"
+    """Camera layout of the rendered views."""
     geometry: bool = False
     """Also write the normalised mesh and surface points with normals, one file per object."""
     limit: Annotated[int, Field(ge=1)] | None = None

@@ -1,4 +1,4 @@
-"""Options that name a trained LRM: `--nerf` or `--mesh`, and the sizes of a file of weights."""
+"""Options that select a trained LRM: `--nerf` or `--mesh`, and the sizes of a weights file."""
 
 import argparse
 from pathlib import Path
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
 
 __all__ = ["add_checkpoint_options", "open_checkpoint"]
 
-_FORMS = "a run's folder, one of its checkpoints, a .ckpt or a .safetensors"
+_FORMS = "folder of a run, one of its checkpoints, a .ckpt or a .safetensors"
 
 
 def add_checkpoint_options(parser: Parser) -> None:
     """Add the options of the model."""
-    parser.add_argument("--mesh", metavar="CHECKPOINT", help=f"a model of stage 2: {_FORMS}")
-    parser.add_argument("--nerf", metavar="CHECKPOINT", help=f"a model of stage 1: {_FORMS}")
+    parser.add_argument("--mesh", metavar="CHECKPOINT", help=f"LRM of stage 2: {_FORMS}.")
+    parser.add_argument("--nerf", metavar="CHECKPOINT", help=f"LRM of stage 1: {_FORMS}.")
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="size of the model in a file: base, large, small, tiny [default: the one that fits]",
+        help="Size of the model in a file: base, large, small, tiny [default: the one that fits]",
     )
     parser.add_argument(
         "--model",
         default="{}",
         metavar="YAML",
-        help="settings in which the model of a file differs from its preset, as in training",
+        help="Settings in which the model of a file differs from its preset, as in training.",
     )
     parser.add_argument(
         "--resolution",
         type=int,
         metavar="N",
-        help="with --nerf: cubes along a side of the grid on which it becomes a mesh "
+        help="With --nerf: cubes along a side of the grid that the mesh is extracted from "
         "[default: 256]",
     )
     add_device_option(parser)
 
 
 def open_checkpoint(arguments: argparse.Namespace) -> "Reconstructor":
-    """The model, on its device. Raises BadInput."""
+    """Return the model on its device. Raises BadInput."""
     device = open_device(arguments.device)
     kind, path = _source(arguments)
     if arguments.resolution is not None and not 4 <= arguments.resolution <= 1024:
-        raise BadInput(f"--resolution {arguments.resolution}: give 4 to 1024 cubes")
+        raise BadInput(f"--resolution {arguments.resolution}: give a number from 4 to 1024")
     changes = _changes(arguments.model)
 
     from train.inference.lrm import open_reconstructor

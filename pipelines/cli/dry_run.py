@@ -1,4 +1,4 @@
-"""`lrm train --dry-run`: what a run would take, before it takes anything."""
+"""`lrm train --dry-run`: memory, speed and duration of a run, without starting it."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from core.options import Parser, given_values
 from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
-from pipelines.cli.tables import show_run_size
+from pipelines.cli.run_size_tables import show_run_size
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import find_device, size_run
 from train.recipes.registry import RECIPES
@@ -21,60 +21,61 @@ __all__ = ["dry_run", "dry_run_options", "is_dry_run", "print_dry_run"]
 
 _DEVICE = "h100"
 _UTILISATION = 0.35
-_PLACES = ("root", "snapshot", "out")
-"""Settings that a model has a size without."""
-_READ = 4
-"""Samples that are read to see how many bytes one costs."""
+_NOT_NEEDED = ("root", "snapshot", "out")
+"""Required settings that the size of a model does not depend on."""
+_SAMPLES_READ = 4
+"""Samples that are read to find the bytes per sample."""
 
 
 def dry_run_options(parser: Parser) -> None:
-    """Add what a dry run is asked with."""
+    """Add `--dry-run` and its options."""
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="only say how big the run is; needs neither --root, --snapshot nor --out",
+        help="Print memory, speed and duration of the run without starting it; --root, --snapshot "
+        "and --out are not needed.",
     )
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="h100, a100, cpu or a peak in TFLOP/s, for the speed in a dry run "
-        f"[default: {_DEVICE}]",
+        help="With --dry-run: the device to estimate the speed of: h100, a100, cpu or a peak in "
+        f"TFLOP/s [default: {_DEVICE}]",
     )
     parser.add_argument(
         "--utilisation",
         type=float,
         metavar="SHARE",
-        help=f"share of that peak which training reaches, in a dry run [default: {_UTILISATION}]",
+        help=f"With --dry-run: share of the peak that training reaches [default: {_UTILISATION}]",
     )
 
 
 def is_dry_run(arguments: argparse.Namespace) -> bool:
-    """Whether one is asked for. Raises BadInput if only its details are."""
+    """Return whether `--dry-run` is given. Raises BadInput if only its options are."""
     if not arguments.dry_run and (arguments.device or arguments.utilisation is not None):
-        raise BadInput("--device and --utilisation only say something with --dry-run")
+        raise BadInput("--device and --utilisation need --dry-run")
     return bool(arguments.dry_run)
 
 
 def print_dry_run(name: str, arguments: argparse.Namespace) -> None:
     """Print the sizes of the run that the options describe. Raises BadInput."""
-    values = dict.fromkeys(_PLACES, "") | given_values(arguments)
+    values = dict.fromkeys(_NOT_NEEDED, "") | given_values(arguments)
     config = RECIPES[name].config.load(values, where="options")
     share = _UTILISATION if arguments.utilisation is None else arguments.utilisation
-    found = dry_run(name, config, arguments.device or _DEVICE, share)
+    sizes = dry_run(name, config, arguments.device or _DEVICE, share)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(sizes))
     else:
-        show_run_size(found)
+        show_run_size(sizes)
 
 
 def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> dict[str, Any]:
-    """The run's sizes as plain values; nothing is written.
+    """Return the sizes of a run as plain values; write nothing.
 
-    Places in the configuration may be empty: what needs them is left out. Raises BadInput.
+    `root`, `snapshot` and `out` may be empty: what depends on them is left out. Raises BadInput.
     """
     if not 0 < utilisation <= 1:
         raise BadInput("--utilisation must be above 0 and at most 1")
-    # The division alone: weights that a real run needs may lie on another machine.
+    # Only the check of the base class: weights may exist on the machine of the run alone.
     TrainConfig.check(config)
     machine = find_device(device)
     recipe = RECIPES[name].make(config)
@@ -106,20 +107,20 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
 
 
 def _data(recipe: Any, config: TrainConfig) -> dict[str, Any]:
-    """What the snapshot means for the run; a few samples are read to weigh one."""
-    root = _Scale(config.root)
+    """Return epochs and bytes to read; reads a few samples to find the bytes of one."""
+    root = _CountingStorage(config.root)
     samples = open_snapshot(root, config.snapshot).of_split("train")
     if not samples:
-        raise BadInput(f"snapshot {config.snapshot} has no sample in its training split")
+        raise BadInput(f"snapshot {config.snapshot} has no samples in its training split")
     dataset = recipe.dataset(root, samples)
     root.bytes_read = 0
-    read = min(_READ, len(samples))
-    for position in range(read):
+    num_read = min(_SAMPLES_READ, len(samples))
+    for position in range(num_read):
         dataset[position]
-    each = root.bytes_read / read
+    each = root.bytes_read / num_read
     return {
         "samples": len(samples),
-        "samples_read": read,
+        "samples_read": num_read,
         "bytes_per_sample": each,
         "bytes_per_step": each * config.batch_size,
         "steps_per_epoch": math.ceil(len(samples) / config.batch_size),
@@ -128,7 +129,7 @@ def _data(recipe: Any, config: TrainConfig) -> dict[str, Any]:
 
 
 def _refusal(config: TrainConfig) -> str | None:
-    """Why this machine would refuse to start the run now, if it would."""
+    """Return why this machine cannot start the run now; None if it can."""
     try:
         config.check()
         if find_resumable(config) is None:
@@ -138,8 +139,8 @@ def _refusal(config: TrainConfig) -> str | None:
     return None
 
 
-class _Scale(Storage):
-    """A storage that counts the bytes it gives."""
+class _CountingStorage(Storage):
+    """A storage that counts the bytes that are read from it."""
 
     bytes_read = 0
 

@@ -1,21 +1,35 @@
 """The `lrm` command. `python -m pipelines.cli` does the same."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from core.errors import LrmError, first_line
 from core.options import Parser
 from core.safe_text import printable
-from core.storage import object_store_errors
-from pipelines.cli.registry import COMMANDS
+from core.storage import store_errors
+from pipelines.cli.registry import COMMANDS, GROUPS
 
 __all__ = ["main", "make_parser"]
 
+_EPILOG = """example:
+  lrm build --source objaverse --limit 100 --root DATASET
+
+`lrm COMMAND --help` shows the options of a command; docs/README.md lists the guides."""
+
 
 def make_parser() -> Parser:
-    """The parser of all subcommands."""
-    parser = Parser(prog="lrm", description="Objaverse into training data for LRMs, and training.")
+    """Return the parser of all subcommands."""
+    parser = Parser(
+        prog="lrm",
+        description="Turn Objaverse into training data for large reconstruction models, and train.",
+        epilog=_EPILOG,
+    )
+    groups = {title: [entry.name for entry in group] for title, group in GROUPS.items()}
+    parser.set_command_groups(groups)
+    parser.add_argument("--version", action=_Version, nargs=0, help="Show the version and exit.")
     parser.set_defaults(make_parser=make_parser)
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
@@ -25,11 +39,29 @@ def make_parser() -> Parser:
     return parser
 
 
+class _Version(argparse.Action):
+    """Prints the version and exits."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        from pipelines.cli.version import project_version
+
+        print(f"lrm {project_version()}")
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, 1 (work failed), 2 (bad input), 130 (interrupted)."""
+    """Run one command; return its exit code.
+
+    0: done, 1: work failed, 2: bad usage or input, 130: interrupted.
+    """
     name = "lrm"
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = make_parser().parse_args(argv)
+        parser = make_parser()
+        if not words:
+            parser.print_help(sys.stderr)
+            return 2
+        arguments = parser.parse_args(words)
         name = f"lrm {arguments.command}"
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -44,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: interrupted; the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader left (`lrm status | head`): nothing more can be said to it.
+        # The reader has closed the pipe (`lrm status | head`): discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return int(code)

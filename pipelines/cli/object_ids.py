@@ -1,4 +1,4 @@
-"""The options that name objects: asset ids, or a file of them."""
+"""Options that select objects: asset ids, or a file of them."""
 
 import argparse
 import sys
@@ -13,13 +13,13 @@ def add_object_options(parser: Parser) -> None:
     """Add `--root`, `--json`, asset ids and `--from FILE`."""
     add_root_options(parser)
     parser.add_argument(
-        "objects", nargs="*", metavar="OBJECT", help="asset ids, such as objaverse:UID"
+        "objects", nargs="*", metavar="OBJECT", help="Asset ids, such as objaverse:UID."
     )
     parser.add_argument(
         "--from",
         dest="file",
         metavar="FILE",
-        help="a file of asset ids, one per line; - reads stdin",
+        help="File of asset ids, one per line; - reads standard input.",
     )
 
 

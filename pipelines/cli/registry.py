@@ -1,47 +1,38 @@
-"""All subcommands of `lrm`, in the order of its help: a new one is entered here."""
+"""All subcommands of `lrm`, by the headings of its help: a new one is entered here."""
 
-from pipelines.cli.command import Command
-from pipelines.cli.commands import (
-    build,
-    compact,
-    completion,
-    doctor,
-    evaluate,
-    export,
-    inspect,
-    multiview,
-    plan,
-    reconstruct,
-    remove,
-    report,
-    retry,
-    snapshot,
-    status,
-    train,
-    verify,
-    weights,
-)
+from collections.abc import Mapping, Sequence
 
-__all__ = ["COMMANDS"]
+from pipelines.cli.command import CommandEntry
 
-_MODULES = (
-    build,
-    plan,
-    status,
-    inspect,
-    report,
-    verify,
-    retry,
-    remove,
-    compact,
-    snapshot,
-    export,
-    train,
-    weights,
-    multiview,
-    reconstruct,
-    evaluate,
-    doctor,
-    completion,
-)
-COMMANDS: tuple[Command, ...] = tuple(module.COMMAND for module in _MODULES)
+__all__ = ["COMMANDS", "GROUPS"]
+
+GROUPS: Mapping[str, Sequence[CommandEntry]] = {
+    "data": (
+        CommandEntry("build", "Build a dataset, or refresh it: do what is missing."),
+        CommandEntry("plan", "Show what build would do and what it would cost."),
+        CommandEntry("status", "Show how many objects are kept, dropped, failed, pending."),
+        CommandEntry("inspect", "Show everything known of one object."),
+        CommandEntry("report", "Write an HTML page with the funnel, pictures, time and bytes."),
+        CommandEntry("verify", "Read every shard and compare it with its checksums."),
+        CommandEntry("retry", "Clear failures, so that the next build tries again."),
+        CommandEntry("remove", "Take objects down, for all later snapshots and builds."),
+        CommandEntry("compact", "Delete or rewrite shards whose samples are not used any more."),
+        CommandEntry("snapshot", "Create an immutable list of the kept samples, to train on."),
+        CommandEntry("export", "Write a snapshot in the folder layout of another trainer."),
+    ),
+    "training": (
+        CommandEntry("train", "Train a model on a snapshot; the same command again resumes."),
+        CommandEntry("weights", "Write the model of a training run as a file of weights."),
+    ),
+    "inference": (
+        CommandEntry("multiview", "Turn a picture of an object into six views (Zero123++)."),
+        CommandEntry("reconstruct", "Turn six views of an object into a mesh."),
+        CommandEntry("evaluate", "Score a model or meshes: PSNR, LPIPS, Chamfer, F-score."),
+    ),
+    "machine": (
+        CommandEntry("doctor", "Check this machine, and print how to install what is missing."),
+        CommandEntry("completion", "Print a script for completion in bash, zsh or tcsh."),
+        CommandEntry("help", "Show the help of a command."),
+    ),
+}
+COMMANDS: Sequence[CommandEntry] = tuple(entry for group in GROUPS.values() for entry in group)

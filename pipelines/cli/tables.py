@@ -1,6 +1,6 @@
-"""What commands print for people: the funnel, a plan, one object."""
+"""Text output of commands on a dataset: its funnel, a plan, one object."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,114 +9,89 @@ from rich.table import Table
 from rich.text import Text
 
 from core.failures import FailureKind
-from core.quantities import amount, duration, percent, short_duration, size, with_si_prefix
+from core.quantities import amount, duration, percent, size
 from core.safe_text import printable
 
-__all__ = ["make_table", "show_object", "show_plan", "show_run_size", "show_status"]
+__all__ = ["counted", "make_table", "show_object", "show_plan", "show_status"]
+
+_PART_TITLES = {
+    "start": "starting Blender",
+    "bring": "sending the file",
+    "import": "importing",
+    "evaluate": "evaluating the scene",
+    "measure": "silhouettes",
+    "islands": "separate objects",
+    "prepare": "preparing",
+    "geometry": "depth and normals",
+    "probe": "choosing samples",
+    "colour": "colour",
+    "sync": "loading the scene",
+    "sample": "sampling",
+    "denoise": "denoising",
+    "read": "reading views",
+    "encode": "encoding views",
+    "check": "checking views",
+    "stage": "writing the sample",
+    "handover": "waiting for views",
+}
+"""Titles of the timed parts of stages; an added stage's parts keep their names."""
+_PARTS_OF_COLOUR = {"sync", "sample", "denoise"}
+_MAX_PARTS = 3
+_MIN_PART = 0.05
+"""Share of a stage's time below which a part is not shown."""
 
 
 def show_status(summary: Mapping[str, Any]) -> None:
-    """The JSON of `lrm status` as tables."""
+    """Print the JSON of `lrm status` as tables."""
     console = Console(highlight=False)
     console.print(_funnel(summary))
     if summary["stages"]:
         console.print(_stages(summary["stages"]))
+        for line in _longest_parts(summary["stages"]):
+            console.print(line, soft_wrap=True)
     sizes = ", ".join(f"{name} {size(count)}" for name, count in summary["bytes"].items())
-    console.print(f"bytes: {sizes}", soft_wrap=True)
+    console.print(f"stored: {sizes}", soft_wrap=True)
     for line in [*_throughput(summary), *_cost(summary["cost"])]:
         console.print(line, soft_wrap=True)
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
-    """The JSON of `lrm plan` as a table and a line."""
+    """Print the JSON of `lrm plan` as tables and a line."""
     console = Console(highlight=False)
-    table = make_table("work to do (next stage of each object)", ["stage", "why"], ["objects"])
+    table = make_table("next stage per object", ["stage", "reason"], ["objects"])
     for stage, reasons in plan["work"].items():
         for why, count in reasons.items():
             table.add_row(stage, why, f"{count:,}")
     console.print(table if plan["work"] else "nothing to do")
     if plan["work"]:
-        table = make_table("expected", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
+        table = make_table("estimate", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
         for stage, cost in plan["estimate"]["stages"].items():
-            numbers = [amount(cost[name]) for name in ("objects", "core_hours", "gpu_hours")]
-            table.add_row(stage, *numbers, size(cost["bytes"]))
+            hours = [amount(cost[name]) for name in ("core_hours", "gpu_hours")]
+            table.add_row(stage, _whole(cost["objects"]), *hours, size(cost["bytes"]))
         console.print(table)
-    console.print(f"about {_amounts(plan['estimate'])}", soft_wrap=True)
+        console.print(f"in total about {_amounts(plan['estimate'])}", soft_wrap=True)
 
 
-def show_object(found: Mapping[str, Any]) -> None:
-    """The JSON of `lrm inspect` as lines."""
+def show_object(state: Mapping[str, Any]) -> None:
+    """Print the JSON of `lrm inspect` as lines."""
     from filters.chain import filter_title, reason_title
 
-    lines = [f"{found['asset_id']}  {found['record']['name']!r}: {found['state']}"]
-    for verdict in found["dropped"]:
-        line = f"  dropped by {filter_title(verdict['filter'])}: {reason_title(verdict['reason'])}"
+    lines = [f"{state['asset_id']}  {state['record']['name']!r}: {state['state']}"]
+    for verdict in state["dropped"]:
+        title, reason = filter_title(verdict["filter"]), reason_title(verdict["reason"])
+        line = f"  dropped by {title}: {reason}"
         lines.append(f"{line} (measured {verdict['measured']}, limit {verdict['limit']})")
-    if found["failed"]:
-        failure = found["failed"]
+    if state["failed"]:
+        failure = state["failed"]
         lines.append(f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}")
         lines += [f"  what to do: {kind.remedy}" for kind in FailureKind if kind == failure["kind"]]
-    for event in found["events"]:
+    for event in state["events"]:
         what = f"{event['stage']:<8} {event['status']:<7} {event['seconds']:.2f} s"
         lines.append(f"  {event['time'][:19]}  {what}")
-    lines += [f"  views: {sample['shard']} ({sample['key']})" for sample in found["samples"]]
+    lines += [f"  views: {sample['shard']} ({sample['key']})" for sample in state["samples"]]
     console = Console(highlight=False)
     for line in lines:
         console.print(Text(printable(line)), soft_wrap=True)
-
-
-def show_run_size(found: Mapping[str, Any]) -> None:
-    """The JSON of `lrm train --dry-run` as tables and lines."""
-    console = Console(highlight=False)
-    table = make_table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
-    trained, frozen, forward = (found[name] for name in ("parameters", "frozen", "forward"))
-    for part in dict.fromkeys([*trained, *frozen, *forward]):
-        numbers = [with_si_prefix(where.get(part, 0)) for where in (trained, frozen, forward)]
-        table.add_row(part, *numbers)
-    sums = [with_si_prefix(sum(where.values())) for where in (trained, frozen, forward)]
-    table.add_row("together", *sums)
-    table.add_row("backward", "", "", with_si_prefix(found["backward"]))
-    console.print(table)
-    table = make_table("memory of a worker", ["what"], ["bytes"])
-    for what, num_bytes in found["memory"].items():
-        table.add_row(what, size(num_bytes))
-    table.add_row("together", size(found["memory_total"]))
-    console.print(table)
-    for line in [*_speed(found), *_length(found)]:
-        console.print(line, soft_wrap=True)
-    for line in found["assumed"]:
-        console.print(f"estimated: {line}", soft_wrap=True)
-    if found["refused"]:
-        console.print(Text(f"would not start here now: {found['refused']}"), soft_wrap=True)
-
-
-def _speed(found: Mapping[str, Any]) -> list[str]:
-    speed = found["speed"]
-    share = percent(speed["utilisation"], 1)
-    reached = f"{share} of {with_si_prefix(speed['peak'])}FLOP/s"
-    lines = [
-        f"{speed['workers']} x {speed['device']} at {reached}: {short_duration(speed['seconds_per_step'])} "
-        f"a step, {speed['samples_per_second']:,.2f} samples/s"
-    ]
-    if speed["fits"] is False:
-        lines.append(
-            f"does not fit {speed['device']}: a smaller --micro-batch, --precision bf16, "
-            "--zero-stage 2 or a smaller reduce_bucket_size in --deepspeed may help"
-        )
-    return lines
-
-
-def _length(found: Mapping[str, Any]) -> list[str]:
-    data = found["data"]
-    steps = f"{found['steps']:,} steps of {found['batch_size']} objects"
-    kept = f"{found['checkpoints_kept']} of {size(found['checkpoint_bytes'])}"
-    lines = [f"{steps}: {duration(found['speed']['seconds'])}", f"checkpoints kept: {kept}"]
-    if data is not None:
-        lines.append(
-            f"{data['samples']:,} samples in the training split: {data['epochs']:,.1f} epochs of "
-            f"{data['steps_per_epoch']:,} steps, {size(data['bytes_per_step'])} to read per step"
-        )
-    return lines
 
 
 def _funnel(summary: Mapping[str, Any]) -> Table:
@@ -136,20 +111,35 @@ def _funnel(summary: Mapping[str, Any]) -> Table:
     add("pending", "", summary["pending"])
     add("kept", "", summary["kept"])
     if summary["unsure"]:
-        add("", "of which unsure", summary["unsure"])
+        add("", "of which uncertain", summary["unsure"])
     return table
 
 
 def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Table:
-    numbers = ["done", "time", "seconds each"]
-    table = make_table("stages (time of one worker each)", ["stage"], numbers)
-    table.add_column("of which (seconds)")
+    numbers = ["objects done", "worker time", "seconds per object"]
+    table = make_table("stages (time summed over workers)", ["stage"], numbers)
     for stage, values in stages.items():
         done, seconds = values["done"], values["seconds"]
-        parts = ", ".join(f"{part} {spent:.0f}" for part, spent in values["parts"].items())
         each = f"{seconds / done:.2f}" if done else ""
-        table.add_row(stage, f"{done:,}", duration(seconds), each, parts)
+        table.add_row(stage, f"{done:,}", duration(seconds), each)
     return table
+
+
+def _longest_parts(stages: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+    """Return a line for every stage with timed parts: the longest, in per cent of its time."""
+    lines = []
+    for stage, values in stages.items():
+        seconds, parts = values["seconds"], dict(values["parts"])
+        if _PARTS_OF_COLOUR & parts.keys():
+            parts.pop("colour", None)  # their sum
+        longest = [
+            f"{_PART_TITLES.get(part, part)} {100 * spent / seconds:.0f} %"
+            for part, spent in sorted(parts.items(), key=lambda item: -item[1])[:_MAX_PARTS]
+            if spent > _MIN_PART * seconds
+        ]
+        if longest:
+            lines.append(f"{stage}: {', '.join(longest)}")
+    return lines
 
 
 def _throughput(summary: Mapping[str, Any]) -> list[str]:
@@ -157,22 +147,27 @@ def _throughput(summary: Mapping[str, Any]) -> list[str]:
     if recent is None:
         return []
     rate = f", {recent['per_hour']:,.0f} per hour" if recent["per_hour"] else ""
-    lines = [f"last work: {recent['objects']:,} objects until {recent['ended'][:19]}{rate}"]
+    objects = counted(recent["objects"], "object")
+    lines = [f"recent work: {objects}{rate}, until {_time(recent['ended'])}"]
     if summary["pending"]:
         left = duration(summary["seconds_to_go"])
-        lines.append(f"pending: {summary['pending']:,} objects, {left} to go at that rate")
+        pending = counted(summary["pending"], "object")
+        lines.append(f"pending: {pending}, {left} to go at that rate")
     return lines
 
 
 def _cost(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return []
-    since = cost["since"][:19]
     so_far = "" if cost["ended"] else " so far"
-    lines = [f"expected since {since}: {_amounts(cost['expected'])}"]
+    lines = [f"estimate of {_time(cost['since'])}: {_amounts(cost['expected'])}"]
     error = cost["error"]["core_hours"]
-    off = "" if error is None else f" ({100 * error:+.0f} % core-hours)"
-    return [*lines, f"took{so_far}: {_amounts(cost['took'])}{off}"]
+    if error is None:
+        compared = ""
+    else:
+        side = "above" if error > 0 else "below"
+        compared = f" (core-hours {100 * abs(error):.0f} % {side} the estimate)"
+    return [*lines, f"used{so_far}: {_amounts(cost['took'])}{compared}"]
 
 
 def _amounts(cost: Mapping[str, Any]) -> str:
@@ -183,11 +178,26 @@ def _amounts(cost: Mapping[str, Any]) -> str:
         return line
     line += f": {paid['work']:,.2f} {paid['currency']}"
     monthly = paid["per_month"]
-    return line if monthly is None else f"{line}, and {monthly:,.2f} a month to keep it"
+    return line if monthly is None else f"{line}, and {monthly:,.2f} per month for storage"
+
+
+def _whole(number: float) -> str:
+    """Return an expected number of objects, which may be a fraction, as a whole number."""
+    return "< 1" if 0 < number < 0.5 else f"{number:,.0f}"
+
+
+def _time(iso: str) -> str:
+    """Return `2026-11-30 08:30:30 UTC` for a time as it is stored."""
+    return f"{iso[:19].replace('T', ' ')} UTC"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 shard`, `1,200 shards`: a number with its noun, regular plurals only."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def make_table(title: str, words: list[str], numbers: list[str]) -> Table:
-    """An empty table with columns of words, then of numbers."""
+    """Return an empty table with columns of words, then of numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in words:
         table.add_column(name)

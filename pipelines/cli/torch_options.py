@@ -17,7 +17,7 @@ def add_device_option(parser: Parser) -> None:
         "--device",
         default="auto",
         metavar="NAME",
-        help="cpu, cuda, cuda:1 ...; auto is cuda where there is one [default: auto]",
+        help="Device to compute on: cpu, cuda, cuda:1 ...; auto is cuda if there is one.",
     )
 
 
@@ -27,20 +27,20 @@ def add_lpips_options(parser: Parser) -> None:
         "--lpips.vgg",
         dest="lpips_vgg",
         metavar="FILE",
-        help="torchvision's VGG16 [default: torch hub's cache]",
+        help="File of torchvision's VGG16 [default: the one in the cache of torch hub]",
     )
     parser.add_argument(
         "--lpips.linear",
         dest="lpips_linear",
         metavar="FILE",
-        help="vgg.pth of the lpips wheel [default: that of the installed wheel]",
+        help="File vgg.pth of the lpips package [default: the one of the installed package]",
     )
     for name in ("vgg", "linear"):
         add_old_option(parser, f"--lpips-{name}", f"--lpips.{name}")
 
 
 def open_device(name: str) -> "torch.device":
-    """The device of that name. Raises BadInput if this machine does not have it."""
+    """Return the device of that name. Raises BadInput if this machine does not have it."""
     import torch
 
     if name == "auto":
@@ -48,10 +48,10 @@ def open_device(name: str) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise BadInput(f"--device {name}: is no device; give cpu, cuda or cuda:N") from None
+        raise BadInput(f"--device {name}: not a device; give cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
+            f"--device {name}: this machine has only {torch.cuda.device_count()} CUDA devices"
         )
     if device.type not in ("cpu", "cuda"):
         raise BadInput(f"--device {name}: give cpu, cuda or cuda:N")

@@ -1,8 +1,9 @@
-"""`lrm train --status DIR`: where a training run stands, and its checkpoints."""
+"""`lrm train --status DIR`: progress, speed and checkpoints of a training run."""
 
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,23 @@ from rich.console import Console
 from core.errors import BadInput
 from core.quantities import duration, short_duration, size
 from core.storage import Storage
-from pipelines.cli.tables import make_table
-from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
+from pipelines.cli.tables import counted, make_table
+from train.checkpoints.checkpoint import names, read_checkpoint, step_of
 from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
 from train.monitoring.run_log import RUN_FILE
 
 __all__ = ["run_status", "show_run_status"]
 
 _RECENT = 20
-"""Steps that the present speed is the median of."""
+"""Last steps whose median time is the current speed."""
 
 
 def run_status(out: Path) -> dict[str, Any]:
-    """Plain values for JSON. Raises BadInput if there is no run."""
+    """Return the state of a run as plain values. Raises BadInput if there is no run."""
     try:
         run = json.loads((out / RUN_FILE).read_bytes())
     except (OSError, ValueError):
-        raise BadInput(f"{out}: no training run here ({RUN_FILE} is missing)") from None
+        raise BadInput(f"{out}: not the folder of a training run ({RUN_FILE} is missing)") from None
     config, rows = run["config"], read_metrics(out)
     last = rows[-1] if rows else None
     step, steps = (last["step"] if last else 0), config["steps"]
@@ -53,47 +54,56 @@ def run_status(out: Path) -> dict[str, Any]:
 
 def _checkpoints(config: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     storage = Storage(config["checkpoints"] or str(out / "checkpoints"))
-    found = []
-    for name in checkpoint_names(storage):
-        one = read_checkpoint(storage, name)
+    rows = []
+    for name in names(storage):
+        checkpoint = read_checkpoint(storage, name)
         row: dict[str, Any] = {
-            "step": checkpoint_step(name),
-            "whole": one is not None and one.is_complete(),
+            "step": step_of(name),
+            "whole": checkpoint is not None and checkpoint.is_complete(),
         }
-        if one is not None:
-            num_bytes = sum(entry.bytes for entry in one.manifest.files.values())
-            row |= {"workers": one.manifest.world_size, "bytes": num_bytes}
-        found.append(row)
-    return found
+        if checkpoint is not None:
+            num_bytes = sum(entry.bytes for entry in checkpoint.manifest.files.values())
+            row |= {"workers": checkpoint.manifest.world, "bytes": num_bytes}
+        rows.append(row)
+    return rows
 
 
-def show_run_status(found: dict[str, Any]) -> None:
-    """The same as lines and a table."""
+def show_run_status(status: dict[str, Any]) -> None:
+    """Print the state of a run as lines and a table."""
     console = Console(highlight=False)
-    last = found["last"]
-    lines = [f"step {found['step']:,} of {found['steps']:,}"]
-    if last is not None:
-        loss = last["loss"]
-        lines[0] += f", loss {'no number' if loss is None else f'{loss:.4f}'}"
-        speed = f"{found['seconds_per_step']:.2f} s a step on {found['workers']} workers"
-        lines.append(
-            f"{speed}, {100 * last['goodput']:.0f} % of the time went into steps that count"
-        )
-        if not found["done"]:
-            left = duration(found["seconds_to_go"])
-            lines.append(f"{left} to go; last heard {short_duration(found['silent_seconds'])} ago")
-    lines.append(f"last start {found['started'][:19]} on {', '.join(found['hosts'])}")
-    if found["skipped"]:
-        lines.append(f"{found['skipped']} steps were skipped: skipped.jsonl")
-    if found["replaced"]:
-        lines.append(f"{found['replaced']} damaged samples were met: replaced.jsonl")
-    if found["validation"]:
-        metrics = (f"{k} {v:.4g}" for k, v in found["validation"].items() if k != "step")
-        lines.append(f"validation at step {found['validation']['step']}: {', '.join(metrics)}")
-    for line in lines:
+    for line in _lines(status):
         console.print(line, soft_wrap=True)
-    table = make_table("checkpoints", [], ["step", "workers", "bytes", "whole"])
-    for row in found["checkpoints"]:
+    table = make_table("checkpoints", [], ["step", "workers", "size", "complete"])
+    for row in status["checkpoints"]:
         cells = [f"{row['step']:,}", str(row.get("workers", "")), size(row.get("bytes", 0))]
         table.add_row(*cells, "yes" if row["whole"] else "no")
-    console.print(table if found["checkpoints"] else "no checkpoint yet")
+    console.print(table if status["checkpoints"] else "no checkpoints yet")
+
+
+def _lines(status: dict[str, Any]) -> Iterator[str]:
+    last, step = status["last"], f"step {status['step']:,} of {status['steps']:,}"
+    if last is None:
+        yield step
+    else:
+        loss = last["loss"]
+        yield f"{step}, loss {'not finite' if loss is None else f'{loss:.4f}'}"
+        pace = (
+            f"{status['seconds_per_step']:.2f} s per step on {counted(status['workers'], 'worker')}"
+        )
+        # Failed starts and repeated steps are the rest.
+        yield f"{pace}, {100 * last['goodput']:.0f} % of the time was spent on steps that count"
+        if not status["done"]:
+            left = duration(status["seconds_to_go"])
+            yield f"{left} to go; last step {short(status['silent_seconds'])} ago"
+    started = status["started"][:19].replace("T", " ")
+    yield f"last start {started} UTC on {', '.join(status['hosts'])}"
+    if status["skipped"]:
+        yield f"{counted(status['skipped'], 'skipped step')}, listed in skipped.jsonl"
+    if status["replaced"]:
+        yield f"{counted(status['replaced'], 'replaced sample')}, listed in replaced.jsonl"
+    if status["validation"]:
+        values = status["validation"]
+        metrics = ", ".join(
+            f"{name} {value:.4g}" for name, value in values.items() if name != "step"
+        )
+        yield f"validation at step {values['step']}: {metrics}"

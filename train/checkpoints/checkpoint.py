@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from core.errors import BadInput
 from core.storage import Storage
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.manifest import Manifest, hash_file
 from train.monitoring.run_log import RUN_FILE
+
+if TYPE_CHECKING:
+    # `lrm train --status` reads checkpoints without importing torch.
+    from torch import Tensor
 
 __all__ = [
     "Checkpoint",
@@ -83,12 +85,14 @@ class Checkpoint:
         files = self.manifest.files.items()
         return all(cached_hash(folder / name) == entry.sha256 for name, entry in files)
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> "dict[str, Tensor]":
         """Return the tensors of the trained module by name, in the precision of the run.
 
         Raises BadInput if the file contains objects whose loading would run code, or if no file
         has the whole module (ZeRO 3).
         """
+        import torch
+
         if _MODULE_FILE not in self.manifest.files:
             raise BadInput(
                 f"{self.uri}: ZeRO 3 has split its weights over the ranks; save a checkpoint "

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from core.storage import Storage
-from train.settings.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from train.settings.train_config import TrainConfig
 
 __all__ = ["CheckpointPaths", "checkpoint_storage"]
 
@@ -27,7 +29,7 @@ class CheckpointPaths:
     """Folder of downloaded and converted files; removed after loading."""
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Self:
+    def of(cls, config: "TrainConfig") -> Self:
         """Return the paths that a configuration names."""
         storage = checkpoint_storage(config.out, config.checkpoints)
         in_transit = Path(config.out) / "checkpoints-in-transit"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,10 @@ from PIL import Image
 from core.errors import BadInput
 from core.storage import Storage
 from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
-from train.resilience.damaged_samples import Replacement
 from train.settings.versions import installed_versions
+
+if TYPE_CHECKING:
+    from train.resilience.damaged_samples import Replacement
 
 __all__ = ["RUN_FILE", "RunLog", "check_tensorboard"]
 
@@ -87,7 +89,7 @@ class RunLog:
         """Log a skipped step and the samples of its batch."""
         self._skipped.write(step=step, problem=problem, samples=list(samples))
 
-    def replaced(self, step: int, replacement: Replacement) -> None:
+    def replaced(self, step: int, replacement: "Replacement") -> None:
         """Log a replacement, with one line per damaged sample."""
         for fault in replacement.faults:
             values = asdict(fault) | {"cause": fault.cause[:_MAX_CAUSE_LENGTH]}

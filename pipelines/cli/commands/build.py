@@ -1,4 +1,4 @@
-"""`lrm build`: plan and do whatever is missing."""
+"""`lrm build`: plan the work that is missing, and do it."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
 from pipelines.building.progress import print_when_waiting
 from pipelines.cli.command import Command
-from pipelines.cli.commands.plan import plan_options
+from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
 
 if TYPE_CHECKING:
@@ -25,23 +25,24 @@ __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
-    """The options of `lrm build`."""
+    """Add the options of `lrm build`."""
     plan_options(parser)
     add_wait_option(parser)
     parser.add_argument(
         "--filters-only",
         action="store_true",
-        help="only judge again what the catalog holds, by other --filters of the last build: needs "
-        "no --source, downloads and renders nothing",
+        help="Only apply other --filters options to the measurements in the catalog. Needs no "
+        "--source, downloads and renders nothing.",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Do whatever is missing, or (`--filters-only`) judge again what is there."""
+    """Do what is missing, or (`--filters-only`) evaluate the filters again."""
     return _filter_again(arguments) if arguments.filters_only else _build_all(arguments)
 
 
 def _build_all(arguments: argparse.Namespace) -> int:
+    """Plan, run every stage that is missing, and print the status."""
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.committer import Committer
     from pipelines.building.executors import InProcess, open_executor
@@ -61,14 +62,14 @@ def _build_all(arguments: argparse.Namespace) -> int:
     lock = exclusive_lock(root, "lrm build", on_wait=print_when_waiting(arguments.wait))
     with contextlib.ExitStack() as stack:
         check_lock = stack.enter_context(lock) if check_root(root) else None
-        # Everything that can be wrong with the input is found before the first byte is written.
+        # Errors in the input are found here, before the first byte is written.
         plan = load_plan(config, source, root, latest)
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
         try:
             if check_lock is None:
                 check_lock = stack.enter_context(lock)
-                # Whoever had the lock may have built here meanwhile.
+                # Another process may have built here before this one got the lock.
                 plan = load_plan(config, source, root, latest) if check_root(root) else plan
             record = {
                 "config": config.dump(),
@@ -87,18 +88,18 @@ def _build_all(arguments: argparse.Namespace) -> int:
 
 
 def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
-    """What `lrm status` compares with: the estimate of the first of the builds that did this work.
+    """Return the estimate that `lrm status` compares the cost with.
 
-    A build that was stopped and started again has expected its work already; one with nothing to do
-    leaves what is known of the last one.
+    A build that resumes a stopped one keeps the estimate of the first start, and a build with
+    nothing to do keeps that of the build before; any other gets its own.
     """
     from pipelines.building.estimates.spending import estimate_record
 
-    before = read_build(root) if check_root(root) else {}
-    goes_on = "ended" not in before and _is_stored_as(config, before.get("config", {}))
-    if "estimate" in before and (goes_on or not plan.work):
-        return {"estimate": before["estimate"]}
-    return {"estimate": estimate_record(plan.estimate)}
+    last_build = read_build(root) if check_root(root) else {}
+    resumes = "ended" not in last_build and _is_stored_as(config, last_build.get("config", {}))
+    if "estimate" in last_build and (resumes or not plan.work):
+        return {"estimate": last_build["estimate"]}
+    return {"estimate": stamped(plan.estimate)}
 
 
 def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
@@ -109,6 +110,7 @@ def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
 
 
 def _filter_again(arguments: argparse.Namespace) -> int:
+    """Store other filter settings and print the status under them."""
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.dataset_status import stored_config
 
@@ -121,30 +123,31 @@ def _filter_again(arguments: argparse.Namespace) -> int:
     ):
         build = read_build(root)
         before = stored_config(root).dump()
-        # The root as the last build named it: the same folder may be given in other words.
+        # Use the root as the last build wrote it: one folder has many spellings.
         config = BuildConfig.load(merge(before, given | {"root": before["root"]}))
         changed = {name for name, value in config.dump().items() if value != before.get(name)}
         if changed - {"filters"}:
             others = ", ".join(sorted(changed - {"filters"}))
-            raise BadInput(f"--filters-only takes --filters.… only; these differ, too: {others}")
+            raise BadInput(
+                f"--filters-only changes only filters, but these settings differ, too: {others}"
+            )
         write_build(root, build | {"config": config.dump()})
     return print_status(root, arguments.json)
 
 
 def _require_system_libraries() -> None:
-    """Before this machine renders: Blender would end without a word."""
+    """Raise BadInput if Blender lacks system libraries: it would exit without a message."""
     from render.system_libraries import apt_command, missing_packages
 
     missing = missing_packages()
     if missing:
         command = apt_command(missing)
-        raise BadInput(f"Blender needs system libraries that are not here; install: {command}")
+        raise BadInput(f"Blender needs system libraries that are not installed; run: {command}")
 
 
 COMMAND = Command(
-    name="build",
-    purpose="Plan and do whatever is missing; the same command again is the refresh.",
     example="lrm build --source DIR --captions FILE.csv --root DATASET",
     options=_options,
     run=_run,
+    common=(*PLAN_COMMON, "--wait", "--filters-only"),
 )

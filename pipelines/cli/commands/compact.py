@@ -1,71 +1,84 @@
-"""`lrm compact`: free the space of samples that are no longer needed."""
+"""`lrm compact`: delete or rewrite shards whose samples are not used any more."""
 
 import argparse
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from core import quantities
 from core.errors import BadInput
-from core.options import Parser, add_root_options, add_wait_option
+from core.options import Parser, add_old_option, add_root_options, add_wait_option
 from dataset.root import open_root
 from pipelines.cli.command import Command
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
-    """The options of `lrm compact`."""
+    """Add the options of `lrm compact`."""
     add_root_options(parser)
     add_wait_option(parser)
     parser.add_argument(
-        "--dead-share",
+        "--garbage-ratio",
         type=float,
         default=0.3,
         metavar="SHARE",
-        help="rewrite shards of which more than this share of the samples is dead [default: 0.3]",
+        help="Rewrite a shard if more than this share of its samples is garbage: in no protected "
+        "snapshot, and not the current sample of a kept object.",
     )
-    parser.add_argument("--release", metavar="ID", help="end the protection of this snapshot first")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    add_old_option(parser, "--dead-share", "--garbage-ratio")
+    parser.add_argument(
+        "--release", metavar="ID", help="End the protection of this snapshot first."
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Print what would be done, and change nothing."
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Free what nothing counts on."""
+    """Compact the dataset and print what was freed."""
     from pipelines.maintenance.compaction import compact_dataset
 
-    if not 0 <= arguments.dead_share <= 1:
-        raise BadInput("--dead-share must be between 0 and 1")
-    found = compact_dataset(
+    if not 0 <= arguments.garbage_ratio <= 1:
+        raise BadInput("--garbage-ratio must be between 0 and 1")
+    result = compact_dataset(
         open_root(arguments.root),
-        arguments.dead_share,
+        arguments.garbage_ratio,
         arguments.release,
         dry_run=arguments.dry_run,
         wait=arguments.wait,
     )
     if arguments.json:
-        print(json.dumps(found))
-        return 0
-    would = "would be " if found["dry_run"] else ""
-    rewritten, deleted = found["rewritten"], found["deleted"]
-    print(f"{rewritten['shards']} shards ({rewritten['samples']} live samples) {would}rewritten")
-    print(f"{deleted['files']} files ({quantities.size(deleted['bytes'])}) {would}deleted")
-    for name, held in found["held"].items():
-        print(
-            f"snapshot {name} holds back {quantities.size(held['bytes'])} in {len(held['shards'])} "
-            f"shards until {held['protected_until']} (--release {name} ends that now)"
-        )
-    for name in found["outlived"]:
-        print(
-            f"snapshot {name}, no longer protected, cannot be read any more"
-            if not would
-            else f"snapshot {name}, no longer protected, could not be read any more"
-        )
-    for shard, why in found["skipped"].items():
-        print(f"{shard} stays as it is: {why}")
+        print(json.dumps(result))
+    else:
+        _show(result)
     return 0
 
 
+def _show(result: Mapping[str, Any]) -> None:
+    """Print the result of a compaction as lines."""
+    dry_run = result["dry_run"]
+    would = "would be " if dry_run else ""
+    rewritten, deleted = result["rewritten"], result["deleted"]
+    shards = counted(rewritten["shards"], "shard")
+    print(f"{shards} ({counted(rewritten['samples'], 'used sample')}) {would}rewritten")
+    files = counted(deleted["files"], "file")
+    print(f"{files} ({quantities.size(deleted['bytes'])}) {would}deleted")
+    for name, held in result["held"].items():
+        print(
+            f"snapshot {name} keeps {quantities.size(held['bytes'])} of garbage in "
+            f"{counted(len(held['shards']), 'shard')} until {held['protected_until']}; "
+            f"--release {name} ends its protection now"
+        )
+    for name in result["outlived"]:
+        lost = "would lose samples" if dry_run else "has lost samples"
+        print(f"snapshot {name} is not protected any more and {lost}: it cannot be trained on")
+    for shard, why in result["skipped"].items():
+        print(f"{shard}: left unchanged: {why}")
+
+
 COMMAND = Command(
-    name="compact",
-    purpose="Free the space of samples that nothing counts on; says what holds bytes back.",
     example="lrm compact --root DATASET --dry-run",
     options=_options,
     run=_run,

@@ -1,4 +1,4 @@
-"""`lrm completion`: a script with which a shell completes commands, options and their values."""
+"""`lrm completion`: a script that makes a shell complete commands, options and their values."""
 
 import argparse
 import sys
@@ -17,28 +17,28 @@ _FILES = (
     *("CAPTIONS", "CHECKPOINT", "DEEPSPEED", "FILE", "IMAGE", "IMAGE_OR_DIR", "INIT", "LINEAR"),
     *("OUT", "SOURCE", "VGG"),
 )
-"""By what stands behind an option in the help."""
+"""Words that stand for the value of an option in the help, by what a shell completes."""
 
 
 def _options(parser: Parser) -> None:
     """Add the options of the command."""
-    parser.add_argument("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
+    parser.add_argument("shell", choices=_SHELLS, metavar="SHELL", help="The shell.")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Print the script; name the commands that it leaves out."""
     import shtab
 
     parser = arguments.make_parser()
     for command, package in _fill(parser):
-        text = f"{command} is left out: {package} is not installed"
-        print(f"lrm completion: note: {text}", file=sys.stderr)
+        note = f"the options of {command} are left out: {package} is not installed"
+        print(f"lrm completion: note: {note}", file=sys.stderr)
     print(shtab.complete(parser, arguments.shell))
     return 0
 
 
 def _fill(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Add all options, and what completes their values; commands that lack a package, and which."""
+    """Add all options and their completion; yield the commands that lack a package, and which."""
     if isinstance(parser, Parser):
         try:
             parser.populate()
@@ -53,7 +53,7 @@ def _fill(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 def _complete_values(action: argparse.Action) -> None:
-    """The choices of a setting, or shtab's attribute for files and folders."""
+    """Set the choices of an option, or shtab's attribute for files and folders."""
     import shtab
 
     action.choices = action.choices or getattr(action, "suggested", None)
@@ -65,8 +65,6 @@ def _complete_values(action: argparse.Action) -> None:
 
 
 COMMAND = Command(
-    name="completion",
-    purpose="Print what completes lrm's commands and options in a shell.",
     example='eval "$(lrm completion bash)"',
     options=_options,
     run=_run,

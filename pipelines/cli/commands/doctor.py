@@ -1,4 +1,4 @@
-"""`lrm doctor`: what is missing on this machine, and the line that mends it."""
+"""`lrm doctor`: what is missing on this machine, and how to install it."""
 
 import argparse
 import dataclasses
@@ -25,7 +25,7 @@ _GROUPS = {
     "build": "building datasets",
     "gpu": "rendering on a GPU",
     "train": "training, reconstruction, evaluation",
-    "reach": "what lies elsewhere",
+    "reach": "network and storage",
 }
 _CHOICES = ("build", "gpu", "train")
 
@@ -38,26 +38,32 @@ def _options(parser: Parser) -> None:
         action="append",
         choices=_CHOICES,
         metavar="WHAT",
-        help="build, gpu (rendering on one) or train: look only at what that needs; may be "
-        "repeated. With gpu a missing GPU counts as missing, also for training, and a small "
-        "picture is rendered on it [default: all, and a GPU is not asked for]",
+        help="Check only what this needs; may be repeated. gpu renders a small picture, and then "
+        "a missing GPU is an error, for training as well [build, gpu, train; default: all, "
+        "without requiring a GPU]",
     )
-    parser.add_argument("--online", action="store_true", help="also ask the hub of Objaverse")
-    parser.add_argument("--root", metavar="URI", help="also read this root, in S3 or elsewhere")
+    parser.add_argument(
+        "--online", action="store_true", help="Also check that the hub of Objaverse answers."
+    )
+    parser.add_argument(
+        "--root",
+        metavar="URI",
+        help="Also check that this dataset can be read, on S3 or elsewhere.",
+    )
     add_lpips_options(parser)
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command: 1 if anything that was asked for is missing."""
-    found: dict[str, list[Finding]] = {}
+    """Run the checks; return 1 if a required part is missing."""
+    findings: dict[str, list[Finding]] = {}
     for name, check in _checks(arguments).items():
-        found[name] = check()
+        findings[name] = check()
         if not arguments.json:
-            _show(_GROUPS[name], found[name])
-    missing = [item for items in found.values() for item in items if item.state == "missing"]
+            _show(_GROUPS[name], findings[name])
+    missing = [item for items in findings.values() for item in items if item.state == "missing"]
     if arguments.json:
-        groups = {name: [dataclasses.asdict(item) for item in found[name]] for name in found}
+        groups = {name: list(map(dataclasses.asdict, items)) for name, items in findings.items()}
         print(json.dumps({"missing": len(missing), "groups": groups}))
     else:
         print(f"missing: {', '.join(item.what for item in missing) or 'nothing'}")
@@ -65,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _checks(arguments: argparse.Namespace) -> Mapping[str, Callable[[], list[Finding]]]:
-    """The groups that are asked for, in their order."""
+    """Return the requested groups of checks, in the order of the output."""
     from pipelines.doctor.blender_child import start_child
 
     wanted = arguments.purposes or _CHOICES
@@ -144,7 +150,7 @@ def _show(title: str, findings: Sequence[Finding]) -> None:
         table.add_row(*(Text(word, overflow="fold") for word in words))
     console = Console(highlight=False)
     console.print(table)
-    # Not in the table, which would break what is to be copied.
+    # Below the table, because its cells would break commands that people copy.
     for item in findings:
         if item.remedy:
             console.print(Text(f"{item.what}: {printable(item.remedy)}"), soft_wrap=True)
@@ -152,8 +158,6 @@ def _show(title: str, findings: Sequence[Finding]) -> None:
 
 
 COMMAND = Command(
-    name="doctor",
-    purpose="Say what is missing on this machine, and the line that mends it.",
     example="lrm doctor --for build --for gpu",
     options=_options,
     run=_run,

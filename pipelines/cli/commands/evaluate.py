@@ -1,4 +1,4 @@
-"""`lrm evaluate`: a model, or meshes of any origin, by the measures of the paper."""
+"""`lrm evaluate`: score a model, or meshes of any origin, with the metrics of the paper."""
 
 import argparse
 import contextlib
@@ -14,6 +14,7 @@ from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
 from pipelines.cli.commands.multiview import check_sampling, open_pipeline, pipeline_folder
+from pipelines.cli.tables import counted
 from pipelines.cli.torch_options import add_lpips_options, open_device
 from train.evaluation.protocol import NUM_POINTS, THRESHOLD
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
@@ -35,7 +36,7 @@ __all__ = [
     "COMMAND",
 ]
 
-_NAMES = {
+_METRIC_TITLES = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
     "lpips": "LPIPS",
@@ -54,86 +55,104 @@ _NAMES = {
 
 def _options(parser: Parser) -> None:
     """Add the options of the command."""
-    truth = parser.add_argument_group("the truth")
-    truth.add_argument("--root", metavar="URI", help="folder or URI of a dataset")
-    truth.add_argument("--snapshot", metavar="ID", help="id of its snapshot")
+    truth = parser.add_argument_group("ground truth")
+    truth.add_argument("--root", metavar="URI", help="Folder or URI of a dataset.")
+    truth.add_argument("--snapshot", metavar="ID", help="Id of a snapshot of it.")
     truth.add_argument(
         "--split",
         choices=("validation", "train", "all"),
         default="validation",
-        help="which samples of it [default: validation]",
+        help="Samples of the snapshot to evaluate.",
     )
-    truth.add_argument("--truth", metavar="DIR", help="or a folder of GLB files, named by object")
     truth.add_argument(
-        "--rig", default="orbit21", help="with --truth: the cameras [default: orbit21]"
+        "--truth",
+        metavar="DIR",
+        help="Instead of a dataset: a folder of GLB files named by object.",
     )
-    truth.add_argument("--limit", type=int, metavar="N", help="only the first N objects")
-    judged = parser.add_argument_group("what is judged")
-    judged.add_argument(
-        "--meshes", metavar="DIR", help="meshes (.glb, .obj, .ply) named by asset id or uid"
+    truth.add_argument(
+        "--rig", default="orbit21", help="With --truth: camera layout of the rendered views."
     )
-    judged.add_argument("--self-check", action="store_true", help="the files of --truth themselves")
+    truth.add_argument("--limit", type=int, metavar="N", help="Evaluate only the first N objects.")
+    candidates = parser.add_argument_group("what is evaluated")
+    candidates.add_argument(
+        "--meshes", metavar="DIR", help="Meshes (.glb, .obj, .ply) named by asset id or uid."
+    )
+    candidates.add_argument(
+        "--self-check",
+        action="store_true",
+        help="The files of --truth themselves: shows the scores of a perfect result.",
+    )
     add_checkpoint_options(parser)
     parser.add_argument(
         "--pipeline",
         metavar="FOLDER",
-        help="Zero123++ makes six views of view 0 of each object, which are judged beside the "
-        "truth's (rig zero123plus) and are what a model sees; without it, a model sees six views "
-        "of the truth",
+        help="Zero123++ generates six views from view 0 of each object. They are compared with "
+        "the ground truth (rig zero123plus), and a model gets them as input. Without this option "
+        "a model gets six views of the ground truth.",
     )
     parser.add_argument(
         "--steps",
         type=int,
         default=NUM_STEPS,
         metavar="N",
-        help=f"of --pipeline [default: {NUM_STEPS}]",
+        help="Denoising steps of --pipeline.",
     )
     parser.add_argument(
         "--guidance",
         type=float,
         default=GUIDANCE_SCALE,
         metavar="G",
-        help=f"of --pipeline; 1 or less: none [default: {GUIDANCE_SCALE:g}]",
+        help="Guidance scale of --pipeline; 1 or less switches guidance off.",
     )
     parser.add_argument(
         "--view-size",
         type=int,
         default=VIEW_SIZE,
         metavar="PIXELS",
-        help=f"side of a view of --pipeline [default: {VIEW_SIZE}]",
+        help="Side of a view of --pipeline, in pixels.",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="gets the tables")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="Folder to write the tables to."
+    )
     parser.add_argument(
         "--points",
         type=int,
         default=NUM_POINTS,
         metavar="N",
-        help=f"on each surface [default: {NUM_POINTS}]",
+        help="Points sampled on each surface.",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=THRESHOLD,
         metavar="D",
-        help=f"of the F-score, in [-1, 1]^3 [default: {THRESHOLD}]",
+        help="Distance threshold of the F-score; the object is in the cube from -1 to 1.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of points and bootstrap [default: 0]")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed of the points, the bootstrap and the noise of --pipeline.",
+    )
     parser.add_argument(
         "--render.resolution",
         dest="render_size",
         type=int,
         default=320,
         metavar="PIXELS",
-        help="side of what Blender renders [default: 320]",
+        help="Side of the pictures that Blender renders, in pixels.",
     )
     add_old_option(parser, "--render-size", "--render.resolution")
-    parser.add_argument("--no-lpips", action="store_true", help="do without LPIPS and its weights")
+    parser.add_argument(
+        "--no-lpips", action="store_true", help="Skip LPIPS; its weights are not needed then."
+    )
     add_lpips_options(parser)
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Evaluate the objects and write the tables."""
     _check(arguments)
     from pipelines.evaluation.evaluate import EvaluationProtocol, evaluate_objects
 
@@ -150,33 +169,34 @@ def _run(arguments: argparse.Namespace) -> int:
     with _blender() as blender:
         truths = _truths(arguments, blender)
         predictor = _predictor(arguments, blender)
-        found = evaluate_objects(truths, predictor, protocol, out, arguments.limit)
+        summary = evaluate_objects(truths, predictor, protocol, out, arguments.limit)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(summary))
     else:
-        _show(found, out)
-    if found["failed"]:
-        name, why = next(iter(found["failed"].items()))
-        raise WorkFailed(f"{len(found['failed'])} objects failed; the first: {name}: {why}")
+        _show(summary, out)
+    if summary["failed"]:
+        name, why = next(iter(summary["failed"].items()))
+        count = counted(len(summary["failed"]), "object")
+        raise WorkFailed(f"{count} failed; the first: {name}: {why}")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise BadInput for options that do not go together."""
+    """Raise BadInput for options that exclude or require each other."""
     from_dataset = arguments.root is not None or arguments.snapshot is not None
     if from_dataset == (arguments.truth is not None):
-        raise BadInput("give the truth: --root URI --snapshot ID, or --truth DIR")
+        raise BadInput("give the ground truth: --root URI --snapshot ID, or --truth DIR")
     if from_dataset and None in (arguments.root, arguments.snapshot):
-        raise BadInput("--root and --snapshot belong together")
+        raise BadInput("give --root and --snapshot together")
     by_model = arguments.mesh is not None or arguments.nerf is not None
     by_files = [arguments.meshes is not None, arguments.self_check]
     if sum([by_model or arguments.pipeline is not None, *by_files]) != 1:
         raise BadInput(
-            "give what is judged: a model (--mesh or --nerf CHECKPOINT, --pipeline FOLDER), or "
+            "give one thing to evaluate: a model (--mesh or --nerf CHECKPOINT, --pipeline FOLDER), "
             "--meshes DIR, or --self-check"
         )
     if arguments.self_check and from_dataset:
-        raise BadInput("--self-check judges the files of --truth DIR")
+        raise BadInput("--self-check evaluates the files of --truth DIR, not of a dataset")
     sides = {"--render.resolution": arguments.render_size, "--view-size": arguments.view_size}
     positive = sides | {
         "--points": arguments.points,
@@ -194,8 +214,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
-    """The metric, and the states of its weights' files."""
-    from pipelines.evaluation.evaluate_log import file_fingerprint
+    """Return the metric, and the state of each of its files of weights."""
+    from pipelines.evaluation.evaluate_log import state_of
     from train.models.lpips import LpipsConfig, find_weights, load_lpips
 
     if arguments.no_lpips:
@@ -206,7 +226,7 @@ def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
 
 @contextlib.contextmanager
 def _blender() -> "Iterator[BlenderProcess]":
-    """A child with all cores, which starts when a file is to be shown."""
+    """Yield a Blender child with all cores; it starts when the first file is rendered."""
     from render.process import BlenderProcess
     from render.render_config import BlenderLimits
 
@@ -233,8 +253,8 @@ def _truths(
     split = arguments.split
     samples = snapshot.samples if split == "all" else snapshot.of_split(split)
     if not len(samples):
-        raise BadInput(f"snapshot {arguments.snapshot} has no sample of --split {split}")
-    return SnapshotGroundTruths(root, samples, arguments.points)
+        raise BadInput(f"snapshot {arguments.snapshot} has no samples in --split {split}")
+    return SnapshotTruths(root, samples, arguments.points)
 
 
 def _predictor(
@@ -246,7 +266,7 @@ def _predictor(
     points, seed = arguments.points, arguments.seed
     if arguments.self_check or arguments.meshes is not None:
         folder = Path(arguments.truth if arguments.self_check else arguments.meshes)
-        # Points of its own: the same ones would find themselves, whatever is measured.
+        # Another seed: with the same points every distance would be 0.
         seed = seed + 1 if arguments.self_check else seed
         return MeshPredictor(MeshFolder(folder, blender), points, seed)
     identity, generate = _model_identity(arguments), _generate(arguments)
@@ -257,8 +277,8 @@ def _predictor(
 
 
 def _model_identity(arguments: argparse.Namespace) -> Any:
-    """Weights by their files' states, and the settings that matter."""
-    from pipelines.evaluation.evaluate_log import file_fingerprint
+    """Return what results depend on: settings, the state of the weights' files, device type."""
+    from pipelines.evaluation.evaluate_log import state_of
 
     settings = {
         name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
@@ -268,8 +288,8 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     if arguments.pipeline is not None:
         names = ("pipeline", "steps", "guidance", "view_size")
         settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(file_fingerprint(pipeline_folder(arguments.pipeline)))
-    # A GPU rounds otherwise, and runs Zero123++ in half precision.
+        weights.append(state_of(pipeline_folder(arguments.pipeline)))
+    # A GPU rounds differently and runs Zero123++ in half precision.
     return [settings, weights, open_device(arguments.device).type]
 
 
@@ -290,32 +310,38 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
     )
 
 
-def _show(found: dict[str, Any], out: Path) -> None:
+def _show(summary: dict[str, Any], out: Path) -> None:
     from rich.console import Console
 
     from pipelines.cli.tables import make_table
     from pipelines.evaluation.evaluate import OBJECTS, SUMMARY
 
-    title = f"{found['objects']} objects"
+    title = counted(summary["objects"], "object")
     table = make_table(title, ["metric"], ["mean", "95 % from", "to", "median", "objects"])
-    for name, values in found["metrics"].items():
+    for name, values in summary["metrics"].items():
         numbers = [values[key] for key in ("mean", "low", "high", "median")]
         shown = ["" if number is None else f"{number:.4f}" for number in numbers]
-        table.add_row(_NAMES[name], *shown, str(values["objects"]))
+        table.add_row(_METRIC_TITLES[name], *shown, str(values["objects"]))
     console = Console(highlight=False)
     console.print(table)
-    by_shape = "psnr" in found["metrics"]
-    if by_shape and "chamfer" not in found["metrics"]:
-        console.print("no geometry to compare with: lrm build --geometry adds it", soft_wrap=True)
-    if found["missing"]:
-        console.print(f"{len(found['missing'])} objects of the truth have no mesh", soft_wrap=True)
-    console.print(f"{out / OBJECTS}, {out / SUMMARY}", soft_wrap=True, markup=False)
+    has_shapes = "psnr" in summary["metrics"]
+    if has_shapes and "chamfer" not in summary["metrics"]:
+        line = "no Chamfer distance: the dataset has no geometry; lrm build --geometry adds it"
+        console.print(line, soft_wrap=True)
+    if summary["missing"]:
+        missing = counted(len(summary["missing"]), "object")
+        console.print(f"no mesh for {missing} of the ground truth", soft_wrap=True)
+    line = f"per object: {out / OBJECTS}; summary: {out / SUMMARY}"
+    console.print(line, soft_wrap=True, markup=False)
 
 
 COMMAND = Command(
-    name="evaluate",
-    purpose="Judge a model or meshes: PSNR, SSIM, LPIPS, Chamfer distance, F-score.",
     example="lrm evaluate --root DATASET --snapshot ID --mesh RUN --out RESULT",
     options=_options,
     run=_run,
+    common=(
+        *("--root", "--snapshot", "--split", "--truth", "--rig", "--limit", "--out"),
+        *("--meshes", "--self-check", "--mesh", "--nerf", "--pipeline", "--preset", "--resolution"),
+        *("--points", "--threshold", "--no-lpips", "--seed", "--device", "--json"),
+    ),
 )

@@ -8,53 +8,56 @@ from core.errors import BadInput, WorkFailed
 from core.options import Parser, add_root_options
 from dataset.root import open_root
 from pipelines.cli.command import Command
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
+    """Add the options of `lrm export`."""
     add_root_options(parser)
-    parser.add_argument("--snapshot", required=True, metavar="ID", help="id of the snapshot")
+    parser.add_argument("--snapshot", required=True, metavar="ID", help="Id of the snapshot.")
     parser.add_argument(
-        "--layout", required=True, help="instantmesh or trellis: whose folders to write"
+        "--layout", required=True, help="Folder layout to write: instantmesh or trellis."
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="Folder to write to.")
     parser.add_argument(
         "--split",
         choices=("train", "validation", "all"),
         default="all",
-        help="which samples of the snapshot [default: all]",
+        help="Samples of the snapshot to write.",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="processes that write objects, 0.6 GB each at 512 pixels [default: one per core]",
+        help="Processes that write objects, 0.6 GB each at 512 pixels [default: one per core]",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Write the objects that are not there yet, and print how many."""
     from pipelines.export.export_snapshot import export
 
     if arguments.workers < 1:
         raise BadInput("--workers must be at least 1")
     pinned = (arguments.snapshot, arguments.layout, arguments.split)
-    found = export(open_root(arguments.root), *pinned, arguments.out, arguments.workers)
+    result = export(open_root(arguments.root), *pinned, arguments.out, arguments.workers)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
-        there = f" ({found['skipped']} lay there already)" if found["skipped"] else ""
-        print(f"exported {found['exported']} of {found['objects']} objects{there}: {found['out']}")
-    if found["failed"]:
-        why = next(iter(found["failed"].values()))
-        raise WorkFailed(f"{len(found['failed'])} objects could not be exported; the first: {why}")
+        before = f" ({result['skipped']} existed already)" if result["skipped"] else ""
+        count = f"{result['exported']} of {counted(result['objects'], 'object')}"
+        print(f"exported {count}{before}: {result['out']}")
+    if result["failed"]:
+        why = next(iter(result["failed"].values()))
+        count = counted(len(result["failed"]), "object")
+        raise WorkFailed(f"{count} could not be exported; the first: {why}")
     return 0
 
 
 COMMAND = Command(
-    name="export",
-    purpose="Write a snapshot in the folder layout of another trainer; again: go on.",
     example="lrm export --root DATASET --snapshot ID --layout instantmesh --out DIR",
     options=_options,
     run=_run,

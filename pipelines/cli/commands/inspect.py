@@ -11,30 +11,32 @@ __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
+    """Add the options of `lrm inspect`."""
     add_root_options(parser)
-    parser.add_argument("object", metavar="OBJECT", help="an asset id, such as objaverse:UID")
-    parser.add_argument("--sheet", metavar="FILE", help="write its contact sheet as a picture")
+    parser.add_argument(
+        "object", metavar="OBJECT", help="Asset id of the object, such as objaverse:UID."
+    )
+    parser.add_argument("--sheet", metavar="FILE", help="Write a picture of all its views.")
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Print what the catalog knows of an object; write its contact sheet if asked."""
     from pipelines.building.dataset_status import inspect_object
     from pipelines.cli.tables import show_object
     from pipelines.report.object_sheet import write_sheet
 
     root = open_root(arguments.root)
-    found = inspect_object(root, arguments.object)
+    state = inspect_object(root, arguments.object)
     if arguments.sheet:
-        write_sheet(root, found, arguments.sheet)
+        write_sheet(root, state, arguments.sheet)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(state))
     else:
-        show_object(found)
+        show_object(state)
     return 0
 
 
 COMMAND = Command(
-    name="inspect",
-    purpose="Show everything known of one object.",
     example="lrm inspect --root DATASET objaverse:UID --sheet sheet.png",
     options=_options,
     run=_run,

@@ -1,4 +1,4 @@
-"""`lrm multiview`: one picture of an object in, six views of it out, by Zero123++."""
+"""`lrm multiview`: six views of an object from one picture of it, by Zero123++."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from core.errors import BadInput
 from core.options import Parser, add_json_option
 from core.outputs import check_writable, writing
 from pipelines.cli.command import Command
+from pipelines.cli.quiet_libraries import quiet_diffusers
 from pipelines.cli.torch_options import add_device_option, open_device
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
@@ -22,60 +23,66 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "check_sampling", "open_pipeline", "pipeline_folder"]
 
+_INDEX = "model_index.json"
+"""The file that makes a folder a pipeline of diffusers."""
 _SHEET = "sheet.png"
 _QUERY = "query.png"
 
 
 def _options(parser: Parser) -> None:
     """Add the options of the command."""
-    parser.add_argument("image", metavar="IMAGE", help="a picture of one object; alpha is its mask")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets them")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="Picture of one object; its alpha channel, if any, is the mask.",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="Folder to write the views to.")
     parser.add_argument(
         "--pipeline",
         required=True,
         metavar="FOLDER",
-        help="Zero123++ in diffusers' layout, as lrm weights writes it, or the name of a "
-        "repository that is in the hub's cache",
+        help="Zero123++ in the layout of diffusers: a folder, such as lrm weights writes, or the "
+        "name of a repository that is in the local cache of the hub.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise [default: 0]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="Seed of the noise.")
     parser.add_argument(
         "--steps",
         type=int,
         default=NUM_STEPS,
         metavar="N",
-        help=f"denoising steps [default: {NUM_STEPS}]",
+        help="Denoising steps.",
     )
     parser.add_argument(
         "--guidance",
         type=float,
         default=GUIDANCE_SCALE,
         metavar="G",
-        help=f"1 or less: none [default: {GUIDANCE_SCALE:g}]",
+        help="Guidance scale; 1 or less switches guidance off.",
     )
     parser.add_argument(
         "--view-size",
         type=int,
         default=VIEW_SIZE,
         metavar="PIXELS",
-        help=f"side of a view [default: {VIEW_SIZE}]",
+        help="Side of a view, in pixels.",
     )
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "fp16", "bf16"),
         default="auto",
-        help="auto: fp16 on CUDA, fp32 on a CPU [default: auto]",
+        help="Precision of the networks; auto is fp16 on CUDA and fp32 on a CPU.",
     )
     parser.add_argument(
         "--keep-background",
         action="store_true",
-        help="take the picture as it is, neither masked nor centred",
+        help="Use the picture unchanged: do not mask or centre the object.",
     )
     add_device_option(parser)
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
+    """Generate the views and write them."""
     from train.inference.input_pictures import check_not_empty, on_white, read_picture
     from train.inference.query import has_mask, prepare_query
     from train.inference.six_views import VIEW_NAME
@@ -84,29 +91,30 @@ def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_writable(out)
     check_sampling(arguments)
+    _check_pipeline(arguments.pipeline)
     image = read_picture(Path(arguments.image).expanduser())
     if not has_mask(image):
-        # Else alpha says what is there: it may be white.
+        # With a mask, a white picture is not empty: the object may be white.
         check_not_empty(on_white(image), arguments.image)
     query = prepare_query(image, keep_background=arguments.keep_background)
     if query.background == "kept" and not arguments.keep_background:
         print(
-            "the picture has no alpha and no plain background, and rembg is not installed: it is "
-            "used as it is",
+            f"{arguments.image}: used unchanged, because it has no alpha channel and no plain "
+            "background; install rembg to mask such pictures",
             file=sys.stderr,
         )
     distance = read_distance(pipeline_folder(arguments.pipeline))
     device = open_device(arguments.device)
     pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
-    found = pipeline(
+    output = pipeline(
         [query.image],
         [arguments.seed],
         num_inference_steps=arguments.steps,
         guidance_scale=arguments.guidance,
         view_size=arguments.view_size,
     )
-    sheet = found.images[0]
+    sheet = output.images[0]
     pictures = {_QUERY: query.image, _SHEET: sheet}
     size = arguments.view_size
     for number in range(6):
@@ -127,15 +135,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def check_sampling(arguments: argparse.Namespace) -> None:
-    """Raise BadInput for a seed or a guidance that no pipeline takes."""
+    """Raise BadInput for a seed or a guidance scale out of range."""
     if not -(2**63) <= arguments.seed < 2**63:
-        raise BadInput(f"--seed {arguments.seed}: give a number of 64 bits")
+        raise BadInput(f"--seed {arguments.seed}: give a whole number of 64 bits")
     if not math.isfinite(arguments.guidance):
-        raise BadInput(f"--guidance {arguments.guidance}: give a number")
+        raise BadInput(f"--guidance {arguments.guidance}: give a finite number")
 
 
 def pipeline_folder(source: str) -> Path:
-    """Where its files lie: the folder itself, or of a repository that of its cached commit."""
+    """Return the folder of a pipeline: the given one, or that of a repository's cached commit."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -143,36 +151,41 @@ def pipeline_folder(source: str) -> Path:
     if folder.exists():
         return folder
     try:
-        index = try_to_load_from_cache(source, "model_index.json")
+        index = try_to_load_from_cache(source, _INDEX)
     except HFValidationError:
         return folder
     return Path(index).parent if isinstance(index, str) else folder
 
 
+def _check_pipeline(source: str) -> None:
+    """Raise BadInput if there is no pipeline; the hub's own message speaks of its arguments."""
+    folder = pipeline_folder(source)
+    if not folder.exists():
+        raise BadInput(
+            f"--pipeline {source}: no such folder, and no such repository in the local cache of "
+            "the hub; give a folder, or download the repository with `hf download`"
+        )
+    if not (folder / _INDEX).exists():
+        raise BadInput(f"--pipeline {source}: the folder has no {_INDEX}, as pipelines have")
+
+
 def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
-    """Zero123++ from a folder or the hub's cache, on a device. Raises BadInput."""
-    import diffusers
+    """Return Zero123++ of a folder or the cache of the hub, on a device. Raises BadInput."""
+    _check_pipeline(source)
     import torch
-    import transformers
 
+    quiet_diffusers()
     from train.models.zero123plus.pipeline import load_zero123plus
-
-    # A bar for every part, and hints for other programs than this.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.logging.disable_progress_bar()
 
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     folder = Path(source).expanduser()
-    found = load_zero123plus(folder if folder.exists() else source, dtype=types[precision])
-    return found.to(device)
+    pipeline = load_zero123plus(folder if folder.exists() else source, dtype=types[precision])
+    return pipeline.to(device)
 
 
 COMMAND = Command(
-    name="multiview",
-    purpose="One picture of an object into six views of it, by Zero123++.",
     example="lrm multiview chair.png --pipeline zero123plus --out VIEWS",
     options=_options,
     run=_run,

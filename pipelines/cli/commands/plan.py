@@ -1,4 +1,4 @@
-"""`lrm plan`: say what build would do and what it would cost."""
+"""`lrm plan`: show what build would do and what it would cost."""
 
 import argparse
 import json
@@ -8,11 +8,19 @@ from core.storage import Storage
 from dataset.root import check_root
 from pipelines.cli.command import Command
 
-__all__ = ["COMMAND", "plan_options"]
+__all__ = ["COMMAND", "PLAN_COMMON", "plan_options"]
+
+PLAN_COMMON = (
+    *("--source", "--root", "--captions", "--config", "--limit", "--lvis", "--rig", "--geometry"),
+    *("--render.resolution", "--render.samples", "--render.device"),
+    *("--filters.licence.enabled", "--filters.licence.allowed", "--filters.caption.enabled"),
+    *("--address", "--json"),
+)
+"""Options of `lrm plan` and `lrm build` that `--help` shows."""
 
 
 def plan_options(parser: Parser) -> None:
-    """The options of `lrm plan`."""
+    """Add the options of `lrm plan`."""
     from pipelines.building.build_config import BuildConfig
 
     add_config_options(parser, BuildConfig)
@@ -20,7 +28,7 @@ def plan_options(parser: Parser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Say what would be done."""
+    """Print the work and its cost."""
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.object_table import latest_of
     from pipelines.building.plan import load_plan
@@ -31,18 +39,17 @@ def _run(arguments: argparse.Namespace) -> int:
     root = Storage(config.root)
     check_root(root)
     source = open_source(config.source, config.fetch, config.captions)
-    found = load_plan(config, source, root, latest_of(root)).to_dict()
+    plan = load_plan(config, source, root, latest_of(root)).to_dict()
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(plan))
     else:
-        show_plan(found)
+        show_plan(plan)
     return 0
 
 
 COMMAND = Command(
-    name="plan",
-    purpose="Say what build would do and what it would cost; changes nothing.",
     example="lrm plan --source DIR --captions FILE.csv --root DATASET",
     options=plan_options,
     run=_run,
+    common=PLAN_COMMON,
 )

@@ -1,4 +1,4 @@
-"""`lrm reconstruct`: six views of an object in, its mesh as a file out."""
+"""`lrm reconstruct`: a mesh of an object from six views of it."""
 
 import argparse
 import dataclasses
@@ -22,38 +22,40 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "views",
         metavar="IMAGE_OR_DIR",
-        help="six views: a sheet of 3 rows and 2 columns, or a folder of six pictures, as "
-        "lrm multiview writes them",
+        help="Six views: a sheet of 3 rows and 2 columns, or a folder of six pictures, as "
+        "lrm multiview writes them.",
     )
     add_checkpoint_options(parser)
-    parser.add_argument("--out", required=True, metavar="FILE", help=".glb, .obj or .ply")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="Mesh to write: .glb, .obj or .ply."
+    )
     parser.add_argument(
         "--texture",
         type=int,
         metavar="SIZE",
-        help="bake a texture of that side instead of colours at vertices (.glb, .obj)",
+        help="Bake a texture with a side of SIZE pixels, instead of vertex colours (.glb, .obj).",
     )
     parser.add_argument(
         "--distance",
         type=float,
         metavar="D",
-        help="of the cameras of the views [default: what lrm multiview noted beside them, else "
-        "4, as InstantMesh takes for granted]",
+        help="Distance of the cameras of the views from the origin [default: the one that "
+        "lrm multiview wrote to their folder, otherwise 4, as in InstantMesh]",
     )
     parser.add_argument(
         "--azimuth",
         type=float,
         default=-90.0,
         metavar="DEGREES",
-        help="where in the world the query was seen from; -90 is the front of a glTF model, 0 "
-        "leaves the mesh in the world of the model's cameras [default: -90]",
+        help="Azimuth from which the input picture shows the object, in degrees; -90 is the front "
+        "of a glTF model, 0 leaves the mesh in the frame of the model's cameras.",
     )
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
-    from train.inference.mesh_files import check_mesh_path, write_mesh
+    """Reconstruct the mesh and write it."""
+    from train.inference.mesh_files import check_target, write_mesh
     from train.inference.six_views import (
         camera_tensors,
         input_cameras,
@@ -73,20 +75,20 @@ def _run(arguments: argparse.Namespace) -> int:
     if distance is None:
         distance = read_distance(source if source.is_dir() else source.parent)
     started = time.monotonic()
-    _progress("reading the model")
+    _progress("loading the model")
     model = open_checkpoint(arguments)
     views = stack_views(images, model.image_size)
-    _progress("making the triplanes and the mesh")
+    _progress("computing the triplanes and the mesh")
     shape = model.reconstruct(views, *camera_tensors(input_cameras(distance))).shape
-    colours = f"a texture of {arguments.texture}" if arguments.texture else "vertex colours"
-    _progress(f"{len(shape.faces)} triangles; writing {out} with {colours}")
+    colours = f"a texture of {arguments.texture} pixels" if arguments.texture else "vertex colours"
+    _progress(f"writing {out}: {len(shape.faces)} triangles with {colours}")
     with writing(out):
         written = write_mesh(shape, out, texture=arguments.texture, azimuth=arguments.azimuth)
-    found = {"out": str(out), **dataclasses.asdict(written), "distance": distance}
+    result = {"out": str(out), **dataclasses.asdict(written), "distance": distance}
     if arguments.json:
-        print(json.dumps(found | {"seconds": round(time.monotonic() - started, 2)}))
+        print(json.dumps(result | {"seconds": round(time.monotonic() - started, 2)}))
         return 0
-    closed = "watertight" if written.watertight else "NOT watertight"
+    closed = "watertight" if written.watertight else "not watertight"
     parts = "one part" if written.bodies == 1 else f"{written.bodies} parts"
     print(f"{out}: {written.vertices} vertices, {written.faces} triangles, {closed}, {parts}")
     return 0
@@ -97,8 +99,6 @@ def _progress(line: str) -> None:
 
 
 COMMAND = Command(
-    name="reconstruct",
-    purpose="Six views of an object into its mesh: .glb, .obj or .ply.",
     example="lrm reconstruct VIEWS --mesh RUN --out chair.glb",
     options=_options,
     run=_run,

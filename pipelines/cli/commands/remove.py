@@ -1,4 +1,4 @@
-"""`lrm remove`: take objects down."""
+"""`lrm remove`: take objects down, or undo it."""
 
 import argparse
 import json
@@ -7,37 +7,41 @@ from core.options import Parser
 from dataset.root import open_root
 from pipelines.cli.command import Command
 from pipelines.cli.object_ids import add_object_options, given_ids
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
-    """The options of `lrm remove`."""
+    """Add the options of `lrm remove`."""
     add_object_options(parser)
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the catalog")
-    parser.add_argument("--undo", action="store_true", help="let them in again")
+    parser.add_argument(
+        "--reason", default="", metavar="TEXT", help="Reason to store in the catalog."
+    )
+    parser.add_argument(
+        "--undo", action="store_true", help="Undo an earlier removal of these objects."
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Take objects down."""
+    """Write the removals to the catalog and print how many objects changed."""
     from pipelines.maintenance.removal import remove_objects
 
     root = open_root(arguments.root)
-    found = remove_objects(root, given_ids(arguments), arguments.reason, arguments.undo)
+    result = remove_objects(root, given_ids(arguments), arguments.reason, arguments.undo)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
         return 0
-    what, changed = next(iter(found.items()))
-    already = f", {len(found['unchanged'])} were so already" if found["unchanged"] else ""
-    print(f"{len(changed)} objects {what}{already}")
-    if what == "removed" and changed:
-        print("later snapshots are without them; `lrm compact` deletes their bytes")
+    action, changed = next(iter(result.items()))
+    unchanged = len(result["unchanged"])
+    already = f"; {counted(unchanged, 'object')} needed no change" if unchanged else ""
+    print(f"{counted(len(changed), 'object')} {action}{already}")
+    if action == "removed" and changed:
+        print("later snapshots exclude them; `lrm compact` deletes their data")
     return 0
 
 
 COMMAND = Command(
-    name="remove",
-    purpose="Take objects down: gone from every later snapshot, never built again.",
     example="lrm remove --root DATASET objaverse:UID --reason 'asked by its author'",
     options=_options,
     run=_run,

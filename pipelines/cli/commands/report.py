@@ -12,39 +12,39 @@ __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
+    """Add the options of `lrm report`."""
     add_root_options(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that gets it")
+    parser.add_argument("--out", required=True, metavar="DIR", help="Folder to write the page to.")
     parser.add_argument(
         "--thumbnails",
         type=int,
         default=8,
         metavar="N",
-        help="objects per reason to show, rendered now if their files are at hand; 0 shows some "
-        "without pictures and needs no Blender [default: 8]",
+        help="Objects to show per reason, rendered now if their files are available; 0 lists them "
+        "without pictures and needs no Blender.",
     )
     parser.add_argument(
         "--shards",
         type=int,
         default=12,
         metavar="N",
-        help="shards of which samples are shown [default: 12]",
+        help="Shards to show samples of.",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Write the page and print its path."""
     from pipelines.report.write_report import write_report
 
     if min(arguments.thumbnails, arguments.shards) < 0:
         raise BadInput("--thumbnails and --shards must be at least 0")
     sizes = (arguments.thumbnails, arguments.shards)
-    found = write_report(open_root(arguments.root), arguments.out, *sizes)
-    print(json.dumps(found) if arguments.json else found["report"])
+    result = write_report(open_root(arguments.root), arguments.out, *sizes)
+    print(json.dumps(result) if arguments.json else result["report"])
     return 0
 
 
 COMMAND = Command(
-    name="report",
-    purpose="Write one HTML page: funnel, dropped and kept objects in pictures, time, bytes.",
     example="lrm report --root DATASET --out REPORT",
     options=_options,
     run=_run,

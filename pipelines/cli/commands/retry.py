@@ -1,4 +1,4 @@
-"""`lrm retry`: forget failures, so that the next build tries again."""
+"""`lrm retry`: clear failures, so that the next build tries again."""
 
 import argparse
 import json
@@ -8,40 +8,41 @@ from core.options import Parser
 from dataset.root import open_root
 from pipelines.cli.command import Command
 from pipelines.cli.object_ids import add_object_options, given_ids
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
-    """The options of `lrm retry`."""
+    """Add the options of `lrm retry`."""
     add_object_options(parser)
-    parser.add_argument("--kind", metavar="KIND", help="all that failed in this way")
+    parser.add_argument(
+        "--kind", metavar="KIND", help="Clear the failures of this kind, such as timeout."
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Forget failures."""
+    """Clear failures in the catalog and print how many."""
     from pipelines.maintenance.removal import retry_objects
 
     root = open_root(arguments.root)
     named = arguments.objects or arguments.file
     if not named and arguments.kind is None:
-        raise BadInput("say which failures to forget: asset ids, --from FILE or --kind KIND")
-    found = retry_objects(root, given_ids(arguments) if named else None, arguments.kind)
+        raise BadInput("give the failures to clear: asset ids, --from FILE or --kind KIND")
+    result = retry_objects(root, given_ids(arguments) if named else None, arguments.kind)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
         return 0
-    print(f"{len(found['cleared'])} failures forgotten; the next build tries again")
-    if found["unchanged"]:
-        print(f"{len(found['unchanged'])} objects had no such failure")
-    if not found["cleared"] and found["kinds"]:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items())
-        print(f"failures here: {kinds}")
+    print(f"{counted(len(result['cleared']), 'failure')} cleared; the next build tries again")
+    if result["unchanged"]:
+        print(f"{counted(len(result['unchanged']), 'object')} had no such failure")
+    if not result["cleared"] and result["kinds"]:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in result["kinds"].items())
+        print(f"failures in this dataset: {kinds}")
     return 0
 
 
 COMMAND = Command(
-    name="retry",
-    purpose="Forget failures, so that the next build tries again.",
     example="lrm retry --root DATASET --kind timeout",
     options=_options,
     run=_run,

@@ -15,36 +15,42 @@ from core.storage import Storage
 from dataset.root import open_root
 from dataset.snapshots.protection import MAX_PROTECT_DAYS, PROTECT_DAYS, manifests, protected_until
 from pipelines.cli.command import Command
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
+    """Add the options of `lrm snapshot`."""
     add_root_options(parser)
     parser.add_argument(
         "--where",
         metavar="EXPR",
-        help="keep only samples for which this SQL condition holds, such as \"licence = 'by'\"",
+        help="Keep only samples that this SQL condition selects, such as \"licence = 'by'\"; "
+        "`license` is understood, too.",
     )
     parser.add_argument(
         "--validation-share",
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="share of the objects, chosen by their ids, that validation gets [default: 0.01]",
+        help="Share of the objects in the validation split, chosen by a hash of their ids.",
     )
     parser.add_argument(
         "--protect-days",
         type=float,
         default=PROTECT_DAYS,
         metavar="N",
-        help=f"days for which no shard of it may be deleted [default: {PROTECT_DAYS}]",
+        help="Days for which lrm compact deletes none of its samples.",
     )
-    parser.add_argument("--list", action="store_true", help="list the snapshots there are")
+    parser.add_argument(
+        "--list", action="store_true", help="List the snapshots instead of creating one."
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.export.create_snapshot import create_snapshot
+    """Create a snapshot and print its id, or list the snapshots."""
+    from pipelines.export.create_snapshot import freeze
 
     if not 0 <= arguments.validation_share < 1:
         raise BadInput("--validation-share must be at least 0 and less than 1")
@@ -59,20 +65,21 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(manifest))
     else:
         splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
-        print(f"snapshot {manifest['snapshot']}: {manifest['samples']} samples ({splits})")
+        samples = counted(manifest["samples"], "sample")
+        print(f"snapshot {manifest['snapshot']}: {samples} ({splits})")
         print(f"credits: {manifest['credits']}; protected until {manifest['protected_until']}")
     return 0
 
 
 def _show_snapshots(root: Storage, as_json: bool) -> int:
-    """`lrm snapshot --list`."""
+    """Print the snapshots of a dataset, as a table or as JSON."""
     rows = [_snapshot_row(manifest) for manifest in manifests(root)]
     if as_json:
         print(json.dumps({"snapshots": rows}))
         return 0
     table = Table("snapshot", "created", "samples", "size", "protected until", box=SIMPLE)
     for row in rows:
-        until = "shards are gone" if row["compacted"] else row["protected_until"][:10]
+        until = "samples were deleted" if row["compacted"] else row["protected_until"][:10]
         size = quantities.size(row["bytes"])
         table.add_row(row["snapshot"], row["created"][:10], str(row["samples"]), size, until)
     Console(highlight=False).print(table if rows else "no snapshot yet")
@@ -88,8 +95,6 @@ def _snapshot_row(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 COMMAND = Command(
-    name="snapshot",
-    purpose="Freeze the kept samples for training; prints the snapshot's id.",
     example="lrm snapshot --root DATASET",
     options=_options,
     run=_run,

@@ -13,12 +13,12 @@ __all__ = ["COMMAND", "print_status"]
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Say where a dataset stands."""
+    """Print the state of a dataset."""
     return print_status(open_root(arguments.root), arguments.json)
 
 
 def print_status(root: Storage, as_json: bool) -> int:
-    """Print where a dataset stands, for people or as JSON; return the exit code."""
+    """Print the state of a dataset, as tables or as JSON; return the exit code 0."""
     from pipelines.building.dataset_status import stored_config, summarise
     from pipelines.building.estimates.spending import compare
     from pipelines.building.estimates.throughput import recent_throughput
@@ -37,8 +37,6 @@ def print_status(root: Storage, as_json: bool) -> int:
 
 
 COMMAND = Command(
-    name="status",
-    purpose="Show the funnel: listed, kept, dropped per reason, failed per kind.",
     example="lrm status --root DATASET",
     options=add_root_options,
     run=_run,

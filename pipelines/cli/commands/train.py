@@ -1,6 +1,7 @@
-"""`lrm train`: train a recipe on a snapshot, or show where a run stands."""
+"""`lrm train`: train a recipe on a snapshot, or show the state of a run."""
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
@@ -10,27 +11,43 @@ from pipelines.cli.command import Command
 
 __all__ = ["COMMAND"]
 
+_COMMON = ("--dry-run", "--json")
+"""Options that `--help` shows after those of a recipe."""
+
 
 def _options(parser: Parser) -> None:
+    """Add the options of `lrm train`; those of a recipe are added when it is used."""
+    from train.recipes.registry import RECIPES
+
+    parser.add_argument(
+        "--status", metavar="DIR", help="Show the state of the run in this folder and exit."
+    )
+    add_json_option(parser)
+    parser.set_command_groups({"recipes": list(RECIPES)})
+    recipes = parser.add_subparsers(dest="recipe", metavar="RECIPE", parser_class=Parser)
+    for name, kind in RECIPES.items():
+        recipes.add_parser(
+            name,
+            help=kind.purpose,
+            description=kind.purpose,
+            epilog=f"example:\n  lrm train {name} --root DATASET --snapshot ID --out RUN",
+            populate=functools.partial(_recipe_options, name),
+        )
+
+
+def _recipe_options(name: str, parser: Parser) -> None:
+    """Add the options of a recipe; its configuration imports torch."""
     from pipelines.cli.dry_run import dry_run_options
     from train.recipes.registry import RECIPES
 
-    parser.add_argument("--status", metavar="DIR", help="say where a run stands, and end")
+    add_config_options(parser, RECIPES[name].config)
+    dry_run_options(parser)
     add_json_option(parser)
-    recipes = parser.add_subparsers(dest="recipe", metavar="RECIPE", parser_class=Parser)
-    for name, kind in RECIPES.items():
-        example = f"example:\n  lrm train {name} --root DATASET --snapshot ID --out RUN"
-        recipe = recipes.add_parser(
-            name, help=kind.purpose, description=kind.purpose, epilog=example
-        )
-        add_config_options(recipe, kind.config)
-        dry_run_options(recipe)
-        add_json_option(recipe)
+    parser.set_common([*RECIPES[name].common, *_COMMON])
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.cli.dry_run import is_dry_run, print_dry_run
-    from pipelines.launch.ray_train import launch
+    """Show the state of a run, print the sizes of one (`--dry-run`), or train."""
     from train.recipes.registry import RECIPES
 
     name = arguments.recipe
@@ -38,6 +55,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return _status(arguments)
     if name is None:
         raise BadInput(f"give a recipe ({', '.join(RECIPES)}), or --status DIR")
+
+    from pipelines.cli.dry_run import is_dry_run, print_dry_run
+    from pipelines.launch.ray_train import launch
+
     if is_dry_run(arguments):
         print_dry_run(name, arguments)
         return 0
@@ -46,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(summary))
         return 0
     first = summary["first_step"]
-    print(f"went on after step {first}" if first else "started at step 1")
+    print(f"resumed after step {first}" if first else "started at step 1")
     if summary["loss"] is not None:
         losses = (summary["loss_first"], summary["loss"])
         print("loss {:.4f} at the first step, {:.4f} at the last".format(*losses))
@@ -57,17 +78,15 @@ def _run(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from pipelines.cli.train_status import run_status, show_run_status
 
-    found = run_status(Path(arguments.status))
+    status = run_status(Path(arguments.status))
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(status))
     else:
-        show_run_status(found)
+        show_run_status(status)
     return 0
 
 
 COMMAND = Command(
-    name="train",
-    purpose="Train on a snapshot; the same command again goes on from the last checkpoint.",
     example="lrm train nerf --root DATASET --snapshot ID --out RUN --num-workers 2",
     options=_options,
     run=_run,

@@ -1,4 +1,4 @@
-"""`lrm verify`: read every shard again, against its index and checksums."""
+"""`lrm verify`: read every shard and compare it with its index and checksums."""
 
 import argparse
 import json
@@ -10,51 +10,48 @@ from core.options import Parser, add_root_options
 from core.safe_text import printable
 from dataset.root import open_root
 from pipelines.cli.command import Command
+from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: Parser) -> None:
-    """The options of `lrm verify`."""
+    """Add the options of `lrm verify`."""
     add_root_options(parser)
     parser.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="files that are read at the same time [default: one per core]",
+        help="Files to read at the same time [default: one per core]",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 if anything is damaged."""
+    """Print what is damaged; return 1 if anything is."""
     from pipelines.maintenance.verify import companion_stages
     from pipelines.maintenance.verify import verify as verify_dataset
 
     if arguments.workers < 1:
         raise BadInput("--workers must be at least 1")
-    found = verify_dataset(open_root(arguments.root), arguments.workers)
+    result = verify_dataset(open_root(arguments.root), arguments.workers)
+    exit_code = 1 if result["findings"] else 0
     if arguments.json:
-        print(json.dumps(found))
-        return 1 if found["findings"] else 0
-    for finding in found["findings"]:
+        print(json.dumps(result))
+        return exit_code
+    for finding in result["findings"]:
         print(printable(finding["text"]))
-    companions = sum(found[stage.name] for stage in companion_stages())
-    print(
-        f"{found['shards']} shards with {found['samples']} samples and {companions} "
-        f"companion files ({quantities.size(found['bytes'])}): "
-        + (
-            f"{len(found['findings'])} findings, {len(found['damaged'])} objects to redo"
-            if found["findings"]
-            else "all good"
-        )
-    )
-    return 1 if found["findings"] else 0
+    companions = counted(sum(result[stage.name] for stage in companion_stages()), "companion file")
+    shards, samples = counted(result["shards"], "shard"), counted(result["samples"], "sample")
+    problems = counted(len(result["findings"]), "problem")
+    to_repair = counted(len(result["damaged"]), "object")
+    outcome = f"{problems}, {to_repair} to build again" if result["findings"] else "no problems"
+    size = quantities.size(result["bytes"])
+    print(f"{shards} with {samples} and {companions} ({size}): {outcome}")
+    return exit_code
 
 
 COMMAND = Command(
-    name="verify",
-    purpose="Read every shard again, against its index and checksums; name what is damaged.",
     example="lrm verify --root DATASET",
     options=_options,
     run=_run,

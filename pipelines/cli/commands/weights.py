@@ -1,4 +1,4 @@
-"""`lrm weights`: the model of a training run as a file that others read."""
+"""`lrm weights`: the model of a training run as a file for other programs."""
 
 import argparse
 import json
@@ -19,39 +19,39 @@ def _options(parser: Parser) -> None:
         dest="from_run",  # `run` is what the command does
         required=True,
         metavar="DIR",
-        help="a run's folder (its newest whole checkpoint counts) or one checkpoint's",
+        help="Folder of a run, whose newest complete checkpoint is used, or of a checkpoint.",
     )
     parser.add_argument(
         "--out",
         required=True,
         metavar="FILE",
-        help="of an LRM a file, .ckpt: as InstantMesh's are laid out, .safetensors: the same "
-        "without prefix; of Zero123++ a new folder: the whole pipeline as diffusers lays it out",
+        help="LRM: a file, .ckpt (the keys of InstantMesh's) or .safetensors (the same without "
+        "prefix). Zero123++: a new folder for the whole pipeline in the layout of diffusers.",
     )
     parser.add_argument(
         "--ema",
         action="store_true",
-        help="the moving average of a run of Zero123++ that keeps one, instead of its weights",
+        help="Write the moving average of the weights (Zero123++ runs with --ema).",
     )
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command."""
-    found = export_run(Path(arguments.from_run), Path(arguments.out), ema=arguments.ema)
+    """Write the weights and print their step."""
+    result = export_run(Path(arguments.from_run), Path(arguments.out), ema=arguments.ema)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
-        print("{out}: {tensors} tensors of step {step}".format(**found))
+        print("{out}: {tensors} tensors of step {step}".format(**result))
     return 0
 
 
 def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
-    """Write the model of a run in float32, and say which step it is of.
+    """Write the model of a run in float32; return its step and the number of tensors.
 
-    Raises BadInput if the run has no whole checkpoint, for another ending than .ckpt and
-    .safetensors (LRM) or a folder that is there already (Zero123++), and for `ema` where no
-    moving average is kept.
+    Raises BadInput if the run has no complete checkpoint, if `out` does not end in .ckpt or
+    .safetensors (LRM) or exists already (Zero123++), and for `ema` if the run keeps no moving
+    average.
     """
     from train.checkpoints.checkpoint import find_checkpoint
     from train.recipes.zero123plus_config import UNET_KEYS
@@ -59,6 +59,9 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     checkpoint = find_checkpoint(run)
     weights = checkpoint.weights()
     if any(name.startswith(UNET_KEYS) for name in weights):
+        from pipelines.cli.quiet_libraries import quiet_diffusers
+
+        quiet_diffusers()
         from train.recipes.zero123plus_export import write_pipeline
 
         tensors = write_pipeline(checkpoint, weights, out, ema=ema)
@@ -77,7 +80,9 @@ def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
     from train.models.lrm.published_weights import check_ending, write_weights
 
     if ema:
-        raise BadInput(f"{run}: --ema is for runs of zero123plus: an LRM keeps no moving average")
+        raise BadInput(
+            f"{run}: --ema is only for runs of zero123plus; an LRM keeps no moving average"
+        )
     check_ending(out)
     _, state = run_weights(run)
     write_weights(state, out)
@@ -85,8 +90,6 @@ def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
 
 
 COMMAND = Command(
-    name="weights",
-    purpose="Write the model of a training run as a file of weights.",
     example="lrm weights --run RUN --out model.safetensors",
     options=_options,
     run=_run,

@@ -1,6 +1,9 @@
 """The command line is a contract: what it takes, and how it ends."""
 
+import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,39 +11,109 @@ from pathlib import Path
 import pytest
 
 from core.options import Parser
+from core.options.help_text import meaning, shown_options
 from pipelines.cli import main, make_parser
 from pipelines.cli.registry import COMMANDS
 from tests.support.lrm import WIDTH, run_lrm
 from tests.support.paths import OPTIONS, REPOSITORY
 from train.recipes.registry import RECIPES
 
+WORDS = [[command.name] for command in COMMANDS if command.name != "train"]
+WORDS += [["train", name] for name in RECIPES]
+each_command = pytest.mark.parametrize("words", WORDS, ids=" ".join)
+MAX_OPTIONS = 24
+MAX_LINES = 64
+"""Of a command's help at 80 columns."""
 
-def options_of(words: list[str], capsys) -> list[str]:
-    """The options that a command's own help lists."""
+
+def parser_of(words: list[str]) -> Parser:
+    parser = make_parser()
+    for word in words:
+        parser.populate()
+        below = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = below.choices[word]
+    parser.populate()
+    return parser
+
+
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as end:
-        main([*words, "--help"])
+        main(words)
     assert end.value.code == 0
-    said = capsys.readouterr().out
-    assert "example:" in said
-    listed = (line.strip().split() for line in said.splitlines())
-    names = {word.strip(",") for words in listed for word in words[:1] if word.startswith("--")}
-    return sorted(f"{' '.join(words)} {name}" for name in names)
+    return capsys.readouterr().out
 
 
-def test_options_are_frozen(capsys, monkeypatch):
+def options_of(words: list[str]) -> list[str]:
+    """The names of a command's options, without `--help` and old names.
+
+    An on/off option counts once: every one has its `--no-` form.
+    """
+    names = {action.option_strings[0] for action in shown_options(parser_of(words))}
+    return sorted(f"{' '.join(words)} {name}" for name in names - {"-h", "--help-all"})
+
+
+def test_options_are_frozen():
     """A change here changes what users' scripts rely on: edit options.txt on purpose."""
-    monkeypatch.setenv("COLUMNS", "200")
-    commands = [[command.name] for command in COMMANDS if command.name != "train"]
-    commands += [["train", name] for name in RECIPES]
-    found = [line for words in commands for line in options_of(words, capsys)]
-    assert found == OPTIONS.read_text().splitlines()
+    frozen = OPTIONS.read_text().splitlines()
+    assert [line for words in WORDS for line in options_of(words)] == frozen
+
+
+@each_command
+def test_the_help_of_a_command_fits_a_screen(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = help_of([*words, "--help"], capsys).splitlines()
+    listed = [line for line in lines if re.match(r"  -", line)]
+    assert len(listed) <= MAX_OPTIONS
+    assert len(lines) <= MAX_LINES
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("example:") for line in lines)
+
+
+@each_command
+def test_every_option_is_in_the_whole_help(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    options = shown_options(parser_of(words))
+    rest = f"`lrm {' '.join(words)} --help-all` shows the other "
+    short = help_of([*words, "--help"], capsys)
+    if "--help-all" not in short:
+        whole = short
+    else:
+        count = int(short.splitlines()[-1].removeprefix(rest).split()[0])
+        assert count + len(re.findall("^  -", short, re.MULTILINE)) == len(options)
+        whole = help_of([*words, "--help-all"], capsys)
+    assert rest not in whole
+    listed = re.findall(r"^  (-\S+)", whole, re.MULTILINE)
+    assert len(listed) == len(options)
+
+
+@each_command
+def test_every_option_says_what_it_does(words):
+    """In sentences, with the default written by the help and not by hand where it is known."""
+    for action in shown_options(parser_of(words)):
+        text = meaning(action)
+        assert text, action.option_strings
+        assert re.match(r"[A-Z`'\"0-9.]", text), text
+        assert text.endswith((".", "]", ")")), text
+
+
+def test_the_help_of_a_command_can_be_asked_in_two_ways(capsys):
+    assert help_of(["help", "build"], capsys) == help_of(["build", "--help"], capsys)
+    assert help_of(["help"], capsys) == help_of(["--help"], capsys)
+    whole = help_of(["help", "train", "nerf"], capsys)
+    assert whole == help_of(["train", "nerf", "--help"], capsys)
+
+
+def test_the_version(capsys, monkeypatch):
+    assert re.fullmatch(r"lrm \d+\.\d+\S*( \(not installed\))?\n", help_of(["--version"], capsys))
+    monkeypatch.setattr("pipelines.cli.version._PACKAGE", "no-such-package")
+    assert re.fullmatch(r"lrm \d+\.\d+\S* \(not installed\)\n", help_of(["--version"], capsys))
 
 
 def test_every_command_is_in_the_contract():
     names = [command.name for command in COMMANDS]
-    looking = ["build", "plan", "status", "inspect", "report", "verify"]
+    reading = ["build", "plan", "status", "inspect", "report", "verify"]
     assert names == [
-        *looking,
+        *reading,
         "retry",
         "remove",
         "compact",
@@ -53,8 +126,14 @@ def test_every_command_is_in_the_contract():
         "evaluate",
         "doctor",
         "completion",
+        "help",
     ]
     assert isinstance(make_parser(), Parser)
+
+
+def test_every_command_has_one_entry():
+    files = REPOSITORY.glob("pipelines/cli/commands/[!_]*.py")
+    assert {path.stem for path in files} == {command.name for command in COMMANDS}
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"]])
@@ -65,11 +144,24 @@ def test_help_names_the_commands(words):
         assert all(name in answer.out for name in (RECIPES if "train" in words else ["build"]))
 
 
-def test_a_mistyped_command_is_one_line():
-    answer = run_lrm("biuld")
-    assert answer.code == 2
-    assert len(answer.err.strip().splitlines()) == 1
-    assert "biuld" in answer.err
+def test_no_command_is_bad_usage_and_shows_the_help():
+    answer = run_lrm()
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == run_lrm("--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["biuld"], "lrm: error: unknown command biuld; did you mean build?"),
+        (["dance"], "lrm: error: unknown command dance; lrm --help lists them"),
+        (["help", "reprot"], "lrm: error: unknown command reprot; did you mean report?"),
+        (["train", "nref"], "lrm train: error: unknown recipe nref; did you mean nerf?"),
+    ],
+)
+def test_a_mistyped_command_is_one_line(words, line):
+    answer = run_lrm(*words)
+    assert (answer.code, answer.out, answer.err) == (2, "", f"{line}\n")
 
 
 def test_the_installed_command_is_the_same():
@@ -93,12 +185,30 @@ def test_a_reader_that_leaves_is_no_error():
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_importing_the_command_line_loads_nothing_heavy():
-    code = "import sys, pipelines.cli; print(sorted({'ray', 'torch', 'bpy'} & set(sys.modules)))"
+HEAVY = "bpy cv2 deepspeed deltalake diffusers duckdb pandas pyarrow ray scipy torch transformers"
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "train --help", "train --status {run}", "help doctor", "--version"]
+)
+def test_help_and_the_state_of_a_run_load_nothing_heavy(words, tmp_path):
+    run = {"config": {"steps": 3, "checkpoints": None}, "started": "2026", "hosts": ["a"]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    code = f"""
+import sys
+from pipelines.cli import main
+try:
+    code = main({words.format(run=tmp_path).split()})
+except SystemExit as end:
+    code = end.code
+print(*sorted(set({HEAVY.split()}) & set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout
 
 
 def test_the_command_line_starts_without_the_packages_of_builds_and_training():

@@ -58,6 +58,7 @@ def test_commands_recipes_values_and_files(scripts):
         "lrm train ",
         "lrm train nerf --precision ",
         "lrm build --render.device ",
+        "lrm build --rig orb",
         "lrm build --render.device gpu --res",
         "lrm doctor --for ",
         "lrm build --config ba",
@@ -68,6 +69,7 @@ def test_commands_recipes_values_and_files(scripts):
         list(RECIPES),
         ["fp32", "bf16"],
         ["cpu", "gpu"],
+        ["orbit21"],
         [],
         ["build", "gpu", "train"],
         ["bash"],
@@ -81,7 +83,9 @@ def test_every_option_is_offered(scripts):
         options[words].add(option)
     offered = complete(scripts["bash"], *(f"lrm {words} --" for words in options))
     for (words, frozen), found in zip(options.items(), offered, strict=True):
-        assert set(found) - {"--help"} == frozen, words
+        negated = {name for name in found if name.startswith("--no-")} - frozen
+        assert set(found) - negated - {"--help", "--help-all"} == frozen, words
+        assert bool(negated) == (words.split()[0] in ("build", "plan", "train")), words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -102,7 +106,7 @@ def test_a_command_that_lacks_a_package_is_left_out_saying_so(tmp_path):
     python = environment_without(tmp_path / "venv", "torch")
     answer = spawn_lrm("completion", "bash", python=python)
     assert answer.code == 0
-    assert "note: lrm train is left out: torch is not installed" in answer.err
+    assert "note: the options of lrm train nerf are left out: torch is not installed" in answer.err
     (tmp_path / "script").write_text(answer.out)
     assert complete(tmp_path / "script", "lrm build --lv") == [["--lvis"]]
 

@@ -111,7 +111,7 @@ def test_another_shape_is_worse_and_missing_ones_are_named(one_child, truth, tmp
     write_sphere(meshes / "objaverse:block.glb")
     out = tmp_path / "out"
     assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 0
-    assert "1 objects of the truth have no mesh" in capsys.readouterr().out
+    assert "no mesh for 1 object of the ground truth" in capsys.readouterr().out
     found = summary(out)
     assert found["missing"] == ["ball"]
     assert found["objects"] == 1
@@ -131,7 +131,7 @@ def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, c
     out = tmp_path / "out"
     assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 1
     error = capsys.readouterr().err
-    assert "1 objects failed; the first: block:" in error
+    assert "1 object failed; the first: block:" in error
     assert "malformed" in error
     assert list(summary(out)["failed"]) == ["block"]
     assert summary(out)["objects"] == 1
@@ -281,20 +281,20 @@ def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, 
     other.mkdir()
     write_sphere(other / "stranger.glb")
     cases = [
-        (["--self-check"], "give the truth"),
-        ([*dataset, "--truth", truth, "--self-check"], "give the truth"),
-        (["--root", root.uri, "--meshes", truth], "belong together"),
-        (["--truth", truth], "give what is judged"),
-        (["--truth", truth, "--self-check", "--meshes", truth], "give what is judged"),
-        ([*dataset, "--self-check"], "--self-check judges the files of --truth"),
-        (["--truth", truth, "--self-check", "--pipeline", "x"], "give what is judged"),
+        (["--self-check"], "give the ground truth"),
+        ([*dataset, "--truth", truth, "--self-check"], "give the ground truth"),
+        (["--root", root.uri, "--meshes", truth], "give --root and --snapshot together"),
+        (["--truth", truth], "give one thing to evaluate"),
+        (["--truth", truth, "--self-check", "--meshes", truth], "give one thing to evaluate"),
+        ([*dataset, "--self-check"], "--self-check evaluates the files of --truth"),
+        (["--truth", truth, "--self-check", "--pipeline", "x"], "give one thing to evaluate"),
         (["--truth", truth, "--self-check", "--points", "0"], "--points must be above 0"),
         (["--truth", truth, "--self-check", "--limit", "0"], "--limit must be above 0"),
         (["--truth", truth, "--self-check", "--rig", "orbit2"], "orbit21"),
         (["--truth", empty, "--self-check"], "holds no mesh (.glb"),
         (["--truth", truth / "gone", "--self-check"], "no such folder"),
         (["--truth", truth, "--meshes", other], "no mesh has the name of an object"),
-        ([*dataset, "--mesh", truth / "gone"], "has no sample of --split validation"),
+        ([*dataset, "--mesh", truth / "gone"], "has no samples in --split validation"),
         ([*dataset, "--split", "all", "--mesh", truth / "gone"], "no such checkpoint"),
     ]
     for words, cause in cases:

@@ -103,7 +103,7 @@ def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsy
     cases = [
         ([tmp_path / "gone.png", "--pipeline", pipeline], "no such picture"),
         ([black, "--pipeline", pipeline], "shows nothing"),
-        ([picture, "--pipeline", tmp_path], "Zero123++ weights"),
+        ([picture, "--pipeline", tmp_path], "has no model_index.json"),
         ([picture, "--pipeline", pipeline, "--steps", "0"], "0 inference steps"),
         ([picture, "--pipeline", pipeline, "--view-size", "33"], "view_size 33"),
         ([picture, "--pipeline", pipeline, "--seed", str(2**64)], "64 bits"),

@@ -64,7 +64,7 @@ def test_a_sheet_and_stage_one_do_as_well(tmp_path, capsys):
     answer = capsys.readouterr()
     assert "watertight" in answer.out
     assert "NOT" not in answer.out
-    assert "making the triplanes" in answer.err
+    assert "computing the triplanes" in answer.err
     assert trimesh.load_mesh(tmp_path / "a.ply").is_watertight
 
 
@@ -203,7 +203,7 @@ def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
         ([views, "--mesh", mesh_file, "--nerf", mesh_file], "give one model"),
         ([views, "--mesh", mesh_file, "--model", "7"], "give settings such as"),
         ([views, "--mesh", mesh_file, "--preset", "huge"], "preset 'huge' does not exist"),
-        ([views, *model, "--device", "tpu"], "is no device"),
+        ([views, *model, "--device", "tpu"], "not a device"),
         ([views, *model, "--resolution", "9"], "resolution is for --nerf"),
         ([views, *model, "--distance", "0.5"], "--distance 0.5"),
         ([views, *model, "--texture", "5"], "give 16 to 8192 texels"),

@@ -88,7 +88,7 @@ def check_sum(status: dict) -> None:
 
 def test_a_good_dataset_is_good(built: Built):
     answer = run_lrm("verify", "--root", built.root)
-    assert (answer.code, "all good" in answer.out) == (0, True)
+    assert (answer.code, "no problems" in answer.out) == (0, True)
 
 
 def test_damage_is_named_and_a_build_redoes_only_that(copied: Built):
@@ -181,7 +181,7 @@ def test_compaction_frees_what_no_protected_snapshot_reads(copied: Built):
     build(copied, *here)
     shard = before[removed]["shard"]
     said = run_lrm("compact", "--root", copied.root).out
-    assert f"snapshot {old} holds back" in said
+    assert f"snapshot {old} keeps" in said
     assert digest(copied, old) == frozen
     assert kept(copied).keys() == before.keys() - {removed, dropped}
     assert run_lrm("verify", "--root", copied.root).code == 0

@@ -50,7 +50,7 @@ def test_a_killed_run_goes_on_and_leaves_no_process(sphere_dataset, undisturbed,
         agent.kill()
     answer = spawn_lrm(*command)
     assert answer.code == 0, answer.err
-    assert "went on after step" in answer.out
+    assert "resumed after step" in answer.out
     assert losses(tmp_path) == losses(undisturbed)
 
 

@@ -1,12 +1,23 @@
 """Options made from configurations: every kind of field, as a person writes it."""
 
-import pytest
+from typing import Annotated, Literal
 
+import pytest
+from pydantic import PositiveFloat
+
+from core.config import Config
 from core.errors import BadInput
-from core.options import Parser, add_config_options, add_old_option, load_config
+from core.options import Choices, Parser, add_config_options, add_old_option, load_config
 from filters.provenance import LicenceConfig
 from pipelines.building.build_config import BuildConfig
 from pipelines.cli.registry import COMMANDS
+
+
+class Inner(Config):
+    """Settings of the inner part."""
+
+    size: int = 3
+    """Its size."""
 
 
 def read(*words: str) -> BuildConfig:
@@ -27,6 +38,9 @@ def read(*words: str) -> BuildConfig:
         (["--geometry", "false"], False),
         (["--geometry=false"], False),
         (["--geometry", "--geometry", "false"], False),
+        (["--no-geometry"], False),
+        (["--geometry", "--no-geometry"], False),
+        (["--no-geometry", "--geometry"], True),
     ],
 )
 def test_a_switch_may_stand_alone(words, expected):
@@ -106,7 +120,7 @@ def test_an_old_name_of_a_plain_option_sets_the_new_one(capsys):
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])
 def test_commands_accept_the_old_names_of_the_weights_of_lpips(command):
     parser = Parser(prog=f"lrm {command}")
-    next(found for found in COMMANDS if found.name == command).options(parser)
+    next(entry for entry in COMMANDS if entry.name == command).load().options(parser)
     words = ["--out", "o"] if command == "evaluate" else []
     words += ["--lpips-vgg", "v", "--lpips-linear", "l"]
     found = parser.parse_args(words)
@@ -118,6 +132,83 @@ def test_a_switch_below_a_group_is_a_switch():
     assert config.filters.licence.enabled is True
     assert (config.render.denoise, config.render.samples) == (False, 3)
     assert read("--render.denoise", "--surface.points", "7").surface.points == 7
+
+
+def test_every_switch_below_a_group_can_be_switched_off():
+    config = read("--no-render.denoise", "--no-filters.caption", "--no-filters.textured.enabled")
+    assert config.render.denoise is False
+    assert (config.filters.caption.enabled, config.filters.textured.enabled) == (False, False)
+
+
+@pytest.mark.parametrize("words", [["--no-geometry", "true"], ["--no-geometry=false"]])
+def test_a_switch_that_is_off_takes_no_value(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        read(*words)
+    assert left.value.code == 2
+    assert "--no-geometry takes no value" in capsys.readouterr().err
+
+
+class Shown(Config):
+    name: Annotated[str, Choices(["b", "a"])] = "b"
+    """Which one. It is one of them."""
+    kind: Literal["x", "y"] = "y"
+    """Another one."""
+    memory_bytes: int = 2**29
+    """Most memory."""
+    cache_bytes: int = 10**11
+    """Largest cache."""
+    wait_seconds: PositiveFloat | None = 30.0
+    """Longest wait."""
+    needed: str
+    """What is needed."""
+    fast: bool = False
+    """Be fast."""
+    inner: Inner = Inner()
+
+
+def help_of(capsys, *words: str) -> str:
+    parser = Parser(prog="lrm test")
+    add_config_options(parser, Shown)
+    parser.set_common(["--needed", "--name", "--fast"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_names_choices_units_and_defaults(capsys):
+    text = help_of(capsys, "--help-all")
+    assert "usage: lrm test --needed NEEDED [OPTIONS]" in text
+    for line in (
+        "--name NAME Which one. It is one of them. [b, a; default: b]",
+        "--kind KIND Another one. [x, y; default: y]",
+        "--memory-bytes N Most memory. [default: 536870912 (512 MiB)]",
+        "--cache-bytes N Largest cache. [default: 100000000000 (100 GB)]",
+        "--wait-seconds NUMBER Longest wait. [default: 30 s]",
+        "--needed NEEDED What is needed. [required]",
+        "--[no-]fast Be fast. [default: false]",
+        "inner: Settings of the inner part. --inner.size N Its size. [default: 3]",
+    ):
+        assert line in text
+
+
+def test_short_help_has_the_common_options_and_first_sentences(capsys):
+    text = help_of(capsys, "--help")
+    assert "--name NAME Which one. [b, a; default: b]" in text
+    assert "--kind" not in text
+    assert text.endswith("`lrm test --help-all` shows the other 6 options by group.")
+
+
+def test_a_common_option_that_does_not_exist_is_an_error():
+    parser = Parser(prog="lrm test")
+    with pytest.raises(ValueError, match="lrm test: no such options: --gone"):
+        parser.set_common(["--gone"])
+
+
+def test_compact_accepts_the_old_name_of_the_garbage_ratio(capsys):
+    parser = Parser(prog="lrm compact")
+    next(entry for entry in COMMANDS if entry.name == "compact").load().options(parser)
+    assert parser.parse_args(["--root", "r", "--dead-share", "0.5"]).garbage_ratio == 0.5
+    assert "--dead-share is deprecated; use --garbage-ratio" in capsys.readouterr().err
 
 
 def test_a_switch_without_a_default_of_its_own():

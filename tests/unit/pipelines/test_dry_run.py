@@ -83,7 +83,7 @@ def test_what_would_be_refused_is_said(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert main([*SMALL, "--loss.lpips", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "would not start here now: LPIPS" in shown
+    assert "cannot start on this machine: LPIPS" in shown
     assert "14.7 M" in shown
 
 

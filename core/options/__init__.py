@@ -1,0 +1,23 @@
+"""Command-line options: the parser, its help, and options made from configurations."""
+
+from core.options.config_options import add_config_options, given_values, load_config
+from core.options.field_values import Choices
+from core.options.parser import Parser
+from core.options.shared_options import (
+    add_json_option,
+    add_old_option,
+    add_root_options,
+    add_wait_option,
+)
+
+__all__ = [
+    "Choices",
+    "Parser",
+    "add_config_options",
+    "add_json_option",
+    "add_old_option",
+    "add_root_options",
+    "add_wait_option",
+    "given_values",
+    "load_config",
+]

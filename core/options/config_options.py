@@ -1,0 +1,164 @@
+"""Options made from a configuration: every field can be set, and nothing else."""
+
+import argparse
+import types
+import typing
+from typing import Any, TypeVar
+
+import yaml
+
+from core.config import Config, merge, read_yaml
+from core.errors import BadInput
+from core.options.field_values import choices_of, default_text, is_switch, leaves, values_text
+from core.options.parser import warn_of_old_option
+
+__all__ = ["add_config_options", "given_values", "load_config"]
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+_DEST = "config_values"
+_METAVARS = {"whole": "N", "number": "NUMBER", "list": "LIST"}
+"""What stands for a value in the help, by the first word of the values that an option takes."""
+
+
+class _Alone(str):
+    """The value of an on/off option without a value: equal to a typed `true`, but another
+    object."""
+
+    __slots__ = ()
+
+
+_ALONE = _Alone("true")
+
+
+def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
+    """Add `--config FILE` and an option for every field: nested fields as `--render.samples 8`."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these settings.")
+    groups: dict[str, Any] = {"": parser}
+    for path, field in leaves(config):
+        section = path.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section, _purpose(config, section))
+        description = " ".join((field.description or "").split())
+        groups[section].add_argument(
+            *_option_names(path, field.annotation),
+            action=_Store,
+            path=path,
+            field=field,
+            dest=_DEST,
+            default={},
+            help=description.replace("%", "%%"),
+        )
+    _add_old_options(parser, config)
+
+
+def _purpose(config: type[Config], section: str) -> str:
+    """Return the first paragraph of the docstring of a section's configuration."""
+    kind: Any = config
+    for name in section.split("."):
+        kind = kind.model_fields[name].annotation
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+
+
+def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
+    """Add the old names of options, which are not in the help."""
+    fields = dict(leaves(config))
+    for path, new in config.renamed.items():
+        parser.add_argument(
+            _option(path),
+            action=_Store,
+            path=path,
+            field=fields[new.path],
+            replaced_by=_option(new.path) if new.deprecated else "",
+            dest=_DEST,
+            default={},
+            help=argparse.SUPPRESS,
+        )
+
+
+def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> ConfigType:
+    """Return the configuration of `--config` with the options of the command line on top.
+
+    Raises BadInput with one line that names every wrong key or value.
+    """
+    where = f"{arguments.config} and options" if arguments.config else "options"
+    return config.load(given_values(arguments), where=where)
+
+
+def given_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given, without defaults.
+
+    Raises BadInput if the file of `--config` cannot be read.
+    """
+    file = arguments.config
+    return merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
+
+
+class _Store(argparse.Action):
+    """Stores a value at its path in a nested mapping."""
+
+    def __init__(self, path: str, field: Any, replaced_by: str = "", **options: Any) -> None:
+        self._path = path
+        self._annotation = field.annotation
+        self._replaced_by = replaced_by
+        self.is_switch = is_switch(field.annotation)
+        self.is_required = field.is_required()
+        default = None if self.is_required else field.get_default(call_default_factory=True)
+        self.shown_default = default_text(path, default)
+        self.values = values_text(field.annotation, field.metadata)
+        self.suggested = choices_of(field.annotation, field.metadata)
+        """Words that a shell completes to; a field may take others."""
+        super().__init__(
+            # An on/off option may stand alone: `--geometry` is `--geometry true`.
+            nargs="?" if self.is_switch else None,
+            const=_ALONE,
+            metavar=_metavar(path, self.values),
+            **options,
+        )
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        if self._replaced_by:
+            warn_of_old_option(parser, option_string, self._replaced_by)
+        if self.is_switch and option_string and option_string.startswith("--no-"):
+            if values is not _ALONE:
+                parser.error(f"{option_string} takes no value, got {values!r}")
+            values = "false"
+        nested: Any = _parse(values, self._annotation)
+        for part in reversed(self._path.split(".")):
+            nested = {part: nested}
+        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), nested))
+
+
+def _option(path: str) -> str:
+    return "--" + path.replace("_", "-")
+
+
+def _option_names(path: str, annotation: Any) -> list[str]:
+    """Return the names of a field's option: of an on/off one also those that switch it off."""
+    name = _option(path)
+    if not is_switch(annotation):
+        return [name]
+    off = f"--no-{name.removeprefix('--')}"
+    short = off.removesuffix(".enabled")
+    return list(dict.fromkeys([name, off, short]))
+
+
+def _metavar(path: str, values: str) -> str:
+    name = path.rpartition(".")[2].upper()
+    kind = values.partition(" ")[0]
+    return name if " or " in values else _METAVARS.get(kind, name)
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    """Return a value as YAML reads it, except that text stays text where the field takes text."""
+    takes_text = annotation is str or (
+        isinstance(annotation, types.UnionType | type(typing.Union[int, str]))  # noqa: UP007
+        and str in typing.get_args(annotation)
+    )
+    if takes_text:
+        return None if text == "null" and annotation is not str else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"cannot read the value {text!r}") from None
