@@ -1,6 +1,6 @@
 """Command-line options: the parser, its help, and options made from configurations."""
 
-from core.options.config_options import add_config_options, given_values, load_config
+from core.options.config_options import add_config_options, load_config, settings_from_options
 from core.options.field_values import Choices
 from core.options.parser import Parser
 from core.options.shared_options import (
@@ -18,6 +18,6 @@ __all__ = [
     "add_old_option",
     "add_root_options",
     "add_wait_option",
-    "given_values",
     "load_config",
+    "settings_from_options",
 ]

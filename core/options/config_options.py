@@ -12,7 +12,7 @@ from core.errors import BadInput
 from core.options.field_values import choices_of, default_text, is_switch, leaves, values_text
 from core.options.parser import warn_of_old_option
 
-__all__ = ["add_config_options", "given_values", "load_config"]
+__all__ = ["add_config_options", "load_config", "settings_from_options"]
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
@@ -81,10 +81,10 @@ def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> Conf
     Raises BadInput with one line that names every wrong key or value.
     """
     where = f"{arguments.config} and options" if arguments.config else "options"
-    return config.load(given_values(arguments), where=where)
+    return config.load(settings_from_options(arguments), where=where)
 
 
-def given_values(arguments: argparse.Namespace) -> dict[str, Any]:
+def settings_from_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that were given, without defaults.
 
     Raises BadInput if the file of `--config` cannot be read.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.errors import BadInput, LrmError
-from core.options import Parser, given_values
+from core.options import Parser, settings_from_options
 from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
@@ -58,7 +58,7 @@ def is_dry_run(arguments: argparse.Namespace) -> bool:
 
 def print_dry_run(name: str, arguments: argparse.Namespace) -> None:
     """Print the sizes of the run that the options describe. Raises BadInput."""
-    values = dict.fromkeys(_NOT_NEEDED, "") | given_values(arguments)
+    values = dict.fromkeys(_NOT_NEEDED, "") | settings_from_options(arguments)
     config = RECIPES[name].config.load(values, where="options")
     share = _UTILISATION if arguments.utilisation is None else arguments.utilisation
     sizes = dry_run(name, config, arguments.device or _DEVICE, share)

@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import LrmError, first_line
 from core.options import Parser
 from core.safe_text import printable
-from core.storage import store_errors
+from core.storage import object_store_errors
 from pipelines.cli.registry import COMMANDS, GROUPS
 
 __all__ = ["main", "make_parser"]

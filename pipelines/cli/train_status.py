@@ -13,7 +13,7 @@ from core.errors import BadInput
 from core.quantities import duration, short_duration, size
 from core.storage import Storage
 from pipelines.cli.tables import counted, make_table
-from train.checkpoints.checkpoint import names, read_checkpoint, step_of
+from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
 from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
 from train.monitoring.run_log import RUN_FILE
 
@@ -55,15 +55,15 @@ def run_status(out: Path) -> dict[str, Any]:
 def _checkpoints(config: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     storage = Storage(config["checkpoints"] or str(out / "checkpoints"))
     rows = []
-    for name in names(storage):
+    for name in checkpoint_names(storage):
         checkpoint = read_checkpoint(storage, name)
         row: dict[str, Any] = {
-            "step": step_of(name),
+            "step": checkpoint_step(name),
             "whole": checkpoint is not None and checkpoint.is_complete(),
         }
         if checkpoint is not None:
             num_bytes = sum(entry.bytes for entry in checkpoint.manifest.files.values())
-            row |= {"workers": checkpoint.manifest.world, "bytes": num_bytes}
+            row |= {"workers": checkpoint.manifest.world_size, "bytes": num_bytes}
         rows.append(row)
     return rows
 
@@ -94,7 +94,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{pace}, {100 * last['goodput']:.0f} % of the time was spent on steps that count"
         if not status["done"]:
             left = duration(status["seconds_to_go"])
-            yield f"{left} to go; last step {short(status['silent_seconds'])} ago"
+            yield f"{left} to go; last step {short_duration(status['silent_seconds'])} ago"
     started = status["started"][:19].replace("T", " ")
     yield f"last start {started} UTC on {', '.join(status['hosts'])}"
     if status["skipped"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.config import merge
 from core.errors import BadInput
 from core.lock import exclusive_lock
-from core.options import Parser, add_wait_option, given_values, load_config
+from core.options import Parser, add_wait_option, load_config, settings_from_options
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
@@ -99,7 +99,7 @@ def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str
     resumes = "ended" not in last_build and _is_stored_as(config, last_build.get("config", {}))
     if "estimate" in last_build and (resumes or not plan.work):
         return {"estimate": last_build["estimate"]}
-    return {"estimate": stamped(plan.estimate)}
+    return {"estimate": estimate_record(plan.estimate)}
 
 
 def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
@@ -114,7 +114,7 @@ def _filter_again(arguments: argparse.Namespace) -> int:
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.dataset_status import stored_config
 
-    given = given_values(arguments)
+    given = settings_from_options(arguments)
     if "root" not in given:
         raise BadInput("--filters-only needs --root")
     root = open_root(str(given["root"]))

@@ -13,7 +13,7 @@ from core.options import Parser, add_json_option, add_old_option
 from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
-from pipelines.cli.commands.multiview import check_sampling, open_pipeline, pipeline_folder
+from pipelines.cli.commands.multiview import check_sampling, load_pipeline, pipeline_folder
 from pipelines.cli.tables import counted
 from pipelines.cli.torch_options import add_lpips_options, open_device
 from train.evaluation.protocol import NUM_POINTS, THRESHOLD
@@ -215,7 +215,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
     """Return the metric, and the state of each of its files of weights."""
-    from pipelines.evaluation.evaluate_log import state_of
+    from pipelines.evaluation.evaluate_log import file_fingerprint
     from train.models.lpips import LpipsConfig, find_weights, load_lpips
 
     if arguments.no_lpips:
@@ -254,7 +254,7 @@ def _truths(
     samples = snapshot.samples if split == "all" else snapshot.of_split(split)
     if not len(samples):
         raise BadInput(f"snapshot {arguments.snapshot} has no samples in --split {split}")
-    return SnapshotTruths(root, samples, arguments.points)
+    return SnapshotGroundTruths(root, samples, arguments.points)
 
 
 def _predictor(
@@ -278,7 +278,7 @@ def _predictor(
 
 def _model_identity(arguments: argparse.Namespace) -> Any:
     """Return what results depend on: settings, the state of the weights' files, device type."""
-    from pipelines.evaluation.evaluate_log import state_of
+    from pipelines.evaluation.evaluate_log import file_fingerprint
 
     settings = {
         name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
@@ -288,7 +288,7 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     if arguments.pipeline is not None:
         names = ("pipeline", "steps", "guidance", "view_size")
         settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(state_of(pipeline_folder(arguments.pipeline)))
+        weights.append(file_fingerprint(pipeline_folder(arguments.pipeline)))
     # A GPU rounds differently and runs Zero123++ in half precision.
     return [settings, weights, open_device(arguments.device).type]
 
@@ -299,7 +299,7 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
     from train.evaluation.generate import six_view_generator
     from train.inference.views_file import read_distance
 
-    pipeline = open_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
+    pipeline = load_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
     return six_view_generator(
         pipeline,
         steps=arguments.steps,

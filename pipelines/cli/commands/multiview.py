@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from train.models.zero123plus.pipeline import Zero123PlusPipeline
 
 
-__all__ = ["COMMAND", "check_sampling", "open_pipeline", "pipeline_folder"]
+__all__ = ["COMMAND", "check_sampling", "load_pipeline", "pipeline_folder"]
 
 _INDEX = "model_index.json"
 """The file that makes a folder a pipeline of diffusers."""
@@ -105,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     distance = read_distance(pipeline_folder(arguments.pipeline))
     device = open_device(arguments.device)
-    pipeline = open_pipeline(arguments.pipeline, device, arguments.precision)
+    pipeline = load_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
     output = pipeline(
         [query.image],
@@ -169,7 +169,7 @@ def _check_pipeline(source: str) -> None:
         raise BadInput(f"--pipeline {source}: the folder has no {_INDEX}, as pipelines have")
 
 
-def open_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
+def load_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
     """Return Zero123++ of a folder or the cache of the hub, on a device. Raises BadInput."""
     _check_pipeline(source)
     import torch

@@ -55,7 +55,7 @@ def _options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Reconstruct the mesh and write it."""
-    from train.inference.mesh_files import check_target, write_mesh
+    from train.inference.mesh_files import check_mesh_path, write_mesh
     from train.inference.six_views import (
         camera_tensors,
         input_cameras,

@@ -50,7 +50,7 @@ def _options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Create a snapshot and print its id, or list the snapshots."""
-    from pipelines.export.create_snapshot import freeze
+    from pipelines.export.create_snapshot import create_snapshot
 
     if not 0 <= arguments.validation_share < 1:
         raise BadInput("--validation-share must be at least 0 and less than 1")
