@@ -22,7 +22,7 @@ __all__ = [
 
 REMEDY = (
     "run `lrm verify --root ROOT` to list damaged files and repair what can be repaired "
-    "(docs/guide/operating.md)"
+    "(docs/guide/maintenance.md)"
 )
 
 
