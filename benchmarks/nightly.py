@@ -1,8 +1,9 @@
 """Runs the benchmarks that end in minutes, and writes their figures into one page.
 
-`make nightly`, or `python -m benchmarks nightly --page docs/notes/benchmarks.md`: each benchmark runs in
-a process of its own with a time limit; one that fails is named and the others go on. Without
-`--source` (a folder of models in Objaverse's layout) the project's own demo objects are rendered.
+`make nightly`, or `python -m benchmarks nightly --page docs/notes/benchmarks.md`: each benchmark
+runs in a process of its own with a time limit; one that fails is named and the others go on.
+Without `--source` (a folder of models in Objaverse's layout) the project's own demo objects are
+rendered.
 """
 
 import argparse
@@ -113,15 +114,16 @@ def _lines(outcomes: Sequence[Outcome], machine: str, versions: str) -> Iterator
     failed = [one for one in outcomes if one.problem]
     yield "# Benchmarks"
     yield ""
-    yield "Written by `make nightly`, with small settings: to see whether anything became slower."
-    yield "The pages of the subjects hold the figures that count."
+    yield "For people who change the code: `make nightly` writes this page, with settings that take"
+    yield "minutes, to show whether a change made something slower. Compare its figures only with"
+    yield "those of the same machine. The other notes have the figures to plan with."
     yield ""
     yield f"- {datetime.now(UTC):%Y-%m-%d}"
     yield f"- {machine}"
     yield f"- {versions}"
     yield f"- {len(outcomes)} benchmarks, {len(failed)} failed"
     yield ""
-    yield "| benchmark | settings | took | figure | value | unit |"
+    yield "| benchmark | settings | duration | figure | value | unit |"
     yield "|---|---|---|---|---|---|"
     for one in outcomes:
         words = f"`{one.job.words}`" if one.job.words else ""

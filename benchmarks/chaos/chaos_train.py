@@ -3,7 +3,8 @@
 `python -m benchmarks chaos_train` trains stage 1 (`tiny`) for 60 steps on two workers of a Ray
 cluster of several nodes on this machine, and kills workers, raylets and the driver at random
 points, as an operator's cluster would. In the end the weights and the batches must be those of the
-undisturbed run, bit for bit, and no process may be left. docs/notes/training.md holds a run's table.
+undisturbed run, bit for bit, and no process may be left. docs/notes/training.md
+holds a run's table.
 """
 
 import argparse

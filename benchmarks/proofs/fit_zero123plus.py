@@ -3,7 +3,8 @@
 `python -m benchmarks fit_zero123plus --root DATASET --snapshot ID --out RUN` takes the first eight
 objects of a snapshot of rig zero123plus. Random weights stand in for the published ones, in sizes
 for a CPU; since a random VAE shows nothing, it first learns the objects' pictures (the stand-in for
-Stable Diffusion's). Then `lrm train zero123plus` runs as ever. docs/notes/training.md holds a run.
+Stable Diffusion's). Then `lrm train zero123plus` runs as ever. docs/notes/zero123plus.md holds a
+run.
 """
 
 import argparse

@@ -74,7 +74,7 @@ def main() -> None:
     )
     share = chosen.num_bytes / plain.num_bytes
     found = [
-        Figure("pictures of a view, of plain PNG", share, "times"),
+        Figure("pictures of a view, relative to plain PNG", share, "times"),
         Figure("encode the pictures of a view", chosen.encode_ms, "ms"),
         Figure("decode the pictures of a view", chosen.decode_ms, "ms"),
     ]

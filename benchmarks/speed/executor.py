@@ -3,7 +3,8 @@
 `python -m benchmarks executor` builds 100,000 objects on a local Ray, with everything that a build
 does but the work itself: each object is submitted, decided on and committed; the worker returns an
 event at once. `--without-ray` leaves Ray out: what remains is the driver's own. `--slots` keeps as
-many tasks in flight as a cluster with so many slots would. docs/notes/scale.md holds a run's figures.
+many tasks in flight as a cluster with so many slots would. docs/notes/scale.md holds a run's
+figures.
 """
 
 import argparse

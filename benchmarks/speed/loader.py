@@ -297,8 +297,8 @@ def _figures(what: str, found: Mapping[str, Summary]) -> list[Figure]:
     ours = found[OURS].per_second
     times = ours / max(found[name].per_second for name in BASELINES)
     return [
-        Figure(f"{what}: ours, of a core", ours, "samples/s"),
-        Figure(f"{what}: ours to the faster of the PNG loaders", times, "times"),
+        Figure(f"{what}: this project, per core", ours, "samples/s"),
+        Figure(f"{what}: this project relative to the faster PNG loader", times, "times"),
     ]
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     lpips, rgb = Lpips(), views.rgb[0].detach().requires_grad_()
     _measured("LPIPS of a view", lambda: lpips(rgb, 1 - rgb.detach()), figures)
     again = view_by_view(lpips)
-    _measured("LPIPS, again in backward", lambda: again(rgb, 1 - rgb.detach()), figures)
+    _measured("LPIPS of a view, recomputed", lambda: again(rgb, 1 - rgb.detach()), figures)
     write_figures(options.figures, figures)
 
 

@@ -116,7 +116,7 @@ def main() -> None:
     size = statistics.mean(found.num_bytes for found in ours.values()) / 1e6
     figures = [
         Figure(f"{what}, CPU time", cpu, "s"),
-        Figure("baseline's CPU time to ours", baseline_cpu / cpu, "times"),
+        Figure("CPU time of the baseline relative to this project", baseline_cpu / cpu, "times"),
         Figure(f"bytes of {what}", size, "MB"),
     ]
     if quality:

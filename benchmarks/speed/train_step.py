@@ -278,5 +278,5 @@ def _figures(result: dict[str, Any]) -> list[Figure]:
     )
     found = [Figure(name, result["step_milliseconds"] / 1000, "s")]
     if result["share_of_peak"]:
-        found.append(Figure(f"{name}: of the peak", 100 * result["share_of_peak"], "%"))
+        found.append(Figure(f"{name}: share of the peak FLOPs", 100 * result["share_of_peak"], "%"))
     return found

@@ -21,7 +21,7 @@ _REFRESH_SECONDS = 0.25
 
 
 def print_when_waiting(wait: bool) -> Callable[[str], None] | None:
-    """Return the function that `core.lock.exclusive_lock` calls when it waits; None if it must not."""
+    """Return the callback of `exclusive_lock` for the time that it waits; None if it must not wait."""
 
     def print_line(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from core.quantities import duration, percent, prefixed, short, size
+from core.quantities import duration, percent, with_si_prefix, short_duration, size
 from pipelines.cli.tables import counted, make_table
 
 __all__ = ["show_run_size"]
@@ -18,11 +18,11 @@ def show_run_size(sizes: Mapping[str, Any]) -> None:
     table = make_table("model", ["part"], ["trained", "frozen", "forward FLOP / step"])
     trained, frozen, forward = (sizes[name] for name in ("parameters", "frozen", "forward"))
     for part in dict.fromkeys([*trained, *frozen, *forward]):
-        numbers = [prefixed(values.get(part, 0)) for values in (trained, frozen, forward)]
+        numbers = [with_si_prefix(values.get(part, 0)) for values in (trained, frozen, forward)]
         table.add_row(part, *numbers)
-    sums = [prefixed(sum(values.values())) for values in (trained, frozen, forward)]
+    sums = [with_si_prefix(sum(values.values())) for values in (trained, frozen, forward)]
     table.add_row("total", *sums)
-    table.add_row("backward", "", "", prefixed(sizes["backward"]))
+    table.add_row("backward", "", "", with_si_prefix(sizes["backward"]))
     console.print(table)
     table = make_table("memory of a training worker", ["for"], ["size"])
     for purpose, num_bytes in sizes["memory"].items():
@@ -40,8 +40,8 @@ def show_run_size(sizes: Mapping[str, Any]) -> None:
 def _speed(sizes: Mapping[str, Any]) -> list[str]:
     speed = sizes["speed"]
     share = percent(speed["utilisation"], 1)
-    reached = f"{share} of {prefixed(speed['peak'])}FLOP/s"
-    pace = f"{short(speed['seconds_per_step'])} per step"
+    reached = f"{share} of {with_si_prefix(speed['peak'])}FLOP/s"
+    pace = f"{short_duration(speed['seconds_per_step'])} per step"
     lines = [
         f"speed on {speed['workers']} x {speed['device']} at {reached}: {pace}, "
         f"{speed['samples_per_second']:,.2f} samples/s"

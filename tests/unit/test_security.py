@@ -1,4 +1,4 @@
-"""The lines of docs/reference/security.md that are tested nowhere else, and that every line has its test."""
+"""The lines of docs/reference/security.md without a test elsewhere, and that each has a test."""
 
 import ast
 import gzip

@@ -3,8 +3,8 @@
 With these axes, Blender's importers give the same object from all three with their default
 settings. Colours include the lighting of the training images. A textured .glb therefore has an
 unlit material (KHR_materials_unlit). A .glb with vertex colours has no material, because trimesh
-drops vertex colours of meshes with a material; `add_unlit_material` adds an unlit material to such a file,
-which it recognises by the `generator` field.
+drops vertex colours of meshes with a material; `add_unlit_material` adds an unlit material to such
+a file, which it recognises by the `generator` field.
 """
 
 import json

@@ -33,7 +33,7 @@ def recompute_in_backward(work: Callable[P, R], recompute: bool = True) -> Calla
 
 
 def recompute_blocks(model: "ModelMixin") -> None:
-    """Recompute each block of a diffusers model in the backward pass, as `recompute_in_backward` does."""
+    """Recompute each block of a diffusers model in backward, as `recompute_in_backward` does."""
 
     def checkpoint_block(block: nn.Module, *args: Any) -> Any:
         return recompute_in_backward(block)(*args)

@@ -1,4 +1,4 @@
-"""The light is what docs/reference/rendering.md says: on a white matt sphere every colour is known."""
+"""The light is as docs/reference/rendering.md states: a white matt sphere has known colours."""
 
 from pathlib import Path
 from typing import Any
