@@ -21,7 +21,7 @@ _REFRESH_SECONDS = 0.25
 
 
 def print_when_waiting(wait: bool) -> Callable[[str], None] | None:
-    """Return the callback of `exclusive_lock` for the time that it waits; None if it must not wait."""
+    """Return the callback that `exclusive_lock` calls while it waits; None forbids waiting."""
 
     def print_line(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

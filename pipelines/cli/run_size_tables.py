@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from core.quantities import duration, percent, with_si_prefix, short_duration, size
+from core.quantities import duration, percent, short_duration, size, with_si_prefix
 from pipelines.cli.tables import counted, make_table
 
 __all__ = ["show_run_size"]

@@ -195,8 +195,9 @@ class Zero123PlusPipeline(DiffusionPipeline):
 
         `seeds` has one seed per image, so that results do not depend on the other images of the
         call. `view_size` is a view's side in pixels. `unconditional_level` is the grey level in
-        [0, 1] of the unconditional image, by default that of the published pipeline. A `guidance_scale` of 1 or
-        less turns guidance off. Raises BadInput for a wrong number of seeds, steps or pixels.
+        [0, 1] of the unconditional image, by default that of the published pipeline. A
+        `guidance_scale` of 1 or less turns guidance off. Raises BadInput for a wrong number of
+        seeds, steps or pixels.
         """
         if not images or len(seeds) != len(images):
             raise BadInput(
