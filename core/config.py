@@ -1,5 +1,6 @@
 """Strict configuration: unknown keys fail with a suggestion, and every value has one digest."""
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -19,6 +20,7 @@ __all__ = [
     "canonical_json",
     "digest",
     "merge",
+    "nested",
     "nested_renames",
     "read_yaml",
 ]
@@ -29,10 +31,6 @@ Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 _ABSENT = object()
 
 
-def _old_value(old: Any, new: Any) -> Any:  # noqa: ARG001 - the signature of Renamed.combine
-    return old
-
-
 @dataclass(frozen=True)
 class Renamed:
     """The new path of a setting whose old name is still accepted."""
@@ -41,8 +39,8 @@ class Renamed:
     """Its path today, such as `inspect.max_nodes`."""
     dropped_at: Any = _ABSENT
     """A value of the old name that is ignored: the default that stored configurations hold."""
-    combine: Callable[[Any, Any], Any] = _old_value
-    """Merge the values of the old and the new name into one; by default the old name's counts."""
+    combine: Callable[[Any, Any], Any] | None = None
+    """Merge the values of the old and the new name into one; by default two values are an error."""
     deprecated: bool = True
     """Whether the command line warns about the old name; False for a second accepted spelling."""
 
@@ -75,10 +73,36 @@ class Config(pydantic.BaseModel):
         Raises BadInput with one line that names every wrong key or value.
         """
         try:
-            return cls.model_validate(_with_new_names(cls, values))
+            return cls.model_validate(cls.with_new_names(values, where))
         except pydantic.ValidationError as error:
             problems = "; ".join(_describe(cls, issue) for issue in error.errors())
             raise BadInput(f"{where}: {problems}") from None
+
+    @classmethod
+    def with_new_names(
+        cls, values: Mapping[str, Any], where: str = "configuration"
+    ) -> Mapping[str, Any]:
+        """Return plain values with those under old names moved to the new ones.
+
+        Raises BadInput if the old and the new name of a setting have different values.
+        """
+        for path, new in cls.renamed.items():
+            values, old = _without(values, path.split("."))
+            if old is _ABSENT or old == new.dropped_at:
+                continue
+            _, given = _without(values, new.path.split("."))
+            value = old
+            if new.combine is not None:
+                # A value of the wrong type is named by the validation.
+                with contextlib.suppress(TypeError):
+                    value = new.combine(old, _default(cls, new.path) if given is _ABSENT else given)
+            elif given not in (_ABSENT, old):
+                raise BadInput(
+                    f"{where}: {path} and {new.path} are the same setting and have different "
+                    f"values: remove {path}"
+                )
+            values = merge(values, nested(new.path, value))
+        return values
 
     def dump(self) -> dict[str, Any]:
         """Return plain values (str, int, float, bool, None, list, dict) that `load` accepts."""
@@ -122,6 +146,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """Return the mapping that has one value, at a dotted path."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -130,24 +161,6 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
-
-
-def _with_new_names(cls: type[Config], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values with those under old names moved to the new ones."""
-    for path, new in cls.renamed.items():
-        values, old = _without(values, path.split("."))
-        if old is _ABSENT or old == new.dropped_at:
-            continue
-        _, given = _without(values, new.path.split("."))
-        try:
-            value = new.combine(old, _default(cls, new.path) if given is _ABSENT else given)
-        except TypeError:
-            value = old  # it has the wrong type: the validation names it
-        nested: Any = value
-        for part in reversed(new.path.split(".")):
-            nested = {part: nested}
-        values = merge(values, nested)
-    return values
 
 
 def _without(values: Any, path: list[str]) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from core.config import Config, merge, read_yaml
+from core.config import Config, merge, nested, read_yaml
 from core.errors import BadInput
 from core.options.field_values import choices_of, default_text, is_switch, leaves, values_text
 from core.options.parser import warn_of_old_option
@@ -66,7 +66,8 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
         parser.add_argument(
             _option(path),
             action=_Store,
-            path=path,
+            # Without a way to combine both names' values, the last option given counts.
+            path=path if new.combine else new.path,
             field=fields[new.path],
             replaced_by=_option(new.path) if new.deprecated else "",
             dest=_DEST,
@@ -81,16 +82,17 @@ def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> Conf
     Raises BadInput with one line that names every wrong key or value.
     """
     where = f"{arguments.config} and options" if arguments.config else "options"
-    return config.load(settings_from_options(arguments), where=where)
+    return config.load(settings_from_options(config, arguments), where=where)
 
 
-def settings_from_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that were given, without defaults.
+def settings_from_options(config: type[Config], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given, under their new names and without defaults.
 
-    Raises BadInput if the file of `--config` cannot be read.
+    Raises BadInput if the file of `--config` cannot be read, or holds two values of a setting.
     """
     file = arguments.config
-    return merge(read_yaml(file) if file else {}, getattr(arguments, _DEST))
+    in_file = config.with_new_names(read_yaml(file), where=file) if file else {}
+    return merge(in_file, config.with_new_names(getattr(arguments, _DEST), where="options"))
 
 
 class _Store(argparse.Action):
@@ -124,10 +126,8 @@ class _Store(argparse.Action):
             if values is not _ALONE:
                 parser.error(f"{option_string} takes no value, got {values!r}")
             values = "false"
-        nested: Any = _parse(values, self._annotation)
-        for part in reversed(self._path.split(".")):
-            nested = {part: nested}
-        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), nested))
+        given = nested(self._path, _parse(values, self._annotation))
+        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), given))
 
 
 def _option(path: str) -> str:

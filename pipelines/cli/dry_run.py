@@ -58,8 +58,9 @@ def is_dry_run(arguments: argparse.Namespace) -> bool:
 
 def print_dry_run(name: str, arguments: argparse.Namespace) -> None:
     """Print the sizes of the run that the options describe. Raises BadInput."""
-    values = dict.fromkeys(_NOT_NEEDED, "") | settings_from_options(arguments)
-    config = RECIPES[name].config.load(values, where="options")
+    kind = RECIPES[name].config
+    values = dict.fromkeys(_NOT_NEEDED, "") | settings_from_options(kind, arguments)
+    config = kind.load(values, where="options")
     share = _UTILISATION if arguments.utilisation is None else arguments.utilisation
     sizes = dry_run(name, config, arguments.device or _DEVICE, share)
     if arguments.json:

@@ -114,7 +114,7 @@ def _filter_again(arguments: argparse.Namespace) -> int:
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.dataset_status import stored_config
 
-    given = settings_from_options(arguments)
+    given = settings_from_options(BuildConfig, arguments)
     if "root" not in given:
         raise BadInput("--filters-only needs --root")
     root = open_root(str(given["root"]))

@@ -30,7 +30,7 @@ class Outer(Config):
     [
         ({}, 10),
         ({"length": 3}, 3),
-        ({"length": 3, "inner": {"size": 5}}, 3),
+        ({"length": 3, "inner": {"size": 3}}, 3),
         ({"old": {"most": 7}}, 10),
         ({"old": {"most": 7}, "inner": {"size": 5}}, 5),
         ({"old": {"most": 4}}, 4),
@@ -55,6 +55,31 @@ def test_a_wrong_value_under_an_old_name_is_named():
         Outer.load({"old": {"most": "many"}})
     with pytest.raises(BadInput, match=r"old: "):
         Outer.load({"old": 5})
+
+
+def test_two_values_of_a_setting_in_a_file_are_refused():
+    with pytest.raises(BadInput, match=r"file: length and inner\.size are the same setting"):
+        Outer.load({"length": 3, "inner": {"size": 5}}, where="file")
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("--inner.size 5", 5),
+        ("--length 5", 5),
+        ("--length 4 --inner.size 5", 5),
+        ("--inner.size 4 --length 5", 5),
+        ("--old.most 5", 5),
+    ],
+)
+def test_an_option_overrides_the_file_under_either_name(line, size, tmp_path):
+    file = tmp_path / "settings.yaml"
+    parser = Parser(prog="lrm test")
+    add_config_options(parser, Outer)
+    for text in ("length: 3", "inner: {size: 3}"):
+        file.write_text(text)
+        arguments = parser.parse_args(["--config", str(file), *line.split()])
+        assert load_config(Outer, arguments).inner.size == size
 
 
 def test_an_old_option_warns_in_one_line(capsys):
