@@ -124,8 +124,8 @@ def _largest_first(counts: dict[str, int]) -> dict[str, int]:
 def _unsure(decisions: Decisions) -> int:
     """Return the number of kept objects that a filter has a remark on, such as an unclear case."""
     has_remark = np.zeros(len(decisions), dtype=bool)
-    for filter_, judgement in decisions.filter_results:
-        for where in judgement.remarks.values():
+    for filter_, filter_result in decisions.filter_results:
+        for where in filter_result.remarks.values():
             has_remark |= where & decisions.known[filter_.needs]
     return int((has_remark & decisions.where("kept")).sum())
 

@@ -132,9 +132,9 @@ class Decisions:
             verdicts.append(
                 Verdict(filter=name, keep=False, reason=reason, measured=message, limit=None)
             )
-        for filter_, judgement in self.filter_results:
+        for filter_, filter_result in self.filter_results:
             if self.known[filter_.needs][row]:
-                verdicts.append(judgement.verdict(filter_.name, row))
+                verdicts.append(filter_result.verdict(filter_.name, row))
         return verdicts
 
     def _failure(self, stage: Stage, row: int) -> Failure:
@@ -305,8 +305,8 @@ class _FilterResults:
         self.known = {stage: known.get(stage, self._none) for stage in stages}
         self._drops = [
             (filter_, reason, where & self.known[filter_.needs])
-            for filter_, judgement in self.filter_results
-            for reason, where in judgement.drops.items()
+            for filter_, filter_result in self.filter_results
+            for reason, where in filter_result.drops.items()
         ]
         self.reasons = [(filter_.name, reason) for filter_, reason, _ in self._drops]
 

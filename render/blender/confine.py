@@ -15,7 +15,7 @@ __all__ = ["confine", "main"]
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 """Constants of linux/sched.h."""
 _LIMITS = {
-    # A core dump of Blender has gigabytes, and nobody reads it.
+    # A core dump of Blender has gigabytes and is never read.
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_NOFILE: 4096,
     resource.RLIMIT_FSIZE: 4 << 30,
