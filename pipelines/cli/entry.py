@@ -17,7 +17,7 @@ __all__ = ["main", "make_parser"]
 _EPILOG = """example:
   lrm build --source objaverse --limit 100 --root DATASET
 
-`lrm COMMAND --help` shows the options of a command; docs/README.md lists the guides."""
+`lrm COMMAND --help` shows a command's options; guides: docs/README.md."""
 
 
 def make_parser() -> Parser:
