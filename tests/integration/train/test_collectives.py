@@ -1,4 +1,4 @@
-"""What one rank decides reaches all of them, also when it fails: nobody waits for ever."""
+"""Collective calls: every rank receives the result or the error of rank 0, and none hangs."""
 
 import pytest
 
@@ -8,11 +8,11 @@ CALLS = ["value", "lrm error", "other error"]
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_all_ranks_get_the_answer_of_rank_0(ranks, call):
-    found = ranks.run(2, answers, call)
-    assert found[0] == found[1]
+def test_all_ranks_receive_the_result_or_error_of_rank_0(ranks, call):
+    results = ranks.run(2, answers, call)
+    assert results[0] == results[1]
     assert (
-        found[0]
+        results[0]
         == {
             "value": 7,
             "lrm error": "BadInput: no such run",

@@ -1,4 +1,4 @@
-"""Training samples out of an object store, over real sockets that count bytes and break."""
+"""Training samples from an object store, through a proxy that counts and cuts responses."""
 
 import contextlib
 import socket
@@ -22,25 +22,25 @@ from train.data.whole_frames import FrameDataConfig, FrameDataset
 
 SEED = 5
 VIEWS = {"num_inputs": 2, "num_targets": 1, "augment": AugmentConfig()}
-STAGES = {
+CONFIGS = {
     ViewDataset: ViewDataConfig(**VIEWS, patch_size=16, target_size_min=16, target_size_max=32),
     FrameDataset: FrameDataConfig(**VIEWS, frame_size=64),
 }
-HEADERS = 500
-"""Bytes of a response beside its body, at most."""
+HEADER_BYTES = 500
+"""Maximum size of a response's headers."""
 
 
-class Wire:
-    """Forwards connections to a server; counts what it answers, and cuts answers off."""
+class Proxy:
+    """TCP proxy to a server, which counts the bytes of its responses and can cut one off."""
 
     def __init__(self, address: str) -> None:
-        place = urlsplit(address)
-        self._server = (place.hostname, place.port)
+        url = urlsplit(address)
+        self._server = (url.hostname, url.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.received, self.answers = 0, 0
+        self.received, self.responses = 0, 0
         self.cut_after: int | None = None
-        """Bytes of an answer after which its connection breaks, once."""
+        """Cut the connection after this many bytes of a response, once."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -56,37 +56,37 @@ class Wire:
                 return
             server = socket.create_connection(self._server)
             for source, sink in ((client, server), (server, client)):
-                pump = (source, sink, source is server)
-                threading.Thread(target=self._pump, args=pump, daemon=True).start()
+                arguments = (source, sink, source is server)
+                threading.Thread(target=self._pump, args=arguments, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, is_response: bool) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(1 << 16):
-                if answers:
-                    self.answers += block.startswith(b"HTTP/")
+                if is_response:
+                    self.responses += block.startswith(b"HTTP/")
                     self.received += len(block)
                     if self.cut_after is not None and len(block) > self.cut_after:
                         sink.sendall(block[: self.cut_after])
                         self.cut_after = None
                         break
                 sink.sendall(block)
-        for end in (source, sink):
+        for connection in (source, sink):
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
-def wire(endpoint, bucket, sphere_dataset, monkeypatch) -> Iterator[Wire]:
-    """A way to a bucket that holds the spheres."""
+def proxy(endpoint, bucket, sphere_dataset, monkeypatch) -> Iterator[Proxy]:
+    """Yield a proxy to the store of a bucket that holds the spheres."""
     folder = Path(sphere_dataset[0].uri)
     for path in folder.rglob("*"):
         if path.is_file():
             bucket.upload_file(str(path), f"spheres/{path.relative_to(folder)}")
-    wire = Wire(endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.address)
+    proxy = Proxy(endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    yield wire
-    wire.close()
+    yield proxy
+    proxy.close()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
@@ -95,66 +95,70 @@ def open_bucket(bucket, **settings) -> RetryingStorage:
     return RetryingStorage(f"s3://{bucket.name}/spheres", config)
 
 
-def open_stage(kind, root, sphere_dataset) -> ObjectDataset:
+def open_dataset(cls, root, sphere_dataset) -> ObjectDataset:
     samples = open_snapshot(*sphere_dataset).samples
-    return kind(root, samples, STAGES[kind], input_size=20, seed=SEED)
+    return cls(root, samples, CONFIGS[cls], input_size=20, seed=SEED)
 
 
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def is_equal(item, other) -> bool:
+    return item.keys() == other.keys() and all(
+        torch.equal(item[name], other[name]) for name in item
+    )
 
 
-@pytest.mark.parametrize("kind", STAGES)
-def test_items_are_those_of_the_local_disk_and_little_more_is_asked_for(
-    kind, wire, bucket, sphere_dataset
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_items_equal_those_from_a_local_disk_and_few_extra_bytes_are_read(
+    kind, proxy, bucket, sphere_dataset
 ):
-    local = open_stage(kind, sphere_dataset[0], sphere_dataset)
-    remote = open_stage(kind, open_bucket(bucket), sphere_dataset)
+    local = open_dataset(kind, sphere_dataset[0], sphere_dataset)
+    remote = open_dataset(kind, open_bucket(bucket), sphere_dataset)
     for position in range(3):
         sample = local._samples[sample_at(position, 6, SEED)]
-        wire.received = wire.answers = 0
+        proxy.received = proxy.responses = 0
         item = remote[position]
-        assert same(item, local[position])
+        assert is_equal(item, local[position])
         sizes = dict(zip(sample.entry.members, sample.entry.sizes, strict=True))
-        # Three views of twelve, and a quarter more of what lies between them.
-        ends = tuple(f".{each}.webp" for each in kind.kinds)
-        pictures = sorted(size for name, size in sizes.items() if name.endswith(ends))
-        wanted = sizes["json"] + sum(pictures[-3 * len(kind.kinds) :])
-        assert wire.answers >= 1
-        assert wire.received <= 1.25 * wanted + wire.answers * HEADERS
-        assert wire.received < sample.entry.num_bytes / 2
+        # Three of twelve views, and at most a quarter more for the bytes between them.
+        suffixes = tuple(f".{name}.webp" for name in kind.kinds)
+        picture_sizes = sorted(size for name, size in sizes.items() if name.endswith(suffixes))
+        needed_bytes = sizes["json"] + sum(picture_sizes[-3 * len(kind.kinds) :])
+        assert proxy.responses >= 1
+        assert proxy.received <= 1.25 * needed_bytes + proxy.responses * HEADER_BYTES
+        assert proxy.received < sample.entry.num_bytes / 2
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(wire, bucket, sphere_dataset):
-    remote = open_stage(FrameDataset, open_bucket(bucket), sphere_dataset)
-    local = open_stage(FrameDataset, sphere_dataset[0], sphere_dataset)
-    wire.cut_after = 700
-    assert same(remote[0], local[0])
-    assert wire.cut_after is None
+def test_a_response_that_is_cut_off_is_requested_again(proxy, bucket, sphere_dataset):
+    remote = open_dataset(FrameDataset, open_bucket(bucket), sphere_dataset)
+    local = open_dataset(FrameDataset, sphere_dataset[0], sphere_dataset)
+    proxy.cut_after = 700
+    assert is_equal(remote[0], local[0])
+    assert proxy.cut_after is None
 
 
-def test_a_store_that_cannot_be_reached_is_no_damage(wire, bucket, sphere_dataset):
-    remote = open_stage(
+def test_an_unreachable_store_is_not_damage(proxy, bucket, sphere_dataset):
+    remote = open_dataset(
         FrameDataset, open_bucket(bucket, attempts=2, timeout_seconds=0.5), sphere_dataset
     )
-    wire.close()
+    proxy.close()
     with pytest.raises(WorkFailed, match=r"cannot read its views in .*after 2 attempts") as error:
         remote[0]
     assert not isinstance(error.value, FinalFailure)
 
 
-@pytest.mark.parametrize("damage", ["gone", "short"])
-def test_a_shard_that_is_gone_or_short_is_damage(wire, bucket, sphere_dataset, damage):
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_missing_or_truncated_shard_is_damage(proxy, bucket, sphere_dataset, damage):
     samples = open_snapshot(*sphere_dataset).samples
-    number = sample_at(0, 6, SEED)
+    index = sample_at(0, 6, SEED)
     shard = bucket.Object(f"spheres/{samples[0].shard}")
     body = shard.get()["Body"].read()
-    if damage == "gone":
+    if damage == "missing":
         shard.delete()
         with pytest.raises(FinalFailure, match=r"FileNotFoundError.*6 samples are damaged"):
-            open_stage(FrameDataset, open_bucket(bucket), sphere_dataset)[0]
+            open_dataset(FrameDataset, open_bucket(bucket), sphere_dataset)[0]
         return
-    shard.put(Body=body[: samples[number].entry.offsets[0] + 40])
-    found = open_stage(FrameDataset, open_bucket(bucket), sphere_dataset).read(0).replacement
-    assert found is not None
-    assert found.faults[0].asset_id == samples[number].asset_id
+    shard.put(Body=body[: samples[index].entry.offsets[0] + 40])
+    replacement = (
+        open_dataset(FrameDataset, open_bucket(bucket), sphere_dataset).read(0).replacement
+    )
+    assert replacement is not None
+    assert replacement.faults[0].asset_id == samples[index].asset_id

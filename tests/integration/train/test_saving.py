@@ -1,4 +1,4 @@
-"""Checkpoints of real DeepSpeed runs: the same and other numbers of workers, full disks, stores."""
+"""Checkpoints of real DeepSpeed runs: world sizes, full disks and object stores."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def batches(out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
-    """Per ZeRO stage: six steps in one go (`full`), and four (`cut`), on two workers."""
+    """Train six steps (`full`) and four steps (`cut`) with each ZeRO stage, on two ranks."""
     folder = tmp_path_factory.mktemp("runs")
     full = [make_config(sphere_dataset, folder / f"full{z}", 6, zero_stage=z) for z in STAGES]
     cut = [make_config(sphere_dataset, folder / f"cut{z}", 4, zero_stage=z) for z in STAGES]
@@ -42,52 +42,57 @@ def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
     cut.append(make_config(sphere_dataset, folder / "cutb", 4, **bf16))
     assert run_group(ranks, 2, [*full, *cut]) == [""] * 10
     for kind in "0123b":
-        found = losses(folder / f"full{kind}")
-        assert found[-1] < 0.9 * found[0]
+        values = losses(folder / f"full{kind}")
+        assert values[-1] < 0.9 * values[0]
     return folder
 
 
-def go_on(ranks, dataset, runs: Path, copies: Path, world: int, kinds="0123", **more) -> None:
+def resume_cut_runs(
+    ranks, dataset, runs: Path, copies: Path, world: int, kinds="0123", **settings
+) -> None:
+    """Copy the runs of four steps and train them to step 6 with `world` ranks."""
     configs = []
     for kind in kinds:
         shutil.copytree(runs / f"cut{kind}", copies / kind)
         stage = {"zero_stage": 1, "precision": "bf16"} if kind == "b" else {"zero_stage": int(kind)}
-        configs.append(make_config(dataset, copies / kind, 6, **stage, **more))
+        configs.append(make_config(dataset, copies / kind, 6, **stage, **settings))
     assert run_group(ranks, world, configs) == [""] * len(configs)
 
 
-def test_the_same_number_of_workers_repeats_every_bit(ranks, sphere_dataset, runs, tmp_path):
-    go_on(ranks, sphere_dataset, runs, tmp_path, 2, kinds="0123b")
+def test_a_run_resumed_with_the_same_world_size_is_bit_identical(
+    ranks, sphere_dataset, runs, tmp_path
+):
+    resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, 2, kinds="0123b")
     for kind in "0123b":
         assert losses(tmp_path / kind) == losses(runs / f"full{kind}")
         assert batches(tmp_path / kind) == batches(runs / f"full{kind}")
     for kind in "012b":
-        ours, theirs = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
-        expected = theirs.weights()
-        assert all(torch.equal(value, expected[name]) for name, value in ours.weights().items())
+        resumed, full = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
+        expected = full.weights()
+        assert all(torch.equal(value, expected[name]) for name, value in resumed.weights().items())
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_another_number_of_workers_goes_on(ranks, sphere_dataset, runs, tmp_path, world):
-    """By DeepSpeed's universal form, which the run itself makes and removes."""
-    go_on(ranks, sphere_dataset, runs, tmp_path, world)
+def test_a_run_can_be_resumed_with_another_world_size(ranks, sphere_dataset, runs, tmp_path, world):
+    """The run converts to DeepSpeed's universal checkpoint, and deletes it after loading."""
+    resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, world)
     for kind in "0123":
         assert losses(tmp_path / kind) == pytest.approx(losses(runs / f"full{kind}"), abs=1e-5)
         assert batches(tmp_path / kind) == batches(runs / f"full{kind}")
-        left = {path.name for path in (tmp_path / kind / "checkpoints").iterdir()}
-        assert {name for name in left if "step" not in name} <= {
+        names = {path.name for path in (tmp_path / kind / "checkpoints").iterdir()}
+        assert {name for name in names if "step" not in name} <= {
             "zero_to_fp32.py",
             "zero_to_torch.py",
         }
-        assert "universal" not in " ".join(left)
+        assert "universal" not in " ".join(names)
         assert find_checkpoint(tmp_path / kind).manifest.world_size == world
     for kind in "012":
-        ours, theirs = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
-        for name, value in ours.weights().items():
-            torch.testing.assert_close(value, theirs.weights()[name], atol=1e-5, rtol=0)
+        resumed, full = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
+        for name, value in resumed.weights().items():
+            torch.testing.assert_close(value, full.weights()[name], atol=1e-5, rtol=0)
 
 
-def test_the_optimizer_may_live_in_the_machines_memory(ranks, sphere_dataset, runs, tmp_path):
+def test_an_offloaded_optimizer_gives_the_same_losses(ranks, sphere_dataset, runs, tmp_path):
     stages = (2, 3)
     configs = [
         make_config(sphere_dataset, tmp_path / f"{z}", 6, zero_stage=z, offload_optimizer=True)
@@ -98,44 +103,44 @@ def test_the_optimizer_may_live_in_the_machines_memory(ranks, sphere_dataset, ru
         assert losses(tmp_path / f"{z}") == losses(runs / f"full{z}")
 
 
-def test_the_manifest_tells_where_it_comes_from(runs, sphere_dataset):
-    found = json.loads((runs / "full2/checkpoints/step-00000006/manifest.json").read_text())
-    assert (found["step"], found["world"], found["zero_stage"]) == (6, 2, 2)
-    assert found["snapshot"] == sphere_dataset[1]
-    assert found["extra"]["position"] == 36
-    assert found["versions"]["deepspeed"] != "not installed"
-    assert {"random-00000.pt", "random-00001.pt"} < set(found["files"])
+def test_the_manifest_describes_its_run(runs, sphere_dataset):
+    manifest = json.loads((runs / "full2/checkpoints/step-00000006/manifest.json").read_text())
+    assert (manifest["step"], manifest["world"], manifest["zero_stage"]) == (6, 2, 2)
+    assert manifest["snapshot"] == sphere_dataset[1]
+    assert manifest["extra"]["position"] == 36
+    assert manifest["versions"]["deepspeed"] != "not installed"
+    assert {"random-00000.pt", "random-00001.pt"} < set(manifest["files"])
 
 
 @pytest.mark.parametrize("kind", "0123b")
-def test_every_rank_writes_and_reads_the_files_that_bear_its_number(runs, kind):
-    """The table in train/checkpoints/rank_files.py, by the files of two ranks."""
+def test_every_rank_writes_and_reads_the_files_with_its_number(runs, kind):
+    """The table in train/checkpoints/rank_files.py holds for the files of two ranks."""
     names = set(find_checkpoint(runs / f"full{kind}").manifest.files)
     of_rank = [{name for name in names if writer_of(name) == rank} for rank in range(2)]
-    of_all = {"mp_rank_00_model_states.pt"} if kind != "3" else set()
+    of_all_ranks = {"mp_rank_00_model_states.pt"} if kind != "3" else set()
     assert of_rank[0] | of_rank[1] == names
-    for rank, own in enumerate(of_rank):
+    for rank, rank_names in enumerate(of_rank):
         expected = {f"random-{rank:05d}.pt"}
         if kind == "3":
             expected |= {f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt"}
         if kind != "0":
             optimizer = f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
             expected |= {f"bf16_{optimizer}" if kind == "b" else optimizer}
-        assert own - of_all == expected
-        assert {name for name in names if is_needed(name, rank)} == expected | of_all
+        assert rank_names - of_all_ranks == expected
+        assert {name for name in names if is_needed(name, rank)} == expected | of_all_ranks
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(ranks, sphere_dataset, tmp_path):
-    """The write at step 4 fails on rank 1 alone; the one of step 6 succeeds."""
+    """The checkpoint of step 4 fails on one rank; the one of step 6 succeeds."""
     disk = {"full_disk_at": [3 * 6 + 3], "free_disk_at": [5 * 6 + 3]}
     config = make_config(sphere_dataset, tmp_path / "run", 6, keep_checkpoints=9, **disk)
     assert run_group(ranks, 2, [config]) == [""]
-    there = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step-*"))
-    assert there == ["step-00000002", "step-00000006"]
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step-*"))
+    assert names == ["step-00000002", "step-00000006"]
     assert len(losses(tmp_path / "run")) == 6
 
 
-def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
+def test_a_full_disk_ends_the_run_after_max_failed_saves_and_the_last_checkpoint_stays(
     ranks, sphere_dataset, tmp_path
 ):
     config = make_config(
@@ -146,8 +151,10 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
     assert find_checkpoint(tmp_path / "run").step == 2
 
 
-def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(ranks, sphere_dataset, tmp_path):
-    """A run whose only checkpoint is damaged starts as it did first, from what it names."""
+def test_a_run_with_only_a_damaged_checkpoint_starts_from_its_initial_weights(
+    ranks, sphere_dataset, tmp_path
+):
+    """A run whose only checkpoint is damaged starts again from its initial weights."""
     config = make_config(sphere_dataset, tmp_path / "run", 2)
     assert run_group(ranks, 1, [config, config.model_copy(update={"steps": 3})]) == ["", ""]
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")
@@ -164,14 +171,18 @@ def test_a_damaged_checkpoint_is_not_loaded_over_the_first_weights(ranks, sphere
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
+def test_a_deleted_store_ends_the_run_after_max_failed_saves(
     ranks, sphere_dataset, bucket, tmp_path
 ):
-    """Uploads fail behind the steps: each is counted when the next one is due."""
-    keep = {"checkpoints": f"s3://{bucket.name}/run", "max_failed_saves": 2, "item_seconds": 0.05}
-    config = make_config(sphere_dataset, tmp_path / "run", 400, **keep)
+    """Uploads run in the background; a failed one is counted when the next one starts."""
+    settings = {
+        "checkpoints": f"s3://{bucket.name}/run",
+        "max_failed_saves": 2,
+        "item_seconds": 0.05,
+    }
+    config = make_config(sphere_dataset, tmp_path / "run", 400, **settings)
 
-    def lose() -> None:
+    def delete_bucket() -> None:
         deadline = time.monotonic() + 120
         manifest = bucket.objects.filter(Prefix="run/step-00000002/manifest.json")
         while not list(manifest) and time.monotonic() < deadline:
@@ -179,28 +190,28 @@ def test_a_store_that_is_gone_ends_the_run_after_so_many_checkpoints(
         bucket.objects.all().delete()
         bucket.delete()
 
-    losing = threading.Thread(target=lose, daemon=True)
-    losing.start()
+    deletion = threading.Thread(target=delete_bucket, daemon=True)
+    deletion.start()
     (problem,) = run_group(ranks, 2, [config])
-    losing.join()
+    deletion.join()
     bucket.create()
     assert problem.startswith("FinalFailure: step ")
     assert "2 checkpoints in a row could not be written: s3://" in problem
     assert "cannot upload" in problem
 
 
-def test_an_upload_that_will_never_be_whole_can_be_given_up(bucket, tmp_path):
-    """What rank 0 does when another rank's files do not come: no manifest, and no hour's wait."""
-    (tmp_path / "own").mkdir()
-    own = tmp_path / "own/random-00000.pt"
-    own.write_bytes(b"abc")
+def test_an_upload_that_waits_for_other_ranks_can_be_cancelled(bucket, tmp_path):
+    """Rank 0 cancels its upload if another rank fails: no manifest is written, nothing waits."""
+    (tmp_path / "rank").mkdir()
+    file = tmp_path / "rank/random-00000.pt"
+    file.write_bytes(b"abc")
     finished = []
     upload = Upload(
         Storage(f"s3://{bucket.name}/run"),
         "step-00000002",
-        {own.name: own},
+        {file.name: file},
         lambda: finished.append(True),
-        {own.name: 3, "random-00001.pt": 3},
+        {file.name: 3, "random-00001.pt": 3},
     )
     while not list(bucket.objects.all()):
         time.sleep(0.05)
@@ -213,8 +224,8 @@ def test_an_upload_that_will_never_be_whole_can_be_given_up(bucket, tmp_path):
     assert (upload.problem, finished) == ("", [])
 
 
-def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
-    """In a process of its own: what its client raises is unknown until the client is loaded."""
+def test_an_unreachable_store_is_a_failed_upload(tmp_path):
+    """In its own process: the client's error classes exist only once the client is imported."""
     code = (
         "import sys, train.checkpoints.uploads as uploads; from core.storage import Storage\n"
         "from pathlib import Path; from core.retry import Backoff; "
@@ -223,39 +234,39 @@ def test_a_store_without_an_answer_is_a_failed_upload(tmp_path):
         "upload = uploads.Upload(Storage('s3://bucket/run'), 'step', {'f': file}, None, {})\n"
         "upload._thread.join(); print(upload.problem)"
     )
-    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    unreachable = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
     command = [sys.executable, "-c", code, str(tmp_path / "file")]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ | nowhere | keys, capture_output=True, text=True
+    result = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | unreachable | keys, capture_output=True, text=True
     )
-    assert "s3://bucket/run/step: cannot upload: Could not connect" in done.stdout
-    assert done.stderr.count("checkpoint upload: ") == 5
+    assert "s3://bucket/run/step: cannot upload: Could not connect" in result.stdout
+    assert result.stderr.count("checkpoint upload: ") == 5
 
 
-def test_checkpoints_lie_in_an_object_store(ranks, sphere_dataset, bucket, tmp_path):
-    """Uploaded behind the steps, and fetched by another run's ranks."""
-    place = f"s3://{bucket.name}/run/checkpoints"
-    keep = {"checkpoints": place, "keep_checkpoints": 1, "keep_every": 4, "checkpoint_every": 1}
-    config = make_config(sphere_dataset, tmp_path / "run", 6, **keep)
+def test_checkpoints_can_be_stored_in_an_object_store(ranks, sphere_dataset, bucket, tmp_path):
+    """They are uploaded in the background, and downloaded by the ranks of the next start."""
+    uri = f"s3://{bucket.name}/run/checkpoints"
+    settings = {"checkpoints": uri, "keep_checkpoints": 1, "keep_every": 4, "checkpoint_every": 1}
+    config = make_config(sphere_dataset, tmp_path / "run", 6, **settings)
     assert run_group(ranks, 2, [config]) == [""]
-    found = latest_checkpoint(Storage(place))
-    assert found is not None
-    assert (found.step, found.is_complete()) == (6, True)
-    steps = {name.split("/")[0] for name in Storage(place).find_files("")}
+    checkpoint = latest_checkpoint(Storage(uri))
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.is_complete()) == (6, True)
+    steps = {name.split("/")[0] for name in Storage(uri).find_files("")}
     assert steps == {"step-00000004", "step-00000006"}
     assert list((tmp_path / "run/checkpoints-in-transit").rglob("*.pt")) == []
     longer = config.model_copy(update={"steps": 7})
     reference = make_config(sphere_dataset, tmp_path / "reference", 7)
     assert run_group(ranks, 2, [longer, reference]) == ["", ""]
     assert losses(tmp_path / "run") == losses(tmp_path / "reference")
-    # One byte of an object is another: the hash tells, and the next start takes the one before.
-    newest = latest_checkpoint(Storage(place))
+    # With one changed byte the hash differs, and the next start uses the checkpoint before.
+    newest = latest_checkpoint(Storage(uri))
     assert newest is not None
-    victim = next(name for name in newest.manifest.files if "optim" in name)
-    data = bytearray(Storage(place).read(f"{newest.name}/{victim}"))
+    damaged = next(name for name in newest.manifest.files if "optim" in name)
+    data = bytearray(Storage(uri).read(f"{newest.name}/{damaged}"))
     data[len(data) // 2] ^= 1
-    Storage(place).write(f"{newest.name}/{victim}", bytes(data))
+    Storage(uri).write(f"{newest.name}/{damaged}", bytes(data))
     again = config.model_copy(update={"steps": 8})
     problems = run_group(ranks, 2, [again, again])
     assert "is missing or damaged" in problems[0]

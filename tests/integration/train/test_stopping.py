@@ -1,4 +1,4 @@
-"""Runs that are asked to end, or hang, with real signals and processes."""
+"""Runs that receive a stop request or hang, with real signals and processes."""
 
 import json
 import threading
@@ -12,13 +12,13 @@ from train.checkpoints.checkpoint import find_checkpoint
 from train.monitoring.metrics_log import read_metrics
 
 
-def test_a_signal_to_one_rank_saves_and_leaves_and_the_same_run_goes_on(
+def test_a_signal_to_one_rank_saves_and_ends_the_run_which_can_be_resumed(
     ranks, sphere_dataset, tmp_path
 ):
-    """SIGTERM to one of two ranks, in the middle of many steps."""
+    """One of two ranks receives SIGTERM in the middle of a run."""
     out = tmp_path / "run"
-    asked = {"terminate_at": [2 * 6 + 3], "checkpoint_every": 1000, "item_seconds": 0.01}
-    config = make_config(sphere_dataset, out, 400, **asked)
+    settings = {"terminate_at": [2 * 6 + 3], "checkpoint_every": 1000, "item_seconds": 0.01}
+    config = make_config(sphere_dataset, out, 400, **settings)
     (problem,) = run_group(ranks, 2, [config])
     stopped = find_checkpoint(out).step
     assert stopped < 400
@@ -30,8 +30,8 @@ def test_a_signal_to_one_rank_saves_and_leaves_and_the_same_run_goes_on(
     assert [row["step"] for row in read_metrics(out)] == list(range(1, stopped + 2))
 
 
-def test_a_run_that_was_started_again_is_left_alone(ranks, sphere_dataset, tmp_path):
-    """What a killed driver left behind writes nothing beside the newer start."""
+def test_ranks_of_an_older_start_end_without_writing(ranks, sphere_dataset, tmp_path):
+    """Ranks that outlive their killed driver write nothing once a newer start owns the run."""
     out = tmp_path / "run"
 
     def start_again() -> None:
@@ -40,17 +40,17 @@ def test_a_run_that_was_started_again_is_left_alone(ranks, sphere_dataset, tmp_p
             time.sleep(0.02)
         (out / "owner").write_text("a newer start")
 
-    newer = threading.Thread(target=start_again, daemon=True)
-    newer.start()
+    restart = threading.Thread(target=start_again, daemon=True)
+    restart.start()
     slow = {"checkpoint_every": 5, "item_seconds": 0.02}
     (problem,) = run_group(ranks, 2, [make_config(sphere_dataset, out, 400, **slow)])
-    newer.join()
+    restart.join()
     assert problem.startswith("Stopped: the run has been started again elsewhere")
     last = find_checkpoint(out).step if any(out.glob("checkpoints/*/manifest.json")) else 0
     assert read_metrics(out)[-1]["step"] == last + 5
 
 
-def test_a_stop_file_asks_as_a_signal_does(ranks, sphere_dataset, tmp_path):
+def test_a_stop_file_ends_a_run_as_a_signal_does(ranks, sphere_dataset, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "stop").touch()
@@ -60,8 +60,8 @@ def test_a_stop_file_asks_as_a_signal_does(ranks, sphere_dataset, tmp_path):
     assert stopped < 400
 
 
-def test_a_hang_is_noticed_written_down_and_ended(ranks, sphere_dataset, tmp_path):
-    """One rank hangs in its data, the other waits for it: both end, their files tell them apart."""
+def test_a_hung_rank_writes_its_stacks_and_ends(ranks, sphere_dataset, tmp_path):
+    """One rank hangs in its data, the other waits: both end, and the stack files show which hung."""
     out = tmp_path / "run"
     hang = {"hang_at": [2 * 6 + 3], "watchdog_seconds": 8}
     with pytest.raises(RankFailed, match=r"rank \d ended with exit code 75"):
@@ -73,7 +73,7 @@ def test_a_hang_is_noticed_written_down_and_ended(ranks, sphere_dataset, tmp_pat
     assert find_checkpoint(out).step == 2
 
 
-def test_metrics_say_where_the_time_goes(ranks, sphere_dataset, tmp_path):
+def test_metrics_hold_the_time_of_each_part_of_a_step(ranks, sphere_dataset, tmp_path):
     slow = {"item_seconds": 0.02, "slow_ranks_every": 2}
     assert run_group(ranks, 2, [make_config(sphere_dataset, tmp_path / "run", 4, **slow)]) == [""]
     for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Damaged samples: replaced by a rule, alike on all workers and after a restart, up to a share."""
+"""Damaged samples: the replacements by a fixed rule on any number of ranks, and the limit."""
 
 import dataclasses
 import re
@@ -31,19 +31,19 @@ CONFIG = ViewDataConfig(
     num_inputs=2, num_targets=1, patch_size=16, target_size_min=16, target_size_max=16
 )
 DAMAGED = (1, 4)
-"""Of the six samples."""
+"""Indices of the damaged ones of the six samples."""
 FAULT = Fault(7, "objaverse:a", "shards/a.tar", "fails its checksum")
 
 
-def copy(dataset, folder: Path, damaged=DAMAGED) -> tuple[Storage, str]:
-    """The dataset with one byte of every picture of these samples turned over."""
+def copy_damaged(dataset, folder: Path, damaged=DAMAGED) -> tuple[Storage, str]:
+    """Copy the dataset, with one byte flipped in every colour picture of the damaged samples."""
     root, snapshot = dataset
     shutil.copytree(root.uri, folder)
     samples = open_snapshot(root, snapshot).samples
     path = folder / samples[0].shard
     data = bytearray(path.read_bytes())
-    for number in damaged:
-        entry = samples[number].entry
+    for index in damaged:
+        entry = samples[index].entry
         for name, start, size in zip(entry.members, entry.offsets, entry.sizes, strict=True):
             if name.endswith("rgba.webp"):
                 data[start + size // 2] ^= 255
@@ -53,8 +53,9 @@ def copy(dataset, folder: Path, damaged=DAMAGED) -> tuple[Storage, str]:
 
 def open_views(dataset, samples=None) -> ViewDataset:
     root, snapshot = dataset
-    found = open_snapshot(root, snapshot).samples if samples is None else samples
-    return ViewDataset(root, found, CONFIG, input_size=20, seed=SEED)
+    if samples is None:
+        samples = open_snapshot(root, snapshot).samples
+    return ViewDataset(root, samples, CONFIG, input_size=20, seed=SEED)
 
 
 def expected_index(position: int, damaged) -> int:
@@ -62,82 +63,87 @@ def expected_index(position: int, damaged) -> int:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 300), st.integers(0, 2**63), st.integers(1, 9))
-def test_what_may_stand_in_is_all_different_and_begins_with_the_sample_itself(
-    position, size, seed, most
+def test_the_candidates_are_all_different_and_begin_with_the_sample_itself(
+    position, size, seed, limit
 ):
-    found = list(candidates_at(position, size, seed, most))
-    assert found[0] == sample_at(position, size, seed)
-    assert len(set(found)) == len(found) == min(most, size)
-    assert set(found) <= set(range(size))
+    candidates = list(candidates_at(position, size, seed, limit))
+    assert candidates[0] == sample_at(position, size, seed)
+    assert len(set(candidates)) == len(candidates) == min(limit, size)
+    assert set(candidates) <= set(range(size))
 
 
-def test_another_sample_stands_in_with_the_draws_of_the_position(sphere_dataset, tmp_path):
-    whole, dataset = open_views(sphere_dataset), open_views(copy(sphere_dataset, tmp_path / "d"))
+def test_a_replacement_sample_has_the_random_draws_of_the_position(sphere_dataset, tmp_path):
+    intact, damaged = (
+        open_views(sphere_dataset),
+        open_views(copy_damaged(sphere_dataset, tmp_path / "d")),
+    )
     samples = open_snapshot(*sphere_dataset).samples
     replaced = set()
     for position in range(2 * SIZE):
-        item, one = dataset.read(position)
+        item, replacement = damaged.read(position)
         index = expected_index(position, DAMAGED)
-        expected = whole._load(samples[index], position)
-        assert item.keys() == expected.keys() == dataset[position].keys()
+        expected = intact._load(samples[index], position)
+        assert item.keys() == expected.keys() == damaged[position].keys()
         assert all(torch.equal(item[name], value) for name, value in expected.items())
-        if one is not None:
+        if replacement is not None:
             replaced.add(position)
-            assert one.replaced_by == samples[index].asset_id
-            assert one.faults[0].asset_id == samples[sample_at(position, SIZE, SEED)].asset_id
-            assert one.faults[0].position == position
-            assert "fails its checksum" in one.faults[0].cause
+            assert replacement.replaced_by == samples[index].asset_id
+            assert (
+                replacement.faults[0].asset_id == samples[sample_at(position, SIZE, SEED)].asset_id
+            )
+            assert replacement.faults[0].position == position
+            assert "fails its checksum" in replacement.faults[0].cause
     assert replaced == {p for p in range(2 * SIZE) if sample_at(p, SIZE, SEED) in DAMAGED}
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "no member", "no picture"])
-def test_every_kind_of_damage_is_known(sphere_dataset, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no member", "no picture"])
+def test_every_kind_of_damage_is_detected(sphere_dataset, tmp_path, damage):
     root, snapshot = sphere_dataset
     shutil.copytree(root.uri, tmp_path / "d")
     samples = list(open_snapshot(root, snapshot).samples)
-    number = sample_at(0, SIZE, SEED)
-    bad = samples[number]
+    index = sample_at(0, SIZE, SEED)
+    bad = samples[index]
     other = tmp_path / "d/shards/other.tar"
     shutil.copy(tmp_path / "d" / bad.shard, other)
     entry = bad.entry
-    if damage == "gone":
+    if damage == "missing":
         other.unlink()
-    elif damage == "short":
+    elif damage == "truncated":
         other.write_bytes(other.read_bytes()[: entry.offsets[3]])
     elif damage == "no member":
         names = [name.replace("json", "yaml") for name in entry.members]
         entry = dataclasses.replace(entry, members=names)
-    else:  # with the right checksums
-        place = list(entry.members).index("json")
+    else:  # every member reads the bytes of the metadata, and its checksum is valid
+        metadata = list(entry.members).index("json")
         columns = (entry.offsets, entry.sizes, entry.crc32)
-        offsets, sizes, sums = ([column[place]] * len(column) for column in columns)
+        offsets, sizes, sums = ([column[metadata]] * len(column) for column in columns)
         entry = dataclasses.replace(entry, offsets=offsets, sizes=sizes, crc32=sums)
-    samples[number] = dataclasses.replace(bad, shard="shards/other.tar", entry=entry)
-    found = open_views((Storage(str(tmp_path / "d")), snapshot), samples).read(0).replacement
-    assert found is not None
-    assert found.faults[0].asset_id == bad.asset_id
-    assert found.faults[0].shard == "shards/other.tar"
+    samples[index] = dataclasses.replace(bad, shard="shards/other.tar", entry=entry)
+    replacement = open_views((Storage(str(tmp_path / "d")), snapshot), samples).read(0).replacement
+    assert replacement is not None
+    assert replacement.faults[0].asset_id == bad.asset_id
+    assert replacement.faults[0].shard == "shards/other.tar"
 
 
-def test_a_storage_that_fails_is_no_damage(sphere_dataset, tmp_path):
-    """Not there, or refused, for all samples alike: the run fails, and may go on later."""
-    root, snapshot = copy(sphere_dataset, tmp_path / "d")
+def test_a_failing_storage_is_not_damage(sphere_dataset, tmp_path):
+    """The storage is missing or fails for every sample: the run ends with a retryable error."""
+    root, snapshot = copy_damaged(sphere_dataset, tmp_path / "d")
     dataset = open_views((root, snapshot))
     (tmp_path / "d").rename(tmp_path / "moved")
     with pytest.raises(WorkFailed, match=r"cannot read its views in .*No such file") as error:
         dataset[0]
     assert not isinstance(error.value, FinalFailure)
 
-    class Refusing(Storage):
+    class Unreachable(Storage):
         def read_spans(self, *args):
             raise ConnectionResetError("gone")
 
     samples = open_snapshot(*sphere_dataset).samples
     with pytest.raises(WorkFailed, match=r"cannot read its views in .*gone"):
-        open_views((Refusing(sphere_dataset[0].uri), ""), samples)[0]
+        open_views((Unreachable(sphere_dataset[0].uri), ""), samples)[0]
 
 
-def test_bytes_that_were_damaged_on_their_way_are_read_again(sphere_dataset):
+def test_bytes_damaged_in_transit_are_read_again(sphere_dataset):
     class Flaky(Storage):
         def read_ranges(self, path, ranges):
             first, *others = super().read_ranges(path, ranges)
@@ -149,8 +155,8 @@ def test_bytes_that_were_damaged_on_their_way_are_read_again(sphere_dataset):
     assert all(torch.equal(item[name], value) for name, value in expected.items())
 
 
-def test_where_all_are_damaged_the_run_ends(sphere_dataset, tmp_path):
-    dataset = open_views(copy(sphere_dataset, tmp_path / "d", range(SIZE)))
+def test_a_run_ends_if_all_samples_are_damaged(sphere_dataset, tmp_path):
+    dataset = open_views(copy_damaged(sphere_dataset, tmp_path / "d", range(SIZE)))
     with pytest.raises(
         FinalFailure, match=r"fails its checksum; no replacement .* 6 samples .*verify"
     ):
@@ -158,26 +164,28 @@ def test_where_all_are_damaged_the_run_ends(sphere_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_records_reach_the_batch_whole_and_in_the_order_of_its_items(
+def test_replacement_records_reach_the_batch_complete_and_in_the_order_of_its_items(
     sphere_dataset, tmp_path, workers
 ):
-    """From a process that reads, as well as from a thread: also words of any length and script."""
-    dataset = open_views(copy(sphere_dataset, tmp_path / "d"))
+    """From a loader process and from a thread, with asset ids of any length and script."""
+    dataset = open_views(copy_damaged(sphere_dataset, tmp_path / "d"))
     name = "objaverse:\u7acb\u65b9\u4f53" * 60
-    dataset._samples = [dataclasses.replace(one, asset_id=name) for one in dataset._samples]
+    dataset._samples = [dataclasses.replace(sample, asset_id=name) for sample in dataset._samples]
     positions = list(range(2 * SIZE))
     (batch,) = make_loader(dataset, [positions], workers)
     expected = [dataset.read(position) for position in positions]
-    assert batch.replacements == [one.replacement for one in expected if one.replacement]
-    assert [one.faults[0].position for one in batch.replacements] == [
+    assert batch.replacements == [
+        reading.replacement for reading in expected if reading.replacement
+    ]
+    assert [record.faults[0].position for record in batch.replacements] == [
         p for p in positions if sample_at(p, SIZE, SEED) in DAMAGED
     ]
-    assert {one.replaced_by for one in batch.replacements} == {name}
-    for place, (item, _) in enumerate(expected):
-        assert all(torch.equal(batch.tensors[key][place], value) for key, value in item.items())
+    assert {record.replaced_by for record in batch.replacements} == {name}
+    for row, (item, _) in enumerate(expected):
+        assert all(torch.equal(batch.tensors[key][row], value) for key, value in item.items())
 
 
-def test_the_log_keeps_the_beginning_of_a_long_cause(tmp_path):
+def test_the_log_truncates_a_long_cause(tmp_path):
     long = dataclasses.replace(FAULT, cause="\u00e9" * 400)
     with RunLog(tmp_path, 0, tensorboard=False) as log:
         log.replaced(3, Replacement([long, FAULT], "b"))
@@ -187,8 +195,8 @@ def test_the_log_keeps_the_beginning_of_a_long_cause(tmp_path):
     assert second["cause"] == FAULT.cause
 
 
-def test_the_share_is_of_the_last_samples(tmp_path):
-    config = FaultConfig(max_share=0.25, window=20)  # five steps of four
+def test_the_damaged_share_is_computed_over_a_window_of_the_last_samples(tmp_path):
+    config = FaultConfig(max_share=0.25, window=20)  # five steps of four samples
     counter = FaultCounter(config, 4)
     for step in range(9):
         counter.record(1)
@@ -210,50 +218,54 @@ LENIENT = {
 
 @pytest.fixture(scope="module")
 def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
-    """Runs on a damaged dataset: one worker; two, with processes that read; one and then two."""
+    """Train four runs on a damaged dataset.
+
+    `one` has one rank, `two` has two ranks with a loader worker each, `both` is resumed with two
+    ranks after two steps with one. `strict` has the default limit of damaged samples and fails.
+    """
     folder = tmp_path_factory.mktemp("faults")
-    dataset = copy(sphere_dataset, folder / "d")
+    dataset = copy_damaged(sphere_dataset, folder / "d")
     one = make_config(dataset, folder / "one", 4, **LENIENT)
     two = make_config(
         dataset, folder / "two", 4, loader_workers=1, micro_batch=1, num_workers=2, **LENIENT
     )
-    few = make_config(dataset, folder / "both", 2, **LENIENT)
-    rest = few.model_copy(update={"steps": 4})
+    first_half = make_config(dataset, folder / "both", 2, **LENIENT)
+    second_half = first_half.model_copy(update={"steps": 4})
     strict = make_config(dataset, folder / "strict", 9, **LENIENT | {"data_faults": {}})
-    assert run_group(ranks, 1, [one, few]) == ["", ""]
-    (first, second, problem) = run_group(ranks, 2, [two, rest, strict])
+    assert run_group(ranks, 1, [one, first_half]) == ["", ""]
+    first, second, problem = run_group(ranks, 2, [two, second_half, strict])
     assert (first, second) == ("", "")
     (folder / "problem").write_text(problem)
     return folder
 
 
-@pytest.mark.parametrize("other", ["two", "both"])
-def test_any_number_of_workers_sees_the_same_batches_and_counts(runs, other):
-    expected, found = read_metrics(runs / "one"), read_metrics(runs / other)
+@pytest.mark.parametrize("run", ["two", "both"])
+def test_any_world_size_gives_the_same_batches_and_counts(runs, run):
+    expected, rows = read_metrics(runs / "one"), read_metrics(runs / run)
     for name in ("step", "batch", "replaced", "replaced_so_far"):
-        assert [row.get(name) for row in found] == [row.get(name) for row in expected]
+        assert [row.get(name) for row in rows] == [row.get(name) for row in expected]
     losses = [row["loss"] for row in expected]
-    assert [row["loss"] for row in found] == pytest.approx(losses, abs=1e-6)
-    assert read_metrics(runs / other, REPLACED) == read_metrics(runs / "one", REPLACED)
+    assert [row["loss"] for row in rows] == pytest.approx(losses, abs=1e-6)
+    assert read_metrics(runs / run, REPLACED) == read_metrics(runs / "one", REPLACED)
 
 
 def test_the_logs_name_every_replaced_sample(runs, sphere_dataset):
     samples = open_snapshot(*sphere_dataset).samples
     rows = read_metrics(runs / "one", REPLACED)
-    places = [(step + 1, p) for step in range(4) for p in global_batch(step, 6)]
-    firsts = {(row["step"], row["position"]): row for row in reversed(rows)}
-    assert sorted(firsts) == [p for p in places if sample_at(p[1], SIZE, SEED) in DAMAGED]
-    for (_, position), row in firsts.items():
+    positions = [(step + 1, p) for step in range(4) for p in global_batch(step, 6)]
+    first_rows = {(row["step"], row["position"]): row for row in reversed(rows)}
+    assert sorted(first_rows) == [p for p in positions if sample_at(p[1], SIZE, SEED) in DAMAGED]
+    for (_, position), row in first_rows.items():
         assert row["asset_id"] == samples[sample_at(position, SIZE, SEED)].asset_id
         assert row["replaced_by"] == samples[expected_index(position, DAMAGED)].asset_id
         assert row["shard"] == samples[0].shard
         assert "fails its checksum" in row["cause"]
-    assert read_metrics(runs / "one")[-1]["replaced_so_far"] == len(firsts) == 8
+    assert read_metrics(runs / "one")[-1]["replaced_so_far"] == len(first_rows) == 8
 
 
-def test_too_many_end_the_run_on_all_workers_and_say_what_to_do(runs):
+def test_too_many_damaged_samples_end_the_run_with_a_remedy(runs):
     problem = (runs / "problem").read_text()
-    # A hundredth of a thousand, at two of every six.
+    # The limit is 1 % of 1000 samples, and 2 of 6 samples are damaged.
     assert re.fullmatch(
         r"FinalFailure: step 6: objaverse:0+[14] in shards/test/spheres.tar: Damaged: .* fails its "
         r"checksum; 12 of the last 1002 samples were damaged, and --data-faults.max-share is 0.01: "

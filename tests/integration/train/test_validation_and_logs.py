@@ -1,4 +1,4 @@
-"""Validation, curves and logs: they tell the truth about a run, and the run does not notice."""
+"""Validation, TensorBoard curves and logs: they are correct, and do not change the training."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ from train.monitoring.metrics_log import MetricsLog, read_metrics
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
 
-def test_a_full_disk_delays_lines_and_loses_none(tmp_path, caplog):
+def test_a_full_disk_delays_log_lines_and_loses_none(tmp_path, caplog):
     limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     log = MetricsLog(tmp_path, 0)
@@ -44,19 +44,19 @@ def test_a_full_disk_delays_lines_and_loses_none(tmp_path, caplog):
 
 @pytest.fixture(scope="module")
 def split_dataset(sphere_dataset):
-    """The spheres, three of them for validation."""
+    """Return the sphere dataset with three of its six objects in the validation split."""
     root, snapshot = sphere_dataset
     samples = open_snapshot(root, snapshot).samples
-    held = [
-        dataclasses.replace(sample, split="validation" if place % 2 else "train")
-        for place, sample in enumerate(samples)
+    with_splits = [
+        dataclasses.replace(sample, split="validation" if index % 2 else "train")
+        for index, sample in enumerate(samples)
     ]
-    return root, write_snapshot(root, held, None)["snapshot"]
+    return root, write_snapshot(root, with_splits, None)["snapshot"]
 
 
 @pytest.fixture
-def alone(tmp_path):
-    """This process as a process group of one."""
+def single_process_group(tmp_path):
+    """Make this process a process group with one rank while the test runs."""
     store = f"file://{tmp_path / 'store'}"
     dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     yield
@@ -64,13 +64,13 @@ def alone(tmp_path):
 
 
 def train(ranks: Ranks, settings: NerfTrainConfig) -> list[str]:
-    """Train on one rank; the messages that it logged."""
+    """Train on one rank and return its log messages."""
     (messages,) = ranks.run(1, train_nerf, settings.dump())
     return messages
 
 
-def lines(out: Path, name: str) -> list[dict]:
-    """Without what depends on the clock."""
+def read_untimed(out: Path, name: str) -> list[dict]:
+    """Return the rows of a log file without the values that depend on the clock."""
     timed = ("seconds", "time", "goodput", "samples_per_second")
     return [
         {key: value for key, value in row.items() if not key.startswith(timed)}
@@ -78,26 +78,28 @@ def lines(out: Path, name: str) -> list[dict]:
     ]
 
 
-def curves(out: Path, tag: str) -> list[tuple[int, float]]:
+def read_curve(out: Path, tag: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(out / "tensorboard")).Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 @pytest.fixture(scope="module")
-def watched(ranks, split_dataset, tmp_path_factory) -> Path:
-    """Four steps with everything on."""
-    out = tmp_path_factory.mktemp("watched")
+def logged_run(ranks, split_dataset, tmp_path_factory) -> Path:
+    """Train four steps with validation, previews and TensorBoard."""
+    out = tmp_path_factory.mktemp("logged")
     train(ranks, make_config(split_dataset, out, 4, validate_every=1, preview_every=2))
     return out
 
 
-def test_training_does_not_notice(ranks, split_dataset, watched, tmp_path):
-    """The same losses to the last bit."""
-    blind = make_config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
-    train(ranks, blind)
-    assert lines(tmp_path, "metrics.jsonl") == lines(watched, "metrics.jsonl")
-    assert [row["step"] for row in lines(watched, "metrics.jsonl")] == [1, 2, 3, 4]
-    assert lines(tmp_path, "validation.jsonl") == []
+def test_validation_previews_and_tensorboard_do_not_change_the_training(
+    ranks, split_dataset, logged_run, tmp_path
+):
+    """The losses are bit-identical to those of a run without any of them."""
+    unlogged = make_config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
+    train(ranks, unlogged)
+    assert read_untimed(tmp_path, "metrics.jsonl") == read_untimed(logged_run, "metrics.jsonl")
+    assert [row["step"] for row in read_untimed(logged_run, "metrics.jsonl")] == [1, 2, 3, 4]
+    assert read_untimed(tmp_path, "validation.jsonl") == []
     assert not (tmp_path / "tensorboard").exists()
 
 
@@ -114,7 +116,9 @@ def test_eval_mode_leaves_no_trace():
     assert [part.training for part in module.modules()] == [True, True, False, False]
 
 
-def test_validation_draws_nothing(alone, split_dataset, tmp_path):
+def test_validation_leaves_the_random_states_unchanged(
+    single_process_group, split_dataset, tmp_path
+):
     recipe = NerfRecipe(make_config(split_dataset, tmp_path, 1))
     module = recipe.build()
     states = (torch.get_rng_state(), np.random.get_state()[1].copy())
@@ -125,12 +129,12 @@ def test_validation_draws_nothing(alone, split_dataset, tmp_path):
     assert module.training
 
 
-def test_validation_judges_at_its_steps(watched):
-    found = lines(watched, "validation.jsonl")
-    assert [row["step"] for row in found] == [1, 2, 3, 4]
-    assert all(set(row) == {"step", "psnr", "ssim", "mask_iou"} for row in found)
-    assert len({row["psnr"] for row in found}) == 4
-    assert all(0 < row["psnr"] < 40 and -1 <= row["ssim"] <= 1 for row in found)
+def test_validation_runs_at_the_configured_steps(logged_run):
+    rows = read_untimed(logged_run, "validation.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(set(row) == {"step", "psnr", "ssim", "mask_iou"} for row in rows)
+    assert len({row["psnr"] for row in rows}) == 4
+    assert all(0 < row["psnr"] < 40 and -1 <= row["ssim"] <= 1 for row in rows)
 
 
 def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_path):
@@ -146,44 +150,44 @@ def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_p
     assert torch.equal(item["target_camera_to_world"][:2], item["camera_to_world"])
 
 
-def test_a_resumed_run_repeats_its_validations(ranks, split_dataset, watched, tmp_path):
-    """Killed after step 3, it goes on from step 2: no line, no point and no picture twice."""
-    whole = make_config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
-    train(ranks, whole.model_copy(update={"steps": 3}))
+def test_a_resumed_run_repeats_its_validations(ranks, split_dataset, logged_run, tmp_path):
+    """A run killed after step 3 resumes from step 2, without duplicate lines, points or pictures."""
+    config = make_config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
+    train(ranks, config.model_copy(update={"steps": 3}))
     (tmp_path / "checkpoints" / "step-00000003" / "manifest.json").unlink()
-    train(ranks, whole)
+    train(ranks, config)
     for name in ("metrics.jsonl", "validation.jsonl"):
-        assert lines(tmp_path, name) == lines(watched, name)
+        assert read_untimed(tmp_path, name) == read_untimed(logged_run, name)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
     for tag in ("train/loss", "train/lr", "validation/psnr"):
-        assert curves(tmp_path, tag) == curves(watched, tag)
-        assert [step for step, _ in curves(tmp_path, tag)] == [1, 2, 3, 4]
+        assert read_curve(tmp_path, tag) == read_curve(logged_run, tag)
+        assert [step for step, _ in read_curve(tmp_path, tag)] == [1, 2, 3, 4]
 
 
-def test_tensorboard_shows_the_previews(watched):
-    events = EventAccumulator(str(watched / "tensorboard")).Reload()
-    shown = events.Images("preview")
-    assert [event.step for event in shown] == [2, 4]
-    picture = np.asarray(Image.open(io.BytesIO(shown[1].encoded_image_string)))
-    saved = np.asarray(Image.open(watched / "previews" / "step-00000004.png"))
+def test_tensorboard_shows_the_previews(logged_run):
+    events = EventAccumulator(str(logged_run / "tensorboard")).Reload()
+    images = events.Images("preview")
+    assert [event.step for event in images] == [2, 4]
+    picture = np.asarray(Image.open(io.BytesIO(images[1].encoded_image_string)))
+    saved = np.asarray(Image.open(logged_run / "previews" / "step-00000004.png"))
     assert np.array_equal(picture, saved)
 
 
-def test_no_validation_split_is_said_once(ranks, sphere_dataset, tmp_path):
+def test_a_missing_validation_split_is_logged_once(ranks, sphere_dataset, tmp_path):
     messages = train(ranks, make_config(sphere_dataset, tmp_path, 1, validate_every=1))
-    said = [message for message in messages if "no validation split" in message]
-    assert len(said) == 1
-    assert lines(tmp_path, "validation.jsonl") == []
+    warnings = [message for message in messages if "no validation split" in message]
+    assert len(warnings) == 1
+    assert read_untimed(tmp_path, "validation.jsonl") == []
 
 
-def test_numbers_do_not_depend_on_the_workers(ranks, split_dataset, tmp_path):
-    """Three objects shared out over two processes give what one finds."""
+def test_validation_metrics_do_not_depend_on_the_world_size(ranks, split_dataset, tmp_path):
+    """Three objects divided over two ranks give the metrics of one rank."""
     settings = make_config(split_dataset, tmp_path, 1).dump()
-    (alone,) = ranks.run(1, validate_new_model, settings)
-    assert ranks.run(2, validate_new_model, settings) == [alone, alone]
+    (expected,) = ranks.run(1, validate_new_model, settings)
+    assert ranks.run(2, validate_new_model, settings) == [expected, expected]
 
 
-def test_an_object_that_cannot_be_judged_is_named(alone, split_dataset, tmp_path):
+def test_an_object_whose_metric_is_nan_is_named(single_process_group, split_dataset, tmp_path):
     recipe = NerfRecipe(make_config(split_dataset, tmp_path, 1))
     module = recipe.build()
     with torch.no_grad():
@@ -192,8 +196,8 @@ def test_an_object_that_cannot_be_judged_is_named(alone, split_dataset, tmp_path
         validate(recipe, split_dataset, module)
 
 
-def test_a_checkpoint_is_as_big_as_was_said(split_dataset, watched):
-    recipe = NerfRecipe(make_config(split_dataset, watched, 4))
-    (newest,) = (watched / "checkpoints").glob("step-00000004")
-    found = sum(path.stat().st_size for path in newest.rglob("*.pt"))
-    assert size_run(recipe).checkpoint_bytes == pytest.approx(found, rel=0.05)
+def test_the_size_of_a_checkpoint_is_as_estimated(split_dataset, logged_run):
+    recipe = NerfRecipe(make_config(split_dataset, logged_run, 4))
+    (newest,) = (logged_run / "checkpoints").glob("step-00000004")
+    num_bytes = sum(path.stat().st_size for path in newest.rglob("*.pt"))
+    assert size_run(recipe).checkpoint_bytes == pytest.approx(num_bytes, rel=0.05)
