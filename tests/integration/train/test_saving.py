@@ -48,15 +48,15 @@ def runs(ranks, sphere_dataset, tmp_path_factory) -> Path:
 
 
 def resume_cut_runs(
-    ranks, dataset, runs: Path, copies: Path, world: int, kinds="0123", **settings
+    ranks, dataset, runs: Path, copies: Path, world_size: int, kinds="0123", **settings
 ) -> None:
-    """Copy the runs of four steps and train them to step 6 with `world` ranks."""
+    """Copy the runs of four steps and train them to step 6 with `world_size` ranks."""
     configs = []
     for kind in kinds:
         shutil.copytree(runs / f"cut{kind}", copies / kind)
         stage = {"zero_stage": 1, "precision": "bf16"} if kind == "b" else {"zero_stage": int(kind)}
         configs.append(make_config(dataset, copies / kind, 6, **stage, **settings))
-    assert run_group(ranks, world, configs) == [""] * len(configs)
+    assert run_group(ranks, world_size, configs) == [""] * len(configs)
 
 
 def test_a_run_resumed_with_the_same_world_size_is_bit_identical(
@@ -72,10 +72,12 @@ def test_a_run_resumed_with_the_same_world_size_is_bit_identical(
         assert all(torch.equal(value, expected[name]) for name, value in resumed.weights().items())
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_a_run_can_be_resumed_with_another_world_size(ranks, sphere_dataset, runs, tmp_path, world):
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_run_can_be_resumed_with_another_world_size(
+    ranks, sphere_dataset, runs, tmp_path, world_size
+):
     """The run converts to DeepSpeed's universal checkpoint, and deletes it after loading."""
-    resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, world)
+    resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, world_size)
     for kind in "0123":
         assert losses(tmp_path / kind) == pytest.approx(losses(runs / f"full{kind}"), abs=1e-5)
         assert batches(tmp_path / kind) == batches(runs / f"full{kind}")
@@ -85,7 +87,7 @@ def test_a_run_can_be_resumed_with_another_world_size(ranks, sphere_dataset, run
             "zero_to_torch.py",
         }
         assert "universal" not in " ".join(names)
-        assert find_checkpoint(tmp_path / kind).manifest.world_size == world
+        assert find_checkpoint(tmp_path / kind).manifest.world_size == world_size
     for kind in "012":
         resumed, full = (find_checkpoint(path) for path in (tmp_path / kind, runs / f"full{kind}"))
         for name, value in resumed.weights().items():
@@ -131,7 +133,7 @@ def test_every_rank_writes_and_reads_the_files_with_its_number(runs, kind):
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(ranks, sphere_dataset, tmp_path):
-    """The checkpoint of step 4 fails on one rank; the one of step 6 succeeds."""
+    """The checkpoint of step 4 fails only on rank 1; the one of step 6 succeeds."""
     disk = {"full_disk_at": [3 * 6 + 3], "free_disk_at": [5 * 6 + 3]}
     config = make_config(sphere_dataset, tmp_path / "run", 6, keep_checkpoints=9, **disk)
     assert run_group(ranks, 2, [config]) == [""]

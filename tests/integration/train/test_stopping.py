@@ -61,7 +61,7 @@ def test_a_stop_file_ends_a_run_as_a_signal_does(ranks, sphere_dataset, tmp_path
 
 
 def test_a_hung_rank_writes_its_stacks_and_ends(ranks, sphere_dataset, tmp_path):
-    """One rank hangs in its data, the other waits: both end, and the stack files show which hung."""
+    """One rank hangs in its data, the other waits: both end, and the stacks show which one hung."""
     out = tmp_path / "run"
     hang = {"hang_at": [2 * 6 + 3], "watchdog_seconds": 8}
     with pytest.raises(RankFailed, match=r"rank \d ended with exit code 75"):

@@ -151,7 +151,7 @@ def test_whole_views_that_do_not_depend_on_their_neighbours(split_dataset, tmp_p
 
 
 def test_a_resumed_run_repeats_its_validations(ranks, split_dataset, logged_run, tmp_path):
-    """A run killed after step 3 resumes from step 2, without duplicate lines, points or pictures."""
+    """A run killed after step 3 resumes from step 2 without duplicate lines, points or pictures."""
     config = make_config(split_dataset, tmp_path, 4, validate_every=1, preview_every=2)
     train(ranks, config.model_copy(update={"steps": 3}))
     (tmp_path / "checkpoints" / "step-00000003" / "manifest.json").unlink()

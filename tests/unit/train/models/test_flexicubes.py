@@ -1,4 +1,4 @@
-"""FlexiCubes against its oracle, and the topology and gradients of what it extracts."""
+"""FlexiCubes against its oracle, and the topology and gradients of the extracted meshes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ SCALES = {"im": PUBLISHED_SCALE, "up": PUBLISHED_SCALE, "up099": 0.99}
 
 
 def cases_of(expected):
-    """Every recorded extraction: resolution, field, weighted, centred, weight scale, prefix."""
+    """Yield each recorded extraction: resolution, field, weighted, centred, version (its scale)."""
     names = sorted(name for name in expected.tensors if name.endswith(".vertices"))
     for name in names:
         _, resolution, field, mode, version, _ = name.split(".")
@@ -74,7 +74,7 @@ def test_the_grid_matches_the_oracle(oracle):
         grid = grid_vertices(resolution, 1.0)
         torch.testing.assert_close(grid, expected[f"in.r{resolution}.verts"], atol=1e-5, rtol=0)
         corners = expected[f"in.r{resolution}.cubes"].long()
-        # A field with surface in every cube: its cells are the whole grid.
+        # A field whose surface crosses every cube: the cells are the whole grid.
         checkers = 1.0 - 2 * ((grid + 0.5) * resolution).round().sum(dim=1).remainder(2)
         assert torch.equal(find_surface(checkers, resolution).corners, corners)
 
@@ -107,13 +107,13 @@ def test_the_sign_regularizer_matches_the_oracle(oracle):
     expected.check(value, "out.value")
     value.backward()
     expected.check(sdf.grad, "out.grad")
-    # The published value without a crossing is not a number.
+    # Without a sign change the published loss is NaN.
     assert expected["out.value_no_crossing"].isnan()
-    alone = expected["in.sdf_no_crossing"].clone().requires_grad_()
-    value = sdf_sign_loss(alone[..., 0])
+    uncrossed = expected["in.sdf_no_crossing"].clone().requires_grad_()
+    value = sdf_sign_loss(uncrossed[..., 0])
     assert value == 0
     value.backward()
-    assert torch.equal(alone.grad, torch.zeros_like(alone))
+    assert torch.equal(uncrossed.grad, torch.zeros_like(uncrossed))
 
 
 def sphere(resolution, radius=0.6, centre=(0.03, -0.02, 0.05)):
@@ -121,13 +121,13 @@ def sphere(resolution, radius=0.6, centre=(0.03, -0.02, 0.05)):
     return grid, (grid - torch.tensor(centre)).norm(dim=1) - radius
 
 
-def test_the_cases_are_nielsons():
+def test_the_cases_are_those_of_nielson():
     tables = cube_cases()
     assert np.bincount(tables.num_patches).tolist() == [2, 162, 82, 8, 2]
-    # Two configurations, C16 and C19, in all their turned and mirrored forms.
+    # Two configurations, C16 and C19, in all their rotated and mirrored forms.
     assert (tables.problematic_face >= 0).sum() == 36
     for case in np.flatnonzero(tables.problematic_face >= 0):
-        # The way out of a doubtful case must not be doubtful itself.
+        # An ambiguous case is resolved by its complement, which must not be ambiguous itself.
         assert tables.problematic_face[255 - case] < 0
     for case in range(256):
         cut = [(case >> a & 1) != (case >> b & 1) for a, b in CUBE_EDGES]
@@ -144,13 +144,13 @@ def test_random_fields_give_closed_manifold_oriented_meshes(centred):
         assert signed_volume(surface) > 0
 
 
-def test_doubtful_cubes_would_not_be_manifold_if_left_alone(monkeypatch):
+def test_unresolved_ambiguous_cubes_give_a_non_manifold_mesh(monkeypatch):
     monkeypatch.setattr(flexicubes, "_resolve", lambda cases: cases)
-    found = [defects(random_surface(seed, 12, centred=False).faces) for seed in range(5)]
-    assert ["an edge is run through twice the same way"] in [names[:1] for names in found]
+    all_defects = [defects(random_surface(seed, 12, centred=False).faces) for seed in range(5)]
+    assert ["an edge is run through twice the same way"] in [names[:1] for names in all_defects]
 
 
-def test_defects_are_found():
+def test_topological_defects_are_detected():
     surface = random_surface(0, 8, centred=False)
     faces = surface.faces
     assert "an edge has no other side" in defects(faces[1:])
@@ -161,7 +161,7 @@ def test_defects_are_found():
     assert defects(pinched) == ["a vertex joins separate fans"]
 
 
-def test_a_sphere_is_a_sphere():
+def test_the_surface_of_a_sphere_has_its_radius_volume_normals_and_genus():
     grid, sdf = sphere(32)
     surface = shape_surface(find_surface(sdf, 32), grid, sdf)
     centre = torch.tensor([0.03, -0.02, 0.05])
@@ -172,19 +172,19 @@ def test_a_sphere_is_a_sphere():
     normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     outward = corners.mean(dim=1) - centre
     assert (torch.cosine_similarity(normals, outward) > 0.5).all()
-    # Closed and of genus 0.
+    # Euler characteristic of a closed surface of genus 0.
     assert len(surface.vertices) - len(surface.faces) / 2 == 2
 
 
-def test_a_surface_that_leaves_the_grid_is_open_there_and_only_there():
+def test_a_surface_is_open_only_where_it_leaves_the_grid():
     resolution = 12
     for seed in range(5):
         surface = random_surface(seed, resolution, centred=False, closed=False)
         assert defects(surface.faces)[0] == "an edge has no other side"
         edges = torch.cat([surface.faces[:, [i, (i + 1) % 3]] for i in range(3)])
-        there, back = ({*map(tuple, e.tolist())} for e in (edges, edges.flip(1)))
-        rim = torch.tensor(sorted(there - back)).unique()
-        assert (surface.vertices[rim].abs().amax(dim=1) > 1 - 3 / resolution).all()
+        forward, backward = ({*map(tuple, e.tolist())} for e in (edges, edges.flip(1)))
+        border = torch.tensor(sorted(forward - backward)).unique()
+        assert (surface.vertices[border].abs().amax(dim=1) > 1 - 3 / resolution).all()
 
 
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.0])
@@ -200,7 +200,7 @@ def test_a_field_without_surface_is_an_empty_mesh(value, centred):
     assert torch.equal(sdf.grad, torch.zeros(125))
 
 
-def test_distances_of_almost_nothing_stay_finite():
+def test_subnormal_distances_give_finite_vertices():
     grid = grid_vertices(4, 2.0)
     sdf = random_field(3, 4).sign() * torch.finfo(torch.float32).smallest_normal / 1e6
     sdf[::3] = 0
@@ -210,26 +210,26 @@ def test_distances_of_almost_nothing_stay_finite():
     assert surface.vertices.abs().max() <= 1
 
 
-def test_a_surface_follows_its_field_by_gradients():
-    """The distances alone, then the grid alone, move a small sphere to a larger radius."""
-    for moved in ("sdf", "grid"):
+def test_gradient_descent_on_the_field_or_the_grid_moves_the_surface():
+    """Optimising only the distances, or only the grid, moves a small sphere to a larger radius."""
+    for optimised in ("sdf", "grid"):
         grid, sdf = sphere(8, radius=0.45, centre=(0, 0, 0))
-        leaf = (sdf if moved == "sdf" else grid).clone().requires_grad_()
+        leaf = (sdf if optimised == "sdf" else grid).clone().requires_grad_()
         optimizer = torch.optim.Adam([leaf], lr=0.01)
         losses = []
         for _ in range(60):
-            field, places = (leaf, grid) if moved == "sdf" else (sdf, leaf)
-            surface = shape_surface(find_surface(field, 8), places, field, centred=True)
+            field, vertices = (leaf, grid) if optimised == "sdf" else (sdf, leaf)
+            surface = shape_surface(find_surface(field, 8), vertices, field, centred=True)
             loss = (surface.vertices.norm(dim=1) - 0.55).square().mean()
             loss += 0.01 * surface.deviation.mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        assert losses[-1] < 0.1 * losses[0], moved
+        assert losses[-1] < 0.1 * losses[0], optimised
 
 
-def test_weights_are_bounded_and_their_absence_is_ones():
+def test_weights_are_bounded_and_default_to_ones():
     raw = torch.tensor([[-1e3] * 21, [0.0] * 21, [1e3] * 21])
     weights = CubeWeights.from_raw(raw, scale=0.5)
     for values in (weights.alpha, weights.beta):

@@ -1,4 +1,4 @@
-"""The whole stage-1 model: its oracle, its keys, its presets, and that it learns."""
+"""The complete model of stage 1: oracle, keys, presets, gradients, and learning one object."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from train.models.lrm.vit import camera_vector
 
 @pytest.fixture
 def model():
-    """A tiny model whose camera modulation is no longer zero."""
+    """Return a tiny model whose camera modulation is not zero."""
     torch.manual_seed(0)
     model = NerfLRM(TINY)
     for layer in model.encoder.model.encoder.layer:
@@ -60,7 +60,7 @@ def test_planes_and_gradients_match_the_oracle(oracle):
 
 
 @pytest.mark.parametrize(("name", "millions"), [("base", 313), ("large", 378)])
-def test_the_papers_models_have_the_published_keys_shapes_and_size(name, millions):
+def test_the_published_presets_have_the_published_keys_shapes_and_size(name, millions):
     config = nerf_preset(name)
     with torch.device("meta"):
         state = NerfLRM(config).state_dict()
@@ -77,15 +77,15 @@ def test_the_papers_models_have_the_published_keys_shapes_and_size(name, million
     assert round(sum(value.numel() for value in state.values()) / 1e6) == millions
 
 
-@pytest.mark.parametrize(("name", "most_millions"), [("small", 40), ("tiny", 1)])
-def test_the_small_models_are_small(name, most_millions):
+@pytest.mark.parametrize(("name", "max_millions"), [("small", 40), ("tiny", 1)])
+def test_the_small_models_are_small(name, max_millions):
     with torch.device("meta"):
         model = NerfLRM(nerf_preset(name))
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    assert most_millions / 4 < count <= most_millions
+    assert max_millions / 4 < count <= max_millions
 
 
-def test_presets_round_trip_and_unknown_ones_are_named():
+def test_presets_can_be_dumped_and_loaded_and_unknown_ones_are_named():
     for name in PRESETS:
         config = nerf_preset(name)
         assert NerfLRMConfig.load(config.dump()) == config
@@ -119,14 +119,14 @@ def test_each_view_is_encoded_with_its_camera_and_their_order_does_not_matter(mo
 def test_objects_of_a_batch_do_not_mix(model):
     camera_to_world, intrinsics = viewpoints(2)
     images = torch.rand(3, 2, 3, 32, 32)
-    together = model(
+    batched = model(
         images,
         *(tensor.expand(3, *tensor.shape[1:]) for tensor in (camera_to_world, intrinsics) * 2),
         (5, 5),
     )
-    for number in range(3):
-        alone = model(images[number : number + 1], *(camera_to_world, intrinsics) * 2, (5, 5))
-        torch.testing.assert_close(alone.rgb[0], together.rgb[number], atol=1e-5, rtol=1e-4)
+    for index in range(3):
+        single = model(images[index : index + 1], *(camera_to_world, intrinsics) * 2, (5, 5))
+        torch.testing.assert_close(single.rgb[0], batched.rgb[index], atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_reach_every_parameter(model):
@@ -147,7 +147,7 @@ def test_gradients_reach_every_parameter(model):
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_layers_computed_again_give_the_same_gradients(model):
+def test_recomputed_layers_give_the_same_gradients(model):
     images = torch.rand(1, 2, 3, 32, 32)
     gradients = []
     for recompute in (False, True):
@@ -156,14 +156,14 @@ def test_layers_computed_again_give_the_same_gradients(model):
         model.zero_grad()
         model.forward_planes(images, *viewpoints(2)).square().mean().backward()
         gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
-    kept, again = gradients
-    assert kept.keys() == again.keys()
-    for name, gradient in kept.items():
-        assert torch.equal(gradient, again[name]), name
+    stored, recomputed = gradients
+    assert stored.keys() == recomputed.keys()
+    for name, gradient in stored.items():
+        assert torch.equal(gradient, recomputed[name]), name
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_bfloat16_is_near_float32(model, autocast):
+def test_bfloat16_is_close_to_float32(model, autocast):
     camera_to_world, intrinsics = viewpoints(3)
     inputs = (torch.rand(1, 3, 3, 32, 32), *(camera_to_world, intrinsics) * 2, (12, 12))
     with torch.no_grad():
@@ -177,23 +177,23 @@ def test_bfloat16_is_near_float32(model, autocast):
         torch.testing.assert_close(
             getattr(rounded, name), getattr(exact, name), atol=0.03, rtol=0, msg=name
         )
-    # Geometry is not rounded: what misses the box misses it in either precision.
+    # Rays are computed in float32: a ray that misses the box misses it in either precision.
     assert torch.equal(rounded.alpha == 0, exact.alpha == 0)
-    seen = exact.alpha > 0.2
-    torch.testing.assert_close(rounded.depth[seen], exact.depth[seen], atol=0.03, rtol=0)
+    visible = exact.alpha > 0.2
+    torch.testing.assert_close(rounded.depth[visible], exact.depth[visible], atol=0.03, rtol=0)
 
 
-def test_it_learns_one_object():
+def test_the_model_learns_one_object():
     torch.manual_seed(0)
     nerf = TINY.nerf.model_copy(update={"checkpoint_chunks": False})
     model = NerfLRM(TINY.model_copy(update={"nerf": nerf}))
-    side, seen = 16, viewpoints(4)
-    rgb, alpha = red_ball(*seen, side)
+    side, cameras = 16, viewpoints(4)
+    rgb, alpha = red_ball(*cameras, side)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95))
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=10)
     generator = torch.Generator().manual_seed(1)
     for _ in range(80):
-        views = model(rgb, *seen, *seen, (side, side), randomness=generator)
+        views = model(rgb, *cameras, *cameras, (side, side), randomness=generator)
         loss = (views.rgb - rgb).square().mean() + (views.alpha - alpha).square().mean()
         optimizer.zero_grad()
         loss.backward()

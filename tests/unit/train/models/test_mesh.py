@@ -1,4 +1,4 @@
-"""The mesh variant: its oracles, how it repairs shapes, and what its pictures show."""
+"""The mesh synthesizer: its oracles, the repair of empty and full shapes, rendered pictures."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ TORCH = open_rasterizer("torch", torch.device("cpu"))
 
 
 def synthesizer_of(oracle, **settings):
-    """A synthesizer with the oracle's sizes and weights, behaving as released."""
+    """Return a synthesizer with the oracle's sizes, weights and published behaviour."""
     weights = oracle.under("state.synthesizer.")
     linears = [n for n in weights if n.startswith("decoder.net_sdf.") and n.endswith("weight")]
     config = MeshConfig(
@@ -42,20 +42,20 @@ def test_fields_match_the_oracle(oracle):
     corners = cube_corners(torch.arange(resolution**3), resolution)
     assert torch.equal(corners, expected["out.cubes"].long())
     axis = grid[: resolution + 1, 2]
-    everywhere = torch.arange(len(grid))
-    for number, planes in enumerate(expected["in.planes"]):
+    all_vertices = torch.arange(len(grid))
+    for index, planes in enumerate(expected["in.planes"]):
         features = GridFeatures(planes, axis)
-        at = features.at(everywhere)
-        torch.testing.assert_close(at, sample_planes(planes[None], grid[None])[0])
-        found = {
+        vertex_features = features.at(all_vertices)
+        torch.testing.assert_close(vertex_features, sample_planes(planes[None], grid[None])[0])
+        fields = {
             "sdf_raw": features.evaluate(decoder.net_sdf, 100, False)[:, None],
             "weight": decoder.weights(features.at(corners)),
-            "rgb": decoder.colour(planes, expected["in.points"][number]),
-            "ok.deformation": decoder.deformation(at, resolution),
+            "rgb": decoder.colour(planes, expected["in.points"][index]),
+            "ok.deformation": decoder.deformation(vertex_features, resolution),
         }
-        for name, values in found.items():
+        for name, values in fields.items():
             torch.testing.assert_close(
-                values, expected[f"out.{name}"][number], atol=1e-4, rtol=0, msg=name
+                values, expected[f"out.{name}"][index], atol=1e-4, rtol=0, msg=name
             )
 
 
@@ -70,10 +70,10 @@ def test_geometry_matches_the_oracle(oracle, case, mode):
     expected.check(geometry.deviation, f"out.{case}.{mode}.surface_reg")
     expected.check(geometry.weight_size, f"out.{case}.{mode}.weight_reg")
     assert torch.equal(geometry.repaired, expected[f"out.{case}.repair_reg"] > 0)
-    for number, surface in enumerate(geometry.surfaces):
+    for index, surface in enumerate(geometry.surfaces):
         name = f"out.{case}.{mode}"
-        vertices, faces = expected[f"{name}.verts_{number}"], expected[f"{name}.faces_{number}"]
-        assert_same_mesh(surface, vertices, faces, f"{name} {number}", tolerance=1e-4)
+        vertices, faces = expected[f"{name}.verts_{index}"], expected[f"{name}.faces_{index}"]
+        assert_same_mesh(surface, vertices, faces, f"{name} {index}", tolerance=1e-4)
 
 
 @pytest.mark.parametrize("recompute", [True, False])
@@ -94,13 +94,13 @@ def test_gradients_match_the_oracle(oracle, recompute):
 def test_surface_colours_match_the_oracle(oracle):
     expected = oracle("mesh_fields")
     synthesizer = synthesizer_of(expected)
-    for number, planes in enumerate(expected["in.planes"]):
-        mask = expected["in.hard_mask"][number, ..., 0] > 0
-        image = torch.ones_like(expected["out.tex_white"][number])
-        points = expected["in.tex_pos"][number][mask]
+    for index, planes in enumerate(expected["in.planes"]):
+        mask = expected["in.hard_mask"][index, ..., 0] > 0
+        image = torch.ones_like(expected["out.tex_white"][index])
+        points = expected["in.tex_pos"][index][mask]
         image = image.index_put((mask,), synthesizer.colour(planes, points)).clamp(0, 1)
         torch.testing.assert_close(
-            image, expected["out.tex_white"][number], atol=1e-4, rtol=0, msg=str(number)
+            image, expected["out.tex_white"][index], atol=1e-4, rtol=0, msg=str(index)
         )
 
 
@@ -110,8 +110,8 @@ def test_vertex_normals_match_the_oracle(oracle):
     expected.check(normals, "out.vertex_normals")
 
 
-class OfDistances(MeshSynthesizer):
-    """A synthesizer whose distances are given, whatever the planes say."""
+class FixedDistances(MeshSynthesizer):
+    """A synthesizer with fixed distances, which do not depend on the triplanes."""
 
     def __init__(self, sdf, **settings):
         torch.manual_seed(0)
@@ -137,9 +137,9 @@ VIEWS = (
 )
 
 
-def test_views_of_a_ball_are_closed_forms():
+def test_views_of_a_ball_match_closed_forms():
     radius = 0.6
-    views, geometry = OfDistances(ball(40, radius))(PLANES, *VIEWS, (64, 64))
+    views, geometry = FixedDistances(ball(40, radius))(PLANES, *VIEWS, (64, 64))
     assert defects(geometry.surfaces[0].faces) == []
     for view in range(2):
         camera = cameras.Camera(
@@ -158,13 +158,13 @@ def test_views_of_a_ball_are_closed_forms():
         assert (views.alpha[0, view, 0][inner] == 1).all()
         for image, background in ((views.alpha, 0), (views.depth, 0), (views.rgb, 1)):
             assert (image[0, view][:, outer] == background).all()
-        # A decoder without biases, on planes of zeros: every colour is the sigmoid of zero.
+        # The biases and the planes are zero, so every colour is the sigmoid of zero.
         torch.testing.assert_close(views.rgb[0, view][:, inner], torch.full((3, inner.sum()), 0.5))
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_a_shape_that_fills_the_box_is_closed_unless_asked_otherwise(published):
-    model = OfDistances(grid_vertices(16, 2.1)[:, 2] - 0.3, published_repair=published)
+def test_a_shape_that_reaches_the_border_is_closed_except_with_published_repair(published):
+    model = FixedDistances(grid_vertices(16, 2.1)[:, 2] - 0.3, published_repair=published)
     geometry = model.geometry(PLANES, centred=False)
     surface = geometry.surfaces[0]
     assert not geometry.repaired.any()
@@ -176,15 +176,15 @@ def test_a_shape_that_fills_the_box_is_closed_unless_asked_otherwise(published):
         assert signed_volume(surface) == pytest.approx(2 * 2 * 1.3, rel=0.1)
 
 
-def test_an_empty_shape_grows_and_a_full_one_shrinks_by_its_pictures():
-    """Gradient descent on opacity alone, from no surface at all and from a full box."""
+def test_an_empty_shape_grows_and_a_full_one_shrinks_to_fit_pictures():
+    """Gradient descent on the opacity, from an empty grid and from a full one, finds the radius."""
     with torch.no_grad():
-        target, _ = OfDistances(ball(16, 0.6))(PLANES, *VIEWS, (32, 32))
+        target, _ = FixedDistances(ball(16, 0.6))(PLANES, *VIEWS, (32, 32))
     for start, repaired in ((-0.2, True), (1.9, False)):
         radius = torch.tensor(start, requires_grad=True)
         optimizer = torch.optim.Adam([radius], lr=0.1, betas=(0.5, 0.9))
         for step in range(20):
-            views, geometry = OfDistances(ball(16, radius))(PLANES, *VIEWS, (32, 32))
+            views, geometry = FixedDistances(ball(16, radius))(PLANES, *VIEWS, (32, 32))
             if step == 0:
                 assert geometry.repaired.tolist() == [repaired]
                 assert defects(geometry.surfaces[0].faces) == []
@@ -196,11 +196,11 @@ def test_an_empty_shape_grows_and_a_full_one_shrinks_by_its_pictures():
 
 
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.0])
-def test_no_shape_of_a_batch_makes_nan(value):
+def test_degenerate_shapes_in_a_batch_give_finite_gradients(value):
     sdf = torch.full((17**3,), value, requires_grad=True)
-    model = OfDistances(sdf)
-    cameras_of_two = (tensor.expand(2, *tensor.shape[1:]) for tensor in VIEWS)
-    views, geometry = model(PLANES.expand(2, -1, -1, -1, -1), *cameras_of_two, (24, 24))
+    model = FixedDistances(sdf)
+    batch_cameras = (tensor.expand(2, *tensor.shape[1:]) for tensor in VIEWS)
+    views, geometry = model(PLANES.expand(2, -1, -1, -1, -1), *batch_cameras, (24, 24))
     loss = views.rgb.mean() + views.depth.mean() + views.normals.mean() + views.alpha.mean()
     loss = loss + geometry.deviation + geometry.weight_size + sdf_sign_loss(geometry.sdf)
     loss.backward()
@@ -212,25 +212,25 @@ def test_no_shape_of_a_batch_makes_nan(value):
             assert parameter.grad.isfinite().all(), name
 
 
-def test_a_camera_that_sees_nothing_shows_white():
+def test_a_camera_that_faces_away_shows_white():
     away = VIEWS[0].clone()
     away[..., :3, :3] *= torch.tensor([-1.0, 1.0, -1.0])
-    views, _ = OfDistances(ball(16, 0.6))(PLANES, away, VIEWS[1], (8, 8))
+    views, _ = FixedDistances(ball(16, 0.6))(PLANES, away, VIEWS[1], (8, 8))
     assert (views.rgb == 1).all()
     for image in (views.alpha, views.depth, views.normals):
         assert (image == 0).all()
 
 
-def test_weights_near_the_surface_give_the_mesh_of_all_weights():
+def test_weights_computed_only_near_the_surface_give_the_same_mesh():
     planes = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     meshes = []
-    for everywhere in (False, True):
+    for published in (False, True):
         torch.manual_seed(0)
         config = MeshConfig(
             grid_resolution=16,
             decoder_width=16,
             rasterizer="torch",
-            published_weights=everywhere,
+            published_weights=published,
         )
         model = MeshSynthesizer(config, 4)
         for net in (model.decoder.net_weight, model.decoder.net_deformation):
@@ -238,21 +238,23 @@ def test_weights_near_the_surface_give_the_mesh_of_all_weights():
         with torch.no_grad():
             model.decoder.net_sdf[-1].bias -= model.distances(planes).median()
         meshes.append(model.geometry(planes))
-    for near, all_of_them in zip(meshes[0].surfaces, meshes[1].surfaces, strict=True):
+    for near, complete in zip(meshes[0].surfaces, meshes[1].surfaces, strict=True):
         assert len(near.faces) > 50
-        torch.testing.assert_close(near.vertices, all_of_them.vertices)
-        assert torch.equal(near.faces, all_of_them.faces)
+        torch.testing.assert_close(near.vertices, complete.vertices)
+        assert torch.equal(near.faces, complete.faces)
 
 
-def test_colour_reaches_the_picture_where_the_surface_is():
+def test_the_picture_shows_the_colours_of_the_surface_points():
     vertices = torch.tensor([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     camera = torch.from_numpy(cameras.look_at(cameras.orbit_eye(-90, 0, 2.0)))[None]
-    lens = torch.tensor([[1.0, 1.0, 0.5, 0.5]])
-    views = render_mesh(vertices, faces, lambda points: points + 0.5, camera, lens, (20, 20), TORCH)
-    # The square is half the picture wide: from pixel 5 to pixel 15.
-    middles = (torch.arange(10) + 0.5) / 10
-    rows, columns = torch.meshgrid(middles.flip(0), middles, indexing="ij")
+    intrinsics = torch.tensor([[1.0, 1.0, 0.5, 0.5]])
+    views = render_mesh(
+        vertices, faces, lambda points: points + 0.5, camera, intrinsics, (20, 20), TORCH
+    )
+    # The square covers half the width of the picture: pixels 5 to 15.
+    centres = (torch.arange(10) + 0.5) / 10
+    rows, columns = torch.meshgrid(centres.flip(0), centres, indexing="ij")
     inner = views.rgb[0, :, 5:15, 5:15]
     torch.testing.assert_close(inner[0], columns, atol=1e-5, rtol=0)
     torch.testing.assert_close(inner[2], rows, atol=1e-5, rtol=0)

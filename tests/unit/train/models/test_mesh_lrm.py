@@ -1,4 +1,4 @@
-"""The whole stage-2 model: its keys, its presets, its gradients, and that it learns."""
+"""The complete model of stage 2: keys, presets, gradients, and learning one object."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ TINY_MESH = MeshLRMConfig(
 )
 
 
-def make(**settings):
-    """A tiny model, nothing of which is zero, and half of whose grid is inside."""
+def make_model(**settings):
+    """Return a tiny model in which no modulation, weight or deformation is zero."""
     torch.manual_seed(0)
     mesh = TINY_MESH.mesh.model_copy(update=settings)
     model = MeshLRM(TINY_MESH.model_copy(update={"mesh": mesh}))
@@ -56,7 +56,7 @@ def test_presets_have_the_published_keys_and_shapes(name):
     assert config.mesh.grid_resolution == 128
 
 
-def test_stage_two_has_the_presets_of_stage_one():
+def test_stage_two_has_the_same_presets_as_stage_one():
     assert list(MESH_PRESETS) == list(PRESETS)
     for name in PRESETS:
         one, two = nerf_preset(name), mesh_preset(name)
@@ -73,20 +73,20 @@ def test_stage_two_has_the_presets_of_stage_one():
         mesh_preset("huge")
 
 
-def level(model, images, seen):
-    """Shift the distances so that half of the grid is inside."""
+def centre_distances(model, images, cameras):
+    """Shift the distances so that half of the grid is inside the surface."""
     with torch.no_grad():
-        planes = model.forward_planes(images, *seen)
+        planes = model.forward_planes(images, *cameras)
         distances = model.synthesizer.distances(planes)
         model.synthesizer.decoder.net_sdf[-1].bias -= distances.median()
 
 
 @pytest.mark.parametrize("recompute", [True, False])
 def test_gradients_reach_every_parameter(recompute):
-    model, seen = make(checkpoint_chunks=recompute, points_per_chunk=700), viewpoints(3)
+    model, cameras = make_model(checkpoint_chunks=recompute, points_per_chunk=700), viewpoints(3)
     images = torch.rand(1, 3, 3, 32, 32)
-    level(model, images, seen)
-    views, geometry = model(images, *seen, *seen, (24, 24))
+    centre_distances(model, images, cameras)
+    views, geometry = model(images, *cameras, *cameras, (24, 24))
     assert not geometry.repaired.any()
     loss = views.rgb.square().mean() + views.alpha.mean() + views.depth.mean()
     loss = loss + views.normals.square().sum(dim=2).mean() + views.normals.mean()
@@ -100,18 +100,18 @@ def test_gradients_reach_every_parameter(recompute):
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_bfloat16_is_near_float32(autocast):
-    """From the same triplanes: the mesh is computed in float32 either way."""
-    model, seen = make(), viewpoints(3)
+def test_bfloat16_is_close_to_float32(autocast):
+    """Both precisions start from the same triplanes, and the mesh is computed in float32."""
+    model, cameras = make_model(), viewpoints(3)
     images = torch.rand(1, 3, 3, 32, 32)
-    level(model, images, seen)
+    centre_distances(model, images, cameras)
     with torch.no_grad():
-        planes = model.forward_planes(images, *seen).bfloat16()
-        exact, exact_geometry = model.synthesizer(planes.float(), *seen, (24, 24))
+        planes = model.forward_planes(images, *cameras).bfloat16()
+        exact, exact_geometry = model.synthesizer(planes.float(), *cameras, (24, 24))
         if not autocast:
             model.bfloat16()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            rounded, geometry = model.synthesizer(planes, *seen, (24, 24))
+            rounded, geometry = model.synthesizer(planes, *cameras, (24, 24))
     tolerance = 1e-5 if autocast else 0.05
     if autocast:
         assert torch.equal(geometry.surfaces[0].faces, exact_geometry.surfaces[0].faces)
@@ -124,26 +124,26 @@ def test_bfloat16_is_near_float32(autocast):
 
 
 def test_objects_of_a_batch_do_not_mix():
-    model, seen = make(), viewpoints(2)
+    model, cameras = make_model(), viewpoints(2)
     images = torch.rand(2, 2, 3, 32, 32)
-    both = [tensor.expand(2, *tensor.shape[1:]) for tensor in seen]
-    level(model, images, both)
-    together, _ = model(images, *both, *both, (16, 16))
-    for number in range(2):
-        alone, _ = model(images[number : number + 1], *seen, *seen, (16, 16))
-        torch.testing.assert_close(alone.rgb[0], together.rgb[number], atol=1e-4, rtol=1e-3)
+    batch_cameras = [tensor.expand(2, *tensor.shape[1:]) for tensor in cameras]
+    centre_distances(model, images, batch_cameras)
+    batched, _ = model(images, *batch_cameras, *batch_cameras, (16, 16))
+    for index in range(2):
+        single, _ = model(images[index : index + 1], *cameras, *cameras, (16, 16))
+        torch.testing.assert_close(single.rgb[0], batched.rgb[index], atol=1e-4, rtol=1e-3)
 
 
-def test_it_learns_one_object():
-    model, side, seen = make(checkpoint_chunks=False), 24, viewpoints(4)
-    rgb, alpha = red_ball(*seen, side)
+def test_the_model_learns_one_object():
+    model, side, cameras = make_model(checkpoint_chunks=False), 24, viewpoints(4)
+    rgb, alpha = red_ball(*cameras, side)
     images = torch.nn.functional.interpolate(rgb[0], (32, 32))[None]
-    level(model, images, seen)
+    centre_distances(model, images, cameras)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95))
     losses = []
-    # The random surface goes first; what the repair puts in its place grows into the ball.
+    # The random surface disappears first; the surface that the repair adds grows into the ball.
     for _ in range(60):
-        views, geometry = model(images, *seen, *seen, (side, side))
+        views, geometry = model(images, *cameras, *cameras, (side, side))
         loss = (views.rgb - rgb).square().mean() + (views.alpha - alpha).square().mean()
         loss = loss + 0.1 * geometry.deviation
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Volume rendering: against its oracles, and against geometry that is known exactly."""
+"""Volume rendering: against its oracles, and against geometry with a closed form."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ CASES = ("half", "half_crop", "half_per_view", "rand_crop")
 
 
 def synthesizer_of(oracle, **settings):
-    """A synthesizer with the oracle's sizes and weights."""
+    """Return a synthesizer with the sizes and weights of the oracle."""
     weights = oracle.under("state.synthesizer.")
     linears = [name for name in weights if name.endswith(".weight")]
     config = NerfConfig(
@@ -42,7 +42,7 @@ def synthesizer_of(oracle, **settings):
     return synthesizer
 
 
-def test_points_match_the_oracle(oracle):
+def test_the_field_at_points_matches_the_oracle(oracle):
     expected = oracle("nerf_points")
     points = expected["in.points"]
     field = synthesizer_of(expected).field(expected["in.planes"])
@@ -57,7 +57,7 @@ def test_points_match_the_oracle(oracle):
     torch.testing.assert_close(raw_boxed, expected["out.sigma_boxed"][..., 0], atol=1e-4, rtol=1e-6)
 
 
-def test_a_grid_of_points_matches_the_oracle(oracle):
+def test_the_field_on_a_grid_matches_the_oracle(oracle):
     expected = oracle("nerf_points")
     axis = torch.linspace(-1, 1, expected.config["grid"])
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).flatten(0, 2)
@@ -77,7 +77,7 @@ def test_marching_matches_the_oracle(oracle):
     expected.check(marched.distance.clamp(depths.min(), depths.max()), "out.depth")
 
 
-def test_marching_stays_exact_however_dense_the_field_is():
+def test_marching_is_exact_for_extreme_densities():
     depths = torch.linspace(1.0, 2.0, 9).expand(1, 9)
     raw = torch.tensor([[-1e3] * 3 + [1e8] * 6])
     marched = march(raw, torch.full((1, 9, 3), 0.25), depths)
@@ -86,7 +86,7 @@ def test_marching_stays_exact_however_dense_the_field_is():
 
 
 def published_case(expected, case):
-    """The synthesizer and its arguments for one case of the oracle `nerf_full`."""
+    """Return the synthesizer and its arguments for one case of the oracle `nerf_full`."""
     sizes = expected.config
     render_cameras = expected["in.render_cameras"]
     batch, views, side = *render_cameras.shape[:2], sizes["render_size"]
@@ -99,9 +99,9 @@ def published_case(expected, case):
         published_sampling=True,
     )
     shape = (batch, views * per_view, sizes["samples_per_ray"] // 2)
-    places = SampleJitter(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
+    jitter = SampleJitter(offsets=torch.full(shape, 0.5), quantiles=torch.full(shape, 0.5))
     if case.startswith("rand"):
-        places = SampleJitter(
+        jitter = SampleJitter(
             offsets=expected["in.jitter"].reshape(shape), quantiles=expected["in.u"].reshape(shape)
         )
     matrix = render_cameras[..., 16:].unflatten(-1, (3, 3))
@@ -109,7 +109,7 @@ def published_case(expected, case):
         [matrix[..., 0, 0], matrix[..., 1, 1], matrix[..., 0, 2], matrix[..., 1, 2]], dim=-1
     )
     camera_to_world = render_cameras[..., :16].unflatten(-1, (4, 4))
-    return synthesizer, (camera_to_world, intrinsics, (side, side), window, places)
+    return synthesizer, (camera_to_world, intrinsics, (side, side), window, jitter)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -125,20 +125,20 @@ def test_images_match_the_oracle(oracle, case):
 def test_samples_and_gradients_match_the_oracle(oracle):
     expected = oracle("nerf_full")
     synthesizer, arguments = published_case(expected, "rand_crop")
-    camera_to_world, intrinsics, size, window, places = arguments
+    camera_to_world, intrinsics, size, window, jitter = arguments
     planes = expected["in.planes"].clone().requires_grad_()
 
-    part = window_intrinsics(intrinsics, size, window)
-    rays = camera_rays(camera_to_world, part, (window.height, window.width)).flatten(1, 2)
+    cropped = window_intrinsics(intrinsics, size, window)
+    rays = camera_rays(camera_to_world, cropped, (window.height, window.width)).flatten(1, 2)
     near, far = box_interval(rays, published=True)
     expected.check(near, "out.rand_crop.near")
     expected.check(far, "out.rand_crop.far")
-    coarse = coarse_depths(near, far, places.offsets, published=True)
+    coarse = coarse_depths(near, far, jitter.offsets, published=True)
     expected.check(coarse, "out.rand_crop.depths_coarse")
     points = rays.origins[..., None, :] + coarse[..., None] * rays.directions[..., None, :]
     raw, rgb = limit_to_box(synthesizer.field(planes))(points.flatten(1, 2))
     weights = march(raw.view_as(coarse), rgb.view_as(points), coarse).weights.detach()
-    fine = importance_depths(coarse, weights, places.quantiles, published=True)
+    fine = importance_depths(coarse, weights, jitter.quantiles, published=True)
     expected.check(fine, "out.rand_crop.depths_fine")
 
     views = synthesizer(planes, *arguments)
@@ -150,7 +150,7 @@ def test_samples_and_gradients_match_the_oracle(oracle):
         expected.check(parameters[f"synthesizer.{name}"].grad, f"out.grad.synthesizer.{name}")
 
 
-def test_the_mended_sampling_meets_the_published_one_when_samples_are_many(oracle):
+def test_repaired_and_published_sampling_converge_with_many_samples(oracle):
     expected = oracle("nerf_full")
     case = published_case(expected, "half")
     rendered = {}
@@ -160,22 +160,25 @@ def test_the_mended_sampling_meets_the_published_one_when_samples_are_many(oracl
             rendered[published] = synthesizer(expected["in.planes"], *case[1][:3])
     torch.testing.assert_close(rendered[False].rgb, rendered[True].rgb, atol=5e-3, rtol=0)
     torch.testing.assert_close(rendered[False].alpha, rendered[True].alpha, atol=5e-3, rtol=0)
-    free = rendered[True].distance > rendered[True].distance.min()
-    mended, published = (rendered[key].distance[free] for key in (False, True))
-    torch.testing.assert_close(mended, published, atol=0.02, rtol=0)
+    hit = rendered[True].distance > rendered[True].distance.min()
+    repaired, published = (rendered[key].distance[hit] for key in (False, True))
+    torch.testing.assert_close(repaired, published, atol=0.02, rtol=0)
 
 
 BALL_CENTRE, BALL_RADIUS = (0.3, -0.25, 0.35), 0.3
 
 
 def ball(points):
-    """An opaque ball off every axis; the colour of a point tells where it is."""
+    """Evaluate the field of an opaque ball off every axis: raw density, and colour from position."""
     inside = (points - torch.tensor(BALL_CENTRE)).norm(dim=-1) < BALL_RADIUS
     return torch.where(inside, 1000.0, -1000.0), (points + 1) / 2
 
 
 def ball_depth(camera, height, width):
-    """Planar depth of the ball, from the dataset's own cameras; infinite where it is missed."""
+    """Return the ball's planar depth (infinite where a ray misses it) and the surface points.
+
+    The rays are those of `dataset.cameras`.
+    """
     origin, directions = cameras.rays(camera, height, width)
     towards = origin - np.array(BALL_CENTRE)
     a = (directions**2).sum(axis=-1)
@@ -187,7 +190,7 @@ def ball_depth(camera, height, width):
 
 
 @pytest.mark.parametrize("eye", [(2.6, 0.2, 0.6), (-1.0, -2.4, -0.5), (0.4, 1.0, 2.2)])
-def test_a_ball_is_seen_where_the_datasets_cameras_see_it(eye):
+def test_a_rendered_ball_matches_the_rays_of_dataset_cameras(eye):
     camera = cameras.Camera(
         camera_to_world=cameras.look_at(np.array(eye)),
         intrinsics=np.array([1.0, 1.3, 0.55, 0.44], dtype=np.float32),
@@ -207,14 +210,18 @@ def test_a_ball_is_seen_where_the_datasets_cameras_see_it(eye):
     hit = expected.isfinite()
     assert 0.01 < hit.float().mean() < 0.5
     assert ((alpha > 0.5) != hit).sum() <= 0.05 * hit.sum()
-    # The rim is left out: there a ray is inside for less than a sample's share.
+    # The rim is excluded: there a ray is inside the ball for less than one sample interval.
     rim = torch.nn.functional.max_pool2d((~hit).float()[None], 5, stride=1, padding=2)[0] > 0
-    solid = ~rim
-    assert solid.sum() > 0.3 * hit.sum()
-    torch.testing.assert_close(depth[solid], expected[solid], atol=0.02, rtol=0)
-    torch.testing.assert_close(rgb[solid], ((surface + 1) / 2)[solid].float(), atol=0.02, rtol=0)
+    interior = ~rim
+    assert interior.sum() > 0.3 * hit.sum()
+    torch.testing.assert_close(depth[interior], expected[interior], atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        rgb[interior], ((surface + 1) / 2)[interior].float(), atol=0.02, rtol=0
+    )
     cosines = rays.cosines.view(height, width)
-    torch.testing.assert_close(distance[solid] * cosines[solid], depth[solid], atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        distance[interior] * cosines[interior], depth[interior], atol=1e-3, rtol=0
+    )
     empty = ~hit & (alpha == 0)
     assert (rgb[empty] == 1).all()
     assert (depth[empty] == 0).all()
@@ -222,7 +229,7 @@ def test_a_ball_is_seen_where_the_datasets_cameras_see_it(eye):
 
 @pytest.fixture
 def scene():
-    """A random synthesizer, planes of two objects and three cameras of each."""
+    """Return a random synthesizer, the planes of two objects and three cameras for each."""
     torch.manual_seed(3)
     config = NerfConfig(
         decoder_width=16, decoder_hidden_layers=2, samples_per_ray=16, rays_per_chunk=10**6
@@ -240,7 +247,7 @@ def scene():
 
 
 def render(scene, size, window=None, randomness=None, **settings):
-    """Render the scene with other settings but the same weights."""
+    """Render the scene with changed settings and the same weights."""
     synthesizer = scene["synthesizer"]
     changed = NerfSynthesizer(synthesizer.config.model_copy(update=settings), plane_channels=4)
     changed.load_state_dict(synthesizer.state_dict())
@@ -266,7 +273,7 @@ def test_shapes_and_ranges(scene):
     assert views.rgb.max() <= 1.002
 
 
-def test_a_window_equals_the_same_window_of_the_whole_image(scene):
+def test_a_rendered_window_equals_that_part_of_the_whole_image(scene):
     _, whole = render(scene, (14, 12))
     _, part = render(scene, (14, 12), window=Window(5, 2, 6, 7))
     for name, image in images_of(whole).items():
@@ -276,7 +283,7 @@ def test_a_window_equals_the_same_window_of_the_whole_image(scene):
 
 
 @pytest.mark.parametrize("rays_per_chunk", [1, 7, 54, 100])
-def test_chunks_change_nothing(scene, rays_per_chunk):
+def test_the_chunk_size_does_not_change_the_images(scene, rays_per_chunk):
     _, whole = render(scene, (6, 9), randomness=torch.Generator().manual_seed(5))
     _, parts = render(
         scene,
@@ -288,10 +295,10 @@ def test_chunks_change_nothing(scene, rays_per_chunk):
         torch.testing.assert_close(getattr(parts, name), image, msg=name)
 
 
-def test_checkpointing_changes_no_gradient_and_keeps_less(scene):
-    gradients, kept = [], []
+def test_checkpointing_changes_no_gradient_and_stores_less(scene):
+    gradients, stored = [], []
     scene["planes"].requires_grad_()
-    for again in (False, True):
+    for recompute in (False, True):
         saved = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t
@@ -301,20 +308,20 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(scene):
                 (8, 8),
                 randomness=torch.Generator().manual_seed(5),
                 rays_per_chunk=50,
-                checkpoint_chunks=again,
+                checkpoint_chunks=recompute,
             )
         (views.rgb.square().mean() + views.alpha.mean() + views.depth.mean()).backward()
-        kept.append(sum(saved))
+        stored.append(sum(saved))
         gradients.append([scene["planes"].grad.clone()])
         gradients[-1] += [parameter.grad for parameter in synthesizer.parameters()]
         scene["planes"].grad = None
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(checkpointed, plain)
         assert plain.abs().max() > 0
-    assert kept[1] < kept[0] / 5
+    assert stored[1] < stored[0] / 5
 
 
-def test_randomness_is_the_generators_alone(scene):
+def test_random_samples_depend_only_on_the_generator(scene):
     rendered = [
         render(scene, (4, 4), randomness=generator)[1].rgb
         for generator in (
@@ -331,18 +338,18 @@ def test_randomness_is_the_generators_alone(scene):
 
 
 def test_each_view_has_its_own_field_of_view(scene):
-    _, together = render(scene, (10, 10))
+    _, batched = render(scene, (10, 10))
     for view in range(3):
-        alone = dict(scene)
-        alone["camera_to_world"] = scene["camera_to_world"][:, view : view + 1]
-        alone["intrinsics"] = scene["intrinsics"][:, view : view + 1]
-        _, views = render(alone, (10, 10))
-        torch.testing.assert_close(views.rgb[:, 0], together.rgb[:, view])
-    hits = (together.alpha > 0).float().mean(dim=(0, 2, 3, 4))
+        single = dict(scene)
+        single["camera_to_world"] = scene["camera_to_world"][:, view : view + 1]
+        single["intrinsics"] = scene["intrinsics"][:, view : view + 1]
+        _, views = render(single, (10, 10))
+        torch.testing.assert_close(views.rgb[:, 0], batched.rgb[:, view])
+    hits = (batched.alpha > 0).float().mean(dim=(0, 2, 3, 4))
     assert hits[2] > hits[0]
 
 
-def test_a_camera_that_sees_no_box_sees_white(scene):
+def test_a_camera_that_faces_away_from_the_box_shows_white(scene):
     away = scene["camera_to_world"].clone()
     away[..., :3, 3] *= 2
     away[..., :3, 0] *= -1
@@ -354,7 +361,7 @@ def test_a_camera_that_sees_no_box_sees_white(scene):
     assert not views.distance.any()
 
 
-def test_a_camera_in_the_box_starts_where_it_stands():
+def test_rays_of_a_camera_in_the_box_start_at_the_camera():
     fog = lambda points: (torch.full(points.shape[:-1], 1.0), points * 0)  # noqa: E731
     inside = torch.eye(4)[None, None]
     rays = camera_rays(inside, torch.tensor([[[9.0, 9.0, 0.5, 0.5]]]), (1, 1)).flatten(1, 2)
@@ -364,7 +371,7 @@ def test_a_camera_in_the_box_starts_where_it_stands():
     assert abs(rendered.alpha.item() - expected) < 2e-3
 
 
-def test_a_translucent_sheet_is_as_far_as_an_opaque_one():
+def test_the_depth_of_a_translucent_sheet_is_that_of_an_opaque_one():
     def sheet(points):
         raw = torch.where((points[..., 1] - 0.4).abs() < 0.1, 3.0, -1000.0)
         return raw, torch.zeros_like(points)

@@ -1,4 +1,4 @@
-"""The rasterizer against rays and areas in closed form, and both implementations side by side."""
+"""The rasterizer against rays and areas in closed form, and against nvdiffrast."""
 
 import importlib.util
 
@@ -17,7 +17,7 @@ QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
 
 
 def views_of(*specs):
-    """camera_to_world and intrinsics of (azimuth, elevation, distance, fov, cx, cy)."""
+    """Return camera_to_world and intrinsics of (azimuth, elevation, distance, fov, cx, cy)."""
     eyes = [cameras.orbit_eye(*spec[:3]) for spec in specs]
     matrices = torch.from_numpy(np.stack([cameras.look_at(eye) for eye in eyes]))
     intrinsics = torch.from_numpy(np.stack([cameras.intrinsics_from_fov(s[3]) for s in specs]))
@@ -36,12 +36,12 @@ def sphere(resolution, radius=0.7):
 
 
 def pixel_rays(views, size):
-    """Origins and directions of planar depth 1 through the pixel centres."""
-    found = []
+    """Return origins, and directions with planar depth 1, of the rays through the pixel centres."""
+    view_rays = []
     for matrix, intrinsics in zip(*views, strict=True):
         camera = cameras.Camera(camera_to_world=matrix.numpy(), intrinsics=intrinsics.numpy())
-        found.append(cameras.rays(camera, *size))
-    origins, directions = zip(*found, strict=True)
+        view_rays.append(cameras.rays(camera, *size))
+    origins, directions = zip(*view_rays, strict=True)
     return (
         torch.from_numpy(np.stack(origins))[:, None, None],
         torch.from_numpy(np.stack(directions)),
@@ -70,7 +70,7 @@ def test_the_projection_matches_the_oracle(oracle):
     torch.testing.assert_close(clip[..., 3], -expected["out.view_pos"][..., 2], atol=1e-5, rtol=0)
 
 
-def test_a_sphere_has_its_depth_and_normals_in_every_view():
+def test_depth_and_normals_of_a_sphere_match_closed_forms_in_every_view():
     size, radius = (96, 80), 0.7
     vertices, faces = sphere(40, radius)
     raster = rasterize(vertices, faces, VIEWS, size)
@@ -93,8 +93,8 @@ def test_a_sphere_has_its_depth_and_normals_in_every_view():
     assert (depth[~raster.hit] == 0).all()
 
 
-def test_interpolation_is_perspective_correct_even_below_the_camera():
-    """A floor that reaches behind the camera: each pixel sees the very point its ray meets."""
+def test_interpolation_is_perspective_correct_for_triangles_behind_the_camera():
+    """On a floor that extends behind the camera, each pixel shows the point that its ray hits."""
     floor = torch.tensor([[-9.0, -9, -0.4], [9, -9, -0.4], [9, 9, -0.4], [-9, 9, -0.4]])
     views = views_of((10, 20, 2.0, 60, 0.5, 0.5), (100, 5, 1.5, 40, 0.3, 0.7))
     size = (60, 70)
@@ -108,18 +108,18 @@ def test_interpolation_is_perspective_correct_even_below_the_camera():
     torch.testing.assert_close(
         raster.interpolate(floor)[on_floor], points[on_floor], atol=1e-3, rtol=1e-4
     )
-    seen = raster.interpolate(clip_positions(floor, *views)[..., 3:])[..., 0]
-    torch.testing.assert_close(seen[on_floor], depth[on_floor], atol=1e-3, rtol=1e-4)
+    rendered_depth = raster.interpolate(clip_positions(floor, *views)[..., 3:])[..., 0]
+    torch.testing.assert_close(rendered_depth[on_floor], depth[on_floor], atol=1e-3, rtol=1e-4)
 
 
 def screen(points, depth=2.0):
-    """Clip coordinates of image points (x, y in [-1, 1]) at planar depths."""
+    """Return clip coordinates of image points (x, y in [-1, 1]) at planar depths."""
     points = torch.as_tensor(points, dtype=torch.float32)
     w = torch.as_tensor(depth, dtype=torch.float32).expand(len(points))
     return torch.cat([points * w[:, None], 0.5 * w[:, None], w[:, None]], dim=1)[None]
 
 
-def test_no_pixel_falls_between_triangles_whatever_their_size():
+def test_no_pixel_falls_between_triangles_of_any_size():
     generator = torch.Generator().manual_seed(0)
     grid = torch.linspace(-1.05, 1.05, 90)
     points = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), dim=-1).flatten(0, 1)
@@ -129,12 +129,12 @@ def test_no_pixel_falls_between_triangles_whatever_their_size():
     for size in ((64, 64), (33, 200)):
         raster = RASTERIZE(screen(points, 1 + torch.rand(len(points))), faces, size)
         assert raster.hit.all()
-        # Inner edges are no silhouettes: nothing is mixed.
+        # Inner edges are not silhouettes, so antialiasing changes nothing.
         noise = torch.rand(1, *size, 3, generator=generator)
         assert torch.equal(raster.antialias(noise), noise)
 
 
-def test_the_nearest_triangle_is_seen_from_either_side():
+def test_the_nearest_triangle_is_visible_from_either_side():
     square = [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]
     clip = torch.cat([screen(square, 3.0), screen(square, 2.0), screen(square, 4.0)], dim=1)
     faces = torch.cat([QUAD, QUAD.flip(1) + 4, QUAD + 8])
@@ -143,17 +143,19 @@ def test_the_nearest_triangle_is_seen_from_either_side():
     expected = torch.zeros(16, 16)
     expected[4:12, 4:12] = 2.0
     torch.testing.assert_close(depth, expected)
-    # Two that pass through each other meet where their depths are equal.
+    # Two intersecting squares change places where their depths are equal.
     leaning = screen(square, torch.tensor([1.0, 3.0, 3.0, 1.0]))
     crossing = torch.cat([leaning, screen(square, 2.0)], dim=1)
     owner = torch.cat([torch.zeros(4, 1), torch.ones(4, 1)])
-    seen = RASTERIZE(crossing, torch.cat([QUAD, QUAD + 4]), (16, 16)).interpolate(owner)[0, 8, 4:12]
+    visible_owner = RASTERIZE(crossing, torch.cat([QUAD, QUAD + 4]), (16, 16)).interpolate(owner)[
+        0, 8, 4:12
+    ]
     # 1 / depth is linear in the image: 1 on the left, 1/3 on the right, 1/2 at 3/4 of the way.
-    assert seen[:, 0].round().tolist() == [0] * 6 + [1] * 2
+    assert visible_owner[:, 0].round().tolist() == [0] * 6 + [1] * 2
 
 
 @pytest.mark.parametrize("size", [(8, 8), (24, 10)])
-def test_straight_edges_cover_their_exact_share(size):
+def test_straight_edges_give_the_exact_coverage(size):
     height, width = size
     left, right, top, bottom = 2.3, 5.9, 3.25, 6.4
     x = [2 * v / width - 1 for v in (left, right)]
@@ -163,14 +165,14 @@ def test_straight_edges_cover_their_exact_share(size):
     columns = torch.tensor([0, 0, 0.7, 1, 1, 0.9, 0, 0, 0, 0])[:width]
     rows = torch.zeros(height)
     rows[3:7] = torch.tensor([0.75, 1, 1, 0.4])
-    # Away from the corners, which belong to two edges.
+    # The corners are excluded, because they belong to two edges.
     torch.testing.assert_close(image[4, :width], columns, atol=1e-5, rtol=0)
     torch.testing.assert_close(image[:, 4], rows, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("resolution", [12, 48])
-def test_silhouettes_cover_the_area_of_the_disc_and_follow_it(resolution):
-    """Triangles larger and far smaller than a pixel: area and its derivative, in closed form."""
+def test_the_coverage_of_a_sphere_and_its_gradient_match_the_area_of_the_disc(resolution):
+    """The area and its derivative match closed forms, for large triangles and for tiny ones."""
     size, radius, distance = (64, 64), 0.7, 2.7
     vertices, faces = sphere(resolution, radius)
     views = views_of((20, 15, distance, 50, 0.5, 0.5))
@@ -199,40 +201,42 @@ def test_gradients_of_a_silhouette_match_finite_differences():
     directions = torch.randn(4, 3, generator=generator)
 
     def value(shift):
-        # Some 400 per unit of shift.
+        # The slope is about 400 per unit of shift.
         raster = rasterize(vertices + shift, faces, VIEWS, size)
         return (coverage(raster) * weights).sum()
 
-    # The mean slope over a way of a few tenths of a pixel, on which pixels flip.
+    # The mean slope over a shift of a few tenths of a pixel, in which some pixels change face.
     step = 0.02
     for direction in directions:
         slopes = []
-        for share in torch.linspace(-step, step, 9):
-            shift = (share * direction).requires_grad_()
+        for offset in torch.linspace(-step, step, 9):
+            shift = (offset * direction).requires_grad_()
             value(shift).backward()
             slopes.append((shift.grad @ direction).item())
         numeric = (value(step * direction) - value(-step * direction)) / (2 * step)
         assert np.mean(slopes) == pytest.approx(numeric.item(), abs=15)
 
 
-def test_a_hidden_silhouette_mixes_nothing_and_a_seen_one_mixes_what_is_behind():
+def test_a_visible_silhouette_blends_with_the_background_and_a_hidden_one_does_not():
     square = torch.tensor([[-0.57, -0.57], [0.57, -0.57], [0.57, 0.57], [-0.57, 0.57]])
     clip = torch.cat([screen(square, 2.0), screen(square * 1.6, 3.0)], dim=1)
     faces = torch.cat([QUAD, QUAD + 4])
     colours = torch.cat([torch.ones(4, 1), torch.full((4, 1), 0.2)])
     raster = RASTERIZE(clip, faces, (20, 20))
     image = raster.antialias(raster.interpolate(colours))[0, 10, :, 0]
-    # From the left: nothing, the far square from 0.88 on, the near one from 4.3.
+    # From the left: background, the far square from pixel 0.88, the near one from pixel 4.3.
     expected = torch.tensor([0.024, 0.2, 0.2, 0.2, 0.76, 1, 1])
     torch.testing.assert_close(image[:7], expected, atol=1e-5, rtol=0)
-    hidden = RASTERIZE(torch.cat([clip[:, 4:], clip[:, :4]], dim=1), faces, (20, 20))
-    turned = torch.cat([colours[4:], colours[:4]])
-    torch.testing.assert_close(hidden.antialias(hidden.interpolate(turned))[0, 10, :, 0], image)
+    swapped = RASTERIZE(torch.cat([clip[:, 4:], clip[:, :4]], dim=1), faces, (20, 20))
+    swapped_colours = torch.cat([colours[4:], colours[:4]])
+    torch.testing.assert_close(
+        swapped.antialias(swapped.interpolate(swapped_colours))[0, 10, :, 0], image
+    )
     behind = torch.cat([screen(square, 4.0), screen(square * 1.6, 3.0)], dim=1)
     covered = RASTERIZE(behind, faces, (20, 20))
     noise = torch.rand(1, 20, 20, 1)
-    mixed = covered.antialias(noise) - noise
-    assert (mixed[:, 3:17, 3:17] == 0).all()
+    change = covered.antialias(noise) - noise
+    assert (change[:, 3:17, 3:17] == 0).all()
 
 
 def test_attributes_and_positions_get_gradients():
@@ -247,8 +251,8 @@ def test_attributes_and_positions_get_gradients():
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_nothing_to_see_is_an_empty_picture(count):
-    """No faces at all, and faces behind the camera or beside the image."""
+def test_without_visible_faces_the_picture_is_empty(count):
+    """There are no faces, or the only face is behind the camera."""
     clip = torch.cat([screen([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], -2.0)] * 2)
     raster = RASTERIZE(clip, torch.arange(count).view(-1, 3), (5, 7))
     assert raster.hit.shape == (2, 5, 7)
@@ -272,7 +276,7 @@ def test_the_rasterizer_is_chosen_by_name():
     reason="needs CUDA and nvdiffrast",
 )
 def test_both_rasterizers_agree():
-    """Triangles of several pixels: the same faces but for ties, values and gradients to 1 %."""
+    """With triangles of several pixels, the hits are equal except for ties, and images to 1 %."""
     device = torch.device("cuda")
     size = (256, 256)
     vertices, faces = (tensor.to(device) for tensor in sphere(10))

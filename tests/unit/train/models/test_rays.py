@@ -1,4 +1,4 @@
-"""Rays, the box and sample places: against their oracle and against dataset.cameras."""
+"""Rays, the box and the sample positions: against their oracle and against dataset.cameras."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ from train.models.lrm.rays import (
 
 
 def rays_of(origins, directions):
-    """Rays whose planar depth does not matter."""
+    """Return rays with cosines of 1, for tests that do not use planar depth."""
     return Rays(origins=origins, directions=directions, cosines=torch.ones(origins.shape[:-1]))
 
 
 @pytest.fixture
 def camera():
-    """A camera off every axis, with four different intrinsics."""
+    """Return a camera off every axis, with four different intrinsics."""
     return cameras.Camera(
         camera_to_world=cameras.look_at(np.array([1.2, -2.1, 0.9])),
         intrinsics=np.array([1.1, 0.9, 0.55, 0.46], dtype=np.float32),
@@ -41,11 +41,11 @@ def test_camera_rays_and_their_box_interval_match_the_oracle(oracle):
         [matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 0, 2], matrix[:, 1, 2]], dim=-1
     )
     side = expected.config["render_size"]
-    # The oracle's cameras have a skew, ours have none: x + skew / fx * y along the right axis is
-    # the same ray as y along an up axis that leans to the right.
+    # The oracle's cameras have a skew, which this project's cameras do not have. A ray with
+    # x + skew / fx * y along the right axis is one with y along an up axis sheared to the right.
     camera_to_world = expected["in.c2w"].clone()
-    lean = (matrix[:, 0, 1] / matrix[:, 0, 0])[:, None]
-    camera_to_world[:, :3, 1] += lean * camera_to_world[:, :3, 0]
+    shear = (matrix[:, 0, 1] / matrix[:, 0, 0])[:, None]
+    camera_to_world[:, :3, 1] += shear * camera_to_world[:, :3, 0]
     rays = camera_rays(camera_to_world, intrinsics, (side, side))
     expected.check(rays.origins, "out.ray_origins")
     expected.check(rays.directions, "out.ray_directions")
@@ -80,18 +80,18 @@ def test_box_and_sampling_match_the_oracle(oracle):
         expected.check(fine, name)
 
 
-def test_the_mended_interval_lies_in_the_box_before_the_camera_or_is_empty(oracle):
+def test_the_repaired_interval_is_in_the_box_and_in_front_of_the_camera_or_empty(oracle):
     expected = oracle("nerf_rays")
     near, far = box_interval(rays_of(expected["in.box_origins"], expected["in.box_dirs"]))
     raw_near, raw_far = expected["out.near"][..., 0], expected["out.far"][..., 0]
-    ahead = (raw_far > raw_near) & (raw_far > 0)
-    torch.testing.assert_close(near[ahead], raw_near[ahead].clamp(min=0))
-    torch.testing.assert_close(far[ahead], raw_far[ahead])
-    assert not near[~ahead].any()
-    assert not far[~ahead].any()
+    valid = (raw_far > raw_near) & (raw_far > 0)
+    torch.testing.assert_close(near[valid], raw_near[valid].clamp(min=0))
+    torch.testing.assert_close(far[valid], raw_far[valid])
+    assert not near[~valid].any()
+    assert not far[~valid].any()
 
 
-def test_published_rays_that_all_miss_keep_their_marks():
+def test_published_intervals_of_rays_that_all_miss_are_minus_1_and_minus_2():
     rays = rays_of(torch.tensor([[[5.0, 5.0, 5.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
     near, far = box_interval(rays, published=True)
     assert (near.item(), far.item()) == (-1.0, -2.0)
@@ -110,7 +110,7 @@ def test_rays_agree_with_the_datasets_cameras(camera):
 
 
 @given(data=st.data())
-def test_a_windows_rays_are_those_of_the_whole_image(data):
+def test_the_rays_of_a_window_are_those_of_the_whole_image(data):
     height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     window = Window(
@@ -134,30 +134,30 @@ def test_a_windows_rays_are_those_of_the_whole_image(data):
 
 
 @pytest.mark.parametrize("window", [Window(-1, 0, 2, 2), Window(0, 3, 2, 2), Window(3, 0, 2, 2)])
-def test_a_window_outside_the_image_is_refused(window):
+def test_a_window_outside_the_image_is_an_error(window):
     with pytest.raises(ValueError, match="extends beyond the image of 4x4"):
         window_intrinsics(torch.tensor([1.0, 1.0, 0.5, 0.5]), (4, 4), window)
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_every_sample_lies_in_its_interval(seed):
+def test_every_sample_is_inside_its_interval(seed):
     generator = torch.Generator().manual_seed(seed)
     near = torch.rand(1, 20, generator=generator) * 3
     far = near + torch.rand(1, 20, generator=generator) + 0.01
     rays = rays_of(torch.zeros(1, 20, 3), torch.ones(1, 20, 3))
-    places = draw_jitter(rays, 16, generator)
-    coarse = coarse_depths(near, far, places.offsets)
+    jitter = draw_jitter(rays, 16, generator)
+    coarse = coarse_depths(near, far, jitter.offsets)
     edges = near[..., None] + (far - near)[..., None] * torch.arange(9) / 8
     assert (coarse >= edges[..., :-1] - 1e-5).all()
     assert (coarse <= edges[..., 1:] + 1e-5).all()
     weights = torch.rand(1, 20, 7, generator=generator)
-    fine = importance_depths(coarse, weights, places.quantiles)
+    fine = importance_depths(coarse, weights, jitter.quantiles)
     assert (fine.diff(dim=-1) >= 0).all()
     assert (fine >= coarse[..., :1] - 1e-5).all()
     assert (fine <= coarse[..., -1:] + 1e-5).all()
 
 
-def test_importance_samples_gather_where_the_weight_is():
+def test_importance_samples_concentrate_where_the_weight_is():
     depths = torch.linspace(2.0, 4.0, 21).expand(1, 1, -1)
     weights = torch.zeros(1, 1, 20)
     weights[..., 12] = 1.0
@@ -170,18 +170,18 @@ def test_importance_samples_gather_where_the_weight_is():
     torch.testing.assert_close(shifted.median(), middle - length / 2, atol=0.01, rtol=0)
 
 
-def test_places_are_seeded_and_lie_in_the_middle_without_a_generator():
+def test_jitter_is_seeded_and_central_without_a_generator():
     rays = rays_of(torch.zeros(2, 3, 3), torch.ones(2, 3, 3))
-    middle = draw_jitter(rays, 8)
-    assert middle.offsets.unique().tolist() == [0.5]
-    torch.testing.assert_close(middle.quantiles[0, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))
+    central = draw_jitter(rays, 8)
+    assert central.offsets.unique().tolist() == [0.5]
+    torch.testing.assert_close(central.quantiles[0, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))
     first, again, other = (
         draw_jitter(rays, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first.offsets, again.offsets)
     assert torch.equal(first.quantiles, again.quantiles)
     assert not torch.equal(first.offsets, other.offsets)
-    shares = first.quantiles * 4 - torch.arange(4)
-    assert (shares >= 0).all()
-    assert (shares <= 1).all()
-    assert not torch.equal(shares, first.offsets)
+    fractions = first.quantiles * 4 - torch.arange(4)
+    assert (fractions >= 0).all()
+    assert (fractions <= 1).all()
+    assert not torch.equal(fractions, first.offsets)

@@ -1,4 +1,4 @@
-"""The triplane transformer against its oracle, and how points read the planes."""
+"""The triplane transformer against its oracle, and sampling of the planes at points."""
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ def test_blocks_and_planes_match_the_oracle(oracle):
     )
     transformer = TriplaneTransformer(config, sizes["image_feat_dim"])
     transformer.load_state_dict(expected.under("state.transformer."))
-    seen = {}
-    for number, layer in enumerate(transformer.layers):
-        layer.register_forward_hook(lambda _, __, out, n=number: seen.update({f"block_{n}": out}))
-    transformer.norm.register_forward_hook(lambda _, __, out: seen.update({"norm": out}))
+    outputs = {}
+    for index, layer in enumerate(transformer.layers):
+        layer.register_forward_hook(lambda _, __, out, n=index: outputs.update({f"block_{n}": out}))
+    transformer.norm.register_forward_hook(lambda _, __, out: outputs.update({"norm": out}))
     expected.check(transformer(expected["in.image_feats"]), "out.planes")
-    assert len(seen) == sizes["num_layers"] + 1
-    for name, tokens in seen.items():
+    assert len(outputs) == sizes["num_layers"] + 1
+    for name, tokens in outputs.items():
         expected.check(tokens, f"out.after_{name}")
 
 
@@ -38,7 +38,7 @@ def test_point_features_match_the_oracle(oracle):
 
 
 @pytest.mark.parametrize(("plane", "width_axis", "height_axis"), [(0, 0, 1), (1, 0, 2), (2, 2, 1)])
-def test_each_plane_reads_its_two_axes(plane, width_axis, height_axis):
+def test_each_plane_is_sampled_along_its_two_axes(plane, width_axis, height_axis):
     side = 8
     planes = torch.zeros(1, 3, 1, side, side)
     planes[0, plane, 0, 1, 6] = 1.0
@@ -50,7 +50,7 @@ def test_each_plane_reads_its_two_axes(plane, width_axis, height_axis):
     torch.testing.assert_close(sample_planes(planes, point)[0, 0], expected)
 
 
-def test_sampling_places_points_in_float32_whatever_the_planes_are():
+def test_sampling_computes_in_float32_for_any_dtype_of_the_planes():
     torch.manual_seed(0)
     planes = torch.randn(1, 3, 2, 64, 64).bfloat16()
     points = torch.rand(1, 50, 3) * 2 - 1
@@ -59,7 +59,7 @@ def test_sampling_places_points_in_float32_whatever_the_planes_are():
     torch.testing.assert_close(features, sample_planes(planes.float(), points))
 
 
-def test_planes_grow_by_any_whole_factor():
+def test_the_upsampling_factor_can_be_any_integer():
     config = TriplaneConfig(
         num_layers=1, width=8, num_heads=2, low_resolution=3, high_resolution=9, channels=5
     )

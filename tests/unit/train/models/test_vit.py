@@ -1,4 +1,4 @@
-"""The image encoder: against its oracle, and what has to hold at any size."""
+"""The image encoder: against its oracle, and its properties at any size."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SMALL = ViTConfig(num_layers=2, width=24, num_heads=3, mlp_width=40, patch_size=
 
 
 def config_of(values):
-    """An oracle's names for the sizes of the encoder."""
+    """Return the encoder's configuration, given the sizes under the oracle's names."""
     return ViTConfig(
         num_layers=values["layers"],
         width=values["hidden"],
@@ -41,7 +41,7 @@ def test_tokens_positions_and_camera_embedding_match_the_oracle(oracle):
         expected.check(encoder(images, cameras), f"out.tokens_{case}")
 
 
-def test_the_camera_vector_is_the_matrix_by_rows_and_the_intrinsics():
+def test_the_camera_vector_is_the_matrix_row_by_row_and_the_intrinsics():
     camera_to_world = torch.arange(16.0).view(1, 4, 4)
     vector = camera_vector(camera_to_world, torch.tensor([[20.0, 21.0, 22.0, 23.0]]))
     assert vector.tolist() == [[*map(float, range(12)), 20.0, 21.0, 22.0, 23.0]]
@@ -56,7 +56,7 @@ def test_a_new_encoder_ignores_the_camera_and_a_modulated_one_does_not(encoder):
     assert difference.abs().max() > 1e-3
 
 
-def test_the_position_table_is_used_as_it_is_at_its_own_size_only(encoder):
+def test_the_position_table_is_resampled_except_at_its_own_size(encoder):
     embeddings = encoder.model.embeddings
     side = SMALL.position_side
     assert embeddings.positions(side, side) is embeddings.position_embeddings
@@ -66,18 +66,18 @@ def test_the_position_table_is_used_as_it_is_at_its_own_size_only(encoder):
 
 
 def cubic_resize(values, patches):
-    """Cubic convolution (a = -0.75) of a table at the places that the published factor gives."""
+    """Resample a table by cubic convolution (a = -0.75) with the published scale factor."""
     side = len(values)
-    places = (torch.arange(patches) + 0.5) * side / (patches + 0.1) - 0.5
-    taps = places.floor()[:, None] + torch.arange(-1, 3)
-    d = (places[:, None] - taps).abs()
-    inner = 1.25 * d**3 - 2.25 * d**2 + 1
-    outer = -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
-    kernel = torch.where(d <= 1, inner, outer)
+    positions = (torch.arange(patches) + 0.5) * side / (patches + 0.1) - 0.5
+    taps = positions.floor()[:, None] + torch.arange(-1, 3)
+    distance = (positions[:, None] - taps).abs()
+    inner = 1.25 * distance**3 - 2.25 * distance**2 + 1
+    outer = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    kernel = torch.where(distance <= 1, inner, outer)
     return (values[taps.long().clamp(0, side - 1)] * kernel).sum(dim=-1)
 
 
-def test_the_position_table_is_sampled_by_the_published_scale_factor():
+def test_the_position_table_is_resampled_with_the_published_scale_factor():
     torch.manual_seed(0)
     side, rows, columns = 14, 20, 9
     encoder = CameraViT(SMALL.model_copy(update={"position_side": side}))
@@ -92,11 +92,11 @@ def test_the_position_table_is_sampled_by_the_published_scale_factor():
     torch.testing.assert_close(positions[0, 1:, 5].view(rows, columns), expected, atol=1e-4, rtol=0)
 
 
-def test_an_image_that_does_not_divide_into_patches_is_refused(encoder):
+def test_an_image_that_does_not_divide_into_patches_is_an_error(encoder):
     with pytest.raises(ValueError, match="20x16"):
         encoder(torch.rand(1, 3, 20, 16), torch.randn(1, 16))
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_heads_that_do_not_divide_the_width_are_an_error():
     with pytest.raises(BadInput, match="multiple of num_heads 5"):
         ViTConfig.load({"width": 24, "num_heads": 5})

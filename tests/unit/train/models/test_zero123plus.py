@@ -1,4 +1,4 @@
-"""Zero123++: against its oracle, and what has to hold of the pipeline."""
+"""Zero123++: against its oracle, and the properties of its pipeline."""
 
 import json
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from train.models.zero123plus.reference_attention import ReferenceUNet
 from train.models.zero123plus.sampling import denoising_steps, first_latents, sampling_scheduler
 from train.models.zero123plus.tiny import tiny_pipeline
 
-FEW = {"num_inference_steps": 2, "view_size": 16}
+FAST = {"num_inference_steps": 2, "view_size": 16}
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def query():
-    """A red and a blue patch, with nothing around them."""
+    """Return a picture of a red and a blue patch on a transparent background."""
     image = Image.new("RGBA", (40, 40))
     image.paste("red", (4, 4, 18, 30))
     image.paste("blue", (22, 10, 36, 36))
@@ -112,8 +112,8 @@ def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointi
     expected.check(unet(noisy, timesteps, prompt).sample, "out.v_pred_plain")
     tokens = expected_unet.reference_tokens(reference, timesteps, prompt)
     assert sorted(tokens) == sorted(expected.under("out.ref."))
-    for name, kept in tokens.items():
-        expected.check(kept, f"out.ref.{name}")
+    for name, values in tokens.items():
+        expected.check(values, f"out.ref.{name}")
     v = expected_unet(noisy, timesteps, prompt, reference)
     expected.check(v, "out.v_pred_train")
     loss = torch.nn.functional.mse_loss(v, expected["out.v_target"])
@@ -124,18 +124,18 @@ def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointi
 
 
 def test_guided_sampling_matches_the_oracle(expected, expected_unet, monkeypatch):
-    """The random numbers are the recorded ones; everything else runs."""
+    """Sampling is run with the recorded random numbers."""
     recorded = {"first": [expected["in.init_noise"]]}
     recorded["condition"] = [noise[None] for noise in expected["in.cond_noise_steps"]]
     recorded["step"] = list(expected["in.step_noise"])
 
-    def draw(kind):
-        def drawn(shape, **_):
+    def replay(kind):
+        def draw_recorded(shape, **_):
             noise = recorded[kind].pop(0)
             assert noise.shape == tuple(shape)
             return noise
 
-        return drawn
+        return draw_recorded
 
     scheduler = sampling_scheduler(
         expected.config["scheduler"] | {"timestep_spacing": "linspace"},
@@ -144,18 +144,18 @@ def test_guided_sampling_matches_the_oracle(expected, expected_unet, monkeypatch
     )
     expected.check(scheduler.timesteps, "out.timesteps_eval")
     expected.check(scheduler.sigmas, "out.sigmas_eval")
-    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", draw("first"))
+    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", replay("first"))
     condition = expected["in.cond_lat_pair"]
     latents = first_latents(expected["in.init_noise"].shape, scheduler, [], condition)
-    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", draw("condition"))
-    monkeypatch.setattr(scheduling_euler_ancestral_discrete, "randn_tensor", draw("step"))
-    seen = SimpleNamespace(references=[], outputs=[])
+    monkeypatch.setattr(zero123plus_sampling, "randn_tensor", replay("condition"))
+    monkeypatch.setattr(scheduling_euler_ancestral_discrete, "randn_tensor", replay("step"))
+    recorder = SimpleNamespace(references=[], outputs=[])
 
-    def watch(_, inputs, output):
-        seen.references.append(inputs[3])
-        seen.outputs.append(output)
+    def record(_, inputs, output):
+        recorder.references.append(inputs[3])
+        recorder.outputs.append(output)
 
-    expected_unet.register_forward_hook(watch)
+    expected_unet.register_forward_hook(record)
     with torch.no_grad():
         after = list(
             denoising_steps(
@@ -168,48 +168,50 @@ def test_guided_sampling_matches_the_oracle(expected, expected_unet, monkeypatch
                 [],
             )
         )
-    expected.check(seen.references[0], "out.noisy_cond_eval_first")
-    expected.check(torch.stack(seen.outputs), "out.v_pred_eval_steps")
+    expected.check(recorder.references[0], "out.noisy_cond_eval_first")
+    expected.check(torch.stack(recorder.outputs), "out.v_pred_eval_steps")
     expected.check(torch.stack(after), "out.latents_steps")
     assert not any(recorded.values())
 
 
-def test_six_views_of_each_query_that_depend_on_its_seed_alone(pipeline, query):
-    both = pipeline([query, query.rotate(90)], [3, 4], **FEW)
+def test_each_query_gives_six_views_that_depend_only_on_its_seed(pipeline, query):
+    both = pipeline([query, query.rotate(90)], [3, 4], **FAST)
     assert both.views.shape == (2, 6, 3, 16, 16)
     assert [sheet.size for sheet in both.images] == [(32, 48)] * 2
-    lower_right = np.asarray(both.images[0].crop((16, 32, 32, 48)))
-    last = (both.views[0, 5].permute(1, 2, 0) * 255).round()
-    assert np.array_equal(lower_right, last.numpy())
-    alone = pipeline([query], [3], **FEW).views
-    torch.testing.assert_close(alone[0], both.views[0], atol=1e-4, rtol=1e-4)
-    assert torch.equal(pipeline([query], [3], **FEW).views, alone)
-    assert (pipeline([query], [4], **FEW).views - alone).abs().max() > 0.01
+    last_tile = np.asarray(both.images[0].crop((16, 32, 32, 48)))
+    last_view = (both.views[0, 5].permute(1, 2, 0) * 255).round()
+    assert np.array_equal(last_tile, last_view.numpy())
+    single = pipeline([query], [3], **FAST).views
+    torch.testing.assert_close(single[0], both.views[0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(pipeline([query], [3], **FAST).views, single)
+    assert (pipeline([query], [4], **FAST).views - single).abs().max() > 0.01
 
 
-def test_the_reference_changes_the_output_and_cross_attention_does_not_see_it(pipeline):
+def test_the_reference_changes_the_output_through_self_attention_only(pipeline):
     torch.manual_seed(0)
     unet = ReferenceUNet(pipeline.unet)
     latents, prompt = torch.randn(1, 4, 24, 16), torch.randn(1, 8, 32)
     timesteps = torch.tensor([500])
     with torch.no_grad():
         plain = pipeline.unet(latents, timesteps, prompt).sample
-        one, other = (unet(latents, timesteps, prompt, torch.randn(1, 4, 8, 8)) for _ in range(2))
+        first, second = (
+            unet(latents, timesteps, prompt, torch.randn(1, 4, 8, 8)) for _ in range(2)
+        )
         tokens = unet.reference_tokens(torch.randn(1, 4, 8, 8), timesteps, prompt)
-    assert (one - other).abs().max() > 1e-4
-    assert (one - plain).abs().max() > 1e-4
+    assert (first - second).abs().max() > 1e-4
+    assert (first - plain).abs().max() > 1e-4
     assert {name.rpartition(".")[2] for name in tokens} == {"attn1"}
 
 
-def test_guidance_and_the_blank_query_change_the_views(pipeline, query):
-    guided = pipeline([query], [3], **FEW).views
-    assert (pipeline([query], [3], guidance_scale=1, **FEW).views - guided).abs().max() > 1e-3
+def test_guidance_and_the_unconditional_level_change_the_views(pipeline, query):
+    guided = pipeline([query], [3], **FAST).views
+    assert (pipeline([query], [3], guidance_scale=1, **FAST).views - guided).abs().max() > 1e-3
     assert (
-        pipeline([query], [3], unconditional_level=0.0, **FEW).views - guided
+        pipeline([query], [3], unconditional_level=0.0, **FAST).views - guided
     ).abs().max() > 1e-4
 
 
-def test_targets_and_conditions_have_their_own_scales(pipeline, query):
+def test_targets_are_scaled_and_conditions_are_not(pipeline, query):
     views = torch.rand(2, 6, 3, 16, 16)
     generators = [[torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
     targets = pipeline.encode_targets(views, generators[0])
@@ -221,7 +223,7 @@ def test_targets_and_conditions_have_their_own_scales(pipeline, query):
     pixels, clip = pipeline.query_pixels([query])
     assert pixels.shape == (1, 3, 16, 16)
     assert clip.shape == (1, 3, 28, 28)
-    torch.testing.assert_close(pixels[0, :, 0, 0], torch.full((3,), 0.625))  # white, once clear
+    torch.testing.assert_close(pixels[0, :, 0, 0], torch.full((3,), 0.625))  # transparent: white
     assert torch.equal(pipeline.unconditional_pixels(pixels, 0.5), torch.zeros_like(pixels))
 
 
@@ -245,7 +247,7 @@ def test_only_the_unet_gets_gradients(pipeline, query):
         pipeline.unet.zero_grad()
 
 
-def test_it_saves_the_published_layout_and_loads_it(pipeline, saved, query):
+def test_the_pipeline_saves_and_loads_the_published_layout(pipeline, saved, query):
     index = json.loads((saved / "model_index.json").read_text())
     assert index["_class_name"] == "Zero123PlusPipeline"
     assert index["ramping_coefficients"] == [token / 8 for token in range(8)]
@@ -255,18 +257,20 @@ def test_it_saves_the_published_layout_and_loads_it(pipeline, saved, query):
         assert (saved / "tokenizer" / name).is_file()
     text = load_file(saved / "text_encoder" / "model.safetensors")
     assert {key.partition(".")[0] for key in text} == {"text_model"}
-    again = load_zero123plus(saved)
-    again.set_progress_bar_config(disable=True)
+    loaded = load_zero123plus(saved)
+    loaded.set_progress_bar_config(disable=True)
     for part in ("unet", "vae", "text_encoder", "vision_encoder"):
-        before, after = (one.components[part].state_dict() for one in (pipeline, again))
-        assert all(torch.equal(after[name], value) for name, value in before.items())
-    # Weights that lie elsewhere in memory may be added up in another order.
-    views = [one([query], [3], **FEW).views for one in (pipeline, again)]
+        saved_state, loaded_state = (
+            one.components[part].state_dict() for one in (pipeline, loaded)
+        )
+        assert all(torch.equal(loaded_state[name], value) for name, value in saved_state.items())
+    # At other memory addresses, sums may be computed in another order.
+    views = [one([query], [3], **FAST).views for one in (pipeline, loaded)]
     torch.testing.assert_close(views[1], views[0], atol=1e-4, rtol=1e-4)
 
 
-def test_a_tokenizer_of_vocabulary_and_merges_alone_is_enough(saved, tmp_path):
-    """As in the published folder, which transformers 4 wrote."""
+def test_a_tokenizer_needs_only_vocabulary_merges_and_settings(saved, tmp_path):
+    """The published folder, written by transformers 4, has only these files."""
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((saved / "tokenizer" / name).read_bytes())
     tokenizer = type(tiny_pipeline(0).tokenizer).from_pretrained(tmp_path)
@@ -277,7 +281,7 @@ def test_a_tokenizer_of_vocabulary_and_merges_alone_is_enough(saved, tmp_path):
     assert tokens == [start, end, *[pad] * 6]
 
 
-def test_what_does_not_fit_is_one_clear_line(pipeline, query, tmp_path):
+def test_invalid_inputs_are_one_clear_line(pipeline, query, tmp_path):
     with pytest.raises(BadInput, match=r"model_index\.json"):
         load_zero123plus(tmp_path)
     with pytest.raises(BadInput, match="2 seeds"):
