@@ -1,4 +1,4 @@
-"""DeepSpeed's own settings beside the run's: a file's content, laid over, never against it."""
+"""DeepSpeed settings from a file: merged into those of the run, which they may not contradict."""
 
 import json
 
@@ -11,7 +11,7 @@ from train.settings.train_config import TrainConfig
 PLAIN = {"root": "r", "snapshot": "s", "out": "o"}
 
 
-def test_a_file_is_read_at_once_and_its_content_is_part_of_the_run(tmp_path, monkeypatch):
+def test_a_file_is_read_when_the_configuration_is_loaded_and_stored_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keys = {"zero_optimization": {"reduce_bucket_size": 1234}, "wall_clock_breakdown": True}
     (tmp_path / "ds.json").write_text(json.dumps(keys))
@@ -22,7 +22,7 @@ def test_a_file_is_read_at_once_and_its_content_is_part_of_the_run(tmp_path, mon
     settings = deepspeed_settings(config, num_parameters=10**9, on_gpu=False)
     assert settings["wall_clock_breakdown"] is True
     assert settings["zero_optimization"]["reduce_bucket_size"] == 1234
-    # The rest of the group stays as the run has it.
+    # The other keys of the group keep the values of the run.
     assert settings["zero_optimization"]["stage"] == 1
 
 
@@ -35,13 +35,13 @@ def test_a_file_is_read_at_once_and_its_content_is_part_of_the_run(tmp_path, mon
         ({"optimizer": {"type": "Adam"}}, r"optimizer .* --optimizer\.\*"),
     ],
 )
-def test_what_an_option_says_is_refused(given, message):
+def test_a_key_that_an_option_sets_is_an_error(given, message):
     with pytest.raises(BadInput, match=message):
         check_deepspeed(given)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]"])
-def test_a_file_that_holds_no_settings_is_one_line(tmp_path, content):
+def test_a_file_without_settings_is_an_error_of_one_line(tmp_path, content):
     path = tmp_path / "ds.json"
     if content is not None:
         path.write_text(content)

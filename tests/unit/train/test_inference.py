@@ -1,4 +1,4 @@
-"""Six views to a mesh in a file: cameras, surface, colours, texture, formats."""
+"""From six views to a mesh file: cameras, surface, colours, texture, formats, query."""
 
 import math
 
@@ -30,9 +30,9 @@ CAMERAS = camera_tensors(input_cameras())
 
 
 def open_small(model, changes, path, kind="mesh", **options) -> Reconstructor:
-    file = small_lrm.write_file(model, path / "model.safetensors")
-    sizes = {"preset": small_lrm.PRESET, "changes": changes}
-    return open_reconstructor(kind, file, **sizes, **options)
+    weights = small_lrm.write_file(model, path / "model.safetensors")
+    model_sizes = {"preset": small_lrm.PRESET, "changes": changes}
+    return open_reconstructor(kind, weights, **model_sizes, **options)
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +42,18 @@ def shape(tmp_path_factory) -> Shape:
     return model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
 
 
-def test_the_input_cameras_are_those_of_the_rig_around_its_query():
+def test_the_input_cameras_are_those_of_the_rig_relative_to_its_query():
     query, *targets = get_rig("zero123plus").cameras("objaverse:x")
     x, y = query.camera_to_world[:2, 3]
-    found = input_cameras(1 / math.tan(math.radians(15)), math.degrees(math.atan2(y, x)))
-    for one, other in zip(found, targets, strict=True):
-        assert np.allclose(one.camera_to_world, other.camera_to_world, atol=1e-5)
-        assert np.allclose(one.intrinsics, other.intrinsics)
-    distances = [np.linalg.norm(one.camera_to_world[:3, 3]) for one in input_cameras()]
+    inputs = input_cameras(1 / math.tan(math.radians(15)), math.degrees(math.atan2(y, x)))
+    for camera, target in zip(inputs, targets, strict=True):
+        assert np.allclose(camera.camera_to_world, target.camera_to_world, atol=1e-5)
+        assert np.allclose(camera.intrinsics, target.intrinsics)
+    distances = [np.linalg.norm(camera.camera_to_world[:3, 3]) for camera in input_cameras()]
     assert np.allclose(distances, 4)
 
 
-def test_a_sheet_and_a_folder_are_the_same_views(tmp_path):
+def test_a_sheet_and_a_folder_give_the_same_views(tmp_path):
     views = small_lrm.pictures(side=20)
     small_lrm.write_views(tmp_path / "views", side=20)
     sheet = (tile_views(views)[0].movedim(0, -1) * 255).round().byte().numpy()
@@ -64,7 +64,7 @@ def test_a_sheet_and_a_folder_are_the_same_views(tmp_path):
     assert torch.allclose(of_folder, views, atol=0.5 / 255 + 1e-6)
 
 
-def test_what_is_no_six_views_is_named(tmp_path):
+def test_invalid_views_are_named(tmp_path):
     small_lrm.write_views(tmp_path)
     (tmp_path / "view-3.png").unlink()
     with pytest.raises(BadInput, match="has 5 views; a mesh needs exactly 6"):
@@ -86,14 +86,14 @@ def test_what_is_no_six_views_is_named(tmp_path):
         stack_views([Image.new("RGB", (8, 9))], 8)
 
 
-def test_transparent_is_white():
+def test_transparent_pixels_become_white():
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0, 128))
     through = 1 - 128 / 255
     assert torch.allclose(on_white(image)[:, 0], torch.tensor([[1, 1], [1, through], [1, through]]))
 
 
-def test_the_surface_is_closed_and_outward(shape):
+def test_the_surface_is_closed_and_oriented_outward(shape):
     assert defects(torch.from_numpy(shape.faces)) == []
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     assert mesh.is_watertight
@@ -101,7 +101,7 @@ def test_the_surface_is_closed_and_outward(shape):
     assert 0.5 < mesh.volume < 7
 
 
-def test_stage_one_has_its_surface_at_density_ten(tmp_path):
+def test_the_surface_of_stage_one_has_density_10(tmp_path):
     nerf = small_lrm.nerf_model()
     model = open_small(nerf, small_lrm.NERF, tmp_path, "nerf", resolution=48)
     shape = model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
@@ -118,55 +118,60 @@ def test_stage_one_has_its_surface_at_density_ten(tmp_path):
         open_small(small_lrm.mesh_model(), small_lrm.MESH, tmp_path, resolution=8)
 
 
-@pytest.mark.parametrize("ending", [".glb", ".obj", ".ply"])
-def test_a_file_holds_the_mesh_and_its_colours(shape, tmp_path, ending):
-    written = write_mesh(shape, tmp_path / f"mesh{ending}", azimuth=0)
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
+def test_a_mesh_file_holds_the_mesh_and_its_colours(shape, tmp_path, suffix):
+    written = write_mesh(shape, tmp_path / f"mesh{suffix}", azimuth=0)
     assert written.watertight
     assert (written.vertices, written.faces) == (len(shape.vertices), len(shape.faces))
-    mesh = trimesh.load_mesh(tmp_path / f"mesh{ending}", process=False)
+    mesh = trimesh.load_mesh(tmp_path / f"mesh{suffix}", process=False)
     x, y, z = shape.vertices.T
-    expected = shape.vertices if ending == ".ply" else np.stack([x, z, -y], axis=1)
+    expected = shape.vertices if suffix == ".ply" else np.stack([x, z, -y], axis=1)
     assert np.allclose(mesh.vertices, expected, atol=1e-6)
     assert np.array_equal(mesh.faces, shape.faces)
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(written.volume, rel=1e-4)
     rgb = shape.colour(shape.vertices)
     assert np.ptp(rgb) > 0.3
-    if ending == ".glb":
-        # glTF's colours at vertices are linear; eight bits of them are what trimesh keeps.
+    if suffix == ".glb":
+        # Vertex colours of glTF are linear, and trimesh stores eight bits of them.
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         assert np.allclose(mesh.visual.vertex_colors[:, :3] / 255, linear, atol=1 / 255)
     else:
         assert np.allclose(mesh.visual.vertex_colors[:, :3] / 255, rgb, atol=0.6 / 255)
 
 
-@pytest.mark.parametrize("ending", [".glb", ".obj"])
-def test_a_texture_shows_the_colours_of_the_surface(shape, tmp_path, ending):
-    path = tmp_path / f"a mesh{ending}"
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+def test_a_texture_shows_the_colours_of_the_surface(shape, tmp_path, suffix):
+    path = tmp_path / f"a mesh{suffix}"
     write_mesh(shape, path, texture=512, azimuth=-90)
     mesh = trimesh.load_mesh(path, process=False)
     material = mesh.visual.material
-    image = material.baseColorTexture if ending == ".glb" else material.image
+    image = material.baseColorTexture if suffix == ".glb" else material.image
     assert image.size == (512, 512)
-    # The file's own coordinates and pixels, at the middle of each triangle and at its corners.
-    back = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # from glTF's axes, the query in front
-    uv, corners = mesh.visual.uv[mesh.faces], mesh.triangles @ back.T
-    middle = shape.colour(corners.mean(axis=1))
-    assert np.abs(look_up(image, uv.mean(axis=1)) - middle).mean() < 0.02
-    at_vertices = shape.colour(mesh.vertices @ back.T)
-    assert np.abs(look_up(image, mesh.visual.uv) - at_vertices).mean() < 0.03
-    # Not just any colours: those of another place are far off.
-    assert np.abs(look_up(image, uv.mean(axis=1)) - np.roll(middle, 50, axis=0)).mean() > 0.04
+    # Read with the file's UVs and pixels, at the centre of each triangle and at its corners.
+    to_world = np.array(
+        [[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    )  # from glTF's axes; the query's side is the front
+    uv, corners = mesh.visual.uv[mesh.faces], mesh.triangles @ to_world.T
+    centre_colours = shape.colour(corners.mean(axis=1))
+    assert np.abs(sample_texture(image, uv.mean(axis=1)) - centre_colours).mean() < 0.02
+    at_vertices = shape.colour(mesh.vertices @ to_world.T)
+    assert np.abs(sample_texture(image, mesh.visual.uv) - at_vertices).mean() < 0.03
+    # Colours of other points differ clearly.
+    assert (
+        np.abs(sample_texture(image, uv.mean(axis=1)) - np.roll(centre_colours, 50, axis=0)).mean()
+        > 0.04
+    )
 
 
-def look_up(image: Image.Image, uv: np.ndarray) -> np.ndarray:
+def sample_texture(image: Image.Image, uv: np.ndarray) -> np.ndarray:
     pixels = np.asarray(image.convert("RGB")) / 255
     columns = np.clip(uv[:, 0] * image.width, 0, image.width - 1).astype(int)
     rows = np.clip((1 - uv[:, 1]) * image.height, 0, image.height - 1).astype(int)
     return pixels[rows, columns]
 
 
-def test_charts_do_not_overlap_and_triangles_stay(shape):
+def test_texture_charts_do_not_overlap_and_triangles_are_unchanged(shape):
     baked = bake(shape, 256)
     corners = shape.vertices[baked.source_vertices][baked.faces]
     assert np.array_equal(corners, shape.vertices[shape.faces])
@@ -178,16 +183,18 @@ def test_charts_do_not_overlap_and_triangles_stay(shape):
     assert 0.1 < area < 1
 
 
-def test_the_query_can_be_turned_to_the_front(shape, tmp_path):
+def test_the_mesh_is_rotated_so_that_the_query_is_in_front(shape, tmp_path):
     write_mesh(shape, tmp_path / "mesh.glb", azimuth=-90)
-    found = trimesh.load_mesh(tmp_path / "mesh.glb", process=False).vertices
-    # The world's +x, from where the query was seen, is glTF's +z; its +z stays up.
-    assert np.allclose(found[:, 2], shape.vertices[:, 0], atol=1e-6)
-    assert np.allclose(found[:, 1], shape.vertices[:, 2], atol=1e-6)
-    assert np.allclose(found[:, 0], shape.vertices[:, 1], atol=1e-6)
+    vertices = trimesh.load_mesh(tmp_path / "mesh.glb", process=False).vertices
+    # The world's +x, where the query's camera is, becomes glTF's +z; +z remains up.
+    assert np.allclose(vertices[:, 2], shape.vertices[:, 0], atol=1e-6)
+    assert np.allclose(vertices[:, 1], shape.vertices[:, 2], atol=1e-6)
+    assert np.allclose(vertices[:, 0], shape.vertices[:, 1], atol=1e-6)
 
 
-def test_files_that_cannot_be_written_are_refused_first(shape, tmp_path):
+def test_invalid_file_names_and_texture_sizes_are_errors_before_anything_is_written(
+    shape, tmp_path
+):
     for name, texture, cause in (
         ("mesh.stl", None, "written as .glb, .obj, .ply"),
         ("mesh.ply", 64, "holds vertex colours"),
@@ -204,14 +211,14 @@ def test_an_empty_mesh_is_an_error(tmp_path):
         assert model.reconstruct(small_lrm.pictures(), *CAMERAS).shape
 
 
-def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
+def test_a_model_is_loaded_from_a_file_a_run_or_a_checkpoint(tmp_path):
     model, images = small_lrm.mesh_model(), small_lrm.pictures()
     run = small_lrm.write_run(model, small_lrm.MESH, tmp_path / "run")
     expected = open_small(model, small_lrm.MESH, tmp_path).reconstruct(images, *CAMERAS).shape
     for source in (run, run / "checkpoints" / "step-00000007"):
-        found = open_reconstructor("mesh", source).reconstruct(images, *CAMERAS).shape
-        assert np.array_equal(found.vertices, expected.vertices)
-        assert np.array_equal(found.faces, expected.faces)
+        shape = open_reconstructor("mesh", source).reconstruct(images, *CAMERAS).shape
+        assert np.array_equal(shape.vertices, expected.vertices)
+        assert np.array_equal(shape.faces, expected.faces)
     with pytest.raises(BadInput, match="the run stores the model's sizes"):
         open_reconstructor("mesh", run, preset="tiny")
     with pytest.raises(BadInput, match="is a model of stage 2: give it as --mesh"):
@@ -222,7 +229,7 @@ def test_a_model_comes_from_a_file_a_run_or_a_checkpoint(tmp_path):
         open_reconstructor("mesh", tmp_path / "gone")
 
 
-def test_a_file_tells_its_preset_by_its_shapes(tmp_path):
+def test_the_preset_of_a_weight_file_is_detected_from_its_shapes(tmp_path):
     from train.models.lrm.lrm import MeshLRM, mesh_preset
 
     torch.manual_seed(0)
@@ -236,7 +243,7 @@ def test_a_file_tells_its_preset_by_its_shapes(tmp_path):
 
 
 def ring(background, *, alpha: bool = False) -> Image.Image:
-    """A red ring, wider than high, off the middle; its hole has the colour of the background."""
+    """Draw a red ring, off-centre and wider than high; its hole has the background's colour."""
     y, x = np.mgrid[:90, :120].astype(float)
     distance = np.hypot((x - 70) / 1.5, y - 40)
     body = (distance < 20) & (distance > 8)
@@ -258,38 +265,38 @@ def test_the_query_is_masked_by_alpha_and_centred():
     assert abs(columns[0] + columns[-1] + 1 - side) <= 1
     assert abs(rows[0] + rows[-1] + 1 - side) <= 1
     assert len(columns) / side == pytest.approx(0.85, abs=0.01)
-    assert np.allclose(on_white(query.image)[:, side // 2, side // 2], 1)  # the hole
+    assert np.allclose(on_white(query.image)[:, side // 2, side // 2], 1)  # the hole is white
 
 
-def test_a_plain_background_is_removed_from_the_outside():
+def test_a_plain_background_is_removed_outside_the_object():
     query = prepare_query(ring((120, 180, 90)))
     assert query.background == "plain"
     pixels = np.asarray(query.image)
     side = query.image.width
     assert pixels[0, 0, 3] == 0
-    # What is enclosed may be part of the object, and stays.
+    # An enclosed region may be part of the object, so it is kept.
     assert pixels[side // 2, side // 2].tolist() == [120, 180, 90, 255]
 
 
-def test_thin_parts_stay_and_specks_go():
+def test_thin_parts_are_kept_and_specks_are_removed():
     pixels = np.full((100, 100, 3), 250, dtype=np.uint8)
-    pixels[40:80, 30:60] = 60  # a body,
-    pixels[20:40, 44:46] = 60  # its antenna of two pixels,
-    pixels[5, 5] = 60  # and dust
+    pixels[40:80, 30:60] = 60  # a body
+    pixels[20:40, 44:46] = 60  # its antenna, two pixels wide
+    pixels[5, 5] = 60  # a speck
     mask = np.asarray(prepare_query(Image.fromarray(pixels)).image)[..., 3] > 0
     rows, columns = mask.any(axis=1).sum(), mask.any(axis=0).sum()
-    assert (rows, columns) == (59, 28)  # the body's rim is gone at three sides
+    assert (rows, columns) == (59, 28)  # one pixel is removed at three sides of the body
     wire = np.full((60, 60, 3), 250, dtype=np.uint8)
     wire[10:50, 30:32] = 60
     mask = np.asarray(prepare_query(Image.fromarray(wire)).image)[..., 3] > 0
     assert mask.sum() == 80
 
 
-def test_alpha_that_leaves_nothing_out_is_no_mask():
+def test_alpha_without_a_transparent_background_is_not_a_mask():
     pixels = np.full((100, 100, 4), 255, dtype=np.uint8)
     pixels[30:70, 30:70, :3] = 40
-    pixels[:2, :3, 3] = 0  # soft corners,
-    pixels[40:50, 40:50, 3] = 200  # and glass
+    pixels[:2, :3, 3] = 0  # transparent corner
+    pixels[40:50, 40:50, 3] = 200  # translucent part
     image = Image.fromarray(pixels)
     assert not has_mask(image)
     query = prepare_query(image)
@@ -313,23 +320,23 @@ def test_a_background_that_is_not_plain_is_kept_without_rembg():
         prepare_query(Image.new("RGB", (20, 20), (10, 20, 30)))
 
 
-def test_a_picture_is_as_its_viewers_show_it(tmp_path):
-    """Turned as the camera notes it, and 16 bits of grey in their place among 8."""
+def test_a_picture_is_read_as_viewers_show_it(tmp_path):
+    """The EXIF rotation is applied, and floats and 16 or 32 bits of grey are scaled to 8 bits."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (60, 40), "red").save(tmp_path / "phone.jpg", exif=exif)
     assert read_picture(tmp_path / "phone.jpg").size == (40, 60)
-    shares = np.full((4, 4), 0.5, dtype=np.float32)
-    Image.fromarray(shares).save(tmp_path / "shares.tiff")
-    assert np.asarray(read_picture(tmp_path / "shares.tiff"))[0, 0].tolist() == [128] * 3 + [255]
+    floats = np.full((4, 4), 0.5, dtype=np.float32)
+    Image.fromarray(floats).save(tmp_path / "floats.tiff")
+    assert np.asarray(read_picture(tmp_path / "floats.tiff"))[0, 0].tolist() == [128] * 3 + [255]
     wide = np.full((4, 4), 2**30, dtype=np.int32)
     wide[1] = 2**29
     Image.fromarray(wide).save(tmp_path / "wide.tiff")
-    found = np.asarray(read_picture(tmp_path / "wide.tiff"))
-    assert found[:2, 0, 0].tolist() == [255, 128]
+    pixels = np.asarray(read_picture(tmp_path / "wide.tiff"))
+    assert pixels[:2, 0, 0].tolist() == [255, 128]
     grey = np.full((4, 4), 2000, dtype=np.uint16)
     grey[1] = 42000
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    found = np.asarray(read_picture(tmp_path / "grey.png"))
-    assert found[0, 0].tolist() == [8, 8, 8, 255]
-    assert found[1, 0].tolist() == [163, 163, 163, 255]
+    pixels = np.asarray(read_picture(tmp_path / "grey.png"))
+    assert pixels[0, 0].tolist() == [8, 8, 8, 255]
+    assert pixels[1, 0].tolist() == [163, 163, 163, 255]

@@ -1,4 +1,4 @@
-"""The stage-1 losses: their oracle, their weights, and what reaches LPIPS."""
+"""The losses of stage 1: oracle, weights, and the inputs of LPIPS."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from train.models.lrm.losses import NerfLossConfig, nerf_loss
 WITHOUT_LPIPS = NerfLossConfig(lpips=0)
 
 
-def test_stage_one_matches_the_oracle(oracle):
+def test_the_losses_of_stage_one_match_the_oracle(oracle):
     expected = oracle("losses")
     rgb = expected["in.s1.images_rgb"].clone().requires_grad_()
     alpha = expected["in.s1.images_weight"].clone().requires_grad_()
@@ -29,7 +29,7 @@ def images(count, side=16):
     return (torch.rand(1, 2, count, side, side, generator=generator) for _ in range(2))
 
 
-def test_the_defaults_are_the_papers_and_every_weight_counts():
+def test_the_default_weights_are_those_of_the_paper_and_every_weight_has_an_effect():
     assert NerfLossConfig().dump() == {"mse": 1.0, "lpips": 2.0, "mask": 1.0}
     torch.manual_seed(0)
     lpips = Lpips()
@@ -46,7 +46,7 @@ def test_the_defaults_are_the_papers_and_every_weight_counts():
     torch.testing.assert_close(terms["mse"], 4 * (rgb - target).square().mean())
 
 
-def test_a_term_without_weight_is_left_out_and_lpips_is_not_forgotten():
+def test_a_term_with_weight_zero_is_omitted_and_a_missing_lpips_is_an_error():
     (rgb, target), (alpha, target_alpha) = images(3), images(1)
     terms = nerf_loss(rgb, alpha, target, target_alpha, WITHOUT_LPIPS)
     assert set(terms) == {"loss", "mse", "mask"}
@@ -54,7 +54,7 @@ def test_a_term_without_weight_is_left_out_and_lpips_is_not_forgotten():
         nerf_loss(rgb, alpha, target, target_alpha, NerfLossConfig())
 
 
-def test_a_perfect_picture_costs_nothing_even_slightly_out_of_range():
+def test_a_perfect_picture_has_loss_zero_even_slightly_out_of_range():
     (rgb, _), (alpha, _) = images(3), images(1)
     rgb[..., 0], alpha[..., 0] = 1.0, 0.0
     rendered, opacity = rgb.clone(), alpha.clone()
@@ -62,6 +62,6 @@ def test_a_perfect_picture_costs_nothing_even_slightly_out_of_range():
     assert nerf_loss(rendered, opacity, rgb, alpha, WITHOUT_LPIPS)["loss"] == 0
 
 
-def test_a_negative_weight_is_refused():
+def test_a_negative_weight_is_an_error():
     with pytest.raises(BadInput, match="mask"):
         NerfLossConfig.load({"mask": -1.0})

@@ -1,4 +1,4 @@
-"""LPIPS: random weight files in the published layouts, and the library where it imports."""
+"""LPIPS: random weight files in the published layouts, and the lpips package if it imports."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ from train.models.lpips import Lpips, LpipsConfig, load_lpips
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A configuration that names two random weight files."""
+    """Return a configuration with two files of random weights."""
     folder = tmp_path_factory.mktemp("lpips")
     torch.save(vgg_weights(), folder / "vgg16.pth")
     torch.save(linear_weights(), folder / "linear.pth")
@@ -28,7 +28,7 @@ def pairs(count=2, side=32):
 
 
 def lpips_by_definition(a, b):
-    """Equation 1 of the paper, written out layer by layer."""
+    """Compute equation 1 of the paper layer by layer."""
     vgg, linear = vgg_weights(), linear_weights()
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1)
@@ -54,25 +54,25 @@ def test_loaded_weights_give_the_distance_of_the_definition(files):
     assert (distance > 1e-3).all()
 
 
-def test_the_library_agrees_where_it_imports(files):
+def test_the_distance_matches_the_lpips_package_if_it_imports(files):
     try:
         import lpips
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"the lpips package does not import here: {error}")
     reference = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
-    ours = load_lpips(files)
+    module = load_lpips(files)
     indices = sorted({int(name.split(".")[1]) for name in vgg_weights() if "features" in name})
     slices = reference.net
-    theirs = [m for part in range(1, 6) for m in getattr(slices, f"slice{part}")]
+    reference_layers = [m for part in range(1, 6) for m in getattr(slices, f"slice{part}")]
     for index in indices:
-        theirs[index].load_state_dict(ours.features[index].state_dict())
-    for layer, weight in enumerate(ours.linear):
+        reference_layers[index].load_state_dict(module.features[index].state_dict())
+    for layer, weight in enumerate(module.linear):
         reference.lins[layer].model[1].weight.data.copy_(weight.view(1, -1, 1, 1))
     a, b = pairs()
-    torch.testing.assert_close(ours(a, b), reference(a, b).flatten(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(module(a, b), reference(a, b).flatten(), atol=1e-6, rtol=1e-5)
 
 
-def test_it_is_a_distance_with_gradients_and_nothing_to_train(files):
+def test_the_distance_is_symmetric_differentiable_and_without_trainable_weights(files):
     lpips = load_lpips(files)
     a, b = pairs()
     assert not lpips(a, a).any()
@@ -84,7 +84,7 @@ def test_it_is_a_distance_with_gradients_and_nothing_to_train(files):
     assert a.grad.abs().max() > 0
 
 
-def test_the_gradient_is_finite_where_no_feature_answers(files):
+def test_the_gradient_is_finite_if_all_features_are_zero(files):
     lpips = load_lpips(files)
     for index in VGG_LAYERS:
         torch.nn.init.constant_(lpips.features[index].bias, -100.0)
@@ -94,12 +94,12 @@ def test_the_gradient_is_finite_where_no_feature_answers(files):
     assert a.grad.isfinite().all()
 
 
-def test_images_too_small_for_vgg_are_refused():
+def test_images_too_small_for_vgg_are_an_error():
     with pytest.raises(ValueError, match="at least 16 x 16 pixels, not 15 x 20"):
         Lpips()(torch.zeros(1, 3, 15, 20), torch.zeros(1, 3, 15, 20))
 
 
-def test_a_missing_vgg_file_is_named_with_what_to_do(files, monkeypatch, tmp_path):
+def test_a_missing_vgg_file_is_named_with_a_remedy(files, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(BadInput) as caught:
         load_lpips(LpipsConfig(linear=files.linear))
@@ -125,13 +125,13 @@ def test_the_files_are_found_in_the_hub_cache_and_in_the_wheel(files, monkeypatc
     assert torch.equal(load_lpips(LpipsConfig())(a, b), load_lpips(files)(a, b))
 
 
-def test_without_the_wheel_its_install_is_named(files, monkeypatch):
+def test_without_the_wheel_the_error_names_the_install_command(files, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install --no-deps lpips==0\.1\.4"):
         load_lpips(LpipsConfig(vgg=files.vgg))
 
 
-def test_the_installed_wheels_weights_fit(files):
+def test_the_weights_of_the_installed_wheel_can_be_loaded(files):
     if importlib.util.find_spec("lpips") is None:
         pytest.skip("the lpips wheel is not installed")
     lpips = load_lpips(LpipsConfig(vgg=files.vgg))
@@ -139,7 +139,7 @@ def test_the_installed_wheels_weights_fit(files):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"half of a file", None])
-def test_a_file_that_is_no_weight_file_is_named(files, tmp_path, content):
+def test_an_invalid_weight_file_is_named(files, tmp_path, content):
     wrong = tmp_path / "wrong.pth"
     if content is None:
         torch.save([1, 2, 3], wrong)
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_weight_file_is_named(files, tmp_path, content):
         load_lpips(LpipsConfig(vgg=str(wrong), linear=files.linear))
 
 
-def test_the_weights_of_another_network_are_refused(files, tmp_path):
+def test_the_weights_of_another_network_are_an_error(files, tmp_path):
     with pytest.raises(BadInput, match=r"has nothing for features\.0\.weight"):
         load_lpips(LpipsConfig(vgg=files.linear, linear=files.linear))
     narrow = linear_weights() | {"lin3.model.1.weight": torch.rand(1, 384, 1, 1)}

@@ -1,4 +1,4 @@
-"""The stand-in for stage 2's networks against a real step on a real surface."""
+"""The estimated step of stage 2 on the meta device, against a real step on a real surface."""
 
 import numpy as np
 import pytest
@@ -14,16 +14,16 @@ CONFIG = MeshConfig(decoder_width=16, grid_resolution=24, rasterizer="torch")
 SIZE = (48, 48)
 
 
-class Ball(MeshSynthesizer):
-    """A synthesizer whose distances, computed as always, come out as those of a ball."""
+class BallSynthesizer(MeshSynthesizer):
+    """A synthesizer that computes its distances, and then returns those of a ball."""
 
     def distances(self, planes):
         grid = grid_vertices(self.config.grid_resolution, self.config.grid_size)
         return super().distances(planes) * 0 + grid.norm(dim=1) - 0.8
 
 
-def count(run) -> tuple[float, float]:
-    """Operations of the forward and of the backward pass."""
+def count_operations(run) -> tuple[float, float]:
+    """Return the operations of the forward and of the backward pass."""
     meter = _Meter()
     with meter:
         loss = run()
@@ -32,12 +32,12 @@ def count(run) -> tuple[float, float]:
     return forward, meter.ops - forward
 
 
-def test_its_operations_are_those_of_a_real_step():
+def test_the_estimated_operations_are_those_of_a_real_step():
     eyes = [cameras.orbit_eye(angle, 20, 2.75) for angle in (0, 120, 240)]
     poses = torch.from_numpy(np.stack([cameras.look_at(eye) for eye in eyes]))[None].float()
     lenses = torch.tensor(cameras.intrinsics_from_fov(50)).expand(1, 3, 4).float()
-    real, planes = Ball(CONFIG, 4), torch.randn(1, 3, 4, 16, 16, requires_grad=True)
-    # The networks' last layers start at zero: their gradients must not be cut off by that.
+    real, planes = BallSynthesizer(CONFIG, 4), torch.randn(1, 3, 4, 16, 16, requires_grad=True)
+    # These last layers start at zero, which would stop the gradients.
     for net in (real.decoder.net_deformation, real.decoder.net_weight):
         torch.nn.init.normal_(net[-1].weight)
 
@@ -52,24 +52,24 @@ def test_its_operations_are_those_of_a_real_step():
 
     cells = sphere_cells(CONFIG)
 
-    def stand():
-        one = mesh_step_tensors(meta_step, cells, shapes, 3, SIZE)
-        return one.rgb.mean() + one.alpha.mean() + one.regularizers
+    def estimate():
+        tensors = mesh_step_tensors(meta_step, cells, shapes, 3, SIZE)
+        return tensors.rgb.mean() + tensors.alpha.mean() + tensors.regularizers
 
-    for found, expected in zip(count(stand), count(step), strict=True):
-        assert found == pytest.approx(expected, rel=0.1)
+    for estimated, expected in zip(count_operations(estimate), count_operations(step), strict=True):
+        assert estimated == pytest.approx(expected, rel=0.1)
 
 
-def test_nothing_is_computed():
+def test_the_estimate_computes_no_values():
     config = MeshConfig(grid_resolution=48)
     with torch.device("meta"):
         meta_step = MeshSynthesizer(config, 8)
-        one = mesh_step_tensors(
+        tensors = mesh_step_tensors(
             meta_step, sphere_cells(config), torch.empty(3, 8, 16, 16), 2, (32, 40)
         )
-    assert one.rgb.is_meta and one.sdf.is_meta
-    assert one.rgb.shape == (2, 3, 32, 40)
-    assert one.sdf.shape == (49**3,)
-    # A sphere crosses three halves as many cubes as it has faces of a cube in area.
+    assert tensors.rgb.is_meta and tensors.sdf.is_meta
+    assert tensors.rgb.shape == (2, 3, 32, 40)
+    assert tensors.sdf.shape == (49**3,)
+    # A sphere crosses 3/2 times as many cubes as its area has faces of a cube.
     area = 4 * np.pi * (0.8 / (2.1 / 48)) ** 2
-    assert len(one.weights) == pytest.approx(1.5 * area, rel=0.05)
+    assert len(tensors.weights) == pytest.approx(1.5 * area, rel=0.05)

@@ -1,4 +1,4 @@
-"""Metrics against the library that everybody cites, and against closed forms."""
+"""Metrics against scikit-image and against closed forms."""
 
 import math
 
@@ -19,9 +19,9 @@ from train.evaluation.metrics import (
 )
 
 
-def test_pictures_are_measured_as_scikit_image_does():
+def test_psnr_and_ssim_match_scikit_image():
     images, targets = pictures(0)
-    found = psnr(images, targets), ssim(images, targets)
+    values = psnr(images, targets), ssim(images, targets)
     for row in range(2):
         a, b = images[row].double().numpy(), targets[row].double().numpy()
         expected = structural_similarity(
@@ -33,14 +33,14 @@ def test_pictures_are_measured_as_scikit_image_does():
             use_sample_covariance=False,
             channel_axis=0,
         )
-        assert found[0][row].item() == pytest.approx(
+        assert values[0][row].item() == pytest.approx(
             peak_signal_noise_ratio(a, b, data_range=1), abs=1e-4
         )
-        assert found[1][row].item() == pytest.approx(expected, abs=1e-5)
-    assert found[1][0] > found[1][1] + 0.3
+        assert values[1][row].item() == pytest.approx(expected, abs=1e-5)
+    assert values[1][0] > values[1][1] + 0.3
 
 
-def test_a_picture_equals_itself():
+def test_a_picture_compared_with_itself_scores_best():
     images, _ = pictures(1)
     assert torch.allclose(ssim(images, images), torch.ones(2), atol=1e-5)
     assert torch.equal(psnr(images, images), torch.full((2,), 100.0))
@@ -54,23 +54,23 @@ def test_leading_dimensions_are_kept():
         ssim(images[..., :10, :], targets[..., :10, :])
 
 
-def test_masks_overlap():
+def test_the_iou_of_masks_matches_its_closed_form():
     mask, other = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
     mask[0, 0, :2], other[0, 0, 1:3] = 1, 1
     assert mask_iou(mask, other).tolist() == pytest.approx([1 / 3, 1])
 
 
-def test_what_is_rendered_is_clamped_before_it_is_measured():
+def test_rendered_pictures_are_clamped_before_they_are_scored():
     images, targets = pictures(3)
     alpha = torch.ones(2, 1, *images.shape[-2:])
     bright = torch.where(targets == 1, 1.3, targets)
     assert (bright > 1).any()
-    found = picture_metrics(bright[None], alpha[None], targets[None], alpha[None])
-    assert found["psnr"] == 100
-    assert set(found) == {"psnr", "ssim", "mask_iou"}
+    metrics = picture_metrics(bright[None], alpha[None], targets[None], alpha[None])
+    assert metrics["psnr"] == 100
+    assert set(metrics) == {"psnr", "ssim", "mask_iou"}
 
 
-def test_concentric_spheres_are_as_far_apart_as_their_radii():
+def test_the_distance_of_concentric_spheres_is_that_of_their_radii():
     inner, outer = sphere(6_000, 0.5)[None], sphere(6_000, 0.8)[None]
     match = match_points(inner, outer)
     assert chamfer_distance(match).item() == pytest.approx(0.3, abs=1e-3)
@@ -80,18 +80,18 @@ def test_concentric_spheres_are_as_far_apart_as_their_radii():
     assert normal_angle(match, inner / 0.5, -outer / 0.8).item() > 179
 
 
-def test_distances_of_points_by_hand():
+def test_metrics_of_a_few_points_match_hand_computed_values():
     points = torch.tensor([[[0.0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
     targets = torch.tensor([[[0.0, 0, 0.1]], [[0, 3, 4]]])
     match = match_points(points, targets)
-    there = (0.1 + math.sqrt(1.01)) / 2
-    assert chamfer_distance(match).tolist() == pytest.approx([(there + 0.1) / 2, 5])
+    forward_distance = (0.1 + math.sqrt(1.01)) / 2
+    assert chamfer_distance(match).tolist() == pytest.approx([(forward_distance + 0.1) / 2, 5])
     # Precision 1/2, recall 1.
     assert f_score(match, 0.2).tolist() == pytest.approx([2 / 3, 0])
     up, aside = torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0])
     normals = torch.stack([up, aside]).expand(2, 2, 3)
     angle = normal_angle(match, normals, up.expand(2, 1, 3))
-    # There 0 and 90 degrees, back that of the nearest point: the first.
+    # To the targets 0 and 90 degrees; back 0, the angle of the nearest point.
     assert angle[0].item() == pytest.approx(22.5)
     with pytest.raises(ValueError, match="without points"):
         match_points(points, targets[:, :0])

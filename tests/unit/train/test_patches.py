@@ -1,4 +1,4 @@
-"""What a training step sees: the right pixels, with cameras that still fit them."""
+"""Samples of stage 1: pixels, and cameras that match them after cropping and augmentation."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ CONFIG = ViewDataConfig(
 )
 
 
-def make(sphere_dataset, **changes) -> ViewDataset:
+def make_dataset(sphere_dataset, **changes) -> ViewDataset:
     root, snapshot = sphere_dataset
     config = CONFIG.model_copy(update=changes)
     samples = open_snapshot(root, snapshot).samples
@@ -26,7 +26,7 @@ def make(sphere_dataset, **changes) -> ViewDataset:
 
 
 def test_shapes_and_ranges(sphere_dataset):
-    item = make(sphere_dataset)[0]
+    item = make_dataset(sphere_dataset)[0]
     assert item["images"].shape == (3, 3, 40, 40)
     assert item["target_rgb"].shape == (5, 3, 32, 32)
     assert item["target_alpha"].shape == (5, 1, 32, 32)
@@ -34,16 +34,20 @@ def test_shapes_and_ranges(sphere_dataset):
 
 
 def test_an_item_is_a_function_of_its_position(sphere_dataset):
-    first, again, other = make(sphere_dataset)[7], make(sphere_dataset)[7], make(sphere_dataset)[8]
+    first, again, other = (
+        make_dataset(sphere_dataset)[7],
+        make_dataset(sphere_dataset)[7],
+        make_dataset(sphere_dataset)[8],
+    )
     for name, value in first.items():
         assert torch.equal(value, again[name]), name
     assert not torch.equal(first["images"], other["images"])
 
 
 @pytest.mark.parametrize("augment", [NO_AUGMENTATION, AugmentConfig(camera_noise=0)])
-def test_patches_show_what_their_cameras_see(sphere_dataset, augment):
-    """The silhouette of a sphere is known: rays hit it exactly where alpha is one."""
-    dataset = make(sphere_dataset, augment=augment)
+def test_patches_match_their_cameras(sphere_dataset, augment):
+    """Rays hit the sphere exactly where alpha is one."""
+    dataset = make_dataset(sphere_dataset, augment=augment)
     for position in range(6):
         item = dataset[position]
         for view in range(5):
@@ -53,7 +57,7 @@ def test_patches_show_what_their_cameras_see(sphere_dataset, augment):
 
 
 def _sphere_hit(item, view):
-    """Where rays pass the origin closer than the radius, which the largest silhouette tells."""
+    """Return where rays pass the origin closer than the radius that fits alpha best."""
     side = item["target_alpha"].shape[-1]
     fx, fy, cx, cy = item["target_intrinsics"][view]
     centres = (torch.arange(side) + 0.5) / side
@@ -63,7 +67,7 @@ def _sphere_hit(item, view):
     directions = torch.nn.functional.normalize(local @ camera[:3, :3].T, dim=-1)
     closest = torch.linalg.cross(camera[:3, 3].expand_as(directions), directions).norm(dim=-1)
     alpha = item["target_alpha"][view, 0] > 0.5
-    # The radius is the one unknown: the best threshold must separate object and background.
+    # Only the radius is unknown: the best threshold must separate object and background.
     candidates = closest.flatten().sort().values[::8]
     errors = torch.stack([((closest <= radius) != alpha).float().mean() for radius in candidates])
     return closest <= candidates[errors.argmin()]
@@ -83,8 +87,10 @@ def test_rotation_and_scaling_move_all_cameras_together():
     assert 0.7 <= augmentation.scale <= 1.1
 
 
-def test_noise_is_on_the_inputs_only(sphere_dataset):
-    noisy = make(sphere_dataset, augment=AugmentConfig(rotation=0, scaling=0, camera_noise=0.02))
+def test_camera_noise_is_applied_only_to_the_input_cameras(sphere_dataset):
+    noisy = make_dataset(
+        sphere_dataset, augment=AugmentConfig(rotation=0, scaling=0, camera_noise=0.02)
+    )
     item = noisy[0]
     difference = item["camera_to_world"] - item["target_camera_to_world"][:3]
     assert 0 < difference.abs().max() <= 0.02
@@ -100,11 +106,11 @@ def test_a_damaged_sample_is_named(sphere_dataset, tmp_path):
         dataset[0]
 
 
-def test_too_few_views_are_named(sphere_dataset):
+def test_a_sample_with_too_few_views_is_named(sphere_dataset):
     with pytest.raises(WorkFailed, match=r"12 views, .* need 20"):
-        make(sphere_dataset, num_targets=17)[0]
+        make_dataset(sphere_dataset, num_targets=17)[0]
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_inconsistent_sizes_are_an_error():
     with pytest.raises(BadInput, match="patch_size 70 <= target_size_min 48"):
         CONFIG.model_copy(update={"patch_size": 70}).check()

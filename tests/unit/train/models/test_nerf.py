@@ -169,7 +169,7 @@ BALL_CENTRE, BALL_RADIUS = (0.3, -0.25, 0.35), 0.3
 
 
 def ball(points):
-    """Evaluate the field of an opaque ball off every axis: raw density, and colour from position."""
+    """Return raw density and colour of an opaque ball off every axis; colour encodes position."""
     inside = (points - torch.tensor(BALL_CENTRE)).norm(dim=-1) < BALL_RADIUS
     return torch.where(inside, 1000.0, -1000.0), (points + 1) / 2
 
