@@ -1,4 +1,4 @@
-"""Published weights in and out: what is taken, renamed, dropped, new, and refused."""
+"""Loading and exporting published weights: loaded, renamed, dropped and new keys, and errors."""
 
 import logging
 import pickle
@@ -19,11 +19,11 @@ from train.models.lrm.published_weights import export_weights, load_state, load_
 from train.models.lrm.triplane import TriplaneTransformer, sample_planes
 from train.models.surfaces.flexicubes import grid_vertices
 
-BOTH = ("weight", "bias")
+KINDS = ("weight", "bias")
 
 
 def sizes_of(state):
-    """The configuration of LRM that a state dict has, from its shapes."""
+    """Return the configuration of the LRM with the shapes of a state dict."""
     vit = "encoder.model"
     projection = state[f"{vit}.embeddings.patch_embeddings.projection.weight"]
     positions = state[f"{vit}.embeddings.position_embeddings"]
@@ -61,7 +61,7 @@ def nerf_like(state):
     return NerfLRM(NerfLRMConfig.load(sizes_of(state) | {"nerf": {"decoder_width": width}}))
 
 
-def tiny(cls=NerfLRM, seed=0):
+def tiny_model(cls=NerfLRM, seed=0):
     torch.manual_seed(seed)
     if cls is NerfLRM:
         return NerfLRM(TINY)
@@ -73,13 +73,13 @@ def tiny(cls=NerfLRM, seed=0):
 
 
 def assert_equal(model, state):
-    own = model.state_dict()
-    assert set(own) == set(state)
+    loaded = model.state_dict()
+    assert set(loaded) == set(state)
     for key, value in state.items():
-        assert torch.equal(own[key], value), key
+        assert torch.equal(loaded[key], value), key
 
 
-def test_stage_one_becomes_stage_two_as_in_the_oracle(oracle):
+def test_weights_of_stage_one_initialise_stage_two_as_in_the_oracle(oracle):
     expected = oracle("nerf_to_mesh_init")
     before = expected.under("state.mesh_before.")
     mesh = {
@@ -102,7 +102,7 @@ def test_stage_one_becomes_stage_two_as_in_the_oracle(oracle):
 
 
 def smooth_planes(seed):
-    """Triplanes of one object that change little from cube to cube."""
+    """Return the triplanes of one object, which change little from cube to cube."""
     coarse = torch.randn(3, 6, 3, 3, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, (16, 16), mode="bicubic", align_corners=True)[None]
 
@@ -111,9 +111,9 @@ def smooth_planes(seed):
 def test_the_first_surface_of_stage_two_is_the_iso_surface_of_stage_one(tmp_path):
     threshold = torch.tensor(10.0)
     torch.testing.assert_close(activate_density(raw_density(threshold)), threshold)
-    nerf, mesh, planes = tiny(), tiny(MeshLRM, seed=1), smooth_planes(3)
+    nerf, mesh, planes = tiny_model(), tiny_model(MeshLRM, seed=1), smooth_planes(3)
     grid = grid_vertices(16, 2.1)[None]
-    # Half of the grid is denser than the threshold, and the field is steep.
+    # Make half of the grid denser than the threshold, and the field steep.
     last = nerf.synthesizer.decoder.net[-1]
     last.weight[0] *= 50
     last.bias[0] = raw_density(threshold) - nerf.synthesizer.field(planes)(grid)[0].median()
@@ -124,21 +124,21 @@ def test_the_first_surface_of_stage_two_is_the_iso_surface_of_stage_one(tmp_path
     sdf = mesh.synthesizer.distances(planes)
     torch.testing.assert_close(sdf, raw_density(threshold) - raw, atol=1e-3, rtol=1e-4)
     assert 0.3 < (sdf < 0).float().mean() < 0.7
-    clear = sdf.abs() > 1e-3
-    assert torch.equal(sdf[clear] < 0, activate_density(raw[clear]) > threshold)
+    off_surface = sdf.abs() > 1e-3
+    assert torch.equal(sdf[off_surface] < 0, activate_density(raw[off_surface]) > threshold)
     surface = mesh.synthesizer.geometry(planes, centred=False).surfaces[0]
     assert defects(surface.faces) == []
-    # Not at the border, where the mesh is closed and the field is not.
+    # The border is excluded, because the mesh is closed there and the field is not.
     inner = surface.vertices[surface.vertices.abs().amax(dim=1) < 0.85]
     assert len(inner) > 50
-    raw_there, rgb = nerf.synthesizer.field(planes)(inner[None])
+    surface_raw, rgb = nerf.synthesizer.field(planes)(inner[None])
     spread = (raw - raw.mean()).abs().mean()
-    assert (raw_there - raw_density(threshold)).abs().mean() < 0.1 * spread
+    assert (surface_raw - raw_density(threshold)).abs().mean() < 0.1 * spread
     colours = mesh.synthesizer.colour(planes[0], inner)
     torch.testing.assert_close(colours, rgb[0], atol=1e-5, rtol=0)
 
 
-def test_openlrm_loads_as_in_the_oracle_and_keeps_its_norms(oracle):
+def test_openlrm_weights_load_as_in_the_oracle_and_keep_their_norms(oracle):
     expected = oracle("openlrm_to_instantmesh")
     before = expected.under("state.instantmesh_before.")
     model = nerf_like(before)
@@ -151,7 +151,7 @@ def test_openlrm_loads_as_in_the_oracle_and_keeps_its_norms(oracle):
     }
     for key, value in own.items():
         if key in report.renamed.values():
-            # The published loading skips these silently.
+            # The published code skips these keys without a warning.
             assert torch.equal(reference[key], before[key]), key
             continue
         assert torch.equal(value, reference[key]), key
@@ -162,8 +162,8 @@ def test_openlrm_loads_as_in_the_oracle_and_keeps_its_norms(oracle):
     assert report.loaded + len(report.dropped) == len(state)
 
 
-def test_the_renamed_norms_are_openlrms(oracle):
-    """With its modulation for one camera folded in, the transformer gives OpenLRM's planes."""
+def test_the_renamed_norms_are_those_of_openlrm(oracle):
+    """With the modulation for one camera merged into the norms, the planes are those of OpenLRM."""
     expected = oracle("openlrm_to_instantmesh")
     before, state = (expected.under(f"state.{name}.") for name in ("instantmesh_before", "openlrm"))
     model = nerf_like(before)
@@ -178,31 +178,31 @@ def test_the_renamed_norms_are_openlrms(oracle):
         for name, module in transformer.named_modules():
             key = f"transformer.{name}.mlp.1"
             if f"{key}.weight" in state:
-                shift, scale = F.linear(embedding, *(state[f"{key}.{b}"] for b in BOTH)).chunk(2)
+                shift, scale = F.linear(embedding, *(state[f"{key}.{b}"] for b in KINDS)).chunk(2)
                 module.bias.copy_(module.bias * (1 + scale) + shift)
                 module.weight.mul_(1 + scale)
     expected.check(transformer(expected["in.image_feats"]), "out.folded_planes")
 
 
 def dino_state(model, layout):
-    """The model's own encoder in another's key names, with what goes beyond it."""
-    own = model.encoder.model.state_dict()
-    state = {key: value for key, value in own.items() if "adaLN" not in key}
+    """Return the model's encoder under the key names of another layout, with additional keys."""
+    encoder_state = model.encoder.model.state_dict()
+    state = {key: value for key, value in encoder_state.items() if "adaLN" not in key}
     if layout == "huggingface":
         width = TINY.encoder.width
-        return state | {f"pooler.dense.{b}": torch.zeros(width) for b in BOTH}
-    named = {
+        return state | {f"pooler.dense.{b}": torch.zeros(width) for b in KINDS}
+    renamed = {
         "cls_token": state["embeddings.cls_token"],
         "pos_embed": state["embeddings.position_embeddings"],
         "head.last.weight": torch.zeros(3),
     }
-    for b in BOTH:
-        named[f"patch_embed.proj.{b}"] = state[f"embeddings.patch_embeddings.projection.{b}"]
-        named[f"norm.{b}"] = state[f"layernorm.{b}"]
+    for b in KINDS:
+        renamed[f"patch_embed.proj.{b}"] = state[f"embeddings.patch_embeddings.projection.{b}"]
+        renamed[f"norm.{b}"] = state[f"layernorm.{b}"]
         for number in range(TINY.encoder.num_layers):
-            ours, theirs = f"encoder.layer.{number}", f"blocks.{number}"
-            parts = [f"{ours}.attention.attention.{p}.{b}" for p in ("query", "key", "value")]
-            named[f"{theirs}.attn.qkv.{b}"] = torch.cat([state[part] for part in parts])
+            layer, block = f"encoder.layer.{number}", f"blocks.{number}"
+            parts = [f"{layer}.attention.attention.{p}.{b}" for p in ("query", "key", "value")]
+            renamed[f"{block}.attn.qkv.{b}"] = torch.cat([state[part] for part in parts])
             for after, before in (
                 ("attn.proj", "attention.output.dense"),
                 ("mlp.fc1", "intermediate.dense"),
@@ -210,50 +210,50 @@ def dino_state(model, layout):
                 ("norm1", "layernorm_before"),
                 ("norm2", "layernorm_after"),
             ):
-                named[f"{theirs}.{after}.{b}"] = state[f"{ours}.{before}.{b}"]
-    return named
+                renamed[f"{block}.{after}.{b}"] = state[f"{layer}.{before}.{b}"]
+    return renamed
 
 
 @pytest.mark.parametrize("layout", ["huggingface", "authors"])
 @pytest.mark.parametrize("cls", [NerfLRM, MeshLRM])
-def test_dino_fills_the_encoder_alone(layout, cls, tmp_path):
-    source, model = tiny(seed=5), tiny(cls)
+def test_dino_weights_initialise_only_the_encoder(layout, cls, tmp_path):
+    source, model = tiny_model(seed=5), tiny_model(cls)
     for parameter in source.encoder.parameters():
         torch.nn.init.normal_(parameter)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     torch.save(dino_state(source, layout), tmp_path / "dino.pth")
     report = load_weights(model, tmp_path / "dino.pth", "dino")
-    theirs = source.state_dict()
+    source_state = source.state_dict()
     for key, value in model.state_dict().items():
-        is_theirs = key.startswith("encoder.model.") and "adaLN" not in key
-        assert torch.equal(value, (theirs if is_theirs else before)[key]), key
-        assert (key in report.new) != is_theirs
+        is_loaded = key.startswith("encoder.model.") and "adaLN" not in key
+        assert torch.equal(value, (source_state if is_loaded else before)[key]), key
+        assert (key in report.new) != is_loaded
     assert report.loaded + len(report.new) == len(before)
     assert report.dropped
 
 
-def test_dino_keys_fit_the_real_models_shapes():
+def test_the_base_model_has_the_keys_of_dino():
     with torch.device("meta"):
         model = NerfLRM(nerf_preset("base"))
     names = {k for k in model.encoder.model.state_dict() if "adaLN" not in k}
-    # Embeddings, twelve layers with separate query, key and value, the last norm.
+    # Embeddings, twelve layers with separate query, key and value, and the last norm.
     assert len(names) == 4 + 12 * 16 + 2
 
 
-@pytest.mark.parametrize("ending", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 @pytest.mark.parametrize("cls", [NerfLRM, MeshLRM])
-def test_weights_go_out_and_come_back(cls, ending, tmp_path):
-    model, other = tiny(cls), tiny(cls, seed=1)
-    path = tmp_path / "deep" / f"model.{ending}"
+def test_exported_weights_can_be_loaded_again(cls, suffix, tmp_path):
+    model, loaded = tiny_model(cls), tiny_model(cls, seed=1)
+    path = tmp_path / "deep" / f"model.{suffix}"
     export_weights(model, path)
-    written = path.read_bytes()
+    content = path.read_bytes()
     export_weights(model, path)
-    assert path.read_bytes() == written  # no temporary name is part of the file
-    report = initialize(other, f"instantmesh:{path}")
-    assert_equal(other, model.state_dict())
+    assert path.read_bytes() == content  # the file does not contain its temporary name
+    report = initialize(loaded, f"instantmesh:{path}")
+    assert_equal(loaded, model.state_dict())
     assert (report.loaded, report.new, report.dropped) == (len(model.state_dict()), (), ())
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    if ending == "ckpt":
+    if suffix == "ckpt":
         published = torch.load(path, weights_only=True)["state_dict"]
         assert all(key.startswith("lrm_generator.") for key in published)
     else:
@@ -262,8 +262,8 @@ def test_weights_go_out_and_come_back(cls, ending, tmp_path):
         export_weights(model, tmp_path / "model.onnx")
 
 
-def test_a_training_checkpoint_is_taken_without_what_belongs_to_training(tmp_path, caplog):
-    model, other = tiny(), tiny(seed=1)
+def test_a_training_checkpoint_is_loaded_without_its_training_state(tmp_path, caplog):
+    model, loaded = tiny_model(), tiny_model(seed=1)
     state = {f"lrm_generator.{key}": value for key, value in model.state_dict().items()}
     extra = ("lpips.net.slice1.0.weight", "lrm_generator.encoder.source_camera")
     checkpoint = {
@@ -273,26 +273,30 @@ def test_a_training_checkpoint_is_taken_without_what_belongs_to_training(tmp_pat
     }
     torch.save(checkpoint, tmp_path / "last.ckpt")
     with caplog.at_level(logging.INFO):
-        report = load_weights(other, tmp_path / "last.ckpt", "instantmesh")
-    assert_equal(other, model.state_dict())
+        report = load_weights(loaded, tmp_path / "last.ckpt", "instantmesh")
+    assert_equal(loaded, model.state_dict())
     assert {*report.dropped} == {*extra}
     for key in extra:
         assert f"dropped {key}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["instantmesh", "openlrm", "dino"])
-def test_a_key_too_many_or_too_few_is_named_and_nothing_is_loaded(kind):
-    model = tiny()
+def test_an_unknown_missing_or_misshapen_key_is_named_and_nothing_is_loaded(kind):
+    model = tiny_model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    good = dino_state(tiny(seed=2), "huggingface") if kind == "dino" else tiny(seed=2).state_dict()
-    known = next(key for key in good if key.endswith("embeddings.cls_token"))
-    without = {key: value for key, value in good.items() if key != known}
+    good = (
+        dino_state(tiny_model(seed=2), "huggingface")
+        if kind == "dino"
+        else tiny_model(seed=2).state_dict()
+    )
+    key_of_token = next(key for key in good if key.endswith("embeddings.cls_token"))
+    incomplete = {key: value for key, value in good.items() if key != key_of_token}
     for state, message in (
-        (without, rf"the model needs [\w.]*{known}"),
+        (incomplete, rf"the model needs [\w.]*{key_of_token}"),
         (good | {"blocks.0.ls1.gamma": torch.ones(2)}, r"does not have [\w.]*ls1.gamma"),
         (
-            good | {known: torch.ones(1, 1, 5)},
-            rf"shapes differ: [\w.]*{known} \(1, 1, 5\) instead of",
+            good | {key_of_token: torch.ones(1, 1, 5)},
+            rf"shapes differ: [\w.]*{key_of_token} \(1, 1, 5\) instead of",
         ),
     ):
         with pytest.raises(BadInput, match=message):
@@ -300,54 +304,54 @@ def test_a_key_too_many_or_too_few_is_named_and_nothing_is_loaded(kind):
     assert_equal(model, before)
 
 
-def test_a_model_of_stage_one_takes_no_mesh_and_many_keys_are_counted():
-    mesh = tiny(MeshLRM).state_dict()
+def test_weights_of_stage_two_do_not_load_into_stage_one_and_many_keys_are_counted():
+    mesh = tiny_model(MeshLRM).state_dict()
     with pytest.raises(BadInput, match=r"needs synthesizer.decoder.net.0.weight.* and \d+ more"):
-        load_state(tiny(), mesh, "instantmesh", source="mesh")
+        load_state(tiny_model(), mesh, "instantmesh", source="mesh")
 
 
-class Loud:
-    """Unpickling it would run code."""
+class CodeOnUnpickling:
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self):
         return print, ("ran",)
 
 
-def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path, capsys):
+def test_an_invalid_weight_file_is_an_error_of_one_line(tmp_path, capsys):
     files = {
         name: tmp_path / name
-        for name in ("code", "text", "half", "empty", "list", "numbers", "odd")
+        for name in ("code", "text", "truncated", "empty", "list", "no_tensors", "empty_state")
     }
-    files["code"].write_bytes(pickle.dumps({"state_dict": Loud()}, protocol=2))
+    files["code"].write_bytes(pickle.dumps({"state_dict": CodeOnUnpickling()}, protocol=2))
     files["text"].write_text("<html>not found</html>")
-    files["half"].write_bytes(b"half of a file")
+    files["truncated"].write_bytes(b"half of a file")
     files["empty"].write_bytes(b"")
     torch.save([torch.ones(1)], files["list"])
-    torch.save({"epoch": 3, "name": "x"}, files["numbers"])
-    torch.save({"state_dict": {}}, files["odd"])
+    torch.save({"epoch": 3, "name": "x"}, files["no_tensors"])
+    torch.save({"state_dict": {}}, files["empty_state"])
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\0" * 20)
     for path in (*files.values(), broken, tmp_path / "missing.ckpt", tmp_path / "m.safetensors"):
         with pytest.raises(BadInput, match=str(path)) as error:
-            load_weights(tiny(), path, "instantmesh")
+            load_weights(tiny_model(), path, "instantmesh")
         assert "\n" not in str(error.value)
     assert "ran" not in capsys.readouterr().out
 
 
-def test_a_source_is_a_kind_and_a_file_or_something_of_ours():
+def test_a_source_is_kind_and_file_or_a_path():
     for source in ("openlrm.pth", "clip:file.pth", "openlrm"):
         with pytest.raises(BadInput, match=rf"{source}: no such source; give KIND:FILE with KIND"):
-            initialize(tiny(), source)
+            initialize(tiny_model(), source)
     assert absolute_source("dino:/some/file.pth") == "dino:/some/file.pth"
     assert absolute_source("dino:file.pth") == f"dino:{Path.cwd()}/file.pth"
     assert absolute_source("clip:runs/nerf") == f"{Path.cwd()}/clip:runs/nerf"
 
 
-def test_planes_read_the_same_after_a_round_trip(tmp_path):
-    model, other = tiny(), tiny(seed=1)
+def test_planes_are_equal_after_export_and_loading(tmp_path):
+    model, loaded = tiny_model(), tiny_model(seed=1)
     export_weights(model, tmp_path / "a.safetensors")
-    load_weights(other, tmp_path / "a.safetensors", "instantmesh")
-    images, seen = torch.rand(1, 2, 3, 32, 32), viewpoints(2)
+    load_weights(loaded, tmp_path / "a.safetensors", "instantmesh")
+    images, cameras = torch.rand(1, 2, 3, 32, 32), viewpoints(2)
     points = torch.rand(1, 9, 3)
-    planes = [one.forward_planes(images, *seen) for one in (model, other)]
-    assert torch.equal(*(sample_planes(own, points) for own in planes))
+    planes = [each.forward_planes(images, *cameras) for each in (model, loaded)]
+    assert torch.equal(*(sample_planes(each, points) for each in planes))

@@ -1,4 +1,4 @@
-"""Both stages of the LRM as they are trained: losses, gradients, numbers of views, precision."""
+"""The recipes of both LRM stages: losses, gradients, numbers of views, precision, previews."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ RENDERERS = {
 }
 PATCHES = {"patch_size": 16, "target_size_min": 24, "target_size_max": 32}
 TOLERANCE = 0.01
-"""Relative error of the loss in bfloat16, whose numbers have 8 bits: 0.4 % each."""
+"""Maximum relative error of the loss in bfloat16; one number, of 8 bits, has up to 0.4 %."""
 
 
 def recipe_of(stage, dataset, num_inputs=2):
@@ -53,7 +53,7 @@ def batch_of(recipe, dataset, positions=(0, 1)):
 
 
 def objective_of(recipe):
-    """Fresh, but for what starts at zero and keeps gradients from what lies before it."""
+    """Return a new objective with noise on all parameters: zeros would stop the gradients."""
     torch.manual_seed(0)
     objective = recipe.build()
     with torch.no_grad():
@@ -64,7 +64,10 @@ def objective_of(recipe):
 
 @torch.no_grad()
 def put_surface(objective, batch, quantile):
-    """Move the distance's bias, so that a share of the first object's grid is inside."""
+    """Shift the bias of the distances so that `quantile` of the first object's grid is inside.
+
+    Returns the lowest distance of each object before the shift.
+    """
     planes = objective.model.forward_planes(
         batch["images"], batch["camera_to_world"], batch["intrinsics"]
     )
@@ -89,7 +92,7 @@ def test_gradients_reach_every_parameter(stage, sphere_dataset):
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_an_object_without_a_surface_does_not_spoil_its_batch(sphere_dataset):
+def test_an_object_without_a_surface_gives_finite_gradients_in_a_batch(sphere_dataset):
     recipe = recipe_of("mesh", sphere_dataset)
     objective, batch = objective_of(recipe), batch_of(recipe, sphere_dataset)
     lowest = put_surface(objective, batch, 0.5)
@@ -99,9 +102,9 @@ def test_an_object_without_a_surface_does_not_spoil_its_batch(sphere_dataset):
         planes = objective.model.forward_planes(
             batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
-        found = objective.model.synthesizer.distances(planes)
-        found = found[:, ~objective.model.synthesizer.outside].amin(dim=1)
-        bias.sub_(found.mean())
+        distances = objective.model.synthesizer.distances(planes)
+        distances = distances[:, ~objective.model.synthesizer.outside].amin(dim=1)
+        bias.sub_(distances.mean())
         repaired = objective.model.synthesizer.geometry(planes).repaired
     assert (bool(repaired[full]), bool(repaired[empty])) == (False, True)
     terms = objective(batch)
@@ -113,7 +116,7 @@ def test_an_object_without_a_surface_does_not_spoil_its_batch(sphere_dataset):
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_any_number_of_input_views(stage, sphere_dataset):
+def test_any_number_of_input_views_gives_a_finite_loss(stage, sphere_dataset):
     objective = objective_of(recipe_of(stage, sphere_dataset))
     for num_inputs in (1, 2, 6):
         recipe = recipe_of(stage, sphere_dataset, num_inputs)
@@ -132,16 +135,16 @@ def test_bfloat16_is_close_to_float32(stage, sphere_dataset):
     with torch.no_grad():
         exact = objective(batch)
         with torch.autocast("cpu", torch.bfloat16):
-            cast = objective(batch)
+            autocast = objective(batch)
         rounded = objective.bfloat16()(batch)
-    for other in (cast, rounded):
-        assert other["loss"].dtype == torch.float32
-        assert other["loss"].item() == pytest.approx(exact["loss"].item(), rel=TOLERANCE)
-        assert other["loss"] != exact["loss"]
+    for terms in (autocast, rounded):
+        assert terms["loss"].dtype == torch.float32
+        assert terms["loss"].item() == pytest.approx(exact["loss"].item(), rel=TOLERANCE)
+        assert terms["loss"] != exact["loss"]
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_previews_show_every_row_and_the_targets_of_the_inputs(stage, sphere_dataset):
+def test_previews_show_all_rows_and_the_inputs_first(stage, sphere_dataset):
     recipe = recipe_of(stage, sphere_dataset)
     root, snapshot = sphere_dataset
     samples = open_snapshot(root, snapshot).samples
@@ -156,17 +159,17 @@ def test_previews_show_every_row_and_the_targets_of_the_inputs(stage, sphere_dat
     assert sheet.size == (width, height)
     pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
     rows = pixels.view(9, 24, width, 3)[:, :, 48:].float() / 255
-    # The targets are those of the inputs: resized on two ways, so not to the last bit.
+    # Inputs and targets show the same views, but are resized in two ways, so differ slightly.
     assert (rows[0] - rows[1]).abs().mean() < 0.02
     background = rows[1].amin(dim=-1) > 0.99
-    for target, nothing in ((3, 0.0), (5, 0.0), (7, 1.0)):  # alpha, depth, normals
-        outside = (rows[target] - nothing).abs().amax(dim=-1) < 0.01
+    for target, background_value in ((3, 0.0), (5, 0.0), (7, 1.0)):  # alpha, depth, normals
+        outside = (rows[target] - background_value).abs().amax(dim=-1) < 0.01
         assert (outside == background).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
-    """What the model shows of the unseen view, against its target, and against itself."""
+def test_validation_scores_whole_views_that_were_not_inputs(stage, sphere_dataset):
+    """Only the view that was not an input is scored."""
     root, snapshot = sphere_dataset
     recipe = recipe_of(stage, sphere_dataset)
     samples = list(open_snapshot(root, snapshot).samples)[:2]
@@ -178,30 +181,32 @@ def test_both_stages_are_judged_by_whole_views(stage, sphere_dataset):
     if stage == "mesh":
         put_surface(objective, batch, 0.3)
     with eval_mode(objective):
-        found = recipe.evaluate(objective, batch)
+        metrics = recipe.evaluate(objective, batch)
     expected = {"psnr", "ssim", "mask_iou"}
-    assert set(found) == expected | ({"depth_error", "normal_angle"} if stage == "mesh" else set())
-    assert all(value.ndim == 0 and value.isfinite() for value in found.values())
-    # Only the view that was not input counts.
+    assert set(metrics) == expected | (
+        {"depth_error", "normal_angle"} if stage == "mesh" else set()
+    )
+    assert all(value.ndim == 0 and value.isfinite() for value in metrics.values())
+    # Targets of the input views have no effect.
     for name in ("target_rgb", "target_alpha"):
         batch[name][:, :2] = 0
     with eval_mode(objective):
-        assert recipe.evaluate(objective, batch) == found
+        assert recipe.evaluate(objective, batch) == metrics
     batch["target_rgb"][:, 2:] = 1 - batch["target_rgb"][:, 2:]
     with eval_mode(objective):
-        assert recipe.evaluate(objective, batch)["psnr"] != found["psnr"]
+        assert recipe.evaluate(objective, batch)["psnr"] != metrics["psnr"]
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_both_stages_outline_their_model(stage, sphere_dataset):
+def test_the_meta_step_has_the_same_model_without_values(stage, sphere_dataset):
     recipe = recipe_of(stage, sphere_dataset)
-    outlined, built = recipe.meta_step().module, recipe.build()
-    shapes = {name: value.shape for name, value in built.state_dict().items()}
-    assert {name: value.shape for name, value in outlined.state_dict().items()} == shapes
-    assert all(value.is_meta for value in outlined.parameters())
+    meta_module, module = recipe.meta_step().module, recipe.build()
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    assert {name: value.shape for name, value in meta_module.state_dict().items()} == shapes
+    assert all(value.is_meta for value in meta_module.parameters())
 
 
-def test_lpips_view_by_view_is_lpips():
+def test_lpips_view_by_view_equals_lpips_of_the_batch():
     torch.manual_seed(0)
     lpips = Lpips()
     for weight in lpips.linear:
@@ -214,11 +219,11 @@ def test_lpips_view_by_view_is_lpips():
         assert values.shape == (2,)
         values.sum().backward()
         gradients.append((values.detach(), leaf.grad))
-    for whole, single in zip(*gradients, strict=True):
-        torch.testing.assert_close(single, whole)
+    for batched, single in zip(*gradients, strict=True):
+        torch.testing.assert_close(single, batched)
 
 
-def test_the_defaults_of_stage_two_are_the_published():
+def test_the_defaults_of_stage_two_are_the_published_ones():
     config = MeshTrainConfig(root="r", snapshot="s", out="o")
     assert (config.optimizer.learning_rate, config.optimizer.final_learning_rate) == (4e-5, 0)
     assert config.optimizer.gradient_clip == 1

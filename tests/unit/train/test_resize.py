@@ -1,4 +1,4 @@
-"""Pictures at other sizes: nothing is mixed that must not be, and the released code's way."""
+"""Resizing of pictures: which kinds are filtered, and the resizing of the published code."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from train.data.resize import resize
 
 
-def test_depth_and_normals_are_those_of_the_pixel_under_the_new_centre():
+def test_depth_and_normals_are_those_of_the_pixel_at_the_new_centre():
     native = torch.arange(81.0).view(1, 1, 9, 9)
     pictures = {"depth": native, "normals": native.expand(1, 3, 9, 9)}
     third = resize(pictures, 3)
@@ -27,7 +27,7 @@ def test_colour_and_alpha_are_filtered():
 
 
 @pytest.mark.parametrize("stage", ["s1", "s2"])
-def test_the_published_way_matches_the_oracle(oracle, stage):
+def test_published_resizing_matches_the_oracle(oracle, stage):
     expected = oracle("batch_prep")
     batch = expected.under("in.batch.")
     sizes = expected.config[stage]
@@ -37,15 +37,17 @@ def test_the_published_way_matches_the_oracle(oracle, stage):
         names.pop("normals")  # the released stage 1 has none
         top, left, height, width = sizes["crop"]
         window = (..., slice(top, top + height), slice(left, left + width))
-    for number in range(expected.config["B"]):
+    for index in range(expected.config["B"]):
         given = {
-            name: torch.cat([batch[f"{role}_{theirs}"][number] for role in ("input", "target")])
-            for name, theirs in names.items()
+            name: torch.cat([batch[f"{role}_{oracle_name}"][index] for role in ("input", "target")])
+            for name, oracle_name in names.items()
         }
         side = sizes.get("drawn_size", sizes["render_size"])
         for name, values in resize(given, side, published=True).items():
-            theirs = expected[f"out.{stage}.target_{names[name]}"][number]
-            torch.testing.assert_close(values[window], theirs, atol=1e-5, rtol=0)
-        seen = {"rgb": batch["input_images"][number]}
-        seen = resize(seen, expected.config["input_size"], published=True)["rgb"]
-        torch.testing.assert_close(seen, expected[f"out.{stage}.images"][number], atol=1e-5, rtol=0)
+            reference = expected[f"out.{stage}.target_{names[name]}"][index]
+            torch.testing.assert_close(values[window], reference, atol=1e-5, rtol=0)
+        inputs = {"rgb": batch["input_images"][index]}
+        inputs = resize(inputs, expected.config["input_size"], published=True)["rgb"]
+        torch.testing.assert_close(
+            inputs, expected[f"out.{stage}.images"][index], atol=1e-5, rtol=0
+        )

@@ -1,4 +1,4 @@
-"""Shape annotations are checked at run time, in the tests."""
+"""Shape annotations are checked at run time while the tests run."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ def test_a_wrong_shape_is_an_error():
         sample_planes(torch.rand(2, 3, 4), torch.rand(1, 2, 3))
 
 
-def test_the_modules_are_those_that_annotate_shapes():
+def test_only_modules_that_annotate_shapes_are_checked():
     modules = modules_with_shapes()
     assert {"train.models.lrm.triplane", "dataset.cameras", "dataset.views"} < set(modules)
-    # A package would stand for all modules below it.
+    # Naming a package would check all of its modules.
     assert not {"dataset", "filters", "render", "train", "train.models"} & set(modules)

@@ -1,4 +1,4 @@
-"""The size of a run before it runs, against the real model and a real step."""
+"""The estimate of operations, memory and time of a run, against the real model and step."""
 
 import functools
 
@@ -33,14 +33,14 @@ SMALL = {
 }
 
 
-def recipe(**changes) -> NerfRecipe:
+def small_recipe(**changes) -> NerfRecipe:
     return NerfRecipe(NerfTrainConfig.load(SMALL | changes))
 
 
 @functools.cache
-def own_size() -> RunSize:
-    """The size of the small recipe as it is."""
-    return size_run(recipe())
+def small_size() -> RunSize:
+    """Return the size of the small recipe with its default settings."""
+    return size_run(small_recipe())
 
 
 def batch(objects: int) -> dict[str, torch.Tensor]:
@@ -60,7 +60,7 @@ def batch(objects: int) -> dict[str, torch.Tensor]:
     }
 
 
-# The counter does not know the CPU's fused attention, and would count it as nothing.
+# torch's counter does not know the CPU's fused attention, and would count 0 operations for it.
 ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
@@ -71,9 +71,9 @@ ATTENTION = {
 }
 
 
-def test_operations_are_those_of_a_real_step():
-    size = own_size()
-    module, step = recipe().build(), batch(2)
+def test_estimated_operations_are_those_of_a_real_step():
+    size = small_size()
+    module, step = small_recipe().build(), batch(2)
     forward, backward = (FlopCounterMode(display=False, custom_mapping=ATTENTION) for _ in "fb")
     with forward:
         loss = module(step)["loss"]
@@ -84,55 +84,57 @@ def test_operations_are_those_of_a_real_step():
     assert set(size.forward) == {"encoder", "transformer", "synthesizer"}
 
 
-def test_memory_is_that_of_a_real_step():
-    """The same meter on real tensors; they differ in what attention keeps for its backward."""
-    module, step = recipe().build(), batch(2)
+def test_estimated_memory_is_that_of_a_real_step():
+    """The meter gives almost the same on real tensors: only attention stores other tensors."""
+    module, step = small_recipe().build(), batch(2)
     for parameter in module.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     with _Meter() as meter, sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         module(step)["loss"].backward()
-    assert own_size().memory["activations"] == pytest.approx(meter.peak, rel=0.1)
+    assert small_size().memory["activations"] == pytest.approx(meter.peak, rel=0.1)
 
 
-def test_layers_computed_again_take_less_memory_and_more_operations():
+def test_activation_checkpointing_needs_less_memory_and_more_operations():
     layers = {"encoder": {"num_layers": 4}, "transformer": {"num_layers": 8}}
-    kept, again = (
-        size_run(recipe(preset="base", model=layers, activation_checkpointing=on))
-        for on in (False, True)
+    stored, recomputed = (
+        size_run(small_recipe(preset="base", model=layers, activation_checkpointing=checkpointing))
+        for checkpointing in (False, True)
     )
-    assert again.memory["activations"] < 0.4 * kept.memory["activations"]
-    assert again.backward > 1.1 * kept.backward
-    assert again.forward == kept.forward
+    assert recomputed.memory["activations"] < 0.4 * stored.memory["activations"]
+    assert recomputed.backward > 1.1 * stored.backward
+    assert recomputed.forward == stored.forward
 
 
-def test_utilisation_counts_nothing_twice():
-    """However much is computed again, the model is the same."""
-    known = {"peak_flops": 1e12, "num_workers": 1}
-    kept = {"model": MODEL | {"nerf": {"samples_per_ray": 8, "checkpoint_chunks": False}}}
-    kinds = known, known | {"activation_checkpointing": True}, known | kept
-    found = {Utilisation(recipe(**kind)).metrics(2.0)["mfu"] for kind in kinds}
-    assert len(found) == 1
-    forward = sum(size_run(recipe(**known, **kept)).forward.values())
-    # Fused attention does five products backward for two forward.
-    assert found.pop() == pytest.approx(3 * forward / 2.0 / 1e12, rel=0.1)
+def test_utilisation_does_not_count_recomputed_operations():
+    """Recomputation does not count, because the operations of the model stay the same."""
+    base = {"peak_flops": 1e12, "num_workers": 1}
+    stored = {"model": MODEL | {"nerf": {"samples_per_ray": 8, "checkpoint_chunks": False}}}
+    variants = base, base | {"activation_checkpointing": True}, base | stored
+    utilisations = {
+        Utilisation(small_recipe(**changes)).metrics(2.0)["mfu"] for changes in variants
+    }
+    assert len(utilisations) == 1
+    forward = sum(size_run(small_recipe(**base, **stored)).forward.values())
+    # The backward pass of fused attention has 5 products, the forward pass 2.
+    assert utilisations.pop() == pytest.approx(3 * forward / 2.0 / 1e12, rel=0.1)
 
 
-def test_what_does_not_fit_is_refused_with_its_parts():
+def test_a_step_that_does_not_fit_into_memory_is_an_error_with_its_parts():
     with pytest.raises(BadInput, match=r"activations 0\.\d.* has 0\.1 GB: a smaller --micro-batch"):
-        _check_memory(recipe(batch_size=16), 1e8)
-    _check_memory(recipe(), 1e11)
+        _check_memory(small_recipe(batch_size=16), 1e8)
+    _check_memory(small_recipe(), 1e11)
 
 
-def test_more_objects_go_on_in_a_straight_line():
-    meta_step = recipe().meta_step()
-    straight, counted = count_step(meta_step, 4), _count(meta_step, 4)
-    assert straight.backward == counted.backward
-    assert straight.forward == counted.forward
-    assert straight.activation_bytes == pytest.approx(counted.activation_bytes, rel=0.05)
+def test_larger_micro_batches_are_extrapolated_linearly():
+    meta_step = small_recipe().meta_step()
+    extrapolated, counted = count_step(meta_step, 4), _count(meta_step, 4)
+    assert extrapolated.backward == counted.backward
+    assert extrapolated.forward == counted.forward
+    assert extrapolated.activation_bytes == pytest.approx(counted.activation_bytes, rel=0.05)
 
 
-def test_parameters_are_those_of_the_model():
-    size, model = own_size(), recipe().build().model
+def test_estimated_parameters_are_those_of_the_model():
+    size, model = small_size(), small_recipe().build().model
     for part in ("encoder", "transformer", "synthesizer"):
         assert size.parameters[part] == sum(p.numel() for p in getattr(model, part).parameters())
     assert len(size.parameters) == 3
@@ -140,21 +142,21 @@ def test_parameters_are_those_of_the_model():
 
 
 def test_the_largest_model_is_sized_without_its_weights():
-    """With the network that only measures, of which no file is read."""
+    """LPIPS is included, and none of its files is read."""
     config = NerfTrainConfig(root="", snapshot="", out="", preset="large", micro_batch=1)
     meta_step = NerfRecipe(config).meta_step()
     assert all(parameter.is_meta for parameter in meta_step.module.parameters())
     size = size_run(NerfRecipe(config))
-    # The paper's table 1 rounds to 378M; VGG16's convolutions and five rows of LPIPS.
+    # Table 1 of the paper: 378M. LPIPS has VGG16's convolutions and five linear layers.
     assert round(sum(size.parameters.values()) / 1e6) == 378
     assert size.frozen == {"lpips": 14_714_688 + 1472}
     assert size.forward["lpips"] > 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "each"),
+    ("changes", "bytes_each"),
     [
-        # Bytes of a parameter: weights, gradients, optimizer.
+        # Bytes per parameter and rank: weights, gradients, optimizer.
         ({"zero_stage": 0}, (4, 4, 8)),
         ({"zero_stage": 1}, (4, 4, 12)),
         ({"zero_stage": 1, "num_workers": 2}, (4, 4, 6)),
@@ -163,17 +165,19 @@ def test_the_largest_model_is_sized_without_its_weights():
         ({"zero_stage": 0, "precision": "bf16"}, (2, 2, 12)),
     ],
 )
-def test_workers_share_the_state(changes, each):
-    size = size_run(recipe(micro_batch=1, **changes))
-    numbers = sum(size.parameters.values())
-    found = [size.memory[name] / numbers for name in ("weights", "gradients", "optimizer")]
-    assert found == pytest.approx(each)
-    assert size.checkpoint_bytes / numbers == pytest.approx(
-        each[0] + each[2] * (changes.get("num_workers", 1))
+def test_zero_divides_the_state_over_the_ranks(changes, bytes_each):
+    size = size_run(small_recipe(micro_batch=1, **changes))
+    num_parameters = sum(size.parameters.values())
+    estimated = [
+        size.memory[name] / num_parameters for name in ("weights", "gradients", "optimizer")
+    ]
+    assert estimated == pytest.approx(bytes_each)
+    assert size.checkpoint_bytes / num_parameters == pytest.approx(
+        bytes_each[0] + bytes_each[2] * (changes.get("num_workers", 1))
     )
 
 
-def test_devices_by_name_or_by_peak():
+def test_devices_are_given_by_name_or_by_peak():
     assert find_device("h100").peak["bf16"] > 2 * find_device("a100").peak["bf16"]
     assert find_device("120").peak["fp32"] == 120e12
     assert 1e8 < find_device("cpu").peak["fp32"] < 1e14
@@ -182,9 +186,9 @@ def test_devices_by_name_or_by_peak():
             find_device(name)
 
 
-def test_speed_follows_from_operations():
-    own = recipe(num_workers=2)
-    size = size_run(own)
-    seconds = size.seconds_per_step(own.config, find_device("1"), 0.5)
+def test_the_time_of_a_step_follows_from_its_operations():
+    recipe = small_recipe(num_workers=2)
+    size = size_run(recipe)
+    seconds = size.seconds_per_step(recipe.config, find_device("1"), 0.5)
     assert seconds == pytest.approx(size.operations / 2 / 0.5e12)
     assert size.operations == sum(size.forward.values()) + size.backward

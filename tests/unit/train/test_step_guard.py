@@ -1,4 +1,4 @@
-"""Steps that must not count: judged alike on all ranks and after any restart."""
+"""The step guard: NaN losses, spikes, too many skipped steps, and resuming from its state."""
 
 import json
 import math
@@ -13,7 +13,8 @@ from train.resilience.step_guard import GuardConfig, StepGuard
 CONFIG = GuardConfig(max_bad_steps=3, spike_window=20)
 
 
-def fed(losses: list[float], state=None) -> tuple[list[str], StepGuard]:
+def guard_losses(losses: list[float], state=None) -> tuple[list[str], StepGuard]:
+    """Return the problem found for each loss, and the guard after all of them."""
     guard = StepGuard(CONFIG, state)
     problems = []
     for loss in losses:
@@ -23,12 +24,12 @@ def fed(losses: list[float], state=None) -> tuple[list[str], StepGuard]:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_never_counts(loss):
-    assert fed([loss])[0] == ["the loss is not finite"]
+def test_a_loss_that_is_not_finite_is_always_a_problem(loss):
+    assert guard_losses([loss])[0] == ["the loss is not finite"]
 
 
-def test_a_spike_is_measured_by_the_median_of_what_counted():
-    problems, guard = fed([1.0] * 20 + [9.9, 10.1, 1000.0, 1.0])
+def test_a_spike_is_measured_by_the_median_of_the_losses_of_steps_not_skipped():
+    problems, guard = guard_losses([1.0] * 20 + [9.9, 10.1, 1000.0, 1.0])
     assert problems[:21] == [""] * 21
     assert "above 10 times the median" in problems[21]
     assert "above 10 times" in problems[22]
@@ -37,11 +38,11 @@ def test_a_spike_is_measured_by_the_median_of_what_counted():
 
 
 def test_early_losses_are_never_spikes():
-    assert fed([1.0] * 19 + [1e9])[0] == [""] * 20
+    assert guard_losses([1.0] * 19 + [1e9])[0] == [""] * 20
 
 
-def test_so_many_in_a_row_end_the_run():
-    _, guard = fed([math.nan] * 2 + [1.0] + [math.nan] * 2)
+def test_max_bad_steps_in_a_row_end_the_run():
+    _, guard = guard_losses([math.nan] * 2 + [1.0] + [math.nan] * 2)
     guard.check(5, "the loss is not finite")
     guard.record(math.nan, "the loss is not finite")
     with pytest.raises(FinalFailure, match="step 6: the loss is not finite; 3 steps in a row"):
@@ -49,9 +50,9 @@ def test_so_many_in_a_row_end_the_run():
 
 
 @given(st.lists(st.floats(0.1, 100) | st.just(math.nan), max_size=60), st.integers(0, 60))
-def test_a_restart_judges_as_if_nothing_had_happened(losses, cut):
-    whole, guard = fed(losses)
-    first, before = fed(losses[:cut])
-    second, after = fed(losses[cut:], json.loads(json.dumps(before.dump())))
-    assert first + second == whole
-    assert after.dump() == guard.dump()
+def test_a_guard_resumed_from_its_state_decides_like_one_that_was_not_interrupted(losses, cut):
+    expected, guard = guard_losses(losses)
+    first, interrupted = guard_losses(losses[:cut])
+    second, resumed = guard_losses(losses[cut:], json.loads(json.dumps(interrupted.dump())))
+    assert first + second == expected
+    assert resumed.dump() == guard.dump()

@@ -1,4 +1,4 @@
-"""Samples of Zero123++: what is drawn follows from the position alone."""
+"""Samples of Zero123++: targets, and random draws that depend only on the position."""
 
 import functools
 from dataclasses import replace
@@ -32,7 +32,7 @@ SIZES = {"view_size": 32, "query_size_min": 20, "query_size_max": 40}
 @pytest.fixture(scope="module")
 def spheres(tmp_path_factory):
     return write_spheres(
-        tmp_path_factory.mktemp("seven"), ["train"] * 4, rig="zero123plus", size=32
+        tmp_path_factory.mktemp("spheres"), ["train"] * 4, rig="zero123plus", size=32
     )
 
 
@@ -40,8 +40,8 @@ def spheres(tmp_path_factory):
 def prepare():
     settings = pipeline_settings(tiny_pipeline(0))
     parts = ("feature_extractor_vae", "feature_extractor_clip")
-    made = {part: CLIPImageProcessor.from_dict(dict(settings[part])) for part in parts}
-    return functools.partial(extract_query, **made)
+    processors = {part: CLIPImageProcessor.from_dict(dict(settings[part])) for part in parts}
+    return functools.partial(extract_query, **processors)
 
 
 def draws_of(config, batch_size=8, seed=0) -> SheetDraws:
@@ -61,7 +61,7 @@ def dataset(spheres, prepare):
     return make
 
 
-def test_targets_are_the_rigs_views_on_white_in_their_order(spheres, dataset):
+def test_targets_are_the_views_of_the_rig_on_white_in_order(spheres, dataset):
     root, snapshot = spheres
     item = dataset()[0]
     pictures = {}
@@ -84,23 +84,25 @@ def test_targets_are_the_rigs_views_on_white_in_their_order(spheres, dataset):
     assert item["query_clip"].shape == (3, 28, 28)
 
 
-def test_what_is_drawn_does_not_depend_on_who_reads(dataset):
+def test_random_draws_do_not_depend_on_the_loader_workers(dataset):
     items = dataset()
-    plan = [[0, 1], [5, 4], [2, 3]]
+    position_batches = [[0, 1], [5, 4], [2, 3]]
     for workers in (0, 1):
-        for positions, batch in zip(plan, make_loader(items, plan, workers), strict=True):
-            for place, position in enumerate(positions):
+        for positions, batch in zip(
+            position_batches, make_loader(items, position_batches, workers), strict=True
+        ):
+            for row, position in enumerate(positions):
                 item = items[position]
                 assert item.keys() == batch.tensors.keys()
-                assert all(torch.equal(item[name], batch.tensors[name][place]) for name in item)
+                assert all(torch.equal(item[name], batch.tensors[name][row]) for name in item)
     drawn = [(int(items[n]["timestep"]), int(items[n]["seed"])) for n in range(8)]
     assert len(set(drawn)) == 8
     other = dataset(seed=1)
     assert drawn != [(int(other[n]["timestep"]), int(other[n]["seed"])) for n in range(8)]
 
 
-def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
-    """The draw alone: pictures of 400 samples would take long."""
+def test_the_condition_dropout_is_per_sample_or_per_batch(dataset):
+    """Only the draws are tested, because reading the pictures of 400 samples would take long."""
 
     def drops(dropout_per, batch_size=8):
         draws = draws_of(
@@ -108,23 +110,23 @@ def test_a_query_is_dropped_for_itself_or_with_its_batch(dataset):
         )
         return torch.stack([draws.at(n)[1]["dropped"] for n in range(400)])
 
-    own, shared = drops("sample"), drops("batch", batch_size=4)
-    assert 0.2 < own.float().mean() < 0.4
-    mixed = own.view(-1, 4).float().mean(1)
-    assert ((mixed > 0) & (mixed < 1)).any()
-    together = shared.view(-1, 4).float().mean(1)
-    assert set(together.tolist()) == {0.0, 1.0}
-    assert 0.15 < together.mean() < 0.45
+    per_sample, per_batch = drops("sample"), drops("batch", batch_size=4)
+    assert 0.2 < per_sample.float().mean() < 0.4
+    sample_means = per_sample.view(-1, 4).float().mean(1)
+    assert ((sample_means > 0) & (sample_means < 1)).any()
+    batch_means = per_batch.view(-1, 4).float().mean(1)
+    assert set(batch_means.tolist()) == {0.0, 1.0}
+    assert 0.15 < batch_means.mean() < 0.45
     assert bool(dataset(condition_dropout=1.0)[0]["dropped"])
     assert not bool(dataset(condition_dropout=0.0)[0]["dropped"])
 
 
-def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch):
+def test_the_query_is_read_in_many_sizes_within_the_range(dataset, monkeypatch):
     sides = []
     items = dataset()
     read = SheetReader._pictures
     monkeypatch.setattr(
-        SheetReader, "_pictures", lambda *given: sides.append(given[4]) or read(*given)
+        SheetReader, "_pictures", lambda *arguments: sides.append(arguments[4]) or read(*arguments)
     )
     for position in range(30):
         items[position]
@@ -134,7 +136,7 @@ def test_the_query_comes_in_many_sizes_and_all_in_the_range(dataset, monkeypatch
     assert set(sides[1::2]) == {32}
 
 
-def test_views_of_another_rig_and_sizes_that_do_not_fit_are_refused(tmp_path, prepare):
+def test_views_of_another_rig_and_inconsistent_sizes_are_errors(tmp_path, prepare):
     config = SheetDataConfig()
     reader = SheetReader(config=config, prepare=prepare)
     root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=16)

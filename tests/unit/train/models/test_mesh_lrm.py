@@ -59,16 +59,16 @@ def test_presets_have_the_published_keys_and_shapes(name):
 def test_stage_two_has_the_same_presets_as_stage_one():
     assert list(MESH_PRESETS) == list(PRESETS)
     for name in PRESETS:
-        one, two = nerf_preset(name), mesh_preset(name)
-        assert (one.encoder, one.transformer, one.image_size) == (
-            two.encoder,
-            two.transformer,
-            two.image_size,
+        nerf, mesh = nerf_preset(name), mesh_preset(name)
+        assert (nerf.encoder, nerf.transformer, nerf.image_size) == (
+            mesh.encoder,
+            mesh.transformer,
+            mesh.image_size,
         )
         # Stage 2 copies the decoder of stage 1.
-        assert one.nerf.decoder_width == two.mesh.decoder_width
-        assert one.nerf.decoder_hidden_layers == two.mesh.decoder_hidden_layers
-        assert MeshLRMConfig.load(two.dump()) == two
+        assert nerf.nerf.decoder_width == mesh.mesh.decoder_width
+        assert nerf.nerf.decoder_hidden_layers == mesh.mesh.decoder_hidden_layers
+        assert MeshLRMConfig.load(mesh.dump()) == mesh
     with pytest.raises(BadInput, match=r"'huge' does not exist: choose from base, large"):
         mesh_preset("huge")
 
