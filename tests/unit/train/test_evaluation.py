@@ -156,7 +156,7 @@ def test_the_interval_is_the_confidence_interval_of_the_mean():
     assert interval(values, seed=0) == (low, high)
     assert interval(np.full(5, 0.3), seed=0) == (0.3, 0.3)
     assert interval(np.array([1.0]), seed=0) is None
-    # Resamples with equal values have no spread, but the interval must be finite.
+    # With only two values, or with one outlier, the interval is finite as well.
     assert all(map(math.isfinite, interval(np.array([1.0, 2.0]), seed=0)))
     assert all(map(math.isfinite, interval(np.array([1.0] * 9 + [0.0]), seed=0)))
 
@@ -223,7 +223,7 @@ def test_a_prediction_is_scored_on_the_views_that_were_not_inputs(tmp_path):
 
 
 def test_generated_views_have_the_cameras_of_the_ground_truth(tmp_path, monkeypatch):
-    """With the camera distance of InstantMesh, the model would scale the object."""
+    """InstantMesh's cameras have another distance; with them the model would scale the object."""
     file = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "model.safetensors")
     model = open_reconstructor("mesh", file, preset=small_lrm.PRESET, changes=small_lrm.MESH)
     cameras = get_rig("zero123plus").cameras("objaverse:x")

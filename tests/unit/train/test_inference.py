@@ -149,19 +149,16 @@ def test_a_texture_shows_the_colours_of_the_surface(shape, tmp_path, suffix):
     image = material.baseColorTexture if suffix == ".glb" else material.image
     assert image.size == (512, 512)
     # Read with the file's UVs and pixels, at the centre of each triangle and at its corners.
-    to_world = np.array(
-        [[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]
-    )  # from glTF's axes; the query's side is the front
+    # From glTF's axes to the world's, for a mesh with the query in front.
+    to_world = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
     uv, corners = mesh.visual.uv[mesh.faces], mesh.triangles @ to_world.T
     centre_colours = shape.colour(corners.mean(axis=1))
-    assert np.abs(sample_texture(image, uv.mean(axis=1)) - centre_colours).mean() < 0.02
+    texels = sample_texture(image, uv.mean(axis=1))
+    assert np.abs(texels - centre_colours).mean() < 0.02
     at_vertices = shape.colour(mesh.vertices @ to_world.T)
     assert np.abs(sample_texture(image, mesh.visual.uv) - at_vertices).mean() < 0.03
     # Colours of other points differ clearly.
-    assert (
-        np.abs(sample_texture(image, uv.mean(axis=1)) - np.roll(centre_colours, 50, axis=0)).mean()
-        > 0.04
-    )
+    assert np.abs(texels - np.roll(centre_colours, 50, axis=0)).mean() > 0.04
 
 
 def sample_texture(image: Image.Image, uv: np.ndarray) -> np.ndarray:

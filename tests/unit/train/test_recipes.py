@@ -144,7 +144,7 @@ def test_bfloat16_is_close_to_float32(stage, sphere_dataset):
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_previews_show_all_rows_and_the_inputs_first(stage, sphere_dataset):
+def test_previews_show_all_rows_and_the_targets_of_the_input_views(stage, sphere_dataset):
     recipe = recipe_of(stage, sphere_dataset)
     root, snapshot = sphere_dataset
     samples = open_snapshot(root, snapshot).samples

@@ -176,7 +176,7 @@ def test_the_surface_of_a_sphere_has_its_radius_volume_normals_and_genus():
     assert len(surface.vertices) - len(surface.faces) / 2 == 2
 
 
-def test_a_surface_is_open_only_where_it_leaves_the_grid():
+def test_a_surface_is_open_where_it_leaves_the_grid_and_only_there():
     resolution = 12
     for seed in range(5):
         surface = random_surface(seed, resolution, centred=False, closed=False)

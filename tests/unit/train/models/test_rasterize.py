@@ -147,11 +147,10 @@ def test_the_nearest_triangle_is_visible_from_either_side():
     leaning = screen(square, torch.tensor([1.0, 3.0, 3.0, 1.0]))
     crossing = torch.cat([leaning, screen(square, 2.0)], dim=1)
     owner = torch.cat([torch.zeros(4, 1), torch.ones(4, 1)])
-    visible_owner = RASTERIZE(crossing, torch.cat([QUAD, QUAD + 4]), (16, 16)).interpolate(owner)[
-        0, 8, 4:12
-    ]
+    raster = RASTERIZE(crossing, torch.cat([QUAD, QUAD + 4]), (16, 16))
+    visible = raster.interpolate(owner)[0, 8, 4:12]
     # 1 / depth is linear in the image: 1 on the left, 1/3 on the right, 1/2 at 3/4 of the way.
-    assert visible_owner[:, 0].round().tolist() == [0] * 6 + [1] * 2
+    assert visible[:, 0].round().tolist() == [0] * 6 + [1] * 2
 
 
 @pytest.mark.parametrize("size", [(8, 8), (24, 10)])
