@@ -247,7 +247,7 @@ def test_validation_is_reproducible_and_previews_show_queries_targets_and_sample
     ("changes", "message"),
     [
         ({"init": "/nowhere/pipeline"}, r"Zero123\+\+ weights /nowhere/pipeline, .*model_index"),
-        ({"init": "nobody/nothing"}, r"nobody/nothing, .*download the repository into the hub's"),
+        ({"init": "missing/model"}, r"missing/model, .*download the repository into the hub's"),
         ({"data": {"view_size": 15}}, r"view-size 15 is not a multiple of 2"),
         ({"ema": 0.9, "zero_stage": 3}, "--ema needs --zero-stage 0, 1 or 2"),
     ],
