@@ -1,4 +1,4 @@
-"""What ruff and import-linter do not check: third parties, complete lists, unique names."""
+"""Import rules that ruff and import-linter do not check, and unique names of packages."""
 
 import importlib.metadata
 import sys
@@ -12,7 +12,7 @@ from tests.support.sources import PACKAGES, imports, sources
 
 
 def test_deepspeed_is_used_by_the_engine_alone():
-    """Its accelerator must be chosen before it is imported; import-linter has no such rule."""
+    """Its accelerator must be chosen before its import; import-linter has no such rule."""
     users = {
         path
         for path, tree in sources()
@@ -37,7 +37,7 @@ def test_contracts_that_list_the_files_of_render_list_them_all():
 
 
 @pytest.mark.parametrize(
-    ("places", "expected"),
+    ("paths", "expected"),
     [
         (("glb/",), {"core", "glb", "numpy"}),
         (
@@ -48,20 +48,20 @@ def test_contracts_that_list_the_files_of_render_list_them_all():
     ids=["parser", "Blender child"],
 )
 def test_the_parser_and_the_blender_child_need_few_third_parties(
-    places: tuple[str, ...], expected: set[str]
+    paths: tuple[str, ...], expected: set[str]
 ):
-    """Blender's Python has no others; import-linter knows only those that a contract lists."""
-    found = {
+    """Blender's Python has no other packages; import-linter checks only those in a contract."""
+    packages = {
         name.split(".")[0]
         for path, tree in sources()
-        if path.startswith(places)
+        if path.startswith(paths)
         for name in imports(tree)
     }
-    assert found - sys.stdlib_module_names == expected
+    assert packages - sys.stdlib_module_names == expected
 
 
 def test_the_failure_kinds_need_the_standard_library_only():
-    """The parser and the Blender child may import them: what they import would come along."""
+    """The parser and the Blender child import them, and thereby everything that they import."""
     (tree,) = (tree for path, tree in sources() if path == "core/failures.py")
     assert {name.split(".")[0] for name in imports(tree)} == {"enum"}
 
@@ -76,9 +76,9 @@ def test_no_other_distribution_claims_our_names():
 def test_every_package_is_installed():
     tools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
     patterns = tools["setuptools"]["packages"]["find"]["include"]
-    found = {
+    packages = {
         str(path.parent.relative_to(REPOSITORY)).replace("/", ".")
         for package in PACKAGES
         for path in (REPOSITORY / package).rglob("__init__.py")
     }
-    assert set(find_packages(str(REPOSITORY), include=patterns)) == found
+    assert set(find_packages(str(REPOSITORY), include=patterns)) == packages

@@ -1,4 +1,4 @@
-"""The lines of docs/reference/security.md without a test elsewhere, and that each has a test."""
+"""The threats of docs/reference/security.md that no other file tests; each has a test."""
 
 import ast
 import gzip
@@ -39,28 +39,29 @@ LOADERS = {
 
 
 def calls(tree: ast.Module):
+    """Yield the function and the keyword arguments of every call, as source text."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            yield ast.unparse(node.func), words
+            arguments = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            yield ast.unparse(node.func), arguments
 
 
 def test_nothing_that_is_read_can_run():
-    """Pickles of others are read as tensors alone; there is no shell, and no eval."""
+    """Pickles are loaded with `weights_only`; nothing uses a shell, `eval` or `exec`."""
     for path, tree in sources():
-        for name, words in calls(tree):
-            where = f"{path}: {name}"
+        for name, arguments in calls(tree):
+            location = f"{path}: {name}"
             if name == "torch.load":
-                assert words.get("weights_only") == "True", where
+                assert arguments.get("weights_only") == "True", location
             else:
-                assert name not in LOADERS, where
+                assert name not in LOADERS, location
             if name in ("np.load", "numpy.load") or name.endswith("read_array"):
-                assert words.get("allow_pickle", "False") == "False", where
-            assert words.get("shell") != "True", where
+                assert arguments.get("allow_pickle", "False") == "False", location
+            assert arguments.get("shell") != "True", location
 
 
 class Bomb:
-    """Leaves a file behind if it is unpickled."""
+    """An object that creates a folder if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,18 +71,18 @@ class Bomb:
 
 
 def test_a_changed_checkpoint_is_not_opened(tmp_path):
-    """Its hash is looked at before its pickles, and the one before is taken."""
+    """Its hash is checked before its pickles are read, and the previous checkpoint is used."""
     write(tmp_path, 2)
-    newer, mark = write(tmp_path, 4), tmp_path / "it ran"
-    (newer / "weights.pt").write_bytes(pickle.dumps(Bomb(mark)))
-    found = latest_checkpoint(Storage(str(tmp_path / "checkpoints")))
-    assert found is not None
-    assert found.step == 2
+    newer, marker = write(tmp_path, 4), tmp_path / "it ran"
+    (newer / "weights.pt").write_bytes(pickle.dumps(Bomb(marker)))
+    checkpoint = latest_checkpoint(Storage(str(tmp_path / "checkpoints")))
+    assert checkpoint is not None
+    assert checkpoint.step == 2
     with pytest.raises(BadInput, match="is not an intact checkpoint"):
         find_checkpoint(newer)
-    assert not mark.exists()
-    pickle.loads(pickle.dumps(Bomb(mark)))
-    assert mark.exists()
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Bomb(marker)))
+    assert marker.exists()
 
 
 def test_a_manifest_names_no_file_outside(tmp_path):
@@ -95,21 +96,21 @@ def test_a_manifest_names_no_file_outside(tmp_path):
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path):
-    mark = tmp_path / "it ran"
-    torch.save({"state_dict": Bomb(mark)}, tmp_path / "model.ckpt")
+    marker = tmp_path / "it ran"
+    torch.save({"state_dict": Bomb(marker)}, tmp_path / "model.ckpt")
     with pytest.raises(BadInput, match="could run code"):
         read_weights(tmp_path / "model.ckpt")
-    assert not mark.exists()
+    assert not marker.exists()
 
 
 @given(st.text(min_size=1))
 def test_an_id_stays_one_name(native):
-    """Keys of samples and names of exported folders: no separator, no dot, no NUL."""
+    """Sample keys, which also name exported folders, have no separator, dot or NUL."""
     key = sample_key(f"files:{native}")
     assert re.fullmatch(r"files-[\w%~-]+", key, re.ASCII)
 
 
-@pytest.mark.parametrize(
+@pytest.marker.parametrize(
     "path",
     ["glbs/../../etc/a.glb", "/etc/passwd", "glbs/a/b.glb\n", "glbs/a/../b.glb", "glbs/\0/b.glb"],
 )
@@ -125,7 +126,7 @@ def test_a_listing_names_no_file_outside(tmp_path, path):
 def test_names_do_not_act_on_a_terminal(capsys):
     verdict = {"filter": "textured", "reason": HOSTILE, "measured": 1, "limit": 2}
     failure = {"stage": "render", "kind": "crash", "message": HOSTILE}
-    found = {
+    report = {
         "asset_id": f"files:{HOSTILE}",
         "record": {"name": HOSTILE},
         "state": "dropped",
@@ -134,12 +135,12 @@ def test_names_do_not_act_on_a_terminal(capsys):
         "events": [],
         "samples": [],
     }
-    show_object(found)
+    show_object(report)
     code = main(["inspect", "--root", "/nowhere", f"files:{HOSTILE}"])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 2
-    assert "name" in said.out
-    for text in (said.out, said.err):
+    assert "name" in output.out
+    for text in (output.out, output.err):
         assert not {"\x1b", "\x07", "\r", "\u202e"} & set(text)
 
 
@@ -151,9 +152,9 @@ def test_every_line_of_the_threat_model_has_its_tests():
     for row in rows:
         if row[-1] == "test":
             continue
-        found = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row[-1])
-        assert found, row
-        names |= set(found)
+        references = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row[-1])
+        assert references, row
+        names |= set(references)
     assert len(names) > 20
     for path, name in sorted(names):
         assert re.search(rf"^def {name}\(", (REPOSITORY / path).read_text(), re.M), (path, name)

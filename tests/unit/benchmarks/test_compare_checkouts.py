@@ -1,4 +1,4 @@
-"""The comparison of two checkouts sees what differs, and nothing else."""
+"""The comparison of two checkouts reports every difference except times."""
 
 import json
 
@@ -19,28 +19,28 @@ def test_only_the_times_of_manifests_may_differ(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.tar", "deep/b.parquet"])
-def test_a_byte_or_a_file_more_is_a_difference(tmp_path, name):
-    for side in ("ours", "theirs"):
+def test_a_changed_byte_or_an_additional_file_is_a_difference(tmp_path, name):
+    for side in ("first", "second"):
         path = tmp_path / side / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"same")
-    sides = tmp_path / "ours", tmp_path / "theirs"
-    found = Comparison()
-    found.check("shards", *map(files, sides))
-    assert (found.counts, found.differences) == ({"shards": 1}, [])
+    sides = tmp_path / "first", tmp_path / "second"
+    comparison = Comparison()
+    comparison.check("shards", *map(files, sides))
+    assert (comparison.counts, comparison.differences) == ({"shards": 1}, [])
     (sides[0] / name).write_bytes(b"sane")
     (sides[1] / "more").write_bytes(b"")
-    found.check("shards", *map(files, sides))
-    assert found.differences == [f"shards: {name}", "shards: more"]
+    comparison.check("shards", *map(files, sides))
+    assert comparison.differences == [f"shards: {name}", "shards: more"]
 
 
 def test_nothing_to_compare_is_a_difference():
-    found = Comparison()
-    found.check("shards", {}, {})
-    assert found.differences == ["shards: there is nothing to compare"]
+    comparison = Comparison()
+    comparison.check("shards", {}, {})
+    assert comparison.differences == ["shards: there is nothing to compare"]
 
 
-def test_steps_are_compared_by_what_they_learned(tmp_path):
+def test_steps_are_compared_without_their_times(tmp_path):
     row = {"step": 1, "samples": 2, "loss": 0.5, "batch": "ab", "lr": 0.1}
     machine = {
         "seconds": 1.0,

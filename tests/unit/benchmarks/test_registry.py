@@ -1,4 +1,4 @@
-"""Benchmarks start by name."""
+"""Benchmarks are listed and started by name."""
 
 import importlib.util
 
@@ -18,7 +18,7 @@ def test_without_a_name_all_are_listed(capsys):
 
 
 def test_every_file_with_a_main_is_registered():
-    """All but the process that the benchmark `render` starts for each object."""
+    """The exception is a process that the benchmark `render` starts for each object."""
     files = {
         path
         for path in (REPOSITORY / "benchmarks").rglob("*.py")

@@ -1,4 +1,4 @@
-"""The page on scale says what the formulas give."""
+"""The tables on the scale page are the results of the formulas."""
 
 from dataclasses import replace
 
@@ -17,18 +17,18 @@ def test_the_tables_of_the_page_are_those_of_the_formulas():
     assert written == tables(Inputs()), "python -m benchmarks scale --page docs/notes/scale.md"
 
 
-def test_the_formulas_are_those_of_the_page():
+def test_the_limits_follow_the_formulas_of_the_page():
     inputs = Inputs(objects=1000, cores=10, driver_tasks=100, commit_events=500)
     load = work(inputs, gpu=False)
     fetched, inspected, measured, rendered = 1000, 950, 475, 332.5
-    held = 0.25 * fetched + 0.25 * 0.1 * inspected + 2 * measured + 37.2 * rendered
+    core_seconds = 0.25 * fetched + 0.25 * 0.1 * inspected + 2 * measured + 37.2 * rendered
     tasks, shards = fetched + measured + rendered / 64, rendered / 64
     events = fetched + fetched + inspected + measured + 2 * rendered
     reads = 2 * (fetched + inspected + measured + rendered)
     changes = fetched + 2 * rendered + 8 * shards
     assert limits(load, inputs, 2, gpu=False) == pytest.approx(
         {
-            "nodes": held / 3600 / 20,
+            "nodes": core_seconds / 3600 / 20,
             "driver": (tasks / 100 + events / 500) / 3600,
             "store": max(reads / 5500, changes / 3500) / 3600,
         }
@@ -37,7 +37,7 @@ def test_the_formulas_are_those_of_the_page():
     assert load.bytes_out == pytest.approx(load.bytes_in + rendered * 3.5e6)
 
 
-def test_gpu_nodes_share_their_time_between_renders_and_the_rest():
+def test_gpu_nodes_divide_their_time_between_renders_and_other_stages():
     inputs = replace(Inputs(), gpu_seconds=3.6)
     load = work(inputs, gpu=True)
     assert load.cost.gpu_hours == pytest.approx(266.0)
@@ -45,7 +45,7 @@ def test_gpu_nodes_share_their_time_between_renders_and_the_rest():
     assert limits(load, inputs, 10, gpu=True)["nodes"] == pytest.approx(26.6 + rest / 160)
 
 
-def test_a_page_without_marks_is_refused(tmp_path):
+def test_a_page_without_marks_is_rejected(tmp_path):
     (tmp_path / "page.md").write_text("# Scale\n")
     with pytest.raises(ValueError, match="no marks"):
         write_page(tmp_path / "page.md", "")

@@ -1,4 +1,4 @@
-"""An object stays when a base-colour map that the render shows covers part of it."""
+"""The texture filters keep an object if visible base-colour maps cover enough of it."""
 
 import pytest
 
@@ -9,22 +9,22 @@ from tests.support.facts import judge, kept_facts
 from tests.support.glbs import pack, picture, textured_square
 
 
-def judged(name: str, inspect: dict, config: FilterConfig | None = None) -> Verdict:
+def verdict_of(name: str, inspect: dict, config: FilterConfig | None = None) -> Verdict:
     verdicts = judge(kept_facts(inspect=inspect), config or FilterConfig())
-    return next(found for found in verdicts if found.filter == name)
+    return next(verdict for verdict in verdicts if verdict.filter == name)
 
 
 def textured(inspect: dict, config: FilterConfig | None = None) -> Verdict:
-    return judged("textured", inspect, config)
+    return verdict_of("textured", inspect, config)
 
 
 def maps(*states: tuple[str, int]) -> dict:
-    covers = [{"state": state, "triangles": triangles} for state, triangles in states]
-    return {"num_triangles": 100, "base_colour_maps": covers}
+    colour_maps = [{"state": state, "triangles": triangles} for state, triangles in states]
+    return {"num_triangles": 100, "base_colour_maps": colour_maps}
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("inspection", "reason"),
     [
         (maps(), "no_texture_map"),
         (maps(("flat", 100)), "flat_texture"),
@@ -33,18 +33,20 @@ def maps(*states: tuple[str, int]) -> dict:
         (maps(("not_shown", 100)), "unreadable_texture"),
     ],
 )
-def test_dropped(found: dict, reason: str) -> None:
-    verdict = textured(found)
+def test_an_object_without_a_detailed_texture_is_dropped(inspection: dict, reason: str) -> None:
+    verdict = textured(inspection)
     assert (verdict.keep, verdict.reason, verdict.measured) == (False, reason, 0)
 
 
-@pytest.mark.parametrize("found", [maps(("detailed", 1)), maps(("flat", 60), ("detailed", 40))])
-def test_kept(found: dict) -> None:
-    verdict = textured(found)
+@pytest.mark.parametrize(
+    "inspection", [maps(("detailed", 1)), maps(("flat", 60), ("detailed", 40))]
+)
+def test_an_object_with_a_detailed_texture_is_kept(inspection: dict) -> None:
+    verdict = textured(inspection)
     assert (verdict.keep, verdict.reason) == (True, PASSED)
 
 
-def test_the_least_share_is_a_setting() -> None:
+def test_the_minimum_share_is_a_setting() -> None:
     config = FilterConfig.load({"textured": {"min_triangle_share": 0.5}})
     assert textured(maps(("detailed", 50)), config).keep
     dropped = textured(maps(("detailed", 49)), config)
@@ -60,7 +62,7 @@ def test_from_a_file_to_a_verdict(image: bytes, keep: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "share"),
+    ("inspection", "share"),
     [
         (maps(("detailed", 100)), 0),
         (maps(("detailed", 60), ("missing", 40)), 0.4),
@@ -69,9 +71,9 @@ def test_from_a_file_to_a_verdict(image: bytes, keep: bool) -> None:
         (maps(), 0),
     ],
 )
-def test_missing_textures_are_not_untextured_objects(found: dict, share: float) -> None:
-    verdict = judged("missing_texture", found)
+def test_missing_textures_have_their_own_filter(inspection: dict, share: float) -> None:
+    verdict = verdict_of("missing_texture", inspection)
     assert (verdict.keep, verdict.measured) == (share == 0, share)
     assert verdict.reason == (PASSED if share == 0 else "missing_texture")
     config = FilterConfig.load({"missing_texture": {"max_triangle_share": 0.4}})
-    assert judged("missing_texture", found, config).keep is (share <= 0.4)
+    assert verdict_of("missing_texture", inspection, config).keep is (share <= 0.4)

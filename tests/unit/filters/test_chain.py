@@ -1,4 +1,4 @@
-"""The chain: order, needs, configuration, and verdicts as data."""
+"""The chain of filters: order, required measurements, configuration, stored verdicts."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_every_filter_has_its_configuration() -> None:
     assert len({link.name for link in CHAIN}) == len(CHAIN)
 
 
-def test_the_cheapest_come_first() -> None:
+def test_the_cheapest_filters_come_first() -> None:
     order = [STAGES.index(link.needs) for link in CHAIN]
     assert order == sorted(order)
 
@@ -30,7 +30,7 @@ def test_a_good_object_passes_every_filter() -> None:
     assert {(verdict.keep, verdict.reason) for verdict in verdicts} == {(True, PASSED)}
 
 
-def test_a_filter_waits_for_its_measurements() -> None:
+def test_a_filter_without_its_measurements_is_skipped() -> None:
     names = [verdict.filter for verdict in judge(Facts(record=record()), ALL)]
     assert names == ["caption", "lowpoly", "licence", "age"]
     names = [verdict.filter for verdict in judge(kept_facts(measure=None, render=None), ALL)]
@@ -72,14 +72,14 @@ def test_verdicts_survive_json() -> None:
         assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
-def test_judging_changes_nothing_and_repeats() -> None:
+def test_filters_do_not_change_the_facts_and_are_repeatable() -> None:
     facts = kept_facts()
     before = json.dumps([facts.inspect, facts.measure])
     assert judge(facts, ALL) == judge(facts, ALL)
     assert json.dumps([facts.inspect, facts.measure]) == before
 
 
-def test_configuration_round_trip() -> None:
+def test_the_configuration_survives_dump_and_load() -> None:
     config = FilterConfig.load({"occupancy": {"min_share": 0.2}})
     assert FilterConfig.load(config.dump()) == config
 
@@ -98,6 +98,6 @@ def test_text_shows_titles_and_unknown_names_unchanged() -> None:
     assert (filter_title("remove"), reason_title("removed")) == ("remove", "removed")
 
 
-def test_a_wrong_key_is_explained() -> None:
+def test_an_unknown_key_is_an_error_that_suggests_the_closest() -> None:
     with pytest.raises(BadInput, match=r"min_share"):
         FilterConfig.load({"occupancy": {"min_shar": 0.2}})

@@ -1,4 +1,4 @@
-"""inspect_glb counts what is there, and finds the pictures that the scene shows."""
+"""`inspect_glb` counts the contents of a scene and classifies its base-colour maps."""
 
 import dataclasses
 import json
@@ -16,21 +16,22 @@ DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
 
 
-def refusal(data: bytes, limits: InspectLimits | None = None) -> GlbError:
+def inspect_error(data: bytes, limits: InspectLimits | None = None) -> GlbError:
+    """Return the error that the inspection of the file raises."""
     with pytest.raises(GlbError) as caught:
         inspect_glb(data, limits)
     return caught.value
 
 
-def test_counts_of_a_textured_square(tmp_path: Path) -> None:
+def test_a_textured_square_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "square.glb"
     path.write_bytes(pack(DOCUMENT, BINARY))
-    found = inspect_glb(path)
-    assert found == inspect_glb(str(path)) == inspect_glb(path.read_bytes())
-    assert (found.num_nodes, found.num_meshes, found.num_primitives) == (2, 1, 1)
-    assert (found.num_triangles, found.num_images, found.num_animations) == (2, 1, 0)
-    assert found.largest_image_pixels == 64
-    (texture,) = found.base_colour_maps
+    inspection = inspect_glb(path)
+    assert inspection == inspect_glb(str(path)) == inspect_glb(path.read_bytes())
+    assert (inspection.num_nodes, inspection.num_meshes, inspection.num_primitives) == (2, 1, 1)
+    assert (inspection.num_triangles, inspection.num_images, inspection.num_animations) == (2, 1, 0)
+    assert inspection.largest_image_pixels == 64
+    (texture,) = inspection.base_colour_maps
     assert (texture.image, texture.source, texture.state) == (0, "core", "detailed")
     assert (texture.width, texture.height, texture.triangles) == (8, 8, 2)
 
@@ -41,24 +42,24 @@ def test_every_limit_of_the_parser_is_a_setting() -> None:
 
 
 def test_inspection_survives_json() -> None:
-    found = inspect_glb(pack(DOCUMENT, BINARY))
-    assert Inspection.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    inspection = inspect_glb(pack(DOCUMENT, BINARY))
+    assert Inspection.from_dict(json.loads(json.dumps(inspection.to_dict()))) == inspection
 
 
 @pytest.mark.parametrize(
     ("mode", "triangles"), [(None, 2), (4, 2), (5, 4), (6, 4), (0, 0), (1, 0), (3, 0)]
 )
-def test_triangles_of_each_mode(mode: int | None, triangles: int) -> None:
+def test_the_triangles_of_each_mode_are_counted(mode: int | None, triangles: int) -> None:
     primitive = {k: v for k, v in PRIMITIVE.items() if k != "mode"}
     primitive |= {} if mode is None else {"mode": mode}
     data = changed(meshes=[{"primitives": [primitive]}])
     if triangles:
         assert inspect_glb(data).num_triangles == triangles
     else:
-        assert refusal(data).kind == "empty"
+        assert inspect_error(data).kind == "empty"
 
 
-def test_only_the_default_scene_is_drawn() -> None:
+def test_only_the_default_scene_is_counted() -> None:
     nodes = [{"mesh": 0}, {"mesh": 1}, {"mesh": 1}]
     meshes = [{"primitives": [PRIMITIVE]}, {"primitives": [PRIMITIVE] * 2}]
     scenes = [{"nodes": [0]}, {"nodes": [1, 2]}]
@@ -70,7 +71,7 @@ def test_only_the_default_scene_is_drawn() -> None:
     assert inspect_glb(pack(unnamed, BINARY)).num_triangles == 2
     del unnamed["scenes"]
     assert inspect_glb(pack(unnamed, BINARY)).num_triangles == 10
-    assert refusal(changed(scene=2, **tree)).kind == "malformed"
+    assert inspect_error(changed(scene=2, **tree)).kind == "malformed"
 
 
 def test_gpu_instances_are_counted() -> None:
@@ -86,20 +87,20 @@ def test_gpu_instances_are_counted() -> None:
 
     assert inspect_glb(instanced(125)).num_triangles == 250
     assert inspect_glb(instanced(5, 5)).base_colour_maps[0].triangles == 10
-    assert refusal(instanced(5, 6)).kind == "malformed"
-    assert refusal(instanced()).kind == "empty"
-    assert refusal(instanced(10**9)).kind == "too_large"
+    assert inspect_error(instanced(5, 6)).kind == "malformed"
+    assert inspect_error(instanced()).kind == "empty"
+    assert inspect_error(instanced(10**9)).kind == "too_large"
 
 
 # Base-colour maps
 
 
 def states(**replaced) -> list[tuple[str, str]]:
-    found = inspect_glb(changed(**replaced)).base_colour_maps
-    return [(item.source, item.state) for item in found]
+    colour_maps = inspect_glb(changed(**replaced)).base_colour_maps
+    return [(item.source, item.state) for item in colour_maps]
 
 
-def test_no_base_colour_map() -> None:
+def test_scenes_without_a_visible_base_colour_map() -> None:
     assert states(materials=[{}]) == []
     assert states(materials=[{"normalTexture": {"index": 0}}]) == []
     bare = {key: value for key, value in PRIMITIVE.items() if key != "material"}
@@ -110,10 +111,10 @@ def test_no_base_colour_map() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_pictures_that_decode(kind: str) -> None:
+def test_an_image_that_decodes_is_detailed(kind: str) -> None:
     data = pack(*textured_square(picture(kind, (600, 300))))
-    (found,) = inspect_glb(data).base_colour_maps
-    assert (found.width, found.height, found.state) == (600, 300, "detailed")
+    (texture,) = inspect_glb(data).base_colour_maps
+    assert (texture.width, texture.height, texture.state) == (600, 300, "detailed")
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,9 @@ def test_pictures_that_decode(kind: str) -> None:
     ],
     ids=["flat", "flat JPEG", "1x1", "cut PNG", "cut JPEG", "BMP", "KTX2", "EPS"],
 )
-def test_pictures_that_are_none(image: bytes, state: str) -> None:
-    (found,) = inspect_glb(pack(*textured_square(image))).base_colour_maps
-    assert found.state == state
+def test_a_flat_or_unreadable_image_is_reported(image: bytes, state: str) -> None:
+    (texture,) = inspect_glb(pack(*textured_square(image))).base_colour_maps
+    assert texture.state == state
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -141,7 +142,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_with_a_small_text_first() -> bytes:
-    """Eight bytes of text stand where the size of a PNG stands otherwise."""
+    """Return a PNG with eight bytes of text where the size usually is."""
     large = picture(size=(80, 80))
     return large[:8] + png_chunk(b"tEXt", struct.pack(">II", 1, 1)) + large[8:]
 
@@ -153,9 +154,9 @@ def png_with_two_headers() -> bytes:
 
 def jpeg_with_two_frames() -> bytes:
     large = picture("JPEG", (80, 80))
-    place = large.index(b"\xff\xc0")
-    frame = large[place : place + 2 + int.from_bytes(large[place + 2 : place + 4])]
-    return large[:place] + frame.replace(b"\0P\0P", b"\0\1\0\1") + large[place:]
+    position = large.index(b"\xff\xc0")
+    frame = large[position : position + 2 + int.from_bytes(large[position + 2 : position + 4])]
+    return large[:position] + frame.replace(b"\0P\0P", b"\0\1\0\1") + large[position:]
 
 
 def jpeg_with_a_thumbnail() -> bytes:
@@ -176,44 +177,44 @@ def jpeg_with_a_thumbnail() -> bytes:
     ids=["text first", "two headers", "two frames", "thumbnail", "WebP"],
 )
 def test_no_header_hides_the_size_of_an_image(image: bytes) -> None:
-    """Pillow would reserve the memory of all pixels, also where it then fails to decode them."""
+    """Pillow would allocate memory for all pixels, even if it then fails to decode them."""
     data = pack(*textured_square(image))
-    refused = refusal(data, InspectLimits(max_image_pixels=80 * 80 - 1))
-    assert refused.kind == "too_large"
-    assert "80 x 80" in refused.message
+    error = inspect_error(data, InspectLimits(max_image_pixels=80 * 80 - 1))
+    assert error.kind == "too_large"
+    assert "80 x 80" in error.message
     inspect_glb(data, InspectLimits(max_image_pixels=80 * 80))
 
 
-def test_a_texture_that_an_extension_names() -> None:
+def test_a_texture_named_by_a_supported_extension_is_read() -> None:
     name = "EXT_texture_webp"
     alone = [{"extensions": {name: {"source": 0}}}]
     assert states(textures=alone, extensionsUsed=[name]) == [(name, "detailed")]
     fallback = [{"source": 0, "extensions": {name: {"source": 0}}}]
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
-    assert refusal(changed(textures=wrong)).kind == "malformed"
+    assert inspect_error(changed(textures=wrong)).kind == "malformed"
 
 
 @pytest.mark.parametrize("name", ["KHR_texture_basisu", "MSFT_texture_dds"])
-def test_a_texture_that_an_extension_of_others_names(name: str) -> None:
+def test_a_texture_named_only_by_an_unsupported_extension_is_rejected(name: str) -> None:
     alone = [{"extensions": {name: {"source": 0}}}]
-    refused = refusal(changed(textures=alone, extensionsUsed=[name]))
-    assert (refused.kind, name in refused.message) == ("unsupported_extension", True)
+    error = inspect_error(changed(textures=alone, extensionsUsed=[name]))
+    assert (error.kind, name in error.message) == ("unsupported_extension", True)
     assert states(**hidden(alone)) == [(name, "not_shown")]
     fallback = [{"source": 0, "extensions": {name: {"source": 0}}}]
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
-    assert refusal(changed(textures=wrong)).kind == "unsupported_extension"
-    assert refusal(changed(**hidden(wrong))).kind == "malformed"
+    assert inspect_error(changed(textures=wrong)).kind == "unsupported_extension"
+    assert inspect_error(changed(**hidden(wrong))).kind == "malformed"
 
 
-def test_a_texture_without_an_image() -> None:
-    assert refusal(changed(textures=[{}])).kind == "malformed"
+def test_a_texture_without_an_image_is_malformed_unless_hidden() -> None:
+    assert inspect_error(changed(textures=[{}])).kind == "malformed"
     assert states(**hidden([{}])) == [("core", "missing")]
 
 
 def hidden(textures: list[dict]) -> dict[str, list]:
-    """A scene whose only textured node is not shown: no picture needs its image."""
+    """Return changes to the scene that hide its only textured node, so that its image is not needed."""
     plain = {key: value for key, value in PRIMITIVE.items() if key != "material"}
     invisible = {"KHR_node_visibility": {"visible": False}}
     return {
@@ -223,7 +224,7 @@ def hidden(textures: list[dict]) -> dict[str, list]:
     }
 
 
-def test_specular_glossiness() -> None:
+def test_specular_glossiness_is_read_as_the_importer_reads_it() -> None:
     name = "KHR_materials_pbrSpecularGlossiness"
     core = DOCUMENT["materials"][0]
     gloss = {"extensions": {name: {"diffuseTexture": {"index": 0}}}}
@@ -234,10 +235,10 @@ def test_specular_glossiness() -> None:
     unlit = core | {"extensions": {name: {}, "KHR_materials_unlit": {}}}
     assert states(materials=[unlit]) == [("core", "detailed")]
     broken = {"extensions": {name: {"diffuseTexture": 5}}}
-    assert refusal(changed(materials=[broken])).kind == "malformed"
+    assert inspect_error(changed(materials=[broken])).kind == "malformed"
 
 
-def test_texture_coordinates() -> None:
+def test_a_map_without_its_texture_coordinates_is_reported() -> None:
     def material(**info) -> list[dict]:
         return [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0} | info}}]
 

@@ -1,4 +1,4 @@
-"""Pieces of a surface: shapes that everyone would call one object, or several."""
+"""Islands of a surface: shapes that are clearly one object, clearly several, or uncertain."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ def pole(radius: float, height: float, at=(0, 0, 0)) -> trimesh.Trimesh:
 
 
 def strap(x: float) -> list[trimesh.Trimesh]:
-    """A band over the foot."""
+    """Return the parts of a strap of a sandal."""
     sides = [box((0.3, 0.04, 0.3), (x, y, 0.2)) for y in (-0.35, 0.35)]
     return [*sides, box((0.3, 0.74, 0.04), (x, 0, 0.35))]
 
@@ -72,7 +72,7 @@ ONE = {
     + [box((0.05, 0.4, 1.55), (x, 0, 0.75)) for x in (-0.5, 0.5)],
     "crumbs around it": [ball(1), *four(lambda p: ball(0.05, (*p, 0)), 1.1, 1.1)],
 }
-ONE_OR_UNSURE = {
+ONE_OR_UNCERTAIN = {
     "planet with a ring": [ball(1), ring(1.8, 0.2)],
     "ball in a ball": [ball(1), ball(0.5)],
     "lamp with a loose shade": [pole(0.1, 1), box((0.8, 0.8, 0.5), (0, 0, 1))],
@@ -123,29 +123,29 @@ SEVERAL = {
 
 @functools.cache
 def answer(kind: str, name: str) -> str:
-    shapes = {"one": ONE, "one or unsure": ONE_OR_UNSURE, "several": SEVERAL}[kind]
+    shapes = {"one": ONE, "one or uncertain": ONE_OR_UNCERTAIN, "several": SEVERAL}[kind]
     return count_objects(measure_islands(surface(shapes[name])), MultiObjectConfig())[0]
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_one_object(name: str) -> None:
+def test_one_object_is_recognised(name: str) -> None:
     assert answer("one", name) == "one"
 
 
-@pytest.mark.parametrize("name", ONE_OR_UNSURE)
-def test_loose_parts_do_not_make_several(name: str) -> None:
-    assert answer("one or unsure", name) != "several"
+@pytest.mark.parametrize("name", ONE_OR_UNCERTAIN)
+def test_loose_parts_are_not_several_objects(name: str) -> None:
+    assert answer("one or uncertain", name) != "several"
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_several_objects(name: str) -> None:
+def test_several_objects_are_recognised(name: str) -> None:
     assert answer("several", name) == "several"
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.floats(0, 2 * np.pi), st.floats(0.12, 1.0))
 def test_a_clear_gap_in_any_direction_separates(angle: float, gap: float) -> None:
-    # The longest side becomes 2 and grows with the gap: 2 + 2 + gap before.
+    # The longest side, 4 + g, is scaled to 2, so that g = 4 gap / (2 - gap) becomes `gap`.
     away = (2 + gap * 4 / (2 - gap)) * np.array([np.cos(angle), np.sin(angle), 0])
     measured = measure_islands(surface([ball(1), ball(1, away)]))
     pieces = measured["whole"]["2"]["islands"]
@@ -154,7 +154,7 @@ def test_a_clear_gap_in_any_direction_separates(angle: float, gap: float) -> Non
     assert count_objects(measured, MultiObjectConfig())[0] == "several"
 
 
-def test_the_measured_numbers() -> None:
+def test_two_cubes_have_the_expected_measurements() -> None:
     measured = measure_islands(surface([box((1, 1, 1)), box((1, 1, 1), (3, 0, 0))]))
     assert measured["points"] == NUM_POINTS
     assert measured["slab"] is None
@@ -168,7 +168,7 @@ def test_the_measured_numbers() -> None:
         assert level["groups"][0]["height"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_ground_plate() -> None:
+def test_a_ground_plate_and_the_islands_above_it_are_measured() -> None:
     measured = measure_islands(surface(SEVERAL["small things on a wide ground"]))
     slab = measured["slab"]
     assert slab["cover"] == pytest.approx(1.0, abs=0.02)
@@ -189,12 +189,12 @@ def test_order_and_sampling_do_not_matter() -> None:
     assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-def test_plain_json() -> None:
+def test_measurements_survive_json() -> None:
     measured = measure_islands(surface(SEVERAL["garden"]))
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
 
 
-def test_few_points_and_none() -> None:
+def test_one_point_is_one_object_and_no_point_is_an_error() -> None:
     measured = measure_islands(np.zeros((1, 3), dtype=np.float32))
     assert count_objects(measured, MultiObjectConfig())[0] == "one"
     with pytest.raises(ValueError, match="at least one point"):

@@ -1,4 +1,4 @@
-"""What the source says decides: caption, tags, licence, age."""
+"""The filters of the source's metadata: caption, tags, licence, age."""
 
 import pytest
 from hypothesis import given
@@ -10,9 +10,9 @@ from filters.verdict import Verdict
 from tests.support.facts import Facts, judge, record
 
 
-def verdict(of: str, config: FilterConfig | None = None, **changed) -> Verdict:
+def verdict(filter_name: str, config: FilterConfig | None = None, **changed) -> Verdict:
     verdicts = judge(Facts(record=record(**changed)), config or FilterConfig())
-    return next(found for found in verdicts if found.filter == of)
+    return next(verdict for verdict in verdicts if verdict.filter == filter_name)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def verdict(of: str, config: FilterConfig | None = None, **changed) -> Verdict:
         "#lowpoly",
     ],
 )
-def test_lowpoly_tags(tag: str) -> None:
+def test_lowpoly_tags_are_recognised(tag: str) -> None:
     assert is_lowpoly_tag(tag)
-    found = verdict("lowpoly", tags=("wood", tag))
-    assert (found.keep, found.reason, found.measured) == (False, "lowpoly_tag", [tag])
+    dropped = verdict("lowpoly", tags=("wood", tag))
+    assert (dropped.keep, dropped.reason, dropped.measured) == (False, "lowpoly_tag", [tag])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_lowpoly_tags(tag: str) -> None:
         "",
     ],
 )
-def test_other_tags(tag: str) -> None:
+def test_other_tags_are_kept(tag: str) -> None:
     assert not is_lowpoly_tag(tag)
     assert verdict("lowpoly", tags=(tag,)).keep
 
@@ -87,7 +87,7 @@ def test_other_tags(tag: str) -> None:
     st.sampled_from([str.lower, str.upper, str.title]),
     st.sampled_from(["", "stylized ", "game-", "very_", "3d "]),
 )
-def test_every_spelling_is_caught(separator: str, ending: str, case, beginning: str) -> None:
+def test_every_spelling_is_recognised(separator: str, ending: str, case, beginning: str) -> None:
     assert is_lowpoly_tag(case(f"{beginning}low{separator}poly{ending}"))
 
 
@@ -96,12 +96,12 @@ def test_every_spelling_is_caught(separator: str, ending: str, case, beginning: 
     st.sampled_from(["", "-", "_", " "]),
     st.sampled_from([str.lower, str.upper, str.capitalize]),
 )
-def test_no_word_that_ends_in_low_is_caught(beginning: str, separator: str, case) -> None:
+def test_other_words_that_end_in_low_are_kept(beginning: str, separator: str, case) -> None:
     assert not is_lowpoly_tag(case(f"{beginning}low{separator}poly"))
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_other_words_beside_it_do_not_matter(left: str, right: str) -> None:
+def test_other_text_in_the_tag_does_not_matter(left: str, right: str) -> None:
     assert is_lowpoly_tag(f"{left} low-poly {right}")
     is_lowpoly_tag(left + right)
 
@@ -111,29 +111,34 @@ def test_name_and_description_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("caption", [None, "", "   \n"])
-def test_no_caption(caption: str | None) -> None:
-    found = verdict("caption", caption=caption)
-    assert (found.keep, found.reason, found.measured, found.limit) == (False, "no_caption", 0, 1)
+def test_an_object_without_a_caption_is_dropped(caption: str | None) -> None:
+    dropped = verdict("caption", caption=caption)
+    assert (dropped.keep, dropped.reason, dropped.measured, dropped.limit) == (
+        False,
+        "no_caption",
+        0,
+        1,
+    )
 
 
-def test_a_caption() -> None:
+def test_a_caption_is_measured_in_characters() -> None:
     assert verdict("caption", caption=" a mug ").measured == 5
     strict = FilterConfig.load({"caption": {"min_characters": 6}})
     assert not verdict("caption", strict, caption=" a mug ").keep
 
 
-def test_licences() -> None:
+def test_only_allowed_licences_are_kept() -> None:
     config = FilterConfig(licence=LicenceConfig(enabled=True, allowed=("by", "CC0")))
     assert verdict("licence", config, licence="by").keep
     assert verdict("licence", config, licence="cc0").keep
     for licence in ("by-nc", "", None):
-        found = verdict("licence", config, licence=licence)
-        assert (found.keep, found.reason) == (False, "licence_not_allowed")
-        assert found.measured == licence
+        dropped = verdict("licence", config, licence=licence)
+        assert (dropped.keep, dropped.reason) == (False, "licence_not_allowed")
+        assert dropped.measured == licence
 
 
-def test_age() -> None:
+def test_an_age_restricted_object_is_dropped() -> None:
     config = FilterConfig(age=AgeConfig(enabled=True))
     assert verdict("age", config).keep
-    found = verdict("age", config, age_restricted=True)
-    assert (found.keep, found.reason) == (False, "age_restricted")
+    dropped = verdict("age", config, age_restricted=True)
+    assert (dropped.keep, dropped.reason) == (False, "age_restricted")

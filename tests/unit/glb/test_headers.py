@@ -1,4 +1,4 @@
-"""What the headers of images and of compressed meshes say, read without decoding anything."""
+"""Image sizes and triangle counts are read from headers, without decoding the data."""
 
 import struct
 from typing import Any
@@ -28,18 +28,20 @@ TRANSPARENT = np.random.default_rng(0).integers(0, 256, (37, 501, 4), dtype=np.u
     ],
     ids=lambda value: str(value) if not isinstance(value, np.ndarray) else str(value.shape[2]),
 )
-def test_size_of_an_image(pixels: np.ndarray, kind: str, options: dict[str, Any]):
+def test_the_size_of_an_image_is_read_from_its_header(
+    pixels: np.ndarray, kind: str, options: dict[str, Any]
+):
     data = encode_image(pixels, kind, **options)
     assert image_size(memoryview(data)) == (501, 37)
     assert not is_cut_off(memoryview(data))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_header_that_is_cut_off_says_nothing(kind: str):
+def test_a_truncated_header_gives_no_size(kind: str):
     data = memoryview(encode_image(OPAQUE, kind))
     for length in range(20):
         assert image_size(data[:length]) is None
-    assert is_cut_off(data[:500]) == (kind != "PNG")  # Blender sees that of a PNG by itself
+    assert is_cut_off(data[:500]) == (kind != "PNG")  # Blender itself detects a truncated PNG
 
 
 def test_a_png_that_does_not_begin_with_its_header_has_no_size():
@@ -48,7 +50,7 @@ def test_a_png_that_does_not_begin_with_its_header_has_no_size():
 
 
 @pytest.mark.parametrize("data", [b"", b"BM", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff" * 99, b"GIF"])
-def test_no_known_image(data: bytes):
+def test_an_unknown_format_has_no_size(data: bytes):
     assert image_size(memoryview(data)) is None
 
 
@@ -62,5 +64,7 @@ def test_no_known_image(data: bytes):
         (struct.pack("<BBH", 1, 1, 0) + b"\x00\x85", None),  # cut off
     ],
 )
-def test_triangles_of_a_compressed_mesh(body: bytes, triangles: int | None):
+def test_the_triangles_of_a_compressed_mesh_are_read_from_its_header(
+    body: bytes, triangles: int | None
+):
     assert num_draco_triangles(memoryview(b"DRACO\x02\x02" + body)) == triangles

@@ -1,4 +1,4 @@
-"""The parser passes what Blender can import, and refuses everything else with the right kind."""
+"""The parser accepts what Blender can import and rejects all else with the right failure kind."""
 
 import base64
 import copy
@@ -44,38 +44,39 @@ DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
 
 
-def in_header(body: bytes) -> bytes:
-    """Return a GLB of these chunks, with the header that fits their length."""
+def with_header(body: bytes) -> bytes:
+    """Return a GLB of these chunks with a header that states their length."""
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
-def refusal(data: bytes, limits: GlbLimits | None = None) -> GlbError:
+def parse_error(data: bytes, limits: GlbLimits | None = None) -> GlbError:
+    """Return the error that the parser raises for the file."""
     with pytest.raises(GlbError) as caught:
         read_glb(data, limits or GlbLimits())
     return caught.value
 
 
-def test_refusal_survives_a_process_boundary() -> None:
-    refused = pickle.loads(pickle.dumps(refusal(b"")))
-    assert (refused.kind, str(refused)) == ("malformed", "not a GLB file (0 bytes)")
+def test_a_parse_error_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(parse_error(b"")))
+    assert (error.kind, str(error)) == ("malformed", "not a GLB file (0 bytes)")
 
 
 @pytest.mark.parametrize(
     ("mode", "corners"),
     [(4, 1), (4, 2), (4, 5), (5, 0), (5, 2), (6, 2), (1, 1), (1, 5), (2, 0), (3, 1)],
 )
-def test_what_the_importer_reads_beyond_its_end(mode: int, corners: int) -> None:
+def test_primitives_with_missing_corners_are_malformed(mode: int, corners: int) -> None:
     accessors = [*DOCUMENT["accessors"], DOCUMENT["accessors"][2] | {"count": corners}]
     part = PRIMITIVE | {"indices": 3, "mode": mode}
     data = changed(accessors=accessors, meshes=[{"primitives": [PRIMITIVE, part]}])
-    refused = refusal(data)
-    assert refused.kind == "malformed"
-    assert f"{corners} corners" in refused.message
+    error = parse_error(data)
+    assert error.kind == "malformed"
+    assert f"{corners} corners" in error.message
 
 
 def test_corners_without_indices_must_be_whole_triangles() -> None:
     part = {"attributes": {"POSITION": 0}}
-    assert refusal(changed(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
+    assert parse_error(changed(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,9 @@ def test_corners_without_indices_must_be_whole_triangles() -> None:
         pytest.param(b"glTF" + struct.pack("<II", 1, 20) + b"\0" * 8, id="version 1"),
         pytest.param(pack(DOCUMENT, BINARY)[:-1], id="one byte short"),
         pytest.param(pack(DOCUMENT, BINARY) + b"\0", id="one byte long"),
-        pytest.param(pack(b"{]"), id="no JSON"),
+        pytest.param(pack(b"{]"), id="not JSON"),
         pytest.param(pack(b"[" * 200_000), id="deep JSON"),
-        pytest.param(pack(b"\xff\xfe{}"), id="no UTF-8"),
+        pytest.param(pack(b"\xff\xfe{}"), id="not UTF-8"),
         pytest.param(pack(b"9" * 100_000), id="long number"),
         pytest.param(changed(asset={"version": "1.0"}), id="glTF 1"),
         pytest.param(changed(nodes=[{"children": [1]}, {"children": [0]}]), id="cycle"),
@@ -99,47 +100,58 @@ def test_corners_without_indices_must_be_whole_triangles() -> None:
         pytest.param(changed(nodes=[{"children": [7]}]), id="no such child"),
         pytest.param(changed(nodes=[{"mesh": -1}]), id="negative index"),
         pytest.param(changed(nodes=[{"mesh": 0, "scale": ["a", 1, 1]}]), id="text for a number"),
-        pytest.param(changed(meshes=[{"primitives": [PRIMITIVE | {"mode": 9}]}]), id="mode"),
-        pytest.param(changed(meshes=[{"primitives": [PRIMITIVE | {"indices": 0}]}]), id="indices"),
         pytest.param(
-            changed(materials=[{"normalTexture": {"index": 0, "scale": "big"}}]), id="scale"
+            changed(meshes=[{"primitives": [PRIMITIVE | {"mode": 9}]}]), id="unknown mode"
         ),
-        pytest.param(changed(extensionsRequired=["KHR_texture_transform"]), id="not used"),
+        pytest.param(
+            changed(meshes=[{"primitives": [PRIMITIVE | {"indices": 0}]}]), id="float indices"
+        ),
+        pytest.param(
+            changed(materials=[{"normalTexture": {"index": 0, "scale": "big"}}]),
+            id="text for a scale",
+        ),
+        pytest.param(
+            changed(extensionsRequired=["KHR_texture_transform"]), id="required extension not used"
+        ),
         pytest.param(changed(images=[{"uri": "data:image/png,abc"}]), id="data URI not base64"),
         pytest.param(changed(images=[{"mimeType": "image/png"}]), id="image without bytes"),
-        pytest.param(changed(buffers=[{"byteLength": 4}] * 2, bufferViews=[]), id="no views"),
+        pytest.param(
+            changed(buffers=[{"byteLength": 4}] * 2, bufferViews=[]), id="no buffer views"
+        ),
         pytest.param(pack(DOCUMENT, BINARY[:50]), id="short buffer"),
         pytest.param(pack(DOCUMENT, None), id="no buffer"),
         pytest.param(changed(extras=float("nan")), id="NaN"),
-        pytest.param(changed(extras="eh?").replace(b'"eh?"', b"1e999"), id="beyond all floats"),
+        pytest.param(
+            changed(extras="eh?").replace(b'"eh?"', b"1e999"), id="number beyond the float range"
+        ),
         pytest.param(changed(images=[{"uri": "data:image/png;base64,a"}]), id="bad base64"),
         pytest.param(pack(DOCUMENT, BINARY).replace(b"JSON", b"BIN\0", 1), id="first chunk BIN"),
-        pytest.param(in_header(pack(DOCUMENT, BINARY + bytes(4))[12:-1]), id="ends in a chunk"),
-        pytest.param(in_header(pack(DOCUMENT, None)[12:] + bytes(4)), id="ends in a header"),
+        pytest.param(with_header(pack(DOCUMENT, BINARY + bytes(4))[12:-1]), id="ends in a chunk"),
+        pytest.param(with_header(pack(DOCUMENT, None)[12:] + bytes(4)), id="ends in a header"),
     ],
 )
-def test_malformed(data: bytes) -> None:
-    assert refusal(data).kind == "malformed"
+def test_an_invalid_file_is_malformed(data: bytes) -> None:
+    assert parse_error(data).kind == "malformed"
 
 
-def test_geometry_must_exist() -> None:
+def test_indices_must_be_in_range_and_positions_finite() -> None:
     beyond = bytearray(BINARY)
     at = DOCUMENT["bufferViews"][2]["byteOffset"]
     beyond[at : at + 2] = struct.pack("<H", 4)
-    assert refusal(pack(DOCUMENT, bytes(beyond))).kind == "malformed"
+    assert parse_error(pack(DOCUMENT, bytes(beyond))).kind == "malformed"
     infinite = np.frombuffer(BINARY, dtype="<f4", count=12).copy()
     infinite[5] = np.inf
-    assert refusal(pack(DOCUMENT, infinite.tobytes() + BINARY[48:])).kind == "malformed"
+    assert parse_error(pack(DOCUMENT, infinite.tobytes() + BINARY[48:])).kind == "malformed"
 
 
 @pytest.mark.parametrize(
     "uri", ["colormap.png", "../../etc/passwd", "https://example.com/a.png", "file:///a", ""]
 )
-def test_a_reference_to_another_file(uri: str) -> None:
-    assert refusal(changed(images=[{"uri": uri}])).kind == "external_reference"
+def test_a_reference_to_another_file_is_an_external_reference(uri: str) -> None:
+    assert parse_error(changed(images=[{"uri": uri}])).kind == "external_reference"
     if uri:
         buffers = [{"byteLength": len(BINARY), "uri": uri}]
-        assert refusal(changed(buffers=buffers)).kind == "external_reference"
+        assert parse_error(changed(buffers=buffers)).kind == "external_reference"
 
 
 def test_data_uris_are_read() -> None:
@@ -148,25 +160,25 @@ def test_data_uris_are_read() -> None:
 
     buffers = [{"byteLength": len(BINARY), "uri": uri(BINARY)}]
     inside = DOCUMENT | {"buffers": buffers, "images": [{"uri": uri(picture("JPEG"))}]}
-    found = inspect_glb(pack(inside, None))
-    assert found.base_colour_maps[0].state == "detailed"
+    inspection = inspect_glb(pack(inside, None))
+    assert inspection.base_colour_maps[0].state == "detailed"
 
 
 @pytest.mark.parametrize(
     "name",
     ["EXT_meshopt_compression", "KHR_texture_basisu", "GOOGLE_texture_basis", "ACME_gizmo"],
 )
-def test_required_extensions_that_the_importer_lacks(name: str) -> None:
-    refused = refusal(with_extension(name))
-    assert refused.kind == "unsupported_extension"
-    assert name in refused.message
+def test_required_extensions_that_the_importer_lacks_are_unsupported(name: str) -> None:
+    error = parse_error(with_extension(name))
+    assert error.kind == "unsupported_extension"
+    assert name in error.message
     assert inspect_glb(changed(extensionsUsed=[name])).extensions_used == (name,)
 
 
-def test_required_extensions_that_the_importer_has() -> None:
+def test_required_extensions_that_the_importer_has_are_accepted() -> None:
     names = sorted(IMPORTABLE_EXTENSIONS)
-    found = inspect_glb(changed(extensionsUsed=names, extensionsRequired=names))
-    assert found.extensions_required == tuple(names)
+    inspection = inspect_glb(changed(extensionsUsed=names, extensionsRequired=names))
+    assert inspection.extensions_required == tuple(names)
 
 
 def importer() -> Path | None:
@@ -178,7 +190,7 @@ def importer() -> Path | None:
     return folder
 
 
-def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it() -> None:
+def test_importable_extensions_are_those_of_the_importer_and_the_removed_ones() -> None:
     folder = importer()
     if folder is None:
         pytest.skip("bpy is not installed")
@@ -190,7 +202,7 @@ def test_the_list_of_extensions_is_the_importers_and_what_is_settled_before_it()
     )
 
 
-def test_limits() -> None:
+def test_a_file_over_a_limit_is_too_large() -> None:
     data = pack(DOCUMENT, BINARY)
     caps = {
         "max_file_bytes": len(data) - 1,
@@ -203,16 +215,16 @@ def test_limits() -> None:
         "max_total_pixels": 63,
     }
     for name, cap in caps.items():
-        assert refusal(data, GlbLimits(**{name: cap})).kind == "too_large", name
+        assert parse_error(data, GlbLimits(**{name: cap})).kind == "too_large", name
         read_glb(data, GlbLimits(**{name: cap + 1 if cap != 100 else len(data)}))
 
 
 def test_vertices_are_limited_by_the_triangles() -> None:
-    """A vertex that no triangle uses takes memory, too."""
+    """Vertices that no triangle uses take memory, too."""
     positions, coordinates, indices = DOCUMENT["accessors"]
     data = changed(accessors=[positions, coordinates, indices | {"count": 3}])
-    refused = refusal(data, GlbLimits(max_triangles=1))
-    assert (refused.kind, refused.message) == ("too_large", "4 vertices; the limit is 3")
+    error = parse_error(data, GlbLimits(max_triangles=1))
+    assert (error.kind, error.message) == ("too_large", "4 vertices; the limit is 3")
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
@@ -228,15 +240,15 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
     bomb = bytearray(picture())
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
-    assert refusal(pack(*textured_square(bytes(bomb)))).kind == "too_large"
+    assert parse_error(pack(*textured_square(bytes(bomb)))).kind == "too_large"
 
 
 def test_deep_and_wide_trees_end_quickly() -> None:
     num = 20_000
     chain = [{"children": [i + 1]} for i in range(num - 1)] + [{"mesh": 0}]
-    assert refusal(changed(nodes=chain)).kind == "too_large"
+    assert parse_error(changed(nodes=chain)).kind == "too_large"
     assert (
-        refusal(changed(nodes=chain), GlbLimits(max_nodes=num, max_node_depth=num - 1)).kind
+        parse_error(changed(nodes=chain), GlbLimits(max_nodes=num, max_node_depth=num - 1)).kind
         == "too_large"
     )
     wide = GlbLimits(max_nodes=num, max_node_depth=num)
@@ -244,8 +256,8 @@ def test_deep_and_wide_trees_end_quickly() -> None:
 
 
 @pytest.mark.parametrize(("listed", "roots"), [([0, 3], [0]), ([3, 0], [0]), ([3], [3])])
-def test_a_root_below_another_one_is_none(listed: list[int], roots: list[int]) -> None:
-    """Any number of levels may lie between the two."""
+def test_a_root_below_another_root_is_not_a_root(listed: list[int], roots: list[int]) -> None:
+    """Any number of levels may be between the two."""
     chain = [{"children": [1]}, {"children": [2]}, {"children": [3]}, {"mesh": 0}]
     data = changed(nodes=chain, scenes=[{"nodes": listed}])
     assert read_glb(data, GlbLimits()).tree.roots == roots
@@ -260,7 +272,7 @@ def test_a_child_of_a_hidden_node_stays_hidden_if_the_scene_lists_it_as_well() -
 
 
 def test_a_scene_of_many_roots_is_read_quickly() -> None:
-    """Side by side, below each other, and one of them often: quadratic time is 7 s and more."""
+    """Siblings, chains, and one root listed often: quadratic time would be 7 s or more."""
     every = range(20_000)
     chains = [{"children": [i + 1]} if (i + 1) % 100 else {"mesh": 0} for i in every]
     wide = [{"children": list(every[1:])}, *[{"mesh": 0}] * 19_999]
@@ -272,8 +284,8 @@ def test_a_scene_of_many_roots_is_read_quickly() -> None:
 
 
 @pytest.mark.parametrize(("stride", "passes"), [(2**63 - 4, True), (2**63, False)])
-def test_a_stride_beyond_all_integers(stride: int, passes: bool) -> None:
-    """One element has no next one, but neither numpy nor the importer takes any number."""
+def test_a_stride_must_fit_a_64_bit_integer(stride: int, passes: bool) -> None:
+    """A single element does not use the stride, but numpy and the importer cannot hold it."""
     positions, *others = DOCUMENT["accessors"]
     far = DOCUMENT["bufferViews"][0] | {"byteStride": stride}
     data = changed(
@@ -284,11 +296,11 @@ def test_a_stride_beyond_all_integers(stride: int, passes: bool) -> None:
     if passes:
         assert len(read_glb(data, GlbLimits()).drawn) == 1
     else:
-        assert refusal(data).kind == "malformed"
+        assert parse_error(data).kind == "malformed"
 
 
-def test_a_long_list_of_nothing_is_not_built() -> None:
-    assert refusal(changed(nodes=[{}] * 300_000)).kind == "too_large"
+def test_a_long_list_of_empty_nodes_is_too_large() -> None:
+    assert parse_error(changed(nodes=[{}] * 300_000)).kind == "too_large"
 
 
 def test_many_images_of_the_same_bytes_end_quickly() -> None:
@@ -296,11 +308,11 @@ def test_many_images_of_the_same_bytes_end_quickly() -> None:
         {"buffer": 0, "byteOffset": 0, "byteLength": len(BINARY) - i} for i in range(50)
     ]
     overlapping = [{"bufferView": 4 + i} for i in range(50)]
-    assert refusal(changed(bufferViews=views, images=overlapping)).kind == "malformed"
+    assert parse_error(changed(bufferViews=views, images=overlapping)).kind == "malformed"
     assert inspect_glb(changed(images=DOCUMENT["images"] * 1000)).num_images == 1000
 
 
-# Anything at all
+# Random input
 
 
 Parser = Callable[[dict[str, Any]], object]
@@ -315,7 +327,7 @@ def parse_as_blender() -> Parser:
     folder = importer()
     if folder is None:
         return lambda document: None
-    # The importer's own __init__ needs all of Blender: an empty one replaces it for this import.
+    # The importer's own __init__ needs all of Blender, so an empty package replaces it here.
     package = types.ModuleType("io_scene_gltf2")
     package.__path__ = [str(folder)]
     with mock.patch.dict(sys.modules, {package.__name__: package}):
@@ -324,16 +336,16 @@ def parse_as_blender() -> Parser:
     return parser
 
 
-def inspect_or_refuse(data: bytes, parse_as_blender: Parser) -> None:
-    """Require a result that JSON can hold, or a GlbError: any other exception fails the test.
+def inspect_or_reject(data: bytes, parse_as_blender: Parser) -> None:
+    """Require a result that JSON can hold, or a GlbError; any other exception fails the test.
 
-    What the inspection passes, the Blender child rewrites into a file that the parser passes.
+    If the inspection accepts the file, the Blender child must prepare one that the parser accepts.
     """
     try:
         json.dumps(inspect_glb(data).to_dict(), allow_nan=False)
-    except GlbError as refused:
-        assert refused.message
-        assert "\n" not in refused.message
+    except GlbError as error:
+        assert error.message
+        assert "\n" not in error.message
         return
     with tempfile.TemporaryDirectory() as folder:
         path, still = Path(folder) / "a.glb", Path(folder) / "still.glb"
@@ -414,28 +426,30 @@ FILES = [(RICH, BINARY), (SKINNED.document | {"buffers": BUFFERS}, SKINNED.binar
 PATHS = [(number, path) for number, (rich, _) in enumerate(FILES) for path in all_paths(rich)]
 
 
-def test_the_files_to_spoil_are_accepted() -> None:
+def test_the_unedited_files_are_accepted() -> None:
     assert [inspect_glb(pack(*file)).num_triangles for file in FILES] == [10, 6]
 
 
 @quick
 @given(st.binary(max_size=400))
 def test_random_bytes(parse_as_blender: Parser, data: bytes) -> None:
-    inspect_or_refuse(data, parse_as_blender)
-    inspect_or_refuse(b"glTF" + struct.pack("<II", 2, 12 + len(data)) + data, parse_as_blender)
+    inspect_or_reject(data, parse_as_blender)
+    inspect_or_reject(b"glTF" + struct.pack("<II", 2, 12 + len(data)) + data, parse_as_blender)
 
 
 @quick
 @given(st.integers(0, len(pack(RICH, BINARY))))
 def test_random_truncation(parse_as_blender: Parser, length: int) -> None:
-    inspect_or_refuse(pack(RICH, BINARY)[:length], parse_as_blender)
+    inspect_or_reject(pack(RICH, BINARY)[:length], parse_as_blender)
 
 
 @quick
 @given(st.integers(0, len(BINARY)), st.booleans())
-def test_random_truncation_of_the_buffer(parse_as_blender: Parser, length: int, tell: bool) -> None:
-    buffers = [{"byteLength": length}] if tell else RICH["buffers"]
-    inspect_or_refuse(pack(RICH | {"buffers": buffers}, BINARY[:length]), parse_as_blender)
+def test_random_truncation_of_the_buffer(
+    parse_as_blender: Parser, length: int, declared: bool
+) -> None:
+    buffers = [{"byteLength": length}] if declared else RICH["buffers"]
+    inspect_or_reject(pack(RICH | {"buffers": buffers}, BINARY[:length]), parse_as_blender)
 
 
 @quick
@@ -444,17 +458,17 @@ def test_random_edits_of_the_document(parse_as_blender: Parser, edits: list[tupl
     document, binary = copy.deepcopy(FILES[edits[0][0][0] if edits else 0])
     for (_, path), value in edits:
         *parents, last = path
-        place = document
+        container = document
         try:
             for key in parents:
-                place = place[key]
+                container = container[key]
             if value is ...:
-                del place[last]
+                del container[last]
             else:
-                place[last] = value
+                container[last] = value
         except (KeyError, IndexError, TypeError):
-            continue  # an earlier edit removed the place
-    inspect_or_refuse(pack(document, binary), parse_as_blender)
+            continue  # an earlier edit removed the path
+    inspect_or_reject(pack(document, binary), parse_as_blender)
 
 
 @quick
@@ -467,9 +481,9 @@ def test_random_damage_to_the_image(
     parse_as_blender: Parser, kind: str, hits: list[tuple], keep: float
 ) -> None:
     data = bytearray(picture(kind))
-    for where, damage in hits:
-        at = int(where * (len(data) - 1))
+    for fraction, damage in hits:
+        at = int(fraction * (len(data) - 1))
         data[at : at + len(damage)] = damage
-    inspect_or_refuse(
+    inspect_or_reject(
         pack(*textured_square(bytes(data[: int(keep * len(data)) + 1]))), parse_as_blender
     )

@@ -1,4 +1,4 @@
-"""Settings of a build under their old names, and the help text of the rig."""
+"""The settings of a build: old names still load, and the help lists every rig."""
 
 from core.options import Parser, add_config_options
 from pipelines.building.build_config import BuildConfig

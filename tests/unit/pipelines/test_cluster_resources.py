@@ -1,4 +1,4 @@
-"""What a Ray cluster has for training workers: by its nodes, not by the driver's machine."""
+"""GPUs and slots for training workers are counted from a Ray cluster's nodes, not the driver."""
 
 import pytest
 
@@ -21,7 +21,7 @@ TRAIN = {"CPU": 96.0, "GPU": 8.0, "train": 8.0}
         ([HEAD], {"GPU": 1.0, "train": 1.0}, True),
     ],
 )
-def test_workers_run_on_gpus_where_their_nodes_have_some(nodes, worker, expected):
+def test_workers_use_gpus_if_their_nodes_have_some(nodes, worker, expected):
     assert has_gpus(nodes, worker) is expected
 
 
@@ -29,7 +29,7 @@ def test_workers_run_on_gpus_where_their_nodes_have_some(nodes, worker, expected
     ("worker", "free", "expected"),
     [
         ({"CPU": 1.0}, [{"CPU": 3.0}, {"CPU": 2.5}], 5),
-        # No worker takes a part of each of two nodes.
+        # A worker does not span two nodes.
         ({"CPU": 2.0}, [{"CPU": 3.0}, {"CPU": 3.0}, {"CPU": 1.0}], 2),
         ({"GPU": 1.0, "train": 1.0}, [HEAD, RENDER, TRAIN], 8),
         ({"GPU": 1.0, "train": 2.0}, [TRAIN], 4),
@@ -49,6 +49,6 @@ def test_each_worker_fits_as_a_whole_on_one_node(worker, free, expected):
         ({"train": 1.0}, True, {"GPU": 1.0, "train": 1.0}),
     ],
 )
-def test_a_worker_asks_for_one_device_and_what_is_said(resources, on_gpu, expected):
+def test_a_worker_requests_one_device_and_the_configured_resources(resources, on_gpu, expected):
     settings = {"root": "r", "snapshot": "s", "out": "o", "worker_resources": resources}
     assert worker_bundle(TrainConfig.load(settings), on_gpu=on_gpu) == expected

@@ -1,4 +1,4 @@
-"""What work is expected to cost, and what it took."""
+"""The estimated cost of a build, and its comparison with the measured cost."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -46,23 +46,23 @@ def test_money_is_hours_times_prices_and_bytes_times_the_monthly_price() -> None
     assert (only_cores["work"], only_cores["per_month"], "gpus" in only_cores) == (8.0, None, False)
 
 
-def test_an_estimate_survives_build_json_and_other_content_is_named() -> None:
+def test_an_estimate_survives_build_json_and_invalid_content_is_reported() -> None:
     assert Cost.from_dict(COST.to_dict()) == COST
     with pytest.raises(WorkFailed, match=r"build\.json: cannot read the estimate"):
         Cost.from_dict({"stages": {"render": {"wrong": 1}}})
 
 
 def test_objects_of_later_stages_come_from_all_earlier_ones() -> None:
-    found = expected_objects({"a": 10, "b": 4}, ("a", "b", "c"), {"b": 0.5, "c": 0.25, "a": 1.0})
-    assert found == {"a": 10.0, "b": 9.0, "c": 2.25}
+    objects = expected_objects({"a": 10, "b": 4}, ("a", "b", "c"), {"b": 0.5, "c": 0.25, "a": 1.0})
+    assert objects == {"a": 10.0, "b": 9.0, "c": 2.25}
 
 
 @given(st.lists(st.integers(0, 1000), min_size=3, max_size=3), st.floats(0, 1))
 def test_no_stage_expects_more_objects_than_there_are(starting: list[int], share: float) -> None:
     stages = ("a", "b", "c")
     shares = dict.fromkeys(stages, share)
-    found = expected_objects(dict(zip(stages, starting, strict=True)), stages, shares)
-    assert max(found.values()) <= sum(starting) + 1e-9
+    objects = expected_objects(dict(zip(stages, starting, strict=True)), stages, shares)
+    assert max(objects.values()) <= sum(starting) + 1e-9
 
 
 def test_a_gpu_render_counts_its_share_of_the_gpu_and_no_cores() -> None:
@@ -71,21 +71,21 @@ def test_a_gpu_render_counts_its_share_of_the_gpu_and_no_cores() -> None:
     assert MEASURE.reserves(GPU) == {"core_hours": 4.0}
 
 
-def test_what_was_spent_is_summed_from_events_since_a_moment(tmp_path) -> None:
+def test_the_spending_is_summed_from_the_events_since_a_time(tmp_path) -> None:
     catalog = Catalog(Storage(str(tmp_path)))
     catalog.commit(events("render", 7, 100.0, data={"bytes": 1}), "before", 1)
     since = datetime.now(UTC)
     rendered = events("render", 3, 36.0, data={"bytes": 1_000})
     failed = events("render", 2, 18.0, status="failed", kind="timeout", data={"bytes": 9})
     catalog.commit([*rendered, *failed, *events("list", 5, 0.0)], "now", 1)
-    found = measured_cost(catalog, since, CPU)
-    assert found.stages == {
+    spent = measured_cost(catalog, since, CPU)
+    assert spent.stages == {
         "render": StageCost(objects=5, core_hours=pytest.approx(4 * 0.04), bytes=3_000.0)
     }
     assert measured_cost(catalog, since + timedelta(days=1), CPU).stages == {}
 
 
-def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> None:
+def test_the_estimation_error_is_reported_only_after_the_build_has_ended(tmp_path) -> None:
     catalog = Catalog(Storage(str(tmp_path)))
     expected = Cost(stages={"render": StageCost(objects=2, core_hours=0.08, bytes=2_000)})
     build = {"estimate": estimate_record(expected)}
@@ -102,8 +102,8 @@ def test_the_error_is_told_when_the_build_has_ended_and_not_before(tmp_path) -> 
 
 
 def test_the_estimate_of_a_first_build_is_that_of_the_plan(demo_source, tmp_path):
-    words = ["--source", demo_source, "--root", tmp_path / "root", "--render.resolution", "256"]
-    plan = run_lrm("plan", *words, "--filters.caption.enabled", "false", "--json").json()
+    options = ["--source", demo_source, "--root", tmp_path / "root", "--render.resolution", "256"]
+    plan = run_lrm("plan", *options, "--filters.caption.enabled", "false", "--json").json()
     config = BuildConfig.load(
         {"source": "s", "root": "r", "render": {"resolution": 256}, "prices": {}}
     )

@@ -1,4 +1,4 @@
-"""What happens to an object next: the one function that decides it, without any work."""
+"""The decision about the state and the next stage of an object; no stage runs in these tests."""
 
 from typing import Any
 
@@ -45,31 +45,31 @@ DATA = {
 NAMES = [stage.name for stage in STAGES]
 
 
-def named(name: str) -> Stage:
-    """The stage of that name."""
+def stage_named(name: str) -> Stage:
+    """Return the registered stage with this name."""
     stage = STAGES.find(name)
     assert stage is not None
     return stage
 
 
 def next_stage(decision: Decision) -> str | None:
-    """The name of the stage to do next."""
+    """Return the name of the stage to run next."""
     return decision.stage and decision.stage.name
 
 
-def happened(stage: str, state: ObjectState, config: BuildConfig, **fields: Any) -> ObjectState:
-    """The state after one more event of a stage."""
+def after_event(stage: str, state: ObjectState, config: BuildConfig, **fields: Any) -> ObjectState:
+    """Return the state after one more event of a stage."""
     if fields.get("status", "ok") == "ok":
         fields = {"data": DATA[stage]} | fields
-    event = Decider(config).identities.event(named(stage), state, **fields)
+    event = Decider(config).identities.event(stage_named(stage), state, **fields)
     return with_event(state, event)
 
 
 def passed(*stages: str, config: BuildConfig = CONFIG, **changes) -> ObjectState:
-    """An object that went well through the given stages."""
+    """Return the state of an object for which the given stages succeeded."""
     state = listed(**changes)
     for stage in stages:
-        state = happened(stage, state, config)
+        state = after_event(stage, state, config)
     return state
 
 
@@ -85,24 +85,24 @@ def test_stages_follow_each_other(config):
     assert (decision.state, decision.stage) == ("kept", None)
 
 
-def test_geometry_can_be_had_later_and_only_that_is_done():
+def test_geometry_that_is_enabled_later_runs_only_its_own_stage():
     decider = Decider(WITH_GEOMETRY)
     packed = passed("fetch", "inspect", "measure", "render", "pack")
     assert Decider(CONFIG).decide(packed).state == "kept"
     decision = decider.decide(packed)
     assert (decision.state, decision.stage, decision.why) == ("pending", GEOMETRY, "new")
-    made = happened("geometry", packed, WITH_GEOMETRY)
-    assert (decider.decide(made).state, decider.decide(made).stage) == ("kept", None)
-    assert Decider(CONFIG).decide(made).state == "kept"
+    complete = after_event("geometry", packed, WITH_GEOMETRY)
+    assert (decider.decide(complete).state, decider.decide(complete).stage) == ("kept", None)
+    assert Decider(CONFIG).decide(complete).state == "kept"
 
 
 @pytest.mark.parametrize(
     ("kind", "stage", "why"), [("crash", None, ""), ("storage", "geometry", "retry")]
 )
-def test_a_packed_object_without_the_geometry_that_was_asked_for_failed(kind, stage, why):
+def test_a_packed_object_whose_geometry_failed_counts_as_failed(kind, stage, why):
     decider = Decider(WITH_GEOMETRY)
     packed = passed("fetch", "inspect", "measure", "render", "pack")
-    broken = happened("geometry", packed, WITH_GEOMETRY, status="failed", kind=kind, message="m")
+    broken = after_event("geometry", packed, WITH_GEOMETRY, status="failed", kind=kind, message="m")
     decision = decider.decide(broken)
     assert (decision.state, next_stage(decision), decision.why) == ("failed", stage, why)
     assert Decider(CONFIG).decide(broken).state == "kept"
@@ -118,7 +118,7 @@ def test_a_packed_object_without_the_geometry_that_was_asked_for_failed(kind, st
         ({"surface": {"seed": 1}}, False),
     ],
 )
-def test_geometry_depends_on_no_camera_but_on_the_frame(change, holds):
+def test_geometry_depends_on_the_frame_and_not_on_cameras(change, holds):
     state = passed(*NAMES, config=WITH_GEOMETRY)
     changed = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | change))
     assert changed.holds(GEOMETRY, state) is holds
@@ -140,20 +140,20 @@ def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
         ("zero123plus", {"fetch", "inspect"}),
     ):
         other = Decider(BuildConfig.load(WITH_GEOMETRY.dump() | {"rig": rig}))
-        found = load_objects(latest_of(root), other).state(0)
-        assert {s.name for s in STAGES if found.get(s.events.status)} == stages
+        loaded = load_objects(latest_of(root), other).state(0)
+        assert {s.name for s in STAGES if loaded.get(s.events.status)} == stages
 
 
-def test_no_caption_needs_no_download():
+def test_an_object_without_a_caption_is_dropped_before_its_download():
     decision = Decider(CONFIG).decide(passed(caption=None))
     assert (decision.state, decision.stage) == ("dropped", None)
     assert decision.dropped is not None
     assert decision.dropped.reason == "no_caption"
 
 
-def test_all_known_reasons_are_told_and_the_first_counts():
+def test_all_known_reasons_are_reported_and_the_first_counts():
     state = passed("fetch", "inspect", "measure", caption=None, tags=("lowpoly",))
-    state = happened("measure", state, CONFIG, data=DATA["measure"] | {"coverage": [0.01] * 32})
+    state = after_event("measure", state, CONFIG, data=DATA["measure"] | {"coverage": [0.01] * 32})
     decision = Decider(CONFIG).decide(state)
     reasons = [verdict.reason for verdict in decision.verdicts if not verdict.keep]
     assert reasons == ["no_caption", "lowpoly_tag", "low_occupancy"]
@@ -169,34 +169,34 @@ def test_all_known_reasons_are_told_and_the_first_counts():
         ({"shards": {"samples_per_shard": 2}}, None, ""),
     ],
 )
-def test_a_changed_setting_redoes_what_depends_on_it(change, stage, why):
+def test_a_changed_setting_repeats_the_stages_that_depend_on_it(change, stage, why):
     changed = BuildConfig.load(CONFIG.dump() | change)
     state = passed(*NAMES)
     decision = Decider(changed).decide(state)
     assert (next_stage(decision), decision.why) == (stage, why)
 
 
-def test_a_changed_file_is_fetched_again_and_new_bytes_are_redone():
+def test_a_changed_file_is_fetched_again_and_new_bytes_are_inspected_again():
     decider = Decider(CONFIG)
-    # The catalog as it was, the listing as it is now.
+    # The listing changed after the events of the catalog.
     changed = ObjectState(row=passed(*NAMES).row | {"list.version": "2"})
     decision = decider.decide(changed)
     assert (next_stage(decision), decision.why) == ("fetch", "file changed")
-    same = happened("fetch", changed, CONFIG)
+    same = after_event("fetch", changed, CONFIG)
     assert decider.decide(same).state == "kept"
-    other = happened("fetch", changed, CONFIG, data=DATA["fetch"] | {"sha256": "e" * 64})
+    other = after_event("fetch", changed, CONFIG, data=DATA["fetch"] | {"sha256": "e" * 64})
     decision = decider.decide(other)
     assert (next_stage(decision), decision.why) == ("inspect", "bytes changed")
 
 
-def test_a_cleared_failure_is_tried_again():
+def test_a_cleared_failure_is_retried():
     state = failed("crash")
-    cleared = happened("render", state, WITH_GEOMETRY, status="cleared")
+    cleared = after_event("render", state, WITH_GEOMETRY, status="cleared")
     decision = Decider(WITH_GEOMETRY).decide(cleared)
     assert (decision.state, next_stage(decision), decision.why) == ("pending", "render", "retry")
 
 
-def test_a_tombstone_drops_whatever_else_is_known():
+def test_a_tombstone_drops_an_object_in_any_state():
     for state in (listed(), passed(*NAMES), failed("crash")):
         removal = Event(asset_id=state.asset_id, stage="remove", message="asked by its author")
         removed = with_event(state, removal)
@@ -209,31 +209,31 @@ def test_a_tombstone_drops_whatever_else_is_known():
 
 
 def failed(kind: str, stage: str = "render") -> ObjectState:
-    """An object that came as far as the stage, and no further."""
+    """Return the state of an object that failed in the stage after all earlier ones succeeded."""
     state = passed(*NAMES[: NAMES.index(stage)], config=WITH_GEOMETRY)
-    return happened(stage, state, WITH_GEOMETRY, status="failed", kind=kind, message="m")
+    return after_event(stage, state, WITH_GEOMETRY, status="failed", kind=kind, message="m")
 
 
-def test_an_object_at_fault_waits_for_a_change():
+def test_an_objects_own_fault_is_not_retried_without_a_change():
     decision = Decider(CONFIG).decide(failed("crash"))
     assert (decision.state, decision.stage) == ("failed", None)
-    assert decision.failure == Failure(stage=named("render"), kind="crash", message="m")
+    assert decision.failure == Failure(stage=stage_named("render"), kind="crash", message="m")
 
 
 RETRIED = kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
 
 
 @pytest.mark.parametrize("kind", sorted(RETRIED - {FailureKind.SAMPLE_DAMAGED}))
-def test_what_is_not_the_objects_fault_is_tried_again(kind):
+def test_a_failure_that_is_not_the_objects_fault_is_retried(kind):
     decision = Decider(CONFIG).decide(failed(kind))
     assert (decision.state, next_stage(decision), decision.why) == ("failed", "render", "retry")
 
 
 @pytest.mark.parametrize("stage", ["measure", "render", "geometry"])
-def test_other_limits_are_worth_another_try(stage):
-    patient = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
+def test_a_timeout_is_retried_with_changed_limits(stage):
+    longer = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
     assert Decider(WITH_GEOMETRY).decide(failed("timeout", stage)).stage is None
-    decision = Decider(patient).decide(failed("timeout", stage))
+    decision = Decider(longer).decide(failed("timeout", stage))
     assert (decision.state, next_stage(decision), decision.why) == (
         "failed",
         stage,
@@ -241,7 +241,7 @@ def test_other_limits_are_worth_another_try(stage):
     )
 
 
-def test_a_file_over_a_limit_of_the_inspection_waits_for_another_limit():
+def test_a_file_over_a_limit_of_the_inspection_is_retried_only_with_another_limit():
     over = failed(FailureKind.TOO_LARGE, "inspect")
     other_child = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
     for config in (WITH_GEOMETRY, other_child):
@@ -251,18 +251,18 @@ def test_a_file_over_a_limit_of_the_inspection_waits_for_another_limit():
     assert (next_stage(decision), decision.why) == ("inspect", "configuration changed")
 
 
-def test_equal_files_of_two_objects_are_two_results():
+def test_equal_files_of_two_objects_have_different_identities():
     decider = Decider(CONFIG)
     one, two = passed("fetch"), passed("fetch", asset_id="objaverse:" + "b" * 32)
     key = decider.identities.key
-    assert key(named("inspect"), one) == key(named("inspect"), two)
+    assert key(stage_named("inspect"), one) == key(stage_named("inspect"), two)
     for stage in ("measure", "render", "pack"):
-        assert key(named(stage), one) != key(named(stage), two)
+        assert key(stage_named(stage), one) != key(stage_named(stage), two)
 
 
 @st.composite
 def objects(draw: st.DrawFn) -> ObjectState:
-    """An object with any history: results of this or another time, failures, tombstones."""
+    """Draw an object with any history: current and outdated results, failures, cleared failures."""
     caption = draw(st.sampled_from([None, "a chair"]))
     state = listed(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
     for stage in NAMES[: draw(st.integers(0, len(NAMES)))]:
@@ -282,7 +282,7 @@ def objects(draw: st.DrawFn) -> ObjectState:
         if stage == "measure" and not fields and draw(st.booleans()):
             fields = {"data": DATA["measure"] | {"coverage": [0.01]}}
         config = draw(st.sampled_from([WITH_GEOMETRY, SMALL]))
-        state = happened(stage, state, config, **fields)
+        state = after_event(stage, state, config, **fields)
     changes = draw(st.sampled_from([{}, {}, {"list.version": "2"}, {"fetch.sha256": "d" * 64}]))
     return ObjectState(row=state.row | changes)
 
@@ -293,7 +293,7 @@ SMALL = BuildConfig.load(
 
 
 @given(st.lists(objects(), min_size=1, max_size=12), st.sampled_from([CONFIG, WITH_GEOMETRY]))
-def test_many_at_once_are_decided_as_each_alone(states, config):
+def test_deciding_many_objects_equals_deciding_each_alone(states, config):
     decider = Decider(config)
     types = {"asset_id": pa.string()}
     columns = projection()

@@ -1,4 +1,4 @@
-"""The demo source is a real source: the same bytes each time, and something for every filter."""
+"""The demo source: the same bytes in every run, and an object for every filter."""
 
 import csv
 import gzip
@@ -30,7 +30,7 @@ from tests.support.surfaces import glb_surface
 
 @pytest.fixture(scope="module")
 def demo(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that a test may damage, if it then mends it."""
+    """Return a copy of the demo source; a test that damages it must repair it."""
     return Path(shutil.copytree(demo_source, tmp_path_factory.mktemp("demo") / "source"))
 
 
@@ -38,10 +38,10 @@ def demo(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def listed(demo: Path) -> list[SourceObject]:
     captions, _ = read_captions(str(demo / CAPTIONS_FILE))
     source = open_source(str(demo))
-    found = [item for part in sorted(source.parts()) for item in source.read_part(part)]
+    objects = [item for part in sorted(source.parts()) for item in source.read_part(part)]
     return [
         replace(item, record=replace(item.record, caption=captions.get(item.record.asset_id[10:])))
-        for item in found
+        for item in objects
     ]
 
 
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def coverage(points: np.ndarray, asset_id: str) -> list[float]:
-    """The part of the frame that the points' silhouettes fill, at 48 x 48 pixels."""
+    """Return the share of the frame that the points cover in each view, at 48 x 48 pixels."""
     shares = []
     for camera in get_rig("lrm32").cameras(asset_id):
         image, _ = project(camera, points)
@@ -65,12 +65,12 @@ def coverage(points: np.ndarray, asset_id: str) -> list[float]:
 
 def test_another_process_writes_the_same_bytes(demo: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.demo_source", str(tmp_path / "again")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert str(len(OBJECTS)) in done.stdout
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert str(len(OBJECTS)) in result.stdout
     assert contents(tmp_path / "again") == contents(demo)
 
 
-def test_a_second_run_touches_nothing(demo: Path) -> None:
+def test_a_second_run_changes_no_file(demo: Path) -> None:
     paths = [path for path in demo.rglob("*") if path.is_file()]
     before = [path.stat().st_mtime_ns for path in paths]
     damaged = paths[0].read_bytes()
@@ -80,7 +80,7 @@ def test_a_second_run_touches_nothing(demo: Path) -> None:
     assert [path.stat().st_mtime_ns for path in paths][1:] == before[1:]
 
 
-def test_the_layout_is_objaverses(demo: Path) -> None:
+def test_the_layout_is_that_of_objaverse(demo: Path) -> None:
     def read(name: str) -> dict:
         return json.loads(gzip.decompress((demo / name).read_bytes()))
 
@@ -109,8 +109,8 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
         path = demo / item.record.path
         try:
             inspected: Inspection = inspect_glb(path)
-        except GlbError as refused:
-            failed.append((item.record.name, refused.kind))
+        except GlbError as error:
+            failed.append((item.record.name, error.kind))
             continue
         points = glb_surface(path)
         assert points is not None
@@ -131,12 +131,12 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
             assert min(shares) > 0.12, item.record.name
             assert all(verdict.reason == "passed" for verdict in verdicts), verdicts
     assert failed == [("torn atlas", "malformed")]
-    of_the_paper = ("caption", "lowpoly", "textured", "several", "occupancy")
-    for name in of_the_paper:
+    paper_filters = ("caption", "lowpoly", "textured", "several", "occupancy")
+    for name in paper_filters:
         assert [name] in reasons.values(), name
     kept = [name for name, dropped in reasons.items() if not dropped]
     assert len(kept) >= 6
-    assert len(kept) + len(of_the_paper) + len(failed) == len(OBJECTS)
+    assert len(kept) + len(paper_filters) + len(failed) == len(OBJECTS)
 
 
 def test_textures_are_detailed(demo: Path, listed: list[SourceObject]) -> None:
@@ -148,7 +148,9 @@ def test_textures_are_detailed(demo: Path, listed: list[SourceObject]) -> None:
         assert max(texture.width for texture in maps) >= 256
 
 
-def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_rejects_a_file_as_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "file"
     file.write_text("")
     assert main([str(file)]) == BadInput.exit_code
@@ -158,7 +160,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("item", OBJECTS, ids=lambda item: item.name)
-def test_shapes_are_the_right_way_round(item: DemoObject) -> None:
+def test_faces_point_outwards_and_textures_are_not_mirrored(item: DemoObject) -> None:
     for part in item.build():
         corners, uv = part.vertices[part.faces], part.uv[part.faces]
         facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -1,4 +1,4 @@
-"""`lrm train --dry-run`: sizes without a snapshot, and what a snapshot adds."""
+"""`lrm train --dry-run`: the estimates without a snapshot, and those that need one."""
 
 import json
 
@@ -17,7 +17,7 @@ SMALL = (
 ).split()
 
 
-def test_it_needs_no_snapshot(capsys):
+def test_a_dry_run_needs_no_snapshot(capsys):
     assert main([*SMALL, "--device", "a100"]) == 0
     shown = capsys.readouterr().out
     for text in ("synthesizer", "361.7 k", "backward", "activations", "1 x a100", "9 steps of 2"):
@@ -31,36 +31,36 @@ def test_every_recipe_has_a_size(name, capsys):
     assert (
         main(["train", name, "--dry-run", "--preset", "tiny", "--batch-size", "1", "--json"]) == 0
     )
-    found = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     parts = {"encoder", "transformer", "synthesizer", "lpips"}
     if name == "zero123plus":
         parts = {"unet", "vae", "vision_encoder", "text_encoder"}
-        # Its one prompt is encoded before the first step.
-        assert found["forward"].pop("text_encoder") == 0
-    assert parts - {"text_encoder"} == set(found["forward"])
-    assert all(ops > 0 for ops in found["forward"].values())
-    assert found["backward"] > found["forward"].get("synthesizer", 0)
+        # Its only prompt is encoded before the first step.
+        assert report["forward"].pop("text_encoder") == 0
+    assert parts - {"text_encoder"} == set(report["forward"])
+    assert all(ops > 0 for ops in report["forward"].values())
+    assert report["backward"] > report["forward"].get("synthesizer", 0)
 
 
 def test_the_published_zero123plus_has_a_size_without_its_weights(tmp_path, capsys):
     root, snapshot = write_spheres(tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32)
-    words = ["--root", root.uri, "--snapshot", snapshot, "--out", str(tmp_path / "run")]
+    paths = ["--root", root.uri, "--snapshot", snapshot, "--out", str(tmp_path / "run")]
     sizes = ["--precision", "bf16", "--num-workers", "8", "--micro-batch", "1"]
-    assert main(["train", "zero123plus", "--dry-run", "--json", *words, *sizes]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["parameters"] == {"unet": 865910724}
-    assert found["frozen"]["vae"] == 83653863
-    assert found["frozen"]["vision_encoder"] == 632076800
-    assert found["data"]["bytes_per_sample"] > 1000
-    assert "sudo-ai/zero123plus-v1.2" in found["refused"]
+    assert main(["train", "zero123plus", "--dry-run", "--json", *paths, *sizes]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"] == {"unet": 865910724}
+    assert report["frozen"]["vae"] == 83653863
+    assert report["frozen"]["vision_encoder"] == 632076800
+    assert report["data"]["bytes_per_sample"] > 1000
+    assert "sudo-ai/zero123plus-v1.2" in report["refused"]
 
 
-def test_a_snapshot_says_what_is_read(sphere_dataset, tmp_path, capsys):
-    """With all twelve views asked for, a sample's pictures and header are what is read."""
+def test_a_snapshot_adds_the_bytes_to_read(sphere_dataset, tmp_path, capsys):
+    """If all twelve views are read, the bytes are those of a sample's images and header."""
     root, snapshot = sphere_dataset
-    places = ["--root", root.uri, "--snapshot", snapshot, "--out", str(tmp_path / "run")]
-    assert main([*SMALL, *places, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    paths = ["--root", root.uri, "--snapshot", snapshot, "--out", str(tmp_path / "run")]
+    assert main([*SMALL, *paths, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     needed = {META_MEMBER, *(view_member(view, "rgba") for view in range(12))}
     bytes_of = [
         sum(
@@ -70,16 +70,16 @@ def test_a_snapshot_says_what_is_read(sphere_dataset, tmp_path, capsys):
         )
         for sample in open_snapshot(root, snapshot).samples
     ]
-    data = found["data"]
-    # Range reads also cross what lies between two members.
+    data = report["data"]
+    # Range reads include the bytes between two members.
     assert min(bytes_of) <= data["bytes_per_sample"] < 4 * max(bytes_of)
     assert data["bytes_per_step"] == 2 * data["bytes_per_sample"]
     assert (data["samples"], data["steps_per_epoch"], data["epochs"]) == (6, 3, 3.0)
-    assert found["memory_total"] == sum(found["memory"].values())
+    assert report["memory_total"] == sum(report["memory"].values())
     assert not (tmp_path / "run").exists()
 
 
-def test_what_would_be_refused_is_said(monkeypatch, tmp_path, capsys):
+def test_a_reason_not_to_start_is_reported(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert main([*SMALL, "--loss.lpips", "2"]) == 0
     shown = capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_bad_input_is_one_line(more, part, capsys):
     assert part in line
 
 
-def test_a_device_is_for_a_dry_run(capsys):
-    words = [word for word in SMALL if word != "--dry-run"]
-    assert main([*words, "--device", "h100"]) == 2
+def test_device_requires_dry_run(capsys):
+    arguments = [word for word in SMALL if word != "--dry-run"]
+    assert main([*arguments, "--device", "h100"]) == 2
     assert "--dry-run" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What was rendered once stays valid: identities come from frozen names."""
+"""Identities come from frozen names of settings, so that existing renders stay valid."""
 
 import dataclasses
 
@@ -28,8 +28,8 @@ LRM32 = {
     "geometry": "867a9e63136f7c34",
     "pack": "e706aaab3e5d0d04",
 }
-"""Of the default configuration. Another value renders every dataset again: change one only together
-with a version (RENDERER_VERSION, INSPECT_VERSION, ...)."""
+"""Identities of the default configuration. Another value renders every dataset again, so change
+one only together with a version (RENDERER_VERSION, INSPECT_VERSION, ...)."""
 
 
 def build(**values: object) -> BuildConfig:
@@ -60,13 +60,13 @@ def test_identities_are_frozen():
     ],
 )
 def test_every_setting_of_a_section_is_a_key(section, keys):
-    """A new setting is listed there, with the value that means "as before"."""
+    """A new setting needs a key, with its default as `omitted_at`."""
     paths = {key.path for key in keys if key.path.startswith(f"{section}.")}
     assert paths == {f"{section}.{name}" for name in build().dump()[section]}
 
 
 def test_limits_of_the_file_are_limits_of_the_blender_child():
-    """Under the names that they had when they were settings of their own."""
+    """They keep their names from when they were settings of the Blender child."""
     moved = {key.name: key.path for key in LIMIT_KEYS if not key.path.startswith("blender.")}
     assert moved == {
         "max_nodes": "inspect.max_nodes",
@@ -108,7 +108,7 @@ def test_a_moved_setting_and_a_new_one_at_its_default_change_no_identity():
     )
 
 
-def test_a_new_setting_with_another_value_changes_it():
+def test_a_new_setting_at_another_value_changes_the_identity():
     exposed = identity_of(After.load({"exposure": 1.0}), AFTER)
     assert exposed == {"resolution": 512, "samples": 12, "exposure": 1.0}
 
@@ -133,18 +133,18 @@ def added(stage: Stage, rig: str = "lrm32", **own: int) -> str:
     return Identities(build(rig=rig, stages={"sdf": own})).settings(stage)
 
 
-def test_an_added_stage_is_redone_for_its_version_and_settings_alone():
-    """Frozen, too: another value redoes every stage that somebody has added."""
+def test_an_added_stage_is_repeated_only_for_its_version_and_settings():
+    """These digests are frozen, too: another value repeats every added stage of every dataset."""
     assert added(ADDED) == "bdc9a8a6d05809aa"
     assert added(OF_FRAME) == "539aed89a7ebe8d9"
     assert added(OF_CAMERAS) == "d89e71408a8c8281"
     assert added(ADDED, size=32) == "43708ffecb47d6d7"
-    assert added(ADDED, size=64) == added(ADDED)  # a setting at its default says nothing
+    assert added(ADDED, size=64) == added(ADDED)  # a default is not in the digest
     assert added(dataclasses.replace(ADDED, version=2)) != added(ADDED)
     assert added(dataclasses.replace(ADDED, uses_blender=True)) != added(ADDED)
 
 
-def test_an_added_stage_depends_on_as_much_of_the_rig_as_it_says():
+def test_an_added_stage_depends_on_as_much_of_the_rig_as_it_declares():
     assert added(ADDED, rig="zero123plus") == added(ADDED)
     assert added(OF_FRAME, rig="orbit21") == added(OF_FRAME)
     assert added(OF_FRAME, rig="zero123plus") != added(OF_FRAME)

@@ -1,4 +1,4 @@
-"""What a refresh learns of a source, and which annotations it reads for that."""
+"""The changes that a refresh detects in a source, and the annotations that it reads for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from pipelines.building.listing import Listing, read_listing, read_parts, write_
 from pipelines.building.object_table import latest_of
 from pipelines.sources import SourceObject
 
-PLACE = ("list", "")
+LIST_EVENTS = ("list", "")
 
 
 @dataclass
-class Shelf:
+class MemorySource:
     """A source in memory: objects by part, as name -> (version, tags, categories)."""
 
     content: dict[str, dict[str, tuple[str, str, str]]]
@@ -52,31 +52,31 @@ class Shelf:
             author=None,
             tags=(tag,) if tag else (),
             categories=(category,) if category else (),
-            caption="its own" if self.has_captions else None,
+            caption="own caption" if self.has_captions else None,
             age_restricted=False,
         )
 
 
 @dataclass
 class Refresh:
-    """A dataset that is told of a source again and again."""
+    """A dataset that lists its source again at every call."""
 
     root: Storage
-    source: Shelf
+    source: MemorySource
     number: int = 0
 
     def __call__(self, captions: Mapping[str, str] | None = None, **settings) -> Listing:
         config = BuildConfig(source="s", root=self.root.uri, **settings)
         latest = latest_of(self.root)
-        known = latest.tables([PLACE])[PLACE]
+        known = latest.tables([LIST_EVENTS])[LIST_EVENTS]
         del self.source.read[:]
-        found = read_listing(
+        listing = read_listing(
             self.source, config, captions or {}, known, read_parts(self.root, config)
         )
         self.number += 1
-        Catalog(self.root).commit(list(found.events()), "run", self.number)
-        write_parts(self.root, config, found)
-        return found
+        Catalog(self.root).commit(list(listing.events()), "run", self.number)
+        write_parts(self.root, config, listing)
+        return listing
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def refresh(tmp_path) -> Refresh:
         "p1": {"a": ("1", "wood", ""), "b": ("1", "", "chair")},
         "p2": {"c": ("1", "", ""), "d": ("1", "", "")},
     }
-    return Refresh(Storage(str(tmp_path)), Shelf(content))
+    return Refresh(Storage(str(tmp_path)), MemorySource(content))
 
 
 def names(table: pa.Table | pa.Array) -> list[str]:
@@ -93,7 +93,7 @@ def names(table: pa.Table | pa.Array) -> list[str]:
     return sorted(asset_id.partition(":")[2] for asset_id in ids.to_pylist())
 
 
-def test_the_first_time_all_is_new_and_the_second_nothing(refresh):
+def test_in_the_first_refresh_everything_is_new_and_in_the_second_nothing(refresh):
     first = refresh()
     assert names(first.listed) == names(first.changed) == names(first.selected) == list("abcd")
     assert refresh.source.read == ["p1", "p2"]
@@ -102,43 +102,46 @@ def test_the_first_time_all_is_new_and_the_second_nothing(refresh):
     assert (again.changed.num_rows, len(again.delisted), refresh.source.read) == (0, 0, [])
 
 
-def test_other_bytes_are_seen_without_reading_annotations(refresh):
+def test_changed_bytes_are_detected_without_reading_annotations(refresh):
     refresh()
     refresh.source.content["p1"]["a"] = ("2", "wood", "")
-    found = refresh()
-    assert (names(found.changed), refresh.source.read) == (["a"], [])
-    assert found.changed["version"].to_pylist() == ["2"]
-    assert found.changed["tags"].to_pylist() == [["wood"]]
+    listing = refresh()
+    assert (names(listing.changed), refresh.source.read) == (["a"], [])
+    assert listing.changed["version"].to_pylist() == ["2"]
+    assert listing.changed["tags"].to_pylist() == [["wood"]]
     assert refresh().changed.num_rows == 0
 
 
-def test_other_tags_are_read_where_they_changed(refresh):
+def test_changed_tags_are_read_only_in_the_part_that_changed(refresh):
     refresh()
     refresh.source.content["p1"]["a"] = ("1", "lowpoly", "")
-    found = refresh()
-    assert (names(found.changed), refresh.source.read) == (["a"], ["p1"])
-    assert found.changed["lowpoly_tags"].to_pylist() == [["lowpoly"]]
+    listing = refresh()
+    assert (names(listing.changed), refresh.source.read) == (["a"], ["p1"])
+    assert listing.changed["lowpoly_tags"].to_pylist() == [["lowpoly"]]
 
 
-def test_captions_come_change_and_go(refresh):
+def test_added_changed_and_removed_captions_are_detected(refresh):
     refresh()
-    found = refresh({"a": "a chair"})
-    assert (names(found.changed), refresh.source.read) == (["a"], [])
-    assert found.changed["caption_characters"].to_pylist() == [7]
+    listing = refresh({"a": "a chair"})
+    assert (names(listing.changed), refresh.source.read) == (["a"], [])
+    assert listing.changed["caption_characters"].to_pylist() == [7]
     assert refresh({"a": "a chair"}).changed.num_rows == 0
     assert names(refresh({"a": " a stool "}).changed) == ["a"]
-    gone = refresh()
-    assert (names(gone.changed), gone.changed["caption"].to_pylist()) == (["a"], [None])
+    uncaptioned = refresh()
+    assert (names(uncaptioned.changed), uncaptioned.changed["caption"].to_pylist()) == (
+        ["a"],
+        [None],
+    )
 
 
-def test_what_vanished_is_gone_and_may_come_back(refresh):
+def test_vanished_objects_are_delisted_and_can_return(refresh):
     refresh()
-    kept = refresh.source.content["p1"].pop("a")
-    found = refresh()
-    assert (names(found.delisted), names(found.listed)) == (["a"], list("bcd"))
-    refresh.source.content["p1"]["a"] = kept
-    back = refresh()
-    assert (names(back.changed), names(back.listed)) == (["a"], list("abcd"))
+    removed = refresh.source.content["p1"].pop("a")
+    listing = refresh()
+    assert (names(listing.delisted), names(listing.listed)) == (["a"], list("bcd"))
+    refresh.source.content["p1"]["a"] = removed
+    restored = refresh()
+    assert (names(restored.changed), names(restored.listed)) == (["a"], list("abcd"))
     del refresh.source.content["p2"]
     assert names(refresh().delisted) == ["c", "d"]
 
@@ -146,19 +149,19 @@ def test_what_vanished_is_gone_and_may_come_back(refresh):
 def test_new_objects_are_read(refresh):
     refresh()
     refresh.source.content["p3"] = {"e": ("1", "", "")}
-    found = refresh()
-    assert (names(found.changed), refresh.source.read) == (["e"], ["p3"])
+    listing = refresh()
+    assert (names(listing.changed), refresh.source.read) == (["e"], ["p3"])
 
 
 def test_an_object_may_move_to_another_part(refresh):
     refresh()
     refresh.source.content["p2"]["a"] = refresh.source.content["p1"].pop("a")
-    found = refresh()
-    assert (names(found.changed), len(found.delisted)) == (["a"], 0)
-    assert found.changed["part"].to_pylist() == ["p2"]
+    listing = refresh()
+    assert (names(listing.changed), len(listing.delisted)) == (["a"], 0)
+    assert listing.changed["part"].to_pylist() == ["p2"]
 
 
-def test_a_limit_takes_the_first_and_leaves_the_others_as_they_are(refresh):
+def test_a_limit_selects_the_first_objects_and_leaves_the_others_listed(refresh):
     first = refresh(limit=3)
     assert names(first.selected) == names(first.listed) == list("abc")
     refresh.source.content["p2"]["d"] = ("2", "", "")
@@ -172,14 +175,14 @@ def test_a_limit_takes_the_first_and_leaves_the_others_as_they_are(refresh):
 def test_an_object_that_moves_out_of_a_part_beyond_the_limit_is_listed_once(refresh):
     refresh()
     refresh.source.content["p1"]["d"] = refresh.source.content["p2"].pop("d")
-    found = refresh(limit=3)
-    assert (names(found.selected), names(found.listed)) == (list("abd"), list("abcd"))
-    assert (names(found.changed), len(found.delisted)) == (["d"], 0)
+    listing = refresh(limit=3)
+    assert (names(listing.selected), names(listing.listed)) == (list("abd"), list("abcd"))
+    assert (names(listing.changed), len(listing.delisted)) == (["d"], 0)
 
 
-def test_only_lvis(refresh):
-    found = refresh(lvis=True)
-    assert names(found.selected) == names(found.listed) == ["b"]
+def test_lvis_selects_only_objects_with_a_category(refresh):
+    listing = refresh(lvis=True)
+    assert names(listing.selected) == names(listing.listed) == ["b"]
     assert names(refresh().changed) == ["a", "c", "d"]
     again = refresh(lvis=True)
     assert (names(again.selected), names(again.listed)) == (["b"], list("abcd"))
@@ -189,11 +192,14 @@ def test_only_lvis(refresh):
         refresh(lvis=True)
 
 
-def test_objects_of_another_source_stay(refresh):
+def test_objects_of_another_source_stay_listed(refresh):
     refresh()
-    objaverse, refresh.source = refresh.source, Shelf({"00": {"x": ("1", "", "")}}, "folder", True)
-    found = refresh({"x": "not for it"})
-    assert (names(found.selected), names(found.listed)) == (["x"], [*"abcd", "x"])
-    assert found.changed["caption"].to_pylist() == ["its own"]
+    objaverse, refresh.source = (
+        refresh.source,
+        MemorySource({"00": {"x": ("1", "", "")}}, "folder", True),
+    )
+    listing = refresh({"x": "of another source"})
+    assert (names(listing.selected), names(listing.listed)) == (["x"], [*"abcd", "x"])
+    assert listing.changed["caption"].to_pylist() == ["own caption"]
     refresh.source = objaverse
     assert (refresh().changed.num_rows, len(refresh().delisted)) == (0, 0)

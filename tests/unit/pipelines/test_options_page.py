@@ -1,4 +1,4 @@
-"""The page of the options, which is generated from the parsers."""
+"""The options page of the docs is generated from the parsers."""
 
 from pipelines.cli.options_page import render_page
 from tests.support.paths import REPOSITORY

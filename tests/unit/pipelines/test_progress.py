@@ -1,4 +1,4 @@
-"""The time to go is reckoned in work, and what is shown fits where it is shown."""
+"""The remaining time is estimated from work; progress is a table on a terminal, lines in a file."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ SECONDS = {"fetch": 0.1, "inspect": 0.1, "render": 20.0, "pack": 0.1}
 
 
 def event(stage: str, status: str = "ok", seconds: float | None = None) -> Event:
-    took = SECONDS[stage] if seconds is None else seconds
-    return Event(asset_id="objaverse:x", stage=stage, status=status, seconds=took)
+    duration = SECONDS[stage] if seconds is None else seconds
+    return Event(asset_id="objaverse:x", stage=stage, status=status, seconds=duration)
 
 
 def fetched(forecast: Forecast, num: int, every: int, now: float) -> float:
-    """All objects are fetched by two workers; all but one in `every` are dropped. The time then."""
+    """Record that two workers fetch all objects, and return the time; one in `every` is kept."""
     for number in range(num):
         now += 0.2 / 2
         then = None if number % every else "render"
@@ -29,12 +29,12 @@ def fetched(forecast: Forecast, num: int, every: int, now: float) -> float:
     return now
 
 
-def test_objects_that_are_dropped_at_once_promise_nothing():
+def test_objects_that_are_dropped_early_do_not_shorten_the_estimate():
     forecast = Forecast(STAGES, started=0.0)
     forecast.add_waiting("fetch", 400)
     assert forecast.seconds_left(0.0) is None
     now = fetched(forecast, 400, every=4, now=0.0)
-    # 300 of 400 objects are done in 40 seconds, and what a render takes is not known.
+    # 300 of 400 objects are done in 40 seconds, but the duration of a render is not known.
     assert forecast.seconds_left(now) is None
     for _ in range(40):
         now += SECONDS["render"] / 2
@@ -43,7 +43,7 @@ def test_objects_that_are_dropped_at_once_promise_nothing():
     assert forecast.seconds_left(now) == pytest.approx(truth, rel=0.1)
 
 
-def test_the_first_objects_tell_of_those_to_come():
+def test_the_estimate_extrapolates_from_the_first_objects():
     forecast = Forecast(STAGES, started=0.0)
     forecast.add_waiting("fetch", 1000)
     now = 0.0
@@ -78,22 +78,22 @@ def test_the_rows_add_up():
     forecast.record("fetch", [event("fetch"), event("inspect", "failed")], None, 60.0)
     forecast.record("fetch", [event("fetch"), event("inspect")], "render", 60.0)
     forecast.record("render", [event("render", seconds=10)], "pack", 120.0)
-    found = {row.stage: row for row in forecast.rows(120.0)}
-    assert {stage: row.waiting for stage, row in found.items()} == {
+    rows = {row.stage: row for row in forecast.rows(120.0)}
+    assert {stage: row.waiting for stage, row in rows.items()} == {
         "fetch": 8,
         "inspect": 0,
         "render": 2,
         "pack": 1,
     }
-    assert (found["inspect"].done, found["inspect"].failed) == (1, 1)
-    assert found["render"].mean_seconds == 10
-    assert found["pack"].mean_seconds is None
-    assert found["fetch"].per_minute == pytest.approx(1.0)
+    assert (rows["inspect"].done, rows["inspect"].failed) == (1, 1)
+    assert rows["render"].mean_seconds == 10
+    assert rows["pack"].mean_seconds is None
+    assert rows["fetch"].per_minute == pytest.approx(1.0)
     assert forecast.objects_per_minute(120.0) == pytest.approx(0.5)
 
 
-def test_a_sample_that_was_lost_before_it_was_packed():
-    """The packer answers for an object that waits for it with another stage's failure."""
+def test_a_sample_lost_before_packing_no_longer_waits():
+    """The packer reports an earlier stage's failure for an object in its queue."""
     forecast = Forecast(STAGES, started=0.0)
     forecast.add_waiting("pack", 1)
     forecast.record("pack", [event("render", "failed", seconds=0)], None, 1.0)
@@ -102,9 +102,9 @@ def test_a_sample_that_was_lost_before_it_was_packed():
 
 
 def show(terminal: bool) -> str:
-    """What a build shows, on a terminal or in a file."""
-    ours, theirs = pty.openpty() if terminal else os.pipe()
-    with open(theirs, "w") as stderr, contextlib.redirect_stderr(stderr):
+    """Return what a build prints on a terminal or into a file."""
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    with open(writer, "w") as stderr, contextlib.redirect_stderr(stderr):
         progress = Progress(STAGES)
         progress.add_waiting("fetch", 2)
         time.sleep(0.3)
@@ -113,18 +113,18 @@ def show(terminal: bool) -> str:
         progress.done(2, {"dropped": 1, "kept": 1})
         progress.close()
     text = b""
-    # At the end a terminal raises an error where a pipe gives nothing.
+    # At the end, a terminal raises an OSError and a pipe returns no bytes.
     with contextlib.suppress(OSError):
-        while block := os.read(ours, 1 << 16):
+        while block := os.read(reader, 1 << 16):
             text += block
-    os.close(ours)
+    os.close(reader)
     return text.decode()
 
 
 def test_a_terminal_gets_a_table_and_a_file_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    picture = show(terminal=True)
+    table = show(terminal=True)
     for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 to pack", "to go"):
-        assert word in picture
+        assert word in table
     assert show(terminal=False).splitlines() == ["[0:00:00] 2 of 2 objects done: 1 dropped, 1 kept"]

@@ -1,4 +1,4 @@
-"""The columns of the catalog: declared once, and described on one page."""
+"""Columns of the catalog are declared once and described in the docs; stages are validated."""
 
 import re
 
@@ -80,7 +80,7 @@ OTHER_QUEUE = Queue(name="render", priority=7, resources=lambda config: {"CPU": 
 
 
 def grid_stage(**changes: object) -> Stage:
-    """A stage that writes a file per object, as a package would declare it."""
+    """Return a stage that writes a file per object, as another package would declare it."""
     values = {
         "name": "sdf",
         "inputs": ("fetch",),
@@ -121,7 +121,7 @@ def grid_stage(**changes: object) -> Stage:
         ),
     ],
 )
-def test_a_wrong_stage_is_refused_at_once(changes, problem) -> None:
+def test_an_invalid_stage_is_rejected_when_it_is_added(changes, problem) -> None:
     registry = StageRegistry((FETCH, RENDER, PACK))
     with pytest.raises(ValueError, match=problem):
         registry.add(grid_stage(**changes))
@@ -146,14 +146,14 @@ def test_a_stage_needs_its_inputs_in_the_build() -> None:
     ]
 
 
-def test_only_added_stages_can_be_asked_for() -> None:
+def test_only_registered_stages_can_be_enabled() -> None:
     config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
     with pytest.raises(BadInput, match="--stages: sdf: this stage is not registered"):
         StageRegistry((FETCH, RENDER, PACK)).wanted(config)
 
 
 def test_a_worker_keeps_the_stages_that_it_has() -> None:
-    """Each task brings copies: what is computed for a stage would be computed again for each."""
+    """Each task brings copies of the stages; using them would discard what the first one cached."""
     registry, first = StageRegistry((FETCH, RENDER, PACK)), grid_stage()
     registry.match([first])
     registry.match([grid_stage()])
@@ -162,14 +162,14 @@ def test_a_worker_keeps_the_stages_that_it_has() -> None:
     assert registry.added == ()
 
 
-def test_a_stage_that_nobody_asked_for_reserves_nothing() -> None:
+def test_a_stage_that_is_not_enabled_reserves_nothing() -> None:
     config = BuildConfig.load({"source": "s", "root": "r"})
     gpu = Queue(name="gpu", priority=1, resources=lambda _: {"CPU": 1.0, "GPU": 1.0})
     registry = StageRegistry((FETCH, RENDER, PACK))
     registry.add(grid_stage(queue=gpu))
     assert [queue.name for queue in registry.queues(config)] == ["pack", "render", "fetch"]
-    asked = BuildConfig.load(config.dump() | {"stages": {"sdf": {}}})
-    assert gpu in registry.queues(asked)
+    enabled = BuildConfig.load(config.dump() | {"stages": {"sdf": {}}})
+    assert gpu in registry.queues(enabled)
 
 
 def test_queues_that_free_space_come_first() -> None:

@@ -1,4 +1,4 @@
-"""One request budget: no window ever holds more requests, and a pause holds everybody."""
+"""The rate limiter: no window exceeds the budget, and a pause delays all clients."""
 
 import bisect
 import math
@@ -15,6 +15,8 @@ from pipelines.transfers.outcome import FetchFailed
 
 
 class Clock:
+    """A clock that only the test advances, in seconds."""
+
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -51,7 +53,7 @@ def test_slots_keep_the_rate_and_the_order():
     assert waits[-1] == pytest.approx(10, rel=0.02)
 
 
-def test_a_pause_delays_the_slots_of_all_that_wait():
+def test_a_pause_delays_all_waiting_clients():
     clock = Clock()
     limiter = RateLimiter(1, 1, clock=clock)
     first, wait = limiter.reserve(math.inf)
@@ -71,7 +73,7 @@ def test_a_pause_delays_the_slots_of_all_that_wait():
     assert limiter.wait(first) == 0
 
 
-def test_what_the_server_announces_only_lowers_the_budget():
+def test_a_limit_announced_by_the_server_can_only_lower_the_budget():
     clock = Clock()
     limiter = RateLimiter(100, 10, clock=clock)
     limiter.limit(1000, 10)
@@ -104,7 +106,7 @@ def test_threads_share_a_budget():
     assert 0.95 < max(times) - min(times) < 5
 
 
-def test_a_wait_has_an_end():
+def test_a_wait_is_limited():
     budget = LocalBudget(1, 100.0)
     budget.acquire(1)
     started = time.monotonic()
@@ -114,7 +116,7 @@ def test_a_wait_has_an_end():
     assert time.monotonic() - started < 1
 
 
-def test_a_client_that_would_not_wait_that_long_reserves_nothing():
+def test_a_client_whose_wait_is_too_short_reserves_nothing():
     clock = Clock()
     limiter = RateLimiter(100, 100, clock=clock)
     for _ in range(20):
@@ -123,7 +125,7 @@ def test_a_client_that_would_not_wait_that_long_reserves_nothing():
     assert before[0] is None
 
     def wait(reservation):
-        raise AssertionError("nobody got a reservation")
+        raise AssertionError("no reservation was made")
 
     for _ in range(1000):
         with pytest.raises(FetchFailed, match="allows no request for 17 s"):
@@ -143,7 +145,7 @@ def test_a_pause_counts_as_waiting():
     assert limiter.reserve(10)[1] == 10
 
 
-def test_reservations_are_of_several_requests_only_while_nobody_waits():
+def test_reservations_cover_several_requests_only_while_no_client_waits():
     clock = Clock()
     limiter = RateLimiter(300_000, 300, lease_seconds=1.0, clock=clock)
     first, _ = limiter.reserve(math.inf)
@@ -156,7 +158,7 @@ def test_reservations_are_of_several_requests_only_while_nobody_waits():
 
 
 @pytest.mark.parametrize(("requests", "seconds"), [(5000, 300.0), (40, 2.0), (None, 300.0)])
-def test_as_many_fetches_as_may_be_in_flight_all_get_a_slot(requests, seconds):
+def test_the_maximum_number_of_fetches_in_flight_all_get_a_slot(requests, seconds):
     config = FetchConfig(requests=requests, window_seconds=seconds, rate_limit_wait_seconds=400)
     count = config.in_flight(4)
     assert count == int((requests or 3000) / seconds * 200)

@@ -1,4 +1,4 @@
-"""Mirrors and folders of models: what is listed, under which version, and what is fetched."""
+"""Mirrors and folders of models: listed objects, their versions, and fetched files."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ def demo(demo_source: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Files in nested folders, with names that people really give."""
+    """Return a folder of nested files with names as people write them."""
     root = tmp_path / "models"
     for path in ["chair.glb", "kitchen/Tea pot (1).GLB", "kitchen/ünï.v2.glb", "a,b/c:d%e.glb"]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def test_parts_make_up_the_listing(demo):
     parts = source.parts()
     assert parts == open_source(str(demo)).parts()
     assert set(parts) == {path.name for path in demo.glob("glbs/*")}
-    every = []
+    all_ids = []
     for part in parts:
         items = source.read_part(part)
         ids = [item.record.asset_id for item in items]
@@ -48,44 +48,44 @@ def test_parts_make_up_the_listing(demo):
         assert list(source.files(part, True)) == chosen
         assert all(item.record.caption is None for item in items)
         assert all(item.record.path.startswith(f"glbs/{part}/") for item in items)
-        every += ids
+        all_ids += ids
     paths = json.loads(gzip.decompress((demo / "object-paths.json.gz").read_bytes()))
-    assert sorted(every) == sorted(f"objaverse:{uid}" for uid in paths)
+    assert sorted(all_ids) == sorted(f"objaverse:{uid}" for uid in paths)
 
 
-def test_a_part_changes_with_what_describes_its_objects_and_its_files_with_theirs(demo):
+def test_a_part_changes_with_its_annotations_and_not_with_its_files(demo):
     source = open_source(str(demo))
     before = source.parts()
     file = sorted(demo.glob("glbs/*/*.glb"))[0]
     part, asset_id = file.parent.name, f"objaverse:{file.stem}"
     files = source.files(part, False)
 
-    def touched() -> set[str]:
+    def changed_since_the_last_call() -> set[str]:
         nonlocal before
         after = source.parts()
-        found, before = changed_parts(before, after), after
-        return found
+        changed, before = changed_parts(before, after), after
+        return changed
 
     os.utime(file, ns=(1, 1))
-    assert touched() == set()
+    assert changed_since_the_last_call() == set()
     assert changed_parts(files, source.files(part, False)) == {asset_id}
     file.unlink()
-    assert touched() == set()
+    assert changed_since_the_last_call() == set()
     assert source.files(part, False)[asset_id] == "missing"
     os.utime(demo / f"metadata/{part}.json.gz", ns=(1, 1))
-    assert touched() == {part}
+    assert changed_since_the_last_call() == {part}
     (demo / "lvis-annotations.json.gz").write_bytes(
         gzip.compress(json.dumps({"teapot": [file.stem]}).encode())
     )
-    assert part in touched()
+    assert part in changed_since_the_last_call()
     paths = json.loads(gzip.decompress((demo / "object-paths.json.gz").read_bytes()))
     del paths[file.stem]
     (demo / "object-paths.json.gz").write_bytes(gzip.compress(json.dumps(paths).encode()))
-    assert touched() == set()
+    assert changed_since_the_last_call() == set()
     assert asset_id not in source.files(part, False)
 
 
-def test_a_file_that_changed_since_it_was_listed(demo, tmp_path):
+def test_a_file_that_changed_since_it_was_listed_is_not_fetched(demo, tmp_path):
     source = open_source(str(demo))
     item = objects_of(source)[0]
     path, target = item.record.path, tmp_path / "x.glb"
@@ -103,7 +103,7 @@ def test_a_file_that_changed_since_it_was_listed(demo, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mirror"]
 
 
-def test_half_a_file_is_not_fetched(demo, tmp_path):
+def test_a_truncated_file_is_not_fetched(demo, tmp_path):
     source = open_source(str(demo))
     item = objects_of(source)[0]
     (demo / item.record.path).write_bytes(GOOD[:-100])
@@ -114,7 +114,7 @@ def test_half_a_file_is_not_fetched(demo, tmp_path):
     assert not (tmp_path / "x.glb").exists()
 
 
-def test_a_folder_of_models(models, tmp_path):
+def test_a_folder_of_models_is_listed_and_fetched(models, tmp_path):
     source = open_source(str(models))
     objects = objects_of(source)
     ids = [item.record.asset_id for item in objects]
@@ -186,19 +186,19 @@ def test_a_table_may_spell_licence_as_license(models):
         ("path\nch\xff.glb\n", "cannot read the table"),
     ],
 )
-def test_a_table_that_is_wrong(models, text, problem):
+def test_an_invalid_table_is_rejected(models, text, problem):
     (models / "objects.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match=problem):
         open_source(str(models))
 
 
-def test_names_that_cannot_be_told_apart(models):
+def test_files_with_the_same_asset_id_are_rejected(models):
     (models / "chair.GLB").write_bytes(GOOD)
     with pytest.raises(BadInput, match="have the same asset id"):
         open_source(str(models))
 
 
-def test_names_that_are_no_text(models):
+def test_file_names_that_are_not_utf_8_are_rejected(models):
     (models / os.fsdecode(b"caf\xe9.glb")).write_bytes(GOOD)
     with pytest.raises(BadInput, match="UTF-8"):
         open_source(str(models))

@@ -1,4 +1,4 @@
-"""Objects per hour, from when events were committed."""
+"""Objects per hour, computed from the commit times of events."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def endings(*rows: tuple[str, float, str, str, int]) -> pa.Table:
-    """Rows of (run, hours since START, stage, status, objects)."""
+    """Return a table of (run, hours since START, stage, status, objects)."""
     names = ["run", "time", "stage", "status", "objects"]
     columns = [list(column) for column in zip(*rows, strict=True)]
     columns[1] = [START + timedelta(hours=hours) for hours in columns[1]]
@@ -52,7 +52,7 @@ def test_one_commit_has_no_rate():
 
 
 def test_outcomes_have_their_own_bars():
-    found = timeline(
+    bars = timeline(
         endings(
             ("run", 0.0, "list", "ok", 500),
             ("run", 0.001, "pack", "ok", 30),
@@ -60,14 +60,14 @@ def test_outcomes_have_their_own_bars():
             ("run", 0.02, "measure", "ok", 4),
         )
     )
-    assert found.started == START
-    assert {name: sum(counts) for name, counts in found.counts.items()} == {
+    assert bars.started == START
+    assert {name: sum(counts) for name, counts in bars.counts.items()} == {
         "packed": 30,
         "stopped": 4,
         "failed": 2,
     }
-    assert found.counts["packed"][3] == 30
-    assert found.counts["stopped"][-1] == 4
+    assert bars.counts["packed"][3] == 30
+    assert bars.counts["stopped"][-1] == 4
 
 
 @hypothesis.given(
@@ -84,14 +84,14 @@ def test_outcomes_have_their_own_bars():
     )
 )
 def test_no_object_is_lost_in_the_bars(rows):
-    found = timeline(endings(*rows))
+    bars = timeline(endings(*rows))
     worked = sum(count for _, _, stage, _, count in rows if stage != "list")
     if not worked:
-        assert found is None
+        assert bars is None
         return
-    assert set(found.counts) == set(OUTCOMES)
-    assert sum(map(sum, found.counts.values())) == worked
-    assert found.num_bars <= 97
+    assert set(bars.counts) == set(OUTCOMES)
+    assert sum(map(sum, bars.counts.values())) == worked
+    assert bars.num_bars <= 97
 
 
 def test_the_catalog_counts_an_object_once_per_run(tmp_path):
@@ -121,7 +121,7 @@ def test_the_catalog_counts_an_object_once_per_run(tmp_path):
     assert recent_throughput(catalog, 3)["throughput"]["objects"] == 1
 
 
-def test_a_long_end_is_not_read_as_a_whole(tmp_path, monkeypatch):
+def test_the_recent_outcomes_read_a_limited_number_of_events(tmp_path, monkeypatch):
     monkeypatch.setattr("dataset.catalog.event_log._RECENT_EVENTS", 3)
     catalog = Catalog(Storage(str(tmp_path)))
     for batch in range(1, 8):

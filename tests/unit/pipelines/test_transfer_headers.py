@@ -1,4 +1,4 @@
-"""What is read from the headers of a server, and what is left alone because it is malformed."""
+"""The headers of a server's response are parsed, and malformed ones are ignored."""
 
 import pytest
 
@@ -16,7 +16,7 @@ SHA256 = "a" * 64
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         ("bytes 5-9/10", ContentRange(5, 10)),
         ("bytes 5-9/*", ContentRange(5, None)),
@@ -27,20 +27,20 @@ SHA256 = "a" * 64
         ("", ContentRange()),
     ],
 )
-def test_content_range(value, found):
-    assert content_range({"content-range": value}) == found
+def test_content_range(value, expected):
+    assert content_range({"content-range": value}) == expected
 
 
-@pytest.mark.parametrize(("value", "found"), [("12", 12), ("-1", None), ("²", None), ("", None)])
-def test_content_length(value, found):
-    assert content_length({"content-length": value}) == found
+@pytest.mark.parametrize(("value", "expected"), [("12", 12), ("-1", None), ("²", None), ("", None)])
+def test_content_length(value, expected):
+    assert content_length({"content-length": value}) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [('"abc"', "abc"), ('W/"abc"', "abc"), ("abc", "abc"), ('""', None)]
+    ("value", "expected"), [('"abc"', "abc"), ('W/"abc"', "abc"), ("abc", "abc"), ('""', None)]
 )
-def test_entity_tag(value, found):
-    assert entity_tag({"etag": value}) == found
+def test_entity_tag(value, expected):
+    assert entity_tag({"etag": value}) == expected
     assert entity_tag({}) is None
 
 

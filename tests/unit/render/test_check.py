@@ -1,4 +1,4 @@
-"""The check lets true views pass and names what is false in others."""
+"""The check accepts correct views and reports what is wrong in others."""
 
 import dataclasses
 import functools
@@ -19,15 +19,15 @@ from tests.support.spheres import sphere_views
 
 @functools.cache
 def block_views() -> ViewSet:
-    """The block with the letter as the first views of `lrm32` show it: no renderer is involved."""
+    """Return the block with the letter in the first views of `lrm32`, computed without a renderer."""
     cameras = get_rig("lrm32").cameras("block")[:12]
-    seen = [look_at_boxes(letter_block(), camera, 128) for camera in cameras]
-    hit = np.stack([one.face >= 0 for one in seen])
+    images = [look_at_boxes(letter_block(), camera, 128) for camera in cameras]
+    hit = np.stack([image.face >= 0 for image in images])
     return ViewSet(
         cameras=cameras,
         rgba=np.repeat(np.uint8(255) * hit[..., None], 4, axis=-1),
-        depth=np.stack([one.depth for one in seen]).astype(np.float32),
-        normals=np.stack([one.normals for one in seen]).astype(np.float32),
+        depth=np.stack([image.depth for image in images]).astype(np.float32),
+        normals=np.stack([image.normals for image in images]).astype(np.float32),
     )
 
 
@@ -55,7 +55,7 @@ def shuffled_cameras(views: ViewSet) -> ViewSet:
     return changed(views, cameras=list(views.cameras[1:]) + list(views.cameras[:1]))
 
 
-def moved_aside(views: ViewSet) -> ViewSet:
+def shifted_images(views: ViewSet) -> ViewSet:
     shift = np.roll(views.depth, 9, axis=2)
     alpha = np.roll(views.rgba, 9, axis=2)
     return changed(views, depth=shift, rgba=alpha, normals=np.roll(views.normals, 9, axis=2))
@@ -73,7 +73,7 @@ def one_empty_view(views: ViewSet) -> ViewSet:
     return changed(views, **{name: (part.T * shown).T for name, part in parts.items()})
 
 
-def length_of_ray(views: ViewSet) -> ViewSet:
+def ray_lengths_as_depth(views: ViewSet) -> ViewSet:
     lengths = [
         np.linalg.norm(rays(camera, *depth.shape)[1], axis=-1) * depth
         for camera, depth in zip(views.cameras, views.depth, strict=True)
@@ -89,7 +89,7 @@ def no_normals(views: ViewSet) -> ViewSet:
     return changed(views, normals=np.zeros_like(views.normals))
 
 
-def no_number(views: ViewSet) -> ViewSet:
+def nan_depth(views: ViewSet) -> ViewSet:
     depth = views.depth.copy()
     depth[0, 30, 30] = np.nan
     return changed(views, depth=depth)
@@ -111,15 +111,15 @@ def opaque_background(views: ViewSet) -> ViewSet:
     return changed(views, rgba=rgba)
 
 
-def camera_normals(views: ViewSet) -> ViewSet:
-    turned = [
+def normals_in_camera_axes(views: ViewSet) -> ViewSet:
+    rotated = [
         normals @ camera.camera_to_world[:3, :3]
         for camera, normals in zip(views.cameras, views.normals, strict=True)
     ]
-    return changed(views, normals=np.stack(turned))
+    return changed(views, normals=np.stack(rotated))
 
 
-def turned_normals(views: ViewSet) -> ViewSet:
+def inverted_normals(views: ViewSet) -> ViewSet:
     return changed(views, normals=-views.normals)
 
 
@@ -135,18 +135,18 @@ def y_up_normals(views: ViewSet) -> ViewSet:
     return changed(views, normals=views.normals[..., [0, 2, 1]] * np.float32([1, 1, -1]))
 
 
-def one_turned_view(views: ViewSet) -> ViewSet:
+def one_view_with_inverted_normals(views: ViewSet) -> ViewSet:
     normals = views.normals.copy()
     normals[5] *= -1
     return changed(views, normals=normals)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_true_views_pass(seed: int):
+def test_correct_views_pass(seed: int):
     check_views(sphere_views(seed))
 
 
-def test_true_views_of_an_asymmetric_body_pass():
+def test_correct_views_of_an_asymmetric_body_pass():
     check_views(block_views())
 
 
@@ -159,7 +159,7 @@ def test_normals_bent_by_a_normal_map_pass(bend: float):
     check_views(changed(views, normals=(normals / length).astype(np.float32)))
 
 
-def test_a_view_that_misses_the_object_is_no_error():
+def test_a_view_that_does_not_show_the_object_passes():
     views = one_empty_view(sphere_views(0))
     away = views.cameras[3].camera_to_world @ np.diag(np.float32([-1, 1, -1, 1]))
     cameras = list(views.cameras)
@@ -168,34 +168,37 @@ def test_a_view_that_misses_the_object_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "spoil, words",
+    "damage, message",
     [
         (scaled_depth, r"depths of views \d+ and \d+ agree at only \d"),
         (one_far_view, r"depths of views (3 and \d+|\d+ and 3) agree at only \d"),
         (one_empty_view, r"depths of views \d+ and 3 agree at only 0.0%"),
-        (length_of_ray, "agree at only"),
+        (ray_lengths_as_depth, "agree at only"),
         (far_depth, "behind the object"),
-        (moved_aside, "agree at only"),
+        (shifted_images, "agree at only"),
         (shuffled_cameras, "object|agree at only"),
         (long_normals, "unit length"),
         (no_normals, "unit length"),
-        (no_number, "no numbers"),
+        (nan_depth, "no numbers"),
         (empty, "empty"),
         (black, "black"),
         (opaque_background, "alpha and depth disagree"),
-        (camera_normals, "normals fit the depth at only"),
-        (turned_normals, "normals fit the depth at only 0.0% of the pixels"),
+        (normals_in_camera_axes, "normals fit the depth at only"),
+        (inverted_normals, "normals fit the depth at only 0.0% of the pixels"),
         (swapped_normals, "pixels that face [+-][yz]"),
         (mirrored_normals, "pixels that face [+-]x"),
         (y_up_normals, "pixels that face [+-][yz]"),
-        (one_turned_view, "normals fit the depth at only 0.0% of the pixels of view 5$"),
+        (
+            one_view_with_inverted_normals,
+            "normals fit the depth at only 0.0% of the pixels of view 5$",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
 @pytest.mark.parametrize("body", BODIES)
-def test_false_views_are_told(body: str, spoil: Callable[[ViewSet], ViewSet], words: str):
-    with pytest.raises(RenderFailure, match=words) as caught:
-        check_views(spoil(BODIES[body]()))
+def test_wrong_views_are_rejected(body: str, damage: Callable[[ViewSet], ViewSet], message: str):
+    with pytest.raises(RenderFailure, match=message) as caught:
+        check_views(damage(BODIES[body]()))
     assert caught.value.kind == "bad_output"
 
 
@@ -203,8 +206,8 @@ def agreement(views: ViewSet, first: int, second: int) -> tuple[float, int]:
     return depth_agreement(find_patches(views, first), views.cameras[second], views.depth[second])
 
 
-def test_agreement_is_of_what_both_views_see():
-    """Two sides of a sphere have little in common; a view has everything in common with itself."""
+def test_agreement_covers_the_surface_that_both_views_show():
+    """Opposite views of a sphere share little surface; a view shares all of it with itself."""
     views = sphere_views(2)
     hit = int((views.depth[0] > 0).sum())
     share, count = agreement(views, 0, 0)
@@ -218,16 +221,16 @@ def test_agreement_is_of_what_both_views_see():
 
 
 def test_depth_implies_the_normals_of_both_bodies():
-    for views, most in ((sphere_views(3), 3.0), (block_views(), 0.2)):
+    for views, max_median in ((sphere_views(3), 3.0), (block_views(), 0.2)):
         for view in range(12):
             patches = find_patches(views, view)
             assert len(patches.points) > 0.4 * (views.depth[view] > 0).sum()
             cosine = (patches.facing * patches.normals).sum(axis=-1).clip(-1, 1)
-            assert np.median(np.degrees(np.arccos(cosine))) < most
+            assert np.median(np.degrees(np.arccos(cosine))) < max_median
 
 
 @pytest.mark.parametrize("rig", RIGS)
-def test_every_view_is_compared_with_one_that_sees_much_of_the_same(rig: str):
+def test_every_view_is_compared_with_one_that_shows_much_of_the_same_surface(rig: str):
     cameras = get_rig(rig).cameras("an object")
     pairs = pairs_to_compare(cameras)
     assert (

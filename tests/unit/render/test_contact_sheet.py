@@ -10,7 +10,7 @@ TILE = 64
 
 
 @pytest.mark.parametrize("count, size", [(1, (1, 1)), (8, (8, 1)), (12, (8, 2))])
-def test_size(count: int, size: tuple[int, int]):
+def test_the_size_of_a_sheet(count: int, size: tuple[int, int]):
     views = sphere_views(0, num_views=count)
     assert contact_sheet(views, tile=TILE).size == (size[0] * TILE, size[1] * 3 * TILE)
     titled = contact_sheet(views, title="a sphere", tile=TILE)
@@ -18,7 +18,7 @@ def test_size(count: int, size: tuple[int, int]):
     assert 0 < titled.height - size[1] * 3 * TILE < TILE
 
 
-def test_each_picture_is_in_its_place():
+def test_each_image_is_at_its_position():
     views = sphere_views(3, num_views=2)
     sheet = contact_sheet(views, title="a sphere", tile=TILE)
     pixels = np.asarray(sheet).astype(int)[sheet.height - 3 * TILE :]
@@ -44,7 +44,7 @@ def test_any_name_can_be_a_title(title: str):
     assert contact_sheet(views, title=title, tile=TILE).size[0] == TILE
 
 
-def test_a_view_without_the_object():
+def test_a_view_without_the_object_is_drawn():
     views = sphere_views(0, num_views=1)
     for part in (views.rgba, views.depth, views.normals):
         part[:] = 0

@@ -1,4 +1,4 @@
-"""The page on conventions does not drift from the code: its examples run."""
+"""The examples on the conventions page run and hold."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Frames: the sRGB curve, straight alpha, and errors for what Blender did not write."""
+"""Blender's frames: the sRGB curve, straight alpha, errors for missing or damaged files."""
 
 from pathlib import Path
 
@@ -23,9 +23,9 @@ CAMERA = Camera(camera_to_world=look_at(np.array([0, -2.6, 0])), intrinsics=intr
 
 
 def write(path: Path, **channels: np.ndarray) -> None:
-    named = {name.replace("_", "."): pixels for name, pixels in channels.items()}
+    pixels_by_name = {name.replace("_", "."): pixels for name, pixels in channels.items()}
     header = {"compression": OpenEXR.NO_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, named).write(str(path))
+    OpenEXR.File(header, pixels_by_name).write(str(path))
 
 
 def plane(*values: float) -> np.ndarray:
@@ -33,7 +33,7 @@ def plane(*values: float) -> np.ndarray:
 
 
 def write_frame(folder: Path, view: int = 0) -> None:
-    """Four pixels: opaque grey, half-covered grey, background, and glowing red."""
+    """Write four pixels: opaque grey, half-covered grey, background, and glowing red."""
     half = np.float32(0.5)
     write(
         folder / f"colour_{view:03d}.exr",
@@ -52,7 +52,7 @@ def write_frame(folder: Path, view: int = 0) -> None:
 
 
 ROW = Window(left=3, top=5, width=4, height=1)
-"""Where the four pixels lie in a picture of eight by eight."""
+"""Position of the four pixels in an image of 8 x 8 pixels."""
 
 
 def read(folder: Path, window: Window | None = ROW, view: int = 0) -> ViewSet:
@@ -78,7 +78,7 @@ def test_depth_is_zero_and_normals_are_unit(tmp_path: Path):
     assert views.depth.dtype == views.normals.dtype == np.float32
 
 
-def test_what_is_outside_the_window_is_background(tmp_path: Path):
+def test_pixels_outside_the_window_are_background(tmp_path: Path):
     write_frame(tmp_path, view=1)
     views = read(tmp_path, view=1)
     for picture in (views.rgba, views.depth, views.normals):
@@ -87,7 +87,7 @@ def test_what_is_outside_the_window_is_background(tmp_path: Path):
         assert not picture.any()
 
 
-def test_a_view_of_nothing_has_no_frames(tmp_path: Path):
+def test_a_view_without_a_window_is_empty_and_needs_no_frames(tmp_path: Path):
     assert not read(tmp_path, window=None).rgba.any()
 
 
@@ -97,20 +97,20 @@ def test_frames_are_removed_once_they_are_read(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_frame(tmp_path: Path):
+def test_a_missing_frame_is_an_error(tmp_path: Path):
     write_frame(tmp_path)
     with pytest.raises(FrameError, match=r"colour_001\.exr"):
         read(tmp_path, view=1)
 
 
-def test_a_frame_of_another_size(tmp_path: Path):
+def test_a_frame_of_another_size_is_an_error(tmp_path: Path):
     write_frame(tmp_path)
     with pytest.raises(FrameError, match="4x1 pixels, not 4x2"):
         read(tmp_path, Window(left=0, top=0, width=4, height=2))
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200])
-def test_a_truncated_frame(tmp_path: Path, kept: int):
+def test_a_truncated_frame_is_an_error(tmp_path: Path, kept: int):
     write_frame(tmp_path)
     path = tmp_path / "geometry_000.exr"
     path.write_bytes(path.read_bytes()[:kept])
@@ -118,13 +118,13 @@ def test_a_truncated_frame(tmp_path: Path, kept: int):
         read(tmp_path)
 
 
-def test_a_frame_without_the_pass(tmp_path: Path):
+def test_a_frame_without_its_pass_is_an_error(tmp_path: Path):
     write(tmp_path / "silhouette_000.exr", ViewLayer_Depth_Z=plane(1.0))
     with pytest.raises(FrameError, match="Combined"):
         read_silhouettes(tmp_path, 1)
 
 
-def test_frames_of_two_sizes(tmp_path: Path):
+def test_frames_of_two_sizes_are_an_error(tmp_path: Path):
     write(tmp_path / "silhouette_000.exr", ViewLayer_Combined_A=plane(1, 1))
     write(tmp_path / "silhouette_001.exr", ViewLayer_Combined_A=plane(1))
     with pytest.raises(FrameError, match="one size"):
@@ -132,7 +132,7 @@ def test_frames_of_two_sizes(tmp_path: Path):
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20).map(sorted))
-def test_the_curve_rises_and_undoes_the_decoding_of_the_standard(values: list[float]):
+def test_the_curve_increases_and_inverts_the_decoding_of_the_standard(values: list[float]):
     linear = np.array(values)
     encoded = srgb_from_linear(linear)
     assert (np.diff(encoded) >= -1e-9).all()
@@ -140,7 +140,7 @@ def test_the_curve_rises_and_undoes_the_decoding_of_the_standard(values: list[fl
     np.testing.assert_allclose(decoded, linear, atol=2e-6)
 
 
-def test_the_ends_of_the_curve():
+def test_known_values_of_the_curve():
     np.testing.assert_allclose(
         srgb_from_linear(np.array([0.0, 0.18, 1.0])), [0, 0.4613, 1], atol=1e-4
     )

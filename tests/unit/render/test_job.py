@@ -1,4 +1,4 @@
-"""Whatever crosses the process border arrives as it was sent, on one line."""
+"""Messages between processes are encoded as one line and decoded to equal values."""
 
 import json
 
@@ -48,10 +48,10 @@ REQUESTS = st.one_of(
 KINDS = st.none() | st.sampled_from(FailureKind)
 
 
-# beartype looks at a random item of each list while hypothesis builds it.
+# beartype checks a random item of each list while hypothesis builds it.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @given(REQUESTS)
-def test_requests_survive_the_border(request):
+def test_requests_survive_encoding(request):
     line = encode(request)
     assert line.endswith("\n")
     assert line.count("\n") == 1
@@ -59,32 +59,32 @@ def test_requests_survive_the_border(request):
 
 
 @given(st.builds(Reply, kind=KINDS, data=st.dictionaries(st.text(), NUMBERS | st.text())))
-def test_replies_survive_the_border(reply: Reply):
+def test_replies_survive_encoding(reply: Reply):
     line = encode(reply)
     assert line.count("\n") == 1
     assert decode_answer(line) == reply
 
 
 @given(st.builds(Rendered, window=st.none() | st.builds(Window)))
-def test_news_of_a_view_survives_the_border(rendered: Rendered):
+def test_the_message_of_a_rendered_view_survives_encoding(rendered: Rendered):
     line = encode(rendered)
     assert line.count("\n") == 1
     assert decode_answer(line) == rendered
 
 
 @pytest.mark.parametrize("line", ["", "Fra:1 Mem:12M", "{}", "[]", '{"type": "OpenRequest"}', "7"])
-def test_anything_else_is_no_answer(line: str):
+def test_any_other_line_is_not_an_answer(line: str):
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         decode_answer(line)
 
 
-def test_an_unknown_kind_of_failure_is_no_answer():
+def test_an_unknown_failure_kind_is_not_an_answer():
     values = json.loads(encode(Reply(kind=FailureKind.CRASH)))
     with pytest.raises(ValueError, match="gone"):
         decode_answer(json.dumps(values | {"kind": "gone"}))
 
 
-def test_a_request_is_read_by_its_type():
+def test_a_request_is_decoded_by_its_type():
     values = json.loads(encode(OpenRequest(glb="a.glb", normalise="cube", limits=GlbLimits())))
     assert values["type"] == "OpenRequest"
     with pytest.raises(KeyError):

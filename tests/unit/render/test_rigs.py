@@ -1,4 +1,4 @@
-"""Rigs: the same cameras on every call, inside the ranges that were published."""
+"""Rigs return the same cameras on every call, within the published ranges."""
 
 import math
 
@@ -20,7 +20,7 @@ LAST_EYE = {
     "one2345": (1.2, -2.078, 0.0),
     "fixed48": (1.328, -0.356, 2.382),
 }
-"""Where the last camera of `objaverse:0` stands."""
+"""Position of the last camera of `objaverse:0`."""
 ALL = pytest.mark.parametrize("rig", RIGS.values(), ids=lambda rig: rig.name)
 
 
@@ -29,7 +29,7 @@ def eyes(cameras: list[Camera]) -> np.ndarray:
 
 
 def angles(cameras: list[Camera]) -> tuple[np.ndarray, np.ndarray]:
-    """Azimuths in [0, 360) and elevations, in degrees."""
+    """Return the azimuths in [0, 360) and the elevations, in degrees."""
     x, y, z = eyes(cameras).T.astype(float)
     return np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
@@ -41,7 +41,7 @@ def fov(camera: Camera) -> float:
 @ALL
 @settings(max_examples=20)
 @given(asset_id=ASSET_IDS)
-def test_cameras_depend_on_the_object_alone(rig: Rig, asset_id: str):
+def test_cameras_depend_only_on_the_object(rig: Rig, asset_id: str):
     first, again = rig.cameras(asset_id), rig.cameras(asset_id)
     assert len(first) == rig.num_views
     for one, other in zip(first, again, strict=True):
@@ -80,17 +80,17 @@ def test_lrm32_keeps_the_published_ranges(asset_id: str):
 def test_lrm32_fills_its_ranges_evenly():
     cameras = [c for n in range(200) for c in get_rig("lrm32").cameras(f"objaverse:{n}")]
     azimuths, _ = angles(cameras)
-    places = (
+    fractions = (
         azimuths / 360,
         (np.linalg.norm(eyes(cameras), axis=1) - 2) / 1.5,
         (eyes(cameras)[:, 2] + 0.75) / 2.35,
     )
-    for place in places:
-        counts, _ = np.histogram(place, bins=8, range=(0, 1))
+    for fraction in fractions:
+        counts, _ = np.histogram(fraction, bins=8, range=(0, 1))
         np.testing.assert_allclose(counts, 800, rtol=0.15)
 
 
-def test_the_published_cube_is_seen_by_the_same_cameras():
+def test_the_cube_variant_of_zero123plus_has_the_same_cameras():
     cube, sphere = get_rig("zero123plus-cube"), get_rig("zero123plus")
     assert (cube.normalise, sphere.normalise) == ("cube", "sphere")
     np.testing.assert_array_equal(eyes(cube.cameras("a")), eyes(sphere.cameras("a")))
@@ -99,7 +99,7 @@ def test_the_published_cube_is_seen_by_the_same_cameras():
 
 @settings(max_examples=20)
 @given(asset_id=ASSET_IDS)
-def test_zero123plus_targets_stand_relative_to_the_query(asset_id: str):
+def test_zero123plus_targets_are_placed_relative_to_the_query(asset_id: str):
     cameras = get_rig("zero123plus").cameras(asset_id)
     azimuths, elevations = angles(cameras)
     distances = np.linalg.norm(eyes(cameras), axis=1)
@@ -112,14 +112,14 @@ def test_zero123plus_targets_stand_relative_to_the_query(asset_id: str):
     assert all(fov(camera) == pytest.approx(30, abs=1e-3) for camera in cameras)
 
 
-def test_orbit21():
+def test_orbit21_has_equal_azimuth_steps_and_three_elevations():
     cameras = get_rig("orbit21").cameras("objaverse:any")
     azimuths, elevations = angles(cameras)
     np.testing.assert_allclose(np.diff(azimuths), 360 / 21, atol=1e-3)
     np.testing.assert_allclose(elevations, [30, 0, -30] * 7, atol=1e-3)
 
 
-def test_one2345():
+def test_one2345_has_the_published_azimuths_and_distance():
     cameras = get_rig("one2345").cameras("objaverse:any")
     azimuths, _ = angles(cameras)
     np.testing.assert_allclose(azimuths, [0, 90, 180, 270, 30, 120, 210, 300], atol=1e-3)
@@ -128,8 +128,8 @@ def test_one2345():
 
 
 def test_fixed48_has_no_view_twice():
-    places = eyes(get_rig("fixed48").cameras("objaverse:any"))
-    distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(48)
+    positions = eyes(get_rig("fixed48").cameras("objaverse:any"))
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.eye(48)
     assert distances.min() > 0.5
 
 
@@ -140,7 +140,7 @@ def test_cameras_of_a_version_never_move(rig: Rig):
     np.testing.assert_allclose(eyes(rig.cameras("objaverse:0"))[-1], LAST_EYE[rig.name], atol=2e-3)
 
 
-def test_an_unknown_rig_names_the_closest():
+def test_an_unknown_rig_is_an_error_that_suggests_the_closest():
     with pytest.raises(BadInput, match="did you mean 'lrm32'"):
         get_rig("lrm23")
     with pytest.raises(BadInput, match="orbit21"):
