@@ -1,4 +1,4 @@
-"""The cluster files: what Ray, AWS and Kubernetes make of them, without any of the three."""
+"""The cluster files are valid for Ray, AWS and Kubernetes, checked without running these."""
 
 import copy
 import re
@@ -94,14 +94,14 @@ def test_files_name_the_installed_ray_and_the_libraries_that_blender_needs() -> 
 
 
 def node_types() -> tuple[AutoscalingConfig, list[str]]:
-    """What Ray makes of the file for each node type, and the names of those of workers."""
+    """Return Ray's configuration of the node types, and the names of the worker types."""
     config = AutoscalingConfig(read(AWS), skip_content_hash=True)
     names = [name for name in config.get_config("available_node_types") if name != "head"]
     return config, names
 
 
 def docker_options(name: str) -> list[str]:
-    """Of `docker run` for a node type, joined as Ray's DockerCommandRunner does."""
+    """Return a node type's options of `docker run`, joined as Ray's DockerCommandRunner does."""
     docker = node_types()[0].get_docker_config(name)
     own = "head_run_options" if name == "head" else "worker_run_options"
     return docker["run_options"] + docker.get(own, [])
@@ -118,26 +118,26 @@ def test_authentication_is_set_and_never_left_to_a_default() -> None:
 
 
 def test_every_worker_is_set_up_whatever_its_type_adds() -> None:
-    """A type's own list takes the place of the common one."""
+    """Setup commands of a node type replace the common ones."""
     config, names = node_types()
     common = {"apt-get", "chmod 600 ~/.ray/auth_token", "pip install"}
     for name in names:
-        done = " && ".join(config.get_worker_setup_commands(name))
-        assert {words for words in common if words in done} == common, name
-        assert all(f" {package}" in done for package in _PACKAGE_OF_LIBRARY.values())
-        assert ("[build,train]" in done) == (name == "train")
+        commands = " && ".join(config.get_worker_setup_commands(name))
+        assert {command for command in common if command in commands} == common, name
+        assert all(f" {package}" in commands for package in _PACKAGE_OF_LIBRARY.values())
+        assert ("[build,train]" in commands) == (name == "train")
 
 
-def test_nodes_that_open_strangers_files_can_take_the_network_away() -> None:
-    """And those alone, which in turn see no runs; nothing behind a bridge gets a node's role."""
+def test_only_render_nodes_can_block_the_network_and_they_mount_no_runs() -> None:
+    """Render nodes open untrusted files. No container on a bridge network can use a node's role."""
     config, _ = node_types()
     for name, kind in config.get_config("available_node_types").items():
         options, renders = docker_options(name), "render" in kind["resources"]
         assert ("--security-opt seccomp=unconfined" in options) == renders
         assert ("--volume /mnt/lrm-runs:/home/ray/runs" in options) == (not renders)
         assert bool(config.get_initialization_commands(name)) == (not renders)
-        found = kind["node_config"]["MetadataOptions"]
-        assert found == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+        metadata_options = kind["node_config"]["MetadataOptions"]
+        assert metadata_options == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
     spec = read(KUBERAY)["spec"]["rayClusterSpec"]
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         pod, renders = group["template"]["spec"], "render" in group.get("groupName", "")
@@ -149,29 +149,31 @@ def test_nodes_that_open_strangers_files_can_take_the_network_away() -> None:
         assert ("/home/ray/runs" in [mount["mountPath"] for mount in mounts]) == (not renders)
 
 
-def test_the_folder_of_runs_is_mounted_where_a_file_system_is_named(tmp_path: Path) -> None:
+def test_the_folder_of_runs_is_mounted_if_a_file_system_is_set(tmp_path: Path) -> None:
     commands = read(AWS)["initialization_commands"]
     assert sum(command.count("FS=;") for command in commands) == 1
-    # What root would do is written down; everything else runs.
+    # `sudo` only prints its command; everything else runs.
     script = 'sudo() { echo sudo "$@"; }\nmountpoint() { return 1; }\n' + "\n".join(commands)
 
-    def root_does(text: str) -> list[str]:
-        done = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()
+    def output_of(text: str) -> list[str]:
+        result = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, check=True)
+        return result.stdout.splitlines()
 
-    without, named = root_does(script), root_does(script.replace("FS=;", "FS=fs-12;"))
-    assert len(without) == 2
-    assert [line for line in named if line not in without][-1].startswith("sudo mount -t nfs4 ")
-    assert "fs-12.efs.us-west-2.amazonaws.com:/ /mnt/lrm-runs" in "\n".join(named)
+    without_fs, with_fs = output_of(script), output_of(script.replace("FS=;", "FS=fs-12;"))
+    assert len(without_fs) == 2
+    assert [line for line in with_fs if line not in without_fs][-1].startswith(
+        "sudo mount -t nfs4 "
+    )
+    assert "fs-12.efs.us-west-2.amazonaws.com:/ /mnt/lrm-runs" in "\n".join(with_fs)
     assert f".efs.{read(AWS)['provider']['region']}." in script
-    assert named[-1] == without[-1] == "sudo chown 1000:100 /mnt/lrm-runs"
+    assert with_fs[-1] == without_fs[-1] == "sudo chown 1000:100 /mnt/lrm-runs"
 
 
 @pytest.mark.parametrize("name", ["manual", "kuberay"])
 def test_the_documented_builds_stay_on_render_nodes_and_wait_for_a_lost_driver(name: str) -> None:
-    given = make_parser().parse_args(documented_build(name))
-    assert given.wait
-    execution = load_config(BuildConfig, given).execution
+    arguments = make_parser().parse_args(documented_build(name))
+    assert arguments.wait
+    execution = load_config(BuildConfig, arguments).execution
     assert 0 < execution.fetch_resources["render"] < 0.1
     assert 0 < execution.pack_resources["render"] < 0.1
     assert execution.render_resources == {"render": 1}
@@ -179,7 +181,7 @@ def test_the_documented_builds_stay_on_render_nodes_and_wait_for_a_lost_driver(n
 
 
 def unknown_to_aws(words: list[str]) -> set[str]:
-    """What a call of `aws` names that its API does not know, and what it leaves out."""
+    """Return the unknown action or options of a call of `aws`, and its missing required options."""
     service, action, *rest = words
     model = botocore.session.get_session().get_service_model(service.replace("s3api", "s3"))
     operations = {xform_name(name, "-"): name for name in model.operation_names}
@@ -188,18 +190,18 @@ def unknown_to_aws(words: list[str]) -> set[str]:
     shape = model.operation_model(operations[action]).input_shape
     known = {xform_name(name, "-"): name for name in shape.members}
     if action == "authorize-security-group-ingress":
-        # Simple forms of the command line's own.
+        # Short forms that only the command line has.
         known |= {"protocol": "IpProtocol", "port": "FromPort", "cidr": "CidrIp"}
     given = {word[2:] for word in rest if word.startswith("--")} - {"query", "output", "region"}
     needed = {xform_name(name, "-") for name in shape.required_members}
     return (given - set(known)) | (needed - given)
 
 
-def test_the_manual_calls_aws_as_it_is() -> None:
-    called_aws = [words[1:] for words in manual() if words[0] == "aws" and words[1] != "s3"]
-    assert len(called_aws) > 12
-    assert [words for words in called_aws if unknown_to_aws(words)] == []
-    assert ["spot.amazonaws.com"] in [words[-1:] for words in called_aws]
+def test_the_calls_of_aws_in_the_manual_match_its_api() -> None:
+    aws_calls = [words[1:] for words in manual() if words[0] == "aws" and words[1] != "s3"]
+    assert len(aws_calls) > 12
+    assert [words for words in aws_calls if unknown_to_aws(words)] == []
+    assert ["spot.amazonaws.com"] in [words[-1:] for words in aws_calls]
     assert unknown_to_aws(["iam", "create-rolle"]) == {"create-rolle"}
     wrong = ["iam", "create-role", "--rolename", "x", "--assume-role-policy-document", "y"]
     assert unknown_to_aws(wrong) == {"rolename", "role-name"}
@@ -234,7 +236,7 @@ def test_kuberay_and_kubernetes_accept_the_job() -> None:
         kubernetes_validate.validate(pod, "1.31", strict=True)
 
 
-def test_a_misspelt_field_of_a_pod_is_found() -> None:
+def test_a_misspelt_field_of_a_pod_is_detected() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
     spec = {"containers": [{"name": "c", "image": "i", "resource": {}}]}
     with pytest.raises(kubernetes_validate.ValidationError):

@@ -1,4 +1,4 @@
-"""What the documentation says can be done: its commands, options and links exist."""
+"""The commands, options and links of the documentation exist."""
 
 import argparse
 import functools
@@ -28,7 +28,7 @@ each_page = pytest.mark.parametrize(
 
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Why a command line would be refused; empty if it would not or is not ours."""
+    """Return why a command line is invalid; empty if it is valid or not one of this project."""
     program, rest = called(words)
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
@@ -45,7 +45,7 @@ def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def parser_of(words: list[str]) -> argparse.ArgumentParser:
-    """The parser of the command that the words begin with; a `LookupError` if there is none."""
+    """Return the parser of the command that the words begin with, or raise LookupError."""
     parser: argparse.ArgumentParser = make_parser()
     for word in words:
         below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
@@ -58,7 +58,7 @@ def parser_of(words: list[str]) -> argparse.ArgumentParser:
 
 
 def all_options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The options of a command and of all below it."""
+    """Yield the options of a command and of all its subcommands."""
     if isinstance(parser, Parser):
         parser.populate()
     yield from parser._option_string_actions
@@ -74,7 +74,7 @@ def every_option() -> frozenset[str]:
 
 
 def unknown_in_text(text: str) -> Iterator[str]:
-    """Code between words (`lrm build --geometry`, `--render.device gpu`) that names nothing."""
+    """Yield inline code (`lrm build --geometry`, `--render.device gpu`) that names nothing real."""
     for code in CODE.findall(FENCE.sub("", text)):
         first, *words = code.split() or [""]
         options = [word.partition("=")[0] for word in words if re.fullmatch(r"--[\w.=-]+\w", word)]
@@ -90,7 +90,7 @@ def unknown_in_text(text: str) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives to a page's headings."""
+    """Return the anchors that GitHub gives to a page's headings."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
@@ -98,7 +98,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    """Relative links and pictures of a page that lead nowhere."""
+    """Yield the relative links and images of a page whose target does not exist."""
     for target, anchor in LINK.findall(FENCE.sub("", page.read_text())):
         path = page.parent / target if target else page
         if not path.exists() or (anchor and anchor not in anchors(path)):
@@ -107,19 +107,19 @@ def broken_links(page: Path) -> Iterator[str]:
 
 @each_page
 def test_every_command_exists_with_its_options(page, capsys):
-    said = [words for _, text in blocks(page) for words in commands(text)]
-    problems = {shlex.join(words): problem(words, capsys) for words in said}
-    assert {words: why for words, why in problems.items() if why} == {}
+    command_lines = [words for _, text in blocks(page) for words in commands(text)]
+    problems = {shlex.join(words): problem(words, capsys) for words in command_lines}
+    assert {line: why for line, why in problems.items() if why} == {}
     assert list(unknown_in_text(page.read_text())) == []
 
 
 @each_page
-def test_links_lead_somewhere(page):
+def test_every_link_has_a_target(page):
     assert list(broken_links(page)) == []
 
 
 def linked_pages(page: Path) -> set[Path]:
-    """The pages of the project that a page links to."""
+    """Return the pages of the project that a page links to."""
     targets = {(page.parent / target).resolve() for target, _ in LINK.findall(page.read_text())}
     return targets & set(PAGES)
 
@@ -154,13 +154,13 @@ def test_every_page_can_be_reached_from_the_readme():
         ("export A=lrm; ls lrm.yaml", ""),
     ],
 )
-def test_a_wrong_command_would_be_seen(line, why, capsys):
+def test_a_wrong_command_is_detected(line, why, capsys):
     problems = [problem(words, capsys) for words in commands(line)]
     assert why in "".join(problems)
     assert any(problems) == bool(why)
 
 
-def test_wrong_words_in_text_and_wrong_links_would_be_seen(tmp_path):
+def test_wrong_inline_code_and_wrong_links_are_detected(tmp_path):
     (tmp_path / "b.md").write_text("# Some `code`, and a heading\n")
     page = tmp_path / "a.md"
     page.write_text(

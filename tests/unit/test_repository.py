@@ -1,4 +1,4 @@
-"""The files around the code say what the code does."""
+"""Licence, workflow, hooks and declared dependencies agree with the code."""
 
 import importlib.metadata
 import json
@@ -18,9 +18,10 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 ALL_PACKAGES = (*PACKAGES, "benchmarks", "tests")
 OPTIONAL = {"lpips", "nvdiffrast", "rembg"}
-"""Imported where they are installed. The Makefile installs lpips, without its torchvision."""
-BROUGHT = {"botocore": "s3fs", "mathutils": "bpy"}
-"""Modules of packages that a declared one requires or contains."""
+"""Packages that are third_party_imports only if they are installed. The Makefile installs lpips alone,
+without torchvision."""
+TRANSITIVE = {"botocore": "s3fs", "mathutils": "bpy"}
+"""Modules that are part of a declared package or of one that it requires."""
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"
 
 
@@ -38,8 +39,8 @@ def test_the_workflow_runs_the_commands_of_the_makefile():
     targets = re.findall(r'"([\w-]+)"', job["strategy"]["matrix"]["target"])
     assert set(targets) == {"test", "test-slow"} <= TARGETS
     assert "make ${{ matrix.target }}" in commands
-    called = {word for command in commands for word in re.findall(r"^make ([\w-]+)", command)}
-    assert called <= TARGETS
+    make_targets = {word for command in commands for word in re.findall(r"^make ([\w-]+)", command)}
+    assert make_targets <= TARGETS
     (packages,) = (command for command in commands if "apt-get install" in command)
     assert set(_PACKAGE_OF_LIBRARY.values()) <= set(packages.split())
 
@@ -51,43 +52,46 @@ def test_hooks_run_the_checks_of_make_test():
     assert {entry.removeprefix("make ") for entry in entries} <= TARGETS
 
 
-def imported() -> set[str]:
-    """The packages of others that any file imports."""
+def third_party_imports() -> set[str]:
+    """Return the third-party packages that any file imports."""
     names = (name for _, tree in sources(ALL_PACKAGES) for name in imports(tree))
-    found = {name.split(".")[0] for name in names}
-    return found - set(sys.stdlib_module_names) - set(ALL_PACKAGES)
+    packages = {name.split(".")[0] for name in names}
+    return packages - set(sys.stdlib_module_names) - set(ALL_PACKAGES)
 
 
-def normal(name: str) -> str:
+def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=; ]", name)[0]).lower()
 
 
 def test_every_import_is_declared():
-    declared = {normal(name) for name in PROJECT["dependencies"]}
+    declared = {normalised(name) for name in PROJECT["dependencies"]}
     for extra in PROJECT["optional-dependencies"].values():
-        declared |= {normal(name) for name in extra}
+        declared |= {normalised(name) for name in extra}
     owners = importlib.metadata.packages_distributions()
     missing = {
         name
-        for name in imported() - OPTIONAL - set(BROUGHT)
-        if not declared & {normal(owner) for owner in [*owners.get(name, []), name]}
+        for name in third_party_imports() - OPTIONAL - set(TRANSITIVE)
+        if not declared & {normalised(owner) for owner in [*owners.get(name, []), name]}
     }
     assert missing == set()
-    assert {normal(name) for name in BROUGHT.values()} <= declared
+    assert {normalised(name) for name in TRANSITIVE.values()} <= declared
 
 
 def test_no_name_is_undefined():
-    """Ruff's F821 is off because of the shapes in annotations, which are strings."""
+    """Ruff's F821 is off because it takes the shapes in annotations for names."""
     words = ["check", "--isolated", "--target-version", "py311", "--select", "F821"]
     ruff = [sys.executable, "-m", "ruff", *words, "--output-format", "json", *ALL_PACKAGES]
-    found = json.loads(subprocess.run(ruff, cwd=REPOSITORY, capture_output=True, text=True).stdout)
+    problems = json.loads(
+        subprocess.run(ruff, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    )
     lines = {
-        name: Path(name).read_text().splitlines() for name in {item["filename"] for item in found}
+        name: Path(name).read_text().splitlines()
+        for name in {item["filename"] for item in problems}
     }
     undefined = []
-    for item in found:
+    for item in problems:
         row, column = item["location"]["row"], item["location"]["column"]
-        # A shape such as "n" or " n": a small letter behind a quotation mark.
+        # A shape such as "n" or " n" is a lower-case letter after a quotation mark.
         before = lines[item["filename"]][row - 1][: column - 1].rstrip()
         is_shape = before.endswith('"') and re.fullmatch("Undefined name `[a-z]`", item["message"])
         if item["code"] == "F821" and not is_shape:

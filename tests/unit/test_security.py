@@ -110,7 +110,7 @@ def test_an_id_stays_one_name(native):
     assert re.fullmatch(r"files-[\w%~-]+", key, re.ASCII)
 
 
-@pytest.marker.parametrize(
+@pytest.mark.parametrize(
     "path",
     ["glbs/../../etc/a.glb", "/etc/passwd", "glbs/a/b.glb\n", "glbs/a/../b.glb", "glbs/\0/b.glb"],
 )

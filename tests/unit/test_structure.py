@@ -1,4 +1,4 @@
-"""A stranger finds the place of a thing by its name: small folders, one meaning per file name."""
+"""The structure of the repository: small folders, and one meaning per file name."""
 
 import ast
 from collections import Counter, defaultdict
@@ -15,9 +15,9 @@ ONE_FILE_PER_ITEM = {
     "train/recipes",
     "train/inference",
 }
-"""Folders with a file per item: they may be large, and a name may be that of the subject elsewhere
+"""Folders with a file per item. They may be large, and their file names may occur elsewhere
 (the recipe `nerf` trains the model in `nerf.py`)."""
-MOST_MODULES = 16
+MAX_MODULES = 16
 COMMON = {"__init__.py", "__main__.py", "registry.py"}
 
 
@@ -31,18 +31,18 @@ def modules() -> list[Path]:
 
 def test_no_folder_has_too_many_modules():
     counts = Counter(str(path.parent) for path in modules() if path.name not in COMMON)
-    large = {folder for folder, count in counts.items() if count > MOST_MODULES}
+    large = {folder for folder, count in counts.items() if count > MAX_MODULES}
     assert large <= ONE_FILE_PER_ITEM
 
 
 def test_a_file_name_has_one_meaning():
     """Benchmarks are items of a registry, too: `benchmarks/speed/render.py` measures rendering."""
-    places = defaultdict(list)
+    paths_by_name = defaultdict(list)
     for path in modules():
         item = str(path.parent) in ONE_FILE_PER_ITEM or path.parts[0] == "benchmarks"
         if path.name not in COMMON and not item:
-            places[path.name].append(str(path))
-    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+            paths_by_name[path.name].append(str(path))
+    assert {name: paths for name, paths in paths_by_name.items() if len(paths) > 1} == {}
 
 
 def test_every_folder_of_modules_is_a_package():
@@ -52,8 +52,8 @@ def test_every_folder_of_modules_is_a_package():
     } == set()
 
 
-def test_tests_import_of_the_tests_only_what_they_share():
-    """Nor do they import benchmarks, but for the list of names, unless one is their subject."""
+def test_tests_import_only_the_shared_code_of_the_tests():
+    """They import no benchmark except the registry, unless a benchmark is their subject."""
     wrong = set()
     for path, tree in sources(("tests",)):
         about_benchmarks = Path(path).parent.name == "benchmarks"
@@ -75,7 +75,7 @@ RENAMED_ELSEWHERE = {
 
 
 def renames(tree: ast.AST) -> Iterator[int]:
-    """Lines that rename a file: `os.rename(a, b)` and its kin, `path.replace(target)`."""
+    """Yield the lines that rename a file: `os.rename(a, b)` and its kin, `path.replace(target)`."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("os" | "shutil"), attr=name)):
@@ -87,6 +87,6 @@ def renames(tree: ast.AST) -> Iterator[int]:
 
 
 def test_temporary_files_are_renamed_in_one_module():
-    """See core/atomic.py: a temporary name, when it is flushed, and who removes it."""
-    found = {path for path, tree in sources(PACKAGES) if any(renames(tree))}
-    assert found == {"core/atomic.py", *RENAMED_ELSEWHERE}
+    """`core/atomic.py` names temporary files, flushes them and removes leftovers."""
+    renaming = {path for path, tree in sources(PACKAGES) if any(renames(tree))}
+    assert renaming == {"core/atomic.py", *RENAMED_ELSEWHERE}

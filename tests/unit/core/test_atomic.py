@@ -1,4 +1,4 @@
-"""A name shows the old content or the new, whatever goes wrong in between."""
+"""Atomic writes: a path has the old content or the new one, whatever fails in between."""
 
 import errno
 import os
@@ -39,14 +39,14 @@ def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path):
     assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"old")
 
 
-def test_the_first_writer_wins_where_nothing_is_overwritten(tmp_path):
+def test_without_overwriting_the_first_writer_wins(tmp_path):
     atomic_write(tmp_path / "file", b"first", overwrite=False)
     with pytest.raises(FileExistsError):
         atomic_write(tmp_path / "file", b"second", overwrite=False)
     assert (names(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"first")
 
 
-def test_writers_of_the_same_file_do_not_meet(tmp_path):
+def test_concurrent_writers_of_a_file_use_different_temporary_names(tmp_path):
     with atomic_file(tmp_path / "file") as first, atomic_file(tmp_path / "file") as second:
         first.write_text("first")
         second.write_text("second")
@@ -60,21 +60,21 @@ def test_content_is_flushed_before_it_gets_its_name_unless_readers_verify_it(
     flushed: list[bool] = []
     fsync = os.fsync
 
-    def watched(descriptor: int) -> None:
+    def record_fsync(descriptor: int) -> None:
         flushed.append((tmp_path / "file").exists())
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", record_fsync)
     with atomic_file(tmp_path / "file", sync=sync) as temporary:
         temporary.write_text("a")
     assert flushed == [False] * sync
 
 
-def test_a_folder_appears_whole_and_what_a_killed_process_left_is_removed(tmp_path):
-    left = tmp_path / "new" / ".folder.tmp"
-    left.mkdir(parents=True)
-    (left / "torn").touch()
-    target = left.with_name("folder")
+def test_a_folder_appears_whole_and_leftovers_of_a_killed_process_are_removed(tmp_path):
+    leftover = tmp_path / "new" / ".folder.tmp"
+    leftover.mkdir(parents=True)
+    (leftover / "torn").touch()
+    target = leftover.with_name("folder")
     target.mkdir()  # an empty folder may have the name
     with atomic_folder(target) as temporary:
         (temporary / "file").write_text("a")
@@ -97,12 +97,12 @@ def test_a_file_moves_within_and_between_file_systems(tmp_path, monkeypatch, sam
     source.write_text("a")
     replace = Path.replace
 
-    def refuse(path: Path, to: Path) -> Path:
+    def replace_within_a_file_system(path: Path, to: Path) -> Path:
         if path == source and not same_system:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         return replace(path, to)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(Path, "replace", replace_within_a_file_system)
     move_file(source, target)
     assert (names(tmp_path), target.read_text()) == (["target"], "a")
 

@@ -1,4 +1,4 @@
-"""Settings whose name changed: the old one still works, in files and on the command line."""
+"""Renamed settings: the old name still works in files and on the command line."""
 
 from typing import ClassVar
 
@@ -38,19 +38,19 @@ class Outer(Config):
         ({"old": {"most": 400}, "inner": {"size": 50}}, 50),
     ],
 )
-def test_an_old_name_in_a_file(values, size):
+def test_an_old_name_in_a_file_still_works(values, size):
     config = Outer.load(values)
     assert config.inner.size == size
     assert Outer.load(config.dump()) == config
     assert "length" not in config.dump()
 
 
-def test_other_settings_beside_an_old_name_stay():
+def test_other_settings_beside_an_old_name_keep_their_values():
     config = Outer.load({"old": {"quick": True, "size": 3}})
     assert (config.inner.fast, config.old.size) == (True, 3)
 
 
-def test_a_wrong_value_under_an_old_name_is_named():
+def test_an_invalid_value_under_an_old_name_is_reported():
     with pytest.raises(BadInput, match=r"inner\.size: .*'many'"):
         Outer.load({"old": {"most": "many"}})
     with pytest.raises(BadInput, match=r"old: "):
@@ -87,8 +87,8 @@ def test_an_old_option_warns_in_one_line(capsys):
     add_config_options(parser, Outer)
     config = load_config(Outer, parser.parse_args(["--length", "3", "--old.quick"]))
     assert config.inner == Inner(size=3, fast=True)
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings == [
         "lrm test: warning: --length is deprecated; use --inner.size",
         "lrm test: warning: --old.quick is deprecated; use --inner.fast",
     ]
@@ -96,7 +96,7 @@ def test_an_old_option_warns_in_one_line(capsys):
 
 
 def test_limits_of_the_blender_child_are_those_of_the_inspection():
-    """Until both had the same: a dataset remembers the settings of either."""
+    """Older datasets store these limits as settings of the Blender child."""
     old = {"max_nodes": 20_000, "max_triangles": 7, "max_texture_pixels": 2**40, "threads": 2}
     config = BuildConfig.load({"source": "s", "root": "r", "blender": old})
     assert (config.inspect.max_nodes, config.inspect.max_triangles) == (20_000, 7)

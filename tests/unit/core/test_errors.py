@@ -1,4 +1,4 @@
-"""What is shown of an error of a library."""
+"""The line that is shown for an error of a library."""
 
 import pytest
 

@@ -34,7 +34,7 @@ def test_a_kind_is_its_stored_string() -> None:
 
 
 def test_the_stored_strings_never_change() -> None:
-    """Catalogs hold them for years. A new kind is added here, an old one stays."""
+    """Catalogs store them permanently: add a new kind here, and remove none."""
     assert {kind.value for kind in FailureKind} == set(
         """
         bad_output changed corrupt crash download empty external_reference import_error
@@ -50,19 +50,19 @@ def test_an_unknown_kind_is_an_error() -> None:
         FailureKind.from_name("gone")
 
 
-def test_the_infrastructure_is_always_tried_again_and_the_object_never() -> None:
+def test_infrastructure_faults_are_always_retried_and_other_faults_never() -> None:
     for kind in FailureKind:
         retried = kind in kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
         assert retried == (kind.fault is Fault.INFRASTRUCTURE), kind
 
 
-def test_a_failure_crosses_processes() -> None:
+def test_a_failure_can_be_pickled() -> None:
     failure = StageFailed(FailureKind.CRASH, "Blender ended", "its log")
     copy = pickle.loads(pickle.dumps(failure))
     assert (copy.kind, str(copy), copy.log_tail) == (failure.kind, "Blender ended", "its log")
 
 
-def test_the_page_has_a_row_for_every_kind_as_the_registry_says_it() -> None:
+def test_the_page_has_the_registrys_row_for_every_kind() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     assert rows == [
         f"| `{kind}` | {kind.meaning} | {FAULTS[kind.fault]} | {RETRIES[kind.retry]} "
@@ -72,17 +72,17 @@ def test_the_page_has_a_row_for_every_kind_as_the_registry_says_it() -> None:
 
 
 def test_no_kind_is_a_bare_string() -> None:
-    """Kinds in quotation marks would not be checked by anything."""
+    """A kind that is written as a string is not checked by any tool."""
     names = "|".join(kind.value for kind in FailureKind)
     bare = re.compile(
         rf"""(?:kind["']?\s*(?:[:=!]=?|in)|Failed\(|Failure\(|GlbError\()[\s({{]*["']({names})["']"""
     )
-    found = [
+    literals = [
         f"{path}: {match.group(0)}"
         for path, _ in sources((*PACKAGES, "benchmarks"))
         for match in bare.finditer((REPOSITORY / path).read_text())
     ]
-    assert found == []
+    assert literals == []
     assert bare.search('error.kind == "crash"')
     assert bare.search('if kind in ("timeout", "crash")')
     assert bare.search('raise FetchFailed("missing", text)')

@@ -1,4 +1,4 @@
-"""Options made from configurations: every kind of field, as a person writes it."""
+"""Options that are generated from configurations, for every kind of field."""
 
 from typing import Annotated, Literal
 
@@ -43,7 +43,7 @@ def read(*words: str) -> BuildConfig:
         (["--no-geometry", "--geometry"], True),
     ],
 )
-def test_a_switch_may_stand_alone(words, expected):
+def test_a_switch_needs_no_value(words, expected):
     assert read(*words).geometry is expected
 
 
@@ -55,7 +55,7 @@ def test_a_switch_may_stand_alone(words, expected):
         ("--blender.max-texture-pixels", "max_total_pixels"),
     ],
 )
-def test_old_names_of_limits_still_work_and_say_so(old, new, capsys):
+def test_old_names_of_limits_still_work_and_warn(old, new, capsys):
     assert getattr(read(old, "7").inspect, new) == 7
     option = f"--inspect.{new.replace('_', '-')}"
     assert capsys.readouterr().err == f"lrm build: warning: {old} is deprecated; use {option}\n"
@@ -73,7 +73,7 @@ def test_old_names_of_limits_still_work_and_say_so(old, new, capsys):
         ("several.enabled", "multi-object.enabled"),
     ],
 )
-def test_old_names_of_filter_settings_still_work_and_say_so(old, new, capsys):
+def test_old_names_of_filter_settings_still_work_and_warn(old, new, capsys):
     value = {"several.ground-groups": "7", "several.enabled": "false"}.get(old, "0.5")
     value = "true" if old == "several.drop-unsure" else value
     config = read(f"--filters.{old}", value)
@@ -88,7 +88,7 @@ def test_the_old_name_of_the_time_limit_of_kernel_compilation_still_works(capsys
     assert "use --blender.kernel-compile-seconds" in capsys.readouterr().err
 
 
-def test_licence_may_be_spelled_license(capsys):
+def test_licence_can_be_spelled_license(capsys):
     config = read("--filters.license.enabled", "--filters.license.allowed", "[by]")
     assert config.filters.licence == LicenceConfig(enabled=True, allowed=("by",))
     assert capsys.readouterr().err == ""
@@ -101,7 +101,7 @@ def test_licence_may_be_spelled_license(capsys):
         ("--fetch.wait-seconds", "--fetch.rate-limit-wait-seconds", "7.0"),
     ],
 )
-def test_old_names_of_fetch_options_still_work_and_say_so(old, new, value, capsys):
+def test_old_names_of_fetch_options_still_work_and_warn(old, new, value, capsys):
     field = new.removeprefix("--fetch.").replace("-", "_")
     assert str(getattr(read(old, value).fetch, field)) == value
     assert capsys.readouterr().err == f"lrm build: warning: {old} is deprecated; use {new}\n"
@@ -123,18 +123,18 @@ def test_commands_accept_the_old_names_of_the_weights_of_lpips(command):
     next(entry for entry in COMMANDS if entry.name == command).load().options(parser)
     words = ["--out", "o"] if command == "evaluate" else []
     words += ["--lpips-vgg", "v", "--lpips-linear", "l"]
-    found = parser.parse_args(words)
-    assert (found.lpips_vgg, found.lpips_linear) == ("v", "l")
+    arguments = parser.parse_args(words)
+    assert (arguments.lpips_vgg, arguments.lpips_linear) == ("v", "l")
 
 
-def test_a_switch_below_a_group_is_a_switch():
+def test_a_switch_of_a_group_needs_no_value():
     config = read("--render.denoise", "false", "--filters.licence.enabled", "--render.samples", "3")
     assert config.filters.licence.enabled is True
     assert (config.render.denoise, config.render.samples) == (False, 3)
     assert read("--render.denoise", "--surface.points", "7").surface.points == 7
 
 
-def test_every_switch_below_a_group_can_be_switched_off():
+def test_every_switch_of_a_group_can_be_switched_off():
     config = read("--no-render.denoise", "--no-filters.caption", "--no-filters.textured.enabled")
     assert config.render.denoise is False
     assert (config.filters.caption.enabled, config.filters.textured.enabled) == (False, False)
@@ -142,9 +142,9 @@ def test_every_switch_below_a_group_can_be_switched_off():
 
 @pytest.mark.parametrize("words", [["--no-geometry", "true"], ["--no-geometry=false"]])
 def test_a_switch_that_is_off_takes_no_value(words, capsys):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         read(*words)
-    assert left.value.code == 2
+    assert exited.value.code == 2
     assert "--no-geometry takes no value" in capsys.readouterr().err
 
 
@@ -217,14 +217,14 @@ def test_a_switch_without_a_default_of_its_own():
     assert read("--keep-raw", "null").keep_raw is None
 
 
-def test_a_switch_takes_no_other_word(capsys):
+def test_a_switch_rejects_other_values(capsys):
     with pytest.raises(BadInput, match="geometry: input should be a valid boolean"):
         read("--geometry", "maybe")
 
 
 @pytest.mark.parametrize("option", ["--rig", "--surface.points", "--surface.seed"])
-def test_anything_else_needs_a_value(option, capsys):
-    with pytest.raises(SystemExit) as left:
+def test_other_options_need_a_value(option, capsys):
+    with pytest.raises(SystemExit) as exited:
         read(option)
-    assert left.value.code == 2
+    assert exited.value.code == 2
     assert "expected one argument" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Numbers as people read them: few digits, and the unit that fits."""
+"""Numbers for people to read: few digits and a suitable unit."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from core.quantities import amount, percent, round_duration, short_duration, siz
         (1.25e18, "1,250.0 P", "1,250.0 PB"),
     ],
 )
-def test_a_prefix_changes_where_its_digits_would(number, bare, of_bytes):
+def test_the_prefix_changes_when_rounding_reaches_1000(number, bare, of_bytes):
     assert (with_si_prefix(number), size(number)) == (bare, of_bytes)
 
 
-def test_durations_parts_and_amounts():
+def test_durations_percentages_and_amounts():
     assert [short_duration(s) for s in (0.035, 1.3, 65, 720, 12_600)] == [
         "35 ms", "1.3 s", "65 s", "12 min", "3.5 h",
     ]  # fmt: skip

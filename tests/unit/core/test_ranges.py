@@ -1,4 +1,4 @@
-"""Ranges that become one request: nothing is missed, nothing read twice, little wasted."""
+"""Coalesced byte ranges: nothing is missed or read twice, and little is wasted."""
 
 from itertools import pairwise
 
@@ -20,13 +20,13 @@ def covered(spans) -> list[int]:
 
 
 @given(ranges, gaps, waste)
-def test_every_byte_asked_for_is_read_once_and_few_others(wanted, max_gap, max_waste):
+def test_every_wanted_byte_is_read_once_and_few_others(wanted, max_gap, max_waste):
     spans = coalesce(wanted, max_gap, max_waste)
-    read, asked = covered(spans), set(covered(wanted))
-    assert asked <= set(read)
+    read, wanted_bytes = covered(spans), set(covered(wanted))
+    assert wanted_bytes <= set(read)
     assert len(read) == len(set(read))
     assert read == sorted(read)
-    assert len(set(read) - asked) <= max_waste * len(asked)
+    assert len(set(read) - wanted_bytes) <= max_waste * len(wanted_bytes)
 
 
 @given(ranges, gaps, waste)
@@ -37,18 +37,18 @@ def test_each_wanted_range_lies_in_one_span(wanted, max_gap, max_waste):
 
 
 @given(ranges, gaps)
-def test_without_a_bound_no_small_gap_stays_and_no_large_one_closes(wanted, max_gap):
+def test_without_a_limit_of_waste_exactly_the_small_gaps_are_closed(wanted, max_gap):
     spans = coalesce(wanted, max_gap, max_waste=1e9)
     between = [later[0] - earlier[1] for earlier, later in pairwise(spans)]
     assert all(gap > max_gap for gap in between)
-    asked = set(covered(wanted))
-    skipped = sorted(set(covered(spans)) - asked)
+    wanted_bytes = set(covered(wanted))
+    skipped = sorted(set(covered(spans)) - wanted_bytes)
     runs = [byte for byte in skipped if byte - 1 not in skipped]
     for start in runs:
-        assert any(byte in asked for byte in range(start, start + max_gap + 1))
+        assert any(byte in wanted_bytes for byte in range(start, start + max_gap + 1))
 
 
-def test_the_closest_neighbours_come_first():
+def test_the_closest_neighbours_are_merged_first():
     wanted = [(0, 100), (120, 220), (225, 325)]  # gaps of 20 and 5
     assert coalesce(wanted, 50, max_waste=0.03) == [(0, 100), (120, 325)]
     assert coalesce(wanted, 50, max_waste=0.25) == [(0, 325)]

@@ -1,4 +1,4 @@
-"""Work that fails for a while is tried again, after growing waits, at most the allowed times."""
+"""Failed work is retried after growing waits, at most the allowed number of times."""
 
 import random
 import time
@@ -9,14 +9,14 @@ from core.retry import Backoff, retry, retry_result
 
 
 class Flaky:
-    """Raises or returns in turn what it was given."""
+    """A function that raises or returns the given outcomes in order."""
 
     def __init__(self, *outcomes: object) -> None:
-        self.left = list(outcomes)
+        self.remaining = list(outcomes)
         self.waits: list[float] = []
 
     def __call__(self) -> object:
-        outcome = self.left.pop(0)
+        outcome = self.remaining.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -24,7 +24,7 @@ class Flaky:
 
 @pytest.fixture
 def slept(monkeypatch) -> list[float]:
-    """The waits, which take no time."""
+    """Record the waits instead of sleeping, and return them."""
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     return waits
@@ -42,37 +42,37 @@ def run(work: Flaky, reports: list, attempts: int = 3) -> object:
     )
 
 
-def test_errors_that_pass_are_tried_again_after_doubling_waits(slept):
+def test_transient_errors_are_retried_after_doubling_waits(slept):
     reports: list[tuple[int, str, float]] = []
     assert run(Flaky(OSError("a"), OSError("b"), OSError("c"), "done"), reports, 4) == "done"
     assert reports == [(1, "a", 2.0), (2, "b", 4.0), (3, "c", 5.0)]
     assert slept == [2.0, 4.0, 5.0]
 
 
-def test_the_last_error_is_raised_as_it_is(slept):
+def test_the_last_error_is_raised_unchanged(slept):
     work, last = Flaky(OSError("a"), OSError("b"), "never"), OSError("b")
-    work.left[1] = last
+    work.remaining[1] = last
     with pytest.raises(OSError, match="b") as raised:
         run(work, [], 2)
     assert raised.value is last
-    assert (work.left, slept) == (["never"], [2.0])
+    assert (work.remaining, slept) == (["never"], [2.0])
 
 
-def test_another_error_is_final(slept):
+def test_a_permanent_error_is_not_retried(slept):
     work = Flaky(OSError("a"), ValueError("wrong"), "never")
     with pytest.raises(ValueError, match="wrong"):
         run(work, [])
-    assert (work.left, slept) == (["never"], [2.0])
+    assert (work.remaining, slept) == (["never"], [2.0])
 
 
-def test_one_attempt_waits_for_nothing(slept):
+def test_a_single_attempt_never_waits(slept):
     reports: list[object] = []
     with pytest.raises(OSError, match="a"):
         run(Flaky(OSError("a")), reports, 1)
     assert (reports, slept) == ([], [])
 
 
-def test_a_failure_that_is_returned_is_tried_again_and_the_last_one_kept(slept):
+def test_a_returned_failure_is_retried_and_the_last_one_is_returned(slept):
     def run_result(*results: str) -> str:
         return retry_result(
             Flaky(*results),
@@ -104,5 +104,5 @@ def test_a_generator_with_a_seed_repeats_its_waits():
     assert waits == [backoff.seconds(n, second) for n in range(1, 20)]
 
 
-def test_waits_stay_finite_however_often_work_fails():
+def test_waits_stay_finite_after_any_number_of_failures():
     assert Backoff(first_seconds=1.0).seconds(10_000) == 2.0**30

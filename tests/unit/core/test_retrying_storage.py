@@ -1,4 +1,4 @@
-"""Ranges of an object store: tried again, within a time limit, kept on this machine."""
+"""Range reads of an object store: retries, timeouts and the local cache."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ RANGES = [(0, 10), (300, 310), (305, 400), (7, 7)]
 
 
 class Store(AsyncFileSystem):
-    """An object store with one object: does in turn what `script` says, then answers."""
+    """An object store with one object. It fails or waits as `script` says, then answers."""
 
     protocol = "store"
     cachable = False
@@ -27,11 +27,11 @@ class Store(AsyncFileSystem):
 
     async def _cat_file(self, path, start=None, end=None, **_):
         self.requests.append((start, end))
-        does = self.script.pop(0) if self.script else None
-        if isinstance(does, Exception):
-            raise does
-        if isinstance(does, float):
-            await asyncio.sleep(does)
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, float):
+            await asyncio.sleep(step)
         return CONTENT[start:end]
 
 
@@ -42,7 +42,7 @@ def store():
     return Store
 
 
-def make(**changes) -> RetryingStorage:
+def make_storage(**changes) -> RetryingStorage:
     settings = {"backoff_seconds": 0, "attempts": 3} | changes
     return RetryingStorage("store://bucket", ReadConfig(**settings))
 
@@ -51,60 +51,60 @@ def expected() -> list[bytes]:
     return [CONTENT[start:stop] for start, stop in RANGES]
 
 
-def test_what_fails_for_a_while_is_tried_again(store, caplog):
+def test_transient_errors_are_retried(store, caplog):
     store.script = [OSError("slow down"), ConnectionResetError("gone")]
     with caplog.at_level(logging.WARNING):
-        assert make().read_ranges("a.tar", RANGES[:1]) == expected()[:1]
+        assert make_storage().read_ranges("a.tar", RANGES[:1]) == expected()[:1]
     assert [line.split(";")[1][:15] for line in caplog.messages] == [
         " attempt 2 of 3",
         " attempt 3 of 3",
     ]
     store.script = [OSError("slow down")] * 3
     with pytest.raises(OSError, match=r"slow down \(after 3 attempts\)"):
-        make().read_ranges("a.tar", RANGES[:1])
+        make_storage().read_ranges("a.tar", RANGES[:1])
 
 
-def test_what_is_not_there_is_not_asked_for_again(store):
+def test_a_missing_file_is_not_retried(store):
     store.script = [FileNotFoundError("a.tar")]
     with pytest.raises(FileNotFoundError):
-        make().read_ranges("a.tar", RANGES[:1])
+        make_storage().read_ranges("a.tar", RANGES[:1])
     assert len(store.requests) == 1
 
 
 def test_a_file_that_ends_too_early_is_an_error():
     with pytest.raises(EOFError, match="ends before byte 9999"):
-        make().read_ranges("a.tar", [(0, 9999)])
+        make_storage().read_ranges("a.tar", [(0, 9999)])
 
 
-def test_a_read_that_hangs_is_given_up(store):
+def test_a_read_that_hangs_is_aborted_and_retried(store):
     store.script = [30.0]
-    assert make(timeout_seconds=0.05).read_ranges("a.tar", RANGES[:1]) == expected()[:1]
+    assert make_storage(timeout_seconds=0.05).read_ranges("a.tar", RANGES[:1]) == expected()[:1]
     assert len(store.requests) == 2
 
 
-def test_the_cache_answers_in_every_process(store, tmp_path):
-    assert make(cache=tmp_path).read_ranges("a.tar", RANGES) == expected()
-    asked = len(store.requests)
-    other = pickle.loads(pickle.dumps(make(cache=tmp_path)))
+def test_the_cache_is_shared_between_processes(store, tmp_path):
+    assert make_storage(cache=tmp_path).read_ranges("a.tar", RANGES) == expected()
+    num_requests = len(store.requests)
+    other = pickle.loads(pickle.dumps(make_storage(cache=tmp_path)))
     assert other.read_ranges("a.tar", RANGES) == expected()
-    assert len(store.requests) == asked
+    assert len(store.requests) == num_requests
     other.read_ranges("b.tar", RANGES)
-    assert len(store.requests) > asked
+    assert len(store.requests) > num_requests
 
 
 def test_a_damaged_or_short_range_in_the_cache_is_read_again(store, tmp_path):
     for damage in (lambda data: data[:3], lambda data: bytes(len(data))):
-        make(cache=tmp_path).read_ranges("a.tar", RANGES[:1])
-        (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
-        kept.write_bytes(damage(kept.read_bytes()))
-        asked = len(store.requests)
-        assert make(cache=tmp_path).read_ranges("a.tar", RANGES[:1]) == expected()[:1]
-        assert len(store.requests) == asked + 1
+        make_storage(cache=tmp_path).read_ranges("a.tar", RANGES[:1])
+        (cached,) = (path for path in tmp_path.rglob("*") if path.is_file())
+        cached.write_bytes(damage(cached.read_bytes()))
+        num_requests = len(store.requests)
+        assert make_storage(cache=tmp_path).read_ranges("a.tar", RANGES[:1]) == expected()[:1]
+        assert len(store.requests) == num_requests + 1
 
 
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, caplog):
     (tmp_path / "file").touch()
-    storage = make(cache=tmp_path / "file")
+    storage = make_storage(cache=tmp_path / "file")
     assert storage.read_ranges("a.tar", RANGES) == expected()
     assert "cannot use this folder as a cache" in caplog.text
 
@@ -116,16 +116,20 @@ def test_a_local_folder_is_not_cached(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_cache_stays_within_its_bound_and_keeps_what_was_used_last(tmp_path):
+def test_the_cache_stays_within_its_limit_and_keeps_the_most_recently_used_ranges(tmp_path):
     cache = RangeCache(tmp_path, 1000)
     for n in range(20):
         cache.put("a", (n * 100, n * 100 + 100), bytes(100))
-        assert cache.get("a", (0, 100)) is not None  # asked for each time
-        held = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-        assert held <= 1000
+        assert cache.get("a", (0, 100)) is not None  # used every time
+        num_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert num_bytes <= 1000
     assert cache.get("a", (100, 200)) is None
     assert cache.get("a", (1900, 2000)) == bytes(100)
-    cache.put("a", (0, 5000), bytes(5000))  # larger than all room: not kept, and nothing lost
+    cache.put(
+        "a", (0, 5000), bytes(5000)
+    )  # larger than the cache: not stored, and nothing is evicted
     assert cache.get("a", (1900, 2000)) == bytes(100)
     RangeCache(tmp_path, 2000)
-    assert [path.name for path in tmp_path.iterdir()] == ["ranges-2000"]  # another bound's is gone
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "ranges-2000"
+    ]  # another limit's is removed

@@ -1,4 +1,4 @@
-"""The camera convention, from all sides."""
+"""The camera conventions: poses, projection, rays and axes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_look_at_is_rigid_and_looks_at_the_origin(azimuth, elevation, distance):
     rotation = matrix[:3, :3]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
     assert np.linalg.det(rotation) == pytest.approx(1, abs=1e-5)
-    # The camera looks along -z: the origin lies there.
+    # The camera looks along -z, where the origin is.
     np.testing.assert_allclose(matrix[:3, 3] - distance * matrix[:3, 2], 0, atol=1e-4)
 
 
@@ -56,8 +56,8 @@ def test_unproject_undoes_project(azimuth, elevation, distance, height, width):
     eye = orbit_eye(azimuth, elevation, distance)
     camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics)
     depth = np.linspace(0.5, 3, height * width, dtype=np.float32).reshape(height, width)
-    image, found = project(camera, unproject(camera, depth))
-    np.testing.assert_allclose(found, depth, rtol=1e-3, atol=1e-4)
+    image, projected_depth = project(camera, unproject(camera, depth))
+    np.testing.assert_allclose(projected_depth, depth, rtol=1e-3, atol=1e-4)
     y, x = np.mgrid[:height, :width]
     expected = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=-1)
     np.testing.assert_allclose(image, expected, atol=2e-3)
@@ -91,6 +91,6 @@ def test_looking_straight_down_is_defined():
     np.testing.assert_allclose(matrix[:3, 2], [0, 0, 1])
 
 
-def test_an_eye_at_its_target_is_refused():
+def test_an_eye_at_its_target_is_an_error():
     with pytest.raises(ValueError, match="eye and target are the same point"):
         look_at(np.zeros(3))

@@ -39,8 +39,8 @@ def test_every_event_is_kept_in_order(catalog):
     assert sum(batch.num_rows for batch in catalog.since(0)) == 4
 
 
-def test_two_who_append_at_once_both_stay(tmp_path):
-    """The second has opened the table before the first commits."""
+def test_events_of_concurrent_writers_are_both_kept(tmp_path):
+    """The second writer has opened the table before the first one commits."""
     first, second = Catalog(Storage(str(tmp_path))), Catalog(Storage(str(tmp_path)))
     first.commit([event("a")], "first", 1)
     second.commit([event("b")], "second", 1)
@@ -67,17 +67,17 @@ def test_seq_grows_over_batches_and_writers(tmp_path_factory, batches):
 
 
 class Outage(Catalog):
-    """A catalog whose store takes no file for a while, as an object store's is asked again."""
+    """A catalog whose store rejects every write during an outage, until `ends` (monotonic time)."""
 
     ends = 0.0
 
     def _append(self, events, run, batch):
         if time.monotonic() < self.ends:
-            raise OSError("the store is away")
+            raise OSError("the store is unavailable")
         super()._append(events, run, batch)
 
 
-def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, monkeypatch):
+def test_a_writer_that_loses_its_lock_during_an_outage_commits_nothing(tmp_path, monkeypatch):
     root, locks = Storage(str(tmp_path)), Storage(f"memory://{uuid.uuid4().hex}")
     root.is_local = False
     catalog = Outage(root)
@@ -88,8 +88,10 @@ def test_who_loses_the_lock_while_the_store_is_away_commits_nothing(tmp_path, mo
         catalog.commit([event("b")], "run", 2, check_lock)
         assert catalog.last_seq() > before
         before = catalog.last_seq()
-        # The lease's store is away as well.
-        monkeypatch.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("away")))
+        # The store of the lease is unavailable as well.
+        monkeypatch.setattr(
+            Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("unavailable"))
+        )
         catalog.ends = time.monotonic() + 8
         with pytest.raises(
             WorkFailed, match=r"could not be renewed in time.*to continue"

@@ -1,4 +1,4 @@
-"""CREDITS: every author is named, and no stranger's text becomes markup."""
+"""CREDITS: every author is named, and markup in names is escaped."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,19 +11,19 @@ from tests.support.small_shards import freeze, write_small_shard
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 
 
-def line(*credit) -> str:
+def last_line(*credit) -> str:
     return list(credit_lines("ab", {}, [credit]))[-1]
 
 
 def test_an_object_of_objaverse_links_to_its_page():
-    assert line(f"objaverse:{UID}", "A chair", "me", "by-nc") == (
+    assert last_line(f"objaverse:{UID}", "A chair", "me", "by-nc") == (
         f"- [A chair](https://sketchfab.com/3d-models/{UID}) by me, "
         "[CC BY-NC 4.0](https://creativecommons.org/licenses/by-nc/4.0/)\n"
     )
 
 
-def test_what_is_unknown_is_said():
-    assert line("files:a/b c.glb", "", None, None) == "- files:a/b c.glb, unknown\n"
+def test_an_unknown_author_and_licence_are_shown_as_unknown():
+    assert last_line("files:a/b c.glb", "", None, None) == "- files:a/b c.glb, unknown\n"
 
 
 def test_licences_are_counted_the_most_frequent_first():
@@ -33,8 +33,8 @@ def test_licences_are_counted_the_most_frequent_first():
     assert "| odd \\| one | 1 |" in text
 
 
-def test_markup_in_names_is_shown_as_it_is():
-    shown = line("objaverse:x", "](http://evil) <script>\n# *big*", "a_b|c", "by")
+def test_markup_in_names_is_escaped():
+    shown = last_line("objaverse:x", "](http://evil) <script>\n# *big*", "a_b|c", "by")
     assert len(shown.splitlines()) == 1
     assert "<script>" not in shown
     assert "\\]\\(http://evil\\) &lt;script&gt; \\# \\*big\\*" in shown
@@ -44,12 +44,12 @@ def test_markup_in_names_is_shown_as_it_is():
 @settings(max_examples=30)
 @given(st.text(), st.text())
 def test_an_object_is_one_line(name, author):
-    shown = line(f"objaverse:{UID}", name, author, "by")
+    shown = last_line(f"objaverse:{UID}", name, author, "by")
     assert shown.endswith("\n")
     assert len(shown[:-1].splitlines()) == 1
 
 
-def test_the_file_lies_beside_the_snapshot(tmp_path):
+def test_the_credits_are_written_beside_the_snapshot(tmp_path):
     root = Storage(str(tmp_path))
     write_small_shard(root, "shards/test/a.tar", [1, 2])
     entries, _ = read_index(root, "shards/test/a.tar")

@@ -1,4 +1,4 @@
-"""The companion geometry: what is written is read again, and what is damaged is named."""
+"""Companion geometry: surfaces survive the file, and damaged files are named in the error."""
 
 import io
 import zipfile
@@ -48,12 +48,12 @@ def test_the_path_spreads_files_over_folders():
 def test_a_surface_survives_the_file(root: Storage, surface: SurfaceGeometry):
     size = write_geometry(root, PATH, surface)
     assert size == root.size(PATH)
-    found = read_geometry(root, PATH)
-    np.testing.assert_array_equal(found.points, surface.points)
-    np.testing.assert_array_equal(found.vertices, surface.vertices)
-    np.testing.assert_array_equal(found.faces, surface.faces)
-    np.testing.assert_allclose(np.linalg.norm(found.normals, axis=1), 1, atol=1e-6)
-    cosines = (found.normals.astype(float) * surface.normals).sum(axis=1)
+    loaded = read_geometry(root, PATH)
+    np.testing.assert_array_equal(loaded.points, surface.points)
+    np.testing.assert_array_equal(loaded.vertices, surface.vertices)
+    np.testing.assert_array_equal(loaded.faces, surface.faces)
+    np.testing.assert_allclose(np.linalg.norm(loaded.normals, axis=1), 1, atol=1e-6)
+    cosines = (loaded.normals.astype(float) * surface.normals).sum(axis=1)
     assert np.degrees(np.arccos(cosines.clip(-1, 1))).max() < 0.03
 
 
@@ -79,24 +79,24 @@ def test_a_damaged_file_is_named(root: Storage, surface: SurfaceGeometry):
     write_geometry(root, PATH, surface)
     whole = root.read(PATH)
     rng = np.random.default_rng(1)
-    unnoticed = 0
-    for place in rng.integers(0, len(whole), 200):
+    undetected = 0
+    for offset in rng.integers(0, len(whole), 200):
         broken = bytearray(whole)
-        broken[place] ^= 0xFF
+        broken[offset] ^= 0xFF
         root.write(PATH, bytes(broken))
         try:
-            found = read_geometry(root, PATH)
+            loaded = read_geometry(root, PATH)
         except WorkFailed as error:
             assert PATH in str(error)
-        else:  # a byte that says nothing, such as the date of a member
-            np.testing.assert_array_equal(found.points, surface.points)
-            np.testing.assert_array_equal(found.faces, surface.faces)
-            unnoticed += 1
-    assert unnoticed < 20
+        else:  # a byte that is not read, such as the date of a member
+            np.testing.assert_array_equal(loaded.points, surface.points)
+            np.testing.assert_array_equal(loaded.faces, surface.faces)
+            undetected += 1
+    assert undetected < 20
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, -1])
-def test_half_a_file_is_named(root: Storage, surface: SurfaceGeometry, length: int):
+def test_a_truncated_file_is_named(root: Storage, surface: SurfaceGeometry, length: int):
     write_geometry(root, PATH, surface)
     root.write(PATH, root.read(PATH)[:length])
     with pytest.raises(WorkFailed, match=PATH):
@@ -116,7 +116,7 @@ def test_no_pickle_is_opened(root: Storage):
         read_geometry(root, PATH)
 
 
-def test_another_zip_is_no_geometry(root: Storage):
+def test_another_zip_file_is_an_error(root: Storage):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("points.npy", "no array")
@@ -139,12 +139,12 @@ def test_another_zip_is_no_geometry(root: Storage):
         ("faces", np.zeros((0, 3), np.int32), "faces"),
     ],
 )
-def test_arrays_that_are_no_surface(name: str, value: np.ndarray, problem: str):
+def test_arrays_that_are_not_a_surface_are_an_error(name: str, value: np.ndarray, problem: str):
     with pytest.raises(ValueError, match=problem):
         surface_from_arrays(random_arrays() | {name: value})
 
 
-def test_an_array_must_not_be_missing():
+def test_a_missing_array_is_an_error():
     arrays = random_arrays()
     del arrays["faces"]
     with pytest.raises(KeyError, match="faces"):

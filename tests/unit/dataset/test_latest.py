@@ -1,4 +1,4 @@
-"""The newest event of each object: base files and the tail of the log say the same as the log."""
+"""The newest event of each object: base files and the tail of the log equal the whole log."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,39 +15,39 @@ PROJECTION = Projection(
     types={"fetch": {"size": pa.int64()}, "render": {"names": pa.list_(pa.string())}},
     read=lambda stage, status, data: dict(data) if status == "ok" else {},
 )
-PLACES = [("fetch", ""), ("render", "lrm32"), ("render", "orbit21")]
+STAGE_RIGS = [("fetch", ""), ("render", "lrm32"), ("render", "orbit21")]
 
 
 def latest(root: Storage, projection: Projection = PROJECTION) -> LatestEvents:
     return LatestEvents(root, Catalog(root), projection)
 
 
-def rows(found: dict) -> dict:
-    """Content and data of every object, by place and asset id."""
+def rows(tables: dict) -> dict:
+    """Return status, content and size of every object, by stage, rig and asset id."""
     return {
-        (*place, row["asset_id"]): (row["status"], row["content"], row.get("size"))
-        for place, table in found.items()
+        (*stage_rig, row["asset_id"]): (row["status"], row["content"], row.get("size"))
+        for stage_rig, table in tables.items()
         for row in table.to_pylist()
     }
 
 
-def test_an_empty_catalog(tmp_path):
+def test_an_empty_catalog_has_empty_tables(tmp_path):
     (table,) = latest(Storage(str(tmp_path))).tables([("fetch", "")]).values()
     assert table.num_rows == 0
     assert "size" in table.column_names
 
 
 EVENTS = st.builds(
-    lambda asset, place, content, ok: Event(
+    lambda asset, stage_rig, content, ok: Event(
         asset_id=f"objaverse:{asset}",
-        stage=place[0],
-        rig=place[1],
+        stage=stage_rig[0],
+        rig=stage_rig[1],
         content=str(content),
         status="ok" if ok else "failed",
-        data={"size": content} if place[0] == "fetch" else {"names": [str(content)]},
+        data={"size": content} if stage_rig[0] == "fetch" else {"names": [str(content)]},
     ),
     st.sampled_from("abcde"),
-    st.sampled_from(PLACES),
+    st.sampled_from(STAGE_RIGS),
     st.integers(0, 99),
     st.booleans(),
 )
@@ -66,8 +66,8 @@ def test_the_last_event_counts_wherever_the_base_ends(tmp_path_factory, batches)
             expected[key] = (event.status, event.content, size)
         if renew:
             latest(root).update_base()
-        assert rows(latest(root).tables(PLACES)) == expected
-    assert len(root.list_files("latest")) <= 2 * len(PLACES) + 1
+        assert rows(latest(root).tables(STAGE_RIGS)) == expected
+    assert len(root.list_files("latest")) <= 2 * len(STAGE_RIGS) + 1
 
 
 def test_another_projection_reads_the_log_again(tmp_path):
@@ -84,7 +84,7 @@ def test_another_projection_reads_the_log_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"seq": 5}', None])
-def test_base_files_are_only_a_copy(tmp_path, damage):
+def test_damaged_or_missing_base_files_are_replaced_by_the_log(tmp_path, damage):
     root = Storage(str(tmp_path))
     Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data={"size": 3})], "run", 1)
     latest(root).update_base()
@@ -97,7 +97,7 @@ def test_base_files_are_only_a_copy(tmp_path, damage):
 
 
 def test_a_late_event_of_another_writer_is_not_lost(tmp_path):
-    """It is committed after the base was made, under a number from before."""
+    """It is committed after the base files were written, with an earlier sequence number."""
     root = Storage(str(tmp_path))
     late = Catalog(root)
     Catalog(root).commit([Event(asset_id="a:1", stage="fetch", content="1")], "run", 1)
@@ -115,14 +115,14 @@ def test_a_late_event_of_another_writer_is_not_lost(tmp_path):
     assert latest(root).tables([("fetch", "")])["fetch", ""].num_rows == 2
 
 
-def test_align_puts_rows_beside_ids():
+def test_align_orders_rows_by_the_ids():
     table = pa.table({"asset_id": ["b", "a"], "x": [2, 1]})
-    found = align(pa.chunked_array([["a", "c", "b"]]), table)
-    assert found["x"].to_pylist() == [1, None, 2]
+    aligned = align(pa.chunked_array([["a", "c", "b"]]), table)
+    assert aligned["x"].to_pylist() == [1, None, 2]
 
 
 def test_a_compacted_log_is_not_read_again(tmp_path, monkeypatch):
-    """Small files made one are a file that the base does not know, full of events that it does."""
+    """The merged file is new to the base files, but its events are not."""
     root = Storage(str(tmp_path))
     monkeypatch.setattr("dataset.catalog.event_log._COMPACT_FILES", 2)
     monkeypatch.setattr("dataset.catalog.event_log._LATE_VERSIONS", 1)

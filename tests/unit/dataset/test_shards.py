@@ -29,7 +29,7 @@ members = st.dictionaries(
 )
 
 
-def put(root: Storage, samples) -> str:
+def write_shard(root: Storage, samples) -> str:
     tar = io.BytesIO()
     write_tar(tar, samples)
     tar.seek(0)
@@ -39,10 +39,10 @@ def put(root: Storage, samples) -> str:
 
 
 @given(st.lists(members, min_size=1, max_size=5))
-def test_every_member_is_found_by_its_range(tmp_path_factory, contents):
+def test_every_member_is_read_by_its_range(tmp_path_factory, contents):
     root = Storage(str(tmp_path_factory.mktemp("shard")))
     samples = [(f"objaverse-{i}", content) for i, content in enumerate(contents)]
-    entries, metadata = read_index(root, put(root, samples))
+    entries, metadata = read_index(root, write_shard(root, samples))
     assert metadata["shard_sha256"] == "ab"
     assert [entry.key for entry in entries] == [key for key, _ in samples]
     for entry, (_, content) in zip(entries, samples, strict=True):
@@ -50,39 +50,39 @@ def test_every_member_is_found_by_its_range(tmp_path_factory, contents):
         assert entry.num_bytes == sum(map(len, content.values()))
 
 
-def test_plain_webdataset_reads_it(tmp_path):
+def test_the_webdataset_library_reads_a_shard(tmp_path):
     root = Storage(str(tmp_path))
-    put(root, [("objaverse-a", {"json": b'{"a": 1}', "000.rgba.webp": b"xyz"})])
+    write_shard(root, [("objaverse-a", {"json": b'{"a": 1}', "000.rgba.webp": b"xyz"})])
     (sample,) = webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
     assert sample["__key__"] == "objaverse-a"
     assert sample["000.rgba.webp"] == b"xyz"
 
 
-def test_equal_samples_give_equal_bytes_whatever_the_clock(monkeypatch):
-    def once():
+def test_equal_samples_give_equal_bytes_at_any_time(monkeypatch):
+    def tar_bytes():
         tar = io.BytesIO()
         write_tar(tar, [("objaverse-a", {"json": b"{}"})])
         return tar.getvalue()
 
-    first = once()
+    first = tar_bytes()
     monkeypatch.setattr("time.time", lambda: 1e9)
-    assert once() == first
+    assert tar_bytes() == first
 
 
 def test_neighbouring_members_are_one_request(tmp_path, monkeypatch):
     root = Storage(str(tmp_path))
     content = {f"{view:03d}.rgba.webp": os.urandom(5000) for view in range(4)}
-    entries, _ = read_index(root, put(root, [("objaverse-a", content)]))
+    entries, _ = read_index(root, write_shard(root, [("objaverse-a", content)]))
     calls = []
-    whole = os.pread
-    monkeypatch.setattr(os, "pread", lambda *args: calls.append(args) or whole(*args))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: calls.append(args) or pread(*args))
     read_members(root, "a.tar", entries[0], ["000.rgba.webp", "001.rgba.webp", "003.rgba.webp"])
     assert len(calls) == 2
 
 
-def test_a_flipped_byte_is_found(tmp_path):
+def test_a_flipped_byte_is_detected(tmp_path):
     root = Storage(str(tmp_path))
-    entries, _ = read_index(root, put(root, [("objaverse-a", {"json": b"hello"})]))
+    entries, _ = read_index(root, write_shard(root, [("objaverse-a", {"json": b"hello"})]))
     data = bytearray(root.read("a.tar"))
     data[entries[0].offsets[0]] ^= 1
     root.write("a.tar", bytes(data))
@@ -90,20 +90,20 @@ def test_a_flipped_byte_is_found(tmp_path):
         read_members(root, "a.tar", entries[0], ["json"])
 
 
-def test_a_long_key_survives(tmp_path):
+def test_a_long_key_is_not_truncated(tmp_path):
     root = Storage(str(tmp_path))
     key = "files-" + "a%2F" * 80
-    entries, _ = read_index(root, put(root, [(key, {"json": b"{}"})]))
+    entries, _ = read_index(root, write_shard(root, [(key, {"json": b"{}"})]))
     assert entries[0].key == key
     assert read_members(root, "a.tar", entries[0], ["json"]) == {"json": b"{}"}
 
 
 @given(members)
-def test_one_sample_tar_round_trip(content):
+def test_the_tar_of_one_sample_survives_a_round_trip(content):
     assert read_sample_tar(write_sample_tar("objaverse-a", content)) == ("objaverse-a", content)
 
 
-def test_a_torn_sample_tar_is_refused():
+def test_a_torn_or_empty_sample_tar_is_an_error():
     data = write_sample_tar("objaverse-a", {"json": b"x" * 5000})
     with pytest.raises(WorkFailed, match="torn"):
         read_sample_tar(data[:3000])

@@ -1,4 +1,4 @@
-"""Snapshots across formats: what was frozen before objects had geometry, and after."""
+"""Snapshots of both formats: created before objects had geometry, and after."""
 
 import hashlib
 import json
@@ -39,12 +39,12 @@ def root(tmp_path) -> Storage:
     return Storage(str(tmp_path))
 
 
-def test_what_was_frozen_comes_back(root: Storage):
+def test_a_snapshot_returns_its_samples(root: Storage):
     samples = [sample(1, geometry="geometry/cube/ab/abc.npz"), sample(2)]
-    made = write_snapshot(root, samples, None)
-    found = open_snapshot(root, made["snapshot"]).samples
-    assert [item.geometry for item in found] == ["geometry/cube/ab/abc.npz", None]
-    assert [item.asset_id for item in found] == [item.asset_id for item in samples]
+    manifest = write_snapshot(root, samples, None)
+    opened = open_snapshot(root, manifest["snapshot"]).samples
+    assert [item.geometry for item in opened] == ["geometry/cube/ab/abc.npz", None]
+    assert [item.asset_id for item in opened] == [item.asset_id for item in samples]
 
 
 def test_geometry_is_part_of_the_identity(root: Storage):
@@ -55,10 +55,10 @@ def test_geometry_is_part_of_the_identity(root: Storage):
     assert list_snapshots(root) == sorted(ids)
 
 
-def test_a_condition_may_ask_for_geometry(root: Storage):
+def test_a_condition_can_require_geometry(root: Storage):
     samples = [sample(1), sample(2, geometry="geometry/cube/ab/abc.npz")]
-    made = write_snapshot(root, samples, "geometry IS NOT NULL")
-    assert [item.asset_id for item in open_snapshot(root, made["snapshot"]).samples] == [
+    manifest = write_snapshot(root, samples, "geometry IS NOT NULL")
+    assert [item.asset_id for item in open_snapshot(root, manifest["snapshot"]).samples] == [
         samples[1].asset_id
     ]
 
@@ -73,27 +73,29 @@ def test_both_spellings_of_licence_work_in_a_condition(root: Storage, column: st
 
 
 def test_a_snapshot_of_format_1_opens_and_keeps_its_id(root: Storage):
-    """There was no column `geometry`: the same samples, frozen again, are the same snapshot."""
-    made = write_snapshot(root, [sample(1), sample(2)], None)["snapshot"]
-    table = pq.read_table(root.resolve(f"snapshots/{made}.parquet")).drop_columns(["geometry"])
+    """Format 1 has no column `geometry`; a new snapshot of the same samples has the same id."""
+    snapshot_id = write_snapshot(root, [sample(1), sample(2)], None)["snapshot"]
+    table = pq.read_table(root.resolve(f"snapshots/{snapshot_id}.parquet")).drop_columns(
+        ["geometry"]
+    )
     rows = "".join(canonical_json(row) + "\n" for row in table.to_pylist())
-    assert hashlib.sha256(rows.encode()).hexdigest()[:16] == made
-    pq.write_table(table, root.resolve(f"snapshots/{made}.parquet"))
-    manifest = json.loads(root.read(f"snapshots/{made}.json"))
+    assert hashlib.sha256(rows.encode()).hexdigest()[:16] == snapshot_id
+    pq.write_table(table, root.resolve(f"snapshots/{snapshot_id}.parquet"))
+    manifest = json.loads(root.read(f"snapshots/{snapshot_id}.json"))
     assert manifest["format"] == 2
-    root.write(f"snapshots/{made}.json", json.dumps(manifest | {"format": 1}).encode())
-    assert [item.geometry for item in open_snapshot(root, made).samples] == [None, None]
+    root.write(f"snapshots/{snapshot_id}.json", json.dumps(manifest | {"format": 1}).encode())
+    assert [item.geometry for item in open_snapshot(root, snapshot_id).samples] == [None, None]
 
 
-def test_a_later_format_is_refused(root: Storage):
-    made = write_snapshot(root, [sample(1)], None)["snapshot"]
-    manifest = json.loads(root.read(f"snapshots/{made}.json"))
-    root.write(f"snapshots/{made}.json", json.dumps(manifest | {"format": 3}).encode())
+def test_a_later_format_is_an_error(root: Storage):
+    snapshot_id = write_snapshot(root, [sample(1)], None)["snapshot"]
+    manifest = json.loads(root.read(f"snapshots/{snapshot_id}.json"))
+    root.write(f"snapshots/{snapshot_id}.json", json.dumps(manifest | {"format": 3}).encode())
     with pytest.raises(BadInput, match="update the software"):
-        open_snapshot(root, made)
+        open_snapshot(root, snapshot_id)
 
 
-def test_columns_are_those_of_the_page():
+def test_the_page_describes_every_column():
     page = open("docs/reference/dataset-format.md").read().partition("## A snapshot")[2]
     missing = [name for name in SCHEMA.names if f"`{name}`" not in page]
     assert missing == []

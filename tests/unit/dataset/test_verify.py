@@ -1,4 +1,4 @@
-"""Damage to a shard is found, named and mended."""
+"""Damage to a shard is detected, reported and repaired."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,13 +50,13 @@ def shard(tmp_path) -> Shard:
     return Shard(tmp_path)
 
 
-def test_what_was_written_is_good(shard):
+def test_an_intact_shard_has_no_findings(shard):
     report = shard.check()
     assert report.findings == ()
     assert (report.num_samples, report.num_bytes) == (3, shard.tar.stat().st_size)
 
 
-def test_a_flipped_byte_costs_one_sample_and_names_its_member(shard):
+def test_a_flipped_byte_loses_one_sample_and_its_member_is_reported(shard):
     shard.flip(shard.entries[1].offsets[2] + 5)
     report = shard.check()
     assert str(report.findings[0]) == f"{SHARD}: {key(2)}.json: fails its checksum"
@@ -67,7 +67,7 @@ def test_a_flipped_byte_costs_one_sample_and_names_its_member(shard):
     assert shard.check().findings == ()
 
 
-def test_a_flipped_byte_of_a_header_costs_no_sample(shard):
+def test_a_flipped_byte_of_a_header_loses_no_sample(shard):
     shard.flip(shard.entries[1].offsets[0] - 512)
     report = shard.check()
     assert [finding.sample for finding in report.findings] == [key(2)]
@@ -77,19 +77,19 @@ def test_a_flipped_byte_of_a_header_costs_no_sample(shard):
     assert shard.check().findings == ()
 
 
-def test_a_truncated_tar(shard):
+def test_a_truncated_tar_loses_the_samples_after_the_cut(shard):
     shard.tar.write_bytes(shard.tar.read_bytes()[: shard.entries[1].offsets[1] + 3])
     report = shard.check()
     assert "is cut off" in report.findings[0].problem
-    named = {(finding.sample, finding.member) for finding in report.findings[1:]}
-    behind = {(key(3), name) for name in MEMBERS} | {(key(2), name) for name in MEMBERS[1:]}
-    assert named == behind
+    reported = {(finding.sample, finding.member) for finding in report.findings[1:]}
+    after_the_cut = {(key(3), name) for name in MEMBERS} | {(key(2), name) for name in MEMBERS[1:]}
+    assert reported == after_the_cut
     assert report.lost == {key(2), key(3)}
     assert shard.restore(2, 3)
     assert shard.check().findings == ()
 
 
-def test_a_missing_shard(shard):
+def test_a_missing_shard_loses_every_sample(shard):
     shard.tar.unlink()
     report = shard.check()
     assert report.findings[0].problem == "the shard is missing"
@@ -114,7 +114,7 @@ def test_an_index_is_written_again_from_an_intact_tar(shard, damage):
     assert shard.index.read_bytes() == before
 
 
-def test_shard_and_index_missing(shard):
+def test_a_shard_that_is_missing_with_its_index_is_restored(shard):
     shard.tar.unlink()
     shard.index.unlink()
     report = shard.check()
@@ -126,7 +126,7 @@ def test_shard_and_index_missing(shard):
     assert shard.check().findings == ()
 
 
-def test_a_damaged_tar_without_an_index_tells_no_sample_from_another(shard):
+def test_a_damaged_tar_without_an_index_loses_every_sample(shard):
     shard.index.unlink()
     shard.flip(shard.entries[0].offsets[0])
     assert shard.check().lost == shard.expected.keys
@@ -134,7 +134,7 @@ def test_a_damaged_tar_without_an_index_tells_no_sample_from_another(shard):
     assert shard.check().findings == ()
 
 
-def test_an_index_that_disagrees_with_the_tar(shard):
+def test_an_index_that_disagrees_with_the_tar_is_written_again(shard):
     wrong = replace(shard.entries[2], crc32=[1, *shard.entries[2].crc32[1:]])
     data = write_index([*shard.entries[:2], wrong], shard.sha256, shard.tar.stat().st_size)
     shard.index.write_bytes(data)
@@ -146,15 +146,15 @@ def test_an_index_that_disagrees_with_the_tar(shard):
     assert shard.check().findings == ()
 
 
-def test_another_shard_under_the_name(shard):
-    """Whole and consistent, but not what the catalog says."""
+def test_another_shard_under_the_same_name_is_detected(shard):
+    """It is intact and consistent, but not the shard that the catalog records."""
     write_small_shard(shard.root, SHARD, [1, 3])
     report = shard.check()
     assert key(2) in report.lost
     assert any(finding.sample == key(2) for finding in report.findings)
 
 
-def test_dead_samples_may_rot(shard):
+def test_damage_to_unused_samples_loses_nothing(shard):
     expected = replace(shard.expected, keys=frozenset([key(1)]))
     shard.flip(shard.entries[1].offsets[0])
     report = check_shard(shard.root, expected)
@@ -164,7 +164,7 @@ def test_dead_samples_may_rot(shard):
 
 @settings(max_examples=25)
 @given(st.data())
-def test_any_flipped_byte_is_found_and_costs_at_most_one_sample(tmp_path_factory, data):
+def test_any_flipped_byte_is_detected_and_loses_at_most_one_sample(tmp_path_factory, data):
     shard = Shard(tmp_path_factory.mktemp("shard"))
     shard.flip(data.draw(st.integers(0, shard.tar.stat().st_size - 1)))
     report = shard.check()
@@ -174,7 +174,7 @@ def test_any_flipped_byte_is_found_and_costs_at_most_one_sample(tmp_path_factory
     assert shard.check().findings == ()
 
 
-def test_companion_files(tmp_path):
+def test_a_missing_or_damaged_companion_file_is_reported(tmp_path):
     root = Storage(str(tmp_path))
     assert "missing" in check_geometry(root, "geometry/a.npz").findings[0].problem
     root.write("geometry/a.npz", b"PK\x03\x04 no more")

@@ -214,7 +214,7 @@ def test_a_texture_without_an_image_is_malformed_unless_hidden() -> None:
 
 
 def hidden(textures: list[dict]) -> dict[str, list]:
-    """Return changes to the scene that hide its only textured node, so that its image is not needed."""
+    """Return changes to the scene that hide its only textured node, so its image is not needed."""
     plain = {key: value for key, value in PRIMITIVE.items() if key != "material"}
     invisible = {"KHR_node_visibility": {"visible": False}}
     return {

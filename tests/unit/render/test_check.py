@@ -19,7 +19,7 @@ from tests.support.spheres import sphere_views
 
 @functools.cache
 def block_views() -> ViewSet:
-    """Return the block with the letter in the first views of `lrm32`, computed without a renderer."""
+    """Return the first views of `lrm32` of the block with a letter, without any renderer."""
     cameras = get_rig("lrm32").cameras("block")[:12]
     images = [look_at_boxes(letter_block(), camera, 128) for camera in cameras]
     hit = np.stack([image.face >= 0 for image in images])
