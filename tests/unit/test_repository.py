@@ -18,8 +18,8 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 ALL_PACKAGES = (*PACKAGES, "benchmarks", "tests")
 OPTIONAL = {"lpips", "nvdiffrast", "rembg"}
-"""Packages that are third_party_imports only if they are installed. The Makefile installs lpips alone,
-without torchvision."""
+"""Packages that are imported only if they are installed. The Makefile installs lpips without
+torchvision."""
 TRANSITIVE = {"botocore": "s3fs", "mathutils": "bpy"}
 """Modules that are part of a declared package or of one that it requires."""
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"

@@ -18,7 +18,7 @@ RANGES = [(0, 10), (300, 310), (305, 400), (7, 7)]
 
 
 class Store(AsyncFileSystem):
-    """An object store with one object. It fails or waits as `script` says, then answers."""
+    """An object store with one object. Its reads fail or wait as `script` says."""
 
     protocol = "store"
     cachable = False
@@ -125,11 +125,9 @@ def test_the_cache_stays_within_its_limit_and_keeps_the_most_recently_used_range
         assert num_bytes <= 1000
     assert cache.get("a", (100, 200)) is None
     assert cache.get("a", (1900, 2000)) == bytes(100)
-    cache.put(
-        "a", (0, 5000), bytes(5000)
-    )  # larger than the cache: not stored, and nothing is evicted
+    # A range larger than the cache is not stored, and nothing is evicted for it.
+    cache.put("a", (0, 5000), bytes(5000))
     assert cache.get("a", (1900, 2000)) == bytes(100)
     RangeCache(tmp_path, 2000)
-    assert [path.name for path in tmp_path.iterdir()] == [
-        "ranges-2000"
-    ]  # another limit's is removed
+    # The folder of another limit is removed.
+    assert [path.name for path in tmp_path.iterdir()] == ["ranges-2000"]

@@ -95,7 +95,7 @@ def test_a_later_format_is_an_error(root: Storage):
         open_snapshot(root, snapshot_id)
 
 
-def test_the_page_describes_every_column():
+def test_the_page_describes_every_column_of_a_snapshot():
     page = open("docs/reference/dataset-format.md").read().partition("## A snapshot")[2]
     missing = [name for name in SCHEMA.names if f"`{name}`" not in page]
     assert missing == []

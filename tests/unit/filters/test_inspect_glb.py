@@ -100,7 +100,7 @@ def states(**replaced) -> list[tuple[str, str]]:
     return [(item.source, item.state) for item in colour_maps]
 
 
-def test_scenes_without_a_visible_base_colour_map() -> None:
+def test_only_visible_base_colour_maps_are_listed() -> None:
     assert states(materials=[{}]) == []
     assert states(materials=[{"normalTexture": {"index": 0}}]) == []
     bare = {key: value for key, value in PRIMITIVE.items() if key != "material"}

@@ -52,7 +52,7 @@ def test_an_object_at_the_occupancy_limit_is_kept() -> None:
         (islands(1.0, above=level(0.4, 0.3, 0.3, height=0.05)), "unsure"),
     ],
 )
-def test_the_number_of_objects(measured: dict, answer: str) -> None:
+def test_the_number_of_objects_follows_from_the_islands(measured: dict, answer: str) -> None:
     assert count_objects(measured, MultiObjectConfig())[0] == answer
 
 

@@ -432,20 +432,20 @@ def test_the_unedited_files_are_accepted() -> None:
 
 @quick
 @given(st.binary(max_size=400))
-def test_random_bytes(parse_as_blender: Parser, data: bytes) -> None:
+def test_random_bytes_are_rejected_with_a_glb_error(parse_as_blender: Parser, data: bytes) -> None:
     inspect_or_reject(data, parse_as_blender)
     inspect_or_reject(b"glTF" + struct.pack("<II", 2, 12 + len(data)) + data, parse_as_blender)
 
 
 @quick
 @given(st.integers(0, len(pack(RICH, BINARY))))
-def test_random_truncation(parse_as_blender: Parser, length: int) -> None:
+def test_a_file_truncated_anywhere_is_accepted_or_rejected(parse_as_blender: Parser, length: int) -> None:
     inspect_or_reject(pack(RICH, BINARY)[:length], parse_as_blender)
 
 
 @quick
 @given(st.integers(0, len(BINARY)), st.booleans())
-def test_random_truncation_of_the_buffer(
+def test_a_buffer_truncated_anywhere_is_accepted_or_rejected(
     parse_as_blender: Parser, length: int, declared: bool
 ) -> None:
     buffers = [{"byteLength": length}] if declared else RICH["buffers"]
@@ -477,7 +477,7 @@ def test_random_edits_of_the_document(parse_as_blender: Parser, edits: list[tupl
     st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=5),
     st.floats(0, 1),
 )
-def test_random_damage_to_the_image(
+def test_a_damaged_image_is_accepted_or_rejected(
     parse_as_blender: Parser, kind: str, hits: list[tuple], keep: float
 ) -> None:
     data = bytearray(picture(kind))

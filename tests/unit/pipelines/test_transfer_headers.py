@@ -27,24 +27,24 @@ SHA256 = "a" * 64
         ("", ContentRange()),
     ],
 )
-def test_content_range(value, expected):
+def test_a_malformed_content_range_is_ignored(value, expected):
     assert content_range({"content-range": value}) == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [("12", 12), ("-1", None), ("²", None), ("", None)])
-def test_content_length(value, expected):
+def test_a_malformed_content_length_is_ignored(value, expected):
     assert content_length({"content-length": value}) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [('"abc"', "abc"), ('W/"abc"', "abc"), ("abc", "abc"), ('""', None)]
 )
-def test_entity_tag(value, expected):
+def test_an_entity_tag_is_read_without_its_quotes(value, expected):
     assert entity_tag({"etag": value}) == expected
     assert entity_tag({}) is None
 
 
-def test_rate_limits_of_both_forms():
+def test_rate_limits_are_read_in_both_forms():
     new = {"ratelimit": '"a";r=0;t=42', "ratelimit-policy": '"a";q=10;w=1, "b";q=600;w=300'}
     assert rate_limits(new) == RateLimits(policy=(600, 300.0), reset_seconds=42.0)
     old = {"ratelimit-remaining": "0", "ratelimit-reset": "7"}

@@ -134,7 +134,7 @@ def test_fixed48_has_no_view_twice():
 
 
 @ALL
-def test_cameras_of_a_version_never_move(rig: Rig):
+def test_cameras_of_a_version_never_change(rig: Rig):
     """A rig whose cameras change must raise its version: this is version 1."""
     assert rig.version == 1
     np.testing.assert_allclose(eyes(rig.cameras("objaverse:0"))[-1], LAST_EYE[rig.name], atol=2e-3)
