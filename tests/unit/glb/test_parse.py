@@ -439,7 +439,9 @@ def test_random_bytes_are_rejected_with_a_glb_error(parse_as_blender: Parser, da
 
 @quick
 @given(st.integers(0, len(pack(RICH, BINARY))))
-def test_a_file_truncated_anywhere_is_accepted_or_rejected(parse_as_blender: Parser, length: int) -> None:
+def test_a_file_truncated_anywhere_is_accepted_or_rejected(
+    parse_as_blender: Parser, length: int
+) -> None:
     inspect_or_reject(pack(RICH, BINARY)[:length], parse_as_blender)
 
 
