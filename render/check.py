@@ -50,7 +50,7 @@ def check_views(views: ViewSet) -> None:
 
 def _problem(views: ViewSet) -> str | None:
     if not (np.isfinite(views.depth).all() and np.isfinite(views.normals).all()):
-        return "depth or normals contain values that are no numbers"
+        return "depth or normals contain non-finite values"
     if not views.rgba[..., 3].any():
         return "all views are empty"
     if views.rgba[..., :3].max(where=views.rgba[..., 3:] > 127, initial=0) <= _BLACK:

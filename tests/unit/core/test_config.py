@@ -57,7 +57,7 @@ def test_an_invalid_value_under_an_old_name_is_reported():
         Outer.load({"old": 5})
 
 
-def test_two_values_of_a_setting_in_a_file_are_refused():
+def test_two_values_of_a_setting_in_a_file_are_an_error():
     with pytest.raises(BadInput, match=r"file: length and inner\.size are the same setting"):
         Outer.load({"length": 3, "inner": {"size": 5}}, where="file")
 

@@ -179,7 +179,7 @@ def test_a_view_that_does_not_show_the_object_passes():
         (shuffled_cameras, "object|agree at only"),
         (long_normals, "unit length"),
         (no_normals, "unit length"),
-        (nan_depth, "no numbers"),
+        (nan_depth, "non-finite"),
         (empty, "empty"),
         (black, "black"),
         (opaque_background, "alpha and depth disagree"),
