@@ -102,6 +102,8 @@ class Config(pydantic.BaseModel):
                     f"values: remove {path}"
                 )
             values = merge(values, nested(new.path, value))
+        for path in cls.renamed:
+            values = _without_empty(values, path.split(".")[:-1])
         return values
 
     def dump(self) -> dict[str, Any]:
@@ -175,6 +177,14 @@ def _without(values: Any, path: list[str]) -> tuple[Any, Any]:
         return values, value
     # A section whose last setting has moved may not exist any more.
     return rest | {path[0]: below} if below else rest, value
+
+
+def _without_empty(values: Mapping[str, Any], section: list[str]) -> Mapping[str, Any]:
+    """Return the values without a section that is empty, because its settings have moved."""
+    if not section:
+        return values
+    rest, content = _without(values, section)
+    return rest if content == {} else values
 
 
 def _default(cls: type[pydantic.BaseModel], path: str) -> Any:

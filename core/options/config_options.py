@@ -1,15 +1,20 @@
 """Options made from a configuration: every field can be set, and nothing else."""
 
 import argparse
-import types
-import typing
 from typing import Any, TypeVar
 
 import yaml
 
 from core.config import Config, merge, nested, read_yaml
 from core.errors import BadInput
-from core.options.field_values import choices_of, default_text, is_switch, leaves, values_text
+from core.options.field_values import (
+    choices_of,
+    default_text,
+    is_switch,
+    leaves,
+    members,
+    values_text,
+)
 from core.options.parser import warn_of_old_option
 
 __all__ = ["add_config_options", "load_config", "settings_from_options"]
@@ -18,16 +23,6 @@ ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
 _METAVARS = {"whole": "N", "number": "NUMBER", "list": "LIST"}
 """What stands for a value in the help, by the first word of the values that an option takes."""
-
-
-class _Alone(str):
-    """The value of an on/off option without a value: equal to a typed `true`, but another
-    object."""
-
-    __slots__ = ()
-
-
-_ALONE = _Alone("true")
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
@@ -64,7 +59,7 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
     fields = dict(leaves(config))
     for path, new in config.renamed.items():
         parser.add_argument(
-            _option(path),
+            *_option_names(path, fields[new.path].annotation),
             action=_Store,
             # Without a way to combine both names' values, the last option given counts.
             path=path if new.combine else new.path,
@@ -104,6 +99,8 @@ class _Store(argparse.Action):
         self._replaced_by = replaced_by
         self.is_switch = is_switch(field.annotation)
         self.is_required = field.is_required()
+        self.off_names = options["option_strings"][1:] if self.is_switch else []
+        """Names that switch the option off, and take no value."""
         default = None if self.is_required else field.get_default(call_default_factory=True)
         self.shown_default = default_text(path, default)
         self.values = values_text(field.annotation, field.metadata)
@@ -112,7 +109,6 @@ class _Store(argparse.Action):
         super().__init__(
             # An on/off option may stand alone: `--geometry` is `--geometry true`.
             nargs="?" if self.is_switch else None,
-            const=_ALONE,
             metavar=_metavar(path, self.values),
             **options,
         )
@@ -122,10 +118,11 @@ class _Store(argparse.Action):
     ) -> None:
         if self._replaced_by:
             warn_of_old_option(parser, option_string, self._replaced_by)
-        if self.is_switch and option_string and option_string.startswith("--no-"):
-            if values is not _ALONE:
-                parser.error(f"{option_string} takes no value, got {values!r}")
-            values = "false"
+        switches_off = option_string in self.off_names
+        if switches_off and values is not None:
+            parser.error(f"{option_string} takes no value, got {values!r}")
+        if values is None:
+            values = "false" if switches_off else "true"
         given = nested(self._path, _parse(values, self._annotation))
         setattr(namespace, self.dest, merge(getattr(namespace, self.dest), given))
 
@@ -152,11 +149,7 @@ def _metavar(path: str, values: str) -> str:
 
 def _parse(text: str, annotation: Any) -> Any:
     """Return a value as YAML reads it, except that text stays text where the field takes text."""
-    takes_text = annotation is str or (
-        isinstance(annotation, types.UnionType | type(typing.Union[int, str]))  # noqa: UP007
-        and str in typing.get_args(annotation)
-    )
-    if takes_text:
+    if str in members(annotation):
         return None if text == "null" and annotation is not str else text
     try:
         return yaml.safe_load(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-__all__ = ["Choices", "choices_of", "default_text", "is_switch", "leaves", "values_text"]
+__all__ = ["Choices", "choices_of", "default_text", "is_switch", "leaves", "members", "values_text"]
 
 _UNITS = {"seconds": "s", "days": "days", "hours": "h", "pixels": "pixels", "degrees": "degrees"}
 """Units by the last word of an option's name."""
@@ -53,7 +53,7 @@ def choices_of(annotation: Any, metadata: Sequence[Any] = ()) -> list[str]:
     if is_switch(annotation):
         return ["true", "false"]
     names = [name for item in metadata if isinstance(item, Choices) for name in item.names]
-    literals = [kind for kind in _members(annotation) if typing.get_origin(kind) is typing.Literal]
+    literals = [kind for kind in members(annotation) if typing.get_origin(kind) is typing.Literal]
     return names + [str(word) for kind in literals for word in typing.get_args(kind)]
 
 
@@ -62,7 +62,7 @@ def values_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     choices = choices_of(annotation, metadata)
     if choices:
         return ", ".join(choices)
-    parts = [_kind_text(kind, metadata) for kind in _members(annotation)]
+    parts = [_kind_text(kind, metadata) for kind in members(annotation)]
     return " or ".join(dict.fromkeys(part for part in parts if part))
 
 
@@ -91,7 +91,7 @@ def _bytes_text(count: int) -> str:
     return " bytes" if shortest is None else f" ({shortest[0]} {shortest[1]})"
 
 
-def _members(annotation: Any) -> Sequence[Any]:
+def members(annotation: Any) -> Sequence[Any]:
     """Return the members of a union, or the one type that there is."""
     is_union = isinstance(annotation, types.UnionType) or (
         typing.get_origin(annotation) is typing.Union

@@ -33,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(allow_abbrev=False, formatter_class=layout, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+        self._help_all = self.add_argument("--help-all", action=_HelpAll, help=argparse.SUPPRESS)
         self._populate = populate
         self._command_groups: Mapping[str, Sequence[str]] = {}
         self._common: list[str] | None = None
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         self._command_groups = groups
 
     def set_common(self, names: Sequence[str]) -> None:
-        """Limit `--help` to these options and add `--help-all`, which shows all of them.
+        """Limit `--help` to these options; `--help-all` shows all of them.
 
         Call it after the options were added. Raises ValueError if there is no such option.
         """
@@ -56,9 +57,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             raise ValueError(f"{self.prog}: no such options: {', '.join(sorted(unknown))}")
         self._common = list(names)
-        self.add_argument(
-            "--help-all", action=_HelpAll, nargs=0, help="Show all options by group and exit."
-        )
+        self._help_all.help = "Show all options by group and exit."
 
     def format_usage(self) -> str:
         """Return the usage line: required options, optional ones as a word, positionals."""
@@ -102,9 +101,17 @@ class Parser(argparse.ArgumentParser):
         mistyped = next((word for word in unknown if word.startswith("--")), None)
         if mistyped is not None:
             name = mistyped.partition("=")[0]
-            known = [word for action in shown_options(self) for word in action.option_strings]
-            self.error(f"unknown option {name}{_suggestion(name, known)}")
+            self.error(f"unknown option {name}{_suggestion(name, self._suggested_for(name))}")
         return result, unknown
+
+    def _suggested_for(self, name: str) -> list[str]:
+        """Return the options that a misspelt one may mean; `--no-` ones only if it has that."""
+        return [
+            word
+            for action in shown_options(self)
+            for word in action.option_strings
+            if name.startswith("--no-") or not word.startswith("--no-")
+        ]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the closest subcommand if one is unknown."""
@@ -117,6 +124,9 @@ class Parser(argparse.ArgumentParser):
 
 class _HelpAll(argparse.Action):
     """Prints all options and exits."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
 
     def __call__(self, parser: Any, *_: Any) -> None:
         parser._print_message(parser.format_help(everything=True), sys.stdout)

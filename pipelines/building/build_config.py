@@ -94,8 +94,8 @@ class BuildConfig(Config):
         "blender.max_texture_pixels": Renamed("inspect.max_total_pixels", 2**28, min),
         "blender.warm_seconds": Renamed("blender.kernel_compile_seconds"),
         **nested_renames("filters", FilterConfig.renamed),
-        "fetch.parts": Renamed("fetch.partial_folder", None),
-        "fetch.wait_seconds": Renamed("fetch.rate_limit_wait_seconds", 3600.0),
+        "fetch.parts": Renamed("fetch.partial_folder"),
+        "fetch.wait_seconds": Renamed("fetch.rate_limit_wait_seconds"),
     }
 
     source: str

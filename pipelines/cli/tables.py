@@ -164,6 +164,8 @@ def _cost(cost: Mapping[str, Any] | None) -> list[str]:
     error = cost["error"]["core_hours"]
     if error is None:
         compared = ""
+    elif abs(error) < 0.005:
+        compared = " (core-hours as estimated)"
     else:
         side = "above" if error > 0 else "below"
         compared = f" (core-hours {100 * abs(error):.0f} % {side} the estimate)"

@@ -10,11 +10,11 @@ _PACKAGE = "lrm-objaverse"
 
 
 def project_version() -> str:
-    """Return the installed version; in a checkout that is not installed, pyproject.toml's."""
+    """Return the version of the checkout that this file is in, else that of the installation."""
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    if pyproject.exists():
+        return str(tomllib.loads(pyproject.read_text())["project"]["version"])
     try:
         return version(_PACKAGE)
     except PackageNotFoundError:
-        path = Path(__file__).parents[2] / "pyproject.toml"
-        if not path.exists():
-            return "unknown"
-        return f"{tomllib.loads(path.read_text())['project']['version']} (not installed)"
+        return "unknown"

@@ -1,8 +1,8 @@
 """Samples of Zero123++: the query view of an object at a random size, and its six targets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import PositiveInt
 from torch import Tensor
 
-from core.config import Config, Fraction
+from core.config import Config, Fraction, Renamed
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.encoding import decode_rgba
@@ -37,6 +37,11 @@ _VIEWS = 1 + NUM_TARGETS
 
 class SheetDataConfig(Config):
     """Sizes of the views of an object in a step, and condition dropout."""
+
+    renamed: ClassVar[Mapping[str, Renamed]] = {
+        "drop": Renamed("condition_dropout"),
+        "drop_per": Renamed("condition_dropout_per"),
+    }
 
     view_size: PositiveInt = VIEW_SIZE
     """Side of each of the six target views in pixels. They are tiled to a sheet of 3 rows and 2

@@ -3,8 +3,9 @@
 A recipe's module imports torch, so it is imported when the recipe is used, and not for its name.
 """
 
+import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,83 +26,52 @@ _COMMON = (
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeKind:
-    """A recipe by name: what it trains, its configuration, and how to make it from one."""
+    """A recipe by name: what it trains, and where its configuration and its class are defined."""
 
     purpose: str
     common: Sequence[str]
     """The options that `--help` shows."""
-    load_config: "Callable[[], type[TrainConfig]]"
-    make: Callable[[Any], Any]
-    """Make the recipe of a configuration: a `Recipe`, which `lrm train --dry-run` can measure."""
+    config_path: str
+    """Module and name of its configuration, as `package.module:Name`."""
+    recipe_path: str
+    """Module and name of its class, made from a configuration: a `Recipe`, which
+    `lrm train --dry-run` can measure."""
 
     @property
     def config(self) -> "type[TrainConfig]":
-        """Its configuration; imports the recipe's module."""
-        return self.load_config()
+        """Its configuration; imports the module."""
+        return _load(self.config_path)
+
+    def make(self, config: Any) -> Any:
+        """Return the recipe of a configuration; imports its module."""
+        return _load(self.recipe_path)(config)
 
 
-def _nerf_config() -> "type[TrainConfig]":
-    from train.recipes.nerf import NerfTrainConfig
-
-    return NerfTrainConfig
-
-
-def _nerf(config: Any) -> "Recipe":
-    from train.recipes.nerf import NerfRecipe
-
-    return NerfRecipe(config)
-
-
-def _mesh_config() -> "type[TrainConfig]":
-    from train.recipes.mesh import MeshTrainConfig
-
-    return MeshTrainConfig
-
-
-def _mesh(config: Any) -> "Recipe":
-    from train.recipes.mesh import MeshRecipe
-
-    return MeshRecipe(config)
-
-
-def _quiet_transformers() -> None:
-    """Silence hints of transformers at packages that training does not need; users may override."""
+def _load(path: str) -> Any:
+    # Without this, transformers names packages on import that training does not need.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-
-def _zero123plus_config() -> "type[TrainConfig]":
-    _quiet_transformers()
-    from train.recipes.zero123plus_config import Zero123PlusTrainConfig
-
-    return Zero123PlusTrainConfig
-
-
-def _zero123plus(config: Any) -> "Recipe":
-    _quiet_transformers()
-    # Importing diffusers takes seconds; only this module needs it.
-    from train.recipes.zero123plus import Zero123PlusRecipe
-
-    return Zero123PlusRecipe(config)
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 RECIPES: Mapping[str, RecipeKind] = {
     "nerf": RecipeKind(
         purpose="LRM, stage 1: six views to a triplane, supervised by volume rendering.",
         common=(*_COMMON, "--data.patch-size"),
-        load_config=_nerf_config,
-        make=_nerf,
+        config_path="train.recipes.nerf:NerfTrainConfig",
+        recipe_path="train.recipes.nerf:NerfRecipe",
     ),
     "mesh": RecipeKind(
         purpose="LRM, stage 2: six views to a mesh (FlexiCubes), started from stage 1.",
         common=(*_COMMON, "--data.frame-size"),
-        load_config=_mesh_config,
-        make=_mesh,
+        config_path="train.recipes.mesh:MeshTrainConfig",
+        recipe_path="train.recipes.mesh:MeshRecipe",
     ),
     "zero123plus": RecipeKind(
         purpose="Zero123++ on white backgrounds: one view to six.",
         common=(*_COMMON, "--ema", "--latent-cache"),
-        load_config=_zero123plus_config,
-        make=_zero123plus,
+        config_path="train.recipes.zero123plus_config:Zero123PlusTrainConfig",
+        recipe_path="train.recipes.zero123plus:Zero123PlusRecipe",
     ),
 }
 

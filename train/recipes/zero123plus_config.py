@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from core.config import Config, Fraction, Renamed
+from core.config import Config, Fraction, Renamed, nested_renames
 from core.errors import BadInput
 from core.storage import Storage
 from train.data.zero123plus_sheets import SheetDataConfig
@@ -68,8 +68,7 @@ class Zero123PlusTrainConfig(TrainConfig):
 
     renamed: ClassVar[Mapping[str, Renamed]] = {
         "blank": Renamed("unconditional_level"),
-        "data.drop": Renamed("data.condition_dropout"),
-        "data.drop_per": Renamed("data.condition_dropout_per"),
+        **nested_renames("data", SheetDataConfig.renamed),
     }
 
     steps: PositiveInt = 1000

@@ -12,7 +12,9 @@ __all__ = [
 ]
 
 _SHELLS = ("bash", "zsh", "tcsh")
-_FOLDERS = ("CACHE", "CHECKPOINTS", "DIR", "FOLDER", "LATENT_CACHE", "PARTS", "ROOT", "URI")
+_FOLDERS = (
+    *("CACHE", "CHECKPOINTS", "DIR", "FOLDER", "LATENT_CACHE", "PARTIAL_FOLDER", "ROOT", "URI"),
+)
 _FILES = (
     *("CAPTIONS", "CHECKPOINT", "DEEPSPEED", "FILE", "IMAGE", "IMAGE_OR_DIR", "INIT", "LINEAR"),
     *("OUT", "SOURCE", "VGG"),

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,22 @@ def test_the_help_of_a_command_can_be_asked_in_two_ways(capsys):
     assert whole == help_of(["train", "nerf", "--help"], capsys)
 
 
-def test_the_version(capsys, monkeypatch):
-    assert re.fullmatch(r"lrm \d+\.\d+\S*( \(not installed\))?\n", help_of(["--version"], capsys))
-    monkeypatch.setattr("pipelines.cli.version._PACKAGE", "no-such-package")
-    assert re.fullmatch(r"lrm \d+\.\d+\S* \(not installed\)\n", help_of(["--version"], capsys))
+def test_the_version_is_that_of_the_checkout(capsys):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert help_of(["--version"], capsys) == f"lrm {project['version']}\n"
+
+
+def test_every_command_shows_all_options(capsys):
+    for words in (["--help-all"], *([*words, "--help-all"] for words in WORDS)):
+        assert help_of(words, capsys).startswith("usage: lrm")
+
+
+def test_only_train_has_recipes():
+    answer = run_lrm("help", "build", "plan")
+    assert (answer.code, answer.err) == (
+        2,
+        "lrm help: error: lrm build has no recipes: leave out plan\n",
+    )
 
 
 def test_every_command_is_in_the_contract():
