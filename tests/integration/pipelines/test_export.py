@@ -101,7 +101,7 @@ def test_a_damaged_sample_fails_alone(spheres, tmp_path):
     answer = damaged.export("instantmesh", tmp_path / "out", "--json")
     assert answer.code == 1
     lines = answer.err.strip().splitlines()
-    assert "1 objects could not be exported" in lines[-1]
+    assert "1 object could not be exported" in lines[-1]
     assert IDS[1] in lines[-1]
     assert "fails its checksum" in lines[-1]
     report = json.loads(answer.out)
