@@ -43,8 +43,8 @@ def test_the_readme_works_as_written(tmp_path):
 def test_the_quickstart_works_as_written(tmp_path):
     printed = run_as_written(QUICKSTART, tmp_path)
     lines = [" ".join(line.split()) for line in printed.splitlines()]
-    shown = [line for _, text in blocks(QUICKSTART, "text") for line in text.splitlines()]
-    assert [line for line in shown if " ".join(line.split()) not in lines] == []
+    documented = [line for _, text in blocks(QUICKSTART, "text") for line in text.splitlines()]
+    assert [line for line in documented if " ".join(line.split()) not in lines] == []
     for name in ("mug.png", "report/report.html", "nerf/previews/step-00000010.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     for name in ("nerf.safetensors", "scores/summary.json", "mug.glb"):

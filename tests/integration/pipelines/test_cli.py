@@ -54,8 +54,8 @@ def options_of(words: list[str]) -> list[str]:
 
 def test_options_equal_the_frozen_list():
     """Users' scripts rely on the options: change options.txt only on purpose."""
-    frozen = OPTIONS.read_text().splitlines()
-    assert [line for words in WORDS for line in options_of(words)] == frozen
+    expected = OPTIONS.read_text().splitlines()
+    assert [line for words in WORDS for line in options_of(words)] == expected
 
 
 @each_command

@@ -25,12 +25,12 @@ def test_the_whole_report_of_this_machine():
     result = run_lrm("doctor", "--json")
     report = json.loads(result.out)
     assert list(report["groups"]) == ["build", "gpu", "train"]
-    findings_list = [item for items in report["groups"].values() for item in items]
-    missing = [item["what"] for item in findings_list if item["state"] == "missing"]
+    items_of_all_groups = [item for items in report["groups"].values() for item in items]
+    missing = [item["what"] for item in items_of_all_groups if item["state"] == "missing"]
     assert report["missing"] == len(missing)
     assert result.code == (1 if missing else 0)
     assert set(missing) <= {"LPIPS weights"}, "an environment for the tests has all packages"
-    for item in findings_list:
+    for item in items_of_all_groups:
         assert item["found"] and item["needed_for"], item
         assert bool(item["remedy"]) == (item["state"] != "ok"), item
     names = {group: {item["what"] for item in items} for group, items in report["groups"].items()}
@@ -87,11 +87,11 @@ def test_the_remedy_is_a_command_on_a_line_of_its_own(tmp_path, monkeypatch, cap
 
 def test_a_library_that_cannot_be_loaded(tmp_path):
     (tmp_path / "libXi.so.6").write_bytes(b"")
-    found = findings("libraries", "child", LD_LIBRARY_PATH=str(tmp_path))
+    checks = findings("libraries", "child", LD_LIBRARY_PATH=str(tmp_path))
     for name in ("system libraries", "Blender child"):
-        assert found[name]["state"] == "missing"
-        assert found[name]["remedy"].endswith("apt-get install -y --no-install-recommends libxi6")
-    assert "libXi" in found["Blender child"]["found"]
+        assert checks[name]["state"] == "missing"
+        assert checks[name]["remedy"].endswith("apt-get install -y --no-install-recommends libxi6")
+    assert "libXi" in checks["Blender child"]["found"]
 
 
 def test_a_low_limit_of_open_files_is_missing():
@@ -104,19 +104,19 @@ def test_a_low_limit_of_open_files_is_missing():
 def test_no_space_for_temporary_files_and_little_shared_memory(namespaces, tmp_path):
     mounts = f"mount -t tmpfs -o size=16m x /dev/shm; mount -t tmpfs -o size=90m x {tmp_path}"
     environment = {"TMPDIR": str(tmp_path)}
-    found = findings("scratch", "shared_memory", before=mounts, unshare=True, **environment)
-    assert found["scratch folder"]["state"] == "missing"
-    assert "frames" in found["scratch folder"]["found"]
-    assert found["shared memory"]["state"] == "note"
+    checks = findings("scratch", "shared_memory", before=mounts, unshare=True, **environment)
+    assert checks["scratch folder"]["state"] == "missing"
+    assert "frames" in checks["scratch folder"]["found"]
+    assert checks["shared memory"]["state"] == "note"
 
 
 def test_a_folder_that_cannot_be_written(namespaces, tmp_path):
     mounts = f"mount -t tmpfs -o ro x /dev/shm; mount -t tmpfs -o ro x {tmp_path}"
     environment = {"TMPDIR": str(tmp_path)}
-    found = findings("scratch", "shared_memory", before=mounts, unshare=True, **environment)
+    checks = findings("scratch", "shared_memory", before=mounts, unshare=True, **environment)
     for name in ("scratch folder", "shared memory"):
-        assert found[name]["state"] == "missing"
-        assert "Read-only file system" in found[name]["found"]
+        assert checks[name]["state"] == "missing"
+        assert "Read-only file system" in checks[name]["found"]
 
 
 def test_a_system_without_network_namespaces(namespaces):
@@ -124,11 +124,11 @@ def test_a_system_without_network_namespaces(namespaces):
     attempt = in_shell(forbid, unshare=True)
     if "Permission denied" in attempt.err or "Read-only" in attempt.err:
         pytest.skip("this system keeps its settings from user namespaces")
-    found = findings("child", before=forbid, unshare=True)
-    assert found["Blender child"]["state"] == "ok", "a build works without namespaces"
-    assert found["network namespace"]["state"] == "note"
+    checks = findings("child", before=forbid, unshare=True)
+    assert checks["Blender child"]["state"] == "ok", "a build works without namespaces"
+    assert checks["network namespace"]["state"] == "note"
     remedy = "sysctl -w user.max_user_namespaces=15000"
-    assert found["network namespace"]["remedy"] == remedy
+    assert checks["network namespace"]["remedy"] == remedy
 
 
 def test_bad_input_gives_one_line_of_error():

@@ -84,10 +84,10 @@ def test_a_shard_and_its_index_agree_with_the_catalog(root: Storage):
 def test_samples_of_the_snapshot_decode_to_the_same_numbers(root: Storage):
     samples = open_snapshot(root, SNAPSHOT).samples
     assert [sample.asset_id for sample in samples] == [DIE, MUG]
-    with np.load(DECODED) as frozen:
+    with np.load(DECODED) as expected:
         for name, array in decoded(root).items():
-            np.testing.assert_allclose(array, frozen[name], rtol=0, atol=1e-6, err_msg=name)
-            assert array.dtype == frozen[name].dtype
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-6, err_msg=name)
+            assert array.dtype == expected[name].dtype
 
 
 def decoded(root: Storage) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ def test_every_command_works_on_a_bucket_and_writes_no_credential(stored, tmp_pa
     words = [*pinned, "--layout", "instantmesh", "--out", tmp_path / "export"]
     words += ["--workers", 1, "--json"]
     assert stored.run("export", *words).json()["exported"] >= 3
-    removed = stored.run("remove", *root, kept, "--reason", "asked", "--json")
+    removed = stored.run("remove", *root, kept, "--reason", "requested", "--json")
     assert removed.code == 0, removed.err
     assert stored.run("status", *root, "--json").json()["kept"] == 2
     assert stored.run("remove", *root, kept, "--undo", "--json").code == 0

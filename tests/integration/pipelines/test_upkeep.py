@@ -146,7 +146,7 @@ def test_removed_objects_are_dropped_until_restored(copied: Built, tmp_path: Pat
     names.write_text(f"# requested by the author\n{ids[1]}\n\n{ids[0]}  # twice\n")
     words = [
         *("remove", "--root", copied.root, ids[0], "--from", names),
-        *("--reason", "asked", "--json"),
+        *("--reason", "requested", "--json"),
     ]
     assert run_lrm(*words).json() == {"removed": ids[:2], "unchanged": []}
     assert run_lrm(*words).json() == {"removed": [], "unchanged": ids[:2]}
@@ -158,7 +158,7 @@ def test_removed_objects_are_dropped_until_restored(copied: Built, tmp_path: Pat
     assert create_snapshot(copied)["samples"] == len(ids) - 2
     report = run_lrm("inspect", "--root", copied.root, ids[0], "--json").json()
     assert (report["state"], report["dropped"][0]["reason"]) == ("dropped", "removed")
-    assert (report["dropped"][0]["measured"], report["samples"]) == ("asked", [])
+    assert (report["dropped"][0]["measured"], report["samples"]) == ("requested", [])
     restored = run_lrm("remove", "--undo", "--root", copied.root, *ids[:2], "--json").json()
     assert restored == {"restored": ids[:2], "unchanged": []}
     assert list(kept_locations(copied)) == ids

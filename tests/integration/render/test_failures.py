@@ -108,7 +108,7 @@ def test_bad_files(
     spoil(path)
     failure = failure_of(lambda: blender.open(path, "cube"))
     assert failure.kind == kind
-    assert "Location:" not in str(failure)  # the cause, without the place in Blender's Python code
+    assert "Location:" not in str(failure)  # the message has no line of Blender's Python code
     assert not blender.has_scene
     assert_renders(blender, block)
 

@@ -68,6 +68,6 @@ def test_the_default_light_neither_saturates_nor_hides_a_side(blender: BlenderPr
     # min_samples: with the few samples of a plain sphere, noise would hide the light.
     config = RenderConfig(resolution=64, samples=8, min_samples=8)
     views, _ = blender.render(CAMERAS, config)
-    shown = views.rgba[views.rgba[..., 3] == 255][:, :3]
-    assert (shown == 255).mean() < 0.01
-    assert shown.min() > 190
+    opaque = views.rgba[views.rgba[..., 3] == 255][:, :3]
+    assert (opaque == 255).mean() < 0.01
+    assert opaque.min() > 190

@@ -147,7 +147,7 @@ TOO_LARGE: dict[Callable[[GltfBuilder], None], str] = {
 
 
 @pytest.mark.parametrize(
-    ("ask", "excess"), TOO_LARGE.items(), ids=[inflate.__name__ for inflate in TOO_LARGE]
+    ("inflate", "excess"), TOO_LARGE.items(), ids=[inflate.__name__ for inflate in TOO_LARGE]
 )
 def test_too_large(
     limited: BlenderProcess, tmp_path: Path, inflate: Callable[[GltfBuilder], None], excess: str

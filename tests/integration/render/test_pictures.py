@@ -111,9 +111,9 @@ def test_pictures_pass_the_check(name: str, request: pytest.FixtureRequest):
 
 
 def test_light_reaches_every_side_and_saturates_none(sphere_pictures: ViewSet):
-    shown = sphere_pictures.rgba[sphere_pictures.rgba[..., 3] == 255][:, :3]
-    assert shown.min() > 100
-    assert (shown == 255).all(axis=-1).mean() < 0.01
+    opaque = sphere_pictures.rgba[sphere_pictures.rgba[..., 3] == 255][:, :3]
+    assert opaque.min() > 100
+    assert (opaque == 255).all(axis=-1).mean() < 0.01
 
 
 def test_rendering_again_gives_the_same_picture(blender: BlenderProcess, block: Path):

@@ -88,14 +88,8 @@ def head(tmp_path_factory):
 
 def submit(head: Head, name: str, *words: object) -> None:
     """Submit a build whose entry point runs on the head node, which is never preempted."""
-    options = [
-        "--working-dir",
-        ".",
-        "--entrypoint-resources",
-        '{"head": 1}',
-        "--submission-id",
-        name,
-    ]
+    options = ["--working-dir", ".", "--submission-id", name]
+    options += ["--entrypoint-resources", '{"head": 1}']
     command = ["python", "-m", "pipelines.cli", "build", *words, "--address", "auto"]
     result = head.job("submit", *options, "--no-wait", "--", *command)
     assert result.returncode == 0, result.stdout + result.stderr
