@@ -164,10 +164,8 @@ def test_an_evaluated_object_is_not_evaluated_again(one_child, truth, tmp_path, 
 
     monkeypatch.setattr(MeshFolder, "render", record)
     assert evaluate(*words) == 0
-    assert rendered == [
-        "block",
-        "block",
-    ]  # ground truth and prediction; the ball was evaluated before
+    # Ground truth and prediction of the block; the ball was evaluated before.
+    assert rendered == ["block", "block"]
     first = pq.read_table(out / "objects.parquet")
     assert first["object"].to_pylist() == ["ball", "block"]
     rendered.clear()

@@ -228,9 +228,8 @@ def test_a_change_repeats_the_stages_in_the_table(change, dataset, uids, capsys)
     CHANGES[change](dataset, uids)
     before = len(events_of(dataset.root))
     work = dataset.plan(capsys)
-    assert (
-        "; ".join(f"{s}: {why}" for s, reasons in work.items() for why in reasons) == expected_plan
-    )
+    plan = "; ".join(f"{stage}: {why}" for stage, reasons in work.items() for why in reasons)
+    assert plan == expected_plan
     if change == "lrm retry":
         del dataset.options[-2:]
     dataset.build()
