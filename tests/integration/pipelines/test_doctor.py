@@ -123,7 +123,7 @@ def test_a_system_without_network_namespaces(namespaces):
     forbid = "for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
     attempt = in_shell(forbid, unshare=True)
     if "Permission denied" in attempt.err or "Read-only" in attempt.err:
-        pytest.skip("this system keeps its settings from user namespaces")
+        pytest.skip("user namespaces cannot change the settings of this system")
     checks = findings("child", before=forbid, unshare=True)
     assert checks["Blender child"]["state"] == "ok", "a build works without namespaces"
     assert checks["network namespace"]["state"] == "note"

@@ -19,7 +19,7 @@ def confinable() -> None:
     """Skip where namespaces are forbidden, as in some containers; `lrm doctor` reports that."""
     result = run_script("from render.blender.confine import main; raise SystemExit(main())")
     if result.returncode:
-        pytest.skip(f"this system does not take the network away: {result.stdout}")
+        pytest.skip(f"this system forbids network namespaces: {result.stdout}")
 
 
 @pytest.fixture
