@@ -1,4 +1,4 @@
-"""Ranks that all tests of training share."""
+"""Fixtures of the integration tests."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.support.ranks import Ranks
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Groups of ranks, one after the other, of any size."""
+    """Yield a runner of process groups of any size, one at a time, shared by all tests."""
     ranks = Ranks(tmp_path_factory.mktemp("ranks"))
     yield ranks
     ranks.close()

@@ -1,4 +1,4 @@
-"""The AWS files: Ray's own provider runs on them against a server that speaks EC2, IAM and S3."""
+"""The AWS files, run by Ray's provider against a server that speaks EC2, IAM and S3."""
 
 import json
 
@@ -19,7 +19,7 @@ from tests.support.paths import REPOSITORY
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory):
-    """An account with nothing in it but the two profiles that docs/guide/cluster.md makes."""
+    """Set up an account that holds only the two profiles of docs/guide/cluster.md."""
     monkeypatch = pytest.MonkeyPatch()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -49,8 +49,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory):
     monkeypatch.undo()
 
 
-def test_every_node_type_starts_with_rays_own_provider(aws) -> None:
-    """Ray's AWS code runs against a server that speaks EC2: botocore checks every parameter."""
+def test_rays_provider_starts_every_node_type(aws) -> None:
+    """Ray's AWS code calls a server that speaks EC2, and botocore checks every parameter."""
     config = bootstrap_aws(prepare_config(read(AWS)))
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     ec2 = aws.client("ec2")
@@ -58,21 +58,21 @@ def test_every_node_type_starts_with_rays_own_provider(aws) -> None:
         node = kind["node_config"]
         created = provider.create_node(node, {TAG_RAY_NODE_KIND: name}, 1)
         (instance,) = created.values()
-        found = ec2.describe_instances(InstanceIds=[instance.id])
-        (seen,) = found["Reservations"][0]["Instances"]
-        assert seen["InstanceType"] == node["InstanceType"]
-        assert seen["ImageId"] == node["ImageId"]
+        description = ec2.describe_instances(InstanceIds=[instance.id])
+        (actual,) = description["Reservations"][0]["Instances"]
+        assert actual["InstanceType"] == node["InstanceType"]
+        assert actual["ImageId"] == node["ImageId"]
         spot = "InstanceMarketOptions" in node
-        assert (seen.get("InstanceLifecycle") == "spot") == spot
+        assert (actual.get("InstanceLifecycle") == "spot") == spot
         profile = "lrm-head" if name == "head" else "lrm-node"
-        assert seen["IamInstanceProfile"]["Arn"].endswith(f"/{profile}")
+        assert actual["IamInstanceProfile"]["Arn"].endswith(f"/{profile}")
     wrong = config["available_node_types"]["render"]["node_config"] | {"InstanceTyp": "x"}
     with pytest.raises(ParamValidationError, match="InstanceTyp"):
         provider.create_node(wrong, {TAG_RAY_NODE_KIND: "render"}, 1)
 
 
-def test_a_full_render_node_has_the_memory_that_its_renders_reserve(aws) -> None:
-    """As Ray's own provider reckons a node's memory, from what EC2 says of the instance type."""
+def test_a_render_node_has_the_memory_that_its_renders_reserve(aws) -> None:
+    """Holds for the node memory that Ray's provider computes from the instance type."""
     config = prepare_config(read(AWS))
     config = AWSNodeProvider.fillout_available_node_types_resources(bootstrap_aws(config))
     execution = load_config(
@@ -83,7 +83,7 @@ def test_a_full_render_node_has_the_memory_that_its_renders_reserve(aws) -> None
         assert resources["memory"] >= resources["render"] * execution.render_memory
 
 
-def test_storage_ends_uploads_that_were_left(aws) -> None:
+def test_the_bucket_aborts_incomplete_uploads(aws) -> None:
     s3 = aws.client("s3")
     s3.create_bucket(
         Bucket="example", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
@@ -92,5 +92,5 @@ def test_storage_ends_uploads_that_were_left(aws) -> None:
     s3.put_bucket_lifecycle_configuration(Bucket="example", LifecycleConfiguration=rules)
     (rule,) = s3.get_bucket_lifecycle_configuration(Bucket="example")["Rules"]
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
-    # Nothing of the dataset itself ends.
+    # The rule does not delete objects of the dataset.
     assert set(rule) == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}

@@ -1,4 +1,4 @@
-"""Fit one object: its data, its measures, and both stages in a few steps."""
+"""The benchmark fit_object: its data, its measures, and a few steps of both stages."""
 
 import json
 from pathlib import Path
@@ -38,9 +38,9 @@ def on_sphere(count):
 
 @pytest.fixture(scope="module")
 def sphere():
-    """Views of a sphere, and its true surface."""
+    """Return views of a sphere and its true surface."""
     views = sphere_views(0, num_views=9, size=32)
-    # sphere_views draws the radius first.
+    # The first random number of sphere_views is the radius.
     radius = 0.6 + 0.3 * np.random.default_rng(0).random()
     normals = on_sphere(20000)
     return FitObject(
@@ -48,14 +48,14 @@ def sphere():
     )
 
 
-def test_psnr_is_that_of_each_view():
+def test_psnr_is_averaged_over_views():
     target = torch.zeros(2, 3, 4, 4)
-    shown = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
-    assert mean_psnr(shown, target) == pytest.approx(30, abs=1e-3)
-    assert mean_psnr(target - 5, target) == pytest.approx(100)  # shown values are clamped
+    rendered = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
+    assert mean_psnr(rendered, target) == pytest.approx(30, abs=1e-3)
+    assert mean_psnr(target - 5, target) == pytest.approx(100)  # rendered values are clamped
 
 
-def test_a_mesh_is_sampled_evenly_and_with_outward_normals():
+def test_points_of_a_mesh_are_uniform_with_outward_normals():
     points, normals = sample_mesh(OCTAHEDRON, FACES, 4000, seed=0)
     assert np.allclose(np.abs(points).sum(axis=1), 1)
     assert np.allclose(normals, np.sign(points) / np.sqrt(3))
@@ -64,47 +64,49 @@ def test_a_mesh_is_sampled_evenly_and_with_outward_normals():
         sample_mesh(OCTAHEDRON, FACES[:0], 10, seed=0)
 
 
-def test_distances_and_angles_are_those_of_shifted_planes():
+def test_distances_and_angles_of_shifted_planes():
     grid = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0), [0.0]), axis=-1).reshape(-1, 3)
     up = np.tile([0, 0, 1.0], (25, 1))
     layers = np.concatenate([grid, grid + up])
-    there, back = surface_distance(grid + 0.25 * up, layers)
-    assert (there, back) == pytest.approx((0.25, 0.5))
-    leaning = np.tile([0, 0.5, np.sqrt(0.75)], (25, 1))
-    assert np.allclose(angles(grid, leaning, grid, up), 30)
+    forward, backward = surface_distance(grid + 0.25 * up, layers)
+    assert (forward, backward) == pytest.approx((0.25, 0.5))
+    tilted = np.tile([0, 0.5, np.sqrt(0.75)], (25, 1))
+    assert np.allclose(angles(grid, tilted, grid, up), 30)
     assert np.allclose(angles(grid, -up, grid, up), 180)
 
 
-def test_only_what_a_view_shows_is_seen(sphere):
+def test_points_inside_the_object_are_not_visible(sphere):
     sharp = sphere_views(0, num_views=9, size=128)
     assert seen_points(sphere.points, sharp.cameras, sharp.depth).mean() > 0.8
     assert not seen_points(sphere.points * 0.5, sharp.cameras, sharp.depth).any()
 
 
-def test_smaller_pictures_mix_no_two_surfaces(sphere):
+def test_smaller_pictures_do_not_mix_surfaces(sphere):
     full, small = sphere.at_size(32, CPU), sphere.at_size(16, CPU)
     blocks = full.depth.unflatten(3, (16, 2)).unflatten(2, (16, 2))
-    apart = blocks.amax(dim=(3, 5)) - blocks.amin(dim=(3, 5))
-    whole = (blocks.amin(dim=(3, 5)) > 0) & (apart < 0.1)
-    assert torch.equal(small.depth > 0, whole)
-    assert torch.allclose(small.depth[whole], blocks.mean(dim=(3, 5))[whole])
-    assert torch.allclose(small.normals.norm(dim=1)[whole[:, 0]], torch.ones(int(whole.sum())))
+    depth_range = blocks.amax(dim=(3, 5)) - blocks.amin(dim=(3, 5))
+    one_surface = (blocks.amin(dim=(3, 5)) > 0) & (depth_range < 0.1)
+    assert torch.equal(small.depth > 0, one_surface)
+    assert torch.allclose(small.depth[one_surface], blocks.mean(dim=(3, 5))[one_surface])
+    assert torch.allclose(
+        small.normals.norm(dim=1)[one_surface[:, 0]], torch.ones(int(one_surface.sum()))
+    )
     with pytest.raises(BadInput, match="objaverse:sphere: size 24"):
         sphere.at_size(24, CPU)
 
 
-def test_normals_of_depth_are_the_surface_s(sphere):
+def test_normals_computed_from_depth_equal_those_of_the_surface(sphere):
     views = sphere.at_size(32, CPU)
-    found = depth_normals(views.depth, views.camera_to_world, views.intrinsics)
+    normals = depth_normals(views.depth, views.camera_to_world, views.intrinsics)
     inner = torch.nn.functional.max_pool2d((views.depth == 0).float(), 5, 1, 2) == 0
-    cosines = (found * views.normals).sum(dim=1, keepdim=True)[inner]
+    cosines = (normals * views.normals).sum(dim=1, keepdim=True)[inner]
     assert float(cosines.mean()) > 0.98
 
 
-def test_a_mesh_that_is_the_surface_has_no_distance_to_it(sphere):
+def test_the_distance_of_a_mesh_of_the_true_surface_is_small(sphere):
     radius = np.linalg.norm(sphere.points[0])
     corners, faces = OCTAHEDRON * radius, FACES
-    for _ in range(4):  # halve the edges, and push the new corners out
+    for _ in range(4):  # split every edge and move the new corners onto the sphere
         a, b, c = corners[faces].transpose(1, 0, 2)
         ab, bc, ca = (
             m / np.linalg.norm(m, axis=1, keepdims=True) * radius for m in (a + b, b + c, c + a)
@@ -112,13 +114,13 @@ def test_a_mesh_that_is_the_surface_has_no_distance_to_it(sphere):
         corners = np.stack([a, ab, ca, ab, b, bc, ca, bc, c, ab, bc, ca], axis=1).reshape(-1, 3)
         faces = np.arange(len(corners)).reshape(-1, 3)
     depth = sphere.views.depth
-    found = measure_mesh(corners, faces, depth, sphere)
-    assert found["chamfer"] < 0.02 and found["normals median"] < 5
+    measures = measure_mesh(corners, faces, depth, sphere)
+    assert measures["chamfer"] < 0.02 and measures["normals median"] < 5
     inside_out = measure_mesh(corners, faces[:, ::-1], depth, sphere)
-    # A smaller sphere inside, which no view shows.
+    # Add a smaller sphere inside, which no view shows.
     hidden = np.concatenate([corners, corners * 0.5])
-    found = measure_mesh(hidden, np.concatenate([faces, faces + len(corners)]), depth, sphere)
-    assert found["chamfer"] > 0.02 > found["chamfer outer"] and found["outer share"] < 0.85
+    measures = measure_mesh(hidden, np.concatenate([faces, faces + len(corners)]), depth, sphere)
+    assert measures["chamfer"] > 0.02 > measures["chamfer outer"] and measures["outer share"] < 0.85
     assert inside_out["normals median"] > 175 and inside_out["normals median unsigned"] < 5
 
 
@@ -133,13 +135,15 @@ def test_objects_are_exported_from_a_dataset_with_geometry(sphere_dataset, tmp_p
     )
     write_geometry(root, "geometry/test.npz", surface)
     with_surface = vars(first) | {"geometry": "geometry/test.npz"}
-    frozen = write_snapshot(root, [type(first)(**with_surface)], None)["snapshot"]
-    (path,) = export_objects(root.uri, frozen, [], tmp_path)
-    one = read_object(path)
+    snapshot_with_geometry = write_snapshot(root, [type(first)(**with_surface)], None)["snapshot"]
+    (path,) = export_objects(root.uri, snapshot_with_geometry, [], tmp_path)
+    exported = read_object(path)
     expected = sphere_views(0)
-    assert one.name == first.asset_id
-    assert np.array_equal(one.views.rgba, expected.rgba)
-    assert np.allclose(one.points, normals) and np.allclose(one.normals, normals, atol=1e-3)
+    assert exported.name == first.asset_id
+    assert np.array_equal(exported.views.rgba, expected.rgba)
+    assert np.allclose(exported.points, normals) and np.allclose(
+        exported.normals, normals, atol=1e-3
+    )
 
 
 def test_both_stages_run_and_are_measured(sphere, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The fuzz run: cases that can be repeated, outcomes with a name, and violations that are told."""
+"""The fuzz run: reproducible cases, named outcomes, and reported violations."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.support.glbs import pack, picture, textured_square
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three small models."""
+    """Write a folder of three small models."""
     folder = tmp_path_factory.mktemp("models")
     write_boxes(folder / "block.glb", letter_block())
     for kind in ("PNG", "JPEG"):
@@ -58,7 +58,7 @@ def test_a_case_follows_from_its_seed_and_number(models: Path) -> None:
     assert Plan(paths, seed=1).make(0) != cases[0]
 
 
-def test_every_mutation_takes_part(models: Path) -> None:
+def test_every_mutation_is_used(models: Path) -> None:
     plan = Plan(sorted(models.iterdir()))
     steps = [step for number in range(600) for step in plan.make(number)[1][1:]]
     assert len({step.split(":")[0] for step in steps}) == 23
@@ -66,10 +66,10 @@ def test_every_mutation_takes_part(models: Path) -> None:
 
 def test_inspect_names_every_outcome(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--source", str(models), "--cases", "300", "--targets", "inspect"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("300 cases of 3 models, seed 0")
+    printed = capsys.readouterr().out
+    assert printed.startswith("300 cases of 3 models, seed 0")
     for kind in ("| malformed |", "| ok |", "| external_reference |", "violations: 0"):
-        assert kind in told
+        assert kind in printed
 
 
 def test_blender_names_every_outcome(models: Path) -> None:
@@ -83,19 +83,21 @@ def test_blender_names_every_outcome(models: Path) -> None:
     assert not [command for command in commands if "render.blender.worker" in command]
 
 
-def test_what_only_the_childs_parser_refuses_is_a_violation(models: Path) -> None:
+def test_a_file_that_only_the_parser_of_the_child_refuses_is_a_violation(models: Path) -> None:
     plan = Plan(sorted(models.iterdir()), inspect=pass_everything)
     outcomes = list(fuzz(plan, iter(range(8))))
     parser = {"malformed", "external_reference", "unsupported_extension"}
-    refused = {one.number for one in outcomes if one.kinds["blender"] in parser}
+    refused = {outcome.number for outcome in outcomes if outcome.kinds["blender"] in parser}
     assert refused
     assert refused == {
-        one.number for one in outcomes if any("parser refuses" in said for said in one.violations)
+        outcome.number
+        for outcome in outcomes
+        if any("parser refuses" in text for text in outcome.violations)
     }
 
 
 @pytest.mark.parametrize(
-    ("look", "cases", "said"),
+    ("inspection", "cases", "messages"),
     [
         (raise_key_error, 2, ["KeyError: 'the bufferView'"]),
         (die, 2, ["exit code -11"]),
@@ -104,21 +106,21 @@ def test_what_only_the_childs_parser_refuses_is_a_violation(models: Path) -> Non
     ],
     ids=["raise_key_error", "die", "litter", "hang"],
 )
-def test_a_violation_is_told_and_kept(
+def test_a_violation_is_printed_and_stored(
     models: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    look: Callable[[Path], None],
+    inspection: Callable[[Path], None],
     cases: int,
-    said: list[str],
+    messages: list[str],
 ) -> None:
     options = ["--source", str(models), "--targets", "inspect", "--cases", str(cases)]
-    options += ["--keep", str(tmp_path), "--patience", "3" if look is hang else "100"]
-    assert main(options, look) == 1
-    told = capsys.readouterr().out
-    assert [told.count(text) for text in said] == [cases] * len(said)
-    assert f"violations: {cases}" in told
+    options += ["--keep", str(tmp_path), "--patience", "3" if inspection is hang else "100"]
+    assert main(options, inspection) == 1
+    printed = capsys.readouterr().out
+    assert [printed.count(text) for text in messages] == [cases] * len(messages)
+    assert f"violations: {cases}" in printed
     data, recipe = Plan(sorted(models.iterdir(), key=lambda path: path.stem)).make(0)
     assert (tmp_path / "case-0.glb").read_bytes() == data
     kept = (tmp_path / "case-0.txt").read_text()
-    assert all(text in kept for text in [*said, recipe[0]])
+    assert all(text in kept for text in [*messages, recipe[0]])

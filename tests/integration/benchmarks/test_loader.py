@@ -1,4 +1,4 @@
-"""The loaders of the benchmark see the same views, and its figures follow from its readings."""
+"""The loader benchmark: its loaders read the same views, and its figures follow from readings."""
 
 import io
 
@@ -36,19 +36,19 @@ def test_the_report_compares_with_the_targets():
     assert "0.20 of the sample's bytes read (target: at most 0.4)" in text
 
 
-def test_each_loader_has_its_turn_at_every_position_and_the_first_round_does_not_count():
-    asked = []
+def test_loaders_alternate_and_the_first_round_is_not_counted():
+    calls = []
 
     class Loader:
         def __init__(self, name):
             self.name = name
 
         def __getitem__(self, position):
-            asked.append((self.name, position))
+            calls.append((self.name, position))
 
-    found = measure({name: Loader(name) for name in "ab"}, [7, 8], 2)
-    assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1)] * 3
-    assert [reading.sample_bytes for reading in found["a"]] == [7, 8, 7, 8]
+    readings = measure({name: Loader(name) for name in "ab"}, [7, 8], 2)
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1)] * 3
+    assert [reading.sample_bytes for reading in readings["a"]] == [7, 8, 7, 8]
 
 
 def test_a_small_dataset_is_measured(tmp_path, capsys):
@@ -79,8 +79,8 @@ def test_a_small_dataset_is_measured(tmp_path, capsys):
         torch.set_num_threads(threads)
     out = capsys.readouterr().out
     rows = [line.split("|") for line in out.splitlines() if line.startswith("| webdataset")]
-    # WebDataset reads whole samples, and that is what is measured.
+    # WebDataset reads whole samples.
     assert [float(row[4]) > 0.9 for row in rows] == [True] * 4
-    ours = [float(row.split("|")[4]) for row in out.splitlines() if row.startswith("| ours")]
-    assert max(ours) < 0.9
-    assert len(ours) == 4
+    read_shares = [float(row.split("|")[4]) for row in out.splitlines() if row.startswith("| ours")]
+    assert max(read_shares) < 0.9
+    assert len(read_shares) == 4

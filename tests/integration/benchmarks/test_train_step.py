@@ -1,4 +1,4 @@
-"""The step's parts add up, and a smallest step runs in both stages."""
+"""The benchmark train_step: its timings add up, and a tiny step runs in both stages."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from benchmarks.speed.step_timing import MasterAdamW, Stopwatch
 from benchmarks.speed.train_step import main
 
 
-def test_parts_are_summed_over_a_step_and_the_median_is_over_steps(monkeypatch):
+def test_timings_are_summed_in_a_step_and_their_median_is_over_steps(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     watch = Stopwatch(torch.device("cpu"))
@@ -24,11 +24,11 @@ def test_parts_are_summed_over_a_step_and_the_median_is_over_steps(monkeypatch):
     assert watch.medians() == pytest.approx({"render": 8, "optimizer": 1})
 
 
-def test_masters_keep_what_bfloat16_would_lose():
+def test_master_weights_keep_updates_below_the_precision_of_bfloat16():
     model = nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
     nn.init.ones_(model.weight)
     optimizer = MasterAdamW(model)
-    for _ in range(3000):  # of 1e-6 each: bfloat16 near 1 has steps of 0.004
+    for _ in range(3000):  # steps of 1e-6; bfloat16 near 1 is spaced by 0.004
         model.weight.grad = torch.ones_like(model.weight)
         optimizer.step()
     assert model.weight.item() < 1
@@ -36,7 +36,7 @@ def test_masters_keep_what_bfloat16_would_lose():
 
 
 @pytest.mark.parametrize("stage", ["nerf", "mesh"])
-def test_a_smallest_step_is_measured(stage, tmp_path):
+def test_a_tiny_step_is_measured(stage, tmp_path):
     path = tmp_path / "steps.jsonl"
     sizes = "--preset tiny --inputs 1 --views 2 --size 16 --repeat 1 --no-lpips --device cpu"
     main(f"--stage {stage} {sizes} --json {path}".split())

@@ -1,4 +1,4 @@
-"""One writer at a time: who holds the lock is named, and a dead holder holds nothing."""
+"""The lock of one writer: its holder is named, and a dead holder releases it."""
 
 import contextlib
 import json
@@ -20,9 +20,9 @@ from tests.support.paths import REPOSITORY
 
 HOLD = """
 import sys, time
-from core.lock import exclusive
+from core.lock import exclusive_lock
 from core.storage import Storage
-with exclusive(Storage(sys.argv[1]), "lrm build"):
+with exclusive_lock(Storage(sys.argv[1]), "lrm build"):
     print("held", flush=True)
     time.sleep(100)
 """
@@ -38,52 +38,52 @@ def root(request, tmp_path, bucket) -> Storage:
     return Storage(str(tmp_path / "root")) if request.param == "local" else bucket
 
 
-def test_the_second_is_refused_and_told_who_is_first(root):
-    named = r"`lrm build` on .* \(process \d+, since 20.*--wait"
-    with exclusive_lock(root, "lrm build"), pytest.raises(BadInput, match=named):
-        take(root)
-    take(root)
+def test_a_second_writer_is_refused_and_the_holder_is_named(root):
+    message = r"`lrm build` on .* \(process \d+, since 20.*--wait"
+    with exclusive_lock(root, "lrm build"), pytest.raises(BadInput, match=message):
+        acquire(root)
+    acquire(root)
 
 
-def test_locks_of_other_things_do_not_exclude_each_other(root):
+def test_locks_of_different_names_do_not_exclude_each_other(root):
     with exclusive_lock(root, "lrm build"), exclusive_lock(root, "lrm snapshot", name="snapshots"):
         pass
 
 
-def take(root):
+def acquire(root):
     with exclusive_lock(root, "lrm compact"):
         pass
 
 
-def test_it_is_free_after_an_error(root):
+def test_a_lock_is_released_after_an_error(root):
     with contextlib.suppress(ZeroDivisionError), exclusive_lock(root, "a"):
         raise ZeroDivisionError
     with exclusive_lock(root, "b") as check:
         check()
 
 
-def test_whoever_waits_comes_next(root):
-    said: list[str] = []
+def test_a_waiting_writer_gets_the_lock_next(root):
+    messages: list[str] = []
     order: list[str] = []
 
     def second():
-        with exclusive_lock(root, "lrm compact", on_wait=said.append, lease_seconds=2):
+        with exclusive_lock(root, "lrm compact", on_wait=messages.append, lease_seconds=2):
             order.append("second")
 
     with exclusive_lock(root, "lrm build"):
         thread = threading.Thread(target=second)
         thread.start()
         deadline = time.monotonic() + 20
-        while not said and time.monotonic() < deadline:
+        while not messages and time.monotonic() < deadline:
             time.sleep(0.02)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert len(said) == 1
-    assert "waiting for `lrm build`" in said[0]
+    assert len(messages) == 1
+    assert "waiting for `lrm build`" in messages[0]
 
 
-def test_a_killed_process_holds_nothing(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=REPOSITORY
     )
@@ -98,7 +98,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
         pass
 
 
-def test_a_lease_of_a_killed_process_counts_for_nothing_where_that_was(bucket):
+def test_a_lease_of_a_killed_process_ends_at_once_on_its_machine(bucket):
     holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     started = Path(f"/proc/{holder.pid}/stat").read_text().split()[21]
 
@@ -111,16 +111,16 @@ def test_a_lease_of_a_killed_process_counts_for_nothing_where_that_was(bucket):
     later = time.time() + 100
     write(expires=later)
     with pytest.raises(BadInput, match=f"process {holder.pid}"):
-        take(bucket)
+        acquire(bucket)
     holder.kill()
     holder.wait()
-    take(bucket)
-    # Its id is another's by now, or of another machine's process.
+    acquire(bucket)
+    # The process id may belong to another process by now, or to one on another machine.
     write(expires=later, pid=os.getpid())
-    take(bucket)
+    acquire(bucket)
     write(expires=later, kernel="another machine")
     with pytest.raises(BadInput, match=f"process {holder.pid}"):
-        take(bucket)
+        acquire(bucket)
 
 
 def test_a_lease_is_renewed_while_it_is_held(bucket):
@@ -131,41 +131,41 @@ def test_a_lease_is_renewed_while_it_is_held(bucket):
             pass
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_its_holder_learns_it(bucket, monkeypatch):
+def test_an_expired_lease_is_taken_over_and_its_holder_fails(bucket, monkeypatch):
     with exclusive_lock(bucket, "lrm build", lease_seconds=0.4) as check:
-        # A machine that sleeps: nothing is renewed.
+        # As on a suspended machine, the lease is not renewed.
         monkeypatch.setattr(Storage, "write", lambda *_: (_ for _ in ()).throw(OSError("asleep")))
         time.sleep(0.6)
         monkeypatch.undo()
-        with exclusive_lock(bucket, "lrm compact", lease_seconds=5) as mine:
-            mine()
+        with exclusive_lock(bucket, "lrm compact", lease_seconds=5) as check_second:
+            check_second()
             with pytest.raises(WorkFailed, match="could not be renewed"):
                 check()
     with exclusive_lock(bucket, "lrm build"):
         assert len(bucket.list_files("locks/shards")) <= 2
 
 
-def test_of_many_that_take_over_one_succeeds(bucket):
-    held: list[int] = []
+def test_only_one_of_many_writers_takes_over_a_lease(bucket):
+    acquired: list[int] = []
     refused: list[int] = []
     start, end = threading.Barrier(8), threading.Event()
 
-    def take(number):
+    def acquire(number):
         start.wait()
         try:
-            with exclusive_lock(bucket, f"taker {number}", lease_seconds=60):
-                held.append(number)
+            with exclusive_lock(bucket, f"writer {number}", lease_seconds=60):
+                acquired.append(number)
                 end.wait()
         except BadInput:
             refused.append(number)
 
-    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=acquire, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 20
-    while len(held) + len(refused) < 8 and time.monotonic() < deadline:
+    while len(acquired) + len(refused) < 8 and time.monotonic() < deadline:
         time.sleep(0.02)
     end.set()
     for thread in threads:
         thread.join()
-    assert (len(held), len(refused)) == (1, 7)
+    assert (len(acquired), len(refused)) == (1, 7)

@@ -1,4 +1,4 @@
-"""One object or several, on real models: what their labels say, whatever the mirror holds."""
+"""The multi-object filter on labelled real models of the mirror."""
 
 import gzip
 import json
@@ -11,35 +11,35 @@ from tests.support.facts import count_objects
 from tests.support.surfaces import glb_surface
 
 NUM_POINTS = 60_000
-"""A third of what a build takes."""
+"""Points per model: a third of the number in a build."""
 
 
-def test_one_or_several(mirror: Path) -> None:
-    """At least 90 % of the decided agree, and one single object in twenty goes at most."""
+def test_the_multi_object_filter_agrees_with_the_labels(mirror: Path) -> None:
+    """At least 90 % of the decisions agree; at most 1 in 20 single objects is dropped."""
     labels = json.loads((mirror / "labels.json").read_text())
     paths = json.loads(gzip.decompress((mirror / "object-paths.json.gz").read_bytes()))
-    answers, readable = [], 0
+    decisions, readable = [], 0
     for uid, label in labels.items():
-        several = label["multi_object"] if label["class"] != "missing" else None
-        if several is None:
+        multi_object = label["multi_object"] if label["class"] != "missing" else None
+        if multi_object is None:
             continue
         try:
-            found = inspect_glb(mirror / paths[uid])
+            inspection = inspect_glb(mirror / paths[uid])
         except GlbError:
             continue
-        # trimesh knows neither Draco nor GPU instances; Blender does, in production.
-        needed = {"KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"}
-        if needed & set(found.extensions_used):
+        # trimesh, unlike Blender in a build, supports neither Draco nor GPU instances.
+        unsupported = {"KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"}
+        if unsupported & set(inspection.extensions_used):
             continue
         readable += 1
         points = glb_surface(mirror / paths[uid], NUM_POINTS)
         if points is not None:
-            answer = count_objects(measure_islands(points), MultiObjectConfig())[0]
-            answers.append((several, answer, label["name"]))
-    assert len(answers) >= 0.8 * readable
-    singles = [item for item in answers if not item[0]]
-    decided = [item for item in answers if item[1] != "unsure"]
+            decision = count_objects(measure_islands(points), MultiObjectConfig())[0]
+            decisions.append((multi_object, decision, label["name"]))
+    assert len(decisions) >= 0.8 * readable
+    singles = [item for item in decisions if not item[0]]
+    decided = [item for item in decisions if item[1] != "unsure"]
     wrong = [item for item in decided if item[0] is not (item[1] == "several")]
     assert len(wrong) <= 0.1 * len(decided), wrong
-    assert sum(answer == "several" for _, answer, _ in singles) <= len(singles) / 20, wrong
-    assert len(decided) >= 0.8 * len(answers)
+    assert sum(decision == "several" for _, decision, _ in singles) <= len(singles) / 20, wrong
+    assert len(decided) >= 0.8 * len(decisions)

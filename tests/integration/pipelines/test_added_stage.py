@@ -1,4 +1,4 @@
-"""A stage that is registered from outside: every command handles it without another line."""
+"""A stage outside the project: after its registration, every command handles it."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def added() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dataset(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """A finished dataset that was built without the stage."""
+    """Return a finished dataset that was built without the stage."""
     copy = Built(tmp_path_factory.mktemp("voxels") / "root", built.source)
     shutil.copytree(built.root, copy.root)
     shutil.rmtree(copy.root / "snapshots", ignore_errors=True)
@@ -36,7 +36,7 @@ def dataset(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def completed(dataset: Built, ray_address: str) -> dict[str, Any]:
-    """The status after a build with the stage, on workers that start without it."""
+    """Return the status after a build with the stage, on workers that start without it."""
     return lrm(dataset, "build", *SMALL, "--address", ray_address)
 
 
@@ -54,11 +54,11 @@ def kept(dataset: Built) -> list[str]:
     return [state.asset_id for state in dataset_state.kept]
 
 
-def test_a_dataset_without_it_needs_nothing(dataset: Built):
+def test_without_the_stage_a_plan_is_empty(dataset: Built):
     assert lrm(dataset, "plan")["work"] == {}
 
 
-def test_the_plan_knows_its_work_and_its_cost(dataset: Built):
+def test_the_plan_shows_its_work_and_cost(dataset: Built):
     num = lrm(dataset, "status")["kept"]
     plan = lrm(dataset, "plan", *SMALL)
     assert plan["work"] == {"voxels": {"new": num}}
@@ -68,7 +68,7 @@ def test_the_plan_knows_its_work_and_its_cost(dataset: Built):
     assert expected["voxels"]["core_hours"] > 0
 
 
-def test_status_counts_it(dataset: Built, completed: dict[str, Any]):
+def test_status_counts_its_objects_and_bytes(dataset: Built, completed: dict[str, Any]):
     num = completed["kept"]
     assert completed["stages"]["voxels"]["done"] == num
     assert completed["stages"]["voxels"]["parts"]["import"] > 0
@@ -80,46 +80,46 @@ def test_status_counts_it(dataset: Built, completed: dict[str, Any]):
 
 
 def test_inspect_shows_its_measurements_and_events(dataset: Built, completed: dict[str, Any]):
-    found = lrm(dataset, "inspect", kept(dataset)[0])
-    assert 0 < found["measurements"]["voxels"]["occupied"] <= 64
-    assert [event["stage"] for event in found["events"]][-1] == "voxels"
-    assert found["state"] == "kept"
+    report = lrm(dataset, "inspect", kept(dataset)[0])
+    assert 0 < report["measurements"]["voxels"]["occupied"] <= 64
+    assert [event["stage"] for event in report["events"]][-1] == "voxels"
+    assert report["state"] == "kept"
 
 
-def test_its_settings_are_its_identity(dataset: Built, completed: dict[str, Any]):
-    other = lrm(dataset, "plan", "--stages", "{voxels: {size: 5}}")
-    assert other["work"] == {"voxels": {"configuration changed": completed["kept"]}}
+def test_changed_settings_repeat_the_stage(dataset: Built, completed: dict[str, Any]):
+    plan = lrm(dataset, "plan", "--stages", "{voxels: {size: 5}}")
+    assert plan["work"] == {"voxels": {"configuration changed": completed["kept"]}}
     assert lrm(dataset, "plan", "--stages", "{voxels: {size: 4}}")["work"] == {}
-    # It depends on the frame, not on the cameras.
-    other_rig = lrm(dataset, "plan", *SMALL, "--rig", "orbit21")
-    assert "voxels" not in other_rig["work"]
+    # The stage depends on the normalisation, not on the cameras.
+    plan_of_other_rig = lrm(dataset, "plan", *SMALL, "--rig", "orbit21")
+    assert "voxels" not in plan_of_other_rig["work"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("stages", "message"),
     [
         ("{voxel: {}}", "--stages: stage 'voxel' does not exist; did you mean 'voxels'?"),
         ("{voxels: {siz: 4}}", "--stages: voxels: unknown key 'siz' (did you mean 'size'?)"),
         ("{render: {}}", "--stages: stage 'render' does not exist; there are: voxels"),
     ],
 )
-def test_a_wrong_name_or_setting_is_one_line(dataset: Built, words: str, said: str):
-    answer = run_lrm("plan", *dataset.words, "--root", dataset.root, "--stages", words)
+def test_a_wrong_name_or_setting_gives_one_line_of_error(dataset: Built, stages: str, message: str):
+    answer = run_lrm("plan", *dataset.words, "--root", dataset.root, "--stages", stages)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert answer.err.count("\n") == 1
 
 
-def test_damage_to_its_file_is_found_and_mended(dataset: Built, completed: dict[str, Any]):
+def test_damage_to_its_file_is_found_and_repaired(dataset: Built, completed: dict[str, Any]):
     victim = sorted(dataset.root.glob("voxels/*.npz"))[0]
     intact = victim.read_bytes()
     victim.write_bytes(intact[:40])
     answer = run_lrm("verify", "--root", dataset.root, "--json")
     assert answer.code == 1
-    found = json.loads(answer.out)
-    assert found["voxels"] == completed["kept"]
-    assert len(found["damaged"]) == 1
-    assert "with --stages" in found["findings"][0]["remedy"]
+    report = json.loads(answer.out)
+    assert report["voxels"] == completed["kept"]
+    assert len(report["damaged"]) == 1
+    assert "with --stages" in report["findings"][0]["remedy"]
     assert lrm(dataset, "status")["failed"]["sample_damaged"] == 1
     assert lrm(dataset, "plan", *SMALL)["work"] == {"voxels": {"retry": 1}}
     lrm(dataset, "build", *SMALL)
@@ -138,7 +138,7 @@ def test_its_failures_count_and_can_be_retried(dataset: Built, completed: dict[s
     assert lrm(dataset, "build", *SMALL)["failed"] == completed["failed"]
 
 
-def test_a_changed_file_is_redone_and_its_old_grid_is_freed(
+def test_a_changed_object_gets_a_new_grid_and_the_old_one_is_deleted(
     dataset: Built, completed: dict[str, Any], tmp_path: Path
 ):
     source = Built(dataset.root, tmp_path / "source")
@@ -148,18 +148,18 @@ def test_a_changed_file_is_redone_and_its_old_grid_is_freed(
     before = files(dataset)
     glbs[victim].write_bytes(glbs[other].read_bytes())
     lrm(source, "build", *SMALL)
-    # Equal files have equal grids, which lie in one file.
+    # Equal GLB files have equal grids, stored in one file.
     assert files(dataset) == before
-    old = lrm(dataset, "compact")["deleted"]
+    deleted = lrm(dataset, "compact")["deleted"]
     assert len(before - files(dataset)) == 1
-    assert old["files"] >= 1
+    assert deleted["files"] >= 1
     lrm(dataset, "build", *SMALL)
     lrm(dataset, "compact")
     assert lrm(dataset, "plan", *SMALL)["work"] == {}
     assert files(dataset) == before
 
 
-def test_a_build_without_it_leaves_its_files(dataset: Built, completed: dict[str, Any]):
+def test_a_build_without_the_stage_keeps_its_files(dataset: Built, completed: dict[str, Any]):
     before = files(dataset)
     lrm(dataset, "build")
     lrm(dataset, "compact")
@@ -168,7 +168,7 @@ def test_a_build_without_it_leaves_its_files(dataset: Built, completed: dict[str
     lrm(dataset, "build", *SMALL)
 
 
-def test_a_command_that_does_not_know_it_says_so(dataset: Built, completed: dict[str, Any]):
+def test_commands_name_a_stage_that_is_not_registered(dataset: Built, completed: dict[str, Any]):
     STAGES.remove(VOXELS)
     try:
         for command in ("status", "verify", "compact"):
@@ -179,12 +179,10 @@ def test_a_command_that_does_not_know_it_says_so(dataset: Built, completed: dict
         STAGES.add(VOXELS)
 
 
-def test_compaction_deletes_the_file_of_an_object_that_was_taken_down(
-    dataset: Built, completed: dict[str, Any]
-):
+def test_compaction_deletes_the_file_of_a_removed_object(dataset: Built, completed: dict[str, Any]):
     before, victim = files(dataset), kept(dataset)[0]
     path = lrm(dataset, "inspect", victim)["measurements"]["voxels"]["path"]
-    run_lrm("remove", victim, "--root", dataset.root, "--reason", "asked by its author")
+    run_lrm("remove", victim, "--root", dataset.root, "--reason", "requested by the author")
     lrm(dataset, "compact")
     assert before - files(dataset) == {Path(path).name}
     run_lrm("remove", victim, "--root", dataset.root, "--undo")

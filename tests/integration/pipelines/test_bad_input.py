@@ -1,4 +1,4 @@
-"""What the user gets wrong costs one clear line, exit code 2, and nothing is written."""
+"""Wrong input ends with one line of error and exit code 2, and nothing is written."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from tests.support.datasets import QUICK
 from tests.support.lrm import Answer, run_lrm
 
 
-def refused(answer: Answer, *parts: str) -> None:
+def assert_refused(answer: Answer, *parts: str) -> None:
     assert answer.code == 2, (answer.out, answer.err)
     assert answer.out == ""
     lines = answer.err.strip().splitlines()
@@ -41,8 +41,8 @@ def words(demo_source: Path) -> list:
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "cannot connect to Ray"]),
     ],
 )
-def test_options(words, tmp_path, options, parts):
-    refused(run_lrm("build", *words, "--root", tmp_path / "root", *options), *parts)
+def test_wrong_options_are_refused(words, tmp_path, options, parts):
+    assert_refused(run_lrm("build", *words, "--root", tmp_path / "root", *options), *parts)
     assert not (tmp_path / "root").exists()
 
 
@@ -57,34 +57,36 @@ def test_options(words, tmp_path, options, parts):
         ("a: [", ["is not valid YAML"]),
     ],
 )
-def test_configuration_file(demo_source, tmp_path, text, parts):
+def test_a_wrong_configuration_file_is_refused(demo_source, tmp_path, text, parts):
     config = tmp_path / "config.yaml"
     config.write_text(text)
     words = ["--source", demo_source, "--root", tmp_path / "root", "--config", config]
-    refused(run_lrm("build", *words), str(config), *parts)
+    assert_refused(run_lrm("build", *words), str(config), *parts)
     assert not (tmp_path / "root").exists()
 
 
-def test_an_option_inside_what_is_no_mapping(words, tmp_path):
+def test_a_section_of_the_configuration_must_be_a_mapping(words, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("render: 5")
     answer = run_lrm("plan", *words, "--root", tmp_path / "root", "--config", config)
-    refused(answer, "render must be a mapping of settings, got 5")
+    assert_refused(answer, "render must be a mapping of settings, got 5")
 
 
 def test_a_missing_configuration_file(words, tmp_path):
-    refused(run_lrm("plan", *words, "--root", tmp_path / "r", "--config", "/no.yaml"), "/no.yaml")
+    assert_refused(
+        run_lrm("plan", *words, "--root", tmp_path / "r", "--config", "/no.yaml"), "/no.yaml"
+    )
 
 
-def test_what_is_required_is_named(tmp_path):
-    refused(run_lrm("build", "--root", tmp_path / "root"), "source is required")
-    refused(run_lrm("status"), "--root")
-    refused(run_lrm("train", "nerf"), "root is required", "snapshot is required")
+def test_missing_required_options_are_named(tmp_path):
+    assert_refused(run_lrm("build", "--root", tmp_path / "root"), "source is required")
+    assert_refused(run_lrm("status"), "--root")
+    assert_refused(run_lrm("train", "nerf"), "root is required", "snapshot is required")
 
 
-def test_a_source_that_is_no_mirror(tmp_path):
+def test_a_folder_that_is_no_mirror_is_refused_as_source(tmp_path):
     answer = run_lrm("build", "--source", tmp_path, "--root", tmp_path / "root")
-    refused(answer, str(tmp_path), "neither an Objaverse mirror", "object-paths.json.gz")
+    assert_refused(answer, str(tmp_path), "neither an Objaverse mirror", "object-paths.json.gz")
     assert not (tmp_path / "root").exists()
 
 
@@ -98,12 +100,12 @@ def test_a_source_that_is_no_mirror(tmp_path):
     ],
 )
 def test_a_damaged_mirror(tmp_path, text, problem):
-    # Packed here: gzip writes the hour, and the processes of a run must find the same tests.
+    # Compressed here and not in a parameter: gzip stores the time, and test ids must not change.
     data = b"\x1f\x8b\x08nonsense" if text is None else gzip.compress(text.encode())
     (tmp_path / "object-paths.json.gz").write_bytes(data)
     (tmp_path / "lvis-annotations.json.gz").write_bytes(gzip.compress(b"{}"))
     answer = run_lrm("plan", "--source", tmp_path, "--root", tmp_path / "root")
-    refused(answer, "object-paths.json.gz", problem)
+    assert_refused(answer, "object-paths.json.gz", problem)
 
 
 @pytest.mark.parametrize(
@@ -115,69 +117,75 @@ def test_a_damaged_mirror(tmp_path, text, problem):
         ("id,caption\n", "'id' is neither an Objaverse uid"),
     ],
 )
-def test_captions(demo_source, tmp_path, text, problem):
+def test_a_wrong_captions_file_is_refused(demo_source, tmp_path, text, problem):
     captions = tmp_path / "captions.csv"
     captions.write_text(text)
     answer = run_lrm(
         "build", "--source", demo_source, "--captions", captions, "--root", tmp_path / "root"
     )
-    refused(answer, str(captions), problem)
+    assert_refused(answer, str(captions), problem)
     assert not (tmp_path / "root").exists()
 
 
-def test_captions_that_are_not_there(demo_source, tmp_path):
+def test_a_missing_captions_file_is_refused(demo_source, tmp_path):
     words = ["--source", demo_source, "--captions", tmp_path / "no.csv", "--root", tmp_path / "r"]
-    refused(run_lrm("build", *words), "no.csv", "cannot read the captions")
+    assert_refused(run_lrm("build", *words), "no.csv", "cannot read the captions")
 
 
 def test_a_root_that_cannot_be_written(words, tmp_path):
-    # A file where a folder should be: refused for root as well, whom permissions do not stop.
+    # A file in place of a folder fails for the user root as well, who ignores permissions.
     (tmp_path / "file").write_text("")
     answer = run_lrm("build", *words, "--root", tmp_path / "file" / "root", "--address", "none")
-    refused(answer, "cannot write here")
+    assert_refused(answer, "cannot write here")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_root_without_permission(words, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     answer = run_lrm("build", *words, "--root", tmp_path / "locked" / "root", "--address", "none")
-    refused(answer, "cannot write here")
+    assert_refused(answer, "cannot write here")
 
 
 def test_a_root_of_a_newer_format(words, tmp_path):
     (tmp_path / "dataset.json").write_text('{"format": 99}')
     for command in (["build", *words], ["plan", *words], ["status"], ["snapshot"]):
-        refused(run_lrm(*command, "--root", tmp_path), "format 99 is newer", "update the software")
+        assert_refused(
+            run_lrm(*command, "--root", tmp_path), "format 99 is newer", "update the software"
+        )
     assert os.listdir(tmp_path) == ["dataset.json"]
 
 
 def test_a_root_with_other_files(words, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    refused(run_lrm("build", *words, "--root", tmp_path), "thesis.tex")
+    assert_refused(run_lrm("build", *words, "--root", tmp_path), "thesis.tex")
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
 def test_commands_without_a_dataset(tmp_path):
     for command in (["status"], ["inspect", "objaverse:x"], ["snapshot"]):
-        refused(run_lrm(*command, "--root", tmp_path / "no"), "no dataset here", "lrm build")
+        assert_refused(run_lrm(*command, "--root", tmp_path / "no"), "no dataset here", "lrm build")
     assert not (tmp_path / "no").exists()
 
 
-def test_objects_that_are_not_there(built):
-    refused(run_lrm("inspect", "--root", built.root, "objaverse:nope"), "not in this dataset")
-    refused(run_lrm("inspect", "--root", built.root, "nope"), "not an asset id", "objaverse:UID")
+def test_inspecting_an_unknown_object_is_refused(built):
+    assert_refused(
+        run_lrm("inspect", "--root", built.root, "objaverse:nope"), "not in this dataset"
+    )
+    assert_refused(
+        run_lrm("inspect", "--root", built.root, "nope"), "not an asset id", "objaverse:UID"
+    )
 
 
 def test_a_sheet_of_an_object_without_views(built, tmp_path):
     dataset_state = load_dataset_state(open_root(str(built.root)))
     dropped = next(
         state.asset_id
-        for state, found in dataset_state.with_decisions()
-        if found.state == "dropped"
+        for state, decision in dataset_state.with_decisions()
+        if decision.state == "dropped"
     )
     sheet = tmp_path / "sheet.png"
     answer = run_lrm("inspect", "--root", built.root, dropped, "--sheet", sheet)
-    refused(answer, "it has no views to show")
+    assert_refused(answer, "it has no views to show")
     assert not sheet.exists()
 
 
@@ -189,5 +197,5 @@ def test_a_sheet_of_an_object_without_views(built, tmp_path):
         (["--validation-share", "1.5"], "--validation-share"),
     ],
 )
-def test_snapshots(built, options, part):
-    refused(run_lrm("snapshot", "--root", built.root, *options), part)
+def test_wrong_snapshot_options_are_refused(built, options, part):
+    assert_refused(run_lrm("snapshot", "--root", built.root, *options), part)

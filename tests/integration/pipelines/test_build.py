@@ -1,4 +1,4 @@
-"""A build from GLB files to shards, and what happens when it is run again."""
+"""A build from GLB files to shards, and repeated builds after changes."""
 
 import csv
 import gzip
@@ -50,7 +50,7 @@ def test_the_final_states_add_up_to_what_was_listed(built: Built):
     assert sum(parts) + status["pending"] == status["listed"] == listed
 
 
-def test_any_webdataset_reader_opens_the_shards(built: Built):
+def test_webdataset_reads_the_shards(built: Built):
     shards = sorted(str(path) for path in built.root.glob("shards/lrm32/*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False))
     assert len(samples) == states(built.root)["kept"]
@@ -62,13 +62,13 @@ def test_any_webdataset_reader_opens_the_shards(built: Built):
         assert (views.rgba[..., 3] > 127).mean() > 0.05
 
 
-def test_shards_are_full_but_for_the_last(built: Built):
+def test_all_shards_but_the_last_are_full(built: Built):
     dataset_state = load_dataset_state(open_root(str(built.root)))
     sizes = Counter(state.get(SHARD) for state in dataset_state.kept)
     assert sorted(sizes.values(), reverse=True)[:-1] == [4] * (len(sizes) - 1)
 
 
-def test_nothing_temporary_is_left(built: Built):
+def test_no_temporary_file_is_left(built: Built):
     assert not list(built.root.glob("staging/*"))
     assert not [path for path in built.root.rglob("*") if ".tmp" in path.name]
 
@@ -84,8 +84,8 @@ def test_the_same_command_again_does_nothing(built: Built):
     assert len(events_of(built.root)) == events
 
 
-def test_on_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path, monkeypatch):
-    """With a Ray that the command starts by itself, in a process of its own."""
+def test_a_build_on_ray_writes_the_same_bytes(built: Built, tmp_path: Path, monkeypatch):
+    """The command starts a local Ray cluster, in a process of its own."""
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     root = tmp_path / "ray"
     spawn_lrm("build", *built.words, "--root", root, "--address", "local", "--json").json()
@@ -101,12 +101,12 @@ def test_on_ray_the_shards_are_the_same_bytes(built: Built, tmp_path: Path, monk
 
 @pytest.fixture
 def copied(built: Built, tmp_path: Path) -> Built:
-    """A dataset and a source that a test may change."""
+    """Return a copy of the dataset and its source, which a test may change."""
     copy = Built(tmp_path / "root", tmp_path / "source")
     shutil.copytree(built.root, copy.root)
     shutil.copytree(built.source, copy.source)
-    here = [*copy.words, "--root", str(copy.root), "--json"]
-    run_lrm("build", *here).json()
+    arguments = [*copy.words, "--root", str(copy.root), "--json"]
+    run_lrm("build", *arguments).json()
     return copy
 
 
@@ -115,8 +115,8 @@ def plan_of(dataset: Built, *words: str) -> dict:
 
 
 def build(dataset: Built, *words: str) -> dict:
-    here = [*dataset.words, *words, "--root", dataset.root, "--json"]
-    return run_lrm("build", *here).json()
+    arguments = [*dataset.words, *words, "--root", dataset.root, "--json"]
+    return run_lrm("build", *arguments).json()
 
 
 def kept_ids(dataset: Built) -> list[str]:
@@ -124,7 +124,7 @@ def kept_ids(dataset: Built) -> list[str]:
     return [state.asset_id for state in dataset_state.kept]
 
 
-def test_a_lost_caption_drops_and_a_new_one_keeps_without_a_render(copied: Built):
+def test_captions_drop_and_keep_objects_without_a_render(copied: Built):
     captions = copied.source / CAPTIONS_FILE
     rows = list(csv.reader(captions.read_text().splitlines()))
     victim = kept_ids(copied)[0].partition(":")[2]
@@ -138,7 +138,7 @@ def test_a_lost_caption_drops_and_a_new_one_keeps_without_a_render(copied: Built
     assert f"objaverse:{victim}" in kept_ids(copied)
 
 
-def test_changed_bytes_redo_one_object(copied: Built):
+def test_changed_bytes_repeat_the_work_of_one_object(copied: Built):
     victim, other = (asset_id.partition(":")[2] for asset_id in kept_ids(copied)[:2])
     before = sample_of(copied, victim)
     paths = {path.stem: path for path in copied.source.glob("glbs/*/*.glb")}
@@ -150,8 +150,8 @@ def test_changed_bytes_redo_one_object(copied: Built):
     assert sample_of(copied, other)[1] == sample_of(copied, victim)[1]
 
 
-def test_two_objects_with_the_same_bytes_have_views_of_their_own(copied: Built):
-    """The cameras follow from the id, so equal files are still two samples."""
+def test_two_objects_with_the_same_bytes_have_different_views(copied: Built):
+    """Cameras depend on the id, so equal files give two samples."""
     victim, other = (asset_id.partition(":")[2] for asset_id in kept_ids(copied)[:2])
     paths = {path.stem: path for path in copied.source.glob("glbs/*/*.glb")}
     paths[victim].write_bytes(paths[other].read_bytes())
@@ -165,32 +165,34 @@ def test_two_objects_with_the_same_bytes_have_views_of_their_own(copied: Built):
 
 
 WITHIN_OTHERS = ("sync", "sample", "denoise", "read", "encode")
-"""Parts of `colour`, and what the worker does meanwhile."""
+"""Timings that overlap others: parts of `colour`, and work of the worker during the render."""
 
 
 @pytest.mark.parametrize("stage", ["measure", "render"])
 def test_the_time_of_an_object_is_accounted_for(built: Built, stage: str):
-    """The parts one after the other make up an event's seconds; nothing lies between them.
+    """The sum of the timings equals the event's seconds.
 
-    The median over the objects: a busy machine may stop a worker between two clocks, but not most.
+    The median over the objects is compared, because a busy machine may pause some workers.
     """
-    missing = []
+    unaccounted = []
     kept = set(kept_ids(built))
     for event in events_of(built.root):
         if event["stage"] != stage or event["asset_id"] not in kept:
             continue
-        spent = json.loads(event["data"])["timings"]
-        assert all(seconds >= 0 for seconds in spent.values())
-        named = sum(seconds for part, seconds in spent.items() if part not in WITHIN_OTHERS)
-        assert named < event["seconds"] + 0.02
-        missing.append(event["seconds"] - named)
+        timings = json.loads(event["data"])["timings"]
+        assert all(seconds >= 0 for seconds in timings.values())
+        accounted = sum(seconds for part, seconds in timings.items() if part not in WITHIN_OTHERS)
+        assert accounted < event["seconds"] + 0.02
+        unaccounted.append(event["seconds"] - accounted)
         if stage == "render":
-            assert spent["sync"] + spent["sample"] + spent["denoise"] < spent["colour"] + 0.05
-    assert len(missing) >= 6
-    assert statistics.median(missing) < 0.05, missing
+            assert (
+                timings["sync"] + timings["sample"] + timings["denoise"] < timings["colour"] + 0.05
+            )
+    assert len(unaccounted) >= 6
+    assert statistics.median(unaccounted) < 0.05, unaccounted
 
 
-def test_the_sums_of_the_parts_are_in_the_status(built: Built):
+def test_status_sums_the_timings_of_a_stage(built: Built):
     status = run_lrm("status", "--root", str(built.root), "--json").json()
     parts = {stage: set(status["stages"][stage]["parts"]) for stage in ("measure", "render")}
     opening = {"bring", "start", "import", "evaluate"}
@@ -214,7 +216,7 @@ def test_a_changed_threshold_renders_nothing(copied: Built):
     assert status["stages"]["render"]["done"] >= 6
 
 
-def test_another_resolution_renders_all_again(copied: Built):
+def test_another_resolution_renders_every_kept_object_again(copied: Built):
     kept = len(kept_ids(copied))
     assert plan_of(copied, "--render.resolution", "24") == {
         "render": {"configuration changed": kept}
@@ -232,7 +234,7 @@ def test_a_vanished_object_is_no_longer_listed(copied: Built):
     assert f"objaverse:{victim}" not in kept_ids(copied)
 
 
-def test_a_limit_does_not_forget_the_others(copied: Built):
+def test_a_limit_keeps_the_results_of_the_other_objects(copied: Built):
     before = run_lrm("status", "--root", copied.root, "--json").json()
     assert build(copied, "--limit", "2") == before
 
@@ -249,15 +251,15 @@ def _write(captions: Path, rows: list[list[str]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def test_what_the_build_took_stands_beside_what_it_expected(built):
+def test_status_compares_the_measured_cost_with_the_estimate(built):
     status = run_lrm("status", "--root", str(built.root), "--json").json()
     cost = status["cost"]
     assert cost["ended"] is True
     assert cost["error"]["core_hours"] is not None
     assert cost["expected"]["stages"]["fetch"]["objects"] >= status["stages"]["fetch"]["done"]
     for stage in ("fetch", "render", "pack"):
-        done, took = status["stages"][stage], cost["took"]["stages"][stage]
-        assert took["objects"] >= done["done"] > 0
+        stage_status, measured = status["stages"][stage], cost["took"]["stages"][stage]
+        assert measured["objects"] >= stage_status["done"] > 0
     assert cost["took"]["bytes"] == status["bytes"]["samples"]
     threads = json.loads((built.root / "build.json").read_text())["config"]["blender"]["threads"]
     hours = threads * status["stages"]["render"]["seconds"] / 3600
@@ -266,19 +268,19 @@ def test_what_the_build_took_stands_beside_what_it_expected(built):
 
 def test_a_committer_that_lost_the_lock_commits_nothing(tmp_path: Path):
     def check_lock():
-        if lost:
+        if lock_lost:
             raise WorkFailed("the lock is another's")
 
-    lost = False
+    lock_lost = False
     root = Storage(str(tmp_path))
     catalog = Catalog(root)
     config = BuildConfig(source="/glbs", root=str(tmp_path))
     committer = Committer(catalog, latest_of(root, catalog), config.execution, check_lock)
     committer.add([Event(asset_id="a:1", stage="fetch")])
     committer.flush()
-    version, lost = catalog.last_seq(), True
-    for end in (committer.flush, committer.close):
+    version, lock_lost = catalog.last_seq(), True
+    for commit in (committer.flush, committer.close):
         committer.add([Event(asset_id="a:2", stage="fetch")])
         with pytest.raises(WorkFailed, match="another's"):
-            end()
+            commit()
     assert catalog.last_seq() == version

@@ -1,4 +1,4 @@
-"""The command line is a contract: what it takes, and how it ends."""
+"""The command line as a contract: its commands, options, help texts and exit codes."""
 
 import argparse
 import json
@@ -24,72 +24,72 @@ WORDS += [["train", name] for name in RECIPES]
 each_command = pytest.mark.parametrize("words", WORDS, ids=" ".join)
 MAX_OPTIONS = 24
 MAX_LINES = 64
-"""Of a command's help at 80 columns."""
+"""Maximum lines of a command's help at 80 columns."""
 
 
 def parser_of(words: list[str]) -> Parser:
     parser = make_parser()
     for word in words:
         parser.populate()
-        below = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-        parser = below.choices[word]
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = subparsers.choices[word]
     parser.populate()
     return parser
 
 
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         main(words)
-    assert end.value.code == 0
+    assert exit_info.value.code == 0
     return capsys.readouterr().out
 
 
 def options_of(words: list[str]) -> list[str]:
-    """The names of a command's options, without `--help` and old names.
+    """Return the names of a command's options, without `--help` and deprecated names.
 
-    An on/off option counts once: every one has its `--no-` form.
+    An on/off option counts once; its `--no-` form is not listed.
     """
     names = {action.option_strings[0] for action in shown_options(parser_of(words))}
     return sorted(f"{' '.join(words)} {name}" for name in names - {"-h", "--help-all"})
 
 
-def test_options_are_frozen():
-    """A change here changes what users' scripts rely on: edit options.txt on purpose."""
-    frozen = OPTIONS.read_text().splitlines()
-    assert [line for words in WORDS for line in options_of(words)] == frozen
+def test_options_equal_the_frozen_list():
+    """Users' scripts rely on the options: change options.txt only on purpose."""
+    expected = OPTIONS.read_text().splitlines()
+    assert [line for words in WORDS for line in options_of(words)] == expected
 
 
 @each_command
 def test_the_help_of_a_command_fits_a_screen(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = help_of([*words, "--help"], capsys).splitlines()
-    listed = [line for line in lines if re.match(r"  -", line)]
-    assert len(listed) <= MAX_OPTIONS
+    option_lines = [line for line in lines if re.match(r"  -", line)]
+    assert len(option_lines) <= MAX_OPTIONS
     assert len(lines) <= MAX_LINES
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("example:") for line in lines)
 
 
 @each_command
-def test_every_option_is_in_the_whole_help(words, capsys, monkeypatch):
+def test_help_all_lists_every_option(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     options = shown_options(parser_of(words))
-    rest = f"`lrm {' '.join(words)} --help-all` shows the other "
+    pointer = f"`lrm {' '.join(words)} --help-all` shows the other "
     short = help_of([*words, "--help"], capsys)
     if "--help-all" not in short:
         whole = short
     else:
-        count = int(short.splitlines()[-1].removeprefix(rest).split()[0])
+        count = int(short.splitlines()[-1].removeprefix(pointer).split()[0])
         assert count + len(re.findall("^  -", short, re.MULTILINE)) == len(options)
         whole = help_of([*words, "--help-all"], capsys)
-    assert rest not in whole
-    listed = re.findall(r"^  (-\S+)", whole, re.MULTILINE)
-    assert len(listed) == len(options)
+    assert pointer not in whole
+    option_names = re.findall(r"^  (-\S+)", whole, re.MULTILINE)
+    assert len(option_names) == len(options)
 
 
 @each_command
-def test_every_option_says_what_it_does(words):
-    """In sentences, with the default written by the help and not by hand where it is known."""
+def test_every_option_has_a_help_text(words):
+    """The text is a sentence, or ends with the default value that the help adds."""
     for action in shown_options(parser_of(words)):
         text = meaning(action)
         assert text, action.option_strings
@@ -97,7 +97,7 @@ def test_every_option_says_what_it_does(words):
         assert text.endswith((".", "]", ")")), text
 
 
-def test_the_help_of_a_command_can_be_asked_in_two_ways(capsys):
+def test_help_command_prints_what_command_help_prints(capsys):
     assert help_of(["help", "build"], capsys) == help_of(["build", "--help"], capsys)
     assert help_of(["help"], capsys) == help_of(["--help"], capsys)
     whole = help_of(["help", "train", "nerf"], capsys)
@@ -122,11 +122,15 @@ def test_only_train_has_recipes():
     )
 
 
-def test_every_command_is_in_the_contract():
+def test_the_commands_equal_the_contract():
     names = [command.name for command in COMMANDS]
-    reading = ["build", "plan", "status", "inspect", "report", "verify"]
     assert names == [
-        *reading,
+        "build",
+        "plan",
+        "status",
+        "inspect",
+        "report",
+        "verify",
         "retry",
         "remove",
         "compact",
@@ -144,7 +148,7 @@ def test_every_command_is_in_the_contract():
     assert isinstance(make_parser(), Parser)
 
 
-def test_every_command_has_one_entry():
+def test_every_command_has_one_file():
     files = REPOSITORY.glob("pipelines/cli/commands/[!_]*.py")
     assert {path.stem for path in files} == {command.name for command in COMMANDS}
 
@@ -157,7 +161,7 @@ def test_help_names_the_commands(words):
         assert all(name in answer.out for name in (RECIPES if "train" in words else ["build"]))
 
 
-def test_no_command_is_bad_usage_and_shows_the_help():
+def test_a_missing_command_is_bad_usage_and_shows_the_help():
     answer = run_lrm()
     assert (answer.code, answer.out) == (2, "")
     assert answer.err == run_lrm("--help").out
@@ -172,30 +176,32 @@ def test_no_command_is_bad_usage_and_shows_the_help():
         (["train", "nref"], "lrm train: error: unknown recipe nref; did you mean nerf?"),
     ],
 )
-def test_a_mistyped_command_is_one_line(words, line):
+def test_a_mistyped_command_gives_one_line_of_error(words, line):
     answer = run_lrm(*words)
     assert (answer.code, answer.out, answer.err) == (2, "", f"{line}\n")
 
 
-def test_the_installed_command_is_the_same():
+def test_the_installed_command_prints_the_same_help():
     installed = Path(sys.executable).with_name("lrm")
     if not installed.exists():
         pytest.skip("the project is not installed in this environment")
-    wide = {**os.environ, **WIDTH}
-    done = subprocess.run([installed, "--help"], capture_output=True, text=True, cwd="/", env=wide)
-    assert done.stdout == run_lrm("--help").out
+    environment = {**os.environ, **WIDTH}
+    result = subprocess.run(
+        [installed, "--help"], capture_output=True, text=True, cwd="/", env=environment
+    )
+    assert result.stdout == run_lrm("--help").out
 
 
-def test_a_reader_that_leaves_is_no_error():
-    """It has left before the first byte is written."""
+def test_a_closed_pipe_prints_no_error():
+    """The reader of the pipe has closed it before the first byte is written."""
     command = f"{sys.executable} -m pipelines.cli completion bash"
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
     )
-    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (result.stdout, result.stderr) == ("1\n", "")
 
 
 HEAVY = "bpy cv2 deepspeed deltalake diffusers duckdb pandas pyarrow ray scipy torch transformers"
@@ -204,7 +210,7 @@ HEAVY = "bpy cv2 deepspeed deltalake diffusers duckdb pandas pyarrow ray scipy t
 @pytest.mark.parametrize(
     "words", ["--help", "train --help", "train --status {run}", "help doctor", "--version"]
 )
-def test_help_and_the_state_of_a_run_load_nothing_heavy(words, tmp_path):
+def test_help_and_the_status_of_a_run_import_no_heavy_package(words, tmp_path):
     run = {"config": {"steps": 3, "checkpoints": None}, "started": "2026", "hosts": ["a"]}
     (tmp_path / "run.json").write_text(json.dumps(run))
     code = f"""
@@ -217,17 +223,17 @@ except SystemExit as end:
 print(*sorted(set({HEAVY.split()}) & set(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
     )
-    assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert done.stdout
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+    assert result.stdout
 
 
 def test_the_command_line_starts_without_the_packages_of_builds_and_training():
-    """So `lrm doctor` can name those that are missing, and every command starts at once."""
+    """So `lrm doctor` can name missing packages, and every command starts quickly."""
     heavy = {"OpenEXR", "PIL", "bpy", "deepspeed", "psutil", "ray", "scipy", "torch"}
     code = f"import sys, pipelines.cli; print(*sorted({heavy} & set(sys.modules)))"
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The budget of a Ray cluster: two workers, one server that counts."""
+"""The request budget of a Ray cluster: two workers, and a server that counts requests."""
 
 import time
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     file = tmp_path / PATH
     file.parent.mkdir(parents=True)
     file.write_bytes(b"glTF\x02\x00\x00\x00\x0c\x00\x00\x00")
-    with serve_hub(tmp_path) as running:
-        yield running
+    with serve_hub(tmp_path) as server:
+        yield server
 
 
 def work(url: str, target: str, count: int) -> int:
-    """What a worker does: it opens the budget by the server's name, as the hub source does."""
+    """Download `count` files as a worker does, with the budget of the server's name."""
     from urllib.parse import urlsplit
 
     from glb.container import glb_problem
@@ -57,35 +57,35 @@ def start(ray, hub: Hub, tmp_path: Path, count: int) -> list:
     ]
 
 
-def test_two_workers_keep_one_budget(ray, hub, tmp_path):
+def test_two_workers_share_one_budget(ray, hub, tmp_path):
     ray.get(start(ray, hub, tmp_path, 1))  # both processes have started
     hub.times.clear()
     assert ray.get(start(ray, hub, tmp_path, 40), timeout=200) == [40, 40]
     times = sorted(hub.times)
     assert len(times) == 80
-    # Requests arrive a little later than they were allowed.
+    # Requests arrive a little later than the budget allowed them.
     slack = 0.1
     for number, first in enumerate(times):
         assert sum(t < first + SECONDS - slack for t in times[number:]) <= REQUESTS * 1.1
 
 
-def test_a_pause_that_one_worker_is_told_holds_the_other(ray, hub, tmp_path):
+def test_a_retry_after_of_one_worker_pauses_the_other(ray, hub, tmp_path):
     ray.get(start(ray, hub, tmp_path, 1))
     hub.times.clear()
-    storm = {"Retry-After": "2"}
-    hub.troubles[PATH] = [Trouble()] * 6 + [Trouble(status=429, headers=storm)]
+    headers = {"Retry-After": "2"}
+    hub.troubles[PATH] = [Trouble()] * 6 + [Trouble(status=429, headers=headers)]
     ray.get(start(ray, hub, tmp_path, 10), timeout=200)
     gaps = [after - before for before, after in zip(hub.times, hub.times[1:], strict=False)]
     longest = max(range(len(gaps)), key=gaps.__getitem__)
     assert gaps[longest] > 1.5
-    # At most the other worker's request in flight came between the answer and the pause.
+    # Between the response and the pause, at most one request of the other worker is in flight.
     assert 5 <= longest <= 8
 
 
 def test_a_lost_actor_is_replaced(ray, hub):
     budget = ClusterBudget(hub.address, 1000, 1.0)
     budget.acquire(5)
-    # Ray ends an actor a moment after it was asked to: these calls meet it before or after that.
+    # Ray kills an actor after a short delay, so these calls run before or after its end.
     ray.kill(budget._actor)
     budget.acquire(120)
     budget.pause(0.1)

@@ -1,4 +1,4 @@
-"""Free places for training workers on a real Ray."""
+"""Free slots for training workers on a real Ray cluster."""
 
 import time
 
@@ -9,20 +9,20 @@ from pipelines.ray_session import ray_session
 from train.settings.train_config import TrainConfig
 
 
-def test_slots_are_what_is_free(ray_address):
+def test_free_slots_count_the_unused_cpus(ray_address):
     config = TrainConfig.load(
         {"root": "r", "snapshot": "s", "out": "o", "worker_resources": {"CPU": 1}}
     )
     with ray_session(ray_address):
         assert workers_have_gpus(config) is False
         worker = worker_bundle(config, on_gpu=False)
-        there = int(ray.cluster_resources()["CPU"])
-        # Ray takes back what earlier tests held a moment after they ended.
+        num_cpus = int(ray.cluster_resources()["CPU"])
+        # Ray frees the resources of earlier tests a moment after they end.
         deadline = time.monotonic() + 30
-        while free_slots(worker) != there and time.monotonic() < deadline:
+        while free_slots(worker) != num_cpus and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert free_slots(worker) == there
-        place = ray.util.placement_group([{"CPU": 1}])
-        ray.get(place.ready())
-        assert free_slots(worker) == there - 1
-        ray.util.remove_placement_group(place)
+        assert free_slots(worker) == num_cpus
+        placement_group = ray.util.placement_group([{"CPU": 1}])
+        ray.get(placement_group.ready())
+        assert free_slots(worker) == num_cpus - 1
+        ray.util.remove_placement_group(placement_group)

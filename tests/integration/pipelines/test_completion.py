@@ -1,4 +1,4 @@
-"""Shell completion, asked of the shells themselves."""
+"""Shell completion, run by the shells themselves."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from tests.support.paths import OPTIONS
 from tests.support.processes import environment_without
 from train.recipes.registry import RECIPES
 
-ASK = """
+COMPLETE = """
 source "$1"; shift
 read -r _ _ _ _ function _ < <(complete -p lrm)
 while IFS= read -r line; do
@@ -38,20 +38,20 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def complete(script: Path, *lines: str) -> list[list[str]]:
-    """What bash offers at the end of each line."""
-    done = subprocess.run(
-        ["bash", "-c", ASK, "bash", str(script)],
+    """Return the completions that bash offers at the end of each line."""
+    result = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", str(script)],
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
         cwd=script.parent,
     )
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    return [line.split() for line in result.stdout.splitlines()]
 
 
 def test_commands_recipes_values_and_files(scripts):
-    offered = complete(
+    completions = complete(
         scripts["bash"],
         "lrm ",
         "lrm tr",
@@ -63,7 +63,7 @@ def test_commands_recipes_values_and_files(scripts):
         "lrm doctor --for ",
         "lrm build --config ba",
     )
-    assert offered == [
+    assert completions == [
         [command.name for command in COMMANDS],
         ["train"],
         list(RECIPES),
@@ -81,19 +81,19 @@ def test_every_option_is_offered(scripts):
     for line in OPTIONS.read_text().splitlines():
         words, _, option = line.rpartition(" ")
         options[words].add(option)
-    offered = complete(scripts["bash"], *(f"lrm {words} --" for words in options))
-    for (words, frozen), found in zip(options.items(), offered, strict=True):
-        negated = {name for name in found if name.startswith("--no-")} - frozen
-        assert set(found) - negated - {"--help", "--help-all"} == frozen, words
+    completions = complete(scripts["bash"], *(f"lrm {words} --" for words in options))
+    for (words, expected), names in zip(options.items(), completions, strict=True):
+        negated = {option for option in names if option.startswith("--no-")} - expected
+        assert set(names) - negated - {"--help", "--help-all"} == expected, words
         assert bool(negated) == (words.split()[0] in ("build", "plan", "train")), words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_the_shell_reads_its_script(scripts, shell):
+def test_the_shell_accepts_its_script(scripts, shell):
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    done = subprocess.run([shell, "-n", scripts[shell]], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([shell, "-n", scripts[shell]], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])
@@ -102,7 +102,7 @@ def test_recipes_and_options_are_in_the_other_scripts(scripts, shell):
     assert all(name in script for name in (*RECIPES, "zero-stage", "filters.occupancy.min-share"))
 
 
-def test_a_command_that_lacks_a_package_is_left_out_saying_so(tmp_path):
+def test_a_command_whose_package_is_missing_is_left_out_with_a_note(tmp_path):
     python = environment_without(tmp_path / "venv", "torch")
     answer = spawn_lrm("completion", "bash", python=python)
     assert answer.code == 0
@@ -111,7 +111,7 @@ def test_a_command_that_lacks_a_package_is_left_out_saying_so(tmp_path):
     assert complete(tmp_path / "script", "lrm build --lv") == [["--lvis"]]
 
 
-def test_an_unknown_shell_is_one_line():
+def test_an_unknown_shell_gives_one_line_of_error():
     answer = run_lrm("completion", "cmd.exe")
     assert answer.code == 2
     assert len(answer.err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""`lrm doctor`: packages that are absent or broken, the compiler, weights of LPIPS."""
+"""`lrm doctor`: missing or broken packages, the compiler, the LPIPS weights."""
 
 import os
 import sys
@@ -24,38 +24,40 @@ from tests.support.processes import environment_without
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "problem"),
     [
         ("raise RuntimeError('broken on purpose')", "broken on purpose"),
         ("import no_such_package", "no_such_package is not installed"),
         ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
     ],
 )
-def test_a_broken_package_before_the_installed_one(tmp_path, monkeypatch, body, says):
+def test_a_broken_package_that_shadows_the_installed_one_is_missing(
+    tmp_path, monkeypatch, body, problem
+):
     (tmp_path / "jinja2").mkdir()
     (tmp_path / "jinja2" / "__init__.py").write_text(body)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     broken, other = check_packages({"jinja2": "reports", "psutil": "memory"}, "build")
     assert (broken.what, broken.state, other.state) == ("jinja2", "missing", "ok")
-    assert says in broken.found
-    if "purpose" in says:
+    assert problem in broken.found
+    if "purpose" in problem:
         origin = tmp_path / "jinja2" / "__init__.py"
         assert broken.remedy.startswith(f"unset PYTHONPATH  # {origin}")
 
 
-def test_a_file_in_the_current_folder_is_no_package(tmp_path, monkeypatch):
+def test_a_file_in_the_current_folder_does_not_shadow_a_package(tmp_path, monkeypatch):
     (tmp_path / "scipy.py").write_text("raise RuntimeError")
     monkeypatch.chdir(tmp_path)
     assert probe("package", "scipy").problem == ""
 
 
 def without(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Let probes run in an environment that lacks packages."""
+    """Let probes run in an environment without some packages."""
     monkeypatch.setattr(sys, "executable", str(environment_without(folder, *names)))
 
 
 @pytest.mark.parametrize("name", ["bpy", "psutil"])
-def test_without_a_package_that_blender_needs(tmp_path, monkeypatch, name):
+def test_a_missing_package_of_the_blender_child(tmp_path, monkeypatch, name):
     without(tmp_path, monkeypatch, name)
     child = check_child(probe("blender", "cpu"))
     assert child.state == "missing"
@@ -63,31 +65,31 @@ def test_without_a_package_that_blender_needs(tmp_path, monkeypatch, name):
     assert child.remedy == "pip install --constraint constraints.txt '.[build]'"
 
 
-def test_without_the_packages_of_training(tmp_path, monkeypatch):
+def test_missing_packages_of_training(tmp_path, monkeypatch):
     without(tmp_path, monkeypatch, "torch", "deepspeed", "xatlas", "diffusers")
-    found = [
+    findings = [
         *check_torch(probe("cuda"), gpu_wanted=False),
         check_deepspeed(),
         *check_packages({"xatlas": "", "diffusers": ""}, "train"),
         check_lpips(None, None),
     ]
-    names = [item.what for item in found]
+    names = [item.what for item in findings]
     assert names == ["torch", "deepspeed", "xatlas", "diffusers", "LPIPS weights"]
-    for item in found:
+    for item in findings:
         assert item.state == "missing"
         assert item.remedy == "pip install --constraint constraints.txt '.[train]'"
         assert "is not installed" in item.found
 
 
-def test_compilers(tmp_path, monkeypatch):
+def test_a_missing_compiler_is_a_note(tmp_path, monkeypatch):
     assert check_compiler().state in ("ok", "note")
     monkeypatch.setenv("CXX", "false")
     assert check_compiler().state == "note"
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = check_compiler()
-    assert (found.state, found.found) == ("note", "no c++ in PATH")
-    assert "apt-get install g++" in found.remedy
+    finding = check_compiler()
+    assert (finding.state, finding.found) == ("note", "no c++ in PATH")
+    assert "apt-get install g++" in finding.remedy
 
 
 def test_nvdiffrast_is_never_missing():
@@ -95,18 +97,18 @@ def test_nvdiffrast_is_never_missing():
     assert check_nvdiffrast(on_gpu=True).state in ("ok", "note")
 
 
-def test_the_weights_of_lpips_are_read(tmp_path, monkeypatch):
-    # In this process: importing PyTorch in a new one for each question takes seconds.
+def test_missing_and_truncated_lpips_weights(tmp_path, monkeypatch):
+    # Probes run in this process: importing PyTorch in a new process takes seconds.
     monkeypatch.setattr(training, "probe", answer)
     vgg, linear = tmp_path / "vgg16.pth", tmp_path / "linear.pth"
     torch.save(linear_weights(), linear)
-    found = check_lpips(str(vgg), str(linear))
-    assert (found.state, found.found) == ("missing", f"{vgg} is missing")
-    assert found.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
+    finding = check_lpips(str(vgg), str(linear))
+    assert (finding.state, finding.found) == ("missing", f"{vgg} is missing")
+    assert finding.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
     vgg.write_bytes(b"half a downl")
-    found = check_lpips(str(vgg), str(linear))
-    assert found.state == "missing"
-    assert found.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
+    finding = check_lpips(str(vgg), str(linear))
+    assert finding.state == "missing"
+    assert finding.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
     torch.save(vgg_weights(), vgg)
-    found = check_lpips(str(vgg), str(linear))
-    assert found.state == "ok", found
+    finding = check_lpips(str(vgg), str(linear))
+    assert finding.state == "ok", finding

@@ -1,4 +1,4 @@
-"""`lrm doctor`: a hub that does not answer, and roots on disk and in S3."""
+"""`lrm doctor`: an unreachable hub, and roots on disk and in S3."""
 
 import socket
 from typing import Any
@@ -8,12 +8,12 @@ from pipelines.doctor.reach import check_root_uri
 from tests.support.findings import findings
 
 
-def test_a_hub_that_is_not_there():
+def test_an_unreachable_hub_is_missing():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    (found,) = findings("hub", HF_ENDPOINT=f"http://127.0.0.1:{port}").values()
-    assert found["state"] == "missing"
-    assert "HF_ENDPOINT" in found["remedy"]
+    (finding,) = findings("hub", HF_ENDPOINT=f"http://127.0.0.1:{port}").values()
+    assert finding["state"] == "missing"
+    assert "HF_ENDPOINT" in finding["remedy"]
 
 
 def states(uri: str) -> dict[str, Any]:

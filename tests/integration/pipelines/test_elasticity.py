@@ -1,4 +1,4 @@
-"""The number of workers that a run starts with, and its restart, on a real Ray."""
+"""The number of workers of an elastic run, and its restart on growth, on a real Ray cluster."""
 
 import time
 from collections.abc import Callable
@@ -23,36 +23,36 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def hold(cpus: int) -> PlacementGroup:
+def reserve(cpus: int) -> PlacementGroup:
     group = ray.util.placement_group([{"CPU": 1}] * cpus)
     ray.get(group.ready())
     return group
 
 
-def test_a_run_starts_with_what_fits_and_restarts_when_more_does(
+def test_an_elastic_run_starts_on_the_free_slots_and_restarts_on_more(
     ray_address, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(elasticity, "_RELEASE_SECONDS", 0.0)
     monkeypatch.setattr(elasticity, "_GROWTH_POLL_SECONDS", 0.1)
     with ray_session(ray_address):
-        most = int(ray.cluster_resources()["CPU"])
-        settings = {"root": "r", "snapshot": "s", "out": str(tmp_path), "batch_size": most}
-        elastic = TrainConfig.load(settings | {"num_workers": f"1:{most}"})
-        assert elastic.worker_counts[-1] == most > 1
+        num_cpus = int(ray.cluster_resources()["CPU"])
+        settings = {"root": "r", "snapshot": "s", "out": str(tmp_path), "batch_size": num_cpus}
+        elastic = TrainConfig.load(settings | {"num_workers": f"1:{num_cpus}"})
+        assert elastic.worker_counts[-1] == num_cpus > 1
         stop_file = StopFile(tmp_path)
-        others = hold(most - 1)
+        other_jobs = reserve(num_cpus - 1)
         wait_until(lambda: free_slots({"CPU": 1.0}) == 1)
-        size = wait_for_slots(elastic, stop_file)
-        assert size == 1
-        worker = hold(size)
+        num_workers = wait_for_slots(elastic, stop_file)
+        assert num_workers == 1
+        worker = reserve(num_workers)
         wait_until(lambda: free_slots({"CPU": 1.0}) == 0)
-        with restart_on_growth(elastic, size, stop_file):
+        with restart_on_growth(elastic, num_workers, stop_file):
             time.sleep(0.5)
             assert not stop_file.is_requested()
-            ray.util.remove_placement_group(others)
+            ray.util.remove_placement_group(other_jobs)
             wait_until(stop_file.is_for_restart)
         with pytest.raises(Stopped):
             wait_for_slots(elastic, stop_file)
-        fixed = TrainConfig.load(settings | {"num_workers": most})
-        assert wait_for_slots(fixed, stop_file) == most
+        fixed = TrainConfig.load(settings | {"num_workers": num_cpus})
+        assert wait_for_slots(fixed, stop_file) == num_cpus
         ray.util.remove_placement_group(worker)

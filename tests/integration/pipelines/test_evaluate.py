@@ -1,4 +1,4 @@
-"""`lrm evaluate` as a user runs it: files against files, a model against a dataset."""
+"""`lrm evaluate` as a user runs it: mesh files against mesh files, a model on a dataset."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ def mesh_file(tmp_path_factory):
 
 @pytest.fixture
 def one_child(blender, monkeypatch):
-    """Evaluations share a Blender child; each would start one of its own."""
+    """Let evaluations share a Blender child instead of starting one each."""
     monkeypatch.setattr(evaluate_command, "_blender", lambda: contextlib.nullcontext(blender))
 
 
@@ -58,7 +58,7 @@ def summary(out):
 
 @pytest.fixture(scope="module")
 def lpips_files(tmp_path_factory):
-    """Weights of LPIPS as their two files hold them, drawn at random."""
+    """Write random LPIPS weights to two files in the published format."""
     folder = tmp_path_factory.mktemp("lpips")
     generator = torch.Generator().manual_seed(0)
     state = Lpips().state_dict()
@@ -75,22 +75,22 @@ def lpips_files(tmp_path_factory):
     return ["--lpips.vgg", folder / "vgg.pth", "--lpips.linear", folder / "linear.pth"]
 
 
-def test_ground_truth_is_perfect(truth, lpips_files, tmp_path, capsys):
-    """The self-check, and the same files given as predictions."""
+def test_ground_truth_has_perfect_scores(truth, lpips_files, tmp_path, capsys):
+    """Holds for --self-check and for the same files given as predictions."""
     words = ["--truth", truth, *QUICK, *lpips_files]
     assert evaluate(*words, "--self-check", "--out", tmp_path / "check", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == summary(tmp_path / "check")
-    metrics = found["metrics"]
-    assert found["objects"] == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report == summary(tmp_path / "check")
+    metrics = report["metrics"]
+    assert report["objects"] == 2
     assert metrics["f_score"]["mean"] == 1
-    assert 0 < metrics["chamfer"]["mean"] < 0.06  # other points of the same surfaces
+    assert 0 < metrics["chamfer"]["mean"] < 0.06  # two samplings of the same surfaces
     assert evaluate(*words, "--meshes", truth, "--out", tmp_path / "same") == 0
     answer = capsys.readouterr()
     assert "PSNR" in answer.out
     assert "2/2 objects, 0 failed" in answer.err
     metrics = summary(tmp_path / "same")["metrics"]
-    values = {name: one["mean"] for name, one in metrics.items() if name != "seconds"}
+    values = {name: metric["mean"] for name, metric in metrics.items() if name != "seconds"}
     assert values == {
         "psnr": 100,
         "ssim": pytest.approx(1, abs=1e-6),
@@ -104,26 +104,28 @@ def test_ground_truth_is_perfect(truth, lpips_files, tmp_path, capsys):
     assert rows["chamfer"] == [0, 0]
 
 
-def test_another_shape_is_worse_and_missing_ones_are_named(one_child, truth, tmp_path, capsys):
+def test_another_shape_scores_worse_and_missing_meshes_are_named(
+    one_child, truth, tmp_path, capsys
+):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
-    # A ball for the block, named by its asset id, larger and elsewhere: that does not count.
+    # A ball in place of the block, named by the asset id. Size and position are normalised away.
     write_sphere(meshes / "objaverse:block.glb")
     out = tmp_path / "out"
     assert evaluate("--truth", truth, "--meshes", meshes, *QUICK, "--no-lpips", "--out", out) == 0
     assert "no mesh for 1 object of the ground truth" in capsys.readouterr().out
-    found = summary(out)
-    assert found["missing"] == ["ball"]
-    assert found["objects"] == 1
-    metrics = found["metrics"]
+    report = summary(out)
+    assert report["missing"] == ["ball"]
+    assert report["objects"] == 1
+    metrics = report["metrics"]
     assert metrics["psnr"]["mean"] < 30
     assert metrics["chamfer"]["mean"] > 0.1
     assert metrics["f_score"]["mean"] < 0.9
-    assert metrics["psnr"]["low"] is None  # no interval of one object
+    assert metrics["psnr"]["low"] is None  # one object has no confidence interval
     assert "lpips" not in metrics
 
 
-def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, capsys):
+def test_a_malformed_mesh_is_named_and_not_counted(one_child, truth, tmp_path, capsys):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     (meshes / "block.glb").write_bytes(b"no GLB")
@@ -139,12 +141,12 @@ def test_a_broken_file_is_named_and_does_not_count(one_child, truth, tmp_path, c
 
 
 @pytest.mark.parametrize("asset_id", ["objaverse:0a1b", "folder:pot", "folder:a/tea pot.v2"])
-def test_a_mesh_is_named_by_asset_id_key_or_uid(asset_id):
+def test_a_mesh_file_may_be_named_by_asset_id_key_or_uid(asset_id):
     names = [asset_id, sample_key(asset_id), asset_id.partition(":")[2]]
     assert len({object_name(name) for name in names}) == 1
 
 
-def test_what_was_judged_is_not_judged_again(one_child, truth, tmp_path, monkeypatch):
+def test_an_evaluated_object_is_not_evaluated_again(one_child, truth, tmp_path, monkeypatch):
     meshes, out = tmp_path / "meshes", tmp_path / "out"
     meshes.mkdir()
     for name in ("ball", "block"):
@@ -153,33 +155,34 @@ def test_what_was_judged_is_not_judged_again(one_child, truth, tmp_path, monkeyp
     assert evaluate(*words, "--limit", 1) == 0
     with open(out / "rows.jsonl", "a") as log:
         log.write('\n{"identity": "of a kill')
-    shown = []
+    rendered = []
     render = MeshFolder.render
 
     def record(self: MeshFolder, name: str, *rest):
-        shown.append(name)
+        rendered.append(name)
         return render(self, name, *rest)
 
     monkeypatch.setattr(MeshFolder, "render", record)
     assert evaluate(*words) == 0
-    assert shown == ["block", "block"]  # the truth and the prediction; the ball was done
+    # Ground truth and prediction of the block; the ball was evaluated before.
+    assert rendered == ["block", "block"]
     first = pq.read_table(out / "objects.parquet")
     assert first["object"].to_pylist() == ["ball", "block"]
-    shown.clear()
+    rendered.clear()
     assert evaluate(*words) == 0
-    assert shown == []
+    assert rendered == []
     assert pq.read_table(out / "objects.parquet").equals(first)
-    # Another file, or another setting, is another question.
+    # A changed file or setting is evaluated again.
     write_boxes(meshes / "ball.glb", letter_block())
     assert evaluate(*words) == 0
-    assert shown == ["ball", "ball"]
+    assert rendered == ["ball", "ball"]
     assert pq.read_table(out / "objects.parquet")["psnr"][0] != first["psnr"][0]
     assert evaluate(*words, "--threshold", "0.1", "--limit", 1) == 0
-    assert shown == ["ball"] * 4
+    assert rendered == ["ball"] * 4
 
 
 def with_geometry(root, snapshot, names):
-    """The same samples; those named get a sphere's surface beside their views."""
+    """Create a snapshot of the same samples; those in `names` get the surface of a sphere."""
     points = sphere(2_000, 0.8).numpy()
     surface = SurfaceGeometry(
         points=points,
@@ -198,7 +201,7 @@ def with_geometry(root, snapshot, names):
 
 
 @pytest.mark.parametrize("kind", ["mesh", "nerf"])
-def test_a_model_is_judged_on_a_snapshot(sphere_dataset, mesh_file, tmp_path, capsys, kind):
+def test_a_model_is_evaluated_on_a_snapshot(sphere_dataset, mesh_file, tmp_path, capsys, kind):
     root, snapshot = sphere_dataset
     ids = [sample.asset_id for sample in open_snapshot(root, snapshot).samples]
     snapshot = with_geometry(root, snapshot, ids[:2])
@@ -215,18 +218,18 @@ def test_a_model_is_judged_on_a_snapshot(sphere_dataset, mesh_file, tmp_path, ca
     assert metrics["psnr"]["objects"] == 3
     assert metrics["chamfer"]["objects"] == 2
     for name in ("psnr", "ssim", "mask_iou"):
-        one = metrics[name]
-        assert one["low"] <= one["mean"] <= one["high"]
+        metric = metrics[name]
+        assert metric["low"] <= metric["mean"] <= metric["high"]
     assert metrics["psnr"]["mean"] < 40
     assert CONFIDENCE == 0.95
-    # Once more, the same numbers.
+    # A second evaluation gives the same numbers.
     assert evaluate(*words, "--points", 1500, "--limit", 1, "--out", tmp_path / "again") == 0
     rows, again = (pq.read_table(tmp_path / n / "objects.parquet") for n in ("out", "again"))
     assert again.drop(["seconds"]).to_pylist() == rows.drop(["seconds"]).to_pylist()[:1]
     assert "95 %" in capsys.readouterr().out
 
 
-def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
+def test_input_views_may_come_from_zero123plus(sphere_dataset, mesh_file, tmp_path):
     from train.models.zero123plus.tiny import tiny_pipeline
 
     tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
@@ -236,13 +239,13 @@ def test_views_may_be_made_by_zero123plus(sphere_dataset, mesh_file, tmp_path):
     words += ["--pipeline", tmp_path / "pipeline", "--steps", 2, "--view-size", 32]
     assert evaluate(*words, "--limit", 1, "--out", tmp_path / "out") == 0
     assert summary(tmp_path / "out")["metrics"]["psnr"]["objects"] == 1
-    # Another guidance gives other views: nothing is taken over in the same folder.
+    # Another guidance gives other views, so no stored row is reused.
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
     assert evaluate(*words, "--limit", 1, "--guidance", 1, "--out", tmp_path / "out") == 0
     assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) == len(rows) + 1
 
 
-def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):
+def test_a_fine_tune_is_evaluated_by_its_views_alone(mesh_file, tmp_path, capsys):
     from train.models.zero123plus.tiny import tiny_pipeline
 
     tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
@@ -252,12 +255,12 @@ def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):
     assert evaluate(*words, "--out", tmp_path / "alone") == 0
     alone = summary(tmp_path / "alone")["metrics"]
     assert set(alone) == {*VIEW_METRICS, "seconds"} - {"views_lpips"}
-    # Random weights: nothing is white, and no metric is perfect.
+    # With random weights, the background is not white and no metric is perfect.
     assert 0.1 < alone["background_deviation"]["mean"] < 1
     assert alone["background_deviation"]["mean"] < alone["background_deviation_95"]["mean"]
     assert alone["views_psnr"]["objects"] == 2
     assert "background deviation" in capsys.readouterr().out
-    # What a model makes of the same views changes nothing of these numbers.
+    # A mesh model on top of the same views does not change these numbers.
     model = ["--mesh", mesh_file, *small_lrm.options(small_lrm.MESH)]
     assert evaluate(*words, *model, "--out", tmp_path / "both") == 0
     both = summary(tmp_path / "both")["metrics"]
@@ -265,14 +268,14 @@ def test_a_fine_tune_is_judged_by_its_views_alone(mesh_file, tmp_path, capsys):
         name: alone[name] for name in VIEW_METRICS if name in alone
     }
     assert "psnr" in both
-    # Views from elsewhere say nothing of it.
+    # A dataset of another rig has no targets for these views.
     root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=32)
     words[1], words[3] = root.uri, snapshot
     assert evaluate(*words, "--out", tmp_path / "other-out") == 1
     assert "lrm build --rig zero123plus" in capsys.readouterr().err
 
 
-def test_what_does_not_go_together_is_one_line(truth, sphere_dataset, tmp_path, capsys):
+def test_conflicting_options_are_refused(truth, sphere_dataset, tmp_path, capsys):
     root, snapshot = sphere_dataset
     dataset = ["--root", root.uri, "--snapshot", snapshot]
     empty = tmp_path / "empty"

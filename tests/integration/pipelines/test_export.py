@@ -1,4 +1,4 @@
-"""`lrm export`: whole objects, resumed, refused; read back by the rules of other trainers."""
+"""`lrm export`: exports are complete, resumed or refused, and other trainers read them."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def spheres(tmp_path_factory) -> Spheres:
 
 @pytest.fixture(scope="module")
 def exported(spheres, tmp_path_factory) -> Path:
-    """The InstantMesh layout, written by two processes. Tests must not change it."""
+    """Return an export in the InstantMesh layout by two processes. Tests must not change it."""
     out = tmp_path_factory.mktemp("exported") / "new" / "folder"
     answer = spawn_lrm(*spheres.words("instantmesh", out, "--workers", "2"))
     assert answer.code == 0, answer.err
@@ -43,8 +43,8 @@ def test_instantmesh_reads_every_object(spheres, exported):
 
 
 def test_trellis_reads_every_object(spheres, tmp_path):
-    found = spheres.export("trellis", tmp_path, "--json").json()
-    assert found["exported"] == 4
+    report = spheres.export("trellis", tmp_path, "--json").json()
+    assert report["exported"] == 4
     for asset_id, name in zip(IDS, NAMES, strict=True):
         folder, views = tmp_path / "renders" / name, spheres.views(asset_id)
         transforms = json.loads((folder / "transforms.json").read_text())
@@ -53,14 +53,14 @@ def test_trellis_reads_every_object(spheres, tmp_path):
             assert np.array_equal(Image.open(folder / frame["file_path"]), rgba)
 
 
-def test_a_split(spheres, tmp_path):
-    found = spheres.export("instantmesh", tmp_path, "--split", "validation", "--json").json()
-    assert (found["objects"], found["exported"], found["failed"]) == (1, 1, {})
+def test_a_split_is_exported_alone(spheres, tmp_path):
+    report = spheres.export("instantmesh", tmp_path, "--split", "validation", "--json").json()
+    assert (report["objects"], report["exported"], report["failed"]) == (1, 1, {})
     assert os.listdir(tmp_path / "rendering_random_32views") == NAMES[3:]
     assert json.loads((tmp_path / "filtered_obj_name.json").read_text())["good_objs"] == NAMES[3:]
 
 
-def test_whole_objects_are_left_and_torn_ones_written_again(spheres, exported, tmp_path):
+def test_complete_objects_are_kept_and_incomplete_ones_written_again(spheres, exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
     objects = out / "rendering_random_32views"
@@ -68,11 +68,11 @@ def test_whole_objects_are_left_and_torn_ones_written_again(spheres, exported, t
     picture.write_bytes(picture.read_bytes()[:-1])
     (objects / NAMES[1] / "cameras.npz").unlink()
     (objects / f".{NAMES[1]}.tmp").mkdir()
-    (objects / f".{NAMES[1]}.tmp" / "031.png").write_bytes(b"of an export that was killed")
+    (objects / f".{NAMES[1]}.tmp" / "031.png").write_bytes(b"rest of a killed export")
     untouched = objects / NAMES[2] / "000.png"
     before = untouched.stat()
-    found = spheres.export("instantmesh", out, "--json").json()
-    assert (found["exported"], found["skipped"]) == (2, 2)
+    report = spheres.export("instantmesh", out, "--json").json()
+    assert (report["exported"], report["skipped"]) == (2, 2)
     assert contents(out) == contents(exported)
     assert untouched.stat().st_ino == before.st_ino
 
@@ -82,16 +82,16 @@ def test_another_render_replaces_the_object(spheres, exported, tmp_path):
     shutil.copytree(exported, out)
     samples = spheres.samples
     # The first object's new render looks like the second object.
-    samples[0] = replace(samples[0], render_key="anew", entry=samples[1].entry)
+    samples[0] = replace(samples[0], render_key="new", entry=samples[1].entry)
     newer = Spheres(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
-    found = newer.export("instantmesh", out, "--json").json()
-    assert (found["exported"], found["skipped"]) == (1, 3)
+    report = newer.export("instantmesh", out, "--json").json()
+    assert (report["exported"], report["skipped"]) == (1, 3)
     objects = out / "rendering_random_32views"
     loaded = load_instantmesh(contents(objects / NAMES[0]))
     assert_same_views(loaded, spheres.views(IDS[1]))
 
 
-def test_a_damaged_sample_costs_itself_alone(spheres, tmp_path):
+def test_a_damaged_sample_fails_alone(spheres, tmp_path):
     shutil.copytree(spheres.root.uri, tmp_path / "root")
     damaged = Spheres(Storage(str(tmp_path / "root")), spheres.snapshot)
     entry = damaged.samples[1].entry
@@ -101,17 +101,17 @@ def test_a_damaged_sample_costs_itself_alone(spheres, tmp_path):
     answer = damaged.export("instantmesh", tmp_path / "out", "--json")
     assert answer.code == 1
     lines = answer.err.strip().splitlines()
-    assert "1 objects could not be exported" in lines[-1]
+    assert "1 object could not be exported" in lines[-1]
     assert IDS[1] in lines[-1]
     assert "fails its checksum" in lines[-1]
-    found = json.loads(answer.out)
-    assert list(found["failed"]) == [IDS[1]]
+    report = json.loads(answer.out)
+    assert list(report["failed"]) == [IDS[1]]
     listed = json.loads((tmp_path / "out" / "filtered_obj_name.json").read_text())["good_objs"]
     assert listed == [NAMES[0], *NAMES[2:]]
     assert sorted(os.listdir(tmp_path / "out" / "rendering_random_32views")) == sorted(listed)
 
 
-def refused(answer: Answer, *parts: str) -> None:
+def assert_refused(answer: Answer, *parts: str) -> None:
     assert answer.code == 2, (answer.out, answer.err)
     assert answer.out == ""
     lines = answer.err.strip().splitlines()
@@ -131,32 +131,36 @@ def refused(answer: Answer, *parts: str) -> None:
         (["--out", "s3://bucket/key"], ["s3://bucket/key", "local folder"]),
     ],
 )
-def test_wrong_options(spheres, tmp_path, options, parts):
-    refused(spheres.export("trellis", tmp_path / "out", *options), *parts)
+def test_wrong_options_are_refused(spheres, tmp_path, options, parts):
+    assert_refused(spheres.export("trellis", tmp_path / "out", *options), *parts)
     assert os.listdir(tmp_path) == []
 
 
-def test_the_closest_snapshot_is_named(spheres, tmp_path):
+def test_the_closest_snapshot_id_is_suggested(spheres, tmp_path):
     mistyped = spheres.snapshot[:5] + "x" + spheres.snapshot[6:]
     answer = spheres.export("trellis", tmp_path / "out", "--snapshot", mistyped)
-    refused(answer, f"did you mean {spheres.snapshot!r}?")
+    assert_refused(answer, f"did you mean {spheres.snapshot!r}?")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_is_a_file(spheres, tmp_path):
+def test_an_output_that_is_a_file_is_refused(spheres, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(spheres.export("trellis", tmp_path / "file"), "is not a folder")
-    refused(spheres.export("trellis", tmp_path / "file" / "out"), "cannot write to this folder")
+    assert_refused(spheres.export("trellis", tmp_path / "file"), "is not a folder")
+    assert_refused(
+        spheres.export("trellis", tmp_path / "file" / "out"), "cannot write to this folder"
+    )
 
 
-def test_a_split_without_samples(spheres, tmp_path):
-    only = write_snapshot(spheres.root, spheres.samples[:1], None)["snapshot"]
-    answer = Spheres(spheres.root, only).export("trellis", tmp_path, "--split", "validation")
-    refused(answer, "no sample in the split 'validation'")
+def test_an_empty_split_is_refused(spheres, tmp_path):
+    snapshot = write_snapshot(spheres.root, spheres.samples[:1], None)["snapshot"]
+    answer = Spheres(spheres.root, snapshot).export("trellis", tmp_path, "--split", "validation")
+    assert_refused(answer, "no sample in the split 'validation'")
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(sphere_dataset, tmp_path):
-    """Twelve views, and nobody says how the objects were normalised: the rig is named."""
+def test_samples_that_do_not_fit_the_layout_are_refused_before_writing(sphere_dataset, tmp_path):
+    """The samples have twelve views and no normalisation; the message names the rig."""
     answer = Spheres(*sphere_dataset).export("instantmesh", tmp_path / "out")
-    refused(answer, "objaverse:", "(rig test)", "does not fit the layout instantmesh", "the cube")
+    assert_refused(
+        answer, "objaverse:", "(rig test)", "does not fit the layout instantmesh", "the cube"
+    )
     assert os.listdir(tmp_path) == []

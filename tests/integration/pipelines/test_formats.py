@@ -1,8 +1,9 @@
-"""Datasets of other versions: format 2 as it was written once, and what is refused.
+"""Datasets in stored formats: format 2 is still read, and other versions are refused.
 
 tests/support/format-2 was built from objects of the demo source with seven views at 16 pixels
-(`--rig zero123plus --render.resolution 16 --geometry true --surface.points 50`) and is never made
-anew: a change that it does not survive is a new format (docs/reference/dataset-format.md).
+(`--rig zero123plus --render.resolution 16 --geometry true --surface.points 50`). It is never
+written again: a change that breaks these tests needs a new format version
+(docs/reference/dataset-format.md).
 """
 
 import hashlib
@@ -44,20 +45,20 @@ MUG = "objaverse:adaed109b5b62d76bff6856d96d158f3"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Storage:
-    """A copy: commands may write beside what they read."""
+    """Return a copy of the frozen dataset, because commands may write to it."""
     shutil.copytree(FROZEN, tmp_path / "root")
     return open_root(str(tmp_path / "root"))
 
 
-def test_the_catalog_is_read(root: Storage):
+def test_the_catalog_can_be_read(root: Storage):
     history = Catalog(root).history(DIE)
     stages = "list fetch inspect measure render geometry pack".split()
     assert [record.event.stage for record in history] == stages
     assert {record.event.status for record in history} == {"ok"}
-    found = {record.event.stage: record.event.data for record in history}
-    assert found["list"]["caption"]
-    assert len(found["measure"]["coverage"]) == 7
-    assert found["pack"]["shard"] == SHARD
+    data_by_stage = {record.event.stage: record.event.data for record in history}
+    assert data_by_stage["list"]["caption"]
+    assert len(data_by_stage["measure"]["coverage"]) == 7
+    assert data_by_stage["pack"]["shard"] == SHARD
     assert sum(batch.num_rows for batch in Catalog(root).since(0)) == 21
 
 
@@ -83,15 +84,15 @@ def test_a_shard_and_its_index_agree_with_the_catalog(root: Storage):
 def test_samples_of_the_snapshot_decode_to_the_same_numbers(root: Storage):
     samples = open_snapshot(root, SNAPSHOT).samples
     assert [sample.asset_id for sample in samples] == [DIE, MUG]
-    with np.load(DECODED) as frozen:
+    with np.load(DECODED) as expected:
         for name, array in decoded(root).items():
-            np.testing.assert_allclose(array, frozen[name], rtol=0, atol=1e-6, err_msg=name)
-            assert array.dtype == frozen[name].dtype
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-6, err_msg=name)
+            assert array.dtype == expected[name].dtype
 
 
 def decoded(root: Storage) -> dict[str, np.ndarray]:
-    """Everything that a reader gets of the samples; format-2.npz is this, saved once."""
-    found = {}
+    """Return all decoded arrays of the samples. format-2.npz holds the expected ones."""
+    decoded_arrays = {}
     for sample in open_snapshot(root, SNAPSHOT).samples:
         members = read_members(root, sample.shard, sample.entry, sample.entry.members)
         views, meta = decode_views(members)
@@ -101,15 +102,15 @@ def decoded(root: Storage) -> dict[str, np.ndarray]:
             "rgba": views.rgba,
             "depth": views.depth,
             "normals": views.normals,
-            "camera_to_world": np.stack([each.camera_to_world for each in views.cameras]),
-            "intrinsics": np.stack([each.intrinsics for each in views.cameras]),
+            "camera_to_world": np.stack([camera.camera_to_world for camera in views.cameras]),
+            "intrinsics": np.stack([camera.intrinsics for camera in views.cameras]),
             "points": surface.points,
             "point_normals": surface.normals,
             "vertices": surface.vertices,
             "faces": surface.faces,
         }
-        found |= {f"{sample.entry.key}.{name}": array for name, array in arrays.items()}
-    return found
+        decoded_arrays |= {f"{sample.entry.key}.{name}": array for name, array in arrays.items()}
+    return decoded_arrays
 
 
 def test_a_snapshot_keeps_its_id(root: Storage):
@@ -117,10 +118,10 @@ def test_a_snapshot_keeps_its_id(root: Storage):
     assert _digest(table) == SNAPSHOT
 
 
-def test_commands_take_it(root: Storage):
+def test_commands_accept_the_dataset(root: Storage):
     status = run_lrm("status", "--root", root.uri, "--json").json()
     assert status["listed"] == 4
-    # Where the renderer has another version, they wait to be rendered.
+    # With another version of the renderer, objects are pending instead of kept.
     assert status["kept"] + status["pending"] == 2
     verified = run_lrm("verify", "--root", root.uri)
     assert verified.code == 0, verified.out
@@ -129,21 +130,21 @@ def test_commands_take_it(root: Storage):
     assert SNAPSHOT in listed.out
 
 
-def test_what_is_written_now_has_the_same_columns_and_fields(root: Storage):
-    """Also what readers would not miss, such as a new column, is a change."""
+def test_current_schemas_equal_those_of_the_format(root: Storage):
+    """An added column or field counts as a change of the format, too."""
     paths = {"snapshots": f"snapshots/{SNAPSHOT}.parquet", "index": index_path(SHARD)}
-    found = {name: pq.read_schema(root.resolve(path)) for name, path in paths.items()}
-    assert found["snapshots"].equals(SCHEMA)
-    assert found["index"].equals(INDEX_SCHEMA)
+    schemas = {name: pq.read_schema(root.resolve(path)) for name, path in paths.items()}
+    assert schemas["snapshots"].equals(SCHEMA)
+    assert schemas["index"].equals(INDEX_SCHEMA)
     columns = DeltaTable(root.resolve("catalog")).to_pyarrow_dataset().schema
     assert columns.names == catalog._SCHEMA.names
     (sample, *_) = open_snapshot(root, SNAPSHOT).samples
     members = read_members(root, sample.shard, sample.entry, sample.entry.members)
     views, meta = decode_views(members)
-    again = dict(encode_views(views, meta))
-    assert sorted(again) == sorted(members)
-    frozen = json.loads(members[META_MEMBER])
-    assert json.loads(again[META_MEMBER]).keys() == frozen.keys()
+    encoded = dict(encode_views(views, meta))
+    assert sorted(encoded) == sorted(members)
+    stored_meta = json.loads(members[META_MEMBER])
+    assert json.loads(encoded[META_MEMBER]).keys() == stored_meta.keys()
     assert json.loads(root.read("dataset.json")) == {"format": FORMAT_VERSION}
 
 
@@ -151,7 +152,7 @@ def test_what_is_written_now_has_the_same_columns_and_fields(root: Storage):
     ("version", "advice"),
     [(FORMAT_VERSION - 1, "build into an empty root"), (FORMAT_VERSION + 1, "update the software")],
 )
-def test_another_version_is_refused_in_one_line(version: int, advice: str, tmp_path: Path):
+def test_other_format_versions_are_refused_in_one_line(version: int, advice: str, tmp_path: Path):
     (tmp_path / "dataset.json").write_text(json.dumps({"format": version}))
     with pytest.raises(BadInput, match=rf"^[^\n]*dataset format {version} is [^\n]*{advice}$"):
         check_root(Storage(str(tmp_path)))

@@ -15,22 +15,22 @@ from pipelines.building.dataset_status import load_dataset_state
 from tests.support.datasets import Built, events_of
 from tests.support.lrm import run_lrm
 
-ON = ["--geometry", "--surface.points", "5000"]
+GEOMETRY = ["--geometry", "--surface.points", "5000"]
 
 
 @dataclass(frozen=True)
-class Completed:
-    """A dataset before and after its geometry was asked for."""
+class GeometryBuild:
+    """A dataset before and after a build with --geometry."""
 
     dataset: Built
     plan: dict
-    """What `lrm plan` said before."""
+    """Output of `lrm plan --json` before the build."""
     status: tuple[dict, dict]
     snapshot: tuple[Snapshot, Snapshot]
     work: tuple[Counter, Counter]
-    """Events per stage."""
+    """Number of events per stage."""
     shards: tuple[dict, dict]
-    """When each file below shards/ was written."""
+    """Modification time of each file below shards/, in nanoseconds."""
 
 
 def lrm(dataset: Built, command: str, *words: str) -> dict:
@@ -38,46 +38,46 @@ def lrm(dataset: Built, command: str, *words: str) -> dict:
 
 
 def snapshot_of(dataset: Built, *words: str) -> Snapshot:
-    made = run_lrm("snapshot", "--root", dataset.root, *words, "--json").json()
-    return open_snapshot(open_root(str(dataset.root)), made["snapshot"])
+    manifest = run_lrm("snapshot", "--root", dataset.root, *words, "--json").json()
+    return open_snapshot(open_root(str(dataset.root)), manifest["snapshot"])
 
 
-def work_done(dataset: Built) -> Counter:
+def events_per_stage(dataset: Built) -> Counter:
     return Counter(event["stage"] for event in events_of(dataset.root))
 
 
-def written(dataset: Built) -> dict[Path, int]:
+def write_times(dataset: Built) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in dataset.root.glob("shards/*/*")}
 
 
 @pytest.fixture(scope="module")
-def completed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Completed:
+def completed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> GeometryBuild:
     dataset = Built(tmp_path_factory.mktemp("geometry") / "root", built.source)
     shutil.copytree(built.root, dataset.root)
     status = run_lrm("status", "--root", dataset.root, "--json").json()
-    snapshot, work, shards = snapshot_of(dataset), work_done(dataset), written(dataset)
-    # As if the last build had been killed before it removed what it had packed.
+    snapshot, work, shards = snapshot_of(dataset), events_per_stage(dataset), write_times(dataset)
+    # As after a build that was killed before it removed a packed sample from staging/.
     leftover = dataset.root / f"staging/{snapshot.samples[0].render_key}.tar"
     leftover.parent.mkdir(exist_ok=True)
     leftover.write_bytes(b"")
-    plan = lrm(dataset, "plan", *ON)
-    after = lrm(dataset, "build", *ON)
-    return Completed(
+    plan = lrm(dataset, "plan", *GEOMETRY)
+    after = lrm(dataset, "build", *GEOMETRY)
+    return GeometryBuild(
         dataset=dataset,
         plan=plan,
         status=(status, after),
         snapshot=(snapshot, snapshot_of(dataset)),
-        work=(work, work_done(dataset)),
-        shards=(shards, written(dataset)),
+        work=(work, events_per_stage(dataset)),
+        shards=(shards, write_times(dataset)),
     )
 
 
-def test_the_plan_says_what_is_missing(completed: Completed):
+def test_the_plan_lists_the_missing_geometry(completed: GeometryBuild):
     assert completed.plan["work"] == {"geometry": {"new": completed.status[0]["kept"]}}
     assert completed.plan["estimate"]["bytes"] > 0
 
 
-def test_nothing_is_rendered_or_packed_again(completed: Completed):
+def test_nothing_is_rendered_or_packed_again(completed: GeometryBuild):
     before, after = completed.work
     assert after - before == {"geometry": completed.status[0]["kept"]}
     assert all(before[stage] for stage in ("measure", "render", "pack"))
@@ -85,7 +85,7 @@ def test_nothing_is_rendered_or_packed_again(completed: Completed):
     assert not list(completed.dataset.root.glob("staging/*"))
 
 
-def test_the_funnel_stays_as_it_was(completed: Completed):
+def test_the_counts_of_objects_do_not_change(completed: GeometryBuild):
     before, after = completed.status
     counts = ("listed", "kept", "dropped", "failed", "pending", "unsure", "rig")
     assert {name: before[name] for name in counts} == {name: after[name] for name in counts}
@@ -94,7 +94,7 @@ def test_the_funnel_stays_as_it_was(completed: Completed):
     assert "geometry" not in before["stages"]
 
 
-def test_every_sample_of_the_snapshot_names_its_geometry(completed: Completed):
+def test_every_sample_of_the_snapshot_names_its_geometry(completed: GeometryBuild):
     root = open_root(str(completed.dataset.root))
     plain, full = completed.snapshot
     assert plain.snapshot_id != full.snapshot_id
@@ -110,24 +110,24 @@ def test_every_sample_of_the_snapshot_names_its_geometry(completed: Completed):
     assert len(list(completed.dataset.root.glob("geometry/cube/*/*.npz"))) == len(full.samples)
 
 
-def test_the_same_command_again_does_nothing(completed: Completed):
-    assert lrm(completed.dataset, "plan", *ON)["work"] == {}
+def test_the_same_command_again_does_nothing(completed: GeometryBuild):
+    assert lrm(completed.dataset, "plan", *GEOMETRY)["work"] == {}
     assert lrm(completed.dataset, "plan")["work"] == {}
     assert lrm(completed.dataset, "plan", "--geometry", "false")["work"] == {}
 
 
-def test_other_points_are_other_files(completed: Completed):
+def test_another_number_of_points_repeats_the_geometry(completed: GeometryBuild):
     more = lrm(completed.dataset, "plan", "--geometry", "--surface.points", "6000")
     assert more["work"] == {"geometry": {"configuration changed": completed.status[0]["kept"]}}
 
 
-def test_an_object_tells_of_its_geometry(completed: Completed):
+def test_inspect_shows_the_geometry_of_an_object(completed: GeometryBuild):
     root = open_root(str(completed.dataset.root))
     sample = completed.snapshot[1].samples[0]
     words = ["inspect", "--root", completed.dataset.root, sample.asset_id, "--json"]
-    found = run_lrm(*words).json()
-    assert found["samples"][0]["geometry"] == sample.geometry
-    event = found["events"][-1]
+    report = run_lrm(*words).json()
+    assert report["samples"][0]["geometry"] == sample.geometry
+    event = report["events"][-1]
     assert (event["stage"], event["rig"]) == ("geometry", "cube")
     surface = read_geometry(root, sample.geometry)
     assert event["data"]["path"] == sample.geometry
@@ -138,24 +138,24 @@ def test_an_object_tells_of_its_geometry(completed: Completed):
     assert event["seconds"] > 0
 
 
-def test_an_object_without_the_geometry_that_was_asked_for_failed(
-    completed: Completed, tmp_path: Path
+def test_an_object_whose_geometry_times_out_counts_as_failed(
+    completed: GeometryBuild, tmp_path: Path
 ):
-    """More points than the child may take time for."""
+    """The child has too little time for this number of points."""
     dataset = Built(tmp_path / "root", completed.dataset.source)
     shutil.copytree(completed.dataset.root, dataset.root)
     before = load_dataset_state(open_root(str(dataset.root)))
     kept = {state.asset_id for state in before.kept}
     rows = before.objects.table.select(["list.part", "asset_id"]).to_pylist()
-    order = [asset_id for _, asset_id in sorted(tuple(row.values()) for row in rows)]
-    asset_id = next(asset_id for asset_id in order if asset_id in kept)
-    limit = str(order.index(asset_id) + 1)
-    wanted = ["--geometry", "--surface.points", "5000000", "--limit", limit]
-    status = lrm(dataset, "build", *wanted, "--blender.measure-seconds", "0.000001")
+    listed_order = [asset_id for _, asset_id in sorted(tuple(row.values()) for row in rows)]
+    asset_id = next(asset_id for asset_id in listed_order if asset_id in kept)
+    limit = str(listed_order.index(asset_id) + 1)
+    options = ["--geometry", "--surface.points", "5000000", "--limit", limit]
+    status = lrm(dataset, "build", *options, "--blender.measure-seconds", "0.000001")
     assert status["failed"]["timeout"] == 1
     after = load_dataset_state(open_root(str(dataset.root)))
     failed = after.decisions.at(after.objects.find(asset_id))
     assert (failed.state, failed.failure.stage.name) == ("failed", "geometry")
-    # Without the switch it is kept as before; with more time it may be tried again.
+    # Without --geometry it is kept as before; with a higher limit it is retried.
     assert lrm(dataset, "plan")["work"] == {}
-    assert lrm(dataset, "plan", *wanted)["work"] == {"geometry": {"limits changed": 1}}
+    assert lrm(dataset, "plan", *options)["work"] == {"geometry": {"limits changed": 1}}

@@ -1,4 +1,4 @@
-"""Objaverse on the hub: what is listed, under which version, and what is taken from caches."""
+"""Objaverse on the hub: the listing, the versions of files, and the caches."""
 
 import gzip
 import json
@@ -24,14 +24,16 @@ def _json_gz(value: Any) -> bytes:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Three models in two folders, one of LVIS; the fourth is listed and not there."""
+    """Write three models in two folders, one of them in LVIS; a fourth is listed without a file."""
     folder = tmp_path / "repository"
     numbers = {"0" * 32: "000-000", "1" * 32: "000-000", "2" * 32: "000-001", "3" * 32: "000-001"}
     paths = {uid: f"glbs/{number}/{uid}.glb" for uid, number in numbers.items()}
     files = {OBJECT_PATHS: _json_gz(paths), "lvis-annotations.json.gz": _json_gz({"a": ["2" * 32]})}
     for number in set(numbers.values()):
-        about = {uid: {"name": uid[:3], "license": "by"} for uid in paths if numbers[uid] == number}
-        files[f"metadata/{number}.json.gz"] = _json_gz(about)
+        metadata = {
+            uid: {"name": uid[:3], "license": "by"} for uid in paths if numbers[uid] == number
+        }
+        files[f"metadata/{number}.json.gz"] = _json_gz(metadata)
     files |= {path: GOOD for uid, path in paths.items() if uid != "3" * 32}
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +43,8 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(repository: Path) -> Iterator[Hub]:
-    with serve_hub(repository) as running:
-        yield running
+    with serve_hub(repository) as server:
+        yield server
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def source(hub: Hub, cache: Path, tmp_path: Path) -> HuggingFaceObjaverse:
     return HuggingFaceObjaverse(COMMIT, hub.address, "secret", config)
 
 
-def test_the_listing_and_what_is_asked_for_it(source, hub):
+def test_the_listing_requests_only_the_metadata_that_it_needs(source, hub):
     parts = sorted(source.parts())
     assert sum(len(source.files(part, False)) for part in parts) == 4
     assert sum(len(source.files(part, True)) for part in parts) == 1
@@ -65,31 +67,31 @@ def test_the_listing_and_what_is_asked_for_it(source, hub):
     objects = source.read_part(parts[0])
     assert [item.record.name for item in objects][:2] == ["000", "111"]
     metadata = [path for path in hub.asked if "/metadata/" in path]
-    assert len(metadata) == 1, "only of the part that is wanted"
+    assert len(metadata) == 1, "only the part that is read"
     every = [item for part in parts for item in source.read_part(part)]
     assert [item.record.categories for item in every if item.record.categories] == [("a",)]
     assert not [path for path in hub.asked if path.endswith(".glb")]
 
 
-def test_versions_outlive_commits_that_change_nothing(source, hub, repository):
+def test_a_commit_that_changes_no_file_keeps_the_versions(source, hub, repository):
     before, files = source.parts(), source.files("000-001", False)
-    other = HuggingFaceObjaverse(*source.__reduce__()[1])
-    assert (other.parts(), other.files("000-001", False)) == (before, files)
+    reopened = HuggingFaceObjaverse(*source.__reduce__()[1])
+    assert (reopened.parts(), reopened.files("000-001", False)) == (before, files)
     (repository / f"glbs/000-001/{'2' * 32}.glb").write_bytes(OTHER)
-    after = HuggingFaceObjaverse(*source.__reduce__()[1])
-    assert after.parts() == before
-    assert after.files("000-000", False) == source.files("000-000", False)
-    assert after.files("000-001", False) != files
+    changed = HuggingFaceObjaverse(*source.__reduce__()[1])
+    assert changed.parts() == before
+    assert changed.files("000-000", False) == source.files("000-000", False)
+    assert changed.files("000-001", False) != files
 
 
-def test_a_hub_without_trees_is_versioned_by_commit(source, hub):
+def test_without_file_trees_the_version_is_the_commit(source, hub):
     hub.trees = False
     source.parts()
     (item, *_) = source.read_part("000-000")
     assert item.version == COMMIT
 
 
-def test_a_copy_for_a_worker_fetches_as_well(source, hub, tmp_path):
+def test_a_pickled_source_fetches_files(source, hub, tmp_path):
     source.parts()
     (item, *_) = source.read_part("000-000")
     worker = pickle.loads(pickle.dumps(source))
@@ -100,7 +102,7 @@ def test_a_copy_for_a_worker_fetches_as_well(source, hub, tmp_path):
 
 
 @pytest.mark.parametrize("cached", [GOOD, OTHER, GOOD[:-5], glb(3)])
-def test_a_model_in_the_cache_is_used_if_it_is_the_right_one(
+def test_a_cached_model_is_used_only_if_its_hash_matches(
     source, hub, cache, tmp_path, cached, repository
 ):
     path = f"glbs/000-000/{'0' * 32}.glb"
@@ -108,7 +110,7 @@ def test_a_model_in_the_cache_is_used_if_it_is_the_right_one(
     (cache / path).write_bytes(cached)
     source.fetch(path, "any", tmp_path / "x.glb")
     assert (tmp_path / "x.glb").read_bytes() == GOOD
-    assert len(hub.ranges) == (0 if cached == GOOD else 1), "requests of the content server"
+    assert len(hub.ranges) == (0 if cached == GOOD else 1), "requests to the content server"
 
 
 def test_a_damaged_annotation_names_its_file(source, repository, cache):
@@ -121,8 +123,8 @@ def test_a_damaged_annotation_names_its_file(source, repository, cache):
 def test_annotations_are_cached_by_commit(source, hub, cache, repository):
     source.parts()
     source.read_part("000-000")
-    asked = len([path for path in hub.asked if "/resolve/" in path])
+    num_requests = len([path for path in hub.asked if "/resolve/" in path])
     again = HuggingFaceObjaverse(*source.__reduce__()[1])
     again.parts()
     again.read_part("000-000")
-    assert len([path for path in hub.asked if "/resolve/" in path]) == asked
+    assert len([path for path in hub.asked if "/resolve/" in path]) == num_requests

@@ -1,4 +1,4 @@
-"""What a dataset says of itself: one object, and a frozen list of samples."""
+"""`lrm inspect` on one object, and `lrm snapshot`."""
 
 import json
 
@@ -15,29 +15,29 @@ from tests.support.lrm import run_lrm
 
 
 def ids_by_state(built):
-    found = {}
+    ids = {}
     for state, decision in load_dataset_state(open_root(str(built.root))).with_decisions():
-        found.setdefault(decision.state, []).append(state.asset_id)
-    return found
+        ids.setdefault(decision.state, []).append(state.asset_id)
+    return ids
 
 
 def inspect(built, asset_id):
     return run_lrm("inspect", "--root", built.root, asset_id, "--json").json()
 
 
-def test_a_kept_object(built, tmp_path):
+def test_inspect_shows_a_kept_object(built, tmp_path):
     sheet = tmp_path / "sheet.png"
     asset_id = ids_by_state(built)["kept"][0]
     words = ["inspect", "--root", built.root, asset_id]
-    found = run_lrm(*words, "--sheet", sheet, "--json").json()
-    assert found["asset_id"] == asset_id
-    assert found["state"] == "kept"
-    assert found["dropped"] == []
-    assert found["failed"] is None
-    stages = [event["stage"] for event in found["events"]]
+    report = run_lrm(*words, "--sheet", sheet, "--json").json()
+    assert report["asset_id"] == asset_id
+    assert report["state"] == "kept"
+    assert report["dropped"] == []
+    assert report["failed"] is None
+    stages = [event["stage"] for event in report["events"]]
     assert stages == ["list", "fetch", "inspect", "measure", "render", "pack"]
-    assert len(found["measurements"]["measure"]["coverage"]) == 32
-    assert found["samples"][0]["shard"].startswith("shards/lrm32/")
+    assert len(report["measurements"]["measure"]["coverage"]) == 32
+    assert report["samples"][0]["shard"].startswith("shards/lrm32/")
     picture = np.asarray(Image.open(sheet))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
     assert asset_id in run_lrm(*words).out
@@ -55,9 +55,9 @@ def test_a_failed_object_names_its_stage_its_kind_and_what_to_do(built):
 def test_a_dropped_object_names_filter_measurement_and_limit(built):
     reasons = {}
     for asset_id in ids_by_state(built)["dropped"]:
-        found = inspect(built, asset_id)
-        assert found["samples"] == []
-        for verdict in found["dropped"]:
+        report = inspect(built, asset_id)
+        assert report["samples"] == []
+        for verdict in report["dropped"]:
             assert set(verdict) == {"filter", "reason", "measured", "limit"}
             reasons[verdict["reason"]] = verdict
     occupancy = reasons["low_occupancy"]
@@ -67,22 +67,22 @@ def test_a_dropped_object_names_filter_measurement_and_limit(built):
 
 def test_a_failed_object_names_kind_and_cause(built):
     (asset_id,) = ids_by_state(built)["failed"]
-    failed = inspect(built, asset_id)["failed"]
-    assert failed["kind"] == "malformed"
-    assert failed["stage"] == "fetch"
-    assert "log_tail" in failed
-    assert len(failed["message"]) > 10
+    failure = inspect(built, asset_id)["failed"]
+    assert failure["kind"] == "malformed"
+    assert failure["stage"] == "fetch"
+    assert "log_tail" in failure
+    assert len(failure["message"]) > 10
     assert "malformed" in run_lrm("inspect", "--root", built.root, asset_id).out
 
 
-def test_a_snapshot_is_the_same_whoever_asks(built):
+def test_two_snapshots_of_the_same_samples_have_one_id(built):
     first, second = (run_lrm("snapshot", "--root", built.root, "--json").json() for _ in range(2))
     assert first["snapshot"] == second["snapshot"]
     assert first["samples"] == len(ids_by_state(built)["kept"])
     assert sum(first["licences"].values()) == first["samples"]
 
 
-def test_a_snapshot_leads_to_every_view(built):
+def test_every_sample_of_a_snapshot_can_be_read(built):
     manifest = run_lrm("snapshot", "--root", built.root, "--json").json()
     root = open_root(str(built.root))
     snapshot = open_snapshot(root, manifest["snapshot"])
@@ -96,7 +96,7 @@ def test_a_snapshot_leads_to_every_view(built):
         assert sample.caption
 
 
-def test_a_condition_chooses(built):
+def test_where_selects_samples(built):
     kept = ids_by_state(built)["kept"]
     where = f"asset_id <> '{kept[0]}' AND licence IS NOT NULL"
     manifest = run_lrm("snapshot", "--root", built.root, "--where", where, "--json").json()
@@ -104,14 +104,14 @@ def test_a_condition_chooses(built):
     assert [sample.asset_id for sample in chosen.samples] == kept[1:]
 
 
-def test_a_condition_cannot_read_files(built):
+def test_where_cannot_read_files(built):
     where = "asset_id IN (SELECT content FROM read_text('/etc/passwd'))"
     answer = run_lrm("snapshot", "--root", built.root, "--where", where)
     assert answer.code == 2
     assert "root:" not in answer.err
 
 
-def test_an_object_never_changes_sides():
+def test_a_larger_validation_share_contains_the_smaller_one():
     ids = [f"objaverse:{i:032x}" for i in range(2000)]
     small, large = ({i for i in ids if split_of(i, share) == "validation"} for share in (0.05, 0.2))
     assert small < large

@@ -1,4 +1,4 @@
-"""A worker that is lost: its task is tried again, and recorded when it was lost too often."""
+"""Lost workers: a task is retried, and fails with its own kind after the last attempt."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from pipelines.sources import open_source
 from tests.support.datasets import events_of
 
 
-class Losing(InProcess):
-    """Loses the worker of a number of tasks, one after the other, before it does any."""
+class LosingExecutor(InProcess):
+    """An executor that reports `num_lost` tasks as lost before it runs the first one."""
 
     def __init__(self, config: BuildConfig, num_lost: int) -> None:
         source = open_source(config.source, config.fetch, config.captions)
@@ -33,7 +33,7 @@ class Losing(InProcess):
         return [Finished(task=self._queue.popleft(), lost="WorkerCrashedError: gone")]
 
 
-def planned(config: BuildConfig) -> Plan:
+def make_plan(config: BuildConfig) -> Plan:
     source = open_source(config.source, config.fetch, config.captions)
     root = Storage(config.root)
     return load_plan(config, source, root, latest_of(root))
@@ -41,7 +41,7 @@ def planned(config: BuildConfig) -> Plan:
 
 def build(config: BuildConfig, num_lost: int) -> dict[str, int]:
     root = Storage(config.root)
-    plan, catalog, executor = planned(config), Catalog(root), Losing(config, num_lost)
+    plan, catalog, executor = make_plan(config), Catalog(root), LosingExecutor(config, num_lost)
     write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
     committer = Committer(catalog, latest_of(root, catalog), config.execution)
     progress = Progress([stage.name for stage in plan.decisions.stages])
@@ -52,7 +52,7 @@ def build(config: BuildConfig, num_lost: int) -> dict[str, int]:
         executor.close()
 
 
-def test_a_task_is_tried_again_and_recorded_as_lost_after_the_last_attempt(
+def test_a_task_is_retried_and_fails_as_worker_lost_after_the_last_attempt(
     demo_source: Path, tmp_path: Path
 ):
     config = BuildConfig.load(
@@ -61,7 +61,7 @@ def test_a_task_is_tried_again_and_recorded_as_lost_after_the_last_attempt(
             "root": str(tmp_path),
             "address": "none",
             "limit": 1,
-            # The object is dropped once it is inspected: nothing is rendered.
+            # The object is dropped after its inspection, so nothing is rendered.
             "filters": {
                 "caption": {"enabled": False},
                 "textured": {"min_triangle_share": 1},
@@ -72,9 +72,9 @@ def test_a_task_is_tried_again_and_recorded_as_lost_after_the_last_attempt(
         }
     ).checked()
     assert build(config, num_lost=3) == {"failed": 1}
-    (lost,) = (event for event in events_of(tmp_path) if event["stage"] != "list")
-    assert (lost["stage"], lost["status"], lost["kind"]) == ("fetch", "failed", "worker_lost")
-    assert lost["message"] == "worker lost in each of 3 attempts: WorkerCrashedError: gone"
-    assert planned(config).work == {"fetch": {"retry": 1}}
+    (event,) = (row for row in events_of(tmp_path) if row["stage"] != "list")
+    assert (event["stage"], event["status"], event["kind"]) == ("fetch", "failed", "worker_lost")
+    assert event["message"] == "worker lost in each of 3 attempts: WorkerCrashedError: gone"
+    assert make_plan(config).work == {"fetch": {"retry": 1}}
     assert FailureKind.WORKER_LOST not in build(config, num_lost=2)
     assert [event["stage"] for event in events_of(tmp_path)][2:4] == ["fetch", "inspect"]

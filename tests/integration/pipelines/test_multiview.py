@@ -39,7 +39,9 @@ def picture(tmp_path):
     return tmp_path / "query.png"
 
 
-def test_one_picture_becomes_six_and_then_a_mesh(pipeline, picture, mesh_file, tmp_path, capsys):
+def test_one_picture_gives_six_views_and_then_a_mesh(
+    pipeline, picture, mesh_file, tmp_path, capsys
+):
     quick = ["--pipeline", str(pipeline), "--steps", "2", "--view-size", "32", "--json"]
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         words = [str(picture), "--out", str(tmp_path / folder), "--seed", str(seed)]
@@ -62,7 +64,7 @@ def test_one_picture_becomes_six_and_then_a_mesh(pipeline, picture, mesh_file, t
     assert trimesh.load_mesh(tmp_path / "a.obj").is_watertight
 
 
-def test_a_white_object_with_alpha_is_taken(pipeline, tmp_path, capsys):
+def test_a_white_object_with_alpha_is_accepted(pipeline, tmp_path, capsys):
     pixels = np.full((40, 60, 4), (255, 255, 255, 0), dtype=np.uint8)
     pixels[10:30, 20:50, 3] = 255
     Image.fromarray(pixels).save(tmp_path / "white.png")
@@ -72,7 +74,9 @@ def test_a_white_object_with_alpha_is_taken(pipeline, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["background"] == "alpha"
 
 
-def test_the_distance_of_a_pipeline_reaches_the_mesh(picture, mesh_file, tmp_path, capsys):
+def test_the_camera_distance_of_a_pipeline_is_used_for_the_mesh(
+    picture, mesh_file, tmp_path, capsys
+):
     folder = tmp_path / "tuned"
     tiny_pipeline(0).save_pretrained(folder)
     write_distance(folder, 3.5)
@@ -81,22 +85,22 @@ def test_the_distance_of_a_pipeline_reaches_the_mesh(picture, mesh_file, tmp_pat
     assert main(["multiview", *words, "--steps", "1", "--view-size", "32", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["distance"] == 3.5
 
-    def made(source, *more) -> dict:
+    def run_reconstruct(source, *more) -> dict:
         words = reconstruct(source, "--mesh", mesh_file, "--out", tmp_path / "a.ply", *more)
         assert main([*words, "--json", *small_lrm.options(small_lrm.MESH)]) == 0
         return json.loads(capsys.readouterr().out)
 
-    noted, said = made(out), made(out, "--distance", 4)
-    assert (noted["distance"], said["distance"]) == (3.5, 4)
-    assert noted["volume"] != said["volume"]
-    assert made(out / "sheet.png")["distance"] == 3.5
+    from_file, from_option = run_reconstruct(out), run_reconstruct(out, "--distance", 4)
+    assert (from_file["distance"], from_option["distance"]) == (3.5, 4)
+    assert from_file["volume"] != from_option["volume"]
+    assert run_reconstruct(out / "sheet.png")["distance"] == 3.5
     (out / VIEWS_FILE).write_text('{"distance": "far"}')
     answer = main(reconstruct(out, "--mesh", mesh_file, "--out", tmp_path / "b.ply"))
     assert answer == 2
     assert "'far' is no distance" in capsys.readouterr().err
 
 
-def test_multiview_refuses_what_it_cannot_use(pipeline, picture, tmp_path, capsys):
+def test_multiview_refuses_bad_input(pipeline, picture, tmp_path, capsys):
     black = tmp_path / "black.png"
     Image.new("RGB", (20, 20)).save(black)
     out = ["--out", str(tmp_path / "out")]

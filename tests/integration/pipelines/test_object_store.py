@@ -1,7 +1,7 @@
-"""A dataset whose root is a bucket, behind a store that is busy and a network that breaks.
+"""A dataset in a bucket, on an object store and a network with faults.
 
-The server speaks real S3 on loopback; the proxy before it answers 503 SlowDown, cuts answers in the
-middle, and loses the answers to writes that were done.
+The server speaks S3 on loopback. The proxy in front of it answers 503 SlowDown, cuts responses off,
+and drops the responses to writes that succeeded.
 """
 
 import pytest
@@ -20,8 +20,8 @@ from tests.support.stored import flaky_bucket
 @pytest.fixture(scope="module")
 def words(demo_source) -> list[str]:
     captions = demo_source / CAPTIONS_FILE
-    given = ["--source", demo_source, "--captions", captions, *QUICK, "--limit", "8"]
-    return [str(word) for word in given]
+    arguments = ["--source", demo_source, "--captions", captions, *QUICK, "--limit", "8"]
+    return [str(word) for word in arguments]
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +32,18 @@ def stored(words):
         yield dataset
 
 
-def test_the_store_was_as_bad_as_it_says(stored):
-    done = faults(stored.server)
-    assert done["slow"] >= 10
-    assert done["cut"] >= 5
-    assert done["lost"] >= 1
+def test_the_store_had_every_kind_of_fault(stored):
+    counts = faults(stored.server)
+    assert counts["slow"] >= 10
+    assert counts["cut"] >= 5
+    assert counts["lost"] >= 1
 
 
-def test_it_holds_what_a_folder_would(stored, built: Built):
-    """Byte for byte, and every event once."""
-    there, here = samples(Storage(stored.root)), samples(Storage(str(built.root)))
-    assert len(there) >= 3
-    assert there == {key: here[key] for key in there}
+def test_a_bucket_holds_the_same_samples_and_events_as_a_folder(stored, built: Built):
+    """The samples are the same bytes, and every event is stored once."""
+    stored_samples, local_samples = samples(Storage(stored.root)), samples(Storage(str(built.root)))
+    assert len(stored_samples) >= 3
+    assert stored_samples == {key: local_samples[key] for key in stored_samples}
     ids = {row[0] for row in ends(Storage(stored.root))}
     expected = [row for row in ends(Storage(str(built.root))) if row[0] in ids]
     assert ends(Storage(stored.root)) == expected
@@ -57,7 +57,7 @@ def test_the_same_command_again_does_nothing(stored, words):
     assert status["kept"] == len(samples(Storage(stored.root)))
 
 
-def test_every_command_takes_it_and_writes_no_credential(stored, tmp_path):
+def test_every_command_works_on_a_bucket_and_writes_no_credential(stored, tmp_path):
     root = ["--root", stored.root]
     assert stored.run("verify", *root, "--json").json()["findings"] == []
     kept = sorted(samples(Storage(stored.root)))[0].replace("objaverse-", "objaverse:")
@@ -72,7 +72,7 @@ def test_every_command_takes_it_and_writes_no_credential(stored, tmp_path):
     words = [*pinned, "--layout", "instantmesh", "--out", tmp_path / "export"]
     words += ["--workers", 1, "--json"]
     assert stored.run("export", *words).json()["exported"] >= 3
-    removed = stored.run("remove", *root, kept, "--reason", "asked", "--json")
+    removed = stored.run("remove", *root, kept, "--reason", "requested", "--json")
     assert removed.code == 0, removed.err
     assert stored.run("status", *root, "--json").json()["kept"] == 2
     assert stored.run("remove", *root, kept, "--undo", "--json").code == 0
@@ -82,7 +82,7 @@ def test_every_command_takes_it_and_writes_no_credential(stored, tmp_path):
     stored.assert_no_credential_was_written(*(f"data/{folder}" for folder in folders))
 
 
-def test_of_two_writers_one_gets_the_lock(stored):
+def test_only_one_of_two_writers_gets_the_lock(stored):
     root = Storage("s3://lake/locked")
     with (
         exclusive_lock(root, "first"),
@@ -94,28 +94,28 @@ def test_of_two_writers_one_gets_the_lock(stored):
         pass
 
 
-def test_two_committers_lose_nothing(stored):
-    """Delta Lake's own conditional puts, on a store that is asked by both at once."""
+def test_two_committers_lose_and_repeat_no_event(stored):
+    """Delta Lake's conditional puts work when two writers commit alternately."""
     root = Storage("s3://lake/twice")
     writers = [Catalog(root), Catalog(root)]
     for batch in range(1, 6):
         for number, writer in enumerate(writers):
             event = Event(asset_id=f"files:{number}-{batch}", stage="list")
             writer.commit([event], f"run {number}", batch)
-            # An answer that was lost, and the same once more.
+            # Repeated, as after a response that was lost.
             writer.commit([event], f"run {number}", batch)
-    found = [row[0] for row in ends(root)]
-    assert len(found) == len(set(found)) == 10
+    asset_ids = [row[0] for row in ends(root)]
+    assert len(asset_ids) == len(set(asset_ids)) == 10
 
 
-def test_more_files_than_one_answer_lists(stored):
-    """S3 gives a thousand names at a time."""
+def test_listings_of_several_pages_are_complete(stored):
+    """S3 returns at most 1000 names per response."""
     fill(stored.server, "lake", "many/x", 1050)
     root = Storage("s3://lake/many")
     assert len(root.list_files("x")) == len(root.find_files("x")) == 1050
 
 
-def test_a_store_that_is_not_there_is_one_line(stored):
+def test_an_unreachable_store_gives_one_line_of_error(stored):
     answer = run_lrm("status", "--root", stored.root, AWS_ENDPOINT_URL="http://127.0.0.1:1")
     assert answer.code == 1
     (line,) = answer.err.strip().splitlines()

@@ -1,4 +1,4 @@
-"""`lrm reconstruct` as a user runs it, and what others make of the file."""
+"""`lrm reconstruct` as a user runs it, and the mesh file as other programs read it."""
 
 import json
 import subprocess
@@ -41,20 +41,20 @@ def reconstruct(*words) -> list[str]:
     return ["reconstruct", *map(str, words)]
 
 
-def test_a_folder_of_views_becomes_a_mesh(mesh_file, views, tmp_path, capsys):
+def test_a_folder_of_views_gives_a_mesh(mesh_file, views, tmp_path, capsys):
     out = tmp_path / "new" / "object.glb"
     words = reconstruct(views, "--mesh", mesh_file, "--out", out, "--json")
     assert main([*words, *small_lrm.options(small_lrm.MESH)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["watertight"] is True
-    assert found["volume"] > 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["watertight"] is True
+    assert report["volume"] > 0
     mesh = trimesh.load_mesh(out, process=False)
     assert mesh.visual.kind == "vertex"
-    assert (len(mesh.vertices), len(mesh.faces)) == (found["vertices"], found["faces"])
+    assert (len(mesh.vertices), len(mesh.faces)) == (report["vertices"], report["faces"])
     assert [path.name for path in out.parent.iterdir()] == ["object.glb"]
 
 
-def test_a_sheet_and_stage_one_do_as_well(tmp_path, capsys):
+def test_a_sheet_and_a_model_of_stage_1_give_a_mesh(tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     pixels = (tile_views(small_lrm.pictures())[0].movedim(0, -1) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(sheet)
@@ -71,28 +71,29 @@ def test_a_sheet_and_stage_one_do_as_well(tmp_path, capsys):
 IMPORT = """
 import json, sys, bpy
 import numpy as np
-found = {}
+imported = {}
 for path in sys.argv[1:]:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     ending = path.rpartition(".")[2]
     importer = {"glb": bpy.ops.import_scene.gltf, "obj": bpy.ops.wm.obj_import,
                 "ply": bpy.ops.wm.ply_import}[ending]
     importer(filepath=path)
-    (thing,) = [one for one in bpy.context.scene.objects if one.type == "MESH"]
-    places = np.array([thing.matrix_world @ v.co for v in thing.data.vertices])
-    colours = thing.data.color_attributes
-    shown = [d.color_srgb[:3] for d in colours[0].data] if colours else []
-    if shown and colours[0].domain == "CORNER":
-        corner = {loop.vertex_index: i for i, loop in enumerate(thing.data.loops)}
-        shown = [shown[corner[i]] for i in range(len(places))]
+    (mesh,) = [item for item in bpy.context.scene.objects if item.type == "MESH"]
+    positions = np.array([mesh.matrix_world @ v.co for v in mesh.data.vertices])
+    colours = mesh.data.color_attributes
+    srgb = [d.color_srgb[:3] for d in colours[0].data] if colours else []
+    if srgb and colours[0].domain == "CORNER":
+        corner = {loop.vertex_index: i for i, loop in enumerate(mesh.data.loops)}
+        srgb = [srgb[corner[i]] for i in range(len(positions))]
     images = [list(image.size) for image in bpy.data.images if image.size[0]]
-    found[path] = dict(places=places.tolist(), colours=[list(c) for c in shown], images=images)
-json.dump(found, open(sys.argv[1] + ".json", "w"))
+    colours = [list(colour) for colour in srgb]
+    imported[path] = dict(positions=positions.tolist(), colours=colours, images=images)
+json.dump(imported, open(sys.argv[1] + ".json", "w"))
 """
 
 
 def test_blender_imports_the_same_object_from_every_format(mesh_file, tmp_path):
-    """With its importers' defaults: places in the world, colours as sRGB, the texture."""
+    """With the importers' defaults: positions in the world, sRGB colours, the texture."""
     options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
     model = open_reconstructor("mesh", mesh_file, **options)
     shape = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras())).shape
@@ -101,50 +102,52 @@ def test_blender_imports_the_same_object_from_every_format(mesh_file, tmp_path):
         write_mesh(shape, tmp_path / name, texture=64 if name[0] == "t" else None)
     paths = [str(tmp_path / name) for name in names]
     subprocess.run([sys.executable, "-c", IMPORT, *paths], check=True, capture_output=True)
-    found = json.loads((tmp_path / "a.glb.json").read_text())
+    imported = json.loads((tmp_path / "a.glb.json").read_text())
     rgb = shape.colour(shape.vertices)
     for path in paths:
-        one = found[path]
-        places = np.array(one["places"])
-        assert np.allclose(places.min(axis=0), shape.vertices.min(axis=0), atol=1e-5)
-        assert np.allclose(places.max(axis=0), shape.vertices.max(axis=0), atol=1e-5)
+        scene = imported[path]
+        positions = np.array(scene["positions"])
+        assert np.allclose(positions.min(axis=0), shape.vertices.min(axis=0), atol=1e-5)
+        assert np.allclose(positions.max(axis=0), shape.vertices.max(axis=0), atol=1e-5)
         if path.endswith(("t.glb", "t 1.obj")):
-            assert one["images"] == [[64, 64]]
+            assert scene["images"] == [[64, 64]]
         else:
-            assert np.allclose(places, shape.vertices, atol=1e-5)
-            assert np.allclose(one["colours"], rgb, atol=1.5 / 255)
+            assert np.allclose(positions, shape.vertices, atol=1e-5)
+            assert np.allclose(scene["colours"], rgb, atol=1.5 / 255)
 
 
 def block_shape() -> Shape:
-    """The block with the letter F, which no mirror image of it is."""
+    """Return the block with the letter F, which differs from its mirror image."""
     meshes = [trimesh.creation.box(bounds=[box.low, box.high]) for box in letter_block()]
-    whole = trimesh.util.concatenate(meshes)
+    mesh = trimesh.util.concatenate(meshes)
     body, letter, *_ = (np.array(box.colour, dtype=np.float32) / 255 for box in letter_block())
     return Shape(
-        vertices=np.asarray(whole.vertices, dtype=np.float32),
-        faces=np.asarray(whole.faces),
-        # The corners of the body are its ends.
+        vertices=np.asarray(mesh.vertices, dtype=np.float32),
+        faces=np.asarray(mesh.faces),
+        # Only corners of the body have |x| of 0.9 or more.
         colour=lambda points: np.where(np.abs(points[:, :1]) < 0.9, letter, body),
     )
 
 
 @pytest.mark.parametrize("ending", [".glb", ".obj", ".ply"])
-def test_an_asymmetrical_object_comes_out_as_it_is(blender, tmp_path, ending):
-    """Written, and rendered by the project's renderer, it is where the conventions say, in the
-    colours it was given: not mirrored, not turned, not lit once more."""
+def test_an_asymmetric_object_keeps_its_orientation_and_colours(blender, tmp_path, ending):
+    """The written file renders at the position and in the colours of the object.
+
+    It is not mirrored, not turned, and its colours are not lit a second time.
+    """
     side = 96
     write_mesh(block_shape(), tmp_path / f"block{ending}")
     for azimuth in (-90, -60, 20):
         eye = orbit_eye(azimuth, 25, 3.2)
         camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
-        shown = MeshFolder(tmp_path, blender).render("block", [camera], "cube", side, 500, 0)
+        rendering = MeshFolder(tmp_path, blender).render("block", [camera], "cube", side, 500, 0)
         expected = look_at_boxes(letter_block(), camera, side)
         inner = expected.inner
         assert inner.sum() > 300
-        depth = shown.views.depth[0]
+        depth = rendering.views.depth[0]
         assert np.abs(depth - expected.depth)[inner & (expected.face >= 0)].max() < 5e-3
         assert not depth[inner & (expected.face < 0)].any()
-        rgb = shown.views.rgba[0, ..., :3].astype(int)
+        rgb = rendering.views.rgba[0, ..., :3].astype(int)
         letter = inner & (expected.face >= 6)
         body = inner & (expected.face >= 0) & (expected.face < 6)
         assert np.abs(np.median(rgb[body], axis=0) - (150, 150, 150)).max() <= 2
@@ -154,32 +157,32 @@ def test_an_asymmetrical_object_comes_out_as_it_is(blender, tmp_path, ending):
 
 
 @pytest.mark.parametrize("texture", [None, 256])
-def test_the_file_shows_what_the_model_shows(mesh_file, blender, tmp_path, texture):
-    """The model's own picture of its triplanes, and Blender's of the file, from the same place."""
+def test_the_mesh_file_renders_as_the_model_does(mesh_file, blender, tmp_path, texture):
+    """Compare the model's rendering of its triplanes with Blender's rendering of the file."""
     options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
     model = open_reconstructor("mesh", mesh_file, **options)
-    seen = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras()))
-    write_mesh(seen.shape, tmp_path / "mesh.glb", texture=texture)
+    reconstruction = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras()))
+    write_mesh(reconstruction.shape, tmp_path / "mesh.glb", texture=texture)
     cameras = input_cameras()[:3]
-    rgb, alpha = seen.render(*camera_tensors(cameras), (SIDE, SIDE))
+    rgb, alpha = reconstruction.render(*camera_tensors(cameras), (SIDE, SIDE))
     scene = blender.open(tmp_path / "mesh.glb", "cube")
-    there = []
-    for camera in cameras:  # as the object was moved and scaled
+    normalised_cameras = []
+    for camera in cameras:  # Blender moved and scaled the object
         matrix = camera.camera_to_world.copy()
         matrix[:3, 3] = (matrix[:3, 3] - scene.centre) * scene.scale
-        there.append(Camera(camera_to_world=matrix, intrinsics=camera.intrinsics))
-    views, _ = blender.render(there, RenderConfig(resolution=SIDE))
-    one, other = alpha[:, 0].numpy() > 0.5, views.rgba[..., 3] > 127
-    assert (one & other).sum() / (one | other).sum() > 0.98
-    mirrored = one[:, :, ::-1]
-    assert (mirrored & other).sum() / (mirrored | other).sum() < 0.95
+        normalised_cameras.append(Camera(camera_to_world=matrix, intrinsics=camera.intrinsics))
+    views, _ = blender.render(normalised_cameras, RenderConfig(resolution=SIDE))
+    model_mask, file_mask = alpha[:, 0].numpy() > 0.5, views.rgba[..., 3] > 127
+    assert (model_mask & file_mask).sum() / (model_mask | file_mask).sum() > 0.98
+    mirrored = model_mask[:, :, ::-1]
+    assert (mirrored & file_mask).sum() / (mirrored | file_mask).sum() < 0.95
     if texture is not None:
-        solid = one & other
-        apart = rgb.movedim(1, -1).numpy()[solid] - views.rgba[..., :3][solid] / 255
-        assert np.abs(apart).mean() < 0.06
+        solid = model_mask & file_mask
+        difference = rgb.movedim(1, -1).numpy()[solid] - views.rgba[..., :3][solid] / 255
+        assert np.abs(difference).mean() < 0.06
 
 
-def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
+def test_bad_input_gives_one_line_of_error(mesh_file, views, tmp_path, capsys):
     sizes, out = small_lrm.options(small_lrm.MESH), tmp_path / "out.glb"
     model = ["--mesh", mesh_file, *sizes]
     empty = small_lrm.write_file(small_lrm.mesh_model(empty=True), tmp_path / "empty.ckpt")
@@ -220,6 +223,6 @@ def test_bad_input_is_one_line(mesh_file, views, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "what"])
-def test_a_device_that_is_not_there(name):
+def test_an_unknown_device_is_refused(name):
     with pytest.raises(BadInput, match="--device"):
         open_device(name)

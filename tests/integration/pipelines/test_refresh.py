@@ -1,4 +1,4 @@
-"""The table of docs/guide/refreshing.md: every kind of change, and the stages that it costs."""
+"""The table in docs/guide/refreshing.md: every kind of change, and the stages that it repeats."""
 
 import csv
 import gzip
@@ -25,20 +25,20 @@ STAGES = ("list", "fetch", "inspect", "measure", "render", "geometry", "pack")
 
 
 def rows() -> dict[str, tuple[set[str], str]]:
-    """Per change, the stages that are done and what the plan says."""
+    """Return the table: per change, the stages that run and the text of the plan."""
     text = (REPOSITORY / "docs/guide/refreshing.md").read_text()
-    table = text.partition("| change | list |")[2].partition("\n\n")[0].splitlines()[2:]
-    found = {}
-    for line in table:
+    lines = text.partition("| change | list |")[2].partition("\n\n")[0].splitlines()[2:]
+    table = {}
+    for line in lines:
         change, *marks, plan = (cell.strip() for cell in line.strip("|").split("|"))
-        done = {stage for stage, mark in zip(STAGES, marks, strict=True) if mark == "X"}
-        found[change.replace("`", "")] = (done, plan)
-    return found
+        stages = {stage for stage, mark in zip(STAGES, marks, strict=True) if mark == "X"}
+        table[change.replace("`", "")] = (stages, plan)
+    return table
 
 
 @dataclass
-class Changing:
-    """Two objects that are kept and one without a caption; a test may change all of it."""
+class ChangingDataset:
+    """A dataset of two kept objects and one without a caption. Tests may change its source."""
 
     folder: Path
     options: list[str] = field(default_factory=lambda: list(OPTIONS))
@@ -88,29 +88,31 @@ class Changing:
 
 
 OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points", "100")
-"""A rig of few views, in the cube as the default one."""
+"""A rig of few views with the normalisation of the default rig (cube)."""
 
 
 @pytest.fixture(scope="module")
 def uids(built) -> dict[str, str]:
-    """Of the demo's objects: `kept` and `other` are kept, `silent` has no caption."""
-    found = list(load_dataset_state(open_root(str(built.root))).with_decisions())
-    kept = [state.asset_id for state, decision in found if decision.state == "kept"]
-    silent = next(s.asset_id for s, d in found if d.dropped and d.dropped.reason == "no_caption")
+    """Return uids of the demo: `kept`, `other` and `new` are kept, `silent` has no caption."""
+    decisions = list(load_dataset_state(open_root(str(built.root))).with_decisions())
+    kept = [state.asset_id for state, decision in decisions if decision.state == "kept"]
+    silent = next(
+        s.asset_id for s, d in decisions if d.dropped and d.dropped.reason == "no_caption"
+    )
     new = kept[2]
-    named = {"kept": kept[0], "other": kept[1], "new": new, "silent": silent}
-    return {name: asset_id.partition(":")[2] for name, asset_id in named.items()}
+    asset_ids = {"kept": kept[0], "other": kept[1], "new": new, "silent": silent}
+    return {name: asset_id.partition(":")[2] for name, asset_id in asset_ids.items()}
 
 
 @pytest.fixture(scope="module")
 def ready(built, uids, tmp_path_factory) -> Path:
-    """The dataset as it is before each change."""
-    made = Changing(tmp_path_factory.mktemp("refresh"))
-    shutil.copytree(built.source, made.source)
+    """Return the folder of the dataset before each change."""
+    dataset = ChangingDataset(tmp_path_factory.mktemp("refresh"))
+    shutil.copytree(built.source, dataset.source)
     listed = {uids["kept"], uids["other"], uids["silent"]}
-    made.edit("object-paths.json.gz", lambda paths: _keep(paths, listed))
-    made.build()
-    return made.folder
+    dataset.edit("object-paths.json.gz", lambda paths: _keep(paths, listed))
+    dataset.build()
+    return dataset.folder
 
 
 def _keep(paths: dict[str, Any], wanted: set[str]) -> None:
@@ -119,28 +121,28 @@ def _keep(paths: dict[str, Any], wanted: set[str]) -> None:
 
 
 @pytest.fixture
-def dataset(ready: Path, tmp_path: Path) -> Iterator[Changing]:
-    shutil.copytree(ready, tmp_path / "it")
-    here = Changing(tmp_path / "it")
+def dataset(ready: Path, tmp_path: Path) -> Iterator[ChangingDataset]:
+    shutil.copytree(ready, tmp_path / "copy")
+    copy = ChangingDataset(tmp_path / "copy")
     for path in ready.glob("source/glbs/*/*"):
-        times = path.stat()
-        os.utime(here.folder / path.relative_to(ready), ns=(times.st_atime_ns, times.st_mtime_ns))
-    yield here
+        status = path.stat()
+        os.utime(copy.folder / path.relative_to(ready), ns=(status.st_atime_ns, status.st_mtime_ns))
+    yield copy
 
 
-def timed_out(data: Changing, uids: dict[str, str]) -> None:
-    """The one new object had too little time."""
+def timed_out(data: ChangingDataset, uids: dict[str, str]) -> None:
+    """Add an object whose measurement times out."""
     new_object(data, uids)
     data.build("--blender.measure-seconds", "0.000001")
 
 
-def new_object(data: Changing, uids: dict[str, str]) -> None:
+def new_object(data: ChangingDataset, uids: dict[str, str]) -> None:
     path = next(path for path in data.source.glob(f"glbs/*/{uids['new']}.glb"))
-    where = str(path.relative_to(data.source))
-    data.edit("object-paths.json.gz", lambda paths: paths.update({uids["new"]: where}))
+    relative = str(path.relative_to(data.source))
+    data.edit("object-paths.json.gz", lambda paths: paths.update({uids["new"]: relative}))
 
 
-def set_tags(data: Changing, uid: str, tag: str) -> None:
+def set_tags(data: ChangingDataset, uid: str, tag: str) -> None:
     def change(annotations: dict[str, Any]) -> None:
         if uid in annotations:
             annotations[uid]["tags"] = [{"name": tag}]
@@ -148,32 +150,32 @@ def set_tags(data: Changing, uid: str, tag: str) -> None:
     data.edit("metadata/*.json.gz", change)
 
 
-def vanish(data: Changing, uids: dict[str, str]) -> None:
+def vanish(data: ChangingDataset, uids: dict[str, str]) -> None:
     data.edit("object-paths.json.gz", lambda paths: paths.pop(uids["kept"]))
 
 
-def come_back(data: Changing, uids: dict[str, str]) -> None:
+def come_back(data: ChangingDataset, uids: dict[str, str]) -> None:
     paths = (data.source / "object-paths.json.gz").read_bytes()
     vanish(data, uids)
     data.build()
     (data.source / "object-paths.json.gz").write_bytes(paths)
 
 
-def swap_bytes(data: Changing, uids: dict[str, str]) -> None:
+def swap_bytes(data: ChangingDataset, uids: dict[str, str]) -> None:
     data.glb(uids["kept"]).write_bytes(data.glb(uids["other"]).read_bytes())
 
 
-def retried(data: Changing, uids: dict[str, str]) -> None:
+def retried(data: ChangingDataset, uids: dict[str, str]) -> None:
     timed_out(data, uids)
-    # The same limits as before, so that only the request makes it be tried again.
+    # With the same limits, only `lrm retry` lets the object run again.
     data.options += ["--blender.measure-seconds", "0.000001"]
     assert data.lrm("retry", "--kind", "timeout") == 0
     data.options[-1] = "0.000001"
 
 
-def damage(data: Changing, uids: dict[str, str]) -> None:
-    found = load_dataset_state(open_root(str(data.root)))
-    state = found.objects.state(found.objects.find(f"objaverse:{uids['kept']}"))
+def damage(data: ChangingDataset, uids: dict[str, str]) -> None:
+    dataset_state = load_dataset_state(open_root(str(data.root)))
+    state = dataset_state.objects.state(dataset_state.objects.find(f"objaverse:{uids['kept']}"))
     path = data.root / state.get(SHARD)
     content = bytearray(path.read_bytes())
     name = f"{sample_key(state.asset_id)}.000.rgba.webp".encode()
@@ -182,11 +184,11 @@ def damage(data: Changing, uids: dict[str, str]) -> None:
     assert data.lrm("verify") == 1
 
 
-def options(*words: str) -> Callable[[Changing, dict[str, str]], None]:
+def options(*words: str) -> Callable[[ChangingDataset, dict[str, str]], None]:
     return lambda data, uids: data.options.extend(words)
 
 
-CHANGES: dict[str, Callable[[Changing, dict[str, str]], Any]] = {
+CHANGES: dict[str, Callable[[ChangingDataset, dict[str, str]], Any]] = {
     "nothing": lambda data, uids: None,
     "a new object": new_object,
     "other bytes in a file": swap_bytes,
@@ -216,23 +218,23 @@ CHANGES: dict[str, Callable[[Changing, dict[str, str]], Any]] = {
 }
 
 
-def test_the_table_and_the_changes_name_the_same():
+def test_the_table_lists_the_changes_of_this_test():
     assert list(rows()) == list(CHANGES)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_redoes_what_the_table_says(change, dataset, uids, capsys):
-    expected, said = rows()[change]
+def test_a_change_repeats_the_stages_in_the_table(change, dataset, uids, capsys):
+    expected_stages, expected_plan = rows()[change]
     CHANGES[change](dataset, uids)
     before = len(events_of(dataset.root))
     work = dataset.plan(capsys)
-    assert "; ".join(f"{s}: {why}" for s, reasons in work.items() for why in reasons) == said
+    plan = "; ".join(f"{stage}: {why}" for stage, reasons in work.items() for why in reasons)
+    assert plan == expected_plan
     if change == "lrm retry":
         del dataset.options[-2:]
     dataset.build()
-    new = events_of(dataset.root)[before:]
-    assert {event["stage"] for event in new} == expected
-    kinds = {event["kind"] for event in new if event["status"] == "failed"}
+    new_events = events_of(dataset.root)[before:]
+    assert {event["stage"] for event in new_events} == expected_stages
+    kinds = {event["kind"] for event in new_events if event["status"] == "failed"}
     assert kinds == set()
-    again = dataset.plan(capsys)
-    assert again == {}
+    assert dataset.plan(capsys) == {}

@@ -1,4 +1,4 @@
-"""The report: one file, true to `lrm status`, that nothing in an object's name can break."""
+"""`lrm report`: one self-contained file that agrees with `lrm status` and escapes all names."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ from tests.support.lrm import run_lrm
 
 
 class Page(HTMLParser):
-    """Elements, their attributes and the text of a page."""
+    """The elements, attributes and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(built, tmp_path_factory):
-    """The report of the demo dataset as the command writes it."""
+    """Return the command's JSON output and the page for the demo dataset."""
     out = tmp_path_factory.mktemp("report") / "new"
-    answer = run_lrm("report", "--root", built.root, "--out", out, "--thumbnails", 1, "--json")
-    found = answer.json()
-    assert found["report"] == str(out / "report.html")
+    result = run_lrm("report", "--root", built.root, "--out", out, "--thumbnails", 1, "--json")
+    answer = result.json()
+    assert answer["report"] == str(out / "report.html")
     assert [path.name for path in out.iterdir()] == ["report.html"]
-    return found, (out / "report.html").read_text()
+    return answer, (out / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +65,16 @@ def test_the_file_needs_nothing_else(written):
     assert "url(" not in written[1] and "@import" not in written[1]
 
 
-def test_every_picture_shows_something(written):
-    found, text = written
+def test_no_picture_is_empty(written):
+    answer, text = written
     sources = Page(text).attributes("src")
-    assert found["pictures"] == len(sources) >= 10
+    assert answer["pictures"] == len(sources) >= 10
     for source in sources:
         picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
-def test_it_says_what_status_says(written, built):
+def test_the_report_agrees_with_status(written, built):
     status = run_lrm("status", "--root", built.root, "--json").json()
     text = " ".join(Page(written[1]).text.split())
     for reason, count in [*status["dropped"].items(), *status["failed"].items()]:
@@ -82,7 +82,7 @@ def test_it_says_what_status_says(written, built):
     assert f"{status['kept']}kept" in text.replace(" ", "")
 
 
-def test_the_funnel_comes_to_the_kept(data):
+def test_the_funnel_ends_with_the_kept_objects(data):
     rows = funnel(data)
     assert rows[0].kind == "listed"
     assert (rows[-1].kind, rows[-1].count) == ("kept", rows[-1].left)
@@ -115,7 +115,7 @@ def test_a_strange_name_stays_text(data):
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
-def test_samples_are_chosen_by_their_ids(built, data):
+def test_the_shown_samples_do_not_change_between_reports(built, data):
     root = open_root(str(built.root))
     again = gather(root, SampleSizes())
     assert (again.dropped, again.failed, again.kept) == (data.dropped, data.failed, data.kept)
@@ -127,47 +127,49 @@ def test_samples_are_chosen_by_their_ids(built, data):
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1), st.data())
-def test_rows_are_grouped_by_value_whatever_else_the_column_holds(values, data):
-    places = st.integers(0, len(values) - 1)
-    rows = np.array(data.draw(st.lists(places, min_size=1, unique=True)))
+def test_rows_are_grouped_by_value_in_plain_and_dictionary_columns(values, data):
+    indices = st.integers(0, len(values) - 1)
+    rows = np.array(data.draw(st.lists(indices, min_size=1, unique=True)))
     plain = pa.chunked_array([pa.array(values)])
-    found = [_groups(column, rows) for column in (plain, plain.dictionary_encode())]
+    results = [_groups(column, rows) for column in (plain, plain.dictionary_encode())]
     expected = {values[row]: set() for row in rows}
     for row in rows:
         expected[values[row]].add(int(row))
-    for groups in found:
+    for groups in results:
         assert {name: set(part.tolist()) for name, part in groups.items()} == expected
 
 
-def test_an_object_without_a_picture_says_why(built, data, tmp_path):
+def test_the_reason_for_a_missing_picture_is_shown(built, data, tmp_path):
     root = open_root(str(built.root))
-    gone = {
+    missing = {
         reason: [replace(item, path="glbs/000-000/none.glb") for item in items]
         for reason, items in data.dropped.items()
     }
-    changed = {reason: [replace(items[0], sha256="0" * 64)] for reason, items in gone.items()}
-    found = thumbnails(root, data.config, gone)
-    assert len(found) == sum(map(len, gone.values()))
-    assert {picture.problem for picture in found.values()} == {
+    changed = {reason: [replace(items[0], sha256="0" * 64)] for reason, items in missing.items()}
+    pictures = thumbnails(root, data.config, missing)
+    assert len(pictures) == sum(map(len, missing.values()))
+    assert {picture.problem for picture in pictures.values()} == {
         "glbs/000-000/none.glb: the source lists this file but does not have it"
     }
     late = thumbnails(root, data.config, changed, total_seconds=-1)
     assert {picture.problem for picture in late.values()} == {
         "the time limit for pictures was reached"
     }
-    there = {reason: [replace(data.dropped[reason][0], sha256="0" * 64)] for reason in data.dropped}
-    differs = thumbnails(root, data.config, there)
+    replaced = {
+        reason: [replace(data.dropped[reason][0], sha256="0" * 64)] for reason in data.dropped
+    }
+    differs = thumbnails(root, data.config, replaced)
     assert {picture.problem for picture in differs.values()} == {
         "its file changed after it was evaluated"
     }
-    text = render_page(data, sheets(root, data.kept) | found)
-    assert text.count("no picture: glbs/000-000/none.glb") == len(found)
+    text = render_page(data, sheets(root, data.kept) | pictures)
+    assert text.count("no picture: glbs/000-000/none.glb") == len(pictures)
 
 
-def test_damaged_shards_are_no_obstacle(data, tmp_path):
-    found = sheets(open_root(data.root), {"shards/none.tar": next(iter(data.kept.values()))})
-    assert all("index" in picture.problem for picture in found.values())
-    assert len(found) >= 1
+def test_a_missing_shard_does_not_stop_the_report(data, tmp_path):
+    pictures = sheets(open_root(data.root), {"shards/none.tar": next(iter(data.kept.values()))})
+    assert all("index" in picture.problem for picture in pictures.values())
+    assert len(pictures) >= 1
 
 
 def test_without_thumbnails_no_blender_is_needed(built, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Sources in a bucket, over the S3 protocol of a server on loopback."""
+"""Sources in a bucket, on an S3 server on loopback."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ def mirror(bucket, demo_source: Path) -> str:
     return f"s3://{bucket.name}/mirror"
 
 
-def test_a_mirror_in_a_bucket_lists_and_brings_what_the_folder_does(mirror, demo_source, tmp_path):
+def test_a_mirror_in_a_bucket_equals_the_mirror_in_a_folder(mirror, demo_source, tmp_path):
     assert read_captions(f"{mirror}/{CAPTIONS_FILE}") == read_captions(
         str(demo_source / CAPTIONS_FILE)
     )
     remote, local = open_source(mirror), open_source(str(demo_source))
     assert not remote.is_local
-    there, here = objects_of(remote), objects_of(local)
-    assert [item.record for item in there] == [item.record for item in here]
-    assert there
-    for item in there:
+    remote_objects, local_objects = objects_of(remote), objects_of(local)
+    assert [item.record for item in remote_objects] == [item.record for item in local_objects]
+    assert remote_objects
+    for item in remote_objects:
         try:
             remote.fetch(item.record.path, item.version, tmp_path / "x.glb")
         except FetchFailed as error:
@@ -41,7 +41,7 @@ def test_a_mirror_in_a_bucket_lists_and_brings_what_the_folder_does(mirror, demo
             ).read_bytes()
 
 
-def test_changes_in_a_bucket_are_noticed(mirror, bucket, tmp_path):
+def test_changes_in_a_bucket_are_detected(mirror, bucket, tmp_path):
     source = open_source(mirror)
     before = {part: source.files(part, False) for part in source.parts()}
     item = objects_of(source)[0]
@@ -60,24 +60,24 @@ def test_changes_in_a_bucket_are_noticed(mirror, bucket, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bucket_of_models(bucket, tmp_path):
+def test_a_bucket_of_models_is_a_source(bucket, tmp_path):
     for path, data in {"a/chair.glb": GOOD, "table (2).glb": OTHER}.items():
         bucket.put_object(Key=f"models/{path}", Body=data)
     bucket.put_object(Key="models/objects.csv", Body=b"path,caption\na/chair.glb,a chair\n")
     source = open_source(f"s3://{bucket.name}/models")
     objects = objects_of(source)
-    found = {item.record.asset_id: item.record.caption for item in objects}
-    assert found == {"folder:a/chair": "a chair", "folder:table (2)": None}
+    captions = {item.record.asset_id: item.record.caption for item in objects}
+    assert captions == {"folder:a/chair": "a chair", "folder:table (2)": None}
     source.fetch(objects[0].record.path, objects[0].version, tmp_path / "x.glb")
     assert (tmp_path / "x.glb").read_bytes() == GOOD
 
 
-def test_a_bucket_that_is_not_there(endpoint, tmp_path):
+def test_a_missing_bucket_is_refused(endpoint, tmp_path):
     with pytest.raises(BadInput, match="neither an Objaverse mirror"):
-        open_source("s3://nobody-has-this/mirror")
+        open_source("s3://no-such-bucket/mirror")
 
 
-def test_a_store_that_does_not_answer(endpoint, monkeypatch):
+def test_an_unreachable_store_is_refused(endpoint, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     s3 = fsspec.get_filesystem_class("s3")
     s3.clear_instance_cache()

@@ -1,4 +1,4 @@
-"""How often an object's file is brought, and that none is left."""
+"""The number of times that an object's file is fetched. No file is left in the scratch folder."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,22 +16,22 @@ from tests.support.lrm import run_lrm
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file was asked for at a mirror."""
+def fetch_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return how often each file was fetched from a mirror."""
     counts: Counter[str] = Counter()
     fetch = Mirror.fetch
 
-    def counted(self, path, version, target):
+    def count_and_fetch(self, path, version, target):
         counts[path] += 1
         return fetch(self, path, version, target)
 
-    monkeypatch.setattr(Mirror, "fetch", counted)
+    monkeypatch.setattr(Mirror, "fetch", count_and_fetch)
     return counts
 
 
 @pytest.mark.parametrize("keep_raw", [False, True])
-def test_one_transfer_is_enough_for_a_fetch_and_its_inspection(
-    demo_source: Path, tmp_path: Path, fetched: Counter[str], keep_raw: bool
+def test_a_file_is_fetched_once_for_fetch_and_inspection(
+    demo_source: Path, tmp_path: Path, fetch_counts: Counter[str], keep_raw: bool
 ):
     source, root = Mirror(str(demo_source)), tmp_path / "root"
     config = BuildConfig(source=source.name, root=str(root), keep_raw=keep_raw)
@@ -45,18 +45,18 @@ def test_one_transfer_is_enough_for_a_fetch_and_its_inspection(
             if [event.stage for event in events] == ["fetch", "inspect"]:
                 digests.add(events[0].data["sha256"])
             assert not list(Path(context._scratch.name).iterdir())
-    assert set(fetched.values()) == {1}
+    assert set(fetch_counts.values()) == {1}
     assert len(digests) >= 6
     assert {path.stem for path in root.glob("raw/*/*.glb")} == (digests if keep_raw else set())
 
 
-def test_a_build_that_keeps_no_file_brings_it_once_before_and_once_for_blender(
-    demo_source: Path, tmp_path: Path, fetched: Counter[str]
+def test_without_raw_files_a_file_is_fetched_again_only_for_blender(
+    demo_source: Path, tmp_path: Path, fetch_counts: Counter[str]
 ):
     words = ["build", "--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK]
     words += ["--root", tmp_path, "--rig", "one2345", "--keep-raw", "false", "--limit", "5"]
     assert run_lrm(*words).code == 0
-    ended = Counter(event["stage"] for event in events_of(tmp_path))
-    assert ended["render"] >= 1
-    assert set(fetched.values()) == {1, 2}
-    assert sum(fetched.values()) == ended["fetch"] + ended["measure"]
+    events_per_stage = Counter(event["stage"] for event in events_of(tmp_path))
+    assert events_per_stage["render"] >= 1
+    assert set(fetch_counts.values()) == {1, 2}
+    assert sum(fetch_counts.values()) == events_per_stage["fetch"] + events_per_stage["measure"]

@@ -1,4 +1,4 @@
-"""Training through the command line: alone and on Ray, continued, refused."""
+"""Training through the command line: in one process and on Ray, resumed, refused."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
-    """Four steps in this process, in one go."""
+    """Return the run folder of four steps in this process, without an interruption."""
     out = tmp_path_factory.mktemp("undisturbed")
     preview = ["--preview-every", str(STEPS), "--json"]
     answer = run_alone(*words(sphere_dataset, out, STEPS, *preview))
@@ -25,30 +25,30 @@ def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
     return out
 
 
-def test_every_step_has_its_line(undisturbed):
-    found = rows(undisturbed)
-    assert [row["step"] for row in found] == [1, 2, 3, 4]
-    assert [row["samples"] for row in found] == [2, 4, 6, 8]
-    assert len({row["batch"] for row in found}) > 1
-    for row in found:
+def test_every_step_writes_one_line_of_metrics(undisturbed):
+    metrics = rows(undisturbed)
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert [row["samples"] for row in metrics] == [2, 4, 6, 8]
+    assert len({row["batch"] for row in metrics}) > 1
+    for row in metrics:
         assert row["loss"] == pytest.approx(row["mse"] + row["mask"], rel=1e-5)
         assert 0 < row["lr"] <= 4e-4
 
 
-def test_previews_show_something(undisturbed):
+def test_a_preview_is_not_empty(undisturbed):
     picture = np.asarray(Image.open(undisturbed / "previews" / f"step-{STEPS:08d}.png"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
 
 
 def test_two_workers_on_ray_do_the_same_steps(sphere_dataset, undisturbed, ray_address, tmp_path):
-    more = ["--num-workers", "2", "--preview-every", str(STEPS), "--address", ray_address]
-    answer = run_lrm(*words(sphere_dataset, tmp_path, STEPS, *more))
+    options = ["--num-workers", "2", "--preview-every", str(STEPS), "--address", ray_address]
+    answer = run_lrm(*words(sphere_dataset, tmp_path, STEPS, *options))
     assert answer.code == 0, answer.err
     assert "started at step 1" in answer.out
     assert losses(tmp_path) == pytest.approx(losses(undisturbed), abs=1e-5)
     for name in ("step", "samples", "batch", "lr"):
-        found, expected = ([row[name] for row in rows(out)] for out in (tmp_path, undisturbed))
-        assert found == expected
+        actual, expected = ([row[name] for row in rows(out)] for out in (tmp_path, undisturbed))
+        assert actual == expected
     assert (tmp_path / "previews" / f"step-{STEPS:08d}.png").exists()
     assert len(json.loads((tmp_path / "run.json").read_text())["hosts"]) == 2
 
@@ -73,7 +73,7 @@ def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
         (["--num-workers", "2", "--data.patch-size", "64"], ["patch_size 64"]),
     ],
 )
-def test_what_cannot_go_on_is_refused(sphere_dataset, undisturbed, more, parts):
+def test_a_run_with_other_settings_is_refused(sphere_dataset, undisturbed, more, parts):
     home = {"TORCH_HOME": "/nowhere"}
     answer = run_lrm(*words(sphere_dataset, undisturbed, 8, *more), **home)
     assert answer.code == 2, answer.err
@@ -82,10 +82,10 @@ def test_what_cannot_go_on_is_refused(sphere_dataset, undisturbed, more, parts):
         assert part in line
 
 
-def test_a_snapshot_that_is_not_there(sphere_dataset, tmp_path):
+def test_an_unknown_snapshot_is_refused_and_the_others_are_listed(sphere_dataset, tmp_path):
     answer = run_lrm(*words((sphere_dataset[0], "0000"), tmp_path / "run", 2))
     assert answer.code == 2
-    # Other tests make snapshots in this dataset too.
-    there = answer.err.rpartition("there are: ")[2]
-    assert sphere_dataset[1] in there.strip().split(", ")
+    # Other tests create snapshots in this dataset too.
+    listed = answer.err.rpartition("there are: ")[2]
+    assert sphere_dataset[1] in listed.strip().split(", ")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Stage 2 from stage 1, and other weights that a run starts from, through the command line."""
+"""Initial weights of a run through the command line: stage 2 from stage 1, and other sources."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
 @pytest.fixture(scope="module")
 def nerf(sphere_dataset, tmp_path_factory) -> Path:
-    """Two steps of stage 1."""
+    """Return the run folder of two steps of stage 1."""
     out = tmp_path_factory.mktemp("nerf")
     answer = run_alone(*words(sphere_dataset, out, 2))
     assert answer.code == 0, answer.err
@@ -32,59 +32,59 @@ def nerf(sphere_dataset, tmp_path_factory) -> Path:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Two steps of stage 2, and the model of stage 1 that they started from."""
+    """A run of two steps of stage 2, and the stage 1 weights that it started from."""
 
     out: Path
     stage_one: dict[str, Tensor]
-    said: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
 def mesh(sphere_dataset, nerf, tmp_path_factory) -> Mesh:
-    """The run of stage 1 is gone afterwards."""
+    """Run two steps of stage 2, then delete the run of stage 1."""
     folder = tmp_path_factory.mktemp("stages")
-    run = shutil.copytree(nerf, folder / "nerf")
-    _, stage_one = run_weights(run)
+    nerf_run = shutil.copytree(nerf, folder / "nerf")
+    _, stage_one = run_weights(nerf_run)
     stage_one = {name: value.clone() for name, value in stage_one.items()}
-    command = mesh_words(sphere_dataset, folder / "mesh", 2, "--init", str(run))
+    command = mesh_words(sphere_dataset, folder / "mesh", 2, "--init", str(nerf_run))
     answer = run_alone(*command)
     assert answer.code == 0, answer.err
-    shutil.rmtree(run)
+    shutil.rmtree(nerf_run)
     return Mesh(folder / "mesh", stage_one, answer.err)
 
 
-def test_stage_two_goes_on_from_stage_one_and_then_without_it(sphere_dataset, mesh):
+def test_stage_2_starts_from_stage_1_and_resumes_without_it(sphere_dataset, mesh):
     run = mesh.out.parent / "nerf"
     record = json.loads((mesh.out / "init.json").read_text())
     assert record["init"] == str(run)
     assert record["source"] == str(run / "checkpoints" / "step-00000002")
     assert all("net_deformation" in key or "net_weight" in key for key in record["new"])
-    assert "converge" not in mesh.said
-    before = rows(mesh.out)
-    assert before[0]["lr"] == 4e-5
-    for row in before:
+    assert "converge" not in mesh.stderr
+    metrics = rows(mesh.out)
+    assert metrics[0]["lr"] == 4e-5
+    for row in metrics:
         weighted = {"mse": 1, "mask": 1, "depth": 0.5, "normal": 0.2}
         weighted |= {"sdf_sign": 0.01, "deviation": 0.5, "weight_size": 0.1}
         total = sum(weight * row[name] for name, weight in weighted.items())
         assert row["loss"] == pytest.approx(total, rel=1e-5)
-    # Two steps at this rate change little: most of stage 1 is still there.
-    _, now = run_weights(mesh.out)
+    # Two steps at this learning rate change the weights of stage 1 only a little.
+    _, weights = run_weights(mesh.out)
     for name, value in mesh.stage_one.items():
         if not name.startswith("synthesizer."):
-            assert (now[name] - value).abs().max() <= 1.1e-4, name
+            assert (weights[name] - value).abs().max() <= 1.1e-4, name
     command = mesh_words(sphere_dataset, mesh.out, 3, "--init", str(run), "--json")
     answer = run_alone(*command)
     assert answer.json()["first_step"] == 2
     assert [row["step"] for row in rows(mesh.out)] == [1, 2, 3]
-    assert losses(mesh.out)[:2] == [row["loss"] for row in before]
+    assert losses(mesh.out)[:2] == [row["loss"] for row in metrics]
 
 
 @pytest.mark.parametrize("ending", ["ckpt", "safetensors"])
-def test_a_runs_weights_come_out_and_go_in_again(mesh, ending, tmp_path, capsys):
+def test_exported_weights_can_be_the_initial_weights(mesh, ending, tmp_path, capsys):
     checkpoint, out = mesh.out / "checkpoints" / "step-00000002", tmp_path / f"model.{ending}"
     assert main(["weights", "--run", str(checkpoint), "--out", str(out), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["step"], found["out"]) == (2, str(out))
+    report = json.loads(capsys.readouterr().out)
+    assert (report["step"], report["out"]) == (2, str(out))
     config = MeshTrainConfig.load(
         {
             "root": "r",
@@ -99,11 +99,11 @@ def test_a_runs_weights_come_out_and_go_in_again(mesh, ending, tmp_path, capsys)
     config.check_start()
     model = MeshRecipe(config).build().model.state_dict()
     _, state = run_weights(checkpoint)
-    assert found["tensors"] == len(state) == len(model)
+    assert report["tensors"] == len(state) == len(model)
     assert all(torch.equal(model[name], value) for name, value in state.items())
 
 
-def test_weights_of_no_run_and_with_another_ending_are_refused(mesh, tmp_path, capsys):
+def test_weights_refuses_a_folder_without_a_run_and_unknown_suffixes(mesh, tmp_path, capsys):
     for run, out in ((tmp_path, tmp_path / "w.ckpt"), (mesh.out, tmp_path / "w.pt")):
         assert main(["weights", "--run", str(run), "--out", str(out)]) == 2
         assert not out.exists()
@@ -125,7 +125,7 @@ def test_a_run_starts_from_another_runs_weights(nerf, tmp_path):
     assert all(torch.equal(model[name], value) for name, value in state.items())
 
 
-def test_a_published_layout_starts_stage_two_at_either_threshold(nerf, tmp_path):
+def test_published_weights_start_stage_2_at_either_threshold(nerf, tmp_path):
     _, state = run_weights(nerf)
     write_weights(state, tmp_path / "nerf.ckpt")
     source = f"instantmesh:{tmp_path / 'nerf.ckpt'}"
@@ -154,19 +154,19 @@ def test_a_run_of_another_model_is_refused(nerf, tmp_path, kind, changes, messag
     assert "\n" not in str(error.value)
 
 
-def test_a_mesh_is_no_start_for_stage_one_and_a_torn_checkpoint_none_at_all(mesh, tmp_path):
+def test_a_mesh_run_for_stage_1_and_damaged_checkpoints_are_refused(mesh, tmp_path):
     with pytest.raises(BadInput, match=r"the model needs synthesizer\.decoder\.net\."):
         NerfTrainConfig.load(settings(tmp_path, mesh.out)).check_start()
     torn = shutil.copytree(mesh.out, tmp_path / "torn")
     for folder in (torn / "checkpoints").iterdir():
         if folder.is_dir():
             (folder / "mp_rank_00_model_states.pt").write_bytes(b"PK")
-    for place in (torn, torn / "checkpoints" / "step-00000002"):
+    for run in (torn, torn / "checkpoints" / "step-00000002"):
         with pytest.raises(BadInput, match="intact checkpoint"):
-            MeshTrainConfig.load(settings(tmp_path / "run", place)).check_start()
+            MeshTrainConfig.load(settings(tmp_path / "run", run)).check_start()
 
 
-def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_path, capsys):
+def test_an_unknown_kind_of_weights_is_refused_before_writing(sphere_dataset, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -174,6 +174,6 @@ def test_a_wrong_source_is_one_line_and_nothing_is_written(sphere_dataset, tmp_p
     assert not out.exists()
 
 
-def test_stage_two_from_nothing_warns(tmp_path, caplog):
+def test_stage_2_without_initial_weights_warns(tmp_path, caplog):
     MeshTrainConfig.load(settings(tmp_path, "x") | {"init": None}).check_start()
     assert "not expected to converge: give a run of stage 1, --init RUN" in caplog.text

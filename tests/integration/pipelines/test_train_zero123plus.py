@@ -1,4 +1,4 @@
-"""The fine-tune of Zero123++ through the command line: trained, resumed, exported, loaded."""
+"""The fine-tune of Zero123++ through the command line: training, resume, export, loading."""
 
 import json
 from collections.abc import Mapping
@@ -40,15 +40,15 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of the same steps; their names say how they were made."""
+    """Runs of the same steps with different settings, by name."""
 
     folder: Path
     root: str
     snapshot: str
 
     def settings(self, name: str, **changes: object) -> dict[str, object]:
-        there = {"root": self.root, "snapshot": self.snapshot, "out": str(self.folder / name)}
-        return SMALL | there | changes
+        paths = {"root": self.root, "snapshot": self.snapshot, "out": str(self.folder / name)}
+        return SMALL | paths | changes
 
     def losses(self, name: str) -> list[float]:
         lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
@@ -63,15 +63,18 @@ def unet_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor], prefix: str) -> float:
-    """Mean over all weights: Adam moves one by up to the rate, however small its gradient."""
-    apart = [(one[n] - other[n]).abs().flatten() for n in one if n.startswith(prefix)]
-    return float(torch.cat(apart).mean())
+def difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor], prefix: str) -> float:
+    """Return the mean difference of all weights.
+
+    Not the maximum: Adam changes a weight by up to the learning rate, however small its gradient.
+    """
+    differences = [(first[n] - second[n]).abs().flatten() for n in first if n.startswith(prefix)]
+    return float(torch.cat(differences).mean())
 
 
 @pytest.fixture(scope="module")
 def runs(ranks, tmp_path_factory) -> Runs:
-    """`command`: by `lrm train`, one worker in one go. The others on two workers."""
+    """Train the runs: `command` by `lrm train` on one worker, the others on two ranks."""
     folder = tmp_path_factory.mktemp("runs")
     splits = ["train", "train", "train", "validation"]
     root, snapshot = write_spheres(folder / "data", splits, rig="zero123plus", size=32)
@@ -94,26 +97,26 @@ def runs(ranks, tmp_path_factory) -> Runs:
 
 def test_a_run_has_losses_validation_and_a_preview(runs):
     assert len(runs.losses("command")) == 4
-    found = (runs.folder / "command" / "validation.jsonl").read_text().splitlines()
-    (row,) = map(json.loads, found)
+    lines = (runs.folder / "command" / "validation.jsonl").read_text().splitlines()
+    (row,) = map(json.loads, lines)
     assert 0 < row["background_deviation"] < 1
     assert {"v", "psnr", "background_deviation_95", "background_spread"} <= set(row)
     sheet = Image.open(runs.folder / "command" / "previews" / "step-00000004.png")
     assert sheet.size == (48 + 6 * 128, 3 * 128)
 
 
-def test_a_run_that_was_stopped_repeats_it_with_its_average(runs):
+def test_a_resumed_run_has_the_same_losses_weights_and_average(runs):
     assert runs.losses("resumed") == pytest.approx(runs.losses("command"), rel=1e-5)
-    found, expected = (runs.weights(name) for name in ("resumed", "command"))
-    assert found.keys() == expected.keys()
+    actual, expected = (runs.weights(name) for name in ("resumed", "command"))
+    assert actual.keys() == expected.keys()
     for prefix in ("denoiser.unet.", "ema."):
-        assert difference(found, expected, prefix) < 1e-5
+        assert difference(actual, expected, prefix) < 1e-5
 
 
-def test_workers_micro_batches_and_a_shared_cache_change_no_step(runs):
+def test_ranks_micro_batches_and_a_latent_cache_do_not_change_the_steps(runs):
     assert runs.losses("whole") == pytest.approx(runs.losses("command"), rel=1e-4)
-    found, expected = (runs.weights(name) for name in ("whole", "command"))
-    assert difference(found, expected, "ema.") < 1e-5
+    actual, expected = (runs.weights(name) for name in ("whole", "command"))
+    assert difference(actual, expected, "ema.") < 1e-5
     assert len(list((runs.folder / "latents").rglob("*.safetensors"))) == 3
 
 
@@ -121,29 +124,31 @@ def test_the_export_is_the_whole_pipeline_with_the_trained_unet(runs, tmp_path, 
     words = ["weights", "--run", str(runs.folder / "each")]
     assert main([*words, "--out", str(tmp_path / "plain"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    end, start = unet_of(runs.weights("each")), tiny_pipeline(0)
-    assert (answer["step"], answer["tensors"]) == (3, len(end))
-    plain = load_zero123plus(tmp_path / "plain")
-    assert all(torch.equal(value, end[name]) for name, value in plain.unet.state_dict().items())
+    trained, initial = unet_of(runs.weights("each")), tiny_pipeline(0)
+    assert (answer["step"], answer["tensors"]) == (3, len(trained))
+    exported = load_zero123plus(tmp_path / "plain")
+    assert all(
+        torch.equal(value, trained[name]) for name, value in exported.unet.state_dict().items()
+    )
     for part in ("vae", "vision_encoder", "text_encoder"):
-        ours, theirs = plain.components[part], start.components[part]
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name])
+        exported_part, initial_part = exported.components[part], initial.components[part]
+        for name, value in exported_part.state_dict().items():
+            assert torch.equal(value, initial_part.state_dict()[name])
     query = Image.new("RGB", (40, 40), "red")
-    plain.set_progress_bar_config(disable=True)
-    assert plain([query], [0], num_inference_steps=1, view_size=16).views.isfinite().all()
+    exported.set_progress_bar_config(disable=True)
+    assert exported([query], [0], num_inference_steps=1, view_size=16).views.isfinite().all()
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
-    # From where its views show an object: as in the pictures that it learned from.
+    # The stored camera distance is that of the target views in training.
     target = get_rig("zero123plus").cameras("objaverse:" + "0" * 32)[1].camera_to_world[:3, 3]
     assert read_distance(tmp_path / "plain") == pytest.approx(np.linalg.norm(target), abs=1e-5)
     # A run starts from it.
     settings = runs.settings("next", init=str(tmp_path / "plain"), ema=0.0)
     module = make_recipe("zero123plus", settings).build()
     state = unet_of(module.state_dict())
-    assert all(torch.equal(value, end[name]) for name, value in state.items())
+    assert all(torch.equal(value, trained[name]) for name, value in state.items())
 
 
-def test_the_exported_average_is_the_recursion_over_all_steps(runs, tmp_path):
+def test_the_exported_average_is_the_moving_average_of_all_steps(runs, tmp_path):
     key = "conv_in.weight"
     expected = tiny_pipeline(0).unet.state_dict()[key]
     for step in (1, 2, 3):
@@ -151,11 +156,11 @@ def test_the_exported_average_is_the_recursion_over_all_steps(runs, tmp_path):
         expected = DECAY * expected + (1 - DECAY) * weights
     out = tmp_path / "average"
     assert main(["weights", "--run", str(runs.folder / "each"), "--out", str(out), "--ema"]) == 0
-    found = load_zero123plus(out).unet.state_dict()[key]
-    torch.testing.assert_close(found, expected)
+    actual = load_zero123plus(out).unet.state_dict()[key]
+    torch.testing.assert_close(actual, expected)
 
 
-def test_an_export_onto_something_is_one_line(runs, capsys):
+def test_an_export_to_an_existing_path_is_refused(runs, capsys):
     run = str(runs.folder / "each")
     assert main(["weights", "--run", run, "--out", run]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -1,4 +1,4 @@
-"""Downloads from a hub that misbehaves: what arrives is right, or the failure has its own name."""
+"""Downloads from a faulty hub: the file is correct, or the download fails with its own kind."""
 
 import signal
 import subprocess
@@ -28,13 +28,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     file = tmp_path / "repository" / PATH
     file.parent.mkdir(parents=True)
     file.write_bytes(GOOD)
-    with serve_hub(tmp_path / "repository") as running:
-        yield running
+    with serve_hub(tmp_path / "repository") as server:
+        yield server
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> FetchConfig:
-    """Small limits, so that each is met within seconds, also on a machine that is busy."""
+    """Return limits that are reached within seconds, on a busy machine too."""
     return FetchConfig(
         connect_seconds=5,
         stall_seconds=2,
@@ -64,7 +64,7 @@ def failure(fetch: Callable[..., FetchedFile], tmp_path: Path, **changes) -> Fet
     return raised.value
 
 
-def test_a_file_comes_over_a_redirect_and_the_token_stays_with_the_hub(hub, fetch, tmp_path):
+def test_a_redirect_is_followed_without_sending_the_token(hub, fetch, tmp_path):
     fetched = fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
     assert fetched.num_bytes == len(GOOD)
@@ -73,13 +73,13 @@ def test_a_file_comes_over_a_redirect_and_the_token_stays_with_the_hub(hub, fetc
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-def test_a_server_without_redirects(hub, fetch):
+def test_a_file_is_downloaded_without_a_redirect(hub, fetch):
     hub.redirect = False
     assert fetch().num_bytes == len(GOOD)
 
 
 @pytest.mark.parametrize("redirect", [True, False])
-def test_a_cut_connection_is_resumed_where_it_ended(hub, fetch, tmp_path, redirect):
+def test_a_cut_connection_is_resumed_at_the_next_byte(hub, fetch, tmp_path, redirect):
     hub.redirect = redirect
     hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(cut=700_000)]
     fetch()
@@ -114,19 +114,19 @@ def test_redirects_have_a_limit(hub, fetch, tmp_path):
     assert len(hub.asked) == 8
 
 
-def test_many_cuts_are_fine_while_bytes_come(hub, fetch):
+def test_cuts_after_progress_are_not_counted_as_attempts(hub, fetch):
     hub.troubles[PATH] = [Trouble(cut=300_000) for _ in range(6)]
     fetch()
     assert len(hub.ranges) == 7
 
 
-def test_a_connection_that_brings_nothing_fails_after_some_attempts(hub, fetch, tmp_path):
+def test_attempts_without_progress_fail_and_keep_the_partial_file(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 9
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "500000 bytes are kept" in failed.message
     assert len(hub.ranges) == 3
-    # The next try goes on from there.
+    # The next attempt continues after these bytes.
     hub.troubles[PATH] = []
     fetch()
     assert hub.ranges[3:] == ["bytes=500000-"]
@@ -145,7 +145,7 @@ download(url, Path(target), glb_problem, FetchConfig(partial_folder=parts), Loca
 """
 
 
-def test_a_transfer_outlives_its_process(hub, fetch, tmp_path):
+def test_a_partial_download_outlives_its_process(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(pause_at=1_000_000, silence=60)]
     words = [hub.url(PATH), str(tmp_path / "target.glb"), str(tmp_path / "parts")]
     child = subprocess.Popen([sys.executable, "-c", CHILD, *words], cwd=REPOSITORY)
@@ -164,7 +164,7 @@ def test_a_transfer_outlives_its_process(hub, fetch, tmp_path):
     assert (tmp_path / "target.glb").read_bytes() == GOOD
 
 
-def test_what_is_left_of_another_content_is_not_used(hub, fetch, tmp_path):
+def test_a_partial_file_of_other_content_is_not_used(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 2
     failure(fetch, tmp_path)
     (tmp_path / "repository" / PATH).write_bytes(OTHER)
@@ -174,7 +174,7 @@ def test_what_is_left_of_another_content_is_not_used(hub, fetch, tmp_path):
 
 
 @pytest.mark.parametrize("redirect", [True, False])
-def test_a_content_that_changes_while_it_comes(hub, fetch, tmp_path, redirect):
+def test_content_that_changes_during_the_download(hub, fetch, tmp_path, redirect):
     hub.redirect = redirect
     hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(replace=OTHER)]
     failed = failure(fetch, tmp_path)
@@ -199,16 +199,16 @@ def test_wrong_bytes(hub, fetch, tmp_path, data, redirect):
     assert list(tmp_path.glob("parts/*")) == []
 
 
-def test_a_length_that_is_wrong_with_bytes_that_are_right(hub, fetch, tmp_path):
+def test_a_wrong_content_length_with_the_right_bytes_is_accepted(hub, fetch, tmp_path):
     hub.redirect = False
-    lie = {"Content-Length": str(len(GOOD) + 5)}
-    hub.troubles[PATH] = [Trouble(headers=lie, cut=len(GOOD)) for _ in range(9)]
+    wrong_length = {"Content-Length": str(len(GOOD) + 5)}
+    hub.troubles[PATH] = [Trouble(headers=wrong_length, cut=len(GOOD)) for _ in range(9)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
 
 
 @pytest.mark.parametrize("problem", ["size", "magic", "version", "empty"])
-def test_a_file_that_is_broken_at_the_source(hub, fetch, tmp_path, problem):
+def test_a_file_malformed_at_the_source_is_not_requested_again(hub, fetch, tmp_path, problem):
     broken = {
         "size": GOOD[:-8],
         "magic": b"GLTF" + GOOD[4:],
@@ -220,18 +220,18 @@ def test_a_file_that_is_broken_at_the_source(hub, fetch, tmp_path, problem):
     assert len(hub.asked) == 1
 
 
-def test_a_missing_file_is_not_asked_for_again(hub, fetch, tmp_path):
+def test_a_missing_file_is_not_requested_again(hub, fetch, tmp_path):
     assert failure(fetch, tmp_path, path="glbs/000-000/none.glb").kind == "missing"
     assert len(hub.asked) == 1
 
 
-def test_a_404_that_does_not_mean_the_file(hub, fetch, tmp_path):
+def test_a_404_of_the_revision_is_no_missing_file(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(status=404, headers={"X-Error-Code": "RevisionNotFound"})]
     assert failure(fetch, tmp_path).kind == "download"
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_names_the_token(hub, fetch, tmp_path, status):
+def test_a_denied_request_names_the_token(hub, fetch, tmp_path, status):
     hub.troubles[PATH] = [Trouble(status=status)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
@@ -240,20 +240,20 @@ def test_a_refusal_names_the_token(hub, fetch, tmp_path, status):
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 408])
-def test_errors_of_the_server_pass(hub, fetch, status):
+def test_server_errors_are_retried(hub, fetch, status):
     hub.troubles[PATH] = [Trouble(status=status), Trouble(status=status)]
     fetch()
     assert len(hub.asked) == 3
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_an_address_of_the_cdn_that_does_not_work_is_asked_for_anew(hub, fetch, status):
+def test_a_failing_cdn_address_is_requested_again_from_the_hub(hub, fetch, status):
     hub.troubles[PATH] = [Trouble(cdn_status=status), Trouble(cdn_status=status)]
     fetch()
     assert len(hub.asked) == 3
 
 
-def test_errors_that_do_not_pass(hub, fetch, tmp_path):
+def test_repeated_server_errors_fail_after_the_last_attempt(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(status=500) for _ in range(9)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
@@ -261,7 +261,7 @@ def test_errors_that_do_not_pass(hub, fetch, tmp_path):
     assert len(hub.asked) == 3
 
 
-def test_slow_drip_ends_at_the_total_limit(hub, fetch, tmp_path):
+def test_a_slow_body_ends_at_the_total_limit(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(drip=0.05)]
     started = time.monotonic()
     failed = failure(fetch, tmp_path, total_seconds=1.0)
@@ -270,14 +270,14 @@ def test_slow_drip_ends_at_the_total_limit(hub, fetch, tmp_path):
     assert "not complete after 1 s" in failed.message
 
 
-def test_an_answer_whose_headers_drip_ends_at_the_total_limit(hub, fetch, tmp_path):
+def test_slow_headers_end_at_the_total_limit(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(drip_headers=0.05)]
     started = time.monotonic()
     assert failure(fetch, tmp_path, total_seconds=1.0).kind == "download"
     assert time.monotonic() - started < 15
 
 
-def test_a_silent_connection_is_given_up_and_tried_again(hub, fetch):
+def test_a_stalled_connection_is_closed_and_retried(hub, fetch):
     hub.troubles[PATH] = [Trouble(silence=60)]
     started = time.monotonic()
     fetch()
@@ -285,7 +285,7 @@ def test_a_silent_connection_is_given_up_and_tried_again(hub, fetch):
     assert len(hub.asked) == 2
 
 
-def test_a_server_that_is_not_there(config, tmp_path):
+def test_an_unreachable_server_fails_as_download(config, tmp_path):
     with pytest.raises(FetchFailed, match="ConnectError") as raised:
         url = "http://127.0.0.1:1/model.glb"
         download(url, tmp_path / "x", glb_problem, config, LocalBudget(1000, 1.0))
@@ -303,7 +303,7 @@ def test_a_server_that_is_not_there(config, tmp_path):
         {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"},
     ],
 )
-def test_a_storm_of_429_is_waited_out(hub, fetch, headers):
+def test_the_stated_wait_of_a_429_is_respected(hub, fetch, headers):
     hub.troubles[PATH] = [Trouble(status=429, headers=headers) for _ in range(2)]
     fetch()
     first, second, third = hub.times
@@ -311,14 +311,14 @@ def test_a_storm_of_429_is_waited_out(hub, fetch, headers):
     assert third - second > 0.95
 
 
-def test_a_date_to_wait_for(hub, fetch):
-    then = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
-    hub.troubles[PATH] = [Trouble(status=503, headers={"Retry-After": then})]
+def test_retry_after_may_be_a_date(hub, fetch):
+    retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+    hub.troubles[PATH] = [Trouble(status=503, headers={"Retry-After": retry_after})]
     fetch()
     assert hub.times[1] - hub.times[0] > 1.5
 
 
-def test_a_storm_without_a_word_of_how_long(hub, fetch, tmp_path):
+def test_a_429_without_a_stated_wait_is_retried(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(status=429) for _ in range(2)]
     fetch()
     hub.troubles[PATH] = [Trouble(status=429) for _ in range(9)]
@@ -327,14 +327,14 @@ def test_a_storm_without_a_word_of_how_long(hub, fetch, tmp_path):
     assert len(hub.asked) == 6
 
 
-def test_a_wait_that_is_too_long(hub, fetch, tmp_path):
+def test_a_stated_wait_over_the_limit_fails(hub, fetch, tmp_path):
     hub.troubles[PATH] = [Trouble(status=429, headers={"Retry-After": "86400"})]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "--fetch.rate-limit-wait-seconds" in failed.message
 
 
-def test_a_folder_that_cannot_hold_the_file(hub, config, tmp_path):
+def test_an_unusable_partial_folder_fails_as_storage(hub, config, tmp_path):
     (tmp_path / "file").write_text("")
     full = config.model_copy(update={"partial_folder": str(tmp_path / "file" / "parts")})
     with pytest.raises(FetchFailed) as raised:
@@ -342,11 +342,11 @@ def test_a_folder_that_cannot_hold_the_file(hub, config, tmp_path):
     assert raised.value.kind == "storage"
 
 
-def test_two_downloads_of_one_file_do_not_share_a_part(hub, fetch, tmp_path):
+def test_two_downloads_of_one_file_do_not_share_a_partial_file(hub, fetch, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     hub.troubles[PATH] = [Trouble(cut=500_000, silence=0.2), Trouble(cut=500_000, silence=0.2)]
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: fetch().sha256, range(2)))
-    assert found == [file_sha256(tmp_path / "target.glb")] * 2
+        digests = list(pool.map(lambda _: fetch().sha256, range(2)))
+    assert digests == [file_sha256(tmp_path / "target.glb")] * 2
     assert list(tmp_path.glob("parts/*")) == []

@@ -1,4 +1,4 @@
-"""What a Blender child cannot do, asked of the kernel."""
+"""The confinement of the Blender child by the kernel: network, files, limits."""
 
 import os
 import resource
@@ -16,15 +16,15 @@ from tests.support.scripts import run_script
 
 @pytest.fixture(scope="module")
 def confinable() -> None:
-    """Containers may forbid namespaces; `lrm doctor` says so."""
-    done = run_script("from render.blender.confine import main; raise SystemExit(main())")
-    if done.returncode:
-        pytest.skip(f"this system does not take the network away: {done.stdout}")
+    """Skip where namespaces are forbidden, as in some containers; `lrm doctor` reports that."""
+    result = run_script("from render.blender.confine import main; raise SystemExit(main())")
+    if result.returncode:
+        pytest.skip(f"this system forbids network namespaces: {result.stdout}")
 
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """The port of a server on this machine."""
+    """Return the port of a server on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
@@ -34,42 +34,42 @@ CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.ar
 
 def test_no_way_to_any_network(confinable, server):
     assert run_script(CONNECT, server).returncode == 0
-    alone = run_script(f"from render.blender.confine import confine; confine(); {CONNECT}", server)
-    assert alone.returncode != 0
-    assert "unreachable" in alone.stderr.lower() or "refused" in alone.stderr.lower()
+    confined = run_script(
+        f"from render.blender.confine import confine; confine(); {CONNECT}", server
+    )
+    assert confined.returncode != 0
+    assert "unreachable" in confined.stderr.lower() or "refused" in confined.stderr.lower()
 
 
 WITHOUT_MAPS = """
 import pathlib, sys
 from render.blender.confine import confine
 
-def refuse(path, text):
-    raise PermissionError(f"{path}: as AppArmor refuses it")
+def deny(path, text):
+    raise PermissionError(f"{path}: denied as by AppArmor")
 
-write, pathlib.Path.write_text = pathlib.Path.write_text, refuse
+write, pathlib.Path.write_text = pathlib.Path.write_text, deny
 print(confine())
 write(pathlib.Path(sys.argv[1]), "made")
 """
 
 
-def test_where_users_have_no_name_in_a_namespace_the_network_is_gone_all_the_same(
-    confinable, server, tmp_path: Path
-):
-    done = run_script(WITHOUT_MAPS, tmp_path / "made")
-    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+def test_the_network_is_gone_without_user_id_maps(confinable, server, tmp_path: Path):
+    result = run_script(WITHOUT_MAPS, tmp_path / "made")
+    assert (result.returncode, result.stdout) == (0, "\n"), result.stderr
     assert (tmp_path / "made").stat().st_uid == os.getuid()
     connect = CONNECT.replace("argv[1]", "argv[2]")
-    alone = run_script(WITHOUT_MAPS + connect, tmp_path / "made", server)
-    assert alone.returncode != 0
-    assert "unreachable" in alone.stderr.lower() or "refused" in alone.stderr.lower()
+    confined = run_script(WITHOUT_MAPS + connect, tmp_path / "made", server)
+    assert confined.returncode != 0
+    assert "unreachable" in confined.stderr.lower() or "refused" in confined.stderr.lower()
 
 
 def test_files_keep_their_owner(confinable, tmp_path: Path):
     code = (
         "from render.blender.confine import confine; import sys; confine(); open(sys.argv[1], 'w')"
     )
-    done = run_script(code, tmp_path / "made")
-    assert done.returncode == 0, done.stderr
+    result = run_script(code, tmp_path / "made")
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "made").stat().st_uid == os.getuid()
 
 
@@ -78,8 +78,8 @@ def test_a_file_cannot_fill_the_disk(tmp_path: Path):
         "from render.blender.confine import confine; import sys; confine(); "
         "f = open(sys.argv[1], 'wb'); f.truncate(5 << 30)"
     )
-    done = run_script(code, tmp_path / "large")
-    assert done.returncode != 0
+    result = run_script(code, tmp_path / "large")
+    assert result.returncode != 0
     assert (tmp_path / "large").stat().st_size == 0
 
 
@@ -87,8 +87,10 @@ def test_a_real_child_is_confined(confinable, block: Path):
     with BlenderProcess(BlenderLimits()) as blender:
         blender.open(block, "cube")
         assert blender.pid is not None
-        own, its = (Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", blender.pid))
-        assert own != its
+        own_namespace, child_namespace = (
+            Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", blender.pid)
+        )
+        assert own_namespace != child_namespace
         child = psutil.Process(blender.pid)
         assert child.rlimit(resource.RLIMIT_CORE) == (0, 0)
         assert child.rlimit(resource.RLIMIT_NOFILE)[1] <= 4096
@@ -96,8 +98,8 @@ def test_a_real_child_is_confined(confinable, block: Path):
 
 
 def test_blender_runs_no_script_of_a_file():
-    done = run_script(
+    result = run_script(
         "import bpy, os; print(bpy.context.preferences.filepaths.use_scripts_auto_execute, "
         "flush=True); os._exit(0)"
     )
-    assert done.stdout.split()[-1] == "False"
+    assert result.stdout.split()[-1] == "False"

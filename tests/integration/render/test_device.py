@@ -1,4 +1,4 @@
-"""Asking for a GPU: kernels are compiled before any object's time counts, or it is said why not."""
+"""Rendering on a GPU: kernels are compiled first, and a missing GPU fails before any object."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from tests.support.scripts import run_script
 
-WARM_UP = """
+COMPILE_KERNELS = """
 import os, sys
 from render.blender import passes
 from render.job import CompileRequest
@@ -21,24 +21,24 @@ LIST_DEVICES = """
 import json, os
 import bpy
 cycles = bpy.context.preferences.addons["cycles"].preferences
-found = []
+devices = []
 for backend in ("OPTIX", "CUDA", "HIP", "ONEAPI"):
     try:
         cycles.compute_device_type = backend
     except TypeError:
         continue
     cycles.get_devices()
-    found += [device.type for device in cycles.devices if device.type == backend]
-print("devices", json.dumps(found), flush=True)
+    devices += [device.type for device in cycles.devices if device.type == backend]
+print("devices", json.dumps(devices), flush=True)
 os._exit(0)
 """
 
 
 def in_blender(script: str, *words: str) -> str:
-    """What a script prints that runs with bpy, which must not be imported here."""
-    done = run_script(script, *words, seconds=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run a script in a new process, because bpy must not be imported here; return its output."""
+    result = run_script(script, *words, seconds=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def gpus() -> list[str]:
     return json.loads(next(line for line in lines if line.startswith("devices ")).split(" ", 1)[1])
 
 
-def test_a_gpu_that_is_not_there_is_said_before_an_object_is_touched(gpus: list[str], block: Path):
+def test_a_missing_gpu_fails_before_an_object_is_opened(gpus: list[str], block: Path):
     if gpus:
         pytest.skip("this machine has a GPU")
     with BlenderProcess(BlenderLimits(), device="gpu") as blender:
@@ -57,7 +57,7 @@ def test_a_gpu_that_is_not_there_is_said_before_an_object_is_touched(gpus: list[
         assert blender.pid is None
 
 
-def test_a_gpu_renders_what_the_cpu_does(gpus: list[str], block: Path):
+def test_a_gpu_renders_the_same_as_the_cpu(gpus: list[str], block: Path):
     if not gpus:
         pytest.skip("this machine has no GPU")
     from render.rigs import get_rig
@@ -75,6 +75,6 @@ def test_a_gpu_renders_what_the_cpu_does(gpus: list[str], block: Path):
     assert abs(gpu.rgba.astype(int) - cpu.rgba.astype(int)).mean() < 2
 
 
-def test_warming_up_renders_with_all_settings(tmp_path: Path):
-    in_blender(WARM_UP, str(tmp_path))
+def test_compiling_kernels_renders_both_passes(tmp_path: Path):
+    in_blender(COMPILE_KERNELS, str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"geometry_000.exr", "colour_000.exr"}

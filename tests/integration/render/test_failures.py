@@ -1,4 +1,4 @@
-"""Every way in which an object fails has its name, costs that object alone, and leaves nothing."""
+"""Every failure has its kind, affects one object only, and leaves no process and no file."""
 
 import os
 import signal
@@ -31,16 +31,16 @@ def child_of(process: BlenderProcess) -> psutil.Process:
     return psutil.Process(process.pid)
 
 
-def works(process: BlenderProcess, glb: Path) -> None:
-    """An ordinary object renders."""
+def assert_renders(process: BlenderProcess, glb: Path) -> None:
+    """Check that an ordinary object renders."""
     process.open(glb, "cube")
     views, _ = process.render([CAMERA], QUICK)
     assert (views.depth > 0).any()
 
 
-def failure_of(act: Callable[[], Any]) -> RenderFailure:
+def failure_of(action: Callable[[], Any]) -> RenderFailure:
     with pytest.raises(RenderFailure) as caught:
-        act()
+        action()
     assert str(caught.value)
     return caught.value
 
@@ -108,9 +108,9 @@ def test_bad_files(
     spoil(path)
     failure = failure_of(lambda: blender.open(path, "cube"))
     assert failure.kind == kind
-    assert "Location:" not in str(failure)  # the cause, not where Blender's Python noticed it
+    assert "Location:" not in str(failure)  # the message has no line of Blender's Python code
     assert not blender.has_scene
-    works(blender, block)
+    assert_renders(blender, block)
 
 
 def test_a_line_has_no_surface(blender: BlenderProcess, block: Path, tmp_path: Path):
@@ -124,17 +124,17 @@ def test_a_line_has_no_surface(blender: BlenderProcess, block: Path, tmp_path: P
 
     blender.open(edit_glb(path, flatten), "cube")
     assert failure_of(lambda: blender.measure([CAMERA])).kind == "empty"
-    works(blender, block)
+    assert_renders(blender, block)
 
 
 def test_a_relative_path(blender: BlenderProcess, block: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(block.parent)
-    works(blender, Path(block.name))
+    assert_renders(blender, Path(block.name))
 
 
-def test_a_file_that_is_not_there(blender: BlenderProcess, block: Path, tmp_path: Path):
+def test_a_missing_file_is_an_import_error(blender: BlenderProcess, block: Path, tmp_path: Path):
     assert failure_of(lambda: blender.open(tmp_path / "no.glb", "cube")).kind == "import_error"
-    works(blender, block)
+    assert_renders(blender, block)
 
 
 @pytest.mark.parametrize(
@@ -148,27 +148,27 @@ def test_too_large(block: Path, limits: dict[str, int]):
 
 
 @pytest.fixture(scope="module")
-def mortal_process() -> Iterator[BlenderProcess]:
-    """A Blender process whose child the tests may kill: the next `open` starts another."""
+def killable_process() -> Iterator[BlenderProcess]:
+    """Start a Blender process whose child tests may kill; the next `open` starts another child."""
     with BlenderProcess(BlenderLimits(threads=2, render_seconds=2.0)) as process:
         yield process
 
 
 @pytest.fixture
-def mortal(mortal_process: BlenderProcess, block: Path) -> BlenderProcess:
-    """A child with an open object, for killing."""
-    mortal_process.open(block, "cube")
-    return mortal_process
+def killable(killable_process: BlenderProcess, block: Path) -> BlenderProcess:
+    """Return a process with an open object, whose child a test may kill."""
+    killable_process.open(block, "cube")
+    return killable_process
 
 
-def test_time_limit(mortal: BlenderProcess, block: Path):
-    before = child_of(mortal)
+def test_time_limit(killable: BlenderProcess, block: Path):
+    before = child_of(killable)
     started = time.monotonic()
-    failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
+    failure = failure_of(lambda: killable.render([CAMERA] * 4, ENDLESS))
     assert failure.kind == "timeout"
     assert time.monotonic() - started < 10
     assert not before.is_running()
-    works(mortal, block)
+    assert_renders(killable, block)
 
 
 def test_memory_limit(block: Path):
@@ -178,29 +178,29 @@ def test_memory_limit(block: Path):
         failure = failure_of(lambda: process.render([CAMERA], huge))
         assert failure.kind == "out_of_memory"
         assert "512 MiB" in str(failure)
-        works(process, block)
+        assert_renders(process, block)
 
 
-def test_a_child_killed_while_it_renders(mortal: BlenderProcess, block: Path):
-    child = child_of(mortal)
+def test_a_child_killed_while_it_renders(killable: BlenderProcess, block: Path):
+    child = child_of(killable)
     timer = threading.Timer(0.7, child.kill)
     timer.start()
-    failure = failure_of(lambda: mortal.render([CAMERA] * 4, ENDLESS))
+    failure = failure_of(lambda: killable.render([CAMERA] * 4, ENDLESS))
     timer.join()
     assert failure.kind == "killed"
     assert "SIGKILL" in str(failure)
     assert len(failure.log_tail.encode()) <= 4096
-    works(mortal, block)
+    assert_renders(killable, block)
 
 
-def test_a_child_killed_between_two_steps(mortal: BlenderProcess, block: Path):
-    child = child_of(mortal)
+def test_a_child_killed_between_two_steps(killable: BlenderProcess, block: Path):
+    child = child_of(killable)
     child.kill()
     deadline = time.monotonic() + 10
-    while mortal.has_scene:
+    while killable.has_scene:
         assert time.monotonic() < deadline
-    assert failure_of(lambda: mortal.render([CAMERA], QUICK)).kind == "killed"
-    works(mortal, block)
+    assert failure_of(lambda: killable.render([CAMERA], QUICK)).kind == "killed"
+    assert_renders(killable, block)
 
 
 def test_rendering_needs_an_open_object(block: Path):
@@ -208,32 +208,32 @@ def test_rendering_needs_an_open_object(block: Path):
         assert failure_of(lambda: process.render([CAMERA], QUICK)).kind == "crash"
 
 
-def test_a_child_is_replaced_after_so_many_objects(block: Path):
+def test_a_child_is_replaced_after_a_number_of_objects(block: Path):
     with BlenderProcess(BlenderLimits(objects_per_child=2)) as process:
-        seen = []
+        pids = []
         for _ in range(3):
             process.open(block, "cube")
-            seen.append(process.pid)
-    assert seen[0] == seen[1] != seen[2]
+            pids.append(process.pid)
+    assert pids[0] == pids[1] != pids[2]
 
 
-def test_a_child_that_swelled_is_replaced(block: Path):
+def test_a_child_over_the_memory_for_reuse_is_replaced(block: Path):
     with BlenderProcess(BlenderLimits(recycle_bytes=2**20)) as process:
-        seen = []
+        pids = []
         for _ in range(2):
             process.open(block, "cube")
-            seen.append(process.pid)
-    assert seen[0] != seen[1]
+            pids.append(process.pid)
+    assert pids[0] != pids[1]
 
 
 def test_close_leaves_nothing(block: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with BlenderProcess(BlenderLimits()) as process:
-        works(process, block)
+        assert_renders(process, block)
         child = child_of(process)
     assert not child.is_running()
     assert list(tmp_path.iterdir()) == []
-    process.close()  # once more does no harm
+    process.close()  # a second call has no effect
 
 
 def test_the_child_gets_no_secrets(block: Path, monkeypatch: pytest.MonkeyPatch):
@@ -267,12 +267,12 @@ def test_a_killed_parent_leaves_no_orphan(block: Path, tmp_path: Path):
     parent.send_signal(signal.SIGKILL)
     parent.wait(10)
     deadline = time.monotonic() + 10
-    while _lives(child):
+    while _is_alive(child):
         assert time.monotonic() < deadline, "the Blender child outlived its parent"
         time.sleep(0.05)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Pictures are rendered only where the object is: nothing of it is cut off, little is wasted."""
+"""Render windows: they contain the whole object and little else."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ limits = GlbLimits(max_nodes=99, max_triangles=999, max_total_pixels=9999)
 scene.open_scene(OpenRequest(glb=request["glb"], normalise="cube", limits=limits))
 cameras = [CameraSpec(**camera) for camera in request["cameras"]]
 windows = framing.object_windows(cameras, request["size"])
-found = [w and [w.left, w.top, w.left + w.width, w.top + w.height] for w in windows]
-print("windows", json.dumps(found), flush=True)
+bounds = [w and [w.left, w.top, w.left + w.width, w.top + w.height] for w in windows]
+print("windows", json.dumps(bounds), flush=True)
 os._exit(0)
 """
 
@@ -36,12 +36,12 @@ SHIFTED = Camera(
     camera_to_world=look_at(np.array([2.0, -2.0, 1.0])),
     intrinsics=np.array([0.9, 0.9, 0.3, 0.62], dtype=np.float32),
 )
-SEEING = [ASIDE, SHIFTED, *get_rig("lrm32").cameras("objaverse:framed")]
-MISSING = Camera(
+CAMERAS_ON_OBJECT = [ASIDE, SHIFTED, *get_rig("lrm32").cameras("objaverse:framed")]
+CAMERA_OFF_OBJECT = Camera(
     camera_to_world=look_at(np.array([0, -6.0, 0]), target=np.array([9.0, 0, 0])),
     intrinsics=intrinsics_from_fov(30),
 )
-INSIDE = Camera(
+CAMERA_INSIDE = Camera(
     camera_to_world=look_at(np.array([0, 0, 0.0]), target=np.array([1.0, 0, 0])),
     intrinsics=intrinsics_from_fov(30),
 )
@@ -49,19 +49,19 @@ INSIDE = Camera(
 
 @pytest.fixture(scope="module")
 def windows(block: Path) -> list[list[int] | None]:
-    """What the Blender child finds of the block: bpy must not be imported here."""
+    """Return the windows of the block, computed in a new process: bpy must not be imported here."""
     specs = [
         {"camera_to_world": c.camera_to_world.tolist(), "intrinsics": c.intrinsics.tolist()}
-        for c in (*SEEING, MISSING, INSIDE)
+        for c in (*CAMERAS_ON_OBJECT, CAMERA_OFF_OBJECT, CAMERA_INSIDE)
     ]
-    asked = json.dumps({"glb": str(block), "cameras": specs, "size": SIZE})
-    done = run_script(SCRIPT, seconds=120, text=asked)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("windows "))
+    request = json.dumps({"glb": str(block), "cameras": specs, "size": SIZE})
+    result = run_script(SCRIPT, seconds=120, text=request)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("windows "))
     return json.loads(line.removeprefix("windows "))
 
 
-def test_windows_hold_the_object_and_little_else(windows: list[list[int] | None]):
-    for camera, window in zip(SEEING, windows[:-2], strict=True):
+def test_windows_contain_the_object_with_a_small_margin(windows: list[list[int] | None]):
+    for camera, window in zip(CAMERAS_ON_OBJECT, windows[:-2], strict=True):
         assert window is not None
         rows, columns = np.nonzero(look_at_boxes(letter_block(), camera, SIZE).face >= 0)
         bounds = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -74,5 +74,5 @@ def test_windows_hold_the_object_and_little_else(windows: list[list[int] | None]
 
 
 def test_an_object_out_of_the_picture_has_no_window(windows: list[list[int] | None]):
-    # What lies behind a camera cannot be bounded: then all of the picture counts.
+    # Points behind a camera have no bounds in the picture, so the window is the whole picture.
     assert windows[-2:] == [None, [0, 0, SIZE, SIZE]]

@@ -1,4 +1,4 @@
-"""The light is as docs/reference/rendering.md states: a white matt sphere has known colours."""
+"""The light of docs/reference/rendering.md, checked by the colours of a white matt sphere."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ CAMERAS = [
 
 @pytest.fixture(scope="module")
 def white(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A white sphere that reflects as Lambert says, without any gloss."""
+    """Write a white Lambertian sphere, without gloss."""
 
     def paint(document: dict[str, Any]) -> None:
         document["extensionsUsed"] = ["KHR_materials_specular"]
@@ -47,7 +47,7 @@ def linear(srgb: np.ndarray) -> np.ndarray:
 def test_irradiance_of_a_convex_white_body(
     blender: BlenderProcess, white: Path, strength: float, gradient: float
 ):
-    """Lambert under radiance s + g (d . L): s + 2/3 g (n . L), the same in every channel."""
+    """A Lambertian body under radiance s + g (d . L) shows s + 2/3 g (n . L) in every channel."""
     blender.open(white, "sphere")
     config = RenderConfig(
         resolution=64, samples=64, denoise=False, light_strength=strength, light_gradient=gradient
@@ -56,18 +56,18 @@ def test_irradiance_of_a_convex_white_body(
     inner = views.rgba[..., 3] == 255
     facing = views.normals[inner] @ LIGHT_DIRECTION
     expected = strength + 2 / 3 * gradient * facing
-    found = linear(views.rgba[inner][:, :3].astype(float))
+    radiance = linear(views.rgba[inner][:, :3].astype(float))
     assert facing.min() < -0.9
     assert facing.max() > 0.9
-    np.testing.assert_allclose(found, expected[:, None].repeat(3, axis=1), atol=0.06)
-    assert abs((found - expected[:, None]).mean()) < 0.005
+    np.testing.assert_allclose(radiance, expected[:, None].repeat(3, axis=1), atol=0.06)
+    assert abs((radiance - expected[:, None]).mean()) < 0.005
 
 
-def test_the_default_neither_burns_white_nor_hides_a_side(blender: BlenderProcess, white: Path):
+def test_the_default_light_neither_saturates_nor_hides_a_side(blender: BlenderProcess, white: Path):
     blender.open(white, "sphere")
-    # The light is asked for, not the noise of the few samples that a plain ball gets.
+    # min_samples: with the few samples of a plain sphere, noise would hide the light.
     config = RenderConfig(resolution=64, samples=8, min_samples=8)
     views, _ = blender.render(CAMERAS, config)
-    shown = views.rgba[views.rgba[..., 3] == 255][:, :3]
-    assert (shown == 255).mean() < 0.01
-    assert shown.min() > 190
+    opaque = views.rgba[views.rgba[..., 3] == 255][:, :3]
+    assert (opaque == 255).mean() < 0.01
+    assert opaque.min() > 190

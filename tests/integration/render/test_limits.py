@@ -1,4 +1,4 @@
-"""Files that ask for too much, or for what cannot be, fail by name, at once, and harm no child."""
+"""Files that are too large or invalid fail fast, with their own kind, and do not end the child."""
 
 import struct
 import time
@@ -22,7 +22,7 @@ from tests.support.scripts import run_script
 
 QUICK = RenderConfig(resolution=32, samples=1, denoise=False)
 CAMERA = Camera(camera_to_world=look_at(np.array([0, -3.0, 0])), intrinsics=intrinsics_from_fov(50))
-SETTLED = {
+HEALTHY_KINDS = {
     "malformed",
     "external_reference",
     "unsupported_extension",
@@ -31,19 +31,19 @@ SETTLED = {
     "refused",
     "import_error",
 }
-"""Kinds that a child reports in good health."""
+"""Kinds of failure after which the child goes on."""
 
 
 @pytest.fixture(scope="module")
 def limited() -> Iterator[BlenderProcess]:
-    """A child with the ordinary limits but for a few, which small files can exceed."""
+    """Start a child in which small files exceed the limits of triangles and texture pixels."""
     limits = GlbLimits(max_triangles=4000, max_total_pixels=2**20)
     with BlenderProcess(BlenderLimits(objects_per_child=1000), glb_limits=limits) as process:
         yield process
 
 
 def failure_of(blender: BlenderProcess, glb: Path, seconds: float = 3.0) -> RenderFailure:
-    """How a file fails; it must do so at once, with one line, and the child must live on."""
+    """Return the failure of a file, which must be fast, have one line and keep the child alive."""
     before = blender.pid
     started = time.monotonic()
     with pytest.raises(RenderFailure) as caught:
@@ -62,11 +62,11 @@ def square() -> GltfBuilder:
 
 
 def attributes(builder: GltfBuilder) -> dict[str, int]:
-    found: dict[str, int] = builder.document["meshes"][0]["primitives"][0]["attributes"]
-    return found
+    values: dict[str, int] = builder.document["meshes"][0]["primitives"][0]["attributes"]
+    return values
 
 
-# Too much
+# Files over a limit
 
 
 def long_chain(builder: GltfBuilder) -> None:
@@ -80,13 +80,13 @@ def many_nodes(builder: GltfBuilder) -> None:
 
 
 def many_instances(builder: GltfBuilder) -> None:
-    places = {"TRANSLATION": builder.accessor(np.zeros((30_000, 3)))}
-    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+    positions = {"TRANSLATION": builder.accessor(np.zeros((30_000, 3)))}
+    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": positions}})
 
 
 def claimed_instances(builder: GltfBuilder) -> None:
-    places = {"TRANSLATION": builder.accessor(np.zeros((1, 3)), count=10**12)}
-    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+    positions = {"TRANSLATION": builder.accessor(np.zeros((1, 3)), count=10**12)}
+    builder.node(mesh=0, extensions={"EXT_mesh_gpu_instancing": {"attributes": positions}})
 
 
 def many_uses(builder: GltfBuilder) -> None:
@@ -123,7 +123,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def huge_image(builder: GltfBuilder) -> None:
-    """Nothing is decoded to see that it is too large."""
+    """Add an image whose header states its size; its pixels cannot be decoded."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * 1000)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -143,24 +143,24 @@ TOO_LARGE: dict[Callable[[GltfBuilder], None], str] = {
     many_vertices: "vertices",
     huge_image: "60000 x 60000 pixels",
 }
-"""What each message must name: the limit that the file exceeds."""
+"""The exceeded limit that each message must name."""
 
 
 @pytest.mark.parametrize(
-    ("ask", "excess"), TOO_LARGE.items(), ids=[ask.__name__ for ask in TOO_LARGE]
+    ("inflate", "excess"), TOO_LARGE.items(), ids=[inflate.__name__ for inflate in TOO_LARGE]
 )
 def test_too_large(
-    limited: BlenderProcess, tmp_path: Path, ask: Callable[[GltfBuilder], None], excess: str
+    limited: BlenderProcess, tmp_path: Path, inflate: Callable[[GltfBuilder], None], excess: str
 ):
     builder = square()
-    ask(builder)
-    found = failure_of(limited, builder.save(tmp_path / "large.glb"))
-    assert (found.kind, excess in str(found)) == ("too_large", True), str(found)
+    inflate(builder)
+    failure = failure_of(limited, builder.save(tmp_path / "large.glb"))
+    assert (failure.kind, excess in str(failure)) == ("too_large", True), str(failure)
 
 
 @pytest.fixture(scope="module")
 def large_texture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A square with a texture of 64 megapixels, in 220 kilobytes."""
+    """Write a square with a texture of 64 megapixels, in 220 kilobytes."""
     builder = square()
     data = encode_image(np.full((8192, 8192, 3), (200, 20, 20), dtype=np.uint8), compress_level=1)
     assert len(data) < 2_000_000
@@ -170,8 +170,8 @@ def large_texture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_texture_of_64_megapixels_may_be_too_large(limited: BlenderProcess, large_texture: Path):
-    found = failure_of(limited, large_texture)
-    assert (found.kind, "images have more pixels" in str(found)) == ("too_large", True)
+    failure = failure_of(limited, large_texture)
+    assert (failure.kind, "images have more pixels" in str(failure)) == ("too_large", True)
 
 
 def test_a_texture_of_64_megapixels_is_scaled_down(blender: BlenderProcess, large_texture: Path):
@@ -181,7 +181,7 @@ def test_a_texture_of_64_megapixels_is_scaled_down(blender: BlenderProcess, larg
     assert (red > green + 100, green - blue, alpha) == (True, 0, 255)
 
 
-# What cannot be
+# Invalid files
 
 
 def own_child(builder: GltfBuilder) -> None:
@@ -194,7 +194,7 @@ def two_in_a_circle(builder: GltfBuilder) -> None:
 
 
 def circle_outside_the_scene(builder: GltfBuilder) -> None:
-    """The importer would follow the joint's parents forever."""
+    """Add a cycle in which the importer would follow the joint's parents without end."""
     builder.node(root=False, children=[2])
     builder.node(root=False, children=[1])
     builder.document["skins"] = [{"joints": [1]}]
@@ -212,10 +212,10 @@ def no_number(builder: GltfBuilder) -> None:
 
 
 def sparse_no_number(builder: GltfBuilder) -> None:
-    place = {"bufferView": builder.view(b"\1\0\0\0"), "componentType": 5125}
+    indices = {"bufferView": builder.view(b"\1\0\0\0"), "componentType": 5125}
     values = {"bufferView": builder.view(struct.pack("<fff", 0, 0, float("nan")))}
     accessor = builder.document["accessors"][attributes(builder)["POSITION"]]
-    accessor["sparse"] = {"count": 1, "indices": place, "values": values}
+    accessor["sparse"] = {"count": 1, "indices": indices, "values": values}
 
 
 def huge_position(builder: GltfBuilder) -> None:
@@ -243,7 +243,9 @@ def bind_matrix_without_numbers(builder: GltfBuilder) -> None:
     builder.document["nodes"][0]["skin"] = 0
 
 
-def test_corners_that_are_no_whole_triangles(limited: BlenderProcess, tmp_path: Path):
+def test_an_index_count_not_divisible_by_three_is_malformed(
+    limited: BlenderProcess, tmp_path: Path
+):
     """Blender would read beyond the end of its own array."""
     builder = square()
     primitive = builder.document["meshes"][0]["primitives"][0]
@@ -268,23 +270,27 @@ def test_corners_that_are_no_whole_triangles(limited: BlenderProcess, tmp_path: 
     ],
     ids=lambda spoil: spoil.__name__,
 )
-def test_malformed(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
-    """As the inspection says it: both call the same parser."""
+def test_malformed_files(
+    limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]
+):
+    """The child and the inspection report the same, because both call the same parser."""
     builder = square()
     spoil(builder)
     path = builder.save(tmp_path / "odd.glb")
-    found = failure_of(limited, path)
+    failure = failure_of(limited, path)
     with pytest.raises(GlbError) as inspected:
         inspect_glb(path)
-    assert (found.kind, str(found)) == (inspected.value.kind, inspected.value.message)
-    assert found.kind == "malformed"
+    assert (failure.kind, str(failure)) == (inspected.value.kind, inspected.value.message)
+    assert failure.kind == "malformed"
 
 
 @pytest.mark.parametrize(
     "spoil", [huge_position, matrix_beyond_floats], ids=lambda spoil: spoil.__name__
 )
-def test_refused(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]):
-    """The inspection passes it: only Blender knows where the vertices end up."""
+def test_positions_beyond_floats_are_refused(
+    limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfBuilder], None]
+):
+    """The inspection accepts the file; only Blender computes the final positions of vertices."""
     builder = square()
     spoil(builder)
     path = builder.save(tmp_path / "odd.glb")
@@ -294,7 +300,7 @@ def test_refused(limited: BlenderProcess, tmp_path: Path, spoil: Callable[[GltfB
 
 @pytest.mark.parametrize("kind", ["objects", "bones"])
 def test_deep_trees(tmp_path: Path, kind: str):
-    """The importer recurses once per level; a limit above Python's own works."""
+    """The importer recurses once per level; depths above Python's recursion limit work."""
     builder = square()
     for _ in range(998):
         builder.node(parent=len(builder.document["nodes"]) - 1)
@@ -314,17 +320,17 @@ def test_deep_trees(tmp_path: Path, kind: str):
 
 
 def test_json_text_is_no_way_to_other_files(limited: BlenderProcess, tmp_path: Path):
-    """The importer reads such text as a glTF file that lies in parts."""
+    """The importer would read such text as a glTF file with external buffers."""
     path = tmp_path / "text.glb"
     path.write_text('{"asset": {"version": "2.0"}, "buffers": [{"uri": "/etc/passwd"}]}')
-    found = failure_of(limited, path)
-    assert (found.kind, "not a GLB" in str(found)) == ("malformed", True)
+    failure = failure_of(limited, path)
+    assert (failure.kind, "not a GLB" in str(failure)) == ("malformed", True)
 
 
 @pytest.mark.parametrize(
     "text", [b"[" * 100_000, b"[]", b"\xff\xfe{}", b'{"asset": 1e', b"5", b""], ids=repr
 )
-def test_documents_that_are_none(limited: BlenderProcess, tmp_path: Path, text: bytes):
+def test_invalid_json_documents_are_malformed(limited: BlenderProcess, tmp_path: Path, text: bytes):
     text += b" " * (-len(text) % 4)
     path = tmp_path / "text.glb"
     head = struct.pack("<4sII", b"glTF", 2, 20 + len(text))
@@ -336,7 +342,7 @@ ODD_VALUES: list[Any] = [None, "x", -1, 10**30, 1.5, [], {}, [[]], [7, 7, 7], {"
 
 
 def textured() -> GltfBuilder:
-    """A square with a bit of everything."""
+    """Return a square with textures, extensions and a level of detail."""
     builder = GltfBuilder()
     info = {"index": builder.texture(np.full((4, 4, 3), 128))}
     shift = {"extensions": {"KHR_texture_transform": {"offset": [0.0, 0.0]}}}
@@ -351,21 +357,21 @@ def textured() -> GltfBuilder:
     return builder
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every part of a document."""
+def document_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path (keys and indices) of every part of a document."""
     if path:
         yield path
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(part, dict | list):
-            yield from places(part, (*path, key))
+            yield from document_paths(part, (*path, key))
         else:
             yield *path, key
 
 
 def test_no_odd_value_anywhere_ends_the_child(limited: BlenderProcess, tmp_path: Path):
-    """Lists where objects belong, words for numbers, numbers out of range: one at a time."""
+    """One value at a time is replaced: a list for an object, text for a number, a huge number."""
     random = np.random.default_rng(0)
-    paths = list(places(textured().document))
+    paths = list(document_paths(textured().document))
     assert len(paths) > 100
     pid = None
     for path in paths:
@@ -378,7 +384,7 @@ def test_no_odd_value_anywhere_ends_the_child(limited: BlenderProcess, tmp_path:
         try:
             limited.open(glb, "cube")
         except RenderFailure as failure:
-            assert failure.kind in SETTLED, (path, part[path[-1]], str(failure))
+            assert failure.kind in HEALTHY_KINDS, (path, part[path[-1]], str(failure))
             assert "\n" not in str(failure)
         assert pid in (None, limited.pid)
         pid = limited.pid
@@ -398,13 +404,13 @@ bpy.ops.export_scene.gltf(
     export_draco_mesh_compression_enable=True,
 )
 sys.stdout.flush()
-os._exit(0)  # bpy hangs in the interpreter's own clean-up
+os._exit(0)  # bpy hangs in the interpreter's clean-up at exit
 """
 
 
 @pytest.fixture(scope="module")
 def draco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 triangles in a few kilobytes: as five million are in two megabytes."""
+    """Write 5,000 triangles in a few kilobytes; in two megabytes there would be five million."""
     path = tmp_path_factory.mktemp("draco") / "grid.glb"
     run_script(COMPRESS, path).check_returncode()
     assert path.stat().st_size < 10_000
@@ -421,7 +427,7 @@ def claim_little(document: dict[str, Any]) -> None:
         accessor["count"] = 3
 
 
-def test_draco_works(blender: BlenderProcess, draco: Path):
+def test_a_draco_mesh_is_decoded(blender: BlenderProcess, draco: Path):
     assert blender.open(draco, "cube").num_triangles == 5000
     views, _ = blender.render([look_down()], QUICK)
     np.testing.assert_allclose(views.depth[0, 8:24, 8:24], 3, atol=2e-3)
@@ -434,21 +440,21 @@ def look_down() -> Camera:
 
 
 def test_compressed_triangles_count(limited: BlenderProcess, draco: Path):
-    found = failure_of(limited, draco)
-    assert (found.kind, "5000 triangles" in str(found)) == ("too_large", True)
+    failure = failure_of(limited, draco)
+    assert (failure.kind, "5000 triangles" in str(failure)) == ("too_large", True)
 
 
 def test_compressed_triangles_count_whatever_the_document_claims(
     limited: BlenderProcess, draco: Path, tmp_path: Path
 ):
-    found = failure_of(limited, edit_glb(copy(draco, tmp_path / "lie.glb"), claim_little))
-    assert (found.kind, "5000 triangles" in str(found)) == ("too_large", True)
+    failure = failure_of(limited, edit_glb(copy(draco, tmp_path / "lie.glb"), claim_little))
+    assert (failure.kind, "5000 triangles" in str(failure)) == ("too_large", True)
 
 
 def test_triangles_that_only_the_decoder_sees_count_too(
     limited: BlenderProcess, draco: Path, tmp_path: Path
 ):
-    """Behind empty metadata, the header does not tell: too large right after decoding."""
+    """Empty metadata hides the count in the header, so the limit applies after decoding."""
     data = draco.read_bytes()
     start = data.index(b"DRACO")
     head = data[start : start + 9] + struct.pack("<H", 0x8000) + b"\0\0\0"
@@ -465,19 +471,19 @@ def test_triangles_that_only_the_decoder_sees_count_too(
         document["bufferViews"][0]["byteLength"] += 3
         document["buffers"][0]["byteLength"] = len(compressed)
 
-    found = failure_of(limited, edit_glb(path, longer))
+    failure = failure_of(limited, edit_glb(path, longer))
     reason = "the scene has more than the limit of 4000 triangles"
-    assert (found.kind, str(found)) == ("too_large", reason)
+    assert (failure.kind, str(failure)) == ("too_large", reason)
 
 
-@pytest.mark.parametrize("place", [20, 500])
-def test_a_mesh_that_cannot_be_decoded_is_a_failure(
-    blender: BlenderProcess, draco: Path, tmp_path: Path, place: int
+@pytest.mark.parametrize("offset", [20, 500])
+def test_a_draco_mesh_that_cannot_be_decoded_is_an_import_error(
+    blender: BlenderProcess, draco: Path, tmp_path: Path, offset: int
 ):
-    """Blender goes on without it, as if the object had fewer parts."""
+    """Blender itself would import the object without this mesh."""
     data = bytearray(draco.read_bytes())
-    data[data.index(b"DRACO") + place] ^= 0x55
+    data[data.index(b"DRACO") + offset] ^= 0x55
     path = tmp_path / "broken.glb"
     path.write_bytes(data)
-    found = failure_of(blender, path)
-    assert (found.kind, "Draco" in str(found)) == ("import_error", True)
+    failure = failure_of(blender, path)
+    assert (failure.kind, "Draco" in str(failure)) == ("import_error", True)

@@ -1,7 +1,7 @@
-"""What the materials of a file look like, seen straight from the front.
+"""Materials of a file, rendered from the front.
 
-The light is white and the same from everywhere, so that a matt surface shows its own colour and a
-little gloss. Colours are compared with those of a plain material, to 4 of 255 levels.
+The light is white and equal from all directions, so a matt surface shows its own colour and a
+little gloss. Colours are compared with those of a plain material, within 4 of 255 levels.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ Look = Callable[..., ViewSet]
 
 @pytest.fixture
 def look(blender: BlenderProcess, tmp_path: Path) -> Look:
-    """Render what a builder holds; `used` and `required` are its extensions."""
+    """Return a function that renders a builder's file; `used` and `required` are its extensions."""
 
     def render(
         builder: GltfBuilder,
@@ -45,31 +45,31 @@ def look(blender: BlenderProcess, tmp_path: Path) -> Look:
     return render
 
 
-def near(views: ViewSet, place: tuple[float, float] = (0.0, 0.0)) -> tuple[slice, slice]:
-    """The pixels around a place (x, z) of the plane through the origin."""
-    point = np.array([[place[0], 0, place[1]]], dtype=np.float32)
+def pixels_around(views: ViewSet, xz: tuple[float, float] = (0.0, 0.0)) -> tuple[slice, slice]:
+    """Return the pixels around the point (x, 0, z)."""
+    point = np.array([[xz[0], 0, xz[1]]], dtype=np.float32)
     image, _ = project(views.cameras[0], point)
     column, row = (image[0] * SIZE).astype(int)
     return slice(row - 3, row + 4), slice(column - 3, column + 4)
 
 
-def colour(views: ViewSet, place: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """Mean RGB, 0 to 255, around a place."""
-    return views.rgba[0][near(views, place)][..., :3].reshape(-1, 3).mean(axis=0)
+def colour(views: ViewSet, point: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """Return the mean RGB, 0 to 255, around a point (x, z)."""
+    return views.rgba[0][pixels_around(views, point)][..., :3].reshape(-1, 3).mean(axis=0)
 
 
-def alpha(views: ViewSet, place: tuple[float, float] = (0.0, 0.0)) -> float:
-    return float(views.rgba[0][near(views, place)][..., 3].mean()) / 255
+def alpha(views: ViewSet, point: tuple[float, float] = (0.0, 0.0)) -> float:
+    return float(views.rgba[0][pixels_around(views, point)][..., 3].mean()) / 255
 
 
 def linear(levels: np.ndarray) -> np.ndarray:
-    """Linear light of sRGB, 0 to 255."""
+    """Convert sRGB levels, 0 to 255, to linear light."""
     value = levels / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def square(material: Callable[[GltfBuilder], int], **attributes: Any) -> GltfBuilder:
-    """A square of 2 x 2 with a material, and the values of more vertex attributes."""
+    """Return a square of 2 x 2 with a material and further vertex attributes."""
     builder = GltfBuilder()
     more = {name: builder.accessor(values) for name, values in attributes.items()}
     builder.node(mesh=builder.quad(material(builder), attributes=more))
@@ -77,12 +77,12 @@ def square(material: Callable[[GltfBuilder], int], **attributes: Any) -> GltfBui
 
 
 def plain(look: Look, *rgb: float) -> np.ndarray:
-    """The colour of a matt material without any texture."""
+    """Return the rendered colour of a matt material without a texture."""
     return colour(look(square(lambda builder: builder.material((*rgb, 1)))))
 
 
 def halves(left: Sequence[int], right: Sequence[int]) -> np.ndarray:
-    """Pixels of an image with two colours."""
+    """Return the pixels of an image with two colours."""
     pixels = np.zeros((16, 16, len(left)), dtype=np.uint8)
     pixels[:, :8], pixels[:, 8:] = left, right
     return pixels
@@ -91,7 +91,7 @@ def halves(left: Sequence[int], right: Sequence[int]) -> np.ndarray:
 RED_BLUE = halves((255, 0, 0), (0, 0, 255))
 
 
-def is_red_then_blue(look: Look, views: ViewSet) -> None:
+def assert_red_then_blue(look: Look, views: ViewSet) -> None:
     np.testing.assert_allclose(colour(views, LEFT), plain(look, 1, 0, 0), atol=LEVELS)
     np.testing.assert_allclose(colour(views, RIGHT), plain(look, 0, 0, 1), atol=LEVELS)
 
@@ -149,7 +149,7 @@ def test_the_factor_multiplies_the_texture(look: Look):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "lossless WEBP"])
-def test_textures_arrive(look: Look, kind: str):
+def test_textures_of_every_format_are_shown(look: Look, kind: str):
     webp = "WEBP" in kind
     options: dict[str, Any] = {"lossless": True} if "lossless" in kind else {"quality": 95}
     data = encode_image(RED_BLUE, "WEBP" if webp else kind, **({} if kind == "PNG" else options))
@@ -163,7 +163,7 @@ def test_textures_arrive(look: Look, kind: str):
 
 
 def test_texture_transforms_apply(look: Look):
-    """A texture twice as small, shifted by half of itself: blue, red, blue, red."""
+    """A texture of half the size, shifted by half of itself, shows blue, red, blue, red."""
 
     def repeated(builder: GltfBuilder) -> int:
         material = builder.material(texture=builder.texture(RED_BLUE))
@@ -173,13 +173,13 @@ def test_texture_transforms_apply(look: Look):
         return material
 
     views = look(square(repeated), used=["KHR_texture_transform"])
-    seen = [colour(views, (x, 0)).argmax() for x in (-0.75, -0.25, 0.25, 0.75)]
-    assert seen == [2, 0, 2, 0]
+    channels = [colour(views, (x, 0)).argmax() for x in (-0.75, -0.25, 0.25, 0.75)]
+    assert channels == [2, 0, 2, 0]
 
 
 @pytest.mark.parametrize("strength", [0.2, 1.0])
 def test_unlit_colours_do_not_depend_on_the_light(look: Look, strength: float):
-    """Two unlit squares, one turned by 50 degrees, and both exactly as bright as the file says."""
+    """Two unlit squares, one turned by 50 degrees, both have the brightness in the file."""
     builder = GltfBuilder()
     unlit = {"extensions": {"KHR_materials_unlit": {}}}
     mesh = builder.quad(
@@ -190,13 +190,13 @@ def test_unlit_colours_do_not_depend_on_the_light(look: Look, strength: float):
     builder.node(mesh=mesh, translation=[0.5, 0, 0], rotation=turned)
     config = RenderConfig(resolution=SIZE, samples=4, denoise=False, light_strength=strength)
     views = look(builder, used=["KHR_materials_unlit"], config=config)
-    for place in (LEFT, RIGHT):
-        np.testing.assert_allclose(linear(colour(views, place)), [0.5, 0.2, 0.1], atol=0.01)
-    assert (views.depth[0][near(views, RIGHT)] > 0).all()
+    for point in (LEFT, RIGHT):
+        np.testing.assert_allclose(linear(colour(views, point)), [0.5, 0.2, 0.1], atol=0.01)
+    assert (views.depth[0][pixels_around(views, RIGHT)] > 0).all()
 
 
 def glossy(extension: dict[str, Any]) -> Callable[[GltfBuilder], int]:
-    """Specular and glossy; green for those who read metallic-rough only."""
+    """Return a specular-glossiness material; a reader of metallic-roughness alone sees green."""
 
     def material(builder: GltfBuilder) -> int:
         values = dict(extension)
@@ -214,19 +214,19 @@ GLOSSY = ["KHR_materials_pbrSpecularGlossiness"]
 
 def test_specular_glossiness_shows_its_diffuse_texture(look: Look):
     matt = {"diffuseTexture": RED_BLUE, "specularFactor": [0.04] * 3, "glossinessFactor": 0.0}
-    is_red_then_blue(look, look(square(glossy(matt)), used=GLOSSY))
+    assert_red_then_blue(look, look(square(glossy(matt)), used=GLOSSY))
     views = look(square(glossy(matt | {"diffuseFactor": [0.5, 0.5, 0.25, 1]})), used=GLOSSY)
     np.testing.assert_allclose(colour(views, RIGHT), plain(look, 0, 0, 0.25), atol=LEVELS)
 
 
-def test_specular_glossiness_takes_gloss_from_alpha(
+def test_specular_glossiness_reads_gloss_from_alpha(
     look: Look, blender: BlenderProcess, tmp_path: Path
 ):
-    """Textured glossiness looks as the constant does; light from one side shows the difference."""
+    """Textured glossiness looks like the constant; light from one side shows differences."""
     turned = [0, np.sin(np.radians(30)), 0, np.cos(np.radians(30))]
     one_sided = CONFIG.model_copy(update={"light_gradient": 1.0, "samples": 64})
 
-    def seen(gloss: dict[str, Any]) -> np.ndarray:
+    def colour_of(gloss: dict[str, Any]) -> np.ndarray:
         builder = square(glossy({"diffuseFactor": [0, 0, 0, 1]} | gloss))
         builder.document["nodes"][0]["rotation"] = turned
         return colour(look(builder, used=GLOSSY, config=one_sided))
@@ -234,10 +234,13 @@ def test_specular_glossiness_takes_gloss_from_alpha(
     texture = np.full((4, 4, 4), 255, dtype=np.uint8)
     texture[..., 3] = 204
     for factor in (1.0, 0.25):
-        constant = seen({"glossinessFactor": 0.8 * factor})
-        mapped = seen({"glossinessFactor": factor, "specularGlossinessTexture": texture})
+        constant = colour_of({"glossinessFactor": 0.8 * factor})
+        mapped = colour_of({"glossinessFactor": factor, "specularGlossinessTexture": texture})
         np.testing.assert_allclose(mapped, constant, atol=LEVELS)
-    assert np.abs(seen({"glossinessFactor": 1.0}) - seen({"glossinessFactor": 0.0})).max() > 12
+    assert (
+        np.abs(colour_of({"glossinessFactor": 1.0}) - colour_of({"glossinessFactor": 0.0})).max()
+        > 12
+    )
 
 
 def test_emission_is_added(look: Look):
@@ -253,15 +256,15 @@ def test_emission_is_added(look: Look):
         assert red - green == pytest.approx(light, abs=0.02)
 
 
-def test_emissive_textures_arrive(look: Look):
+def test_emissive_textures_are_shown(look: Look):
     def shining(builder: GltfBuilder) -> int:
         info = {"index": builder.texture(RED_BLUE)}
         return builder.material((0, 0, 0, 1), emissiveFactor=[0.5] * 3, emissiveTexture=info)
 
     views = look(square(shining))
-    for place, channel in ((LEFT, 0), (RIGHT, 2)):
-        found = linear(colour(views, place))
-        assert found[channel] - found[1] == pytest.approx(0.5, abs=0.03)
+    for point, channel in ((LEFT, 0), (RIGHT, 2)):
+        light = linear(colour(views, point))
+        assert light[channel] - light[1] == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("double_sided", [True, False])
@@ -274,7 +277,7 @@ def test_both_sides_are_drawn(look: Look, double_sided: bool, mode: str):
     pictures = [look(builder, used=list(extensions), camera=camera) for camera in (FRONT, BEHIND)]
     np.testing.assert_allclose(*(colour(views) for views in pictures), atol=LEVELS)
     for views, side in zip(pictures, (-1, 1), strict=True):
-        middle = near(views)
+        middle = pixels_around(views)
         np.testing.assert_allclose(views.depth[0][middle], 3, atol=2e-3)
         np.testing.assert_allclose(views.normals[0][middle], np.full((7, 7, 3), [0, side, 0]))
 
@@ -283,16 +286,16 @@ THIN_THICK = halves((255, 0, 0, 77), (255, 0, 0, 178))
 """Opacity 0.3 on the left, 0.7 on the right."""
 
 
-def shows_the_thick_half_only(views: ViewSet) -> None:
-    assert not views.depth[0][near(views, LEFT)].any()
-    assert not views.normals[0][near(views, LEFT)].any()
-    np.testing.assert_allclose(views.depth[0][near(views, RIGHT)], 3, atol=2e-3)
+def assert_only_thick_half(views: ViewSet) -> None:
+    assert not views.depth[0][pixels_around(views, LEFT)].any()
+    assert not views.normals[0][pixels_around(views, LEFT)].any()
+    np.testing.assert_allclose(views.depth[0][pixels_around(views, RIGHT)], 3, atol=2e-3)
     expected = np.full((7, 7, 3), [0, -1, 0])
-    np.testing.assert_allclose(views.normals[0][near(views, RIGHT)], expected, atol=1e-3)
+    np.testing.assert_allclose(views.normals[0][pixels_around(views, RIGHT)], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("unlit", [False, True])
-def test_blended_textures_are_there_where_they_are_more_than_half_opaque(look: Look, unlit: bool):
+def test_blended_textures_have_depth_where_opacity_is_over_half(look: Look, unlit: bool):
     extensions: dict[str, Any] = {"KHR_materials_unlit": {}} if unlit else {}
     builder = square(
         lambda b: b.material(
@@ -303,29 +306,29 @@ def test_blended_textures_are_there_where_they_are_more_than_half_opaque(look: L
     views = look(builder, used=list(extensions), config=config)
     assert alpha(views, LEFT) == pytest.approx(0.3, abs=0.05)
     assert alpha(views, RIGHT) == pytest.approx(0.7, abs=0.05)
-    shows_the_thick_half_only(views)
+    assert_only_thick_half(views)
 
 
 @pytest.mark.parametrize("cutoff, opacities", [(None, (0, 1)), (0.2, (1, 1)), (0.6, (0, 1))])
-def test_masked_textures_are_opaque_or_absent(
+def test_masked_textures_are_opaque_or_transparent(
     look: Look, cutoff: float | None, opacities: tuple[int, int]
 ):
     mode: dict[str, Any] = {"alphaMode": "MASK"} | ({"alphaCutoff": cutoff} if cutoff else {})
     views = look(square(lambda b: b.material(texture=b.texture(THIN_THICK), **mode)))
     assert (alpha(views, LEFT), alpha(views, RIGHT)) == opacities
     if opacities == (0, 1):
-        shows_the_thick_half_only(views)
+        assert_only_thick_half(views)
     np.testing.assert_allclose(colour(views, RIGHT), plain(look, 1, 0, 0), atol=LEVELS)
 
 
 def test_opaque_materials_ignore_the_alpha_of_their_texture(look: Look):
     views = look(square(lambda b: b.material(texture=b.texture(THIN_THICK))))
-    for place in (LEFT, RIGHT):
-        assert alpha(views, place) == 1
-        np.testing.assert_allclose(colour(views, place), plain(look, 1, 0, 0), atol=LEVELS)
+    for point in (LEFT, RIGHT):
+        assert alpha(views, point) == 1
+        np.testing.assert_allclose(colour(views, point), plain(look, 1, 0, 0), atol=LEVELS)
 
 
-def test_vertex_colours_carry_opacity(look: Look):
+def test_the_alpha_of_vertex_colours_is_opacity(look: Look):
     corners = [[1, 0, 0, 0.3]] * 4
     views = look(square(lambda b: b.material(alphaMode="BLEND"), COLOR_0=corners))
     assert alpha(views) == pytest.approx(0.3, abs=0.08)
@@ -340,17 +343,19 @@ def test_glass_is_solid_and_shows_what_is_behind_it(look: Look):
     builder.document["materials"][glass]["pbrMetallicRoughness"]["roughnessFactor"] = 0
     builder.node(mesh=builder.quad(glass, z=0.5))
     views = look(builder, used=["KHR_materials_transmission"])
-    for place in (LEFT, RIGHT):
-        np.testing.assert_allclose(views.depth[0][near(views, place)], 2.75, atol=2e-3)
+    for point in (LEFT, RIGHT):
+        np.testing.assert_allclose(views.depth[0][pixels_around(views, point)], 2.75, atol=2e-3)
         expected = np.full((7, 7, 3), [0, -1, 0])
-        np.testing.assert_allclose(views.normals[0][near(views, place)], expected, atol=1e-3)
-        assert alpha(views, place) == 1
+        np.testing.assert_allclose(
+            views.normals[0][pixels_around(views, point)], expected, atol=1e-3
+        )
+        assert alpha(views, point) == 1
     red_level, green_level, _ = colour(views, LEFT)
     assert red_level > green_level + 60
 
 
-def test_an_image_serves_as_colour_and_as_data(look: Look):
-    """Blender would take the shared image for data, and show a darker or brighter colour."""
+def test_an_image_may_be_colour_and_data(look: Look):
+    """Blender would read the shared image as data and show a darker or brighter colour."""
     grey = np.full((4, 4, 3), 188, dtype=np.uint8)
 
     def shared(builder: GltfBuilder) -> int:
@@ -375,14 +380,14 @@ def textured() -> GltfBuilder:
     return square(lambda builder: builder.material(texture=builder.texture(RED_BLUE)))
 
 
-def test_a_texture_that_only_an_unknown_extension_supplies_is_no_magenta(look: Look):
+def test_a_texture_in_an_unknown_extension_needs_a_fallback(look: Look):
     builder = textured()
     name = "KHR_texture_basisu"
     builder.document["textures"] = [{"extensions": {name: {"source": 0}}}]
-    found = failure(look, builder, used=[name])
-    assert (found.kind, name in str(found)) == ("unsupported_extension", True)
-    builder.document["textures"][0]["source"] = 0  # what others fall back to
-    is_red_then_blue(look, look(builder, used=[name]))
+    caught = failure(look, builder, used=[name])
+    assert (caught.kind, name in str(caught)) == ("unsupported_extension", True)
+    builder.document["textures"][0]["source"] = 0  # the fallback of other readers
+    assert_red_then_blue(look, look(builder, used=[name]))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +395,7 @@ def test_a_texture_that_only_an_unknown_extension_supplies_is_no_magenta(look: L
     [({}, None), ({"source": 0}, {"name": "no bytes"}), ({"source": 5}, None)],
     ids=["no source", "no bytes", "no such image"],
 )
-def test_a_texture_without_an_image_is_no_magenta(
+def test_a_texture_without_an_image_is_malformed(
     look: Look, texture: dict[str, Any], image: dict[str, Any] | None
 ):
     builder = textured()
@@ -401,7 +406,7 @@ def test_a_texture_without_an_image_is_no_magenta(
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_an_image_that_is_cut_off_is_a_failure(look: Look, kind: str):
+def test_a_truncated_image_is_an_import_error(look: Look, kind: str):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode_image(noise, kind)
     assert len(data) > 1500
@@ -409,16 +414,16 @@ def test_an_image_that_is_cut_off_is_a_failure(look: Look, kind: str):
     assert failure(look, builder).kind == "import_error"
 
 
-def test_images_that_nobody_sees_may_be_broken(look: Look):
-    """Occlusion, other variants, unused materials, and whatever an unlit material does not show."""
+def test_images_without_effect_may_be_malformed(look: Look):
+    """Holds for occlusion, other variants, unused materials, and inputs that unlit ones ignore."""
     builder = GltfBuilder()
     broken = {"index": builder.texture(b"no image")}
-    seen = builder.material((1, 0, 0, 1), occlusionTexture=broken)
+    lit = builder.material((1, 0, 0, 1), occlusionTexture=broken)
     unlit = {"KHR_materials_unlit": {}}
     flat = builder.material((0, 0, 1, 1), normalTexture=broken, extensions=unlit)
     builder.material(emissiveTexture=broken)
     variant = builder.material(normalTexture=broken)
-    mesh = builder.quad(seen, corners=((-1, -1), (0, 1)))
+    mesh = builder.quad(lit, corners=((-1, -1), (0, 1)))
     mappings = [{"material": variant, "variants": [0]}]
     builder.document["meshes"][mesh]["primitives"][0]["extensions"] = {
         "KHR_materials_variants": {"mappings": mappings}
@@ -432,8 +437,8 @@ def test_images_that_nobody_sees_may_be_broken(look: Look):
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_odd_normals_are_replaced(look: Look, number: float):
-    """Normals that are no numbers would leave a surface dark."""
+def test_non_finite_normals_are_replaced(look: Look, number: float):
+    """Normals that are NaN or infinite would leave a surface dark."""
     expected = plain(look, 0.5, 0.2, 0.1)
     odd = np.full((4, 3), number)
     views = look(square(lambda builder: builder.material((0.5, 0.2, 0.1, 1)), NORMAL=odd))

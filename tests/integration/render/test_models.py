@@ -1,4 +1,4 @@
-"""Real models: good ones render and pass the check, bad ones fail by name and harm no other."""
+"""Real models: valid ones render and pass the check, malformed ones fail with their own kind."""
 
 import dataclasses
 from pathlib import Path
@@ -30,33 +30,33 @@ def test_models_render_and_pass_the_check(blender: BlenderProcess, mirror: Path,
         check_views(views)
         rendered = (views.rgba[..., 3] / 255).mean(axis=(1, 2))
         np.testing.assert_allclose(measured.coverage, rendered, atol=0.02)
-        _surface_lies_where_the_pictures_show_it(measured.points, views)
+        _assert_points_are_covered(measured.points, views)
 
 
-def _surface_lies_where_the_pictures_show_it(points: np.ndarray, views) -> None:
-    """No point of the surface stands before what a picture shows there (or in front of nothing)."""
+def _assert_points_are_covered(points: np.ndarray, views) -> None:
+    """Check that points of the surface project to pixels that are not transparent."""
     height, width = views.depth.shape[1:]
     for view, camera in enumerate(views.cameras):
         image, _ = project(camera, points)
         column, row = (image * (width, height)).astype(int).T
         inside = (column > 0) & (row > 0) & (column < width - 1) & (row < height - 1)
         alpha = views.rgba[view, ..., 3]
-        around = [
+        neighbours = [
             alpha[row[inside] + j, column[inside] + i] for j in (-1, 0, 1) for i in (-1, 0, 1)
         ]
-        assert (np.max(around, axis=0) == 0).mean() < 0.05
+        assert (np.max(neighbours, axis=0) == 0).mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["textured", "animated", "lowpoly", "thin"])
 def test_depths_and_normals_of_a_model_agree(blender: BlenderProcess, mirror: Path, kind: str):
-    """Pixels that two views see lie at one depth, and normals are those that depth implies."""
+    """Views agree on depth where they overlap, and normals agree with the depth."""
     path = models(mirror, kind, 1)[0]
     blender.open(path, "cube")
     cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:12]
     views, _ = blender.render(cameras, RenderConfig(resolution=128, samples=1, denoise=False))
-    agreeing, seen = _agreement(views)
-    assert seen > 500
-    assert agreeing / seen >= 0.99
+    num_agreeing, num_compared = _agreement(views)
+    assert num_compared > 500
+    assert num_agreeing / num_compared >= 0.99
     assert _aligned(views) > 0.95
     check_views(views)
     for order, signs in (
@@ -70,23 +70,23 @@ def test_depths_and_normals_of_a_model_agree(blender: BlenderProcess, mirror: Pa
 
 
 def _agreement(views: ViewSet) -> tuple[float, int]:
-    """How many pixels that two views see agree, and how many there are."""
+    """Return the number of agreeing pixels of overlapping views, and of all pixels compared."""
     patches = [find_patches(views, view) for view in range(len(views.cameras))]
-    agreeing, seen = 0.0, 0
+    num_agreeing, num_compared = 0.0, 0
     for first, second in pairs_to_compare(views.cameras):
         share, count = depth_agreement(patches[first], views.cameras[second], views.depth[second])
-        agreeing, seen = agreeing + share * count, seen + count
-    return agreeing, seen
+        num_agreeing, num_compared = num_agreeing + share * count, num_compared + count
+    return num_agreeing, num_compared
 
 
 def _aligned(views: ViewSet) -> float:
-    """The share of normals within 30 degrees of those that depth implies."""
+    """Return the share of normals within 30 degrees of those computed from depth."""
     patches = [find_patches(views, view) for view in range(len(views.cameras))]
     cosines = np.concatenate([(part.facing * part.normals).sum(axis=-1) for part in patches])
     return float((cosines > np.cos(np.radians(30))).mean())
 
 
-def test_malformed_models_fail_by_name(blender: BlenderProcess, mirror: Path):
+def test_malformed_models_fail_with_their_own_kind(blender: BlenderProcess, mirror: Path):
     survivor = models(mirror, "textured", 1)[0]
     failed = 0
     for path in models(mirror, "malformed", 99):
@@ -100,7 +100,7 @@ def test_malformed_models_fail_by_name(blender: BlenderProcess, mirror: Path):
     assert blender.has_scene
 
 
-def test_required_extensions_that_blender_lacks(blender: BlenderProcess, mirror: Path):
+def test_unsupported_required_extensions_are_named(blender: BlenderProcess, mirror: Path):
     kinds = set()
     for path in models(mirror, "extension", 99):
         try:

@@ -1,6 +1,6 @@
-"""What Blender renders of bodies with closed forms, seen by cameras that no rig has.
+"""Renderings of bodies with closed forms, by cameras that no rig has.
 
-The rigs' own cameras are in test_rig_pictures.py.
+test_rig_pictures.py uses the cameras of the rigs.
 """
 
 from pathlib import Path
@@ -48,32 +48,32 @@ def sphere_pictures(blender: BlenderProcess, sphere: Path) -> ViewSet:
     return blender.render(CAMERAS, CONFIG)[0]
 
 
-def angles(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Between unit vectors, in degrees."""
-    return np.degrees(np.arccos((found * expected).sum(-1).clip(-1, 1)))
+def angles(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the angles between unit vectors, in degrees."""
+    return np.degrees(np.arccos((actual * expected).sum(-1).clip(-1, 1)))
 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_depth_and_normals_of_the_block(block_views: ViewSet, view: int):
-    seen = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
-    inner = seen.inner & (seen.face >= 0)
+    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    inner = expected.inner & (expected.face >= 0)
     assert inner.sum() > 500
-    np.testing.assert_allclose(block_views.depth[view][inner], seen.depth[inner], atol=2e-3)
-    assert angles(block_views.normals[view], seen.normals)[inner].max() < 1.5
-    background = seen.inner & (seen.face < 0)
+    np.testing.assert_allclose(block_views.depth[view][inner], expected.depth[inner], atol=2e-3)
+    assert angles(block_views.normals[view], expected.normals)[inner].max() < 1.5
+    background = expected.inner & (expected.face < 0)
     assert not block_views.depth[view][background].any()
     assert not block_views.normals[view][background].any()
 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_depth_is_sampled_at_the_centre_of_the_pixel(block_views: ViewSet, view: int):
-    seen = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
-    differ = (block_views.depth[view] > 0) != (seen.face >= 0)
+    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    differ = (block_views.depth[view] > 0) != (expected.face >= 0)
     assert differ.mean() < 5e-4  # a ray exactly along an edge may go either way
 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
-def test_alpha_covers_what_the_block_covers(block_views: ViewSet, view: int):
+def test_alpha_equals_the_covered_area_of_the_block(block_views: ViewSet, view: int):
     fine = look_at_boxes(letter_block(), CAMERAS[view], SIZE * 6)
     covered = (fine.face >= 0).reshape(SIZE, 6, SIZE, 6).mean(axis=(1, 3))
     alpha = block_views.rgba[view, ..., 3] / 255
@@ -81,21 +81,21 @@ def test_alpha_covers_what_the_block_covers(block_views: ViewSet, view: int):
     inner = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
     assert (alpha[(covered == 1) & inner.inner] > 0.99).all()
     assert (alpha[(covered == 0) & inner.inner] < 0.01).all()
-    # Edges are smooth: alpha is the covered part of a pixel, within what 8 samples can tell.
+    # At edges, alpha is the covered part of a pixel, within the accuracy of 8 samples.
     assert np.abs(alpha - covered).mean(where=(covered > 0) & (covered < 1)) < 0.15
 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
-def test_the_letter_is_where_it_belongs(block_views: ViewSet, view: int):
-    seen = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+def test_the_letter_is_at_its_computed_position(block_views: ViewSet, view: int):
+    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
     rgb = block_views.rgba[view, ..., :3].astype(int)
     red = rgb[..., 0] - rgb[..., 1] > 60
-    inner = seen.inner & (seen.face >= 0)
-    np.testing.assert_array_equal(red[inner], seen.face[inner] >= 6)
+    inner = expected.inner & (expected.face >= 0)
+    np.testing.assert_array_equal(red[inner], expected.face[inner] >= 6)
 
 
 def test_the_letter_reads_from_left_to_right(block_views: ViewSet):
-    """Without any of the mathematics: seen from -y, the F's stem is left of its arms."""
+    """Seen from -y, the stem of the F is left of its arms; checked without camera equations."""
     rgb = block_views.rgba[0, ..., :3].astype(int)
     red = rgb[..., 0] - rgb[..., 1] > 60
     rows, columns = np.nonzero(red)
@@ -110,10 +110,10 @@ def test_pictures_pass_the_check(name: str, request: pytest.FixtureRequest):
     check_views(request.getfixturevalue(name))
 
 
-def test_light_reaches_every_side_and_burns_none(sphere_pictures: ViewSet):
-    shown = sphere_pictures.rgba[sphere_pictures.rgba[..., 3] == 255][:, :3]
-    assert shown.min() > 100
-    assert (shown == 255).all(axis=-1).mean() < 0.01
+def test_light_reaches_every_side_and_saturates_none(sphere_pictures: ViewSet):
+    opaque = sphere_pictures.rgba[sphere_pictures.rgba[..., 3] == 255][:, :3]
+    assert opaque.min() > 100
+    assert (opaque == 255).all(axis=-1).mean() < 0.01
 
 
 def test_rendering_again_gives_the_same_picture(blender: BlenderProcess, block: Path):
@@ -143,7 +143,7 @@ def test_points_spread_evenly_over_the_surface(blender: BlenderProcess, sphere: 
     points = blender.measure(CAMERAS[:1], num_points=50_000).points
     assert points.shape == (50_000, 3)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-3)
-    # Archimedes: on a sphere, every coordinate of an even spread is uniform in [-1, 1].
+    # Archimedes: every coordinate of uniform points on a sphere is uniform in [-1, 1].
     for axis in range(3):
         counts, _ = np.histogram(points[:, axis], bins=10, range=(-1, 1))
         np.testing.assert_allclose(counts, 5000, rtol=0.05)
@@ -151,22 +151,22 @@ def test_points_spread_evenly_over_the_surface(blender: BlenderProcess, sphere: 
 
 
 @pytest.mark.parametrize("scale, shift", [(200.0, (900.0, -40.0, 7.0)), (1e-3, (0.2, 0.1, -0.3))])
-def test_the_cube_takes_any_size_and_place(
+def test_objects_of_any_size_and_position_are_normalised_to_the_cube(
     blender: BlenderProcess, tmp_path: Path, scale: float, shift: tuple[float, float, float]
 ):
-    """Several roots are scaled together: the letter stays on the block."""
+    """Several roots are scaled together, so the letter stays on the block."""
     path = write_boxes(tmp_path / "moved.glb", letter_block(), scale=scale, shift=shift)
     report = blender.open(path, "cube")
     assert report.scale == pytest.approx(1 / scale, rel=1e-4)
     np.testing.assert_allclose(report.centre, shift, rtol=1e-4, atol=1e-6)
     views, _ = blender.render(CAMERAS[:2], RenderConfig(resolution=96, samples=1))
     for view in range(2):
-        seen = look_at_boxes(letter_block(), CAMERAS[view], 96)
-        inner = seen.inner & (seen.face >= 0)
-        np.testing.assert_allclose(views.depth[view][inner], seen.depth[inner], atol=4e-3)
+        expected = look_at_boxes(letter_block(), CAMERAS[view], 96)
+        inner = expected.inner & (expected.face >= 0)
+        np.testing.assert_allclose(views.depth[view][inner], expected.depth[inner], atol=4e-3)
 
 
-def test_the_unit_sphere_holds_the_object(blender: BlenderProcess, tmp_path: Path):
+def test_objects_are_normalised_to_the_unit_sphere(blender: BlenderProcess, tmp_path: Path):
     path = write_boxes(tmp_path / "block.glb", letter_block(), scale=3.0)
     report = blender.open(path, "sphere")
     # The farthest points of the block are the four corners of the side behind the letter.

@@ -1,4 +1,4 @@
-"""An object gets as many samples as its pictures need, and no more."""
+"""Adaptive samples: the number of samples per pixel that an object's pictures need."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ SIZE = 96
 
 
 def probes(error: float, side: int = 40, alpha: float = 1.0) -> ProbeImages:
-    """Of one grey square: the first is off by `error` in what is shown, the others are noisy."""
+    """Return probes of a grey square: the first is off by `error` in sRGB, the others are noisy."""
     rng = np.random.default_rng(3)
     truth, shape = 0.5**2.2, (side, side, 3)
-    off = srgb_from_linear(np.array(truth)) + error * rng.choice((-1, 1), shape)
-    colours = [((off + 0.055) / 1.055) ** 2.4, *(truth + rng.normal(0, 0.05, (2, *shape)))]
+    shown = srgb_from_linear(np.array(truth)) + error * rng.choice((-1, 1), shape)
+    colours = [((shown + 0.055) / 1.055) ** 2.4, *(truth + rng.normal(0, 0.05, (2, *shape)))]
     first, second, third = (
         np.concatenate([colour, np.ones((side, side, 1))], axis=-1) * alpha for colour in colours
     )
@@ -31,8 +31,8 @@ def probes(error: float, side: int = 40, alpha: float = 1.0) -> ProbeImages:
 
 
 @pytest.mark.parametrize("quality", [32.0, 36.0, 40.0])
-def test_the_error_is_found_in_spite_of_the_noise(quality: float):
-    """As many samples as the probe has where that is good enough, twice for 2.2 dB more."""
+def test_the_error_is_estimated_in_spite_of_noise(quality: float):
+    """2.2 dB more need twice the samples, within the minimum and the maximum."""
     pictures = [probes(10 ** (-quality / 20), side=200)]
     assert choose_samples(pictures, quality, 4, 64) == pytest.approx(8, abs=1)
     assert choose_samples(pictures, quality + 2.2, 4, 64) == pytest.approx(16, abs=2)
@@ -40,7 +40,7 @@ def test_the_error_is_found_in_spite_of_the_noise(quality: float):
     assert choose_samples(pictures, quality - 20, 4, 64) == 4
 
 
-def test_what_is_far_out_of_reach_takes_no_more_than_the_probe():
+def test_an_unreachable_quality_takes_fewer_samples():
     pictures = [probes(10 ** (-30 / 20), side=200)]
     assert choose_samples(pictures, 34, 4, 12) == 12
     assert choose_samples(pictures, 37, 4, 12) == 8
@@ -48,12 +48,12 @@ def test_what_is_far_out_of_reach_takes_no_more_than_the_probe():
     assert choose_samples(pictures, 37, 4, 24) == 24
 
 
-def test_a_flawless_probe_takes_the_fewest():
+def test_a_probe_without_error_takes_the_minimum():
     assert choose_samples([probes(0.0, side=200)], 40, 4, 64) == 4
 
 
-def test_what_cannot_be_judged_takes_the_most():
-    """What shines through half-transparent pixels differs by chance, and few pixels tell little."""
+def test_an_error_that_cannot_be_estimated_takes_the_maximum():
+    """Holds for half-transparent pixels, whose error is random, and for too few pixels."""
     assert choose_samples([probes(0.0, side=200, alpha=0.5)], 40, 4, 64) == 64
     assert choose_samples([probes(0.0, side=12)], 20, 4, 64) == 64
     assert choose_samples([probes(0.0, side=12)] * 4, 20, 4, 64) == 4
@@ -71,36 +71,36 @@ def test_probes_are_spread_over_the_views_that_show_the_object():
 
 
 @pytest.fixture(scope="module")
-def crate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One box: plain, matt, and nothing shades it."""
+def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write one plain, matt box."""
     return write_boxes(
-        tmp_path_factory.mktemp("crate") / "crate.glb",
+        tmp_path_factory.mktemp("box") / "box.glb",
         [Box((-1, -1, -1), (1, 1, 1), (90, 120, 200))],
     )
 
 
-def test_a_plain_object_takes_few_and_says_so(blender: BlenderProcess, crate: Path):
-    blender.open(crate, "cube")
+def test_a_plain_object_takes_the_minimum_and_reports_it(blender: BlenderProcess, box: Path):
+    blender.open(box, "cube")
     _, report = blender.render(CAMERAS, RenderConfig(resolution=SIZE))
     assert report.samples == 4
     assert report.timings["probe"] > 0
 
 
-def test_quality_decides(blender: BlenderProcess, block: Path):
-    """The higher it is, the more samples, and the closer to what endless samples give."""
+def test_a_higher_quality_takes_more_samples(blender: BlenderProcess, block: Path):
+    """A higher quality takes more samples and is closer to a render with many samples."""
     blender.open(block, "cube")
     truth, _ = blender.render(CAMERAS, RenderConfig(resolution=SIZE, samples=256, denoise=False))
-    found = [
+    renders = [
         blender.render(CAMERAS, RenderConfig(resolution=SIZE, samples=48, quality=quality))
         for quality in (20.0, 52.0)
     ]
-    assert found[0][1].samples == 4
-    assert 16 < found[1][1].samples <= 48
-    low, high = (error(views, truth) for views, _ in found)
+    assert renders[0][1].samples == 4
+    assert 16 < renders[1][1].samples <= 48
+    low, high = (error(views, truth) for views, _ in renders)
     assert high < 0.7 * low
 
 
-def test_what_is_asked_for_outright_is_not_judged(blender: BlenderProcess, block: Path):
+def test_fixed_numbers_of_samples_are_not_probed(blender: BlenderProcess, block: Path):
     blender.open(block, "cube")
     for config in (
         RenderConfig(resolution=32, samples=3),

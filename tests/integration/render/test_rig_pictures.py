@@ -1,6 +1,6 @@
-"""Every view of every rig shows two bodies as their equations say.
+"""Every view of every rig shows two bodies as computed from their equations.
 
-At a quarter of the full resolution; tests/slow/render has the full one.
+At a quarter of the full resolution; tests/slow/render uses the full one.
 """
 
 import pytest
@@ -15,7 +15,7 @@ CONFIG = RenderConfig(resolution=128, samples=4, min_samples=4, denoise=False)
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("rig", RIGS.values(), ids=RIGS)
-def test_every_view_of_a_rig_shows_a_body_as_it_is(
+def test_every_view_of_a_rig_agrees_with_the_equations(
     rig: Rig, name: str, blender: BlenderProcess, request: pytest.FixtureRequest
 ):
     problems = rig_problems(blender, rig, name, request.getfixturevalue(name), CONFIG)

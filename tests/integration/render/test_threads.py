@@ -1,4 +1,4 @@
-"""A child uses the cores that it was given, and no others."""
+"""A child uses no more cores than its threads."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from render.rigs import get_rig
 
 
 def test_one_thread_costs_one_core(block: Path):
-    """Blender's idle threads spin: two children of one thread each would slow each other down."""
+    """Otherwise Blender's idle threads spin, and children slow each other down."""
     cameras = get_rig("lrm32").cameras("objaverse:threads")[:2]
     config = RenderConfig(resolution=256, samples=32)
     with BlenderProcess(BlenderLimits(threads=1)) as blender:

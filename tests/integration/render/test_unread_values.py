@@ -1,4 +1,4 @@
-"""Values that Blender's importer does not read, or replaces by a default, change no picture."""
+"""Values that Blender's importer ignores or replaces by defaults do not change the picture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFIG = RenderConfig(resolution=64, samples=2, denoise=False)
 
 
 def square() -> GltfBuilder:
-    """A skinned square that morphs."""
+    """Return a skinned square with a morph target."""
     builder = skinned_square()
     builder.document["scenes"][0]["nodes"].pop()
     builder.document["nodes"].pop()
@@ -38,13 +38,13 @@ def picture(blender: BlenderProcess, glb: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plain(blender: BlenderProcess, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    found = picture(blender, save(square(), tmp_path_factory.mktemp("plain")))
-    assert 0.1 < (found[..., 3] > 0).mean() < 0.9
-    return found
+    rgba = picture(blender, save(square(), tmp_path_factory.mktemp("plain")))
+    assert 0.1 < (rgba[..., 3] > 0).mean() < 0.9
+    return rgba
 
 
 def odd_joints(builder: GltfBuilder) -> None:
-    """A joint of a spare vertex, joints without weights, a joint without a bind matrix."""
+    """Add a joint of an unused vertex, joints without weights, a joint without a bind matrix."""
     document = builder.document
     attributes = document["meshes"][0]["primitives"][0]["attributes"]
     for name, index in attributes.items():
@@ -62,7 +62,7 @@ def odd_joints(builder: GltfBuilder) -> None:
 
 
 def odd_arrays(builder: GltfBuilder) -> None:
-    """Skin attributes of a mesh without a skin, and normals of a morph target."""
+    """Add skin attributes to a mesh without a skin, and normals to a morph target."""
     primitive = builder.document["meshes"][0]["primitives"][0]
     del builder.document["nodes"][2]["skin"]
     primitive["attributes"]["JOINTS_0"] = builder.accessor(np.zeros(4))
@@ -70,7 +70,7 @@ def odd_arrays(builder: GltfBuilder) -> None:
 
 
 def odd_values(builder: GltfBuilder) -> None:
-    """Empty lists for defaults, colours beyond their length, a camera by name."""
+    """Set empty lists for defaults, colours with too many values, a camera by name."""
     document = builder.document
     document["nodes"][2] |= {"translation": [], "rotation": [], "scale": [], "camera": "main"}
     material = document["materials"][0]
@@ -86,7 +86,7 @@ def odd_names(builder: GltfBuilder) -> None:
 
 
 @pytest.mark.parametrize("change", [odd_joints, odd_arrays, odd_values, odd_names])
-def test_the_picture_is_the_same(
+def test_ignored_values_do_not_change_the_picture(
     blender: BlenderProcess,
     plain: np.ndarray,
     tmp_path: Path,

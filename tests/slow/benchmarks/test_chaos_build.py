@@ -1,4 +1,4 @@
-"""A short run of the chaos: one fault of each kind, for real."""
+"""A short run of the benchmark chaos_build, with one fault of each kind."""
 
 import json
 import subprocess
@@ -9,26 +9,26 @@ from tests.support.paths import REPOSITORY
 
 
 def can_mount() -> bool:
-    """Whether a user may have a disk of its own: containers often forbid it."""
+    """Return whether a user may mount a disk, which containers often forbid."""
     mount = ["sh", "-c", "mount -t tmpfs none /mnt"]
     words = ["unshare", "--user", "--map-root-user", "--mount", *mount]
     return subprocess.run(words, capture_output=True).returncode == 0
 
 
-def test_whatever_is_disturbed_the_dataset_is_the_same(tmp_path):
+def test_faults_do_not_change_the_dataset(tmp_path):
     kinds = [kind for kind in KINDS if kind != "disk" or can_mount()]
-    found = tmp_path / "found.json"
-    words = ["--kinds", *kinds, "--faults", str(len(kinds)), "--json", str(found)]
+    report = tmp_path / "report.json"
+    words = ["--kinds", *kinds, "--faults", str(len(kinds)), "--json", str(report)]
     words += ["--most-seconds-between", "4", "--", "--limit", "8"]
     words += ["--render.resolution", "40", "--render.samples", "1"]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "benchmarks", "chaos_build", *words],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    outcome = json.loads(found.read_text())
+    assert result.returncode == 0, result.stdout + result.stderr
+    outcome = json.loads(report.read_text())
     assert outcome["faults"] == dict.fromkeys(kinds, 1)
     assert outcome["driver_starts"] >= 3
     assert outcome["store_faults"]["slow"] >= 10

@@ -1,4 +1,4 @@
-"""A benchmark that fails is named, and the others go on."""
+"""The nightly benchmarks: one that fails is named, and the others run."""
 
 import signal
 
@@ -12,9 +12,9 @@ def test_every_job_is_a_benchmark():
 
 
 def test_figures_and_failures_are_on_the_page(tmp_path, monkeypatch):
-    works = Job("order", "--samples 1000 --positions 50")
-    wrong, slow = Job("order", "--nonsense"), Job("surfaces", "--fields 100000", seconds=0.5)
-    monkeypatch.setattr(nightly, "JOBS", (wrong, slow, works))
+    working = Job("order", "--samples 1000 --positions 50")
+    failing, slow = Job("order", "--nonsense"), Job("surfaces", "--fields 100000", seconds=0.5)
+    monkeypatch.setattr(nightly, "JOBS", (failing, slow, working))
     page = tmp_path / "benchmarks.md"
     before = signal.getsignal(signal.SIGTERM)
     assert main(["--page", str(page), "--source", str(tmp_path)]) == 1
@@ -28,7 +28,7 @@ def test_figures_and_failures_are_on_the_page(tmp_path, monkeypatch):
         assert name in text
 
 
-def test_what_an_earlier_benchmark_left_counts_for_nothing(tmp_path):
+def test_figures_of_an_earlier_benchmark_are_ignored(tmp_path):
     (tmp_path / "figures.json").write_text("[]")
     outcome = run(Job("order", "--help"), tmp_path, tmp_path)
     assert (outcome.figures, outcome.problem) == ((), "no figures")

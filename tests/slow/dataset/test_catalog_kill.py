@@ -1,4 +1,4 @@
-"""A committer that is killed in the middle of a commit: no loss, no duplicate."""
+"""A committer killed during a commit loses and duplicates no event."""
 
 import os
 import random
@@ -31,9 +31,9 @@ for batch in range(1, 10_000):
 """
 
 
-def test_every_batch_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    seed = random.Random(1)
-    said: set[tuple[str, int]] = set()
+def test_every_batch_is_committed_completely_or_not_at_all(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    committed: set[tuple[str, int]] = set()
     begun: set[tuple[str, int]] = set()
     for number in range(5):
         run = f"run{number}"
@@ -44,18 +44,18 @@ def test_every_batch_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
             text=True,
         )
         assert writer.stdout is not None
-        lines = [writer.stdout.readline() for _ in range(1 + 2 * seed.randrange(1, 4))]
+        lines = [writer.stdout.readline() for _ in range(1 + 2 * rng.randrange(1, 4))]
         assert lines[-1].startswith("begin")
-        time.sleep(seed.random() * 0.1)
+        time.sleep(rng.random() * 0.1)
         writer.send_signal(signal.SIGKILL)
         lines += writer.stdout.readlines()
         writer.wait()
         writer.stdout.close()
         for line in lines:
-            what, batch = line.split()
-            (said if what == "done" else begun).add((run, int(batch)))
-    assert said <= whole_batches(tmp_path) <= begun
-    # Who cannot know whether the last commit went through makes it again.
+            state, batch = line.split()
+            (committed if state == "done" else begun).add((run, int(batch)))
+    assert committed <= whole_batches(tmp_path) <= begun
+    # A writer that does not know whether its last commit succeeded repeats it.
     catalog = Catalog(Storage(str(tmp_path)))
     for run, batch in begun:
         data = {"run": run, "batch": batch}
@@ -65,7 +65,7 @@ def test_every_batch_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def whole_batches(folder: Path) -> set[tuple[str, int]]:
-    """(run, batch) of all events; each has its first and its last one, once, and all between."""
+    """Return (run, batch) of all events, after checking that every batch is complete and unique."""
     catalog = Catalog(Storage(str(folder)))
     history = [record for i in (0, EVENTS - 1) for record in catalog.history(f"a:{i}")]
     ends = Counter((r.event.data["run"], r.event.data["batch"]) for r in history)

@@ -1,4 +1,4 @@
-"""`lrm export`, killed."""
+"""`lrm export` that is killed and resumed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.support.lrm import run_lrm
 from tests.support.processes import start
 
 
-def test_a_killed_export_goes_on_and_leaves_no_process(tmp_path):
+def test_a_killed_export_leaves_no_process_and_is_resumed(tmp_path):
     spheres = write_export_spheres(tmp_path / "root")
     exported = tmp_path / "exported"
     assert spheres.export("instantmesh", exported).code == 0
@@ -38,15 +38,15 @@ def test_a_killed_export_goes_on_and_leaves_no_process(tmp_path):
     driver.wait()
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
-    done = list(objects.glob("copy-*"))
-    assert len(done) < len(samples)
+    finished = list(objects.glob("copy-*"))
+    assert len(finished) < len(samples)
     assert not (out / "filtered_obj_name.json").exists()
     original = [contents(exported / "rendering_random_32views" / name) for name in NAMES]
-    for folder in done:
+    for folder in finished:
         pictures = {k: v for k, v in contents(folder).items() if k != "export.json"}
         assert pictures.items() <= original[int(folder.name[-1])].items()
         assert len(pictures) == 3 * 32 + 1
-    found = run_lrm(*words, "--json").json()
-    assert found["skipped"] == len(done)
-    assert found["exported"] == len(samples) - len(done)
+    report = run_lrm(*words, "--json").json()
+    assert report["skipped"] == len(finished)
+    assert report["exported"] == len(samples) - len(finished)
     assert len(os.listdir(objects)) == len(samples)

@@ -1,4 +1,4 @@
-"""A build that is killed goes on: nothing is lost, nothing is done twice, no process stays."""
+"""A killed build is resumed: no work is lost or repeated, and no process is left."""
 
 import signal
 import subprocess
@@ -19,7 +19,7 @@ from tests.support.processes import start
 
 
 def samples(root: Path) -> dict[str, dict[str, bytes]]:
-    """Every kept sample with all its bytes."""
+    """Return all members of every kept sample."""
     snapshot = run_lrm("snapshot", "--root", root, "--json").json()["snapshot"]
     storage = open_root(str(root))
     return {
@@ -28,7 +28,7 @@ def samples(root: Path) -> dict[str, dict[str, bytes]]:
     }
 
 
-def test_a_driver_killed_twice(built: Built, tmp_path: Path):
+def test_a_build_killed_twice_has_the_same_samples(built: Built, tmp_path: Path):
     root = tmp_path / "root"
     words = [*built.words, "--root", str(root), "--execution.commit-seconds", "0.2"]
     for number in (2, 5):
@@ -48,7 +48,7 @@ def test_a_driver_killed_twice(built: Built, tmp_path: Path):
         for record in Catalog(Storage(str(root))).history(asset_id)
         if record.event.stage == "render"
     )
-    # Work whose outcome was committed is never repeated.
+    # Work whose result was committed is never repeated.
     assert set(renders.values()) == {1}
 
 
@@ -63,7 +63,7 @@ def _wait_for(driver: subprocess.Popen, root: Path, rendered: int) -> None:
 
 
 def test_a_lost_staged_sample_is_rendered_again(built: Built, tmp_path: Path):
-    """What the catalog calls rendered may be gone when it is to be packed."""
+    """A rendered sample may be lost before it is packed."""
     root = tmp_path / "root"
     words = [*built.words, "--root", str(root), "--limit", "8"]
     words += ["--execution.commit-seconds", "0.2", "--shards.samples-per-shard", "100"]
@@ -77,6 +77,6 @@ def test_a_lost_staged_sample_is_rendered_again(built: Built, tmp_path: Path):
     assert first["failed"]["staging_lost"] == 1
     second = run_lrm("build", *words, "--json").json()
     assert "staging_lost" not in second["failed"]
-    found, expected = samples(root), samples(built.root)
-    assert len(found) == second["kept"] >= 3
-    assert found == {asset_id: expected[asset_id] for asset_id in found}
+    actual, expected = samples(root), samples(built.root)
+    assert len(actual) == second["kept"] >= 3
+    assert actual == {asset_id: expected[asset_id] for asset_id in actual}

@@ -1,4 +1,4 @@
-"""Builds as Ray jobs: submitted to a running head, refused, stopped, and gone on with."""
+"""Builds as Ray jobs on a running head node: submitted, refused, stopped and resumed."""
 
 import os
 import socket
@@ -24,13 +24,13 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Head:
-    """A running head with its dashboard."""
+    """A running head node with its dashboard."""
 
     dashboard: str
     environment: dict[str, str]
 
     def job(self, *words: object) -> subprocess.CompletedProcess[str]:
-        """`ray job ...`, as an operator types it in the checkout."""
+        """Run `ray job ...` as an operator does in the checkout."""
         action, *rest = map(str, words)
         command = [str(BIN / "ray"), "job", action, "--address", self.dashboard, *rest]
         return subprocess.run(
@@ -61,9 +61,9 @@ def head(tmp_path_factory):
     }
     words = ["--head", "--block", "--port", port, "--num-cpus", 2, "--resources", '{"head": 1}']
     words += ["--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard]
-    # Who takes jobs listens there: by default where other clusters of this machine do.
+    # The agent that receives jobs: its default port is that of other clusters on this machine.
     words += ["--dashboard-agent-listen-port", free_port()]
-    # Sockets below it have names of at most 107 bytes.
+    # A short path: the paths of sockets below it have at most 107 bytes.
     words += ["--temp-dir", f"/tmp/lrm-{token[:8]}", "--disable-usage-stats"]
     ray = subprocess.Popen(
         [str(BIN / "ray"), "start", *map(str, words)],
@@ -87,44 +87,47 @@ def head(tmp_path_factory):
 
 
 def submit(head: Head, name: str, *words: object) -> None:
-    """Where nodes may be taken away, the entry point belongs on the head."""
-    place = ["--working-dir", ".", "--entrypoint-resources", '{"head": 1}', "--submission-id", name]
+    """Submit a build whose entry point runs on the head node, which is never preempted."""
+    options = ["--working-dir", ".", "--submission-id", name]
+    options += ["--entrypoint-resources", '{"head": 1}']
     command = ["python", "-m", "pipelines.cli", "build", *words, "--address", "auto"]
-    said = head.job("submit", *place, "--no-wait", "--", *command)
-    assert said.returncode == 0, said.stdout + said.stderr
+    result = head.job("submit", *options, "--no-wait", "--", *command)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def wait_for_end(head: Head, name: str) -> str:
-    """What `ray job status` says in the end."""
+    """Wait until the job ends and return the output of `ray job status`."""
     deadline = time.monotonic() + 240
     while True:
-        said = head.job("status", name)
-        text = said.stdout + said.stderr
+        result = head.job("status", name)
+        text = result.stdout + result.stderr
         if any(word in text for word in ("succeeded", "failed", "stopped")):
             return text
         assert time.monotonic() < deadline, text
         time.sleep(1)
 
 
-def test_nobody_submits_without_the_token(head, tmp_path):
-    stranger = {**head.environment, "RAY_AUTH_TOKEN": uuid.uuid4().hex}
-    said = Head(head.dashboard, stranger).job("submit", "--no-wait", "--", "touch", tmp_path / "in")
-    assert said.returncode != 0
-    assert "token" in (said.stdout + said.stderr).lower()
+def test_a_job_without_the_token_is_refused(head, tmp_path):
+    environment = {**head.environment, "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    result = Head(head.dashboard, environment).job(
+        "submit", "--no-wait", "--", "touch", tmp_path / "in"
+    )
+    assert result.returncode != 0
+    assert "token" in (result.stdout + result.stderr).lower()
     assert "touch" not in head.job("list").stdout
     assert not (tmp_path / "in").exists()
 
 
-def test_bad_input_arrives_as_its_exit_code_and_line(head, tmp_path):
+def test_bad_input_fails_the_job_with_its_exit_code_and_line(head, tmp_path):
     submit(head, "bad", "--source", "/nowhere", "--root", tmp_path / "root")
-    said = wait_for_end(head, "bad")
-    assert "failed" in said
-    assert "exit code 2" in said
+    status = wait_for_end(head, "bad")
+    assert "failed" in status
+    assert "exit code 2" in status
     logs = head.job("logs", "bad")
     assert "lrm build: error: /nowhere" in logs.stdout + logs.stderr
 
 
-def test_a_stopped_build_goes_on(head, demo_source, built: Built, tmp_path):
+def test_a_stopped_build_is_resumed_by_the_next_job(head, demo_source, built: Built, tmp_path):
     root = tmp_path / "root"
     words = ["--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK]
     words += ["--limit", 8, "--root", root]
@@ -136,13 +139,13 @@ def test_a_stopped_build_goes_on(head, demo_source, built: Built, tmp_path):
     assert head.job("stop", "first").returncode == 0
     assert "stopped" in wait_for_end(head, "first")
     submit(head, "second", *words)
-    said = wait_for_end(head, "second")
-    assert "succeeded" in said, said
+    job_status = wait_for_end(head, "second")
+    assert "succeeded" in job_status, job_status
     logs = head.job("logs", "second")
     assert "kept" in logs.stdout + logs.stderr
     status = run_lrm("status", "--root", root, "--json").json()
     assert (status["listed"], status["pending"]) == (8, 0)
     assert status["kept"] >= 3
-    there, here = samples(Storage(str(root))), samples(Storage(str(built.root)))
-    assert len(there) == status["kept"]
-    assert there == {key: here[key] for key in there}
+    job_samples, expected = samples(Storage(str(root))), samples(Storage(str(built.root)))
+    assert len(job_samples) == status["kept"]
+    assert job_samples == {key: expected[key] for key in job_samples}

@@ -1,4 +1,4 @@
-"""The whole build on real models: what people said of them, the filters say as well."""
+"""A build of real models: the filters agree with the labels that people gave."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ def labels(mirror: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def dataset_state(mirror: Path, common: Path) -> DatasetState:
-    """All models of the mirror, judged; without captions in the chain so that all are measured."""
+    """Build all models of the mirror, without the caption filter, so that all are measured."""
     root = common / "mirror"
     words = ["--source", mirror, "--root", root, *QUICK, "--filters.caption.enabled", "false"]
 
@@ -40,7 +40,7 @@ def label(labels, asset_id: str) -> dict:
     return labels[asset_id.partition(":")[2]]
 
 
-def test_broken_and_missing_files_fail_and_nothing_else_breaks(dataset_state, labels):
+def test_only_malformed_and_missing_files_fail(dataset_state, labels):
     kinds = Counter()
     for state, decision in dataset_state.with_decisions():
         known = label(labels, state.asset_id)
@@ -52,7 +52,7 @@ def test_broken_and_missing_files_fail_and_nothing_else_breaks(dataset_state, la
     assert unforeseen.isdisjoint(kinds), kinds
 
 
-def test_low_poly_tags_are_those_that_people_marked(dataset_state, labels):
+def test_low_poly_tags_agree_with_the_labels(dataset_state, labels):
     for state, decision in dataset_state.with_decisions():
         known = label(labels, state.asset_id)
         if "lowpoly_tag" in known:
@@ -60,8 +60,8 @@ def test_low_poly_tags_are_those_that_people_marked(dataset_state, labels):
             assert ("lowpoly_tag" in reasons) == known["lowpoly_tag"], known["name"]
 
 
-def test_separate_objects_agree_with_the_labels(dataset_state, labels):
-    """By the surface points of the evaluated Blender scene, as in production."""
+def test_the_multi_object_filter_agrees_with_the_labels(dataset_state, labels):
+    """The filter uses surface points of the evaluated Blender scene, as in every build."""
     agree, single, wrong = Counter(), 0, []
     for state, decision in dataset_state.with_decisions():
         expected = label(labels, state.asset_id).get("multi_object")
@@ -78,14 +78,14 @@ def test_separate_objects_agree_with_the_labels(dataset_state, labels):
     assert len(wrong) <= single / 20, wrong
 
 
-def test_what_is_kept_fills_the_frame(dataset_state):
+def test_kept_objects_fill_the_frame(dataset_state):
     for state in dataset_state.kept:
         assert state.get(OCCUPANCY.facts[0]) >= 0.1
         rendered = state.get(RENDERED_OCCUPANCY.facts[0])
         assert rendered >= 0.1, state.asset_id
 
 
-def test_what_is_kept_has_a_mesh_that_fills_the_cube(dataset_state):
+def test_meshes_of_kept_objects_fill_the_cube(dataset_state):
     root = open_root(dataset_state.config.root)
     for state in dataset_state.kept:
         surface = read_geometry(root, dataset_state.geometry_path(state))
@@ -93,6 +93,6 @@ def test_what_is_kept_has_a_mesh_that_fills_the_cube(dataset_state):
         np.testing.assert_allclose(low, -high, atol=1e-3, err_msg=state.asset_id)
         assert high.max() == pytest.approx(1, abs=1e-3), state.asset_id
         assert (np.abs(surface.points) <= high + 1e-5).all(), state.asset_id
-        measured = inspect_object(root, state.asset_id)["measurements"]["measure"]
-        found = measured["scene"]["num_triangles"]
-        assert 0.5 * found < len(surface.faces) <= found, state.asset_id
+        measurements = inspect_object(root, state.asset_id)["measurements"]["measure"]
+        num_triangles = measurements["scene"]["num_triangles"]
+        assert 0.5 * num_triangles < len(surface.faces) <= num_triangles, state.asset_id

@@ -1,4 +1,4 @@
-"""Several nodes: renders go where renders belong, and work survives the loss of a node."""
+"""A cluster of several nodes: renders run on render nodes, and work survives a lost node."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.support.train_words import words as train_words
 from train.monitoring.metrics_log import read_metrics
 from train.monitoring.run_log import RUN_FILE
 
-PLACES = [
+RESOURCES = [
     "--execution.render-resources",
     "{render: 1}",
     "--execution.fetch-resources",
@@ -35,12 +35,12 @@ def cluster():
     token = uuid.uuid4().hex
     with FakeCluster(2, {"CPU": 1.0, "render": 1.0}, token) as cluster:
         yield cluster
-    # Ray's helpers follow those that they served, and Blender its worker.
+    # Ray's helper processes end after their raylet, and Blender after its worker.
     _, alive = psutil.wait_procs(processes_with(token), timeout=60)
     assert [" ".join(process.cmdline()) for process in alive] == []
 
 
-def blenders(process: psutil.Process) -> list[psutil.Process]:
+def blender_children(process: psutil.Process) -> list[psutil.Process]:
     try:
         children = process.children(recursive=True)
         return [child for child in children if "render.blender.worker" in child.cmdline()]
@@ -48,11 +48,11 @@ def blenders(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def test_a_render_node_dies_and_its_objects_are_done_elsewhere(
+def test_objects_of_a_lost_render_node_are_rendered_on_another(
     cluster, demo_source, built: Built, tmp_path
 ):
     root = tmp_path / "root"
-    words = ["--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK, *PLACES]
+    words = ["--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK, *RESOURCES]
     words += ["--limit", 10, "--root", root, "--address", cluster.address, "--json"]
     command = [sys.executable, "-m", "pipelines.cli", "build", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -61,8 +61,8 @@ def test_a_render_node_dies_and_its_objects_are_done_elsewhere(
     try:
         deadline = time.monotonic() + 240
         while True:
-            at_work = [len(blenders(raylet)) for raylet in cluster.raylets()]
-            if all(at_work):
+            num_children = [len(blender_children(raylet)) for raylet in cluster.raylets()]
+            if all(num_children):
                 break
             assert driver.poll() is None, driver.communicate()
             assert time.monotonic() < deadline
@@ -75,10 +75,10 @@ def test_a_render_node_dies_and_its_objects_are_done_elsewhere(
             driver.kill()
             driver.communicate()
     assert driver.returncode == 0, errors
-    # What is there is what a build on one machine makes, each object once.
-    there, here = samples(Storage(str(root))), samples(Storage(str(built.root)))
-    assert len(there) >= 4
-    assert there == {key: here[key] for key in there}
+    # The samples are those of a build on one machine, each once.
+    built_samples, expected = samples(Storage(str(root))), samples(Storage(str(built.root)))
+    assert len(built_samples) >= 4
+    assert built_samples == {key: expected[key] for key in built_samples}
     ids = {row[0] for row in ends(Storage(str(root)))}
     assert ends(Storage(str(root))) == [
         row for row in ends(Storage(str(built.root))) if row[0] in ids
@@ -86,13 +86,11 @@ def test_a_render_node_dies_and_its_objects_are_done_elsewhere(
     assert {row["stage"] for row in events_of(root)} >= {"fetch", "render", "pack"}
 
 
-def test_a_preempted_node_is_left_and_training_goes_on_without_it(
-    cluster, sphere_dataset, tmp_path
-):
-    """Ray says that a node will go: the workers save, and go on with as many as have a place."""
+def test_training_continues_without_a_preempted_node(cluster, sphere_dataset, tmp_path):
+    """Ray announces the end of a node: the workers save, and the run goes on with fewer."""
     out = tmp_path / "run"
-    places = ["--num-workers", "1:2", "--worker-resources", "{CPU: 1, render: 1}"]
-    words = train_words(sphere_dataset, out, 40, *places, "--address", cluster.address)
+    options = ["--num-workers", "1:2", "--worker-resources", "{CPU: 1, render: 1}"]
+    words = train_words(sphere_dataset, out, 40, *options, "--address", cluster.address)
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *words],
         cwd="/",
@@ -106,17 +104,17 @@ def test_a_preempted_node_is_left_and_training_goes_on_without_it(
             assert driver.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert workers_of(out) == 2
+        assert num_workers_of(out) == 2
         cluster.announce_end(1)
-        _, said = driver.communicate(timeout=300)
+        _, errors = driver.communicate(timeout=300)
     finally:
         driver.kill()
         driver.wait()
-    assert driver.returncode == 0, said
-    assert "workers ended: stopped at step" in said
-    assert workers_of(out) == 1
+    assert driver.returncode == 0, errors
+    assert "workers ended: stopped at step" in errors
+    assert num_workers_of(out) == 1
     assert [row["step"] for row in read_metrics(out)] == list(range(1, 41))
 
 
-def workers_of(out: Path) -> int:
+def num_workers_of(out: Path) -> int:
     return len(json.loads((out / RUN_FILE).read_bytes())["hosts"])

@@ -1,4 +1,4 @@
-"""Training on a dataset in a bucket, with its checkpoints there as well."""
+"""Training on a dataset in a bucket, with its checkpoints in the bucket as well."""
 
 import pytest
 
@@ -21,26 +21,26 @@ def stored():
         yield dataset
 
 
-def test_training_reads_from_it_and_keeps_its_checkpoints_there(stored, tmp_path):
+def test_training_reads_samples_and_writes_checkpoints_in_a_bucket(stored, tmp_path):
     run, out = tmp_path / "run", tmp_path / "model.safetensors"
     _, snapshot = write_spheres(stored.root)
     words = ["--root", stored.root, "--snapshot", snapshot, "--out", run, *TRAIN]
     words += ["--checkpoints", "s3://lake/run"]
-    # tests/integration/train has a reader's faults.
+    # tests/integration/train tests faults while reading.
     faults(stored.server, on=False)
     for steps in (2, 3):
-        # DeepSpeed starts once in a process.
+        # A new process each, because DeepSpeed can be initialised only once in a process.
         answer = stored.run("train", "nerf", *words, "--steps", steps, "--json", lrm=spawn_lrm)
         assert answer.code == 0, answer.err
     faults(stored.server, on=True)
-    # JSON and nothing else: DeepSpeed logs to standard output by itself.
+    # The output is JSON only, although DeepSpeed logs to standard output.
     assert answer.json()["first_step"] == 2
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]
-    # Nothing is left of what was on its way.
+    # No local copy of an uploaded checkpoint is left.
     assert not list(run.glob("checkpoints*/step-*"))
-    found = stored.run("train", "--status", run, "--json").json()["checkpoints"]
-    assert [(row["step"], row["whole"]) for row in found] == [(3, True), (2, True), (1, True)]
+    checkpoints = stored.run("train", "--status", run, "--json").json()["checkpoints"]
+    assert [(row["step"], row["whole"]) for row in checkpoints] == [(3, True), (2, True), (1, True)]
     assert stored.run("weights", "--run", run, "--out", out, "--json").json()["step"] == 3
-    listed = stored.run("snapshot", "--root", stored.root, "--list")
-    assert snapshot in listed.out
+    snapshots = stored.run("snapshot", "--root", stored.root, "--list")
+    assert snapshot in snapshots.out
     stored.assert_no_credential_was_written("data", "run")

@@ -1,4 +1,4 @@
-"""Training through Ray and torchrun: killed, stopped, resumed on another number of workers."""
+"""Training on Ray and torchrun: killed, stopped, resumed on another number of ranks."""
 
 import json
 import os
@@ -23,14 +23,14 @@ from tests.support.train_words import words
 
 @pytest.fixture(scope="module")
 def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
-    """Six steps on two workers, in one go."""
+    """Return the run folder of six steps on two ranks without an interruption."""
     out = tmp_path_factory.mktemp("undisturbed")
     answer = spawn_lrm(*words(sphere_dataset, out, 6, "--num-workers", "2"))
     assert answer.code == 0, answer.err
     return out
 
 
-def test_a_killed_run_goes_on_and_leaves_no_process(sphere_dataset, undisturbed, tmp_path):
+def test_a_killed_run_leaves_no_process_and_is_resumed(sphere_dataset, undisturbed, tmp_path):
     command = words(sphere_dataset, tmp_path, 6, "--num-workers", "2")
     driver = start(command)
     manifest = tmp_path / "checkpoints" / "step-00000002" / "manifest.json"
@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_and_leaves_no_process(sphere_dataset, undisturbed,
     children = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    # Ray's agents need a minute to see that nobody hears them any more: they are not waited for.
+    # Ray's agents end about a minute after their raylet, so the test does not wait for them.
     agents = [child for child in children if "Agent" in child.name()]
     _, alive = psutil.wait_procs(set(children) - set(agents), timeout=60)
     assert alive == []
@@ -54,11 +54,11 @@ def test_a_killed_run_goes_on_and_leaves_no_process(sphere_dataset, undisturbed,
     assert losses(tmp_path) == losses(undisturbed)
 
 
-def test_a_signal_to_the_driver_saves_and_leaves(sphere_dataset, tmp_path):
-    """SIGTERM, and then Ctrl-C at the terminal, which all of the driver's processes hear."""
+def test_a_signal_to_the_driver_saves_a_checkpoint_and_stops(sphere_dataset, tmp_path):
+    """SIGTERM to the driver, then SIGINT to its process group as by Ctrl-C at a terminal."""
     command = words(sphere_dataset, tmp_path, 9000)
-    done = 0
-    for number in (signal.SIGTERM, signal.SIGINT):
+    last_step = 0
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
         driver = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *command, "--checkpoint-every", "9000"],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -69,24 +69,26 @@ def test_a_signal_to_the_driver_saves_and_leaves(sphere_dataset, tmp_path):
             start_new_session=True,
         )
         deadline = time.monotonic() + 300
-        while not (tmp_path / "metrics.jsonl").exists() or len(rows(tmp_path)) < done + 2:
+        while not (tmp_path / "metrics.jsonl").exists() or len(rows(tmp_path)) < last_step + 2:
             assert driver.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        send = os.kill if number == signal.SIGTERM else os.killpg
-        send(driver.pid, number)
-        _, said = driver.communicate(timeout=120)
-        assert driver.returncode == 143, said
-        done = rows(tmp_path)[-1]["step"]
-        assert f"stopped at step {done} with the checkpoint of step {done}" in said
-        assert (tmp_path / f"checkpoints/step-{done:08d}/manifest.json").exists()
+        send = os.kill if signal_number == signal.SIGTERM else os.killpg
+        send(driver.pid, signal_number)
+        _, errors = driver.communicate(timeout=120)
+        assert driver.returncode == 143, errors
+        last_step = rows(tmp_path)[-1]["step"]
+        assert f"stopped at step {last_step} with the checkpoint of step {last_step}" in errors
+        assert (tmp_path / f"checkpoints/step-{last_step:08d}/manifest.json").exists()
         assert not (tmp_path / "stop").exists()
-    assert [row["step"] for row in rows(tmp_path)] == list(range(1, done + 1))
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, last_step + 1))
 
 
-def test_a_torn_checkpoint_is_passed_over(sphere_dataset, undisturbed, tmp_path):
-    """The one before is taken, and the steps after it repeat bit for bit, under torchrun as well:
-    a run may change from Ray to it and back."""
+def test_a_damaged_checkpoint_is_skipped(sphere_dataset, undisturbed, tmp_path):
+    """The checkpoint before it is used, and the steps after it repeat bit by bit.
+
+    The resumed part runs under torchrun: a run may switch between Ray and torchrun.
+    """
     shutil.copytree(undisturbed, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step-00000006"
     shard = next(newest.glob("*optim_states.pt"))
@@ -94,25 +96,25 @@ def test_a_torn_checkpoint_is_passed_over(sphere_dataset, undisturbed, tmp_path)
     _, *command = words(sphere_dataset, tmp_path / "run", 6, "--num-workers", "2")
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", *torchrun, *command],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert "step-00000006: not an intact checkpoint, trying the one before" in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "step-00000006: not an intact checkpoint, trying the one before" in result.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["first_step"] == 4
     assert losses(tmp_path / "run") == losses(undisturbed)
 
 
-def test_fewer_workers_on_ray_go_on_with_the_same_samples(sphere_dataset, undisturbed, tmp_path):
-    """Of --num-workers 1:2, a machine with one core for Ray has room for one."""
+def test_a_run_resumes_on_fewer_ranks_with_the_same_samples(sphere_dataset, undisturbed, tmp_path):
+    """On a machine with two CPUs, --num-workers 1:2 starts one worker of two CPUs."""
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000006")
-    wide = ["--num-workers", "1:2", "--worker-resources", "{CPU: 2}", "--json"]
-    answer = spawn_lrm(*words(sphere_dataset, tmp_path / "run", 6, *wide))
+    options = ["--num-workers", "1:2", "--worker-resources", "{CPU: 2}", "--json"]
+    answer = spawn_lrm(*words(sphere_dataset, tmp_path / "run", 6, *options))
     assert answer.code == 0, answer.err
     assert answer.json()["first_step"] == 4
     assert losses(tmp_path / "run") == pytest.approx(losses(undisturbed), abs=1e-5)
@@ -123,9 +125,9 @@ def test_fewer_workers_on_ray_go_on_with_the_same_samples(sphere_dataset, undist
 def test_the_loss_falls_on_real_renders(built, tmp_path):
     snapshot = run_lrm("snapshot", "--root", built.root, "--validation-share", 0, "--json").json()
     command = words((Storage(str(built.root)), snapshot["snapshot"]), tmp_path, 60)
-    learns = ["--optimizer.learning-rate", "1e-3", "--optimizer.schedule-steps", "60"]
-    often = ["--batch-size", "3", "--checkpoint-every", "60"]
-    answer = run_alone(*command, *learns, *often)
+    optimizer = ["--optimizer.learning-rate", "1e-3", "--optimizer.schedule-steps", "60"]
+    settings = ["--batch-size", "3", "--checkpoint-every", "60"]
+    answer = run_alone(*command, *optimizer, *settings)
     assert answer.code == 0, answer.err
-    found = losses(tmp_path)
-    assert sum(found[-20:]) < 0.9 * sum(found[:20])
+    values = losses(tmp_path)
+    assert sum(values[-20:]) < 0.9 * sum(values[:20])

@@ -1,4 +1,4 @@
-"""Views of every rig show two bodies as their equations say, at full resolution."""
+"""Views of every rig show two bodies as computed from their equations, at full resolution."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from render.rigs import RIGS, Rig
 from tests.support.rig_pictures import BODIES, rig_problems
 
 CONFIG = RenderConfig(resolution=512, samples=1, denoise=False)
-"""One sample per pixel tells the area of a silhouette of this size."""
+"""At this size, one sample per pixel gives the area of a silhouette."""
 
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("rig", RIGS.values(), ids=RIGS)
-def test_views_of_a_rig_show_a_body_as_it_is(
+def test_views_of_a_rig_agree_with_the_equations(
     rig: Rig, name: str, blender: BlenderProcess, request: pytest.FixtureRequest
 ):
     glb = request.getfixturevalue(name)

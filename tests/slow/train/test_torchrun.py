@@ -20,9 +20,9 @@ NERF = (
 ).split()
 
 
-def torchrun(workers: int, *words: object) -> subprocess.Popen:
+def torchrun(num_ranks: int, *words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(workers), "-m", "train", *map(str, words)]
+    command += ["--nproc-per-node", str(num_ranks), "-m", "train", *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipe)
@@ -30,23 +30,23 @@ def torchrun(workers: int, *words: object) -> subprocess.Popen:
 
 def nerf(dataset, out: Path, steps: int, *more: object) -> list[object]:
     root, snapshot = dataset
-    there = ["--root", root.uri, "--snapshot", snapshot, "--out", out]
-    return ["nerf", *there, *NERF, "--steps", steps, *more]
+    pinned = ["--root", root.uri, "--snapshot", snapshot, "--out", out]
+    return ["nerf", *pinned, *NERF, "--steps", steps, *more]
 
 
-def test_bad_words_end_the_process_with_2(sphere_dataset, tmp_path):
+def test_an_unknown_option_ends_the_process_with_2(sphere_dataset, tmp_path):
     command = [sys.executable, "-m", "train", *map(str, nerf(sphere_dataset, tmp_path, 1))]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--batch-sise", "2"], cwd=REPOSITORY, capture_output=True, text=True
     )
-    assert done.returncode == 2
-    assert "did you mean --batch-size?" in done.stderr.splitlines()[-1]
+    assert result.returncode == 2
+    assert "did you mean --batch-size?" in result.stderr.splitlines()[-1]
 
 
-def test_a_preemption_notice_saves_and_leaves_and_the_same_command_goes_on(
+def test_sigterm_to_a_rank_saves_a_checkpoint_and_the_same_command_resumes(
     sphere_dataset, tmp_path
 ):
-    """SIGTERM to one of two workers, in the middle of thousands of steps."""
+    """SIGTERM goes to one of two ranks, long before the last step."""
     out = tmp_path / "run"
     agent = torchrun(2, *nerf(sphere_dataset, out, 9000))
     deadline = time.monotonic() + 200
@@ -54,19 +54,19 @@ def test_a_preemption_notice_saves_and_leaves_and_the_same_command_goes_on(
         assert agent.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    workers = [
+    ranks = [
         child
         for child in psutil.Process(agent.pid).children()
         if "train" in " ".join(child.cmdline())
     ]
-    workers[1].send_signal(signal.SIGTERM)
-    said, _ = agent.communicate(timeout=120)
+    ranks[1].send_signal(signal.SIGTERM)
+    output, _ = agent.communicate(timeout=120)
     assert agent.returncode != 0
-    stopped = find_checkpoint(out).step
-    assert f"stopped at step {stopped} with the checkpoint of step {stopped}" in said
-    assert [row["step"] for row in read_metrics(out)] == list(range(1, stopped + 1))
-    agent = torchrun(2, *nerf(sphere_dataset, out, stopped + 1))
-    said, _ = agent.communicate(timeout=200)
-    assert agent.returncode == 0, said
-    assert f"step {stopped + 1}/{stopped + 1}  loss " in said
-    assert read_metrics(out)[-1]["step"] == stopped + 1
+    last_step = find_checkpoint(out).step
+    assert f"stopped at step {last_step} with the checkpoint of step {last_step}" in output
+    assert [row["step"] for row in read_metrics(out)] == list(range(1, last_step + 1))
+    agent = torchrun(2, *nerf(sphere_dataset, out, last_step + 1))
+    output, _ = agent.communicate(timeout=200)
+    assert agent.returncode == 0, output
+    assert f"step {last_step + 1}/{last_step + 1}  loss " in output
+    assert read_metrics(out)[-1]["step"] == last_step + 1
