@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -67,16 +67,24 @@ class Config(pydantic.BaseModel):
     Only those of the outermost configuration are used."""
 
     @classmethod
-    def load(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
-        """Return the configuration of plain values; `where` names their origin in the error.
+    def load(
+        cls,
+        values: Mapping[str, Any],
+        where: str = "configuration",
+        name_of: Callable[[str], str] = str,
+    ) -> Self:
+        """Return the configuration of plain values.
+
+        In an error, `where` names their origin (if it is not empty), and `name_of` turns the path
+        of a setting into the name under which it was given.
 
         Raises BadInput with one line that names every wrong key or value.
         """
         try:
             return cls.model_validate(cls.with_new_names(values, where))
         except pydantic.ValidationError as error:
-            problems = "; ".join(_describe(cls, issue) for issue in error.errors())
-            raise BadInput(f"{where}: {problems}") from None
+            problems = _problems(cls, error.errors(), name_of)
+            raise BadInput(f"{where}: {problems}" if where else problems) from None
 
     @classmethod
     def with_new_names(
@@ -195,19 +203,58 @@ def _default(cls: type[pydantic.BaseModel], path: str) -> Any:
     return value
 
 
-def _describe(cls: type[pydantic.BaseModel], issue: Any) -> str:
-    path = ".".join(str(part) for part in issue["loc"])
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list in brackets",
+    "list_type": "a list in brackets",
+    "dict_type": "a mapping of settings",
+    "model_type": "a mapping of settings",
+}
+"""What a value must be, by the type of pydantic's error; other errors keep their message."""
+
+
+def _problems(
+    cls: type[pydantic.BaseModel], issues: Sequence[Any], name_of: Callable[[str], str]
+) -> str:
+    """Return all wrong keys and values in one line, in which known keys are listed once."""
+    problems, known_keys = [], {}
+    for issue in issues:
+        *section, last = map(str, issue["loc"] or ("",))
+        path = ".".join(map(str, issue["loc"]))
+        if issue["type"] != "extra_forbidden":
+            problems.append(_describe(issue, name_of(path) if path else "value"))
+            continue
+        fields = _fields_at(cls, issue["loc"][:-1])
+        close = difflib.get_close_matches(last, fields, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        problems.append(f"unknown key {path!r}{hint}")
+        if not close:
+            of_section = f" of {'.'.join(section)}" if section else ""
+            known_keys[of_section] = f"known keys{of_section}: {', '.join(sorted(fields))}"
+    return "; ".join([*problems, *known_keys.values()])
+
+
+def _describe(issue: Any, name: str) -> str:
     if issue["type"] == "missing":
-        return f"{path} is required"
+        return f"{name} is required"
     if issue["type"] == "value_error":
         # Messages of our own validators contain the value.
-        return f"{path or 'value'}: {issue['ctx']['error']}"
-    if issue["type"] != "extra_forbidden":
-        return f"{path or 'value'}: {issue['msg'].lower()}, got {issue['input']!r}"
-    known = _fields_at(cls, issue["loc"][:-1])
-    close = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
-    return f"unknown key {path!r} ({hint})"
+        return f"{name}: {issue['ctx']['error']}"
+    expected = _EXPECTED.get(issue["type"])
+    problem = f"must be {expected}" if expected else _own_words(issue["msg"])
+    return f"{name}: {problem}, got {issue['input']!r}"
+
+
+def _own_words(message: str) -> str:
+    text = message.replace("Input should be ", "must be ")
+    return text[:1].lower() + text[1:]
 
 
 def _fields_at(cls: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -44,7 +44,7 @@ def check_root(root: Storage) -> bool:
             _reject_foreign_files(root)
         return False
     except NotADirectoryError:
-        raise BadInput(f"{root.uri}: cannot write here: a part of the path is a file") from None
+        raise BadInput(f"{root.uri}: not a folder: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{root.uri}: {FORMAT_FILE} is unreadable: {error}") from None
     if version > FORMAT_VERSION:

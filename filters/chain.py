@@ -4,7 +4,7 @@ To add a filter, write its function, facts and configuration in the file of its 
 line to `CHAIN` and a field to `FilterConfig`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from core.config import Config, Renamed
@@ -38,6 +38,7 @@ __all__ = [
     "filter_title",
     "reason_title",
     "run_filters",
+    "value_text",
     "verdicts",
 ]
 
@@ -118,6 +119,21 @@ def facts_of(stage: str) -> list[Fact[Any]]:
 def filter_title(name: str) -> str:
     """Return the name of a filter as text output shows it; other names are returned unchanged."""
     return next((filter_.title for filter_ in CHAIN if filter_.name == name), "") or name
+
+
+def value_text(name: str, value: Any) -> str:
+    """Return a value that a filter measured, or its limit, as text output shows it."""
+    titles = next((filter_.value_titles for filter_ in CHAIN if filter_.name == name), {})
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        pairs = ((titles.get(key, key.replace("_", " ")), part) for key, part in value.items())
+        return ", ".join(f"{title} {value_text(name, part)}" for title, part in pairs)
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(name, part) for part in value) or "none"
+    return "none" if value is None else titles.get(str(value), str(value))
 
 
 def reason_title(reason: str) -> str:

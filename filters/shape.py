@@ -210,6 +210,7 @@ MULTI_OBJECT = Filter(
         "several_objects": "multi-object",
         "maybe_several_objects": "maybe multi-object",
     },
+    value_titles={"drop_unsure": "drop uncertain", "unsure": "uncertain"},
     settings="multi_object",
     version=1,
     facts=(

@@ -85,6 +85,8 @@ class Filter:
     """The name in text output, if it differs."""
     reason_titles: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Per stored reason, how text output shows it, if it differs."""
+    value_titles: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Per key or word of a measured value or limit, how text output shows it, if it differs."""
     settings: str = ""
     """The field of `FilterConfig` with its settings, if it is not called like the filter."""
     version: int

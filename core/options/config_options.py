@@ -1,6 +1,8 @@
 """Options made from a configuration: every field can be set, and nothing else."""
 
 import argparse
+import types
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 import yaml
@@ -71,13 +73,31 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
         )
 
 
-def load_config(config: type[ConfigType], arguments: argparse.Namespace) -> ConfigType:
+def load_config(
+    config: type[ConfigType],
+    arguments: argparse.Namespace,
+    defaults: Mapping[str, Any] = types.MappingProxyType({}),
+) -> ConfigType:
     """Return the configuration of `--config` with the options of the command line on top.
 
-    Raises BadInput with one line that names every wrong key or value.
+    `defaults` are values of settings that neither of them has. Raises BadInput with one line that
+    names every wrong key or value; without `--config`, settings are named as options.
     """
-    where = f"{arguments.config} and options" if arguments.config else "options"
-    return config.load(settings_from_options(config, arguments), where=where)
+    settings = {**defaults, **settings_from_options(config, arguments)}
+    if arguments.config:
+        return config.load(settings, where=f"{arguments.config} and options")
+    paths = {path for path, _ in leaves(config)}
+    return config.load(settings, where="", name_of=lambda path: _name_of(path, paths))
+
+
+def _name_of(path: str, options: Set[str]) -> str:
+    """Return the option of a setting, followed by the keys of a value below it."""
+    names = path.split(".")
+    for end in range(len(names), 0, -1):
+        start = ".".join(names[:end])
+        if start in options:
+            return ".".join([_option(start), *names[end:]])
+    return path
 
 
 def settings_from_options(config: type[Config], arguments: argparse.Namespace) -> dict[str, Any]:

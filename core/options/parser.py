@@ -102,6 +102,8 @@ class Parser(argparse.ArgumentParser):
         if mistyped is not None:
             name = mistyped.partition("=")[0]
             self.error(f"unknown option {name}{_suggestion(name, self._suggested_for(name))}")
+        if unknown:
+            self.error(f"unexpected argument {unknown[0]}")
         return result, unknown
 
     def _suggested_for(self, name: str) -> list[str]:
@@ -146,5 +148,7 @@ def _positional(action: argparse.Action) -> str:
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    # Without dashes, which would make short names look alike.
+    by_name = {name.lstrip("-"): name for name in known}
+    close = difflib.get_close_matches(word.lstrip("-"), by_name, n=1)
+    return f"; did you mean {by_name[close[0]]}?" if close else ""

@@ -63,8 +63,9 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
     try:
         return json.loads(root.read(_path(snapshot_id)))
     except FileNotFoundError:
-        known = ", ".join(list_snapshots(root)) or "none"
-        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; there are: {known}") from None
+        known = ", ".join(list_snapshots(root))
+        hint = f"there are: {known}" if known else f"create one: lrm snapshot --root {root.uri}"
+        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; {hint}") from None
 
 
 def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:

@@ -223,7 +223,9 @@ def _filter(table: pa.Table, where: str | None) -> pa.Table:
                 f"SELECT asset_id FROM samples WHERE ({where})"  # noqa: S608 - the user's own data
             ).fetchall()
         except duckdb.Error as error:
-            problem = str(error).splitlines()[0]
+            problem = str(error).splitlines()[0].partition("Error: ")[2] or str(error)
+            if isinstance(error, duckdb.BinderException):
+                problem = f"{problem.rstrip('!')}; the columns are {', '.join(table.column_names)}"
             raise BadInput(f"--where {where!r} is not a valid condition: {problem}") from None
     selected = {key for (key,) in keys}
     mask = pa.array([asset_id in selected for asset_id in table["asset_id"].to_pylist()])

@@ -25,7 +25,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="Size of the model in a file: base, large, small, tiny [default: the one that fits]",
+        help="Size of the model in a file: base, large, small, tiny. [default: the one that fits]",
     )
     parser.add_argument(
         "--model",
@@ -37,7 +37,7 @@ def add_checkpoint_options(parser: Parser) -> None:
         "--resolution",
         type=int,
         metavar="N",
-        help="With --nerf: cubes along a side of the grid that the mesh is extracted from "
+        help="With --nerf: cubes along a side of the grid that the mesh is extracted from. "
         "[default: 256]",
     )
     add_device_option(parser)

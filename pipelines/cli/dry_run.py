@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.errors import BadInput, LrmError
-from core.options import Parser, settings_from_options
+from core.options import Parser, load_config
 from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
@@ -39,13 +39,13 @@ def dry_run_options(parser: Parser) -> None:
         "--device",
         metavar="NAME",
         help="With --dry-run: the device to estimate the speed of: h100, a100, cpu or a peak in "
-        f"TFLOP/s [default: {_DEVICE}]",
+        f"TFLOP/s. [default: {_DEVICE}]",
     )
     parser.add_argument(
         "--utilisation",
         type=float,
         metavar="SHARE",
-        help=f"With --dry-run: share of the peak that training reaches [default: {_UTILISATION}]",
+        help=f"With --dry-run: share of the peak that training reaches. [default: {_UTILISATION}]",
     )
 
 
@@ -58,9 +58,7 @@ def is_dry_run(arguments: argparse.Namespace) -> bool:
 
 def print_dry_run(name: str, arguments: argparse.Namespace) -> None:
     """Print the sizes of the run that the options describe. Raises BadInput."""
-    kind = RECIPES[name].config
-    values = dict.fromkeys(_NOT_NEEDED, "") | settings_from_options(kind, arguments)
-    config = kind.load(values, where="options")
+    config = load_config(RECIPES[name].config, arguments, dict.fromkeys(_NOT_NEEDED, ""))
     share = _UTILISATION if arguments.utilisation is None else arguments.utilisation
     sizes = dry_run(name, config, arguments.device or _DEVICE, share)
     if arguments.json:

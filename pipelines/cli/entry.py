@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from core.errors import LrmError, first_line
+from core.errors import LrmError, Stopped, first_line
 from core.options import Parser
 from core.safe_text import printable
 from core.storage import object_store_errors
@@ -52,7 +52,7 @@ class _Version(argparse.Action):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: done, 1: work failed, 2: bad usage or input, 130: interrupted.
+    0: done, 1: work failed, 2: bad usage or input, 130: interrupted, 143: stopped on request.
     """
     name = "lrm"
     words = sys.argv[1:] if argv is None else argv
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"lrm {arguments.command}"
         code = arguments.run(arguments)
         sys.stdout.flush()
+    except Stopped as stop:
+        print(f"{name}: {printable(str(stop))}", file=sys.stderr)
+        return stop.exit_code
     except LrmError as error:
         print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -35,4 +35,5 @@ def given_ids(arguments: argparse.Namespace) -> list[str]:
         with open(arguments.file, encoding="utf-8") as file:
             return read_ids(arguments.objects, file)
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--from {arguments.file}: cannot read the list: {error}") from None
+        problem = getattr(error, "strerror", None) or error
+        raise BadInput(f"--from {arguments.file}: cannot read the list: {problem}") from None

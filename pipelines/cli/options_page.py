@@ -107,7 +107,7 @@ def _row(group: str, action: argparse.Action) -> _Row:
     text = meaning(action)
     noted = _WRITTEN_DEFAULT.search(text)
     if noted is not None:
-        text, default = f"{text[: noted.start()]}.", noted[1]
+        text, default = f"{text[: noted.start()].removesuffix('.')}.", noted[1]
     return _Row("" if group == "options" else group, invocation(action), values, default, text)
 
 

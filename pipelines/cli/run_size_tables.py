@@ -24,7 +24,7 @@ def show_run_size(sizes: Mapping[str, Any]) -> None:
     table.add_row("total", *sums)
     table.add_row("backward", "", "", with_si_prefix(sizes["backward"]))
     console.print(table)
-    table = make_table("memory of a training worker", ["for"], ["size"])
+    table = make_table("memory per worker", ["for"], ["size"])
     for purpose, num_bytes in sizes["memory"].items():
         table.add_row(purpose, size(num_bytes))
     table.add_row("total", size(sizes["memory_total"]))

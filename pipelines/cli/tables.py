@@ -12,29 +12,8 @@ from core.failures import FailureKind
 from core.quantities import amount, duration, percent, size
 from core.safe_text import printable
 
-__all__ = ["counted", "make_table", "show_object", "show_plan", "show_status"]
+__all__ = ["counted", "make_table", "minute", "show_object", "show_plan", "show_status"]
 
-_PART_TITLES = {
-    "start": "starting Blender",
-    "bring": "sending the file",
-    "import": "importing",
-    "evaluate": "evaluating the scene",
-    "measure": "silhouettes",
-    "islands": "separate objects",
-    "prepare": "preparing",
-    "geometry": "depth and normals",
-    "probe": "choosing samples",
-    "colour": "colour",
-    "sync": "loading the scene",
-    "sample": "sampling",
-    "denoise": "denoising",
-    "read": "reading views",
-    "encode": "encoding views",
-    "check": "checking views",
-    "stage": "writing the sample",
-    "handover": "waiting for views",
-}
-"""Titles of the timed parts of stages; an added stage's parts keep their names."""
 _PARTS_OF_COLOUR = {"sync", "sample", "denoise"}
 _MAX_PARTS = 3
 _MIN_PART = 0.05
@@ -74,13 +53,15 @@ def show_plan(plan: Mapping[str, Any]) -> None:
 
 def show_object(state: Mapping[str, Any]) -> None:
     """Print the JSON of `lrm inspect` as lines."""
-    from filters.chain import filter_title, reason_title
+    from filters.chain import filter_title, reason_title, value_text
 
     lines = [f"{state['asset_id']}  {state['record']['name']!r}: {state['state']}"]
     for verdict in state["dropped"]:
-        title, reason = filter_title(verdict["filter"]), reason_title(verdict["reason"])
-        line = f"  dropped by {title}: {reason}"
-        lines.append(f"{line} (measured {verdict['measured']}, limit {verdict['limit']})")
+        name = verdict["filter"]
+        title, reason = filter_title(name), reason_title(verdict["reason"])
+        line = f"  dropped by {title}" + ("" if reason == title else f": {reason}")
+        measured, limit = (value_text(name, verdict[key]) for key in ("measured", "limit"))
+        lines.append(f"{line} (measured: {measured}; limit: {limit})")
     if state["failed"]:
         failure = state["failed"]
         lines.append(f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}")
@@ -127,13 +108,15 @@ def _stages(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _longest_parts(stages: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """Return a line for every stage with timed parts: the longest, in per cent of its time."""
+    from pipelines.building.stages.part_titles import part_title
+
     lines = []
     for stage, values in stages.items():
         seconds, parts = values["seconds"], dict(values["parts"])
         if _PARTS_OF_COLOUR & parts.keys():
             parts.pop("colour", None)  # their sum
         longest = [
-            f"{_PART_TITLES.get(part, part)} {100 * spent / seconds:.0f} %"
+            f"{part_title(part)} {100 * spent / seconds:.0f} %"
             for part, spent in sorted(parts.items(), key=lambda item: -item[1])[:_MAX_PARTS]
             if spent > _MIN_PART * seconds
         ]
@@ -160,7 +143,6 @@ def _cost(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return []
     so_far = "" if cost["ended"] else " so far"
-    lines = [f"estimate of {_time(cost['since'])}: {_amounts(cost['expected'])}"]
     error = cost["error"]["core_hours"]
     if error is None:
         compared = ""
@@ -168,13 +150,17 @@ def _cost(cost: Mapping[str, Any] | None) -> list[str]:
         compared = " (core-hours as estimated)"
     else:
         side = "above" if error > 0 else "below"
-        compared = f" (core-hours {100 * abs(error):.0f} % {side} the estimate)"
-    return [*lines, f"used{so_far}: {_amounts(cost['took'])}{compared}"]
+        compared = f" ({100 * abs(error):.0f} % {side} the estimate)"
+    return [
+        f"estimated {minute(cost['since'])}: {_amounts(cost['expected'])}",
+        f"used{so_far}: {_amounts(cost['took'], compared)}",
+    ]
 
 
-def _amounts(cost: Mapping[str, Any]) -> str:
-    amounts = [f"{amount(cost['core_hours'])} core-hours", f"{amount(cost['gpu_hours'])} GPU-hours"]
-    line = ", ".join([*amounts, f"{size(cost['bytes'])} to store"])
+def _amounts(cost: Mapping[str, Any], compared: str = "") -> str:
+    """Return hours, bytes and money in one line; `compared` follows the core-hours."""
+    core_hours = f"{amount(cost['core_hours'])} core-hours{compared}"
+    line = f"{core_hours}, {amount(cost['gpu_hours'])} GPU-hours, {size(cost['bytes'])} stored"
     paid = cost["money"]
     if paid is None:
         return line
@@ -191,6 +177,11 @@ def _whole(number: float) -> str:
 def _time(iso: str) -> str:
     """Return `2026-11-30 08:30:30 UTC` for a time as it is stored."""
     return f"{iso[:19].replace('T', ' ')} UTC"
+
+
+def minute(iso: str) -> str:
+    """Return `2026-11-30 08:30 UTC` for a time as it is stored."""
+    return f"{iso[:16].replace('T', ' ')} UTC"
 
 
 def counted(number: int, noun: str) -> str:

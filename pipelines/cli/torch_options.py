@@ -27,13 +27,13 @@ def add_lpips_options(parser: Parser) -> None:
         "--lpips.vgg",
         dest="lpips_vgg",
         metavar="FILE",
-        help="File of torchvision's VGG16 [default: the one in the cache of torch hub]",
+        help="File of torchvision's VGG16. [default: the one in the cache of torch hub]",
     )
     parser.add_argument(
         "--lpips.linear",
         dest="lpips_linear",
         metavar="FILE",
-        help="File vgg.pth of the lpips package [default: the one of the installed package]",
+        help="File vgg.pth of the lpips package. [default: the one of the installed package]",
     )
     for name in ("vgg", "linear"):
         add_old_option(parser, f"--lpips-{name}", f"--lpips.{name}")

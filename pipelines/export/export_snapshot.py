@@ -264,5 +264,6 @@ def _progress_line(total: int, counts: Mapping[str, int], elapsed: float) -> str
     left = duration(elapsed / worked * (total - ended) if worked else None)
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     return (
-        f"[{duration(elapsed)}] {ended}/{total} objects ({outcomes or 'none done'}) | {left} to go"
+        f"[{duration(elapsed)}] {ended} of {total} objects ({outcomes or 'none done'}) | "
+        f"{left} to go"
     )

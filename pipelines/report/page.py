@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core import quantities
-from filters.chain import filter_title, reason_title
+from filters.chain import filter_title, reason_title, value_text
 from pipelines.building.estimates.throughput import Timeline, builds, timeline
+from pipelines.building.stages.part_titles import part_title
 from pipelines.report.gather import ReportData
 from pipelines.report.thumbnails import Picture
 
@@ -51,10 +52,10 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         "objects": lambda value: f"{value:,} object" + "s" * (value != 1),
         "size": quantities.size,
         "short": quantities.short_duration,
-        "value": _value,
     }
     environment.filters["reason"] = reason_title
     environment.filters["title_of_filter"] = filter_title
+    environment.filters["part_title"] = part_title
     chart = timeline(data.endings)
     return environment.get_template(_TEMPLATE).render(
         data=data,
@@ -72,6 +73,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         builds=builds(data.endings)[-_MAX_BUILDS:],
         percent=quantities.percent,
         moment=_moment,
+        value_text=value_text,
     )
 
 
@@ -192,16 +194,3 @@ def _round_up(value: int) -> int:
 
 def _moment(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _value(value: Any) -> str:
-    """Return a measurement or limit of any filter as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name.replace('_', ' ')} {_value(v)}" for name, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value) or "none"
-    return "none" if value is None else str(value)

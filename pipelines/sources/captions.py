@@ -30,7 +30,8 @@ def read_captions(uri: str) -> tuple[dict[str, str], str]:
             text = io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", newline="")
             _parse(text, uri, captions)
     except storage_errors(ValueError, ImportError) as error:
-        raise BadInput(f"{uri}: cannot read the captions: {error}") from None
+        problem = getattr(error, "strerror", None) or error
+        raise BadInput(f"{uri}: cannot read the captions: {problem}") from None
     if reader.last_byte not in (b"", b"\n"):
         raise BadInput(
             f"{uri}: the last line has no newline, so the file may be truncated: download it again "

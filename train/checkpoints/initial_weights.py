@@ -21,8 +21,8 @@ __all__ = ["absolute_source", "check_source", "initialize", "run_weights"]
 _MODULE = "model."
 """Prefix of the model's keys in a checkpoint, whose module is the objective around the model."""
 _FORMS = (
-    f"KIND:FILE with KIND one of {', '.join(KINDS)}, a run's folder, one of its checkpoints, or a "
-    ".safetensors or .ckpt that `lrm weights` wrote"
+    "the folder of a run, one of its checkpoints, a .safetensors or .ckpt file that `lrm weights` "
+    f"wrote, or KIND:FILE with KIND one of {', '.join(KINDS)}"
 )
 
 

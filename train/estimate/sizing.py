@@ -131,10 +131,10 @@ def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
 
 _ASSUMED = (
     "operations: matrix products, convolutions and attention, counted on the model's own step",
-    "activations: counted for one and two objects and continued in a straight line",
+    "activations: counted for one and two objects and extrapolated linearly",
     "memory: without the CUDA context, fragmentation and the libraries' workspaces",
     "speed: every operation at the precision's peak, also those that stay in float32 (LPIPS, the "
-    "mesh's fields); without what is no operation, reading and communication",
+    "mesh's fields); the time of everything else, such as reading and communication, is left out",
 )
 
 

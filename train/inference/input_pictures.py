@@ -27,7 +27,7 @@ def read_picture(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return _to_8_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such picture file") from None
+        raise BadInput(f"{path}: no such picture file or folder") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a folder, not a picture") from None
     except (UnidentifiedImageError, Image.DecompressionBombError):

@@ -202,7 +202,10 @@ class _Run:
                 saved = self._checkpoints.save(self._engine, done, extra)
             if result.stop and done < config.steps:
                 self._checkpoints.close()
-                raise Stopped(f"stopped at step {done} with the checkpoint of step {saved}")
+                raise Stopped(
+                    f"stopped at step {done} with the checkpoint of step {saved}; the same command "
+                    "continues"
+                )
         self._watchdog.heartbeat("waiting for the last checkpoint")
         self._checkpoints.close()
 

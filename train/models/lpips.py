@@ -30,9 +30,9 @@ _MIN_SIDE = 2 ** (len(_BLOCKS) - 1)
 # Normalisation of images in [-1, 1], from the LPIPS 0.1 package.
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
-_HINT = "or set the weight lpips to 0 in training, and give lrm evaluate --no-lpips"
-_VGG_REMEDY = f"download {_VGG_URL} to that path, set vgg to the path of a copy, {_HINT}"
-_LINEAR_REMEDY = f"set linear to the path of the wheel's weights/v0.1/vgg.pth, {_HINT}"
+_HINT = "or do without: --loss.lpips 0 in training, --no-lpips in evaluation"
+_VGG_REMEDY = f"download {_VGG_URL} to that path, give --lpips.vgg FILE, {_HINT}"
+_LINEAR_REMEDY = f"give --lpips.linear the wheel's file weights/v0.1/vgg.pth, {_HINT}"
 
 
 class LpipsConfig(Config):

@@ -56,13 +56,13 @@ def _load(path: str) -> Any:
 
 RECIPES: Mapping[str, RecipeKind] = {
     "nerf": RecipeKind(
-        purpose="LRM, stage 1: six views to a triplane, supervised by volume rendering.",
+        purpose="LRM, stage 1: six views to triplanes, trained as a NeRF.",
         common=(*_COMMON, "--data.patch-size"),
         config_path="train.recipes.nerf:NerfTrainConfig",
         recipe_path="train.recipes.nerf:NerfRecipe",
     ),
     "mesh": RecipeKind(
-        purpose="LRM, stage 2: six views to a mesh (FlexiCubes), started from stage 1.",
+        purpose="LRM, stage 2: six views to a mesh (FlexiCubes).",
         common=(*_COMMON, "--data.frame-size"),
         config_path="train.recipes.mesh:MeshTrainConfig",
         recipe_path="train.recipes.mesh:MeshRecipe",

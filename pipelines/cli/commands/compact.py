@@ -10,7 +10,7 @@ from core.errors import BadInput
 from core.options import Parser, add_old_option, add_root_options, add_wait_option
 from dataset.root import open_root
 from pipelines.cli.command import Command
-from pipelines.cli.tables import counted
+from pipelines.cli.tables import counted, minute
 
 __all__ = ["COMMAND"]
 
@@ -68,7 +68,7 @@ def _show(result: Mapping[str, Any]) -> None:
     for name, held in result["held"].items():
         print(
             f"snapshot {name} keeps {quantities.size(held['bytes'])} of garbage in "
-            f"{counted(len(held['shards']), 'shard')} until {held['protected_until']}; "
+            f"{counted(len(held['shards']), 'shard')} until {minute(held['protected_until'])}; "
             f"--release {name} ends its protection now"
         )
     for name in result["outlived"]:

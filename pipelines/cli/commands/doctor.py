@@ -38,8 +38,8 @@ def _options(parser: Parser) -> None:
         action="append",
         choices=_CHOICES,
         metavar="WHAT",
-        help="Check only what this needs; may be repeated. gpu renders a small picture, and then "
-        "a missing GPU is an error, for training as well [build, gpu, train; default: all, "
+        help="Check only what this needs: build, gpu or train; may be repeated. gpu renders a "
+        "small picture, and then a missing GPU is an error, for training as well. [default: all, "
         "without requiring a GPU]",
     )
     parser.add_argument(

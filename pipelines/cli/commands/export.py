@@ -32,7 +32,7 @@ def _options(parser: Parser) -> None:
         type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="Processes that write objects, 0.6 GB each at 512 pixels [default: one per core]",
+        help="Processes that write objects, 0.6 GB each at 512 pixels. [default: one per core]",
     )
 
 

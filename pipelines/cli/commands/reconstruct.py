@@ -39,7 +39,7 @@ def _options(parser: Parser) -> None:
         "--distance",
         type=float,
         metavar="D",
-        help="Distance of the cameras of the views from the origin [default: the one that "
+        help="Distance of the cameras of the views from the origin. [default: the one that "
         "lrm multiview wrote to their folder, otherwise 4, as in InstantMesh]",
     )
     parser.add_argument(

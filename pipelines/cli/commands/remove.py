@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
     already = f"; {counted(unchanged, 'object')} needed no change" if unchanged else ""
     print(f"{counted(len(changed), 'object')} {action}{already}")
     if action == "removed" and changed:
-        print("later snapshots exclude them; `lrm compact` deletes their data")
+        print("not in later snapshots; `lrm compact` deletes the data")
     return 0
 
 

@@ -15,7 +15,7 @@ from core.storage import Storage
 from dataset.root import open_root
 from dataset.snapshots.protection import MAX_PROTECT_DAYS, PROTECT_DAYS, manifests, protected_until
 from pipelines.cli.command import Command
-from pipelines.cli.tables import counted
+from pipelines.cli.tables import counted, minute
 
 __all__ = ["COMMAND"]
 
@@ -67,7 +67,8 @@ def _run(arguments: argparse.Namespace) -> int:
         splits = ", ".join(f"{count} {split}" for split, count in manifest["splits"].items())
         samples = counted(manifest["samples"], "sample")
         print(f"snapshot {manifest['snapshot']}: {samples} ({splits})")
-        print(f"credits: {manifest['credits']}; protected until {manifest['protected_until']}")
+        print(f"credits: {manifest['credits']}")
+        print(f"protected until {minute(manifest['protected_until'])}")
     return 0
 
 

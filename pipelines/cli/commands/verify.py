@@ -23,7 +23,7 @@ def _options(parser: Parser) -> None:
         type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="Files to read at the same time [default: one per core]",
+        help="Files to read at the same time. [default: one per core]",
     )
 
 

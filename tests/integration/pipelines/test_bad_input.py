@@ -33,11 +33,11 @@ def words(demo_source: Path) -> list:
     [
         (["--rigg", "lrm32"], ["unknown option --rigg", "did you mean --rig?"]),
         (["--rig", "lrm23"], ["lrm23", "did you mean 'lrm32'?"]),
-        (["--limit", "many"], ["limit", "integer"]),
+        (["--limit", "many"], ["limit", "whole number"]),
         (["--limit", "0"], ["limit", "greater than or equal to 1"]),
         (["--render.resolution", "-5"], ["render.resolution", "greater than 0"]),
         (["--render.device", "tpu"], ["render.device", "'cpu' or 'gpu'"]),
-        (["--execution.fetch-resources", "{a: 0}"], ["fetch_resources.a", "greater than 0"]),
+        (["--execution.fetch-resources", "{a: 0}"], ["fetch-resources.a", "greater than 0"]),
         (["--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "cannot connect to Ray"]),
     ],
 )
@@ -79,9 +79,9 @@ def test_a_missing_configuration_file(words, tmp_path):
 
 
 def test_missing_required_options_are_named(tmp_path):
-    assert_refused(run_lrm("build", "--root", tmp_path / "root"), "source is required")
+    assert_refused(run_lrm("build", "--root", tmp_path / "root"), "--source is required")
     assert_refused(run_lrm("status"), "--root")
-    assert_refused(run_lrm("train", "nerf"), "root is required", "snapshot is required")
+    assert_refused(run_lrm("train", "nerf"), "--root is required", "--snapshot is required")
 
 
 def test_a_folder_that_is_no_mirror_is_refused_as_source(tmp_path):

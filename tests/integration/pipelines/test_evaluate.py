@@ -88,7 +88,7 @@ def test_ground_truth_has_perfect_scores(truth, lpips_files, tmp_path, capsys):
     assert evaluate(*words, "--meshes", truth, "--out", tmp_path / "same") == 0
     answer = capsys.readouterr()
     assert "PSNR" in answer.out
-    assert "2/2 objects, 0 failed" in answer.err
+    assert "2 of 2 objects, 0 failed" in answer.err
     metrics = summary(tmp_path / "same")["metrics"]
     values = {name: metric["mean"] for name, metric in metrics.items() if name != "seconds"}
     assert values == {

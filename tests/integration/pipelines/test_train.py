@@ -64,7 +64,7 @@ def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
     ("more", "parts"),
     [
         (["--num-workers", "2", "--seed", "5"], ["other settings", "seed (0 -> 5)"]),
-        (["--num-workers", "2:1"], ["num_workers", "MIN:MAX such as 2:8, not '2:1'"]),
+        (["--num-workers", "2:1"], ["--num-workers", "MIN:MAX such as 2:8, not '2:1'"]),
         (["--num-workers", "2", "--optimizer.beta1", "0.5"], ["optimizer", "0.5"]),
         (["--num-workers", "3"], ["batch_size 2 is not a multiple of num_workers 3"]),
         (["--num-workers", "2", "--preset", "huge"], ["model preset 'huge'"]),

@@ -170,7 +170,7 @@ def test_an_unknown_kind_of_weights_is_refused_before_writing(sphere_dataset, tm
     out = tmp_path / "run"
     assert main(mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "clip:weights.pth: no such source; give KIND:FILE with KIND one of" in line
+    assert "clip:weights.pth: no such source; give the folder of a run" in line
     assert not out.exists()
 
 

@@ -22,7 +22,8 @@ def test_a_signal_to_one_rank_saves_and_ends_the_run_which_can_be_resumed(
     (problem,) = run_group(ranks, 2, [config])
     stopped = find_checkpoint(out).step
     assert stopped < 400
-    assert problem == f"Stopped: stopped at step {stopped} with the checkpoint of step {stopped}"
+    stop = f"Stopped: stopped at step {stopped} with the checkpoint of step {stopped}; "
+    assert problem == f"{stop}the same command continues"
     assert [row["step"] for row in read_metrics(out)] == list(range(1, stopped + 1))
     undisturbed = {"terminate_at": (), "accept_changes": ("terminate_at",)}
     again = config.model_copy(update={"steps": stopped + 1, **undisturbed})
@@ -56,7 +57,8 @@ def test_a_stop_file_ends_a_run_as_a_signal_does(ranks, sphere_dataset, tmp_path
     (out / "stop").touch()
     (problem,) = run_group(ranks, 2, [make_config(sphere_dataset, out, 400, item_seconds=0.01)])
     stopped = find_checkpoint(out).step
-    assert problem == f"Stopped: stopped at step {stopped} with the checkpoint of step {stopped}"
+    stop = f"Stopped: stopped at step {stopped} with the checkpoint of step {stopped}; "
+    assert problem == f"{stop}the same command continues"
     assert stopped < 400
 
 

@@ -218,7 +218,7 @@ def test_a_switch_without_a_default_of_its_own():
 
 
 def test_a_switch_rejects_other_values(capsys):
-    with pytest.raises(BadInput, match="geometry: input should be a valid boolean"):
+    with pytest.raises(BadInput, match="geometry: must be true or false"):
         read("--geometry", "maybe")
 
 

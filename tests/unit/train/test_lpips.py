@@ -106,7 +106,7 @@ def test_a_missing_vgg_file_is_named_with_a_remedy(files, monkeypatch, tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "checkpoints" / "vgg16-397923af.pth") in message
     assert "download https://download.pytorch.org/models/vgg16-397923af.pth" in message
-    assert "lpips to 0" in message
+    assert "--loss.lpips 0" in message
 
 
 def test_the_files_are_found_in_the_hub_cache_and_in_the_wheel(files, monkeypatch, tmp_path):

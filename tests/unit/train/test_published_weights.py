@@ -340,7 +340,7 @@ def test_an_invalid_weight_file_is_an_error_of_one_line(tmp_path, capsys):
 
 def test_a_source_is_kind_and_file_or_a_path():
     for source in ("openlrm.pth", "clip:file.pth", "openlrm"):
-        with pytest.raises(BadInput, match=rf"{source}: no such source; give KIND:FILE with KIND"):
+        with pytest.raises(BadInput, match=rf"{source}: no such source; give the folder of a run"):
             initialize(tiny_model(), source)
     assert absolute_source("dino:/some/file.pth") == "dino:/some/file.pth"
     assert absolute_source("dino:file.pth") == f"dino:{Path.cwd()}/file.pth"
