@@ -60,8 +60,10 @@ def show_object(state: Mapping[str, Any]) -> None:
         name = verdict["filter"]
         title, reason = filter_title(name), reason_title(verdict["reason"])
         line = f"  dropped by {title}" + ("" if reason == title else f": {reason}")
-        measured, limit = (value_text(name, verdict[key]) for key in ("measured", "limit"))
-        lines.append(f"{line} (measured: {measured}; limit: {limit})")
+        detail, limit = (value_text(name, verdict[key]) for key in ("measured", "limit"))
+        if limit != "none":
+            detail = f"measured: {detail}; limit: {limit}"
+        lines.append(f"{line} ({detail})" if detail else line)
     if state["failed"]:
         failure = state["failed"]
         lines.append(f"  failed in {failure['stage']}: {failure['kind']}: {failure['message']}")

@@ -132,3 +132,12 @@ def test_a_stored_configuration_with_the_old_names_of_fetch_loads_and_compares_e
     assert BuildConfig.load({"source": "s", "root": "r", "fetch": old}) == plain
     changed = BuildConfig.load({"source": "s", "root": "r", "fetch": {"parts": "p"}})
     assert changed.fetch.partial_folder == "p"
+
+
+def test_known_keys_are_listed_once():
+    with pytest.raises(BadInput) as caught:
+        Outer.load({"apple": 1, "pear": 2, "inner": {"size": "many"}})
+    message = str(caught.value)
+    assert "inner.size: must be a whole number, got 'many'" in message
+    assert "unknown key 'apple'; unknown key 'pear'; known keys: " in message
+    assert message.count("known keys") == 1

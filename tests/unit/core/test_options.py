@@ -228,3 +228,14 @@ def test_other_options_need_a_value(option, capsys):
         read(option)
     assert exited.value.code == 2
     assert "expected one argument" in capsys.readouterr().err
+
+
+def test_without_a_file_settings_are_named_as_options():
+    with pytest.raises(BadInput, match=r"^--surface\.points: must be a whole number, got 'many'$"):
+        read("--surface.points", "many")
+
+
+def test_a_word_too_many_is_named(capsys):
+    with pytest.raises(SystemExit):
+        read("extra")
+    assert capsys.readouterr().err.endswith("error: unexpected argument extra\n")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from core.errors import BadInput
-from filters.chain import CHAIN, FilterConfig, filter_title, reason_title
+from filters.chain import CHAIN, FilterConfig, filter_title, reason_title, value_text
 from filters.verdict import PASSED, Verdict
 from tests.support.facts import Facts, islands, judge, kept_facts, record
 
@@ -95,6 +95,14 @@ def test_old_names_of_settings_are_accepted() -> None:
 def test_text_shows_titles_and_unknown_names_unchanged() -> None:
     assert (filter_title("several"), reason_title("several_objects")) == ("multi-object",) * 2
     assert (filter_title("caption"), reason_title("no_caption")) == ("caption", "no_caption")
+
+
+def test_values_are_shown_as_words():
+    limit = {"share": 0.1, "drop_unsure": True}
+    assert value_text("several", limit) == "share 0.1, drop uncertain yes"
+    assert value_text("several", {"objects": "unsure"}) == "objects uncertain"
+    assert value_text("licence", ["by", "cc0"]) == "by, cc0"
+    assert value_text("lowpoly", None) == "none"
     assert (filter_title("remove"), reason_title("removed")) == ("remove", "removed")
 
 
