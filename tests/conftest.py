@@ -1,4 +1,4 @@
-"""What all tests share: shape checks, small datasets, one Ray, one Blender child, an S3 server."""
+"""Fixtures of all tests: shape checks, small datasets, a Ray cluster, Blender, an S3 server."""
 
 import os
 import uuid
@@ -12,11 +12,11 @@ from jaxtyping import install_import_hook
 
 import tests.support.shapes
 
-# Test processes share the cores: small tensors gain nothing from more threads, and lose much.
-# Before torch is imported, here and in what tests start.
+# Several test processes share the cores, and more threads make small tensors slower. This must be
+# set before torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before any test imports them: shapes in annotations are checked at run time.
+# Check shapes in annotations at run time. The hook must exist before a test imports the modules.
 _HOOK = install_import_hook(
     tests.support.shapes.modules_with_shapes(), f"{tests.support.shapes.__name__}.check"
 )
@@ -37,14 +37,14 @@ from tests.support.oracle import Oracle
 from tests.support.paths import REPOSITORY
 from tests.support.spheres import write_spheres
 
-# The machines of a check are shared: how long one example takes says nothing.
+# The machine is shared, so the duration of one example is no reason to fail.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
-    """A mirror of real models in Objaverse's layout, with labels.json."""
+    """Return a mirror of real models in Objaverse's layout, with labels.json."""
     default = REPOSITORY.parent / "shared" / "objaverse"
     folder = Path(os.environ.get("LRM_TEST_MIRROR", default))
     if not (folder / "labels.json").exists():
@@ -54,13 +54,13 @@ def mirror() -> Path:
 
 @pytest.fixture(scope="session")
 def sphere_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
-    """A root with one shard of six spheres, and a snapshot of them."""
+    """Return a root with one shard of six spheres, and the id of a snapshot of them."""
     return write_spheres(tmp_path_factory.mktemp("spheres"))
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of a server that speaks S3."""
+    """Start an S3 server for the session; yield its address."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -71,15 +71,15 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def endpoint(s3_server: str) -> Iterator[str]:
-    """A server that speaks S3, and the environment that leads to it."""
-    here = {
+    """Yield the address of the S3 server; during the module, the environment selects it."""
+    variables = {
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in here.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         yield s3_server
@@ -88,11 +88,14 @@ def endpoint(s3_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """The address of this test process's Ray: commands and tests join it, and leave it running."""
+    """Start a Ray cluster for this test process; yield its address.
+
+    Commands and tests connect to it and must not stop it.
+    """
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        # Newer Ray asks for a token even on one machine. Workers import this checkout.
+        # Newer versions of Ray require a token even on one machine. Workers import this checkout.
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         resources = {"num_cpus": 4, "include_dashboard": False}
@@ -103,7 +106,7 @@ def ray_address() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str) -> Iterator:
-    """An empty bucket of the test's own."""
+    """Create an empty bucket for one test."""
     import boto3
 
     client = boto3.resource("s3")
@@ -115,19 +118,20 @@ def bucket(endpoint: str) -> Iterator:
 
 @pytest.fixture(scope="session")
 def lrm() -> Callable[..., Answer]:
+    """Return the function that runs the command line in this process."""
     return run_lrm
 
 
 @pytest.fixture(scope="session")
 def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that all test processes share."""
+    """Return a folder that all test processes share."""
     base = tmp_path_factory.getbasetemp()
     return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session")
 def demo_source(common: Path) -> Path:
-    """The project's own mirror."""
+    """Return the mirror of the demo, written once for all test processes."""
     folder = common / "source"
     made_once(folder, lambda: write_demo_source(folder))
     return folder
@@ -135,22 +139,22 @@ def demo_source(common: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(demo_source: Path, common: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The demo source built without Ray, this process's copy. Tests must not change it."""
-    first = Built(common / "built", demo_source)
+    """Return this process's copy of the demo dataset, built without Ray; do not change it."""
+    shared_copy = Built(common / "built", demo_source)
 
     def build() -> None:
-        answer = run_lrm("build", *first.words, "--root", first.root)
+        answer = run_lrm("build", *shared_copy.words, "--root", shared_copy.root)
         assert answer.code == 0, answer.err
 
-    made_once(first.root, build)
-    own = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
-    shutil.copytree(first.root, own.root)
-    return own
+    made_once(shared_copy.root, build)
+    own_copy = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
+    shutil.copytree(shared_copy.root, own_copy.root)
+    return own_copy
 
 
 @pytest.fixture
 def oracle() -> Callable[[str], Oracle]:
-    """Loads an oracle by name, or skips the test where there are none."""
+    """Return a function that loads an oracle by name, or skips the test if there is none."""
     folder = Path(os.environ.get("LRM_TEST_ORACLES") or REPOSITORY.parent / "shared" / "oracles")
 
     def load(name: str) -> Oracle:
@@ -166,18 +170,18 @@ def oracle() -> Callable[[str], Oracle]:
 
 @pytest.fixture(scope="session")
 def blender() -> Iterator[BlenderProcess]:
-    """This test process's Blender child, with ordinary limits. Tests must not kill it."""
+    """Start a Blender child with default limits for this test process. Tests must not kill it."""
     with BlenderProcess(BlenderLimits()) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The block with the letter: its longest side is 2, so that normalising leaves it alone."""
+    """Return the GLB of the block with the letter; its longest side is 2, as after normalising."""
     return write_boxes(tmp_path_factory.mktemp("bodies") / "block.glb", letter_block())
 
 
 @pytest.fixture(scope="session")
 def sphere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sphere of radius 1 around the origin."""
+    """Return the GLB of a sphere of radius 1 around the origin."""
     return write_sphere(tmp_path_factory.mktemp("bodies") / "sphere.glb")

@@ -1,1 +1,1 @@
-"""Inputs, small models, servers and runs: all of `tests` that tests and benchmarks import."""
+"""Code that tests and benchmarks share: inputs, small models, fake servers, short runs."""

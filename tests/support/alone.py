@@ -1,4 +1,4 @@
-"""Training in this process, as a process group of one."""
+"""Training in the process of the test, with a process group of one rank."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ __all__ = ["run_alone"]
 
 
 def run_alone(*words: Any, **environment: str) -> Answer:
-    """Run `lrm train ... --address none` in this process, as often as a test wants.
+    """Run `lrm train ... --address none` in this process; may be called repeatedly.
 
-    A start of its own would import PyTorch and DeepSpeed for seconds.
+    A new process would need several seconds to import PyTorch and DeepSpeed.
     """
-    with _kept_groups():
+    with _restored_process_groups():
         return run_lrm(*words, "--address", "none", **environment)
 
 
 @contextlib.contextmanager
-def _kept_groups() -> Iterator[None]:
-    """Let DeepSpeed forget the process group of the block, which ends with it."""
+def _restored_process_groups() -> Iterator[None]:
+    """Restore DeepSpeed's process groups, because those of the block are destroyed at its end."""
     from train.settings.accelerator import choose_accelerator
 
     with mock.patch.dict(os.environ):
@@ -30,11 +30,11 @@ def _kept_groups() -> Iterator[None]:
         from deepspeed.comm import comm
         from deepspeed.utils import groups
 
-    kept = {name: value for name, value in vars(groups).items() if name.isupper()}
+    saved = {name: value for name, value in vars(groups).items() if name.isupper()}
     backend = comm.cdb
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in saved.items():
             setattr(groups, name, value)
         comm.cdb = backend

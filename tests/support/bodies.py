@@ -1,4 +1,4 @@
-"""Bodies with closed forms, as GLB files: what a renderer must show of them is known exactly."""
+"""Boxes and spheres as GLB files, and ray casters that give their exact depth and normals."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _GLTF_FROM_WORLD = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
-"""glTF is y up, the world z up: the world's z becomes glTF's y."""
+"""glTF is y up and the world z up, so the world's z becomes glTF's y."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the centre of every pixel shows."""
+    """Exact values at the centre of every pixel."""
 
     depth: Float[np.ndarray, "h w"]
-    """Planar; 0 for background."""
+    """Planar depth; 0 for background."""
     normals: Float[np.ndarray, "h w 3"]
     face: Int[np.ndarray, "h w"]
-    """A number for every face of every box (6 per box); -1 for background."""
+    """Number of the visible face (6 per box); -1 for background."""
 
     @property
     def inner(self) -> Bool[np.ndarray, "h w"]:
@@ -57,10 +57,10 @@ class Seen:
 
 
 def letter_block() -> list[Box]:
-    """A grey block 2 x 1 x 0.6 around the origin, with a raised red F on the side that faces -y.
+    """Return a grey block, about 2 x 1 x 0.6, with a raised red F on the side that faces -y.
 
-    No mirror image of it is itself. Seen from -y with z up, x points to the right: the F's stem is
-    on the left, at low x, and its arms are above.
+    It differs from all its mirror images. Seen from -y with z up, x points to the right, so the
+    stem of the F is on the left (low x) and its arms are in the upper half.
     """
     red = (230, 20, 20)
     return [
@@ -72,7 +72,7 @@ def letter_block() -> list[Box]:
 
 
 def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
-    """Cast a ray through every pixel's centre (the slab method)."""
+    """Cast a ray through the centre of every pixel, with the slab method."""
     origin, directions = rays(camera, size, size)
     origin, directions = origin.astype(float), directions.astype(float)
     depth = np.full((size, size), np.inf)
@@ -83,11 +83,11 @@ def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
         window = _window(box, camera, size)
         to_low = (np.array(box.low) - origin) * inverse[window]
         to_high = (np.array(box.high) - origin) * inverse[window]
-        entry, leave = np.minimum(to_low, to_high), np.maximum(to_low, to_high)
-        near, axis = entry.max(axis=-1), entry.argmax(axis=-1)
-        nearer = (near < leave.min(axis=-1)) & (near > 0) & (near < depth[window])
-        along = np.take_along_axis(directions[window], axis[..., None], axis=-1)[..., 0]
-        sign = -np.sign(along[nearer])
+        entry_times, exit_times = np.minimum(to_low, to_high), np.maximum(to_low, to_high)
+        near, axis = entry_times.max(axis=-1), entry_times.argmax(axis=-1)
+        nearer = (near < exit_times.min(axis=-1)) & (near > 0) & (near < depth[window])
+        axis_direction = np.take_along_axis(directions[window], axis[..., None], axis=-1)[..., 0]
+        sign = -np.sign(axis_direction[nearer])
         depth[window][nearer] = near[nearer]
         normals[window][nearer] = np.eye(3)[axis[nearer]] * sign[:, None]
         face[window][nearer] = 6 * number + 2 * axis[nearer] + (sign > 0)
@@ -95,7 +95,7 @@ def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
 
 
 def _window(box: Box, camera: Camera, size: int) -> tuple[slice, slice]:
-    """Rows and columns that hold all pixels of a box; all of them if it is partly behind."""
+    """Return rows and columns that contain the box; the whole image if it is partly behind."""
     corners = np.array(list(itertools.product(*zip(box.low, box.high, strict=True))))
     image, depth = project(camera, corners.astype(np.float32))
     if depth.min() < 0.01:
@@ -106,7 +106,7 @@ def _window(box: Box, camera: Camera, size: int) -> tuple[slice, slice]:
 
 
 def write_boxes(path: Path, boxes: Sequence[Box], **transform: Any) -> Path:
-    """Write boxes, each a root node of its own, shifted and scaled by `scale` and `shift`."""
+    """Write one root node per box; coordinates are multiplied by `scale`, then moved by `shift`."""
     scale, shift = transform.get("scale", 1.0), np.array(transform.get("shift", (0, 0, 0)))
     scene = trimesh.Scene()
     for number, box in enumerate(boxes):
@@ -129,9 +129,10 @@ def write_sphere(
     centre: Sequence[float] = (0.0, 0.0, 0.0),
     subdivisions: int = 6,
 ) -> Path:
-    """Write a white sphere with smooth normals, 82,000 triangles: 4e-5 radii from the true one.
+    """Write a white sphere with smooth normals.
 
-    One subdivision fewer: a quarter of the triangles, four times as far from the true one.
+    With 6 subdivisions it has 82,000 triangles and deviates by 4e-5 radii from the true sphere.
+    One subdivision fewer gives a quarter of the triangles and four times the deviation.
     """
     sphere = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
     normals = sphere.vertices / radius
@@ -143,7 +144,7 @@ def write_sphere(
 
 
 def edit_glb(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
-    """Change a GLB's document in place."""
+    """Apply `edit` to the JSON document of a GLB file in place."""
     data = path.read_bytes()
     length = struct.unpack_from("<I", data, 12)[0]
     document, rest = json.loads(data[20 : 20 + length]), data[20 + length :]
@@ -156,13 +157,13 @@ def edit_glb(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
 
 
 def _flattened(path: Path, scene: trimesh.Scene) -> Path:
-    """Write a scene without trimesh's own node above all others: its children become the roots."""
+    """Write a scene without the root node that trimesh adds: its children become root nodes."""
     path.write_bytes(scene.export(file_type="glb", include_normals=True))
 
-    def drop_the_top(document: dict[str, Any]) -> None:
+    def remove_root(document: dict[str, Any]) -> None:
         roots = document["scenes"][0]["nodes"]
         document["scenes"][0]["nodes"] = [
             child for root in roots for child in document["nodes"][root].get("children", [root])
         ]
 
-    return edit_glb(path, drop_the_top)
+    return edit_glb(path, remove_root)

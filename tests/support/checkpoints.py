@@ -1,4 +1,4 @@
-"""Checkpoints without a training."""
+"""Checkpoints that are written without a training."""
 
 import hashlib
 from pathlib import Path
@@ -10,11 +10,12 @@ SETTINGS = {"root": "/data", "snapshot": "abc"}
 
 
 def settings(out: Path, **more) -> TinyConfig:
+    """Return the configuration of a run in the folder `out`."""
     return TinyConfig.load(SETTINGS | {"out": str(out)} | more)
 
 
 def write(out: Path, step: int, world: int = 1, **config) -> Path:
-    """A whole checkpoint as it lies on disk, with one small file."""
+    """Write a complete checkpoint with one small file; return its folder."""
     folder = out / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     (folder / "weights.pt").write_bytes(b"abc")

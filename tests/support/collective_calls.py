@@ -1,4 +1,4 @@
-"""What ranks call in tests of collectives."""
+"""Functions that ranks call in tests of collectives."""
 
 import torch.distributed as dist
 
@@ -7,7 +7,10 @@ from train.resilience.collectives import on_rank_0
 
 
 def answers(call: str) -> int | str:
-    """What a rank gets of work that only rank 0 does."""
+    """Return the result that this rank receives from work on rank 0, or the error as text.
+
+    `call` selects the work: "lrm error" and "other error" fail, anything else returns 7.
+    """
 
     def work() -> int:
         assert dist.get_rank() == 0

@@ -1,4 +1,4 @@
-"""Datasets that many tests read: built once for all test processes."""
+"""Datasets that many tests read, built once for all test processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from dataset.catalog.event_log import Catalog
 from dataset.format.shards import read_index
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 
-# As small as it can be and still be a picture, in this process.
+# The fastest build whose renders pass the checks; it runs in this process.
 QUICK = (
     "--render.resolution 40 --render.samples 1 --shards.samples-per-shard 4 --address none"
 ).split()
 
 
 def events_of(root: Path) -> list[dict[str, Any]]:
-    """All events of a dataset, in their order."""
+    """Return all events of a dataset in their order."""
     batches = Catalog(Storage(str(root))).since(0)
     return sorted(
         (row for batch in batches for row in batch.to_pylist()), key=lambda row: row["seq"]
@@ -27,7 +27,7 @@ def events_of(root: Path) -> list[dict[str, Any]]:
 
 
 def made_once(folder: Path, make: Callable[[], None]) -> None:
-    """Have the first process that comes make it; others wait."""
+    """Call `make` in the first process that requests the folder; the others wait for it."""
     with FileLock(f"{folder}.lock"):
         if not folder.with_suffix(".made").exists():
             make()
@@ -36,19 +36,20 @@ def made_once(folder: Path, make: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """A dataset and the words that built it."""
+    """A dataset, its source, and the options of its build."""
 
     root: Path
     source: Path
 
     @property
     def words(self) -> list[str]:
+        """The options of the build, without `--root`."""
         captions = str(self.source / CAPTIONS_FILE)
         return ["--source", str(self.source), "--captions", captions, *QUICK]
 
 
 def samples(root: Storage) -> dict[str, dict[str, tuple[int, int]]]:
-    """Size and checksum of every member, by sample."""
+    """Return the size and the checksum of every member by sample."""
     shards = [path for path in root.find_files("shards") if path.endswith(".tar")]
     return {
         entry.key: dict(zip(entry.members, zip(entry.sizes, entry.crc32, strict=True), strict=True))
@@ -58,6 +59,7 @@ def samples(root: Storage) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def ends(root: Storage) -> list[tuple[str, str, str, str]]:
+    """Return asset id, stage, status and failure kind of every event, sorted."""
     batches = Catalog(root).since(0)
     rows = [row for batch in batches for row in batch.to_pylist()]
     return sorted((row["asset_id"], row["stage"], row["status"], row["kind"]) for row in rows)

@@ -1,4 +1,4 @@
-"""The cluster files and the operators' manual, as tests read them."""
+"""Readers of the cluster files and of the operators' manual."""
 
 import re
 import shlex
@@ -18,18 +18,19 @@ MANUAL = REPOSITORY / "docs/guide/cluster.md"
 
 
 def read(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file."""
     return yaml.safe_load(path.read_text())
 
 
 def manual() -> list[list[str]]:
-    """The words of every command of the operators' manual, those of its numbered steps included."""
+    """Return the words of every command in the operators' manual, numbered steps included."""
     text = re.sub(r"^   ", "", MANUAL.read_text(), flags=re.MULTILINE)
     shell = [block for kind, block in FENCE.findall(text) if kind == "bash"]
     return [words for block in shell for words in commands(block)]
 
 
 def documented_build(name: str) -> list[str]:
-    """Of the job that the manual submits, or of the RayJob."""
+    """Return the arguments of the documented build: the manual's, or the RayJob's (`kuberay`)."""
     if name == "kuberay":
         return shlex.split(read(KUBERAY)["spec"]["entrypoint"])[1:]
     return next(rest for _, rest in map(called, manual()) if rest[:1] == ["build"])

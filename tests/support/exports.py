@@ -1,4 +1,4 @@
-"""A dataset to export, and the files of an exported folder."""
+"""A small dataset for tests of `lrm export`, and the content of an exported folder."""
 
 import io
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SHARD = "shards/lrm32/spheres.tar"
 
 @dataclass(frozen=True)
 class Spheres:
-    """Four spheres of 32 views in one shard, one of them for validation."""
+    """A dataset of four spheres in one shard, 32 views each; one is for validation."""
 
     root: Storage
     snapshot: str
@@ -35,15 +35,17 @@ class Spheres:
         return decode_views(members)[0]
 
     def words(self, layout: str, out: Path, *more: Any) -> list[Any]:
-        pinned = ["--root", self.root.uri, "--snapshot", self.snapshot]
-        return ["export", *pinned, "--layout", layout, "--out", out, *more]
+        """Return the arguments of `lrm export` for this dataset."""
+        snapshot_options = ["--root", self.root.uri, "--snapshot", self.snapshot]
+        return ["export", *snapshot_options, "--layout", layout, "--out", out, *more]
 
     def export(self, layout: str, out: Path, *more: Any) -> Answer:
+        """Export this dataset with one worker process."""
         return run_lrm(*self.words(layout, out, "--workers", "1", *more))
 
 
 def write_export_spheres(folder: Path) -> Spheres:
-    """A dataset of them."""
+    """Write the dataset and return it."""
     root = Storage(str(folder))
     members = [
         dict(encode_views(sphere_views(seed, num_views=32, size=24), {"normalise": "cube"}))
@@ -76,6 +78,7 @@ def write_export_spheres(folder: Path) -> Spheres:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Facts about made-up objects, one filter at a time."""
+"""Measurements of invented objects, and the verdicts of filters on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from filters.verdict import Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of one object so far; None where a stage has not run."""
+    """The stored measurements of one object; None for a stage that has not run."""
 
     record: ObjectRecord
     inspect: Mapping[str, Any] | None = None
@@ -21,13 +21,13 @@ class Facts:
     render: Mapping[str, Any] | None = None
 
     def stages(self) -> dict[str, Mapping[str, Any]]:
-        """What each stage stored."""
-        found = {"list": self.record.to_dict(), "inspect": self.inspect}
-        found |= {"measure": self.measure, "render": self.render}
-        return {stage: stored for stage, stored in found.items() if stored is not None}
+        """Return the stored measurements by stage, for the stages that have run."""
+        stored_by_stage = {"list": self.record.to_dict(), "inspect": self.inspect}
+        stored_by_stage |= {"measure": self.measure, "render": self.render}
+        return {stage: stored for stage, stored in stored_by_stage.items() if stored is not None}
 
     def row(self) -> dict[str, Any]:
-        """The facts as columns."""
+        """Return the measurements as columns of the catalog."""
         return {
             fact.key: fact.of(stored)
             for stage, stored in self.stages().items()
@@ -36,12 +36,12 @@ class Facts:
 
 
 def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
-    """The verdicts of all enabled filters whose measurements are there."""
+    """Return the verdicts of all enabled filters whose measurements exist."""
     return verdicts(RowColumns(facts.row()), config, facts.stages().keys())
 
 
 def count_objects(islands: Mapping[str, Any], config: MultiObjectConfig) -> tuple[str, float]:
-    """Read the measurement of `measure_islands`: the answer and the share of area it rests on."""
+    """Return the number of objects in a result of `measure_islands`, and its area share."""
     stored = {"islands": islands}
     row = {fact.key: fact.of(stored) for fact in MULTI_OBJECT.facts}
     measured = MULTI_OBJECT.evaluate(RowColumns(row), config).measured(0)
@@ -49,7 +49,7 @@ def count_objects(islands: Mapping[str, Any], config: MultiObjectConfig) -> tupl
 
 
 def record(**changed: Any) -> ObjectRecord:
-    """An object that every filter of the list stage keeps."""
+    """Return the record of an object that every filter of the list stage keeps."""
     values: dict[str, Any] = {
         "asset_id": "objaverse:" + "0" * 32,
         "path": "glbs/000-000/0.glb",
@@ -65,14 +65,17 @@ def record(**changed: Any) -> ObjectRecord:
 
 
 def level(*shares: float, height: float = 1.0) -> dict[str, Any]:
-    """One dilation of the islands' measurement: each piece its own group."""
+    """Return the islands after one dilation; each piece is a group of its own."""
     pieces = [{"share": share, "extent": [1.0, 1.0, height], "gap": 0.1} for share in shares]
     groups = [{"share": share, "height": height} for share in shares]
     return {"count": len(shares), "islands": pieces, "groups": groups}
 
 
 def islands(*shares: float, close: tuple[float, ...] | None = None, above=None) -> dict[str, Any]:
-    """A measurement with these shares after two dilations, and `close` after one."""
+    """Return an islands measurement: area shares after two dilations, and `close` after one.
+
+    `above` is a level above a ground slab; without it there is no slab.
+    """
     whole = {"1": level(*(close or shares)), "2": level(*shares), "4": level(1.0)}
     slab = None
     if above is not None:
@@ -82,7 +85,7 @@ def islands(*shares: float, close: tuple[float, ...] | None = None, above=None) 
 
 
 def kept_facts(**changed: Any) -> Facts:
-    """An object that every filter keeps, with all measurements there."""
+    """Return an object with all measurements that every filter keeps."""
     texture = {"image": 0, "source": "core", "width": 8, "height": 8}
     texture |= {"state": "detailed", "triangles": 100}
     values: dict[str, Any] = {

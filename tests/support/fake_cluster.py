@@ -7,22 +7,23 @@ from typing import Any, Self
 
 import psutil
 
+from tests.support.paths import REPOSITORY
+
 __all__ = ["FakeCluster", "children_of", "processes_with"]
 
-_STARTS = 3
+_START_ATTEMPTS = 3
 _PREEMPTION = 2
 """DRAIN_NODE_REASON_PREEMPTION in Ray's autoscaler.proto."""
-from tests.support.paths import REPOSITORY
 
 
 class FakeCluster:
-    """A head that runs no work, and nodes of equal resources: each a raylet of its own."""
+    """A head node that runs no work, and worker nodes of equal resources, one raylet each."""
 
     def __init__(self, nodes: int, resources: Mapping[str, float], token: str) -> None:
-        """`token` is put into the environment of every process, under CHAOS_TOKEN."""
+        """Start the cluster; every process has `token` as CHAOS_TOKEN in its environment."""
         from ray.cluster_utils import Cluster
 
-        # What workers inherit: this checkout's code, and who started them.
+        # Workers inherit these: they import this checkout, and the token identifies them.
         paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         os.environ |= {"RAY_AUTH_MODE": "disabled", "CHAOS_TOKEN": token, "OMP_NUM_THREADS": "1"}
@@ -42,16 +43,16 @@ class FakeCluster:
         self._cluster.shutdown()
 
     def add_node(self) -> None:
-        """One more; only the main thread may."""
-        others = {name: amount for name, amount in self._resources.items() if name != "CPU"}
+        """Add a worker node; call this from the main thread only."""
+        resources = {name: amount for name, amount in self._resources.items() if name != "CPU"}
         cpus = self._resources["CPU"]
-        for attempt in range(1, _STARTS + 1):
+        for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                self._nodes.append(self._cluster.add_node(num_cpus=cpus, resources=others))
+                self._nodes.append(self._cluster.add_node(num_cpus=cpus, resources=resources))
                 return
             except Exception as error:
-                # Ray gives a node 30 seconds, which a busy machine may not keep.
-                if "startup" not in str(error) or attempt == _STARTS:
+                # Ray waits 30 seconds for a node; on a busy machine that may be too short.
+                if "startup" not in str(error) or attempt == _START_ATTEMPTS:
                     raise
                 self._end_late_raylets()
 
@@ -62,15 +63,15 @@ class FakeCluster:
                 process.kill()
 
     def replace_lost(self) -> None:
-        """Nodes in the place of those whose raylet ended by itself, as an autoscaler does."""
+        """Replace the nodes whose raylet has ended, as an autoscaler does."""
         alive = [node for node in self._nodes if _raylets_of(node)]
         lost, self._nodes = len(self._nodes) - len(alive), alive
         for _ in range(lost):
             self.add_node()
 
     def workers(self, part: str) -> list[psutil.Process]:
-        """The nodes' processes whose name or command line has this part."""
-        found = []
+        """Return the nodes' processes whose name or command line contains `part`."""
+        matches = []
         for raylet in self.raylets():
             for process in children_of(raylet):
                 try:
@@ -78,38 +79,38 @@ class FakeCluster:
                 except psutil.Error:
                     continue
                 if any(part in word for word in words):
-                    found.append(process)
-        return found
+                    matches.append(process)
+        return matches
 
     def raylets(self) -> list[psutil.Process]:
-        """Those of the nodes, without the head's."""
+        """Return the raylets of the worker nodes, without the head node's."""
         running = [pid for node in self._nodes for pid in _raylets_of(node)]
         return [psutil.Process(pid) for pid in running]
 
     def announce_end(self, number: int, seconds: float = 3600.0) -> None:
-        """A preemption notice: the node takes no more work, and will go after so long."""
+        """Send a preemption notice: the node accepts no more work and ends after `seconds`."""
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
         node, kind = self._nodes[number].node_id, _PREEMPTION
         due = int((time.time() + seconds) * 1000)
-        accepted, why = GcsClient(address=self.address).drain_node(node, kind, "spot", due)
+        accepted, reason = GcsClient(address=self.address).drain_node(node, kind, "spot", due)
         if not accepted:
-            raise RuntimeError(why)
+            raise RuntimeError(reason)
 
     def kill_node(self, number: int) -> None:
-        """SIGKILL a raylet, as when a machine goes; what it had started finds itself alone."""
+        """Kill a raylet with SIGKILL, as if its machine failed; its workers lose their raylet."""
         node = self._nodes.pop(number)
         self._cluster.remove_node(node, allow_graceful=False)
 
 
 def _raylets_of(node: Any) -> list[int]:
-    """Ids of the processes that run."""
+    """Return the ids of a node's running raylet processes."""
     started = node.all_processes.get("raylet", [])
     return [info.process.pid for info in started if info.process.poll() is None]
 
 
 def children_of(process: psutil.Process) -> list[psutil.Process]:
-    """Everything below a process; nothing if it is gone."""
+    """Return all descendants of a process; none if it has ended."""
     try:
         return process.children(recursive=True)
     except psutil.Error:
@@ -117,12 +118,12 @@ def children_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 def processes_with(token: str) -> list[psutil.Process]:
-    """All processes that were started, however indirectly, with this token, but this one."""
-    found = []
+    """Return all processes with this token in their environment, except this one."""
+    matches = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get("CHAOS_TOKEN") == token:
-                found.append(process)
+                matches.append(process)
         except psutil.Error:
             continue
-    return found
+    return matches

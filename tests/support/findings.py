@@ -1,4 +1,4 @@
-"""Findings of `lrm doctor`, of the whole command or of single checks in a new process."""
+"""Findings of `lrm doctor`: of the whole command, or of single checks in a new process."""
 
 import json
 import os
@@ -9,36 +9,37 @@ import sys
 from tests.support.lrm import Answer
 from tests.support.paths import REPOSITORY
 
-ASK = """
+SCRIPT = """
 import dataclasses, json, sys
 from pipelines.doctor import machine, reach
 from pipelines.doctor import blender_child as blender
-found = []
+results = []
 for name in sys.argv[1:]:
     match name:
         case "child":
-            started = blender.start_child(gpu=False)
-            found += [blender.check_child(started), *blender.check_network(started)]
+            child = blender.start_child(gpu=False)
+            results += [blender.check_child(child), *blender.check_network(child)]
         case "libraries":
-            found.append(blender.check_libraries())
+            results.append(blender.check_libraries())
         case "hub":
-            found.append(reach.check_objaverse())
+            results.append(reach.check_objaverse())
         case _:
-            found.append(getattr(machine, f"check_{name}")(*["tests"] * (name == "shared_memory")))
-print(json.dumps([dataclasses.asdict(item) for item in found]))
+            arguments = ["tests"] * (name == "shared_memory")
+            results.append(getattr(machine, f"check_{name}")(*arguments))
+print(json.dumps([dataclasses.asdict(item) for item in results]))
 """
-"""Prints the findings of the checks that are named: seconds less than a whole `lrm doctor`."""
+"""Prints the findings of the named checks; several seconds faster than a whole `lrm doctor`."""
 Found = dict[str, dict[str, str]]
 
 
 def by_name(answer: Answer, group: str = "build") -> Found:
-    """The findings of a group, whatever the exit code."""
+    """Return the findings of a group by name, whatever the exit code."""
     found = json.loads(answer.out)["groups"][group]
     return {item["what"]: item for item in found}
 
 
 def in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answer:
-    """Run a command in bash, in namespaces of its own if asked."""
+    """Run a command in bash; with `unshare` in new user and mount namespaces."""
     words = ["unshare", "--map-root-user", "--mount"] if unshare else []
     done = subprocess.run(
         [*words, "bash", "-c", command],
@@ -53,7 +54,10 @@ def in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answ
 def findings(
     *checks: str, before: str = "true", unshare: bool = False, **environment: str
 ) -> Found:
-    """The findings of these checks in a new process, behind other commands in bash."""
-    command = f"{before}; {shlex.join([sys.executable, '-c', ASK, *checks])}"
+    """Return the findings of these checks by name.
+
+    They run in a new process of a bash shell that first executes the commands in `before`.
+    """
+    command = f"{before}; {shlex.join([sys.executable, '-c', SCRIPT, *checks])}"
     answer = in_shell(command, unshare=unshare, **environment)
     return {item["what"]: item for item in answer.json()}

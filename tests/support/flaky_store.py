@@ -1,4 +1,4 @@
-"""An S3 server behind a proxy that does what networks and busy stores do, at random."""
+"""An S3 server behind a proxy that adds random faults of networks and busy stores."""
 
 import contextlib
 import http.client
@@ -24,51 +24,61 @@ SLOW_DOWN = (
 )
 ADMIN = "/-/faults/"
 _COMMIT = re.compile(r"/_delta_log/\d+\.json")
-DROPPED = {"connection", "transfer-encoding", "keep-alive"}
+_HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 class FlakyStore:
-    """Counts what it did: `slow`, `cut` answers, `lost` answers to writes that were done."""
+    """The state of the proxy, and counts of its faults.
+
+    The faults are `slow` (503 SlowDown), `cut` (half of a GET's answer) and `lost` (no answer to a
+    PUT that was executed).
+    """
 
     def __init__(self, target: str) -> None:
         self.target = urlsplit(target).netloc
-        self.done: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.faults = True
         self.down_until = 0.0
-        self._victim = 0
-        # Not in turns: a client that repeats itself would meet the same fault at the same place.
+        self._pid_to_kill = 0
+        # Random, because with a fixed cycle a client in a loop would always get the same fault.
         self._random = random.Random(0)
         self._lock = threading.Lock()
 
     def is_due(self, kind: str, one_in: int) -> bool:
+        """Decide whether a request gets this fault, with probability 1 / `one_in`; count it."""
         with self._lock:
             due = self.faults and self._random.randrange(one_in) == 0
-            self.done[kind] += due
+            self.counts[kind] += due
             return due
 
     def administer(self, order: str) -> None:
-        """`on`, `off`, `down SECONDS` in which nobody is served, or `kill PID` at a commit.
+        """Execute an order of the test.
 
-        `fill BUCKET/FOLDER/COUNT` puts empty objects into the store itself, without requests.
+        `on` and `off` switch the faults, `down/SECONDS` answers nothing but 503 for that time,
+        `kill/PID` kills a process at the next commit, and `fill/BUCKET/FOLDER/COUNT` puts empty
+        objects into the store without requests.
         """
         name, _, value = order.partition("/")
         if name == "down":
             self.down_until = time.monotonic() + float(value)
         elif name == "kill":
-            self._victim = int(value)
+            self._pid_to_kill = int(value)
         elif name == "fill":
             _fill(*value.split("/", 1))
         else:
             self.faults = name == "on"
 
     def kills_at(self, method: str, path: str) -> bool:
-        """Kill who is to be killed, if this is a commit; whether it is lost, too: one in two."""
+        """Kill the chosen process if this is a commit; return whether to drop the commit.
+
+        Every second such commit is dropped, at random.
+        """
         with self._lock:
-            if not self._victim or method != "PUT" or not _COMMIT.search(path):
+            if not self._pid_to_kill or method != "PUT" or not _COMMIT.search(path):
                 return False
-            victim, self._victim = self._victim, 0
+            pid, self._pid_to_kill = self._pid_to_kill, 0
             with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             return self._random.random() < 0.5
 
 
@@ -89,10 +99,10 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
-        def _pass_on(self) -> None:
+        def _forward(self) -> None:
             if self.path.startswith(ADMIN):
                 store.administer(self.path.removeprefix(ADMIN))
-                self._answer(200, {}, json.dumps(store.done).encode())
+                self._answer(200, {}, json.dumps(store.counts).encode())
                 return
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else self._chunks()
@@ -102,18 +112,18 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
             if store.kills_at(self.command, self.path):
                 self.close_connection = True
                 return
-            there = http.client.HTTPConnection(store.target, timeout=60)
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in DROPPED}
+            upstream = http.client.HTTPConnection(store.target, timeout=60)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
             headers["Content-Length"] = str(len(body))
-            there.request(self.command, self.path, body, headers)
-            answer = there.getresponse()
+            upstream.request(self.command, self.path, body, headers)
+            answer = upstream.getresponse()
             data = answer.read()
-            there.close()
+            upstream.close()
             if self.command == "PUT" and store.is_due("lost", 13):
                 self.close_connection = True
                 self.connection.close()
                 return
-            headers = {k: v for k, v in answer.getheaders() if k.lower() not in DROPPED}
+            headers = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP}
             if self.command == "GET" and len(data) > 64 and store.is_due("cut", 25):
                 headers["Content-Length"] = str(len(data))
                 self._answer(answer.status, headers, data[: len(data) // 2])
@@ -143,13 +153,16 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815
 
     return Handler
 
 
 def main() -> None:
-    """Serve until killed, in a process of its own: a client in Rust may hold the other's GIL."""
+    """Serve until killed.
+
+    The proxy needs its own process: a client written in Rust may hold the GIL while it waits.
+    """
     from moto.server import ThreadedMotoServer
 
     real = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -162,7 +175,7 @@ def main() -> None:
 
 @contextmanager
 def flaky_store() -> Iterator[str]:
-    """The address of a real S3 server behind the proxy."""
+    """Start a server and the proxy for the block; yield the proxy's address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.flaky_store"],
         cwd=REPOSITORY,
@@ -180,31 +193,31 @@ def flaky_store() -> Iterator[str]:
 
 
 def faults(address: str, *, on: bool = True) -> dict[str, int]:
-    """Turn them on or off; how many there were of each kind."""
+    """Switch the faults on or off; return the number of faults so far by kind."""
     return _order(address, "on" if on else "off")
 
 
 def outage(address: str, seconds: float) -> None:
-    """From now on nobody is served, for so long."""
+    """Answer all requests of the next `seconds` with 503."""
     _order(address, f"down/{seconds}")
 
 
 def kill_at_commit(address: str, pid: int | None) -> None:
-    """Kill a process when the next commit of a catalog arrives, or none any more."""
+    """Kill a process when the next commit of a catalog arrives; None cancels the order."""
     _order(address, f"kill/{pid or 0}")
 
 
 def fill(address: str, bucket: str, folder: str, count: int) -> None:
-    """Put so many empty objects into a folder of a bucket."""
+    """Put `count` empty objects into a folder of a bucket."""
     _order(address, f"fill/{bucket}/{folder}/{count}")
 
 
 def _order(address: str, order: str) -> dict[str, int]:
-    store = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
-    store.request("GET", f"{ADMIN}{order}")
-    found: dict[str, int] = json.load(store.getresponse())
-    store.close()
-    return found
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request("GET", f"{ADMIN}{order}")
+    counts: dict[str, int] = json.load(connection.getresponse())
+    connection.close()
+    return counts
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tests.support.gltf_builder import GltfBuilder
 
 
 def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
-    """A GLB with the given document and BIN chunk (none for None)."""
+    """Return a GLB with this document and this BIN chunk; None omits the chunk."""
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
     chunks = [(b"JSON", text + b" " * (-len(text) % 4))]
     if binary is not None:
@@ -24,7 +24,7 @@ def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
 
 @functools.cache
 def picture(kind: str = "PNG", size: tuple[int, int] = (8, 8), flat: bool = False) -> bytes:
-    """An encoded image: noise, or one colour."""
+    """Return an encoded image of noise, or of one colour if `flat`."""
     pixels = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(np.full_like(pixels, 90) if flat else pixels).save(out, kind)
@@ -32,7 +32,7 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (8, 8), flat: bool = Fals
 
 
 def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
-    """The document and the binary chunk of a square with a base-colour map: two triangles."""
+    """Return the document and the binary chunk of a textured square of two triangles."""
     image = picture() if image is None else image
     positions = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype="<f4").tobytes()
     uvs = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype="<f4").tobytes()
@@ -80,19 +80,19 @@ def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
 
 
 def changed(**replaced: Any) -> bytes:
-    """The textured square as a file, with other values at the top of its document."""
+    """Return the textured square as a file; `replaced` replaces top-level values."""
     document, binary = textured_square()
     return pack(document | replaced, binary)
 
 
 def with_extension(extension: str, **replaced: Any) -> bytes:
-    """The same, which uses and requires an extension."""
+    """Return `changed(**replaced)` as a file that uses and requires an extension."""
     names = {"extensionsUsed": [extension], "extensionsRequired": [extension]}
     return changed(**names, **replaced)
 
 
 def skinned_square(**attributes: Any) -> GltfBuilder:
-    """A skinned, textured square that morphs, with an instanced copy of itself."""
+    """Return a skinned, textured square with a morph target and an instanced copy."""
     builder = GltfBuilder()
     material = builder.material(texture=builder.texture(np.full((4, 4, 3), 128)))
     builder.document["textures"][0]["sampler"] = builder.add("samplers", {"wrapS": 10497})
@@ -109,6 +109,6 @@ def skinned_square(**attributes: Any) -> GltfBuilder:
     joints = [builder.node(), builder.node()]
     skin = builder.add("skins", {"joints": joints, "inverseBindMatrices": matrices})
     builder.node(mesh=mesh, skin=skin)
-    places = {"TRANSLATION": builder.accessor(np.zeros((2, 3)))}
-    builder.node(mesh=mesh, extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
+    translations = {"TRANSLATION": builder.accessor(np.zeros((2, 3)))}
+    builder.node(mesh=mesh, extensions={"EXT_mesh_gpu_instancing": {"attributes": translations}})
     return builder

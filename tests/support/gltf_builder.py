@@ -1,4 +1,4 @@
-"""glTF files built part by part: what each test needs in its file, and nothing else."""
+"""A builder of GLB files, so that each test adds only the parts that it needs."""
 
 import io
 import json
@@ -17,14 +17,14 @@ _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
 def encode_image(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    """An encoded image of (h, w, 3 or 4) pixels, uint8."""
+    """Encode an image of (h, w, 3 or 4) uint8 pixels; `kind` is a format name of Pillow."""
     out = io.BytesIO()
     Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(out, kind, **options)
     return out.getvalue()
 
 
 class GltfBuilder:
-    """A document in the making. `document` may be changed at will before `save`."""
+    """A glTF document and its binary chunk. `document` may be edited freely before `save`."""
 
     def __init__(self) -> None:
         self.document: dict[str, Any] = {
@@ -39,24 +39,24 @@ class GltfBuilder:
         self._binary = b""
 
     def add(self, group: str, item: Any) -> int:
-        """Append to one of the document's lists; the index."""
+        """Append an item to one of the document's lists; return its index."""
         items: list[Any] = self.document.setdefault(group, [])
         items.append(item)
         return len(items) - 1
 
     @property
     def binary(self) -> bytes:
-        """The binary chunk so far."""
+        """The bytes that were added to the binary chunk so far."""
         return self._binary
 
     def view(self, data: bytes) -> int:
-        """A buffer view with these bytes."""
+        """Add a buffer view with these bytes; return its index."""
         view = {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(data)}
         self._binary += data + b"\0" * (-len(data) % 4)
         return self.add("bufferViews", view)
 
     def accessor(self, values: Any, dtype: str = "<f4", **more: Any) -> int:
-        """An array (n,) or (n, components)."""
+        """Add an accessor for an array (n,) or (n, components); return its index."""
         array = np.asarray(values, dtype=dtype)
         components = 1 if array.ndim == 1 else array.shape[1]
         item = {
@@ -68,13 +68,13 @@ class GltfBuilder:
         return self.add("accessors", item | more)
 
     def texture(self, image: np.ndarray | bytes, mime: str = "image/png") -> int:
-        """A texture of pixels (h, w, 3 or 4), or of an encoded image."""
+        """Add a texture of pixels (h, w, 3 or 4) or of an encoded image; return its index."""
         data = image if isinstance(image, bytes) else encode_image(image)
         source = self.add("images", {"bufferView": self.view(data), "mimeType": mime})
         return self.add("textures", {"source": source})
 
     def material(self, colour: Sequence[float] = (1, 1, 1, 1), **more: Any) -> int:
-        """A matt material; `texture` is that of the base colour."""
+        """Add a rough, non-metallic material; `texture` is the index of a base-colour texture."""
         pbr: dict[str, Any] = {
             "baseColorFactor": list(colour),
             "metallicFactor": 0.0,
@@ -91,14 +91,14 @@ class GltfBuilder:
         z: float = 0.0,
         attributes: Mapping[str, int] | None = None,
     ) -> int:
-        """A mesh: a rectangle in glTF's x and y that faces +z (the world's -y), with UVs.
+        """Add a mesh: a rectangle in glTF's x and y that faces +z (the world's -y), with UVs.
 
-        Its vertices run counter-clockwise from the corner at the lower left.
+        The vertices are counter-clockwise, starting at the lower left corner.
         """
         (left, bottom), (right, top) = corners
         x, y = [left, right, right, left], [bottom, bottom, top, top]
         positions = np.stack([x, y, np.full(4, z)], axis=1)
-        found = {
+        default_attributes = {
             "POSITION": self.accessor(
                 positions, min=positions.min(axis=0).tolist(), max=positions.max(axis=0).tolist()
             ),
@@ -106,7 +106,7 @@ class GltfBuilder:
             "TEXCOORD_0": self.accessor([[0, 1], [1, 1], [1, 0], [0, 0]]),
         }
         primitive: dict[str, Any] = {
-            "attributes": found | dict(attributes or {}),
+            "attributes": default_attributes | dict(attributes or {}),
             "indices": self.accessor([0, 1, 2, 0, 2, 3], "<u2"),
         }
         if material is not None:
@@ -114,7 +114,7 @@ class GltfBuilder:
         return self.add("meshes", {"primitives": [primitive]})
 
     def node(self, parent: int | None = None, root: bool = True, **values: Any) -> int:
-        """A node: below another one, a root of scene 0, or (root=False) in no scene."""
+        """Add a node: a child of `parent`, a root of scene 0, or (root=False) in no scene."""
         index = self.add("nodes", values)
         if parent is not None:
             self.document["nodes"][parent].setdefault("children", []).append(index)
@@ -123,7 +123,7 @@ class GltfBuilder:
         return index
 
     def save(self, path: Path, used: Sequence[str] = (), required: Sequence[str] = ()) -> Path:
-        """Write the GLB, with the extensions that it names."""
+        """Write the GLB, which lists `used` and `required` as its extensions."""
         document = self.document | {"buffers": [{"byteLength": len(self._binary)}]}
         if used or required:
             document["extensionsUsed"] = [*used, *required]

@@ -1,8 +1,8 @@
-"""A server on loopback that answers like the Hugging Face hub, from a folder, and misbehaves.
+"""A local server that serves a folder as the Hugging Face hub does, with faults on demand.
 
-Files of `resolve/COMMIT/` are redirected to a second port, as the hub sends clients to its CDN; the
-redirect carries the ETag and size of the content. Trouble is ordered per path: the n-th request of
-a file meets the n-th trouble, and after the last one all goes well.
+Requests for files in `resolve/COMMIT/` are redirected to a second port, as the hub redirects
+clients to its CDN; the redirect has the ETag and the size of the content. Faults are listed by
+path: the n-th request of a file gets the n-th fault of its list, and later requests succeed.
 """
 
 import hashlib
@@ -26,51 +26,53 @@ _API = f"/api/datasets/{_REPOSITORY}"
 
 @dataclass
 class Trouble:
-    """What goes wrong with one request. At the hub itself: `status`; on the CDN: the rest."""
+    """A fault of one request, in the answer of the hub itself or of the CDN."""
 
     status: int = 0
-    """Answered instead of the file."""
+    """HTTP status that the hub answers instead of the redirect; 0 for none."""
     headers: dict[str, str] = field(default_factory=dict)
+    """Additional headers of the answer."""
     cdn_status: int = 0
+    """HTTP status that the CDN answers instead of the file; 0 for none."""
     cut: int | None = None
-    """The connection ends after so many bytes of the body."""
+    """The connection is closed after this many bytes of the body."""
     data: bytes | None = None
-    """Another content, under the promise of the right one."""
+    """Content that is sent instead of the file's, with the ETag and size of the file."""
     drip: float = 0.0
-    """Seconds between two bytes."""
+    """Seconds between two bytes of the body."""
     drip_headers: float = 0.0
-    """Seconds between two bytes of the hub's answer."""
+    """Seconds between two bytes of the hub's redirect."""
     silence: float = 0.0
     """Seconds without a byte, at byte `pause_at` of the body."""
     pause_at: int = 0
     replace: bytes | None = None
-    """The file has this content from now on."""
+    """New content of the file, from this request on."""
 
 
 @dataclass
 class Hub:
-    """The running server."""
+    """The running server: its switches, and a record of the requests."""
 
     address: str
     asked: list[str]
     """`METHOD path` of the requests to the hub."""
     times: list[float]
-    """When they came."""
+    """Arrival times of these requests, in seconds of the monotonic clock."""
     ranges: list[str]
-    """The Range headers that the CDN got, empty for none."""
+    """The Range header of every request to the CDN; empty if it has none."""
     troubles: dict[str, list[Trouble]]
-    """By path in the repository."""
+    """Faults by path in the repository, in the order of the requests."""
     tokens: list[str]
-    """Authorization headers that the CDN got: there must be none."""
+    """Authorization headers that the CDN received. A correct client sends none."""
     redirect: bool = True
-    """Whether files come from the second port."""
+    """Whether the hub redirects to the second port instead of sending files itself."""
     ignores_ranges: bool = False
-    """Whether every request gets the whole file."""
+    """Whether the CDN ignores Range headers and sends whole files."""
     trees: bool = True
-    """Whether the API shows the commit's trees."""
+    """Whether the API lists folders of the commit."""
 
     def url(self, path: str) -> str:
-        """The address of a file."""
+        """Return the address of a file."""
         return f"{self.address}{_RESOLVE}{path}"
 
 
@@ -99,76 +101,76 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
 
     def _resolve(self, path: str) -> None:
-        queue = self.hub.troubles.get(path, [])
-        trouble = queue.pop(0) if queue else Trouble()
+        faults = self.hub.troubles.get(path, [])
+        fault = faults.pop(0) if faults else Trouble()
         file = self.folder / path
-        if trouble.replace is not None:
-            file.write_bytes(trouble.replace)
-        if trouble.status:
-            self._send(trouble.status, b"", trouble.headers)
+        if fault.replace is not None:
+            file.write_bytes(fault.replace)
+        if fault.status:
+            self._send(fault.status, b"", fault.headers)
         elif not file.is_file():
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         elif not self.hub.redirect:
-            self._send_file(path, trouble)
+            self._send_file(path, fault)
         else:
-            self.current[f"/cdn/{path}"] = trouble
+            self.current[f"/cdn/{path}"] = fault
             data = file.read_bytes()
             headers = {
                 "Location": f"{self.cdn}/cdn/{path}?signed=1",
                 "X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"',
                 "X-Linked-Size": str(len(data)),
             }
-            self._send(302, b"", headers | trouble.headers, trouble.drip_headers)
+            self._send(302, b"", headers | fault.headers, fault.drip_headers)
 
-    def _send_file(self, path: str, trouble: Trouble) -> None:
-        data = (self.folder / path).read_bytes() if trouble.data is None else trouble.data
-        wanted = self.headers.get("Range", "")
-        self.hub.ranges.append(wanted)
+    def _send_file(self, path: str, fault: Trouble) -> None:
+        data = (self.folder / path).read_bytes() if fault.data is None else fault.data
+        range_header = self.headers.get("Range", "")
+        self.hub.ranges.append(range_header)
         self.hub.tokens += filter(None, [self.headers.get("Authorization")])
-        # A content delivery network has tags of its own; a server without one has the hub's.
-        whole = (self.folder / path).read_bytes()
+        # The ETag of a CDN differs from the hub's; without a CDN it is the hub's own.
+        content = (self.folder / path).read_bytes()
         digest = hashlib.md5 if self.hub.redirect else hashlib.sha256
-        headers = {"ETag": f'"{digest(whole).hexdigest()}"', "Accept-Ranges": "bytes"}
-        if trouble.cdn_status:
-            self._send(trouble.cdn_status, b"", {})
+        headers = {"ETag": f'"{digest(content).hexdigest()}"', "Accept-Ranges": "bytes"}
+        if fault.cdn_status:
+            self._send(fault.cdn_status, b"", {})
             return
         status, start = 200, 0
         stale = self.headers.get("If-Range") not in (None, headers["ETag"])
-        if wanted and not stale and not self.hub.ignores_ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if range_header and not stale and not self.hub.ignores_ranges:
+            start = int(range_header.removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._begin(status, headers | trouble.headers, len(data) - start)
-        body = data[start:] if trouble.cut is None else data[start:][: trouble.cut]
-        self.wfile.write(body[: trouble.pause_at])
-        time.sleep(trouble.silence)
-        body = body[trouble.pause_at :]
-        if trouble.drip:
+        self._begin(status, headers | fault.headers, len(data) - start)
+        body = data[start:] if fault.cut is None else data[start:][: fault.cut]
+        self.wfile.write(body[: fault.pause_at])
+        time.sleep(fault.silence)
+        body = body[fault.pause_at :]
+        if fault.drip:
             for position in range(len(body)):
                 self.wfile.write(body[position : position + 1])
-                time.sleep(trouble.drip)
+                time.sleep(fault.drip)
         else:
             self.wfile.write(body)
-        self.close_connection = trouble.cut is not None
+        self.close_connection = fault.cut is not None
 
     def _send_tree(self, path: str) -> None:
         if not self.hub.trees:
             self._send(404, b"", {})
             return
         folder = path.partition(f"/tree/{COMMIT}/")[2]
-        entries = []
-        for item in sorted((self.folder / folder).iterdir()):
-            files = sorted(item.rglob("*")) if item.is_dir() else [item]
+        listing = []
+        for entry in sorted((self.folder / folder).iterdir()):
+            files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
             digest = hashlib.sha1()
             for file in files:
                 digest.update(file.name.encode() + file.read_bytes())
-            kind = "directory" if item.is_dir() else "file"
-            path = f"{folder}/{item.name}"
-            entries.append({"type": kind, "oid": digest.hexdigest(), "size": 0, "path": path})
-        self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+            kind = "directory" if entry.is_dir() else "file"
+            path = f"{folder}/{entry.name}"
+            listing.append({"type": kind, "oid": digest.hexdigest(), "size": 0, "path": path})
+        self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _send(self, code: int, data: bytes, headers: dict[str, str], drip: float = 0.0) -> None:
         if drip:
@@ -197,7 +199,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serve_hub(folder: Path) -> Iterator[Hub]:
-    """Serve the folder as the dataset repository."""
+    """Serve the folder as the dataset repository until the block ends."""
     hub = Hub("", [], [], [], defaultdict(list), [])
     handler = type("Handler", (_Handler,), {"folder": folder, "hub": hub, "current": {}})
     servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
@@ -205,7 +207,7 @@ def serve_hub(folder: Path) -> Iterator[Hub]:
     handler.cdn = f"http://127.0.0.1:{servers[1].server_port}"
     threads = []
     for server in servers:
-        # A client that gave up leaves a handler that still drips.
+        # The handler of a client that gave up may still be sending bytes slowly.
         server.daemon_threads = True
         server.block_on_close = False
         threads.append(threading.Thread(target=server.serve_forever, args=(0.05,)))

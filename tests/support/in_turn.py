@@ -1,4 +1,4 @@
-"""Runs of the fine-tune of Zero123++ on one group of ranks."""
+"""Training runs of the recipe `zero123plus` in one process group."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,6 @@ from train.recipes.registry import make_recipe
 
 
 def train_in_turn(runs: Sequence[dict[str, Any]]) -> None:
-    """Train with each configuration; every rank calls it."""
+    """Train with each configuration in order. Every rank calls this."""
     for values in runs:
         train(make_recipe("zero123plus", {**values, "num_workers": dist.get_world_size()}))

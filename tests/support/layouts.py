@@ -1,4 +1,4 @@
-"""Readers of exported folders, written from the readers' own formulas."""
+"""Readers of exported folders that follow the formulas of InstantMesh and TRELLIS."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from dataset.views import ViewSet
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What InstantMesh's loader has in hand before it augments."""
+    """The arrays that InstantMesh's loader has before augmentation."""
 
     rgba: np.ndarray
     depth: np.ndarray
@@ -23,16 +23,20 @@ class Loaded:
 
 
 def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> Loaded:
-    """Its arithmetic: everything over 255, depth times 6, normals over black by their own alpha."""
+    """Read an object's files with InstantMesh's formulas.
+
+    Pixels are divided by 255, depth is multiplied by 6, and normals are composited on black by
+    their own alpha channel.
+    """
 
     def picture(name: str) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(files[name])))
 
     rgba, depths, normals = [], [], []
     for view in range(num_views):
-        rgba.append(picture(f"{view:03d}.png"))
-        depths.append(picture(f"{view:03d}_depth.png") / 255.0 * 6.0)
-        normal = picture(f"{view:03d}_normal.png") / 255.0
+        rgba.append(read_image(f"{view:03d}.png"))
+        depths.append(read_image(f"{view:03d}_depth.png") / 255.0 * 6.0)
+        normal = read_image(f"{view:03d}_normal.png") / 255.0
         alpha = normal[:, :, 3:]
         normal = normal[:, :, :3] * alpha + np.zeros(3) * (1 - alpha)
         normal = normal * 2 - 1
@@ -45,7 +49,7 @@ def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> Loaded:
 
 
 def assert_same_views(loaded: Loaded, views: ViewSet) -> None:
-    """Equal to the precision of the layout."""
+    """Assert that both are equal up to the precision of the layout."""
     assert np.array_equal(loaded.rgba, views.rgba)
     assert loaded.depth.shape == views.depth.shape
     assert np.abs(loaded.depth - views.depth).max() <= 6 / 255 / 2 + 1e-6
@@ -60,7 +64,10 @@ def assert_same_views(loaded: Loaded, views: ViewSet) -> None:
 
 
 def assert_trellis_sees_the_same(transforms: Mapping, views: ViewSet) -> None:
-    """Points go through its matrices as its feature extraction does it: OpenCV, one angle."""
+    """Assert that points project to the same pixels with TRELLIS's matrices and with `views`.
+
+    The projection is that of TRELLIS's feature extraction: OpenCV axes and one angle of view.
+    """
     corners = np.array(np.meshgrid(*[[-1, 1]] * 3), dtype=np.float32).reshape(3, -1).T
     points = np.concatenate([corners, corners[:3] * 0.3])
     inside = points * transforms["scale"] + np.array(transforms["offset"])

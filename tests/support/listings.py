@@ -1,4 +1,4 @@
-"""What sources list."""
+"""Objects and parts that sources list."""
 
 from dataset.catalog.event_log import Event
 from dataset.object_record import ObjectRecord
@@ -8,11 +8,13 @@ from pipelines.sources import Source, SourceObject
 
 
 def objects_of(source: Source) -> list[SourceObject]:
-    found = [item for part in source.parts() for item in source.read_part(part)]
-    return sorted(found, key=lambda item: item.record.asset_id)
+    """Return all objects of a source, sorted by asset id."""
+    objects = [item for part in source.parts() for item in source.read_part(part)]
+    return sorted(objects, key=lambda item: item.record.asset_id)
 
 
 def changed_parts(before, after) -> set[str]:
+    """Return the names of parts that were added, removed or changed between two listings."""
     return {name for name in {**before, **after} if before.get(name) != after.get(name)}
 
 
@@ -30,7 +32,7 @@ RECORD = ObjectRecord(
 
 
 def listed(version: str = "1", **changes) -> ObjectState:
-    """An object as its source lists it."""
+    """Return the state of an object after the list stage; `changes` replaces its fields."""
     data = {**RECORD, **changes, "version": version, "part": "000-000"}
     asset_id = data.pop("asset_id")
     event = Event(asset_id=asset_id, stage="list", data=data)

@@ -1,4 +1,4 @@
-"""Random weights in the layout of LPIPS's files."""
+"""Random weights with the keys and shapes of LPIPS's files."""
 
 import torch
 
@@ -9,7 +9,7 @@ LINEAR_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def vgg_weights():
-    """Random weights under torchvision's key names, with a classifier that LPIPS does not use."""
+    """Return VGG weights under torchvision's keys, with a classifier bias that LPIPS ignores."""
     generator = torch.Generator().manual_seed(11)
     weights = {"classifier.0.bias": torch.zeros(4)}
     for index, (outputs, inputs) in VGG_LAYERS.items():
@@ -21,6 +21,7 @@ def vgg_weights():
 
 
 def linear_weights():
+    """Return the weights of LPIPS's linear layers."""
     generator = torch.Generator().manual_seed(12)
     return {
         f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1, generator=generator)

@@ -1,4 +1,4 @@
-"""The command line as a test calls it: in this process, or as a process of its own."""
+"""Calls of the command line, in the process of the test or in a new one."""
 
 import contextlib
 import io
@@ -19,68 +19,69 @@ from typing import IO, Any
 from tests.support.paths import REPOSITORY
 
 WIDTH = {"COLUMNS": "200"}
-"""Wide enough that no line of a table or of a help text is broken."""
+"""Terminal width in characters at which no line of a table or a help text is wrapped."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command printed, and how it ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
+        """Return the parsed output; fail if the command failed."""
         assert self.code == 0, self.err
         return json.loads(self.out)
 
 
 def run_lrm(*words: Any, **environment: str) -> Answer:
-    """Run `lrm` in this process, which afterwards is as it was before.
+    """Run `lrm` in this process, then restore the environment, signal handlers and logging.
 
-    What libraries in other languages and child processes print counts as well. Paths must be
-    absolute. An exception that `lrm` does not handle is raised here.
+    The output of child processes and of libraries in other languages is captured as well. Paths
+    must be absolute. An exception that `lrm` does not handle is raised here.
     """
     from pipelines.cli import main
 
     out, err = _stream(), _stream()
     with (
-        _descriptor(1) as out_below,
-        _descriptor(2) as err_below,
-        _kept_environment(WIDTH | environment),
-        _kept_signals(),
-        _own_logging(),
-        _own_warnings(),
+        _captured_descriptor(1) as out_file,
+        _captured_descriptor(2) as err_file,
+        _restored_environment(WIDTH | environment),
+        _restored_signal_handlers(),
+        _process_logging(),
+        _process_warnings(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         if environment:
-            _forget_stores()
+            _clear_store_cache()
         try:
             code = main([str(word) for word in words])
-        except SystemExit as end:  # argparse ends by it: --help, or a mistake in the words.
+        except SystemExit as end:  # raised by argparse for --help and for wrong arguments
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
             if environment:
-                _forget_stores()
-        printed = _text(out) + _read(out_below), _text(err) + _read(err_below)
+                _clear_store_cache()
+        printed = _text(out) + _read(out_file), _text(err) + _read(err_file)
     return Answer(code, *printed)
 
 
 def spawn_lrm(*words: Any, python: str | Path = sys.executable, **environment: str) -> Answer:
-    """Run `lrm` as a process of its own, from another folder than the repository."""
-    done = subprocess.run(
+    """Run `lrm` in a new process, from a folder outside the repository."""
+    process = subprocess.run(
         [python, "-m", "pipelines.cli", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **WIDTH, **environment},
         cwd="/",
     )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer(process.returncode, process.stdout, process.stderr)
 
 
 def _stream() -> io.TextIOWrapper:
-    """A text stream that encodes as a pipe's does."""
+    """Return a text stream with the encoding of a pipe."""
     return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
 
 
@@ -90,8 +91,8 @@ def _text(stream: io.TextIOWrapper) -> str:
 
 
 @contextlib.contextmanager
-def _descriptor(number: int) -> Iterator[IO[bytes]]:
-    """Send a file descriptor of this process to a temporary file."""
+def _captured_descriptor(number: int) -> Iterator[IO[bytes]]:
+    """Redirect a file descriptor of this process to a temporary file."""
     before = os.dup(number)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), number)
@@ -108,8 +109,8 @@ def _read(file: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def _own_warnings() -> Iterator[None]:
-    """Without pytest's collection of them: they go to standard error, as in a process."""
+def _process_warnings() -> Iterator[None]:
+    """Write warnings to standard error as a new process does, not to pytest's collection."""
     silent = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
     with warnings.catch_warnings():
         warnings.resetwarnings()
@@ -124,8 +125,8 @@ def _show_warning(message: Any, category: Any, filename: str, lineno: int, *_: A
 
 
 @contextlib.contextmanager
-def _kept_environment(changes: dict[str, str]) -> Iterator[None]:
-    """Change environment variables; what the block sets or removes is undone as well."""
+def _restored_environment(changes: dict[str, str]) -> Iterator[None]:
+    """Change environment variables; at the end undo these changes and those of the block."""
     before = dict(os.environ)
     os.environ.update(changes)
     try:
@@ -137,8 +138,8 @@ def _kept_environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_signals() -> Iterator[None]:
-    """Restore the handlers that a command, or Ray inside it, replaces."""
+def _restored_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that a command, or Ray inside it, replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -151,8 +152,8 @@ def _kept_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_logging() -> Iterator[None]:
-    """Without pytest's handlers: warnings go to standard error, as in a process of its own."""
+def _process_logging() -> Iterator[None]:
+    """Remove pytest's log handlers, so that warnings go to standard error as in a new process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = []
@@ -163,8 +164,8 @@ def _own_logging() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _forget_stores() -> None:
-    """Connections to object stores keep the environment in which they were made."""
+def _clear_store_cache() -> None:
+    """Clear cached connections to object stores, which keep the environment of their creation."""
     import fsspec
 
     if "s3fs" in sys.modules:

@@ -1,4 +1,4 @@
-"""Real models."""
+"""Real models of a mirror, chosen by class."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 def models(mirror: Path, kind: str, count: int) -> list[Path]:
-    """The smallest files of a class."""
+    """Return the smallest GLB files of a class; skip the test if there are none."""
     labels = json.loads((mirror / "labels.json").read_text())
     uids = {uid for uid, label in labels.items() if label["class"] == kind}
     files = [path for path in mirror.glob("glbs/*/*.glb") if path.stem in uids]

@@ -1,4 +1,4 @@
-"""Short trainings and validations of the NeRF recipe, for ranks."""
+"""Short trainings and validations of the recipe `nerf`, as functions that ranks call."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 __all__ = ["make_config", "train_nerf", "validate", "validate_new_model"]
 
 Dataset = tuple[Storage, str]
-"""A root, and the name of a snapshot in it."""
+"""A root and the id of a snapshot in it."""
 SMALL: Mapping[str, Any] = {
     "batch_size": 1,
     "preset": "tiny",
@@ -38,17 +38,15 @@ SMALL: Mapping[str, Any] = {
 }
 
 
-def make_config(
-    dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
-) -> NerfTrainConfig:
-    """A run of a few steps."""
+def make_config(dataset: Dataset, out: Path, steps: int, **more: Any) -> NerfTrainConfig:
+    """Return the configuration of a run of a few steps; `more` replaces values of SMALL."""
     root, snapshot = dataset
-    pinned = {"root": root.uri, "snapshot": snapshot, "out": str(out), "steps": steps}
-    return NerfTrainConfig.load({**SMALL, **pinned, **more})
+    required = {"root": root.uri, "snapshot": snapshot, "out": str(out), "steps": steps}
+    return NerfTrainConfig.load({**SMALL, **required, **more})
 
 
 def train_nerf(settings: Mapping[str, Any]) -> list[str]:
-    """Train as this rank; return the messages that it logged."""
+    """Train as this rank; return the log messages."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -57,10 +55,8 @@ def train_nerf(settings: Mapping[str, Any]) -> list[str]:
     return messages
 
 
-def validate(
-    recipe: NerfRecipe, dataset: tuple[Storage, str], module: nn.Module
-) -> dict[str, float]:
-    """Validate with the three objects of the validation split."""
+def validate(recipe: NerfRecipe, dataset: Dataset, module: nn.Module) -> dict[str, float]:
+    """Validate on the validation split, which must have three objects; return the metrics."""
     root, snapshot = dataset
     samples = open_snapshot(root, snapshot).of_split("validation")
     assert len(samples) == 3
@@ -68,7 +64,7 @@ def validate(
 
 
 def validate_new_model(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Validate a model whose weights follow from a seed, in the process group of this rank."""
+    """Validate a model with seeded random weights in the process group of this rank."""
     config = NerfTrainConfig.load(settings)
     recipe = NerfRecipe(config)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""Oracles: numbers that the published implementations computed on small random models."""
+"""Oracles: results that the published implementations computed for small random models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,19 +20,24 @@ class Oracle:
         return self.tensors[name]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start with the prefix, without it."""
-        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        assert found, f"oracle {self.name} holds nothing under {prefix}"
-        return found
+        """Return the tensors whose names start with the prefix, under names without it."""
+        tensors = {
+            k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)
+        }
+        assert tensors, f"oracle {self.name} has no tensors under {prefix}"
+        return tensors
 
     def check(self, actual: Tensor, name: str, tolerance: float = 1e-4) -> None:
-        """Compare with a result; the tolerance is absolute, and relative below a spread of 1."""
+        """Assert that `actual` is the stored result.
+
+        The tolerance is absolute; if the result's range is below 1, it is relative to that range.
+        """
         expected = self[name]
-        spread = (expected.max() - expected.min()).item() if expected.numel() > 1 else 1.0
+        value_range = (expected.max() - expected.min()).item() if expected.numel() > 1 else 1.0
         torch.testing.assert_close(
             actual.detach().reshape(expected.shape),
             expected,
-            atol=tolerance * min(1.0, spread),
+            atol=tolerance * min(1.0, value_range),
             rtol=1e-6,
             msg=lambda text: f"{self.name}: {name}: {text}",
         )

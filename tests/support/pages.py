@@ -1,4 +1,4 @@
-"""Commands in the documentation."""
+"""The commands in the code blocks of the documentation."""
 
 import re
 import shlex
@@ -6,16 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OPERATORS = re.compile(r"[();<>|&]+")
-
-
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
-
-
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path, language: str = "bash") -> Iterator[tuple[str, str]]:
-    """The mark and the text of each block in that language."""
+    """Yield the mark (the text after the language) and the content of each code block."""
     for kind, text in FENCE.findall(page.read_text()):
         name, _, mark = kind.partition(" ")
         if name == language:
@@ -23,7 +19,7 @@ def blocks(page: Path, language: str = "bash") -> Iterator[tuple[str, str]]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each simple command, as the shell would pass them."""
+    """Yield the words of each simple command, as a shell would pass them."""
     text = HERE_DOCUMENT.sub("", text.replace("\\\n", " "))
     for line in re.sub(r'"(\$\([^"]*\))"', r"\1", text).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -38,9 +34,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def called(words: list[str]) -> tuple[str, list[str]]:
-    """The program of ours that a command calls, maybe by way of another, and its words.
+    """Return the program of this project that a command calls, and its arguments.
 
-    `lrm`, `make` or a module; empty if it calls none of ours.
+    The program is `lrm`, `make` or a module, also if another program starts it. An empty string
+    means that the command calls none of them.
     """
     for i, word in enumerate(words):
         module = words[i + 1] if word == "-m" and i + 1 < len(words) else ""

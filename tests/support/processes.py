@@ -1,4 +1,4 @@
-"""Commands as processes of their own."""
+"""Processes of the command line, and Python environments for them."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from tests.support.paths import REPOSITORY
 
 
 def start(words: list[str]) -> subprocess.Popen:
+    """Start `lrm` with these arguments in the background, without output."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -21,7 +22,10 @@ def start(words: list[str]) -> subprocess.Popen:
 
 
 def environment_without(folder: Path, *names: str) -> Path:
-    """A virtual environment with all that is installed here but some; its Python."""
+    """Create a virtual environment that lacks some of the installed packages.
+
+    Return its Python interpreter. This project is not installed in it either.
+    """
     libraries = Path(sysconfig.get_path("purelib"))
     site = folder / "lib" / libraries.parent.name / "site-packages"
     site.mkdir(parents=True)
@@ -31,6 +35,8 @@ def environment_without(folder: Path, *names: str) -> Path:
             (site / entry.name).symlink_to(entry)
     (folder / "bin").mkdir()
     (folder / "bin" / "python").symlink_to(Path(sys.executable).resolve())
-    home = Path(sys.base_prefix) / "bin"
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    base_python = Path(sys.base_prefix) / "bin"
+    (folder / "pyvenv.cfg").write_text(
+        f"home = {base_python}\ninclude-system-site-packages = false\n"
+    )
     return folder / "bin" / "python"

@@ -1,8 +1,8 @@
-"""Process groups of ranks, forked from one process that has everything imported.
+"""Process groups of ranks, forked from a server process that has imported everything.
 
-The import of torch and DeepSpeed takes seconds of every process, more than a short training does.
-One server process per test session imports them, and forks the ranks of each group. So a group of
-any size starts at once, has no state of another group, and its ranks may end as they like.
+The import of torch and DeepSpeed takes several seconds per process, longer than a short training.
+One server process per test session imports them and forks the ranks of each group. So a group of
+any size starts at once, shares no state with other groups, and its ranks may fail in any way.
 """
 
 import importlib
@@ -27,9 +27,7 @@ from tests.support.paths import REPOSITORY
 __all__ = ["RankFailed", "Ranks"]
 
 _GRACE_SECONDS = 5.0
-"""How long the other ranks may run on once one has failed."""
-
-
+"""Seconds for which the other ranks may continue after one has failed."""
 _IMPORTS = (
     "deepspeed.checkpoint.ds_to_universal",
     "deepspeed.module_inject",
@@ -49,14 +47,14 @@ _IMPORTS = (
 
 
 class RankFailed(Exception):
-    """A rank raised an exception, or its process ended before the function returned."""
+    """The error that a rank raised an exception or ended before its function returned."""
 
 
 class Ranks:
-    """Runs functions in process groups; close it at the end of the session."""
+    """A server that runs functions in process groups; close it at the end of the session."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` gets a folder per group: where its ranks find each other and leave results."""
+        """Use `folder` for one folder per group, with the rendezvous file and the results."""
         self._folder = folder
         self._groups = 0
         self._server: subprocess.Popen | None = None
@@ -65,7 +63,7 @@ class Ranks:
     def run(self, world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Call the function on every rank of a new group; return the results by rank.
 
-        The function and its arguments can be pickled. Raises RankFailed.
+        The function and its arguments must support pickle. Raises RankFailed if a rank fails.
         """
         self._groups += 1
         group = self._folder / f"group-{self._groups}"
@@ -76,17 +74,17 @@ class Ranks:
             connection.send((world, str(group), dict(os.environ), task))
             codes = connection.recv()
         except BaseException:
-            # A late answer would be taken for that of the next request.
+            # Otherwise a late answer would be read as the answer to the next request.
             self.close(grace=0)
             raise
         if any(codes):
-            causes = [path.read_text() for path in sorted(group.glob("*.txt"))]
-            ends = [f"rank {rank} ended with exit code {code}" for rank, code in enumerate(codes)]
-            raise RankFailed("\n".join(ends + causes))
+            tracebacks = [path.read_text() for path in sorted(group.glob("*.txt"))]
+            exits = [f"rank {rank} ended with exit code {code}" for rank, code in enumerate(codes)]
+            raise RankFailed("\n".join(exits + tracebacks))
         return [pickle.loads((group / f"{rank}.pickle").read_bytes()) for rank in range(world)]
 
     def close(self, grace: float = _GRACE_SECONDS) -> None:
-        """End the server; after the grace in seconds, also its ranks."""
+        """End the server; kill it and its ranks if they still run after `grace` seconds."""
         if self._server is None or self._connection is None:
             return
         self._connection.close()
@@ -99,20 +97,20 @@ class Ranks:
 
     def _connect(self) -> Connection:
         if self._connection is None:
-            self._connection, theirs = multiprocessing.Pipe()
+            self._connection, server_end = multiprocessing.Pipe()
             self._server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(server_end.fileno())],
                 cwd=REPOSITORY,
                 env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[server_end.fileno()],
                 start_new_session=True,
             )
-            theirs.close()
+            server_end.close()
         return self._connection
 
 
 def _serve(connection: Connection) -> None:
-    """Start a group per request, until the other end is closed."""
+    """Run one group per request until the other end of the connection is closed."""
     _import_all()
     while True:
         try:
@@ -123,24 +121,27 @@ def _serve(connection: Connection) -> None:
 
 
 def _import_all() -> None:
-    """Import what a training imports by and by. No Python thread may start: a fork loses it.
+    """Import the modules that a training imports. None may start a thread: forks lose threads.
 
-    Shapes are checked in the ranks as they are in the tests.
+    The ranks check shapes as the tests do.
     """
     shapes = tests.support.shapes
     install_import_hook(shapes.modules_with_shapes(), f"{shapes.__name__}.check")
     for name in _IMPORTS:
         importlib.import_module(name)
-    # The first use of its operators calls a compiler to find those that fit.
+    # DeepSpeed runs a compiler when its list of compatible operators is first used.
     _ = importlib.import_module("deepspeed.ops").__compatible_ops__
     importlib.import_module("torch").set_num_threads(1)
 
 
 def _run_group(world: int, group: str, environment: dict[str, str], task: bytes) -> list[int]:
-    """The exit codes by rank; once one has failed, the others have little time left."""
+    """Run a group and return the exit codes by rank.
+
+    If a rank fails, the others are killed after the grace period.
+    """
     context = multiprocessing.get_context("fork")
-    place = (world, Path(group), environment, task)
-    ranks = [context.Process(target=_rank, args=(rank, *place)) for rank in range(world)]
+    arguments = (world, Path(group), environment, task)
+    ranks = [context.Process(target=_rank, args=(rank, *arguments)) for rank in range(world)]
     for rank in ranks:
         rank.start()
     while alive := [rank for rank in ranks if rank.exitcode is None]:
@@ -156,7 +157,7 @@ def _run_group(world: int, group: str, environment: dict[str, str], task: bytes)
 
 
 def _rank(rank: int, world: int, group: Path, environment: dict[str, str], task: bytes) -> None:
-    """One rank: its result, or how it failed, goes to a file in the folder of the group."""
+    """Run one rank; write its result or its traceback to a file in the group's folder."""
     import torch.distributed as dist
 
     os.environ.clear()

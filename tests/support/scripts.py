@@ -1,4 +1,4 @@
-"""Scripts in a process of their own, such as those with bpy: tests must not import it."""
+"""Scripts that run in another process, for example those with bpy, which tests must not import."""
 
 import os
 import subprocess
@@ -15,8 +15,8 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python code with the checkout on its path; `text` is its standard input.
 
-    Its temporary folder ends with it: bpy hangs in the interpreter's own clean-up, so such scripts
-    leave by `os._exit`, and their temporary files stay.
+    The script gets its own temporary folder, which is deleted afterwards: bpy hangs when the
+    interpreter shuts down, so such scripts end with `os._exit` and leave their temporary files.
     """
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(

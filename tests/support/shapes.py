@@ -12,14 +12,14 @@ from tests.support.sources import PACKAGES
 
 __all__ = ["check", "modules_with_shapes"]
 
-# An int may stand where a float is asked for, as everywhere in Python.
+# Accept an int for a float, as Python does.
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def modules_with_shapes() -> list[str]:
     """Return the names of the project's modules that annotate shapes.
 
-    The hook recompiles each module at every import, so the others go without it.
+    The import hook recompiles a module at every import, so it is used for these modules only.
     """
     return [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
@@ -30,9 +30,9 @@ def modules_with_shapes() -> list[str]:
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check calls with beartype, which generates its code at the first call.
+    """Check calls with beartype; its checking code is generated at the first call.
 
-    Most functions that a test process imports are never called there.
+    A test process never calls most of the functions that it imports, so this saves time.
     """
     checked: Callable[..., Any] | None = None
 
@@ -47,7 +47,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Apply beartype, except to what it refuses: `Self` outside its class, and protocols."""
+    """Apply beartype, except to annotations it rejects: `Self` outside a class, and protocols."""
     try:
         return _checked(function)
     except (BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception):

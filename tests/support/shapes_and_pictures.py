@@ -1,4 +1,4 @@
-"""Spheres and random pictures."""
+"""Inputs for tests of metrics: random images, and points on spheres."""
 
 import math
 
@@ -7,7 +7,10 @@ import torch
 
 
 def pictures(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth pictures and noisy ones: both ends of SSIM's range."""
+    """Return two images and noisy copies of them: one slightly noisy, one almost only noise.
+
+    Both are [2, 3, height, width] in [0, 1] and cover both ends of SSIM's range.
+    """
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2, 3, 5, 6, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
@@ -16,7 +19,7 @@ def pictures(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor
 
 
 def sphere(count: int, radius: float) -> torch.Tensor:
-    """Points of a Fibonacci lattice on a sphere."""
+    """Return points of a Fibonacci lattice on a sphere around the origin, [count, 3]."""
     i = np.arange(count) + 0.5
     z, angle = 1 - 2 * i / count, math.pi * (1 + math.sqrt(5)) * i
     ring = np.sqrt(1 - z**2)

@@ -1,4 +1,4 @@
-"""Small models with random weights whose surface is real: files of weights, as people hand over."""
+"""Small LRMs with random weights that contain a surface, as weight files and as run folders."""
 
 import json
 from pathlib import Path
@@ -17,30 +17,30 @@ SIZES = {key: value for key, value in TINY.dump().items() if key != "nerf"}
 MESH = SIZES | {"mesh": {"decoder_width": 16, "grid_resolution": 16}}
 NERF = SIZES | {"nerf": TINY.nerf.dump()}
 PRESET = "tiny"
-"""Of which all of these differ."""
+"""The preset whose values SIZES, MESH and NERF replace."""
 
 
 def options(changes: dict) -> list[str]:
-    """The sizes, as the command line takes them with a file."""
+    """Return the command line's options for these sizes, which a weight file needs."""
     return ["--preset", PRESET, "--model", json.dumps(changes)]
 
 
 def pictures(seed: int = 0, side: int = 32) -> torch.Tensor:
-    """Six views without meaning."""
+    """Return six images of noise, [1, 6, 3, side, side]."""
     return torch.rand(1, 6, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def _alive(model):
-    """Cameras count, and nothing is zero."""
+def _with_camera_modulation(model):
+    """Initialise the camera modulation, which starts at zero, so that cameras have an effect."""
     for layer in model.encoder.model.encoder.layer:
         torch.nn.init.normal_(layer.adaLN_modulation[1].weight, std=0.05)
     return model
 
 
 def mesh_model(*, empty: bool = False) -> MeshLRM:
-    """A third of the grid is inside; or nothing."""
+    """Return a stage-2 model with 30 % of its grid inside the surface, or nothing if `empty`."""
     torch.manual_seed(0)
-    model = _alive(MeshLRM(mesh_preset(PRESET, MESH)))
+    model = _with_camera_modulation(MeshLRM(mesh_preset(PRESET, MESH)))
     with torch.no_grad():
         planes = model.forward_planes(pictures(), *camera_tensors(input_cameras()))
         distances = model.synthesizer.distances(planes)
@@ -51,9 +51,9 @@ def mesh_model(*, empty: bool = False) -> MeshLRM:
 
 
 def nerf_model() -> NerfLRM:
-    """A third of the box has a density above 10."""
+    """Return a stage-1 model with a density above 10 in 30 % of the box."""
     torch.manual_seed(0)
-    model = _alive(NerfLRM(nerf_preset(PRESET, NERF)))
+    model = _with_camera_modulation(NerfLRM(nerf_preset(PRESET, NERF)))
     with torch.no_grad():
         planes = model.forward_planes(pictures(), *camera_tensors(input_cameras()))
         points = torch.rand(1, 4000, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -64,12 +64,13 @@ def nerf_model() -> NerfLRM:
 
 
 def write_file(model, path: Path) -> Path:
+    """Write the model's weights as `lrm weights` does."""
     export_weights(model, path)
     return path
 
 
 def write_run(model, changes: dict, out: Path) -> Path:
-    """A run's folder with one checkpoint, as training leaves it: the model, no optimizer."""
+    """Write a run folder with one checkpoint as training does, without the optimizer."""
     folder = out / "checkpoints" / "step-00000007"
     folder.mkdir(parents=True)
     file = folder / "mp_rank_00_model_states.pt"
@@ -87,7 +88,7 @@ def write_run(model, changes: dict, out: Path) -> Path:
 
 
 def write_views(folder: Path, seed: int = 0, side: int = 32) -> Path:
-    """Six views as `lrm multiview` names them."""
+    """Write six views under the file names of `lrm multiview`."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)

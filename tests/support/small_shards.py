@@ -1,4 +1,4 @@
-"""Shards of a few bytes, written as a build writes them."""
+"""Shards with a few bytes per sample, written with the code of a build."""
 
 from pathlib import Path
 
@@ -10,16 +10,17 @@ MEMBERS = ("000.depth.webp", "000.rgba.webp", "json")
 
 
 def key(number: int) -> str:
+    """Return the key of a sample in its shard."""
     return f"objaverse-{number:032x}"
 
 
 def content(number: int) -> dict[str, bytes]:
-    """The members of a sample: every sample and member has bytes of its own."""
+    """Return the members of a sample; no two members or samples have the same bytes."""
     return {name: (f"{name} of {number} " * (20 + 7 * number)).encode() for name in MEMBERS}
 
 
 def write_small_shard(root: Storage, shard: str, numbers: list[int]) -> str:
-    """A shard of these samples, with its index; its SHA-256."""
+    """Write a shard of these samples and its index; return the SHA-256 of the shard."""
     samples = [(key(number), content(number)) for number in numbers]
     scratch = Path(root.resolve("scratch.tar"))
     scratch.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,10 @@ def write_small_shard(root: Storage, shard: str, numbers: list[int]) -> str:
 
 
 def freeze(root: Storage, entries, shards: dict[str, str], days: float = 90) -> str:
-    """A snapshot of these entries; `shards` says where each key lies."""
+    """Create a snapshot of these index entries; return its id.
+
+    `shards` maps each key to its shard; `days` is the protection from compaction.
+    """
     samples = [
         Sample(
             asset_id=entry.key.replace("-", ":"),

@@ -1,4 +1,4 @@
-"""The project's own source files, and what they import."""
+"""The syntax trees of the project's source files, and their imports."""
 
 import ast
 import functools
@@ -11,13 +11,13 @@ PACKAGES = ("core", "glb", "dataset", "filters", "render", "train", "pipelines")
 
 @functools.cache
 def sources(packages: tuple[str, ...] = PACKAGES) -> tuple[tuple[str, ast.Module], ...]:
-    """Every source file of the packages with its syntax tree, parsed once."""
+    """Return path and syntax tree of every source file of the packages; files are parsed once."""
     paths = [path for package in packages for path in sorted((REPOSITORY / package).rglob("*.py"))]
     return tuple((str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())) for path in paths)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every imported module, also inside functions, and every name that is imported from one."""
+    """Yield every imported module, also inside functions, and every name imported from one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""A dataset of shaded spheres in closed form: everything about training but what it learns."""
+"""Datasets of shaded spheres that are computed without a renderer, for tests of training."""
 
 import io
 from collections.abc import Sequence
@@ -26,7 +26,10 @@ __all__ = ["sphere_views", "write_spheres"]
 def sphere_views(
     seed: int, num_views: int = 12, size: int = 64, cameras: Sequence[Camera] = ()
 ) -> ViewSet:
-    """Views of a shaded sphere, in closed form: no renderer is involved. Random ones by default."""
+    """Return views of a shaded sphere, computed from its equation.
+
+    Radius and colour depend on the seed; without `cameras`, `num_views` random ones are used.
+    """
     rng = np.random.default_rng(seed)
     radius, colour = 0.6 + 0.3 * rng.random(), rng.random(3)
     cameras = cameras or [_random_camera(rng) for _ in range(num_views)]
@@ -62,16 +65,17 @@ def write_spheres(
     rig: str = "test",
     size: int = 64,
 ) -> tuple[Storage, str]:
-    """A root with one shard of a sphere per split, and the id of a snapshot of them all.
+    """Write a root with one shard of spheres; return it and the id of a snapshot of all spheres.
 
-    The cameras are those of the rig, or 12 random ones of `test`.
+    There is one sphere for each item of `splits`. The cameras are those of the rig; the rig `test`
+    has 12 random ones.
     """
     root = Storage(str(folder))
     ids = [f"{number:032x}" for number in range(len(splits))]
     cameras = [get_rig(rig).cameras(uid) if rig in RIGS else [] for uid in ids]
     views = [
-        dict(encode_views(sphere_views(seed, size=size, cameras=there), {}))
-        for seed, there in enumerate(cameras)
+        dict(encode_views(sphere_views(seed, size=size, cameras=rig_cameras), {}))
+        for seed, rig_cameras in enumerate(cameras)
     ]
     tar = io.BytesIO()
     write_tar(tar, [(f"objaverse-{uid}", members) for uid, members in zip(ids, views, strict=True)])

@@ -1,4 +1,4 @@
-"""A dataset's root in a bucket of a store that is busy, and what commands printed about it."""
+"""A dataset's root in a bucket of an unreliable object store, and the output of commands on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,19 +18,23 @@ SECRET = "very-secret-access-key"
 
 @dataclass(frozen=True)
 class Stored:
-    """The root, its server, and all that was printed."""
+    """The root, the address of its server, and the collected output of commands."""
 
     server: str
     root: str = "s3://lake/data"
     printed: list[str] = field(default_factory=list)
 
     def run(self, *words: Any, lrm: Callable[..., Answer] = run_lrm) -> Answer:
+        """Run a command and collect its output."""
         answer = lrm(*words)
         self.printed.extend([answer.out, answer.err])
         return answer
 
     def assert_no_credential_was_written(self, *folders: str) -> None:
-        """Neither in what was printed nor in an object of the bucket, which holds these folders."""
+        """Assert that the secret is neither in the output nor in the bucket.
+
+        The bucket must contain `folders`, so that the check covers them.
+        """
         assert len(self.printed) >= 10
         assert not any(SECRET in text for text in self.printed)
         faults(self.server, on=False)
@@ -45,7 +49,7 @@ class Stored:
 
 @contextmanager
 def flaky_bucket() -> Iterator[Stored]:
-    """An empty root, and the environment that leads to it."""
+    """Yield an empty root; during the block, the environment selects its server."""
     with flaky_store() as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("AWS_ACCESS_KEY_ID", "key")

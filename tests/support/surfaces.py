@@ -7,7 +7,10 @@ import trimesh
 
 
 def glb_surface(path: Path, num_points: int = 200_000) -> np.ndarray | None:
-    """Points in the normalised frame, z up; None where trimesh cannot read the file."""
+    """Return points of the surface in the normalised frame, z up, [num_points, 3].
+
+    None means that trimesh cannot read the file.
+    """
     try:
         mesh = trimesh.load_scene(path, skip_materials=True).to_geometry()
         points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=0)

@@ -1,4 +1,4 @@
-"""A recipe that trains in milliseconds, and fails as it is told: for tests of the loop itself."""
+"""A recipe that trains in milliseconds and fails on request, for tests of the training loop."""
 
 import os
 import resource
@@ -29,13 +29,13 @@ from train.settings.train_config import TrainConfig
 
 SIZE = 96
 BUILT = "built.txt"
-"""In a run's folder: a line per start."""
+"""File in a run folder to which every start appends a line."""
 FULL = 40_000
-"""Bytes that a file may have on the full disk: logs fit, checkpoints do not."""
+"""Largest file in bytes while the disk is full: logs fit, checkpoints do not."""
 
 
 class TinyConfig(TrainConfig):
-    """A line to learn, and what goes wrong at which position of the order."""
+    """Settings of the recipe; the fields `*_at` are positions of the order at which it fails."""
 
     nan_at: tuple[int, ...] = ()
     spike_at: tuple[int, ...] = ()
@@ -46,11 +46,11 @@ class TinyConfig(TrainConfig):
     free_disk_at: tuple[int, ...] = ()
     item_seconds: float = 0.0
     real_views: bool = False
-    """Learn from the views of the dataset instead."""
+    """Train on the views of the dataset instead of random vectors."""
 
 
 class TinyRecipe:
-    """Learns y = W x from samples that follow from their positions."""
+    """A recipe that learns a linear map from samples that depend on their positions only."""
 
     def __init__(self, config: TinyConfig) -> None:
         self.config = config
@@ -113,8 +113,8 @@ class _Views:
     def read(self, position: int) -> Reading:
         item, replacement = self._views.read(position)
         x = item["images"].flatten()[:SIZE] - 0.5
-        whole = {"factor": torch.tensor(1.0), "broken": torch.tensor(0.0)}
-        return Reading({"x": x, "y": x.flip(0) * 0.5, **whole}, replacement)
+        no_fault = {"factor": torch.tensor(1.0), "broken": torch.tensor(0.0)}
+        return Reading({"x": x, "y": x.flip(0) * 0.5, **no_fault}, replacement)
 
 
 class _Objective(nn.Module):
@@ -125,16 +125,16 @@ class _Objective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         x = batch["x"].to(self.first.weight.dtype)
-        found = self.second(torch.tanh(self.first(x)))
-        error = ((found.float() - batch["y"]) ** 2).mean(1) * batch["factor"]
+        prediction = self.second(torch.tanh(self.first(x)))
+        error = ((prediction.float() - batch["y"]) ** 2).mean(1) * batch["factor"]
         if batch["broken"].any():
-            # Adds nothing to the loss, and no number to its gradient: d sqrt(w) at w = 0.
-            error = error + torch.sqrt((found.float() * 0).sum(1).abs())
+            # Adds 0 to the loss but NaN to its gradient: the derivative of sqrt(w) at w = 0.
+            error = error + torch.sqrt((prediction.float() * 0).sum(1).abs())
         return {"loss": error.mean()}
 
 
 def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any) -> TinyConfig:
-    """A short run without pictures."""
+    """Return the configuration of a short run without previews and validation."""
     root, snapshot = dataset
     values: dict[str, Any] = {
         "root": root.uri,
@@ -153,22 +153,25 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
 
 
 def train_each(values: Sequence[dict[str, Any]]) -> list[str]:
-    """Train each configuration in turn as this rank; how each ended: empty if it went well."""
+    """Train with each configuration in order; return the error of each, empty for success."""
     assert hasattr(uploads, "_BACKOFF")
     uploads._BACKOFF = Backoff(first_seconds=0.05)
-    # A file that grows too large is an error of the write, not the end of the process.
+    # A write beyond the size limit then fails with an OSError instead of killing the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    ends = []
+    errors = []
     for config in values:
         try:
             engine.train(TinyRecipe(TinyConfig.load(config)))
-            ends.append("")
+            errors.append("")
         except LrmError as error:
-            ends.append(f"{type(error).__name__}: {error}")
-    return ends
+            errors.append(f"{type(error).__name__}: {error}")
+    return errors
 
 
 def run_group(ranks: Ranks, world: int, configs: Sequence[TinyConfig]) -> list[str]:
-    """Train each configuration in turn in one process group; how each ended on rank 0."""
+    """Train with each configuration in one process group; return rank 0's errors.
+
+    An empty string means success.
+    """
     values = [config.model_copy(update={"num_workers": world}).dump() for config in configs]
     return ranks.run(world, train_each, values)[0]

@@ -1,4 +1,4 @@
-"""Meshes compared, and what keeps a mesh from being closed and manifold."""
+"""Comparison of meshes, defects of their topology, and random surfaces."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from train.models.surfaces.flexicubes import (
 def assert_same_mesh(
     surface: Surface, vertices: Tensor, faces: Tensor, name: str, tolerance: float = 1e-5
 ) -> None:
-    """Assert that both have the same vertices and oriented triangles, in whatever order."""
+    """Assert that both have the same vertices and the same oriented triangles, in any order."""
     assert surface.vertices.shape == vertices.shape, name
     assert surface.faces.shape == faces.shape, name
     if not len(vertices):
@@ -28,19 +28,22 @@ def assert_same_mesh(
     distance, nearest = KDTree(vertices.numpy()).query(surface.vertices.detach().numpy())
     assert distance.max() < tolerance, name
     assert len(np.unique(nearest)) == len(vertices), name
-    ours, theirs = in_one_order(nearest[surface.faces.numpy()]), in_one_order(faces.numpy())
-    assert np.array_equal(ours, theirs), name
+    actual, expected = in_one_order(nearest[surface.faces.numpy()]), in_one_order(faces.numpy())
+    assert np.array_equal(actual, expected), name
 
 
 def in_one_order(faces: Int[np.ndarray, "m 3"]) -> Int[np.ndarray, "m 3"]:
-    """Triangles that start at their smallest vertex, in the order of their vertices."""
+    """Return the triangles in a canonical order: each starts at its smallest index, all sorted."""
     starts = faces.argmin(axis=1, keepdims=True)
     turned = np.take_along_axis(faces, (starts + np.arange(3)) % 3, axis=1)
     return turned[np.lexsort(turned.T)]
 
 
 def random_field(seed: int, resolution: int, *, closed: bool = True) -> Float[Tensor, "v"]:
-    """A sum of plane waves, the shortest three cubes long; `closed`: outside at the border."""
+    """Return a signed distance field: a sum of plane waves, the shortest three cubes long.
+
+    If `closed`, the border of the grid is outside, so that the surface is closed.
+    """
     rng = np.random.default_rng(seed)
     grid = grid_vertices(resolution, 2.0).numpy()
     waves = rng.normal(size=(24, 3))
@@ -55,7 +58,7 @@ def random_field(seed: int, resolution: int, *, closed: bool = True) -> Float[Te
 
 
 def random_surface(seed: int, resolution: int, *, centred: bool, closed: bool = True) -> Surface:
-    """The surface of a random field on a deformed grid, with random weights."""
+    """Return the surface of a random field on a deformed grid, with random weights."""
     generator = torch.Generator().manual_seed(seed)
     sdf = random_field(seed, resolution, closed=closed)
     cells = find_surface(sdf, resolution)
@@ -67,28 +70,28 @@ def random_surface(seed: int, resolution: int, *, centred: bool, closed: bool = 
 
 
 def defects(faces: Int[Tensor, "m 3"]) -> list[str]:
-    """What keeps a triangle mesh from being closed, manifold and consistently oriented."""
+    """Return why a triangle mesh is not closed, manifold and consistently oriented."""
     triangles = faces.numpy()
     starts, ends = triangles.ravel(), np.roll(triangles, -1, axis=1).ravel()
     span = int(triangles.max(initial=0)) + 1
-    there, back = starts * span + ends, ends * span + starts
-    found = []
-    if len(np.unique(there)) < len(there):
-        found.append("an edge is run through twice the same way")
-    if len(np.setdiff1d(there, back)):
-        found.append("an edge has no other side")
+    edges, reversed_edges = starts * span + ends, ends * span + starts
+    problems = []
+    if len(np.unique(edges)) < len(edges):
+        problems.append("two triangles have an edge in the same direction")
+    if len(np.setdiff1d(edges, reversed_edges)):
+        problems.append("an edge belongs to one triangle only")
     if _fans(triangles) > len(np.unique(triangles)):
-        found.append("a vertex joins separate fans")
-    return found
+        problems.append("a vertex joins separate fans")
+    return problems
 
 
 def _fans(triangles: np.ndarray) -> int:
-    """How many fans of triangles there are around all vertices together."""
+    """Return the total number of triangle fans around all vertices."""
     corners = np.arange(triangles.size).reshape(-1, 3)
     starts, ends = triangles, np.roll(triangles, -1, axis=1)
     edges = np.sort(np.stack([starts.ravel(), ends.ravel()], axis=1), axis=1)
     _, edge = np.unique(edges, axis=0, return_inverse=True)
-    # At either end of an edge, the corners of the triangles beside it are neighbours.
+    # At each end of an edge, the corners of its two triangles are neighbours.
     at_start, at_end = corners.ravel(), np.roll(corners, -1, axis=1).ravel()
     swapped = starts.ravel() > ends.ravel()
     low, high = np.where(swapped, at_end, at_start), np.where(swapped, at_start, at_end)
@@ -102,6 +105,6 @@ def _fans(triangles: np.ndarray) -> int:
 
 
 def signed_volume(surface: Surface) -> float:
-    """The volume inside a closed mesh; negative if it is inside out."""
+    """Return the volume of a closed mesh; negative if its triangles face inwards."""
     a, b, c = surface.vertices.detach()[surface.faces].double().unbind(dim=1)
     return float((torch.linalg.cross(a, b) * c).sum() / 6)

@@ -1,4 +1,4 @@
-"""Words of short training runs."""
+"""Command-line arguments of short training runs."""
 
 from pathlib import Path
 
@@ -7,27 +7,26 @@ SMALL = (
     "--data.patch-size 16 --data.target-size-min 24 --data.target-size-max 32 "
     "--checkpoint-every 2 --preview-every 0 --optimizer.schedule-steps 8"
 ).split()
-
-
 STAGE_TWO = (
     "--batch-size 1 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
     "--data.frame-size 32 --checkpoint-every 2 --preview-every 0 "
     "--optimizer.schedule-steps 8"
 ).split()
-
-
 COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
 
 
 def pinned(dataset, out: Path) -> list[str]:
+    """Return the options that name the root, the snapshot and the run folder."""
     root, snapshot = dataset
     return ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
 
 
 def words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+    """Return the arguments of a short run of stage 1 (`nerf`)."""
     return ["train", "nerf", *pinned(dataset, out), *SMALL, "--steps", str(steps), *more]
 
 
 def mesh_words(dataset, out: Path, steps: int, *more: str) -> list[str]:
-    there = pinned(dataset, out)
-    return ["train", "mesh", *there, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]
+    """Return the arguments of a short run of stage 2 (`mesh`)."""
+    run_options = pinned(dataset, out)
+    return ["train", "mesh", *run_options, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]

@@ -1,4 +1,4 @@
-"""A stage of a package outside the project: occupied voxels of each object, in a companion file."""
+"""A stage defined outside the project: occupied voxels of each object in a companion file."""
 
 import io
 import zipfile
@@ -28,7 +28,7 @@ from pipelines.building.stages.worker_context import WorkerContext
 
 
 class VoxelConfig(Config):
-    """How fine the grid is."""
+    """Settings of the voxel grid."""
 
     size: PositiveInt = 8
     """Voxels along each axis of [-1, 1]^3."""
