@@ -29,7 +29,7 @@ def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> Loaded:
     their own alpha channel.
     """
 
-    def picture(name: str) -> np.ndarray:
+    def read_image(name: str) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(files[name])))
 
     rgba, depths, normals = [], [], []
