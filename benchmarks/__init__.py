@@ -1,1 +1,1 @@
-"""Measurements that take too long for the tests: `python -m benchmarks` lists them."""
+"""Measurements that take too long for the tests. `python -m benchmarks` lists them."""

@@ -1,4 +1,4 @@
-"""Run one benchmark: `python -m benchmarks NAME [OPTIONS]`; without a name, list them all."""
+"""Run a benchmark: `python -m benchmarks NAME [OPTIONS]`. Without a name, list all benchmarks."""
 
 import ast
 import difflib
@@ -13,17 +13,18 @@ __all__ = ["main"]
 
 
 def main(words: list[str]) -> int:
-    """Run the benchmark that the first word names; return 2 if there is none of that name."""
+    """Run the benchmark that the first word names; return 2 if that name is unknown."""
     if not words or words[0] in ("-h", "--help"):
-        print("usage: python -m benchmarks NAME [OPTIONS]   (NAME --help lists its options)\n")
+        print("usage: python -m benchmarks NAME [OPTIONS]")
+        print("       python -m benchmarks NAME --help   what it measures, and its options\n")
         for name in BENCHMARKS:
             print(f"  {name:<18} {purpose(name)}")
         return 0
     name = words[0]
     if name not in BENCHMARKS:
         close = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`python -m benchmarks` lists them"
-        print(f"benchmarks: error: there is no benchmark {name}; {hint}", file=sys.stderr)
+        hint = f"did you mean {close[0]}?" if close else "`python -m benchmarks` lists them all"
+        print(f"benchmarks: error: unknown benchmark {name}; {hint}", file=sys.stderr)
         return 2
     sys.argv = [f"python -m benchmarks {name}", *words[1:]]
     return importlib.import_module(BENCHMARKS[name]).main() or 0

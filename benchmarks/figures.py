@@ -1,4 +1,4 @@
-"""The figures of a benchmark as JSON: `--figures FILE`, which benchmarks.nightly collects."""
+"""The figures of a benchmark as a JSON file, which `--figures FILE` writes for `nightly`."""
 
 import argparse
 import json
@@ -19,17 +19,18 @@ class Figure:
 
 
 def add_figures(parser: argparse.ArgumentParser) -> None:
-    """The option `--figures`."""
-    parser.add_argument("--figures", type=Path, metavar="FILE", help="write the figures there")
+    """Add the option `--figures`."""
+    text = "write the measured figures to this JSON file"
+    parser.add_argument("--figures", type=Path, metavar="FILE", help=text)
 
 
 def write_figures(path: Path | None, figures: Sequence[Figure]) -> None:
-    """Write them if a file was named."""
+    """Write the figures to a JSON file, unless the path is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
 
 
 def read_figures(path: Path) -> list[Figure]:
-    """What `write_figures` wrote."""
+    """Read the figures that `write_figures` wrote."""
     return [Figure(**values) for values in json.loads(path.read_text())]

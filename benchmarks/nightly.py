@@ -1,12 +1,10 @@
-"""Runs the benchmarks that end in minutes, and writes their figures into one page.
+"""Run all benchmarks that take minutes, and write their figures to one page.
 
-`make nightly`, or `python -m benchmarks nightly --page docs/notes/benchmarks.md`: each benchmark
-runs in a process of its own with a time limit; one that fails is named and the others go on.
-Without `--source` (a folder of models in Objaverse's layout) the project's own demo objects are
-rendered.
+`make nightly` runs `python -m benchmarks nightly --page docs/notes/benchmarks.md`. Each benchmark
+runs in its own process with a time limit in seconds. If one fails, the page says why, the others
+still run, and the exit code is 1.
 """
 
-import argparse
 import importlib.metadata
 import os
 import platform
@@ -22,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.figures import Figure, read_figures
+from benchmarks.help_text import benchmark_parser
 from pipelines.demo.demo_mirror import write_demo_source
 
 __all__ = ["JOBS", "Job", "Outcome", "main", "page", "run"]
@@ -31,12 +30,12 @@ _PACKAGES = ("torch", "bpy", "ray", "deepspeed")
 
 @dataclass(frozen=True)
 class Job:
-    """A benchmark with its settings; `{source}` and `{work}` stand for folders."""
+    """A benchmark and its options, in which `{source}` and `{work}` are replaced by folders."""
 
     name: str
     words: str
     seconds: float = 180.0
-    """After which it is ended, and has failed."""
+    """Time limit; a benchmark that exceeds it is killed and counts as failed."""
 
 
 JOBS = (
@@ -67,21 +66,21 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a benchmark."""
+    """The result of one benchmark."""
 
     job: Job
     seconds: float
     figures: Sequence[Figure] = ()
     problem: str = ""
-    """Empty if it ended well."""
+    """Why it failed; empty for success."""
 
 
 def run(job: Job, source: Path, work: Path) -> Outcome:
-    """Run one benchmark; all it printed goes to standard error."""
-    found = work / "figures.json"
-    found.unlink(missing_ok=True)
+    """Run one benchmark; its output goes to standard error."""
+    figures = work / "figures.json"
+    figures.unlink(missing_ok=True)
     words = job.words.format(source=source, work=work).split()
-    command = [sys.executable, "-m", "benchmarks", job.name, *words, "--figures", str(found)]
+    command = [sys.executable, "-m", "benchmarks", job.name, *words, "--figures", str(figures)]
     print(f"$ {' '.join(command[1:])}", file=sys.stderr, flush=True)
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
@@ -90,7 +89,7 @@ def run(job: Job, source: Path, work: Path) -> Outcome:
         code = process.wait(job.seconds)
         if code:
             problem = f"exit code {code}"
-        elif not found.exists():
+        elif not figures.exists():
             problem = "no figures"
     except subprocess.TimeoutExpired:
         problem = f"not done after {job.seconds:g} s"
@@ -102,21 +101,21 @@ def run(job: Job, source: Path, work: Path) -> Outcome:
     if problem:
         print(f"{job.name}: {problem}", file=sys.stderr, flush=True)
         return Outcome(job, seconds, problem=problem)
-    return Outcome(job, seconds, read_figures(found))
+    return Outcome(job, seconds, read_figures(figures))
 
 
 def page(outcomes: Sequence[Outcome], machine: str, versions: str) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join(_lines(outcomes, machine, versions)) + "\n"
 
 
 def _lines(outcomes: Sequence[Outcome], machine: str, versions: str) -> Iterator[str]:
-    failed = [one for one in outcomes if one.problem]
+    failed = [outcome for outcome in outcomes if outcome.problem]
     yield "# Benchmarks"
     yield ""
-    yield "For people who change the code: `make nightly` writes this page, with settings that take"
-    yield "minutes, to show whether a change made something slower. Compare its figures only with"
-    yield "those of the same machine. The other notes have the figures to plan with."
+    yield "For people who change the code. `make nightly` writes this page, with small settings, to"
+    yield "show whether a change made something slower. Compare its figures only with those of the"
+    yield "same machine. The other notes have the figures to plan with."
     yield ""
     yield f"- {datetime.now(UTC):%Y-%m-%d}"
     yield f"- {machine}"
@@ -125,12 +124,12 @@ def _lines(outcomes: Sequence[Outcome], machine: str, versions: str) -> Iterator
     yield ""
     yield "| benchmark | settings | duration | figure | value | unit |"
     yield "|---|---|---|---|---|---|"
-    for one in outcomes:
-        words = f"`{one.job.words}`" if one.job.words else ""
-        start = f"| `{one.job.name}` | {words} | {one.seconds:.0f} s "
-        if one.problem:
-            yield f"{start}| **failed**: {one.problem} | | |"
-        for figure in one.figures:
+    for outcome in outcomes:
+        options = f"`{outcome.job.words}`" if outcome.job.words else ""
+        start = f"| `{outcome.job.name}` | {options} | {outcome.seconds:.0f} s "
+        if outcome.problem:
+            yield f"{start}| **failed**: {outcome.problem} | | |"
+        for figure in outcome.figures:
             yield f"{start}| {figure.name} | {_value(figure.value)} | {figure.unit} |"
             start = "| | | "
 
@@ -140,7 +139,7 @@ def _value(value: float) -> str:
 
 
 def machine() -> str:
-    """Processor, cores, memory, GPU."""
+    """Describe this machine: processor, cores, memory, GPU and load."""
     text = Path("/proc/cpuinfo").read_text()
     names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -159,27 +158,33 @@ def _gpu() -> str:
 
 
 def versions() -> str:
-    """Of Python and of what the figures depend on most."""
-    found = [f"Python {platform.python_version()}"]
-    return ", ".join(found + [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES])
+    """Return the versions of Python and of the packages that affect the figures most."""
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *packages])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run them all; 1 if any failed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--page", type=Path, required=True, help="the page to write")
-    parser.add_argument("--source", type=Path, help="models; by default the demo's")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the benchmarks [all]")
+    """Run all benchmarks; return 1 if one failed."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--page", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        help="folder of models in Objaverse's layout to render [default: the demo's objects]",
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="run these benchmarks only [default: all]"
+    )
     args = parser.parse_args(arguments)
-    # So that what runs is ended as well.
+    # Exit by an exception, so that the benchmark that is running is killed as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     jobs = [job for job in JOBS if not args.only or job.name in args.only]
     with tempfile.TemporaryDirectory() as folder:
-        work, here = Path(folder), machine()
+        work, description = Path(folder), machine()
         if args.source is None:
             write_demo_source(work / "source")
         outcomes = []
         for job in jobs:
             outcomes.append(run(job, args.source or work / "source", work))
-            args.page.write_text(page(outcomes, here, versions()))
-    return int(any(one.problem for one in outcomes))
+            args.page.write_text(page(outcomes, description, versions()))
+    return int(any(outcome.problem for outcome in outcomes))

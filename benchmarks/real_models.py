@@ -1,4 +1,4 @@
-"""Which real models a benchmark takes from a folder in Objaverse's layout."""
+"""The choice of real models from a folder in Objaverse's layout."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ __all__ = ["choose_models"]
 def choose_models(
     source: Path, classes: Sequence[str] | None = None, count: int | None = None
 ) -> list[Path]:
-    """GLB files below `source`, in the order of their names; of `classes` if labels.json is there.
+    """Return at most `count` GLB files below `source`, sorted by name.
 
+    If the folder has a labels.json, only models of `classes` are returned; None means all classes.
     Raises SystemExit if there are none.
     """
     paths = sorted(source.rglob("*.glb"), key=lambda path: path.stem)
     labels = source / "labels.json"
     if classes is not None and labels.exists():
-        known = {uid: label["class"] for uid, label in json.loads(labels.read_text()).items()}
-        paths = [path for path in paths if known.get(path.stem) in classes]
+        class_of = {uid: label["class"] for uid, label in json.loads(labels.read_text()).items()}
+        paths = [path for path in paths if class_of.get(path.stem) in classes]
     if not paths:
-        raise SystemExit(f"{source}: no model of {', '.join(classes or ('any class',))}")
+        raise SystemExit(f"{source}: no GLB file of class {', '.join(classes or ('any',))}")
     return paths[:count]

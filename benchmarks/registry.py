@@ -1,4 +1,4 @@
-"""All benchmarks by name: a new one is entered here."""
+"""The table of all benchmarks by name. Add a new benchmark here."""
 
 __all__ = ["BENCHMARKS"]
 
@@ -32,4 +32,4 @@ _BY_PACKAGE = {
 BENCHMARKS = {
     name: f"benchmarks.{package}.{name}" for package, names in _BY_PACKAGE.items() for name in names
 } | {"nightly": "benchmarks.nightly"}
-"""The module of each benchmark; its `main()` reads the options from the command line."""
+"""The module of each benchmark by name; its `main()` parses the command line."""

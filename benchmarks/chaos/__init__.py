@@ -1,1 +1,1 @@
-"""Builds and trainings that are disturbed at random."""
+"""Builds and trainings with random faults."""

@@ -1,1 +1,1 @@
-"""Spoilt files against the inspection and the Blender child."""
+"""Damaged GLB files for the inspection and the Blender child."""

@@ -1,1 +1,1 @@
-"""Whether things are right: fits, learning curves, equal bytes."""
+"""Checks that results are right: fits, learning curves, comparisons of bytes."""

@@ -1,14 +1,14 @@
-"""Two checkouts make the same data: a proof for changes that must not change a byte.
+"""Check that this checkout and another one produce the same data, byte for byte.
 
-`python -m benchmarks compare_checkouts --other CHECKOUT --source MIRROR --work DIR` lets both
-checkouts build, snapshot, export and train on the same models through their command lines, and
-compares the bytes of shards, indexes, geometry, snapshots and exports, the events' identities, and
-losses and weights. Then this checkout takes over what the other one wrote: its plan must have
-nothing to do, and its trainings must continue with the same losses. Times of events are not
-compared. Takes four minutes on two cores.
+`python -m benchmarks compare_checkouts --other CHECKOUT --source MIRROR --work DIR` runs the
+command lines of both checkouts on the same models: build, snapshot, export and training. It
+compares the bytes of shards, indexes, geometry, snapshots and exports, the identities of events,
+and losses and weights. Then this checkout continues with the data of the other one: its plan must
+list no work, and its trainings must continue with the same losses. Times of events are not
+compared. It prints the number of comparisons and of differences of each kind, and exits with 1 if
+there is a difference. It takes about four minutes on two cores.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,6 +23,8 @@ from typing import Any
 import safetensors.numpy
 from deltalake import DeltaTable
 
+from benchmarks.help_text import benchmark_parser
+
 __all__ = ["Side", "compare", "main"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,7 +36,7 @@ _DATASETS = {
     "lrm": "--rig lrm32 --geometry --surface.points 2000",
     "sheets": "--rig zero123plus --limit 24",
 }
-"""Options of the two datasets: one per rig that the recipes need."""
+"""Build options of the two datasets, one for each rig that the recipes need."""
 _STEPS, _MORE_STEPS = 10, 12
 _EVERY_RUN = (
     "--preset tiny --address none --checkpoint-every 5 --preview-every 0 --validate-every 5 "
@@ -48,7 +50,7 @@ _RECIPES = {
     "--data.query-size-max 32 --sample.steps 2 --ema 0.5",
 }
 _EVENT_IDENTITY = ("asset_id", "stage", "rig", "content", "settings", "status", "kind")
-_SEVERAL_COMMANDS = """
+_RUN_COMMANDS = """
 import json, runpy, sys
 for words in json.loads(sys.argv[1]):
     sys.argv = ["lrm", *words]
@@ -58,13 +60,13 @@ for words in json.loads(sys.argv[1]):
         assert not end.code, (words, end.code)
 """
 _TIMES = {"created", "protected_until"}
-_METRIC_TIMES = ("seconds", "time", "per_second", "goodput", "memory", "utilisation", "share")
-"""Parts of the names of metrics that tell of the machine, not of the training."""
+_MACHINE_METRICS = ("seconds", "time", "per_second", "goodput", "memory", "utilisation", "share")
+"""Parts of the names of metrics that depend on the machine; these are not compared."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A checkout, and the folder that receives what it makes."""
+    """A checkout, and the folder for its results."""
 
     checkout: Path
     work: Path
@@ -74,14 +76,14 @@ class Side:
         return self._python("-m", "pipelines.cli", *words)
 
     def run_all(self, commands: Sequence[Sequence[str]]) -> list[str]:
-        """Run `lrm` commands in one process; return the last line of each one's output."""
-        return self._python("-c", _SEVERAL_COMMANDS, json.dumps(commands)).splitlines()
+        """Run `lrm` commands in one process; return the lines of their output."""
+        return self._python("-c", _RUN_COMMANDS, json.dumps(commands)).splitlines()
 
     def _python(self, *words: object) -> str:
         command = [sys.executable, *map(str, words)]
         environment = os.environ | {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=self.checkout,
             env=environment,
@@ -90,23 +92,27 @@ class Side:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise RuntimeError(f"{self.checkout}: {' '.join(command[1:])}: {done.stderr[-2000:]}")
-        return done.stdout
+        if process.returncode:
+            raise RuntimeError(
+                f"{self.checkout}: {' '.join(command[1:])}: {process.stderr[-2000:]}"
+            )
+        return process.stdout
 
     def build_words(self, name: str, source: Path) -> list[str]:
-        """Return the options of a dataset's build: objects without a caption are built, too."""
+        """Return the options of a dataset's build, with the captions file of the source if any."""
         words = ["--source", str(source), *_QUICK.split(), *_DATASETS[name].split()]
         captions = next(source.glob("*.csv"), None)
         return words if captions is None else [*words, "--captions", str(captions)]
 
     def train(self, recipe: str, steps: int, data: Path, out: Path) -> None:
-        """Train a recipe up to a step; an existing run continues."""
+        """Train a recipe up to a step; an existing run is resumed."""
         dataset = data / ("sheets" if recipe == "zero123plus" else "lrm")
         snapshot = json.loads((dataset.with_suffix(".snapshot.json")).read_text())["snapshot"]
-        pinned = ["--root", dataset, "--snapshot", snapshot, "--out", out, "--steps", steps]
+        run_options = ["--root", dataset, "--snapshot", snapshot, "--out", out, "--steps", steps]
         model = ["--model", "{mesh: {grid_resolution: 16}}"] if recipe == "mesh" else []
-        self.run("train", recipe, *pinned, *_EVERY_RUN.split(), *_RECIPES[recipe].split(), *model)
+        self.run(
+            "train", recipe, *run_options, *_EVERY_RUN.split(), *_RECIPES[recipe].split(), *model
+        )
 
 
 def produce(side: Side, source: Path) -> None:
@@ -120,8 +126,8 @@ def produce(side: Side, source: Path) -> None:
         )
     snapshot = json.loads((side.work / "lrm.snapshot.json").read_text())["snapshot"]
     for layout in ("instantmesh", "trellis"):
-        pinned = ["--root", side.work / "lrm", "--snapshot", snapshot, "--layout", layout]
-        side.run("export", *pinned, "--out", side.work / "exports" / layout, "--workers", 1)
+        export_options = ["--root", side.work / "lrm", "--snapshot", snapshot, "--layout", layout]
+        side.run("export", *export_options, "--out", side.work / "exports" / layout, "--workers", 1)
     for recipe in _RECIPES:
         side.train(recipe, _STEPS, side.work, side.work / "runs" / recipe)
     for recipe in ("nerf", "mesh"):
@@ -131,7 +137,7 @@ def produce(side: Side, source: Path) -> None:
 
 @dataclass
 class Comparison:
-    """What was compared, and what differs."""
+    """The number of comparisons by kind, and the differences."""
 
     counts: dict[str, int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
@@ -172,81 +178,92 @@ def events(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def metrics(run: Path) -> dict[str, Any]:
-    """Return what every step of a run logged, without what tells of the machine."""
+    """Return the logged metrics of every step, without those that depend on the machine."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {f"step {row['step']}": dict(_learned(row)) for row in rows}
+    return {f"step {row['step']}": dict(_training_metrics(row)) for row in rows}
 
 
-def _learned(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _training_metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
-        if not any(part in name for part in _METRIC_TIMES):
+        if not any(part in name for part in _MACHINE_METRICS):
             yield name, value
 
 
 def weights(path: Path) -> dict[str, bytes]:
-    """Return every tensor of a file of weights as bytes."""
+    """Return every tensor of a weight file as bytes."""
     return {name: value.tobytes() for name, value in safetensors.numpy.load_file(path).items()}
 
 
 def states(side: Side, root: Path) -> dict[str, Any]:
-    """Return where every object of a dataset stands, by the side's own commands."""
+    """Return the state of every object of a dataset, from `status` and `inspect` of a checkout."""
     status = json.loads(side.run("status", "--root", root, "--json"))
-    found = {name: status[name] for name in ("listed", "kept", "dropped", "failed", "pending")}
+    result = {name: status[name] for name in ("listed", "kept", "dropped", "failed", "pending")}
     ids = sorted({name.split()[0] for name in events(root)})
-    asked = [["inspect", "--root", str(root), "--json", asset_id] for asset_id in ids]
-    for asset_id, line in zip(ids, side.run_all(asked), strict=True):
+    commands = [["inspect", "--root", str(root), "--json", asset_id] for asset_id in ids]
+    for asset_id, line in zip(ids, side.run_all(commands), strict=True):
         shown = json.loads(line)
-        found[asset_id] = [shown["state"], shown["measurements"], shown["samples"]]
-    return found
+        result[asset_id] = [shown["state"], shown["measurements"], shown["samples"]]
+    return result
 
 
 def compare(ours: Side, theirs: Side, source: Path) -> Comparison:
-    """Compare what two checkouts made, and let ours take over what theirs made."""
-    found = Comparison()
+    """Compare the results of two checkouts, then continue with theirs in our checkout."""
+    comparison = Comparison()
     for name in _DATASETS:
         for part in ("shards", "geometry", "snapshots"):
             folders = [side.work / name / part for side in (ours, theirs)]
             if any(folder.exists() for folder in folders):
-                found.check(f"{name}: {part}", *map(files, folders))
-        found.check(f"{name}: events", *(events(side.work / name) for side in (ours, theirs)))
-    found.check("exports", *(files(side.work / "exports") for side in (ours, theirs)))
+                comparison.check(f"{name}: {part}", *map(files, folders))
+        comparison.check(f"{name}: events", *(events(side.work / name) for side in (ours, theirs)))
+    comparison.check("exports", *(files(side.work / "exports") for side in (ours, theirs)))
     for recipe in _RECIPES:
         runs = [side.work / "runs" / recipe for side in (ours, theirs)]
-        found.check(f"{recipe}: losses", *map(metrics, runs))
+        comparison.check(f"{recipe}: losses", *map(metrics, runs))
     for recipe in ("nerf", "mesh"):
         paths = [side.work / "runs" / f"{recipe}.safetensors" for side in (ours, theirs)]
-        found.check(f"{recipe}: weights", *map(weights, paths))
-    _take_over(found, ours, theirs, source)
-    return found
+        comparison.check(f"{recipe}: weights", *map(weights, paths))
+    _continue_with_theirs(comparison, ours, theirs, source)
+    return comparison
 
 
-def _take_over(found: Comparison, ours: Side, theirs: Side, source: Path) -> None:
-    copy = ours.work / "taken-over"
+def _continue_with_theirs(comparison: Comparison, ours: Side, theirs: Side, source: Path) -> None:
+    copy = ours.work / "continued"
     shutil.copytree(theirs.work, copy)
     for name in _DATASETS:
         words = [*ours.build_words(name, source), "--root", copy / name, "--json"]
         plan = json.loads(ours.run("plan", *words))
-        found.check(f"{name}: plan on the other's dataset", _work_of(plan), {"objects": 0})
-    found.check("states", states(ours, copy / "lrm"), states(theirs, copy / "lrm"))
+        comparison.check(f"{name}: plan on the other's dataset", _num_planned(plan), {"objects": 0})
+    comparison.check("states", states(ours, copy / "lrm"), states(theirs, copy / "lrm"))
     for recipe in _RECIPES:
         run, reference = copy / "runs" / recipe, theirs.work / "runs" / recipe
         ours.train(recipe, _MORE_STEPS, copy, run)
         theirs.train(recipe, _MORE_STEPS, theirs.work, reference)
-        found.check(f"{recipe}: continued losses", metrics(run), metrics(reference))
+        comparison.check(f"{recipe}: continued losses", metrics(run), metrics(reference))
 
 
-def _work_of(plan: Mapping[str, Any]) -> dict[str, int]:
+def _num_planned(plan: Mapping[str, Any]) -> dict[str, int]:
     return {"objects": sum(sum(reasons.values()) for reasons in plan["work"].values())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the comparison; return 1 if anything differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    """Print the comparison; return 1 if there is a difference."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--other", type=Path, required=True, metavar="DIR", help="the checkout to compare with")
+    add(
+        "--source",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of models in Objaverse's layout",
     )
-    parser.add_argument("--other", type=Path, required=True, help="the checkout to compare with")
-    parser.add_argument("--source", type=Path, required=True, help="models in Objaverse's layout")
-    parser.add_argument("--work", type=Path, required=True, help="a new folder for both results")
+    add(
+        "--work",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; its subfolders `ours` and `theirs` are deleted first",
+    )
     options = parser.parse_args(arguments)
     work = options.work.resolve()
     ours = Side(REPOSITORY, work / "ours")
@@ -255,11 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(side.work, ignore_errors=True)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda side: produce(side, options.source.resolve()), (ours, theirs)))
-    found = compare(ours, theirs, options.source.resolve())
-    for kind, count in found.counts.items():
-        wrong = sum(line.startswith(f"{kind}: ") for line in found.differences)
-        print(f"{kind:<40} {count:>6} compared, {wrong} differ")
-    for line in found.differences[:50]:
-        print(f"differs: {line}")
-    print("equal" if not found.differences else f"{len(found.differences)} differences")
-    return int(bool(found.differences))
+    comparison = compare(ours, theirs, options.source.resolve())
+    for kind, count in comparison.counts.items():
+        wrong = sum(line.startswith(f"{kind}: ") for line in comparison.differences)
+        print(f"{kind:<40} {count:>6} compared, {wrong:>4} differ")
+    for line in comparison.differences[:50]:
+        print(f"different: {line}")
+    print("equal" if not comparison.differences else f"{len(comparison.differences)} differences")
+    return int(bool(comparison.differences))

@@ -1,4 +1,4 @@
-"""Held-out views of a fit beside their targets: colour, depth and normals."""
+"""Images that compare held-out views of a fit with their targets: colour, depth and normals."""
 
 from collections.abc import Mapping
 
@@ -12,41 +12,43 @@ __all__ = ["comparison"]
 
 _MARGIN = 16
 _CELL = 224
-"""Side of a picture in pixels."""
+"""Width and height of a view in the sheet, in pixels."""
 
 
 def comparison(
     columns: Mapping[str, Mapping[str, Float[Tensor, "v c h w"]]],
 ) -> Image.Image:
-    """A row for each view; for each quantity (`rgb`, `depth`, `normals`) every column's picture.
+    """Draw a sheet with a row per view, and per quantity (`rgb`, `depth`, `normals`) all columns.
 
-    `columns` also hold `alpha`, outside of which depth and normals are left white. Depth is bright
-    near by, on the scale of the first column's view.
+    `columns` also contain `alpha`; depth and normals are white where it is at most 0.5. Near depth
+    is bright; the scale is that of the first column's view.
     """
     first = next(iter(columns.values()))
-    count, kinds = len(first["rgb"]), ("rgb", "depth", "normals")
-    sheet = Image.new("RGB", (len(kinds) * len(columns) * _CELL, _MARGIN + count * _CELL), "white")
+    count, quantities = len(first["rgb"]), ("rgb", "depth", "normals")
+    sheet = Image.new(
+        "RGB", (len(quantities) * len(columns) * _CELL, _MARGIN + count * _CELL), "white"
+    )
     draw = ImageDraw.Draw(sheet)
-    place = 0
-    for kind in kinds:
+    x = 0
+    for quantity in quantities:
         for name, pictures in columns.items():
-            draw.text((place + 4, 2), f"{kind}: {name}", fill="black")
-            cells = _cells(kind, pictures, first["depth"])
+            draw.text((x + 4, 2), f"{quantity}: {name}", fill="black")
+            cells = _cells(quantity, pictures, first["depth"])
             for row, cell in enumerate(cells):
-                sheet.paste(Image.fromarray(cell), (place, _MARGIN + row * _CELL))
-            place += _CELL
+                sheet.paste(Image.fromarray(cell), (x, _MARGIN + row * _CELL))
+            x += _CELL
     return sheet
 
 
-def _cells(kind: str, pictures: Mapping[str, Tensor], true_depth: Tensor) -> list:
-    values = pictures[kind].float()
-    if kind == "depth":
+def _cells(quantity: str, pictures: Mapping[str, Tensor], true_depth: Tensor) -> list:
+    values = pictures[quantity].float()
+    if quantity == "depth":
         near = true_depth.where(true_depth > 0, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
         far = true_depth.amax(dim=(1, 2, 3), keepdim=True)
         values = 0.1 + 0.8 * (far - values) / (far - near).clamp(min=1e-6)
-    if kind == "normals":
+    if quantity == "normals":
         values = values / 2 + 0.5
-    if kind != "rgb":
+    if quantity != "rgb":
         values = values.where(pictures["alpha"] > 0.5, 1)
     scaled = F.interpolate(
         values.expand(-1, 3, -1, -1), (_CELL, _CELL), mode="bilinear", antialias=True

@@ -1,12 +1,13 @@
-"""Both stages of the training without a transformer: a free triplane and the decoders.
+"""Both training stages without encoder and transformer: the triplane itself is optimised.
 
-Rendering, losses and the step from one stage to the next are the ones that training uses.
+Rendering, losses and the conversion from stage 1 to stage 2 are those of the training.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,40 +23,41 @@ from train.models.lrm.rays import Rays, box_interval, camera_rays, draw_jitter
 
 __all__ = ["FitSettings", "FreeMesh", "FreeNerf", "fit_mesh", "fit_nerf", "show"]
 
-_REPORTS = 10
-"""Lines of progress in a stage."""
+_NUM_REPORTS = 10
+"""Lines of progress per stage."""
 _FINAL_RATE = 0.03
-"""Of the first; between them lies half a cosine."""
+"""Last learning rate as a fraction of the first; a half cosine connects them."""
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """Sizes and lengths of a fit; the defaults are a GPU's."""
+    """Sizes and lengths of a fit. The defaults are for a GPU; `help` in the metadata explains."""
 
-    size: int = 512
-    """Side of the pictures."""
-    plane_channels: int = 40
-    plane_resolution: int = 64
-    steps_nerf: int = 3000
-    rays: int = 16384
-    """Per step of stage 1, over all views."""
-    samples_per_ray: int = 96
-    steps_mesh: int = 1000
-    views: int = 6
-    """Whole pictures per step of stage 2."""
-    grid: int = 128
-    """FlexiCubes along a side."""
-    sdf_sign: float = 1.0
-    """Share of that regularizer: it alone removes surfaces that no view shows."""
-    rate_planes: float = 2e-2
-    rate_decoder: float = 2e-3
-    rate_planes_mesh: float = 5e-3
-    rate_decoder_mesh: float = 5e-4
-    seed: int = 0
+    size: int = _setting(512, "width and height of the images in pixels")
+    plane_channels: int = _setting(40, "channels of a plane of the triplane")
+    plane_resolution: int = _setting(64, "width and height of a plane")
+    steps_nerf: int = _setting(3000, "steps of stage 1")
+    rays: int = _setting(16384, "rays per step of stage 1, over all views")
+    samples_per_ray: int = _setting(96, "samples per ray in stage 1")
+    steps_mesh: int = _setting(1000, "steps of stage 2")
+    views: int = _setting(6, "whole images per step of stage 2")
+    grid: int = _setting(128, "number of FlexiCubes along a side of the grid")
+    sdf_sign: float = _setting(
+        1.0, "weight of the SDF sign loss in stage 2; only it removes surfaces that no view shows"
+    )
+    rate_planes: float = _setting(2e-2, "first learning rate of the triplane in stage 1")
+    rate_decoder: float = _setting(2e-3, "first learning rate of the decoder in stage 1")
+    rate_planes_mesh: float = _setting(5e-3, "first learning rate of the triplane in stage 2")
+    rate_decoder_mesh: float = _setting(5e-4, "first learning rate of the decoder in stage 2")
+    seed: int = _setting(0, "seed of weights, rays and views")
 
 
 class FreeNerf(nn.Module):
-    """Stage 1 without encoder and transformer; the same keys."""
+    """Stage 1 without encoder and transformer; the decoder has the keys of the full model."""
 
     def __init__(self, settings: FitSettings) -> None:
         super().__init__()
@@ -66,12 +68,12 @@ class FreeNerf(nn.Module):
     def forward(
         self, camera_to_world: Tensor, intrinsics: Tensor, size: tuple[int, int]
     ) -> RenderedViews:
-        """Views of the object."""
+        """Render views of the object."""
         return self.synthesizer(self.planes, camera_to_world, intrinsics, size)
 
 
 class FreeMesh(nn.Module):
-    """Stage 2 without encoder and transformer; starts as `nerf`, by the conversion of training."""
+    """Stage 2 without encoder and transformer, initialised from stage 1 as in training."""
 
     def __init__(self, settings: FitSettings, nerf: FreeNerf) -> None:
         super().__init__()
@@ -83,12 +85,12 @@ class FreeMesh(nn.Module):
     def forward(
         self, camera_to_world: Tensor, intrinsics: Tensor, size: tuple[int, int]
     ) -> MeshViews:
-        """Views of the object."""
+        """Render views of the object."""
         return self.synthesizer(self.planes, camera_to_world, intrinsics, size)[0]
 
     @torch.no_grad()
     def mesh(self) -> tuple[Float[Tensor, "n 3"], Tensor]:
-        """Vertices and faces as they are written to files."""
+        """Return vertices and faces, as mesh files contain them."""
         surface = self.synthesizer.geometry(self.planes, centred=False).surfaces[0]
         return surface.vertices, surface.faces
 
@@ -99,13 +101,13 @@ def _planes(settings: FitSettings) -> nn.Parameter:
 
 
 def fit_nerf(views: FitViews, settings: FitSettings) -> FreeNerf:
-    """Stage 1: random rays of all views."""
+    """Fit stage 1 on random rays of all views."""
     torch.manual_seed(settings.seed)
     device = views.rgb.device
     model = FreeNerf(settings).to(device)
     rays = camera_rays(views.camera_to_world, views.intrinsics, views.size).flatten(0, 1)
     near, far = box_interval(rays)
-    # The others show white whatever the object is.
+    # Rays that miss the box are white for any object.
     crossing = (far > near).nonzero()[:, 0]
     colours = torch.cat([views.rgb, views.alpha], dim=1).movedim(1, -1).flatten(0, 2)
     generator = torch.Generator(device).manual_seed(settings.seed)
@@ -113,37 +115,37 @@ def fit_nerf(views: FitViews, settings: FitSettings) -> FreeNerf:
     rates = (settings.rate_planes, settings.rate_decoder)
     for _ in _steps("stage 1", model, settings.steps_nerf, rates):
         chosen = torch.randint(len(crossing), (settings.rays,), generator=generator, device=device)
-        places = crossing[chosen]
-        some: Rays = rays[places[None]]
-        drawn = draw_jitter(some, settings.samples_per_ray, generator)
-        shown = volume_render(model.synthesizer.field(model.planes), some, drawn)
-        # A picture of one row.
-        rgb, alpha = shown.rgb.movedim(-1, 1)[:, :, None], shown.alpha[:, None, None]
-        target = colours[places].T[None, :, None]
+        indices = crossing[chosen]
+        batch: Rays = rays[indices[None]]
+        jitter = draw_jitter(batch, settings.samples_per_ray, generator)
+        rendered = volume_render(model.synthesizer.field(model.planes), batch, jitter)
+        # The loss expects images, so the rays form an image of one row.
+        rgb, alpha = rendered.rgb.movedim(-1, 1)[:, :, None], rendered.alpha[:, None, None]
+        target = colours[indices].T[None, :, None]
         terms = nerf_loss(rgb, alpha, target[:, :3], target[:, 3:], loss)
         terms["loss"].backward()
     return model
 
 
 def fit_mesh(views: FitViews, nerf: FreeNerf, settings: FitSettings) -> FreeMesh:
-    """Stage 2, from stage 1: whole pictures of random views, with depth and normals."""
+    """Fit stage 2, from stage 1, on whole random views with depth and normals."""
     torch.manual_seed(settings.seed)
     device = views.rgb.device
     model = FreeMesh(settings, nerf).to(device)
     loss = MeshLossConfig(lpips=0, sdf_sign=settings.sdf_sign)
     rates = (settings.rate_planes_mesh, settings.rate_decoder_mesh)
     for _ in _steps("stage 2", model, settings.steps_mesh, rates):
-        few = views.select(torch.randperm(len(views))[: settings.views].to(device))
-        shown, geometry = model.synthesizer(
-            model.planes, few.camera_to_world[None], few.intrinsics[None], few.size
+        batch = views.select(torch.randperm(len(views))[: settings.views].to(device))
+        rendered, geometry = model.synthesizer(
+            model.planes, batch.camera_to_world[None], batch.intrinsics[None], batch.size
         )
-        targets = (few.rgb[None], few.alpha[None], few.depth[None], few.normals[None])
-        mesh_loss(shown, geometry, *targets, loss)["loss"].backward()
+        targets = (batch.rgb[None], batch.alpha[None], batch.depth[None], batch.normals[None])
+        mesh_loss(rendered, geometry, *targets, loss)["loss"].backward()
     return model
 
 
 def _steps(name: str, model: nn.Module, steps: int, rates: tuple[float, float]) -> Iterator[int]:
-    """Steps of Adam: the caller's loop leaves gradients, which are applied when it comes back."""
+    """Yield the numbers of the steps; after each, apply the gradients that the caller computed."""
     planes = [value for key, value in model.named_parameters() if key == "planes"]
     others = [value for key, value in model.named_parameters() if key != "planes"]
     optimizer = torch.optim.Adam(
@@ -153,20 +155,20 @@ def _steps(name: str, model: nn.Module, steps: int, rates: tuple[float, float]) 
     )
     started = time.monotonic()
     for step in range(steps):
-        share = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * step / steps)) / 2
+        factor = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * step / steps)) / 2
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"] = rate * factor
         optimizer.zero_grad(set_to_none=True)
         yield step
         optimizer.step()
-        if (step + 1) % max(steps // _REPORTS, 1) == 0:
+        if (step + 1) % max(steps // _NUM_REPORTS, 1) == 0:
             seconds = time.monotonic() - started
             print(f"  {name}: step {step + 1} of {steps}, {seconds:.0f} s", flush=True)
 
 
 @torch.no_grad()
 def show(model: FreeNerf | FreeMesh, views: FitViews) -> list[RenderedViews | MeshViews]:
-    """The model's pictures of all views, one by one."""
+    """Render all views, one at a time."""
     return [
         model(views.camera_to_world[None, [i]], views.intrinsics[None, [i]], views.size)
         for i in range(len(views))

@@ -1,13 +1,13 @@
-"""The fine-tune of Zero123++ learns eight real objects by heart: loss, views, background.
+"""Overfit the fine-tune of Zero123++ on eight real objects: loss, views and background.
 
 `python -m benchmarks fit_zero123plus --root DATASET --snapshot ID --out RUN` takes the first eight
-objects of a snapshot of rig zero123plus. Random weights stand in for the published ones, in sizes
-for a CPU; since a random VAE shows nothing, it first learns the objects' pictures (the stand-in for
-Stable Diffusion's). Then `lrm train zero123plus` runs as ever. docs/notes/zero123plus.md holds a
-run.
+objects of a snapshot of rig zero123plus. The models are small enough for a CPU and start from
+random weights. A random VAE produces noise, so it is first trained on the objects' images, as a
+replacement for Stable Diffusion's VAE. Then the training of `lrm train zero123plus` runs. It prints
+one JSON object: the loss of the first 10 and of the last 50 steps, PSNR in dB, deviations of the
+background from white, and seconds. docs/notes/zero123plus.md shows the result of a run.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
+from benchmarks.help_text import benchmark_parser
 from benchmarks.proofs.fit_views import show_fit
 from core.storage import Storage
 from dataset.root import open_root
@@ -32,23 +33,29 @@ from train.recipes.zero123plus import Zero123PlusRecipe
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 
 _SIDE = 48
-"""Of a tile and of the query, in pixels; a latent is 4 wide."""
-_WINDOW = 50
-"""Steps that the first and the last loss are means of."""
+"""Width of a tile and of the query image, in pixels."""
+_FIRST_STEPS, _LAST_STEPS = 10, 50
+"""Numbers of steps over which the first and the last loss are averaged."""
 
 
 def main() -> None:
-    """Make the pipeline, train its UNet, print the figures, draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", required=True, help="a dataset of rig zero123plus")
-    parser.add_argument("--snapshot", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the run")
-    parser.add_argument("--objects", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--vae-steps", type=int, default=1600)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--picture", type=Path, help="where the picture goes")
+    """Create the pipeline, train its VAE and its UNet, print the figures and save an image."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--root", required=True, help="folder or URI of a dataset of rig zero123plus")
+    add("--snapshot", required=True, metavar="ID", help="snapshot in that dataset")
+    add("--out", type=Path, required=True, metavar="DIR", help="new run folder")
+    add("--objects", type=int, default=8, help="number of objects")
+    add("--steps", type=int, default=2400, help="training steps of the UNet")
+    add("--batch-size", type=int, default=4, help="objects per step")
+    add("--vae-steps", type=int, default=1600, help="training steps of the VAE")
+    add("--learning-rate", type=float, default=2e-3, help="first learning rate of the UNet")
+    add(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="image of queries, targets and sampled views [default: fit.png in --out]",
+    )
     args = parser.parse_args()
     torch.manual_seed(0)
     root = open_root(args.root)
@@ -79,7 +86,7 @@ def main() -> None:
     started = time.monotonic()
     pipeline = _small_pipeline()
     pipeline.save_pretrained(args.out / "start")
-    error = _teach(pipeline.vae, _pictures(config, root, samples), args.vae_steps)
+    error = _overfit_vae(pipeline.vae, _training_images(config, root, samples), args.vae_steps)
     pipeline.save_pretrained(args.out / "start")
     vae_seconds = time.monotonic() - started
     train_alone(Zero123PlusRecipe(config))
@@ -94,7 +101,7 @@ def main() -> None:
 
 
 def _small_pipeline() -> Zero123PlusPipeline:
-    """The tests' pipeline with a VAE and a UNet that can hold eight objects."""
+    """Return the tests' tiny pipeline with a VAE and a UNet that can memorise eight objects."""
     parts = dict(tiny_pipeline(0).components)
     parts["vae"] = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -127,22 +134,28 @@ def _small_pipeline() -> Zero123PlusPipeline:
     return Zero123PlusPipeline(**parts, ramping_coefficients=list(ramp))
 
 
-def _pictures(config: Zero123PlusTrainConfig, root: Storage, samples: Sequence[Sample]) -> Tensor:
-    """All views of the objects as the VAE takes them, [n, 3, side, side]."""
-    items = Zero123PlusRecipe(config).validation_dataset(root, samples)
-    each: list[Any] = [items[place] for place in range(len(samples))]
-    return torch.cat([torch.cat([one["query"][None], image_to_vae(one["views"])]) for one in each])
+def _training_images(
+    config: Zero123PlusTrainConfig, root: Storage, samples: Sequence[Sample]
+) -> Tensor:
+    """Return all images of the objects in the range of the VAE, [n, 3, side, side]."""
+    dataset = Zero123PlusRecipe(config).validation_dataset(root, samples)
+    items: list[Any] = [dataset[index] for index in range(len(samples))]
+    images = [torch.cat([item["query"][None], image_to_vae(item["views"])]) for item in items]
+    return torch.cat(images)
 
 
-def _teach(vae: AutoencoderKL, pixels: Tensor, steps: int) -> float:
-    """Let a VAE learn pictures by heart; sets its scaling factor. Mean squared error in [0, 1]."""
+def _overfit_vae(vae: AutoencoderKL, pixels: Tensor, steps: int) -> float:
+    """Overfit a VAE on images and set its scaling factor.
+
+    Return the mean squared error of its reconstructions, of images in [0, 1].
+    """
     optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     vae.train()
     for _ in range(steps):
-        some = pixels[torch.randint(len(pixels), (4,))]
-        posterior = vae.encode(some).latent_dist
-        loss = (vae.decode(posterior.sample()).sample - some).square().mean()
+        batch = pixels[torch.randint(len(pixels), (4,))]
+        posterior = vae.encode(batch).latent_dist
+        loss = (vae.decode(posterior.sample()).sample - batch).square().mean()
         (loss + 1e-5 * posterior.kl().mean() / posterior.mean[0].numel()).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
@@ -156,7 +169,8 @@ def _teach(vae: AutoencoderKL, pixels: Tensor, steps: int) -> float:
 
 
 def _curve(run: Path) -> dict[str, float]:
-    """The loss without weights, over the first and the last steps."""
+    """Return the mean unweighted loss of the first and of the last steps, and their ratio."""
     losses = torch.tensor([row["v"] for row in read_metrics(run)])
-    first, last = losses[:10].mean().item(), losses[-_WINDOW:].mean().item()
+    first = losses[:_FIRST_STEPS].mean().item()
+    last = losses[-_LAST_STEPS:].mean().item()
     return {"v_first": round(first, 4), "v_last": round(last, 4), "times": round(first / last, 2)}

@@ -1,1 +1,1 @@
-"""What things cost: time, memory, bytes."""
+"""Measurements of time, memory and bytes."""
