@@ -1,4 +1,4 @@
-"""Ways to spoil a GLB's document: any value in it, its tree, its arrays, its references."""
+"""Mutations of a GLB's JSON document: any value, the node tree, arrays, references."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ _LARGE = (0.0, 1e-30, 1e-9, 1.0, 1.0, -1.0, 1e5, 1e10, 1e20, 1e30, 3e38)
 _TEXTS = ("", "VEC3", "x" * 3000, "\0", "\ud800", "{}", "%s", "../../secret", "deep")
 _VALUES: tuple[Any, ...] = (*_TEXTS, None, True, 0, 0.5, [], {}, [[]], [None], {"index": 0})
 _LITERALS = {'"1e999"': "1e999", '"deep"': "[" * 50_000 + "]" * 50_000}
-"""Texts of a document, and the JSON that replaces them: Python does not write it."""
+"""Strings of a document that are replaced by JSON which Python's encoder cannot write."""
 _URIS = (
     *("", "other.bin", "../../secret", "/dev/zero", "file:///dev/zero", "http://localhost/a"),
     *("data:;base64,AAAA", "data:image/png;base64,iVBORw0KGgo=", "data:,x", "%00", "\ud800"),
@@ -52,23 +52,26 @@ _EXTENSIONS = (
 
 @dataclass
 class Model:
-    """A GLB taken apart, so that one part can be wrong and the others right."""
+    """The parts of a GLB file, so that one part can be damaged while the others stay valid."""
 
     document: dict[str, Any]
     binary: bytearray
     other: bytes
-    """Another file."""
+    """The bytes of another file."""
     lengths: dict[str, int] = field(default_factory=dict)
-    """Lengths that the file (`glTF`) and its chunks (`JSON`, `BIN`) say instead of their own."""
+    """Wrong lengths for the headers of the file (`glTF`) and of its chunks (`JSON`, `BIN`)."""
 
     def items(self, name: str) -> list[dict[str, Any]]:
-        """The objects in one of the document's lists; one that is not in it if there are none."""
-        found = self.document.get(name)
-        items = [item for item in found if isinstance(item, dict)] if type(found) is list else []
+        """Return the JSON objects in one of the document's lists.
+
+        If there are none, return one new object that is not part of the document.
+        """
+        value = self.document.get(name)
+        items = [item for item in value if isinstance(item, dict)] if type(value) is list else []
         return items if items else [{}]
 
     def span(self, item: dict[str, Any]) -> tuple[int, int]:
-        """Where the buffer view of an accessor or image lies; the whole chunk if it has none."""
+        """Return start and end of an item's buffer view; the whole chunk if it has none."""
         views, index = self.items("bufferViews"), item.get("bufferView")
         view = views[index] if type(index) is int and 0 <= index < len(views) else {}
         start, length = view.get("byteOffset", 0), view.get("byteLength")
@@ -78,7 +81,7 @@ class Model:
         return start, min(start + max(length, 0), len(self.binary))
 
     def pack(self) -> bytes:
-        """The file."""
+        """Return the bytes of the file."""
         text = json.dumps(self.document)
         for short, literal in _LITERALS.items():
             text = text.replace(short, literal)
@@ -91,7 +94,7 @@ class Model:
 
 
 def take_apart(data: bytes, other: bytes) -> Model | None:
-    """None if this is no GLB to begin with."""
+    """Split a GLB into its parts; return None if the file is not a valid GLB."""
     try:
         length, _ = _CHUNK.unpack_from(data, _HEADER.size)
         document = json.loads(data[20 : 20 + length])
@@ -102,20 +105,24 @@ def take_apart(data: bytes, other: bytes) -> Model | None:
     return Model(document, binary, other) if type(document) is dict else None
 
 
-# Of any value in the document
+# Mutations of any value in the document
 
 
-def _places(
+def _positions(
     model: Model, rng: Random, wanted: Callable[[Any, Any], bool]
 ) -> Iterator[tuple[Any, Any]]:
-    """Random places, as container and key, whose key and value are `wanted`."""
+    """Yield random positions, as container and key, where `wanted(key, value)` is true."""
     for _ in range(200):
-        place: Any = model.document
-        while type(place) in (dict, list) and place:
-            key = rng.choice(list(place)) if type(place) is dict else rng.randrange(len(place))
-            if wanted(key, place[key]) and rng.random() < 0.5:
-                yield place, key
-            place = place[key]
+        container: Any = model.document
+        while type(container) in (dict, list) and container:
+            key = (
+                rng.choice(list(container))
+                if type(container) is dict
+                else rng.randrange(len(container))
+            )
+            if wanted(key, container[key]) and rng.random() < 0.5:
+                yield container, key
+            container = container[key]
     model.document.setdefault("scene", 0)
     yield model.document, "scene"
 
@@ -137,56 +144,56 @@ def _reference(key: Any, _value: Any) -> bool:
 
 
 def delete(model: Model, rng: Random) -> str:
-    """Drop a key or an item."""
-    place, key = next(_places(model, rng, _anything))
-    del place[key]
+    """Delete a key or an item."""
+    container, key = next(_positions(model, rng, _anything))
+    del container[key]
     return repr(key)
 
 
 def duplicate(model: Model, rng: Random) -> str:
     """Repeat an item of a list."""
-    place, key = next(_places(model, rng, _item))
-    if type(place) is not list:
+    container, key = next(_positions(model, rng, _item))
+    if type(container) is not list:
         return "nothing"
-    times = rng.choice((1, 2, 500)) if len(json.dumps(place[key])) < 500 else 1
-    place[key:key] = [place[key]] * times
+    times = rng.choice((1, 2, 500)) if len(json.dumps(container[key])) < 500 else 1
+    container[key:key] = [container[key]] * times
     return f"item {key}, {times} times"
 
 
 def retarget(model: Model, rng: Random) -> str:
-    """Put a copy of one value in the place of another."""
-    source, name = next(_places(model, rng, _anything))
-    target, key = next(_places(model, rng, _anything))
+    """Replace a value by a copy of another value."""
+    source, name = next(_positions(model, rng, _anything))
+    target, key = next(_positions(model, rng, _anything))
     target[key] = copy.deepcopy(source[name])
     return f"{name!r} to {key!r}"
 
 
 def number(model: Model, rng: Random) -> str:
-    """Make a number huge, tiny, negative or none at all."""
-    place, key = next(_places(model, rng, _number))
-    place[key] = rng.choice(_INTEGERS if rng.random() < 0.5 else _FLOATS)
-    return f"{key!r} becomes {place[key]!r}"
+    """Replace a number by a huge, tiny, negative or invalid one."""
+    container, key = next(_positions(model, rng, _number))
+    container[key] = rng.choice(_INTEGERS if rng.random() < 0.5 else _FLOATS)
+    return f"{key!r} becomes {container[key]!r}"
 
 
 def wrong_type(model: Model, rng: Random) -> str:
-    """Put a value of another type in the place of one."""
-    place, key = next(_places(model, rng, _anything))
-    place[key] = copy.deepcopy(rng.choice(_VALUES))
-    return f"{key!r} becomes {place[key]!r:.40}"
+    """Replace a value by one of another type."""
+    container, key = next(_positions(model, rng, _anything))
+    container[key] = copy.deepcopy(rng.choice(_VALUES))
+    return f"{key!r} becomes {container[key]!r:.40}"
 
 
 def index(model: Model, rng: Random) -> str:
-    """Make a reference point to something else, or to nothing."""
-    place, key = next(_places(model, rng, _reference))
-    place[key] = rng.choice((-1, 0, 1, 2, 5, rng.randrange(100), 10**6, 2**31, 0.0, True, "0"))
-    return f"{key!r} becomes {place[key]!r}"
+    """Replace an index by another one, which may be invalid."""
+    container, key = next(_positions(model, rng, _reference))
+    container[key] = rng.choice((-1, 0, 1, 2, 5, rng.randrange(100), 10**6, 2**31, 0.0, True, "0"))
+    return f"{key!r} becomes {container[key]!r}"
 
 
-# Of what glTF's objects mean
+# Mutations of glTF's objects
 
 
 def accessor(model: Model, rng: Random) -> str:
-    """Lie about the counts, offsets and types of arrays."""
+    """State wrong counts, offsets or types of arrays."""
     name, fields = rng.choice((("accessors", _ARRAY_FIELDS), ("bufferViews", _VIEW_FIELDS)))
     items, key = model.items(name), rng.choice(list(fields))
     chosen = rng.sample(items, min(len(items), rng.choice((1, 1, 3, 1000))))
@@ -196,7 +203,7 @@ def accessor(model: Model, rng: Random) -> str:
 
 
 def sparse(model: Model, rng: Random) -> str:
-    """Replace elements of an accessor by whatever other views hold."""
+    """Replace elements of an accessor by values from other buffer views."""
     view = {"bufferView": rng.randrange(4), "componentType": rng.choice((5121, 5123, 5125, 5126))}
     count = rng.choice((0, 1, 3, 10**7))
     rng.choice(model.items("accessors"))["sparse"] = {
@@ -208,35 +215,38 @@ def sparse(model: Model, rng: Random) -> str:
 
 
 def tree(model: Model, rng: Random) -> str:
-    """Give nodes a second parent, themselves as children, or children that are not there."""
+    """Give a node a second parent, itself as a child, or a child that does not exist."""
     nodes = model.items("nodes")
     child = rng.randrange(len(nodes) + 1)
     name, key = rng.choice((("nodes", "children"), ("scenes", "nodes"), ("skins", "joints")))
     item = rng.choice(model.items(name))
-    found = item.get(key)
-    item[key] = [*(found if type(found) is list else []), child]
+    children = item.get(key)
+    item[key] = [*(children if type(children) is list else []), child]
     return f"{child} in {key} of {name}"
 
 
 def roots(model: Model, rng: Random) -> str:
-    """Make the first scene list nodes twice, or below each other, one of them hidden."""
+    """Add nodes to the first scene: repeated ones, descendants of others, and a hidden one."""
     nodes = model.items("nodes")
     listed = rng.choices(range(len(nodes)), k=rng.choice((2, 10, 20_000)))
     nodes[listed[0]]["extensions"] = {"KHR_node_visibility": {"visible": False}}
     scene, *others = model.items("scenes") or [{}]
-    found = scene.get("nodes")
+    scene_nodes = scene.get("nodes")
     # A copy: another mutation may list the same scene hundreds of times.
-    scene = scene | {"nodes": [*(found if type(found) is list else []), *listed]}
+    scene = scene | {"nodes": [*(scene_nodes if type(scene_nodes) is list else []), *listed]}
     model.document["scenes"] = [scene, *others]
     return f"{len(listed)} more, {listed[0]} hidden"
 
 
 def joints(model: Model, rng: Random) -> str:
-    """Make meshes share joints, weights and a skin, whichever indices and types they have."""
-    place, count = rng.randrange(len(model.items("accessors"))), rng.choice((0, 1, 3, 50))
-    attributes = {"JOINTS_0": place, "WEIGHTS_0": rng.choice((place, 0))}
+    """Give all meshes the same joints, weights and skin, with any indices and types."""
+    accessor_index, count = rng.randrange(len(model.items("accessors"))), rng.choice((0, 1, 3, 50))
+    attributes = {"JOINTS_0": accessor_index, "WEIGHTS_0": rng.choice((accessor_index, 0))}
     bones = rng.sample(range(len(model.items("nodes"))), min(count, len(model.items("nodes"))))
-    model.document["skins"] = [{"joints": bones, "inverseBindMatrices": place}, {"joints": bones}]
+    model.document["skins"] = [
+        {"joints": bones, "inverseBindMatrices": accessor_index},
+        {"joints": bones},
+    ]
     for mesh in model.items("meshes"):
         primitives = mesh.get("primitives")
         for part in primitives if type(primitives) is list else []:
@@ -244,7 +254,7 @@ def joints(model: Model, rng: Random) -> str:
                 part["attributes"] |= attributes
     for node in model.items("nodes"):
         node["skin"] = rng.randrange(2)
-    return f"{len(bones)} joints, accessor {place}"
+    return f"{len(bones)} joints, accessor {accessor_index}"
 
 
 def many_nodes(model: Model, rng: Random) -> str:
@@ -253,10 +263,10 @@ def many_nodes(model: Model, rng: Random) -> str:
     if type(nodes) is not list:
         return "nothing"
     start, count, chained = len(nodes), rng.choice((50, 300, 1500)), rng.random() < 0.5
-    for place in range(start + 1, start + count):
-        # Copies in one place would hide each other from the light.
-        beside = {"mesh": 0, "translation": [place % 30, place // 30, 0]}
-        nodes.append({"children": [place]} if chained else beside)
+    for node in range(start + 1, start + count):
+        # Copies at the same position would block each other's light.
+        copy_of_mesh = {"mesh": 0, "translation": [node % 30, node // 30, 0]}
+        nodes.append({"children": [node]} if chained else copy_of_mesh)
     nodes.append({"mesh": 0})
     added = [start] if chained else list(range(start, start + count))
     for scene in model.items("scenes"):
@@ -265,7 +275,7 @@ def many_nodes(model: Model, rng: Random) -> str:
 
 
 def transform(model: Model, rng: Random) -> str:
-    """Put a node at infinity, or squash or explode it."""
+    """Move a node to infinity, or scale it to almost nothing or to a huge size."""
     key = rng.choice(list(_TRANSFORMS))
     values: list[Any] = [rng.choice(_LARGE) for _ in range(_TRANSFORMS[key])]
     if rng.random() < 0.3:
@@ -275,7 +285,7 @@ def transform(model: Model, rng: Random) -> str:
 
 
 def extension(model: Model, rng: Random) -> str:
-    """Make parts of the file use an extension with references to whatever is there."""
+    """Add an extension with arbitrary references to parts of the document."""
     name, first, second = rng.choice(_EXTENSIONS), rng.randrange(6), rng.randrange(6)
     attributes = {"TRANSLATION": first, "ROTATION": second, "POSITION": first}
     value = {"attributes": attributes, "bufferView": first, "source": second, "light": first}
@@ -293,7 +303,7 @@ def extension(model: Model, rng: Random) -> str:
 
 
 def uri(model: Model, rng: Random) -> str:
-    """Make buffers or images refer to other files, devices, addresses."""
+    """Add URIs of other files, devices or servers to buffers or images."""
     name, text = rng.choice(("images", "buffers")), rng.choice(_URIS)
     for item in model.items(name)[: rng.choice((1, 100))]:
         item["uri"] = text

@@ -1,4 +1,4 @@
-"""One case of benchmarks.fuzz.fuzz: a spoilt file, what looks at it, and what may come of that."""
+"""One case of benchmarks.fuzz.fuzz: a damaged file, the targets, and the allowed outcomes."""
 
 import json
 import os
@@ -28,20 +28,19 @@ __all__ = ["LIMITS", "Outcome", "Plan", "inspect", "run_case"]
 LIMITS = BlenderLimits(
     import_seconds=20, measure_seconds=20, render_seconds=20, memory_bytes=2 * 2**30
 )
-"""Small, so that a file that hangs or swells costs little."""
+"""Small limits, so that a file that hangs or needs much memory costs little time."""
 _INSPECT_SECONDS = 20.0
 _RIG = get_rig("lrm32")
 _CAMERAS = _RIG.cameras("fuzz")[:2]
 _CONFIG = RenderConfig(resolution=32, samples=1, denoise=False)
 _NUM_POINTS = 1000
-_GONE_SECONDS = 10.0
+_KILL_SECONDS = 10.0
 _FARTHEST = 1.1
-"""Coordinate that a point in the cube may have, rounding included."""
+"""Largest coordinate of a point in the cube, rounding included."""
 _PARSER = frozenset(
     {FailureKind.MALFORMED, FailureKind.EXTERNAL_REFERENCE, FailureKind.UNSUPPORTED_EXTENSION}
 )
-"""Kinds that only the parser finds: the child never gives one to a file that the inspection passes.
-"""
+"""Kinds that only the parser reports, so the child must not report them for an accepted file."""
 _INSPECT = _PARSER | {FailureKind.EMPTY, FailureKind.TOO_LARGE}
 _KINDS = {
     "inspect": _INSPECT,
@@ -55,30 +54,30 @@ _KINDS = {
         FailureKind.BAD_OUTPUT,
     },
 }
-"""Answers to a file. The machine's own failures are none."""
+"""Allowed failure kinds by target; infrastructure faults are not among them."""
 
 
 def inspect(glb: Path) -> None:
-    """What the stage `inspect` does with a file."""
-    found = inspect_glb(glb)
-    stored = json.dumps(found.to_dict(), allow_nan=False)
-    if Inspection.from_dict(json.loads(stored)) != found:
-        raise ValueError(f"not the same after JSON: {found}")
+    """Inspect a file as the stage `inspect` does; raise ValueError if JSON changes the result."""
+    inspection = inspect_glb(glb)
+    stored = json.dumps(inspection.to_dict(), allow_nan=False)
+    if Inspection.from_dict(json.loads(stored)) != inspection:
+        raise ValueError(f"JSON changes the inspection: {inspection}")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the cases are made of, and what looks at them."""
+    """The models that are damaged, the seed, and the targets."""
 
     models: Sequence[Path]
     seed: int = 0
     targets: Sequence[str] = ("inspect", "blender")
     inspect: Callable[[Path], None] = inspect
     patience: float = 400.0
-    """Seconds for a case: all limits, and the start of a child."""
+    """Time limit of a case in seconds: all Blender limits and the start of a child."""
 
     def make(self, number: int) -> tuple[bytes, list[str]]:
-        """The bytes of a case, and how they were made."""
+        """Return the bytes of a case, the name of its model and its mutations."""
         rng = Random(f"{self.seed}/{number}")
         model, other = rng.choice(self.models), rng.choice(self.models)
         data, steps = mutate(model.read_bytes(), other.read_bytes(), rng)
@@ -87,56 +86,59 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case."""
+    """The outcome of one case."""
 
     number: int
     kinds: dict[str, str] = field(default_factory=dict)
-    """`ok` or the kind of failure, by target."""
+    """`ok` or the failure kind, by target."""
     messages: dict[str, str] = field(default_factory=dict)
     violations: Sequence[str] = ()
     replaced: bool = False
-    """Whether the Blender child was."""
+    """Whether the Blender child ended or was replaced."""
     memory: int = 0
-    """Most bytes that a Blender child of this worker has held so far."""
+    """Peak memory in bytes of the Blender children of this worker so far."""
 
 
 def run_case(plan: Plan, number: int, blender: BlenderProcess, folder: Path) -> Outcome:
-    """Show a case to the plan's targets. All temporary files must go to `folder`."""
-    path, before = folder / "case.glb", blender.pid
+    """Run the plan's targets on a case. Their temporary files must be in `folder`."""
+    path, previous_pid = folder / "case.glb", blender.pid
     path.write_bytes(plan.make(number)[0])
-    looks = {"inspect": plan.inspect, "blender": lambda glb: _render(blender, glb)}
+    functions = {"inspect": plan.inspect, "blender": lambda glb: _render(blender, glb)}
     kinds, messages, violations = {}, {}, []
     for target in plan.targets:
         started = time.monotonic()
         try:
-            looks[target](path)
+            functions[target](path)
             kinds[target] = "ok"
         except (GlbError, RenderFailure) as error:
             kinds[target], messages[target] = error.kind, str(error)
             if error.kind not in _KINDS[target]:
-                violations.append(f"{target}: {error.kind} is no failure of a file: {error}")
-        except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
+                violations.append(f"{target}: failure kind {error.kind} is not allowed: {error}")
+        except Exception:  # noqa: BLE001 - any exception is a violation
             kinds[target] = "violation"
             violations.append(f"{target}: {traceback.format_exc()}")
         if target == "inspect" and time.monotonic() - started > _INSPECT_SECONDS:
-            violations.append(f"inspect: {time.monotonic() - started:.1f} s")
+            seconds = time.monotonic() - started
+            violations.append(f"inspect: took {seconds:.1f} s, limit {_INSPECT_SECONDS:g} s")
     path.unlink()
     if kinds.get("inspect") == "ok" and kinds.get("blender") in _PARSER:
         message = f"{kinds['blender']}: {messages['blender']}"
-        violations.append(f"the inspection passes what the child's parser refuses: {message}")
-    lost = "blender" in plan.targets and blender.pid is None
+        violations.append(f"the child's parser refuses a file that inspect accepts: {message}")
+    ended = "blender" in plan.targets and blender.pid is None
     return Outcome(
         number=number,
         kinds=kinds,
         messages=messages,
-        violations=[*violations, *_remains(blender, before, folder)],
-        replaced=lost or before not in (None, blender.pid),
-        memory=max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10, _peak(blender)),
+        violations=[*violations, *_remove_leftovers(blender, previous_pid, folder)],
+        replaced=ended or previous_pid not in (None, blender.pid),
+        memory=max(
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10, _peak_memory(blender)
+        ),
     )
 
 
 def _render(blender: BlenderProcess, glb: Path) -> None:
-    """What the stages `measure` and `render` do with a file."""
+    """Open, measure and render a file as the stages do; raise ValueError for impossible values."""
     report = blender.open(glb, _RIG.normalise)
     measured = blender.measure(_CAMERAS, _CONFIG.resolution, _NUM_POINTS)
     scale = depth_scale_for(_CAMERAS)
@@ -147,29 +149,32 @@ def _render(blender: BlenderProcess, glb: Path) -> None:
     views, _ = blender.render(_CAMERAS, _CONFIG, on_view=encode)
     check_views(views)
     if not (np.isfinite([report.scale, *report.centre]).all() and report.scale > 0):
-        raise ValueError(f"no normalisation: {report}")
+        raise ValueError(f"the normalisation is not finite and positive: {report}")
     if not ((measured.coverage >= 0) & (measured.coverage <= 1)).all():
-        raise ValueError(f"no shares of the frame: {measured.coverage}")
+        raise ValueError(f"coverage is not within 0 and 1: {measured.coverage}")
     if np.abs(measured.points).max() > _FARTHEST:
-        raise ValueError(f"points outside the cube, at {np.abs(measured.points).max()}")
+        raise ValueError(f"a point is outside the cube, at {np.abs(measured.points).max()}")
 
 
-def _remains(blender: BlenderProcess, before: int | None, folder: Path) -> list[str]:
-    """What a case left behind beside the living child and its folder; it is removed."""
-    found = []
+def _remove_leftovers(blender: BlenderProcess, previous_pid: int | None, folder: Path) -> list[str]:
+    """Remove processes and files that a case left, and return their descriptions.
+
+    The current child and its folder are not leftovers.
+    """
+    leftovers = []
     for child in psutil.Process().children(recursive=True):
         if child.pid != blender.pid:
-            found.append(f"process {child.pid}, which is not the child {blender.pid}")
+            leftovers.append(f"process {child.pid}, which is not the child {blender.pid}")
             child.kill()
-            # Until it is gone, the next case would find it as well.
-            psutil.wait_procs([child], timeout=_GONE_SECONDS)
-    if before not in (None, blender.pid) and _group_lives(before):
-        found.append(f"processes of the group of child {before}, which is gone")
-    own = [path for path in folder.iterdir() if "-blender-" in path.name]
-    for path in set(folder.iterdir()) - set(own[: blender.pid is not None]):
-        found.append(f"file {path.name}")
+            # Wait for its end, otherwise the next case would report it as well.
+            psutil.wait_procs([child], timeout=_KILL_SECONDS)
+    if previous_pid not in (None, blender.pid) and _group_lives(previous_pid):
+        leftovers.append(f"processes in the group of child {previous_pid}, which has ended")
+    own_folders = [path for path in folder.iterdir() if "-blender-" in path.name]
+    for path in set(folder.iterdir()) - set(own_folders[: blender.pid is not None]):
+        leftovers.append(f"file {path.name}")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return found
+    return leftovers
 
 
 def _group_lives(group: int) -> bool:
@@ -180,8 +185,8 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def _peak(blender: BlenderProcess) -> int:
-    """Most resident bytes of the living child so far, 0 if there is none."""
+def _peak_memory(blender: BlenderProcess) -> int:
+    """Return the peak resident memory of the current child in bytes; 0 if there is none."""
     if blender.pid is None:
         return 0
     status = Path(f"/proc/{blender.pid}/status").read_text()

@@ -68,7 +68,7 @@ def angles(
 def seen_points(
     points: Float[np.ndarray, "n 3"], cameras: Sequence[Camera], depth: Float32[np.ndarray, "v h w"]
 ) -> Bool[np.ndarray, "n"]:
-    """Return which points are visible in a view, according to the planar depth maps of the views."""
+    """Return which points are visible in a view, by the planar depth maps of the views."""
     visible = np.zeros(len(points), dtype=bool)
     height, width = depth.shape[1:]
     for camera, depth_map in zip(cameras, depth, strict=True):

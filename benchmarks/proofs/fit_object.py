@@ -1,15 +1,19 @@
-"""Fit one object: proves cameras, rendering, losses and both decoders on a real model's views.
+"""Fit one object, to check cameras, rendering, losses and both decoders on a real model's views.
 
-The transformer is left out: a free triplane and the decoders learn the views of one object, first
-as a radiance field (stage 1), then, starting from that, as a mesh (stage 2). Every eighth view is
-held out. `python -m benchmarks fit_object --root DATASET` fits the objects of the newest snapshot,
-which `lrm build --geometry` and `lrm snapshot` made; with `--export DIR` it only writes a file for
-each, and `--data FILE ...` fits those where the dataset is not at hand.
+The encoder and the transformer are omitted: a triplane and the decoders are fitted to the views of
+one object, first as a radiance field (stage 1), then from there as a mesh (stage 2). Every eighth
+view is held out. `python -m benchmarks fit_object --root DATASET` fits the objects of the newest
+snapshot, which needs a build with `--geometry`. `--export DIR` only writes one file per object, and
+`--data FILE ...` fits such files where the dataset is not available.
+
+It prints PSNR in dB, Chamfer distance (CD) and depth error in world units, angles of normals in
+degrees and seconds, and writes results.json and one image per object to `--out`.
 """
 
 import argparse
 import dataclasses
 import json
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.help_text import benchmark_parser
 from benchmarks.proofs.fit_data import FitObject, FitViews, export_objects, read_object
 from benchmarks.proofs.fit_measures import (
     angles,
@@ -37,7 +42,7 @@ from train.monitoring.depth_and_normals import depth_normals
 __all__ = ["main", "measure_mesh"]
 
 _EVERY = 8
-"""Of so many views the first is held out."""
+"""The first of every 8 views is held out."""
 _SURFACE_POINTS = 16384
 _CPU = FitSettings(
     size=128,
@@ -52,7 +57,7 @@ _LIMITS = {"psnr stage 1": (">=", 27.0), "chamfer": ("<=", 0.03), "normals media
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Export or fit."""
+    """Export the objects or fit them."""
     options = _parser().parse_args(arguments)
     try:
         _run(options)
@@ -61,18 +66,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--root", metavar="DATASET", help="folder or URI of a dataset")
     source.add_argument("--data", metavar="FILE", nargs="+", type=Path, help="exported objects")
-    parser.add_argument("--snapshot", metavar="ID", help="by default the newest")
-    parser.add_argument("--object", metavar="ID", action="append", default=[], help="asset ids")
-    parser.add_argument("--export", metavar="DIR", type=Path, help="write files and end")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("fit"))
+    add = parser.add_argument
+    add("--snapshot", metavar="ID", help="snapshot of the dataset [default: the newest]")
+    add(
+        "--object",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="asset id; can be repeated [default: all objects]",
+    )
+    add("--export", metavar="DIR", type=Path, help="only write one file per object to this folder")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--out", metavar="DIR", type=Path, default=Path("fit"), help="folder for the results")
     for field in dataclasses.fields(FitSettings):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind)
+        gpu, cpu = field.default, getattr(_CPU, field.name)
+        default = f"{gpu}" if gpu == cpu else f"{gpu}, on a CPU {cpu}"
+        add(
+            f"--{field.name.replace('_', '-')}",
+            type=type(gpu),
+            metavar="N",
+            help=f"{field.metadata['help']} [default: {default}]",
+        )
     return parser
 
 
@@ -95,13 +113,15 @@ def _fit_all(paths: Sequence[Path], options: argparse.Namespace) -> None:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(FitSettings)}
+    options_given = {
+        field.name: getattr(options, field.name) for field in dataclasses.fields(FitSettings)
+    }
     settings = dataclasses.replace(
         FitSettings() if device.type == "cuda" else _CPU,
-        **{field: value for field, value in given.items() if value is not None},
+        **{field: value for field, value in options_given.items() if value is not None},
     )
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    about = {
+    header = {
         "device": machine,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -112,135 +132,141 @@ def _fit_all(paths: Sequence[Path], options: argparse.Namespace) -> None:
     results: list[dict[str, Any]] = []
     for path in paths:
         results.append(fit(read_object(path), settings, device, options.out))
-        # After each, so that what was measured is kept whatever comes next.
+        # Write after each object, so that a later failure loses no results.
         (options.out / "results.json").write_text(
-            json.dumps(about | {"objects": results}, indent=1) + "\n"
+            json.dumps(header | {"objects": results}, indent=1) + "\n"
         )
     _print_table(results)
 
 
-def fit(one: FitObject, settings: FitSettings, device: torch.device, out: Path) -> dict[str, Any]:
-    """Fit one object, write its picture, and return what was measured."""
-    print(f"{one.name}: {len(one.views.cameras)} views", flush=True)
-    views = one.at_size(settings.size, device)
-    held = torch.arange(len(views), device=device) % _EVERY == 0
-    training, test = views.select(~held), views.select(held)
+def fit(item: FitObject, settings: FitSettings, device: torch.device, out: Path) -> dict[str, Any]:
+    """Fit one object, write its comparison image, and return the measurements."""
+    print(f"{item.name}: {len(item.views.cameras)} views", flush=True)
+    views = item.at_size(settings.size, device)
+    held_out = torch.arange(len(views), device=device) % _EVERY == 0
+    training, test = views.select(~held_out), views.select(held_out)
     started = time.monotonic()
     nerf = fit_nerf(training, settings)
-    first = _pictures(nerf, test)
-    between = time.monotonic()
-    result: dict[str, Any] = {"object": one.name, "seconds stage 1": between - started}
-    result["psnr stage 1"] = mean_psnr(first["rgb"], test.rgb)
+    stage_1 = _pictures(nerf, test)
+    stage_1_end = time.monotonic()
+    result: dict[str, Any] = {"object": item.name, "seconds stage 1": stage_1_end - started}
+    result["psnr stage 1"] = mean_psnr(stage_1["rgb"], test.rgb)
     print(f"  stage 1: PSNR {result['psnr stage 1']:.2f} dB", flush=True)
-    start = FreeMesh(settings, nerf).to(device)
-    result |= {f"start {name}": value for name, value in _measured(start, one, views).items()}
+    initial_mesh = FreeMesh(settings, nerf).to(device)
+    result |= {
+        f"start {name}": value for name, value in _measured(initial_mesh, item, views).items()
+    }
     mesh = fit_mesh(training, nerf, settings)
-    result["seconds stage 2"] = time.monotonic() - between
-    second = _pictures(mesh, test)
-    result["psnr stage 2"] = mean_psnr(second["rgb"], test.rgb)
-    result |= _view_errors(second, test) | _measured(mesh, one, views)
+    result["seconds stage 2"] = time.monotonic() - stage_1_end
+    stage_2 = _pictures(mesh, test)
+    result["psnr stage 2"] = mean_psnr(stage_2["rgb"], test.rgb)
+    result |= _view_errors(stage_2, test) | _measured(mesh, item, views)
     target = {name: getattr(test, name) for name in ("rgb", "alpha", "depth", "normals")}
-    picture = comparison({"target": target, "stage 1": first, "stage 2": second})
-    picture.save(out / f"{one.name.replace(':', '-')}.png")
-    print(f"  {_line(result)}", flush=True)
+    sheet = comparison({"target": target, "stage 1": stage_1, "stage 2": stage_2})
+    sheet.save(out / f"{item.name.replace(':', '-')}.png")
+    print(_measurements(result), flush=True)
     return result
 
 
 def _pictures(model: Any, views: FitViews) -> dict[str, Tensor]:
-    """The model's pictures of the views; a radiance field's normals are those of its depth."""
-    shown = show(model, views)
+    """Render the views; the normals of a radiance field are computed from its depth."""
+    renders = show(model, views)
     names = ("rgb", "alpha", "depth", "normals")
-    found = {
-        name: torch.cat([getattr(view, name)[0] for view in shown])
+    images = {
+        name: torch.cat([getattr(view, name)[0] for view in renders])
         for name in names
-        if hasattr(shown[0], name)
+        if hasattr(renders[0], name)
     }
-    if "normals" not in found:
+    if "normals" not in images:
         cameras = (views.camera_to_world, views.intrinsics)
-        found["normals"] = depth_normals(found["depth"], *cameras)
-    return found
+        images["normals"] = depth_normals(images["depth"], *cameras)
+    return images
 
 
-def _view_errors(shown: dict[str, Tensor], target: FitViews) -> dict[str, float]:
-    """Where target and picture both show a surface: what their depth and normals differ by."""
-    both = ((shown["depth"] > 0) & (target.depth > 0))[:, 0]
-    apart = (shown["depth"] - target.depth).abs()[:, 0][both]
-    cosines = F.cosine_similarity(shown["normals"], target.normals, dim=1)[both]
+def _view_errors(rendered: dict[str, Tensor], target: FitViews) -> dict[str, float]:
+    """Return the median errors of depth and normals where both images show a surface."""
+    in_both = ((rendered["depth"] > 0) & (target.depth > 0))[:, 0]
+    depth_errors = (rendered["depth"] - target.depth).abs()[:, 0][in_both]
+    cosines = F.cosine_similarity(rendered["normals"], target.normals, dim=1)[in_both]
     degrees = cosines.clamp(-1, 1).acos().rad2deg()
     return {
-        "depth median": float(apart.median()),
+        "depth median": float(depth_errors.median()),
         "view normals median": float(degrees.median()),
     }
 
 
-def _measured(model: FreeMesh, one: FitObject, views: FitViews) -> dict[str, float]:
+def _measured(model: FreeMesh, item: FitObject, views: FitViews) -> dict[str, float]:
     vertices, faces = (part.cpu().numpy() for part in model.mesh())
-    depth = torch.cat([shown.depth[0, :, 0] for shown in show(model, views)])
-    return measure_mesh(vertices, faces, depth.cpu().numpy(), one)
+    depth = torch.cat([rendered.depth[0, :, 0] for rendered in show(model, views)])
+    return measure_mesh(vertices, faces, depth.cpu().numpy(), item)
 
 
 def measure_mesh(
-    vertices: np.ndarray, faces: np.ndarray, depth: np.ndarray, one: FitObject
+    vertices: np.ndarray, faces: np.ndarray, depth: np.ndarray, item: FitObject
 ) -> dict[str, float]:
-    """A mesh against the true surface; without a surface, infinitely far from it.
+    """Compare a mesh with the true surface; an empty mesh is infinitely far from it.
 
-    `depth` is what the object's cameras see of the mesh. `outer` figures compare what views show of
-    the mesh with what they show of the true surface: the inside cannot be learned from pictures.
+    `depth` are the depth maps of the mesh for the object's cameras. The `outer` figures use only
+    points that a view shows, of the mesh and of the true surface, because the inside of an object
+    cannot be learned from its views.
     """
     try:
         points, normals = sample_mesh(vertices, faces, _SURFACE_POINTS, seed=0)
     except ValueError:
         return {"triangles": 0, "chamfer": np.inf, "normals median": 180.0}
-    there, back = surface_distance(points, one.points[:_SURFACE_POINTS])
-    degrees = angles(points, normals, one.points, one.normals)
-    found = {
+    to_true, to_mesh = surface_distance(points, item.points[:_SURFACE_POINTS])
+    degrees = angles(points, normals, item.points, item.normals)
+    result = {
         "triangles": len(faces),
-        "chamfer": (there + back) / 2,
-        "mesh to true": there,
-        "true to mesh": back,
+        "chamfer": (to_true + to_mesh) / 2,
+        "mesh to true": to_true,
+        "true to mesh": to_mesh,
         "normals median": float(np.median(degrees)),
         "normals median unsigned": float(np.median(np.minimum(degrees, 180 - degrees))),
     }
-    outer = seen_points(points, one.views.cameras, depth)
-    true = seen_points(one.points, one.views.cameras, one.views.depth)
-    found |= {"outer share": float(outer.mean()), "true outer share": float(true.mean())}
-    if outer.any() and true.any():
-        distances = surface_distance(points[outer], one.points[true][:_SURFACE_POINTS])
-        degrees = angles(points[outer], normals[outer], one.points[true], one.normals[true])
-        found |= {
+    outer = seen_points(points, item.views.cameras, depth)
+    true_outer = seen_points(item.points, item.views.cameras, item.views.depth)
+    result |= {"outer share": float(outer.mean()), "true outer share": float(true_outer.mean())}
+    if outer.any() and true_outer.any():
+        distances = surface_distance(points[outer], item.points[true_outer][:_SURFACE_POINTS])
+        degrees = angles(
+            points[outer], normals[outer], item.points[true_outer], item.normals[true_outer]
+        )
+        result |= {
             "chamfer outer": sum(distances) / 2,
             "normals median outer": float(np.median(degrees)),
         }
-    return found
+    return result
 
 
-_COLUMNS = {
-    "psnr stage 1": "PSNR 1",
-    "psnr stage 2": "PSNR 2",
-    "start chamfer": "CD start",
-    "chamfer": "CD",
-    "chamfer outer": "CD outer",
-    "normals median": "normals",
-    "normals median outer": "n. outer",
-    "depth median": "depth",
-    "view normals median": "view n.",
-    "seconds stage 1": "s 1",
-    "seconds stage 2": "s 2",
+_LABELS = {
+    "psnr stage 1": "PSNR of stage 1 {} dB",
+    "psnr stage 2": "of stage 2 {} dB",
+    "start chamfer": "initial CD {}",
+    "chamfer": "CD {}",
+    "chamfer outer": "outer CD {}",
+    "normals median": "normals {} degrees",
+    "normals median outer": "outer normals {} degrees",
+    "depth median": "depth of views {}",
+    "view normals median": "normals of views {} degrees",
+    "seconds stage 1": "stage 1 {} s",
+    "seconds stage 2": "stage 2 {} s",
 }
+"""Measurements that are printed, and their texts."""
 
 
-def _line(result: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{short} {result[name]:.4g}" for name, short in _COLUMNS.items() if name in result
-    )
+def _measurements(result: dict[str, Any]) -> str:
+    parts = [text.format(f"{result[name]:.4g}") for name, text in _LABELS.items() if name in result]
+    return textwrap.fill(", ".join(parts), 100, initial_indent="  ", subsequent_indent="  ")
 
 
 def _print_table(results: Sequence[dict[str, Any]]) -> None:
-    print("object".ljust(46) + "".join(short.rjust(10) for short in _COLUMNS.values()) + "  met")
+    limits = [f"{name} {sign} {limit:g}" for name, (sign, limit) in _LIMITS.items()]
+    print(f"limits: {', '.join(limits)}")
     for result in results:
-        cells = [f"{result.get(name, np.nan):.4g}".rjust(10) for name in _COLUMNS]
-        met = [
+        passed = all(
             result[name] >= limit if sign == ">=" else result[name] <= limit
             for name, (sign, limit) in _LIMITS.items()
-        ]
-        print(result["object"].ljust(46) + "".join(cells) + ("  yes" if all(met) else "  no"))
+        )
+        print(f"{result['object']}: {'within' if passed else 'not within'} the limits")
+        print(_measurements(result))

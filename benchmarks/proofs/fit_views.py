@@ -1,4 +1,4 @@
-"""What a run of zero123plus shows of objects: figures, and a picture of queries, targets, views."""
+"""Views sampled from a run of zero123plus: their measures, and an image beside the targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,42 +24,45 @@ __all__ = ["show_fit"]
 def show_fit(
     run: Path, root: Storage, samples: Sequence[Sample], picture: Path
 ) -> dict[str, float]:
-    """Export the run as `lrm weights --ema` does, load it, and let it show every object."""
+    """Export the run as `lrm weights --ema` does, load it, and sample the views of every object.
+
+    Write an image of queries, targets and views to `picture`; return means over the objects.
+    """
     checkpoint = find_checkpoint(run)
     exported = run / "exported"
     write_pipeline(checkpoint, checkpoint.weights(), exported, ema=True)
     values = {**checkpoint.manifest.config, "init": str(exported)}
     config = Zero123PlusTrainConfig.load(values)
     recipe = Zero123PlusRecipe(config)
-    found: dict[str, list[float]] = {}
+    measures: dict[str, list[float]] = {}
     rows = []
     items = recipe.validation_dataset(root, samples)
-    for place in range(len(samples)):
-        one = default_collate([items[place]])
+    for index in range(len(samples)):
+        item = default_collate([items[index]])
         with torch.no_grad():
             views = recipe.pipeline.sample(
-                one["query"],
-                one["query_clip"],
-                [place],
+                item["query"],
+                item["query_clip"],
+                [index],
                 num_inference_steps=config.sample.steps,
                 guidance_scale=config.sample.guidance,
                 view_size=config.data.view_size,
                 unconditional_level=config.unconditional_level,
             )[0]
-        background = background_mask(one["alpha"][0], config.sample.margin)
+        background = background_mask(item["alpha"][0], config.sample.margin)
         mean, high = background_deviation(views, background)
         figures = {
-            "psnr": psnr(views, one["views"][0]).mean(),
+            "psnr": psnr(views, item["views"][0]).mean(),
             "background_deviation": mean,
             "background_deviation_95": high,
             "background_spread": background_spread(views, background),
         }
         for name, value in figures.items():
-            found.setdefault(name, []).append(float(value))
-        query = one["query"][0] * 0.8 + 0.5
-        rows.append(_strip(query, one["views"][0], views))
+            measures.setdefault(name, []).append(float(value))
+        query = item["query"][0] * 0.8 + 0.5
+        rows.append(_strip(query, item["views"][0], views))
     _save(rows, picture)
-    return {name: round(sum(values) / len(values), 4) for name, values in found.items()}
+    return {name: round(sum(values) / len(values), 4) for name, values in measures.items()}
 
 
 def _strip(
@@ -67,16 +70,16 @@ def _strip(
     targets: Float[Tensor, "6 3 s s"],
     views: Float[Tensor, "6 3 s s"],
 ) -> Float[Tensor, "3 h w"]:
-    """The query, the targets and, below them, the sampled views."""
-    blank = torch.ones_like(query)
+    """Return an image of the query and the targets, with the sampled views below the targets."""
+    empty = torch.ones_like(query)
     upper = torch.cat([query, *targets], dim=2)
-    lower = torch.cat([blank, *views], dim=2)
+    lower = torch.cat([empty, *views], dim=2)
     line = torch.full((3, 1, upper.shape[2]), 0.8)
     return torch.cat([line, upper, lower], dim=1)
 
 
 def _save(rows: Sequence[Float[Tensor, "3 h w"]], picture: Path) -> None:
-    """Two columns of objects."""
+    """Save the images of all objects in two columns."""
     half = (len(rows) + 1) // 2
     columns = [torch.cat(list(rows[:half]), dim=1), torch.cat(list(rows[half:]), dim=1)]
     gap = torch.ones(3, columns[0].shape[1], 8)

@@ -1,11 +1,12 @@
-"""`tiny` learns eight real objects by heart: the curve of its training views over minutes.
+"""Overfit the preset `tiny` on eight real objects: PSNR of their views over minutes.
 
 `python -m benchmarks learn_eight --root DATASET --snapshot ID --out DIR` takes the first eight
-objects of a snapshot of real renders and trains stage 1 on them by the real engine, without
-augmentation. docs/notes/training.md holds a run's curve.
+objects of a snapshot and trains stage 1 on them with the training engine, without augmentation. It
+prints one JSON object per measurement, and appends it to curve.jsonl: minutes, CPU minutes, and
+mean, lowest and highest PSNR of the objects' training views in dB. docs/notes/training.md shows the
+curve of a run.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.help_text import benchmark_parser
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.launch.ray_train import train_alone
@@ -25,24 +27,25 @@ from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
 
 def main() -> None:
-    """Freeze the objects, train on them, print the curve."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", required=True, help="a dataset of real renders")
-    parser.add_argument("--snapshot", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the run")
-    parser.add_argument("--objects", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--every", type=int, default=100, help="steps between two measurements")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    """Create a snapshot of the objects, train on it, and print the curve."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--root", required=True, help="folder or URI of a dataset of real renders")
+    add("--snapshot", required=True, metavar="ID", help="snapshot in that dataset")
+    add("--out", type=Path, required=True, metavar="DIR", help="new run folder")
+    add("--objects", type=int, default=8, help="number of objects")
+    add("--batch-size", type=int, default=4, help="objects per step")
+    add("--steps", type=int, default=1500, help="training steps")
+    add("--every", type=int, default=100, help="steps between two measurements")
+    add("--learning-rate", type=float, default=2e-3, help="first learning rate")
     args = parser.parse_args()
     root = open_root(args.root)
     samples = open_snapshot(root, args.snapshot).samples[: args.objects]
-    frozen = write_snapshot(root, samples, None, protect_days=0)["snapshot"]
+    snapshot = write_snapshot(root, samples, None, protect_days=0)["snapshot"]
     config = NerfTrainConfig.load(
         {
             "root": args.root,
-            "snapshot": frozen,
+            "snapshot": snapshot,
             "out": str(args.out),
             "preset": "tiny",
             "steps": args.steps,
@@ -65,11 +68,11 @@ def main() -> None:
             },
         }
     )
-    train_alone(_Watched(config))
+    train_alone(_MeasuredRecipe(config))
 
 
-class _Watched(NerfRecipe):
-    """Stage 1, which measures all its training views whenever a preview is due."""
+class _MeasuredRecipe(NerfRecipe):
+    """The recipe `nerf`, which measures all its training views whenever a preview is due."""
 
     def __init__(self, config: NerfTrainConfig) -> None:
         super().__init__(config)
@@ -88,13 +91,13 @@ class _Watched(NerfRecipe):
         )
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
-        """The usual picture; adds a line to the curve."""
-        spent = time.monotonic() - self._started
+        """Measure all objects, append a line to the curve, and return the usual preview."""
+        seconds = time.monotonic() - self._started
         model = module.model
         assert isinstance(model, NerfLRM)
         decibels = [self._measure(model, i) for i in range(self._count)]
         row = {
-            "minutes": round(spent / 60, 2),
+            "minutes": round(seconds / 60, 2),
             "cpu_minutes": round(time.process_time() / 60, 2),
             "psnr": round(sum(decibels) / len(decibels), 2),
             "least": round(min(decibels), 2),
@@ -106,11 +109,15 @@ class _Watched(NerfRecipe):
         return super().preview(module, batch)
 
     def _measure(self, model: NerfLRM, position: int) -> float:
-        """PSNR of all views that a step may see of an object, whole frames on white, in dB."""
-        one: dict[str, Any] = {name: value[None] for name, value in self._objects[position].items()}
-        size = one["target_rgb"].shape[-2:]
-        planes = model.forward_planes(one["images"], one["camera_to_world"], one["intrinsics"])
-        shown = model.render(
-            planes, one["target_camera_to_world"], one["target_intrinsics"], tuple(size)
+        """Return the mean PSNR in dB of the target views of a position, whole frames on white."""
+        batch: dict[str, Any] = {
+            name: value[None] for name, value in self._objects[position].items()
+        }
+        size = batch["target_rgb"].shape[-2:]
+        planes = model.forward_planes(
+            batch["images"], batch["camera_to_world"], batch["intrinsics"]
         )
-        return float(psnr(shown.rgb.clamp(0, 1), one["target_rgb"]).mean())
+        rendered = model.render(
+            planes, batch["target_camera_to_world"], batch["target_intrinsics"], tuple(size)
+        )
+        return float(psnr(rendered.rgb.clamp(0, 1), batch["target_rgb"]).mean())

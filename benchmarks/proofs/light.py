@@ -1,12 +1,11 @@
-"""Whether the light suits all models: how much of them comes out white or black.
+"""Measure the exposure of real models: which share of their pixels is white or black.
 
-`python -m benchmarks light --source DIR` renders some views of every model below DIR. For each it
-prints the share of the object's pixels with a channel at 255, of those that are all white, and of
-those that are all below 8. `--sheets DIR` keeps a contact sheet of each. docs/notes/rendering.md
-holds a run's figures.
+`python -m benchmarks light --source DIR` renders views of every model below DIR. For each it prints
+the percentage of the object's opaque pixels with a channel at 255, with all channels at 255, and
+with all channels below 8, and the median brightness (0 to 255). `--sheets DIR` saves a contact
+sheet of each model. docs/notes/rendering.md shows the figures of a run.
 """
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.help_text import benchmark_parser
 from benchmarks.real_models import choose_models
 from dataset.views import ViewSet
 from render.check import check_views
@@ -28,32 +28,37 @@ _WHITE = 255
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the pixels that an object fills."""
+    """Shares, in [0, 1], of the opaque pixels of an object."""
 
     clipped: float
-    """With a channel at 255."""
+    """Share with a channel at 255."""
     white: float
-    """With all channels at 255."""
+    """Share with all channels at 255."""
     dark: float
-    """With all channels below 8."""
+    """Share with all channels below 8."""
     median: float
-    """The median of the channels' mean, 0 to 255."""
+    """Median over the pixels of the channels' mean, 0 to 255; not a share."""
 
 
 def main() -> None:
-    """Render, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--source", type=Path, required=True, help="folder in Objaverse's layout")
-    parser.add_argument("--classes", default="", help="of labels.json [all]")
-    parser.add_argument("--views", type=int, default=8, help="views of each, of rig lrm32")
-    parser.add_argument("--resolution", type=int, default=192)
-    parser.add_argument("--sheets", type=Path, help="folder for a contact sheet of every model")
+    """Render the models, measure them and print the result."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, help="folder of models in Objaverse's layout")
+    add(
+        "--classes",
+        default="",
+        help="classes of labels.json, separated by commas [default: all]",
+    )
+    add("--views", type=int, default=8, help="number of views of each model, from rig lrm32")
+    add("--resolution", type=int, default=192, help="width and height of a view in pixels")
+    add("--sheets", type=Path, metavar="DIR", help="folder for a contact sheet of every model")
     args = parser.parse_args()
     models = choose_models(args.source, args.classes.split(",") if args.classes else None)
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
     config = RenderConfig(resolution=args.resolution)
-    found, failed = {}, {}
+    measured, failed = {}, {}
     with BlenderProcess(BlenderLimits()) as blender:
         for path in models:
             try:
@@ -61,10 +66,10 @@ def main() -> None:
             except RenderFailure as error:
                 failed[path.stem] = f"{error.kind}: {error}"
                 continue
-            found[path.stem] = measure(views)
+            measured[path.stem] = measure(views)
             if args.sheets:
                 contact_sheet(views, title=path.stem).save(args.sheets / f"{path.stem}.png")
-    _report(found, failed)
+    _report(measured, failed)
 
 
 def _render(blender: BlenderProcess, path: Path, count: int, config: RenderConfig) -> ViewSet:
@@ -76,7 +81,7 @@ def _render(blender: BlenderProcess, path: Path, count: int, config: RenderConfi
 
 
 def measure(views: ViewSet) -> Shares:
-    """The shares over all views."""
+    """Return the shares over all views."""
     pixels = views.rgba[views.rgba[..., 3] == 255][:, :3]
     if not len(pixels):
         return Shares(0, 0, 0, 0)
@@ -88,20 +93,20 @@ def measure(views: ViewSet) -> Shares:
     )
 
 
-def _report(found: dict[str, Shares], failed: dict[str, str]) -> None:
-    print("| model | a channel at 255 | white | below 8 | median |")
+def _report(measured: dict[str, Shares], failed: dict[str, str]) -> None:
+    print("| model | one channel at 255 | all at 255 | all below 8 | median |")
     print("|---|---|---|---|---|")
-    for name, shares in sorted(found.items(), key=lambda item: -item[1].clipped - item[1].dark):
+    for name, shares in sorted(measured.items(), key=lambda item: -item[1].clipped - item[1].dark):
         columns = (shares.clipped, shares.white, shares.dark)
         print(f"| {name[:8]} | {' | '.join(f'{c:.2%}' for c in columns)} | {shares.median:.0f} |")
-    print(f"\n{len(found)} models rendered, {len(failed)} failed")
-    for part in ("clipped", "white", "dark"):
-        print(f"{part}: {_spread([getattr(shares, part) for shares in found.values()])}")
-    for name, why in failed.items():
-        print(f"failed {name}: {why}")
+    print(f"\n{len(measured)} models rendered, {len(failed)} failed")
+    for kind in ("clipped", "white", "dark"):
+        print(f"{kind}: {_spread([getattr(shares, kind) for shares in measured.values()])}")
+    for name, reason in failed.items():
+        print(f"failed {name}: {reason}")
 
 
 def _spread(values: Sequence[float]) -> str:
     over = sum(value > 0.01 for value in values)
     mean, median = statistics.mean(values), statistics.median(values)
-    return f"mean {mean:.2%}, median {median:.2%}, more than 1 % of {over} models"
+    return f"mean {mean:.2%}, median {median:.2%}, more than 1 % in {over} models"
