@@ -1,10 +1,9 @@
-"""Reading Cap3D's captions: `python -m benchmarks captions`.
+"""Measure the time and memory for reading a captions file of Cap3D's size.
 
-Writes a file of as many rows as Cap3D's, with commas, quotes and both kinds of ids, and reads it in
-a process of its own: seconds, and the peak of its memory.
+`python -m benchmarks captions` writes a file of random captions with commas, quotes and both kinds
+of ids, reads it in another process, and prints seconds, CPU seconds and peak memory in GiB.
 """
 
-import argparse
 import csv
 import hashlib
 import json
@@ -15,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 
 __all__ = ["write_captions"]
 
@@ -27,14 +27,14 @@ captions, revision = read_captions(sys.argv[1])
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 uids = sum(len(name) == 32 for name in captions)
-print(f"{len(captions)} captions ({uids} of uids), revision {revision}: "
-      f"{seconds:.2f} s, {time.process_time() - used:.2f} s of CPU, peak {peak:.2f} GiB")
+print(f"{len(captions):,} captions ({uids:,} by uid), revision {revision}: {seconds:.2f} s, "
+      f"{time.process_time() - used:.2f} CPU seconds, peak memory {peak:.2f} GiB")
 print(json.dumps([seconds, peak]))
 """
 
 
 def write_captions(path: Path, num_rows: int, uid_share: float = 0.785) -> None:
-    """Write captions of 6 to 40 words; the share of uids is that of Cap3D's file."""
+    """Write captions of 6 to 40 words; the default share of uids is that of Cap3D's file."""
     rng = random.Random(0)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -45,22 +45,25 @@ def write_captions(path: Path, num_rows: int, uid_share: float = 0.785) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    """Write the captions, read them, and print the result."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of captions")
     add_figures(parser)
     options = parser.parse_args(arguments)
     rows = options.rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captions.csv"
         write_captions(path, rows)
-        print(f"{rows} rows, {path.stat().st_size / 2**20:.0f} MiB")
+        print(f"{rows:,} rows, {path.stat().st_size / 2**20:.0f} MiB")
         command = [sys.executable, "-c", _MEASURE, str(path)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    text, last = said.splitlines()
-    print(text)
-    seconds, peak = json.loads(last)
-    what = f"{rows:,} captions"
-    found = [Figure(f"read {what}", seconds, "s"), Figure(f"peak memory, {what}", peak, "GiB")]
-    write_figures(options.figures, found)
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    message, numbers = output.splitlines()
+    print(message)
+    seconds, peak = json.loads(numbers)
+    subject = f"{rows:,} captions"
+    figures = [
+        Figure(f"read {subject}", seconds, "s"),
+        Figure(f"peak memory, {subject}", peak, "GiB"),
+    ]
+    write_figures(options.figures, figures)
     return 0

@@ -1,13 +1,11 @@
-"""How many tasks a second the driver of a build gets through, and what it keeps of them.
+"""Measure the tasks per second that a build's driver processes, and the growth of its memory.
 
-`python -m benchmarks executor` builds 100,000 objects on a local Ray, with everything that a build
-does but the work itself: each object is submitted, decided on and committed; the worker returns an
-event at once. `--without-ray` leaves Ray out: what remains is the driver's own. `--slots` keeps as
-many tasks in flight as a cluster with so many slots would. docs/notes/scale.md holds a run's
-figures.
+`python -m benchmarks executor` builds many objects on a local Ray with empty tasks: each object is
+submitted, decided and committed, but the worker only returns an event. `--without-ray` measures the
+driver alone. `--slots` keeps as many tasks in flight as a cluster of this size would. It prints
+tasks per second, and the driver's memory in MB. docs/notes/scale.md shows the figures of a run.
 """
 
-import argparse
 import tempfile
 import threading
 import time
@@ -18,6 +16,7 @@ import numpy as np
 import psutil
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from benchmarks.speed.catalog import Tables, write_source
 from core.failures import FailureKind
 from core.storage import Storage
@@ -38,23 +37,27 @@ from pipelines.building.tasks import Finished, Task
 
 
 def main() -> None:
-    """Build, and print rate and memory."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--objects", type=int, default=100_000)
-    parser.add_argument("--without-ray", action="store_true")
-    parser.add_argument("--slots", type=int, help="as if the cluster had so many [those it has]")
+    """Build with empty tasks, and print rate and memory."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--objects", type=int, default=100_000, help="number of objects")
+    parser.add_argument(
+        "--without-ray", action="store_true", help="run the tasks in the driver's process"
+    )
+    parser.add_argument(
+        "--slots", type=int, help="assumed number of slots [default: those of the local Ray]"
+    )
     add_figures(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_source(Path(folder), args.objects)
         rate = measure(Path(folder), args.without_ray, args.slots)
-    where = "driver without Ray" if args.without_ray else "driver on Ray"
-    in_flight = f", {args.slots:,} slots" if args.slots else ""
-    write_figures(args.figures, [Figure(f"{where}{in_flight}", rate, "tasks/s")])
+    place_of_work = "driver without Ray" if args.without_ray else "driver on Ray"
+    slots = f", {args.slots:,} slots" if args.slots else ""
+    write_figures(args.figures, [Figure(f"{place_of_work}{slots}", rate, "tasks/s")])
 
 
 def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
-    """One build; its tasks per second."""
+    """Run one build; return its tasks per second."""
     config = BuildConfig(
         source=str(folder / "source"),
         captions=str(folder / "captions.csv"),
@@ -69,9 +72,9 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     progress = Progress([stage.name for stage in plan.decisions.stages])
     executor: Executor
     if without_ray:
-        executor = _AtOnce(WorkerContext(config, source), slots or 8)
+        executor = _InProcess(WorkerContext(config, source), slots or 8)
     else:
-        executor = OnRay(config, source, work=at_once)
+        executor = OnRay(config, source, work=empty_work)
         if slots:
             executor.capacity = _Capacity(executor, slots)  # type: ignore[method-assign]
     committer = Committer(catalog, latest, config.execution)
@@ -79,23 +82,23 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     memory = _Memory()
     started = time.monotonic()
     with memory:
-        finals = build.run()
+        outcomes = build.run()
     seconds = time.monotonic() - started
     executor.close()
-    count = sum(finals.values())
-    print(f"{count} objects in {seconds:.0f} s: {count / seconds:.0f} tasks a second, {finals}")
-    # The first third fills caches and queues.
-    times, bytes_held = np.array(memory.samples[len(memory.samples) // 3 :]).T
-    slope = np.polyfit(times, bytes_held, 1)[0] * seconds / count * 1000
+    count = sum(outcomes.values())
+    print(f"{count:,} objects in {seconds:.0f} s: {count / seconds:,.0f} tasks/s, {outcomes}")
+    # Skip the first third, in which caches and queues are filled.
+    times, memory_bytes = np.array(memory.samples[len(memory.samples) // 3 :]).T
+    slope = np.polyfit(times, memory_bytes, 1)[0] * seconds / count * 1000
     print(
-        f"driver's memory: {bytes_held[0] / 1e6:.0f} MB after a third, {bytes_held[-1] / 1e6:.0f} "
-        f"MB at the end; slope {slope / 1e6:.3f} MB per 1,000 tasks"
+        f"memory of the driver: {memory_bytes[0] / 1e6:.0f} MB after a third, "
+        f"{memory_bytes[-1] / 1e6:.0f} MB at the end; slope {slope / 1e6:.3f} MB per 1,000 tasks"
     )
     return count / seconds
 
 
-def at_once(task: Task, context: WorkerContext) -> list[Event]:
-    """A stage without work: the object's file cannot be had."""
+def empty_work(task: Task, context: WorkerContext) -> list[Event]:
+    """Return the events of a task without doing its work: each object's file is missing."""
     events = []
     for state in task.states:
         fields = {"status": "failed", "kind": FailureKind.MISSING, "message": "no file"}
@@ -103,8 +106,8 @@ def at_once(task: Task, context: WorkerContext) -> list[Event]:
     return events
 
 
-class _AtOnce:
-    """Does a task as soon as it is asked for, in this process."""
+class _InProcess:
+    """An executor that runs all submitted tasks in this process when it waits."""
 
     def __init__(self, context: WorkerContext, slots: int) -> None:
         self._context, self._slots = context, slots
@@ -118,14 +121,14 @@ class _AtOnce:
 
     def wait(self, seconds: float) -> list[Finished]:
         tasks, self._queue = self._queue, deque()
-        return [Finished(task=task, events=at_once(task, self._context)) for task in tasks]
+        return [Finished(task=task, events=empty_work(task, self._context)) for task in tasks]
 
     def close(self) -> None:
         self._context.close()
 
 
 class _Capacity:
-    """The capacity of a cluster with this many slots."""
+    """The capacity function of an executor on a cluster with this many slots."""
 
     def __init__(self, executor: OnRay, slots: int) -> None:
         self._executor, self._slots = executor, slots
@@ -135,7 +138,7 @@ class _Capacity:
 
 
 class _Memory:
-    """Samples this process's resident memory: (seconds, bytes)."""
+    """A thread that records this process's resident memory each second as (seconds, bytes)."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, int]] = []

@@ -1,12 +1,11 @@
-"""What stage 2 keeps for the backward pass of one object, part by part, at the sizes of `base`.
+"""Measure the memory that stage 2 saves for the backward pass of one object, by part.
 
-`python -m benchmarks mesh_memory --resolution 128 --size 512` prints MiB of saved tensors and CPU
-seconds of: geometry, one rendered view, the perceptual distance of a view, and the same as training
-takes it. The shape is a sphere, half frame wide. All runs on the CPU: what is saved is the same
-anywhere.
+`python -m benchmarks mesh_memory` prints MiB of saved tensors and CPU seconds, at the sizes of the
+preset `base`, for: the geometry, one rendered view, LPIPS of a view, and LPIPS with recomputation,
+as in training. The shape is a sphere, half as wide as the image. It runs on the CPU, because the
+saved tensors are the same on every device.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from dataset.cameras import intrinsics_from_fov, look_at, orbit_eye
 from train.models.lpips import Lpips
 from train.models.lrm.lrm import mesh_preset
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Sphere(MeshSynthesizer):
-    """Its distances are those of a sphere, and still computed from the planes."""
+    """A synthesizer that returns the distances of a sphere, but computes them from the planes."""
 
     def distances(self, planes: Tensor) -> Tensor:
         grid = grid_vertices(self.config.grid_resolution, self.config.grid_size)
@@ -35,10 +35,11 @@ class _Sphere(MeshSynthesizer):
 
 
 def main() -> None:
-    """Run each part once, forward, and add up what it saves."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--size", type=int, default=512)
+    """Run the forward pass of each part once, and print the size of the tensors that it saves."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--resolution", type=int, default=128, help="number of cubes along a side of the grid")
+    add("--size", type=int, default=512, help="width and height of the view in pixels")
     add_figures(parser)
     options = parser.parse_args()
     config = mesh_preset("base", {"mesh": {"grid_resolution": options.resolution}})
@@ -49,7 +50,7 @@ def main() -> None:
     intrinsics = torch.from_numpy(np.stack([intrinsics_from_fov(50)]))[None]
     figures: list[Figure] = []
     geometry = _measured("geometry", lambda: synthesizer.geometry(planes), figures)
-    print(f"{len(geometry.surfaces[0].faces)} triangles")
+    print(f"{len(geometry.surfaces[0].faces):,} triangles")
     views = _measured(
         "one view",
         lambda: synthesizer.render(planes, geometry, camera_to_world, intrinsics, size),
@@ -57,24 +58,26 @@ def main() -> None:
     )
     lpips, rgb = Lpips(), views.rgb[0].detach().requires_grad_()
     _measured("LPIPS of a view", lambda: lpips(rgb, 1 - rgb.detach()), figures)
-    again = view_by_view(lpips)
-    _measured("LPIPS of a view, recomputed", lambda: again(rgb, 1 - rgb.detach()), figures)
+    recomputed_lpips = view_by_view(lpips)
+    _measured(
+        "LPIPS of a view, recomputed", lambda: recomputed_lpips(rgb, 1 - rgb.detach()), figures
+    )
     write_figures(options.figures, figures)
 
 
-def _measured(what: str, work: Callable[[], T], figures: list[Figure]) -> T:
+def _measured(part: str, work: Callable[[], T], figures: list[Figure]) -> T:
     saved: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage
         return tensor
 
     started = time.process_time()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         result = work()
     seconds = time.process_time() - started
     size = sum(storage.nbytes() for storage in saved.values()) / 2**20
-    print(f"{what}: {size:.0f} MiB, {seconds:.1f} s")
-    figures.append(Figure(f"kept for backward: {what}", size, "MiB"))
+    print(f"{part}: {size:.0f} MiB, {seconds:.1f} s")
+    figures.append(Figure(f"saved for the backward pass: {part}", size, "MiB"))
     return result

@@ -1,10 +1,10 @@
-"""What a view of a mesh costs, with gradients: a sphere of FlexiCubes' triangles, half frame wide.
+"""Measure the time of rendering one view of a mesh, with gradients.
 
-`python -m benchmarks rasterize --resolution 96 --size 512 --device cpu --rasterizer torch` prints
-CPU seconds a view of each part (seconds on a GPU).
+`python -m benchmarks rasterize` renders a sphere of FlexiCubes' triangles, half as wide as the
+image, and prints the shortest time of three runs for each part, in CPU seconds (on a GPU in
+seconds).
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from dataset.cameras import intrinsics_from_fov, look_at, orbit_eye
 from train.models.surfaces.flexicubes import find_surface, grid_vertices, shape_surface
 from train.models.surfaces.rasterize import clip_positions, open_rasterizer
@@ -23,12 +24,13 @@ _REPEATS = 3
 
 
 def main() -> None:
-    """Render, differentiate, time."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resolution", type=int, default=96)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rasterizer", default="torch", choices=["torch", "nvdiffrast"])
+    """Render a view with gradients, and print the time of each part."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--resolution", type=int, default=96, help="number of cubes along a side of the grid")
+    add("--size", type=int, default=512, help="width and height of the view in pixels")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--rasterizer", default="torch", choices=["torch", "nvdiffrast"], help="rasterizer")
     add_figures(parser)
     options = parser.parse_args()
     device, size = torch.device(options.device), (options.size, options.size)
@@ -41,13 +43,13 @@ def main() -> None:
     rasterize = open_rasterizer(options.rasterizer, device)
     times: dict[str, list[float]] = {}
 
-    def timed(what: str, work: Callable[..., T], *arguments: Any) -> T:
+    def timed(part: str, work: Callable[..., T], *arguments: Any) -> T:
         clock = time.process_time if device.type == "cpu" else time.monotonic
         started = clock()
         result = work(*arguments)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.setdefault(what, []).append(clock() - started)
+        times.setdefault(part, []).append(clock() - started)
         return result
 
     for _ in range(_REPEATS):
@@ -56,9 +58,10 @@ def main() -> None:
         image = timed("interpolate", raster.interpolate, vertices)
         smooth = timed("antialias", raster.antialias, image)
         timed("backward", smooth.square().sum().backward)
-    print(f"{len(surface.faces)} triangles, {int(raster.hit.sum())} of {options.size}^2 pixels hit")
-    for what, seconds in times.items():
-        print(f"{what}: {min(seconds):.3f} s")
-    name = f"a view of {len(surface.faces):,} triangles at {options.size}^2"
-    found = [Figure(f"{name}: {what}", min(each), "s") for what, each in times.items()]
-    write_figures(options.figures, found)
+    hits = int(raster.hit.sum())
+    print(f"{len(surface.faces):,} triangles, {hits:,} of {options.size}^2 pixels covered")
+    for part, seconds in times.items():
+        print(f"{part}: {min(seconds):.3f} s")
+    name = f"view of {len(surface.faces):,} triangles at {options.size}^2"
+    figures = [Figure(f"{name}: {part}", min(seconds), "s") for part, seconds in times.items()]
+    write_figures(options.figures, figures)

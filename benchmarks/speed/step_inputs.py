@@ -1,4 +1,4 @@
-"""Inputs of `train_step`: random pictures with cameras on an orbit, and a first mesh."""
+"""Inputs of `train_step`: random images with cameras on an orbit, and an initial mesh."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from train.models.surfaces.flexicubes import grid_vertices
 __all__ = ["StepBatch", "random_batch", "start_as_sphere"]
 
 _RADIUS = 0.75
-"""Of the sphere, in world units: it covers of a picture about what an object does."""
+"""Radius of the sphere in world units; it covers about the same area as a typical object."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepBatch:
-    """What a step reads: b objects, of which the model sees i and is shown v views."""
+    """The batch of a step: b objects with i input views and v supervised views."""
 
     images: Float[Tensor, "b i 3 s s"]
     cameras: Float[Tensor, "b i 16"]
@@ -33,14 +33,14 @@ class StepBatch:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the targets."""
+        """The rows and columns of the targets."""
         return self.rgb.shape[-2], self.rgb.shape[-1]
 
 
 def random_batch(
     objects: int, inputs: int, views: int, image_size: int, size: int, device: torch.device
 ) -> StepBatch:
-    """Random pictures, and cameras as `lrm32` draws them."""
+    """Return random images, with cameras distributed as in the rig `lrm32`."""
     rng = np.random.default_rng(0)
     eyes = [
         orbit_eye(360 * i / views, rng.uniform(-20, 30), rng.uniform(2, 3.5))
@@ -66,9 +66,9 @@ def random_batch(
 
 
 def start_as_sphere(model: MeshLRM, device: torch.device) -> None:
-    """Add a sphere's distances to those that the model predicts, which are made small.
+    """Add a sphere's distances to those that the model predicts, which are scaled down.
 
-    So the number of triangles is a real one from the first step, and hardly changes.
+    So the number of triangles is realistic from the first step, and hardly changes.
     """
     synthesizer = model.synthesizer
     last = synthesizer.decoder.net_sdf[-1]

@@ -1,4 +1,4 @@
-"""Clocks, peaks and the optimizer of `benchmarks.speed.train_step`."""
+"""The stopwatch, the peak FLOPs and the optimizer of `benchmarks.speed.train_step`."""
 
 import time
 from collections import defaultdict
@@ -14,12 +14,13 @@ __all__ = ["MasterAdamW", "Stopwatch", "peak_flops"]
 
 _DENSE_BF16 = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 _DENSE_FP32 = {"H100 PCIe": 51e12, "H100": 67e12, "H200": 67e12, "A100": 19.5e12}
-"""The data sheets' peaks, without sparsity; fp32 without TF32. The first match counts."""
+"""Peak FLOPs per second of NVIDIA's data sheets, without sparsity; fp32 without TF32. The first
+name that matches is used."""
 _CLIP = 1.0
 
 
 class Stopwatch:
-    """Milliseconds of the parts of a step; on CUDA by events, read after the step is done."""
+    """A stopwatch for the parts of a step, in milliseconds; on CUDA it uses events."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -28,27 +29,29 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time a part. The step is over with the part `optimizer`."""
+        """Time a part of a step. The part `optimizer` is the last of a step."""
         start = self._now()
         yield
         self._spans[name].append((start, self._now()))
         self._steps += name == "optimizer"
 
     def clear(self) -> None:
-        """Forget what was measured."""
+        """Delete all measurements."""
         self._spans.clear()
         self._steps = 0
 
     def medians(self) -> dict[str, float]:
-        """Medians over the steps; a part that came several times in a step is summed."""
+        """Return the medians over the steps; times of a repeated part of a step are added."""
         if self._cuda:
             torch.cuda.synchronize()
-        found = {}
+        medians = {}
         for name, spans in self._spans.items():
             times = [self._between(*span) for span in spans]
-            each = len(times) // self._steps
-            found[name] = median(sum(times[i : i + each]) for i in range(0, len(times), each))
-        return found
+            per_step = len(times) // self._steps
+            medians[name] = median(
+                sum(times[i : i + per_step]) for i in range(0, len(times), per_step)
+            )
+        return medians
 
     def _now(self) -> Any:
         if not self._cuda:
@@ -62,7 +65,7 @@ class Stopwatch:
 
 
 class MasterAdamW:
-    """AdamW on float32 copies of the parameters, as DeepSpeed keeps them under bf16."""
+    """AdamW on float32 copies of the parameters, as DeepSpeed uses for bf16."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
@@ -75,7 +78,7 @@ class MasterAdamW:
         self._adam = torch.optim.AdamW(self._masters, lr=1e-6, betas=(0.9, 0.95), fused=fused)
 
     def step(self) -> None:
-        """Clip, update, copy back, and drop the gradients."""
+        """Clip the gradients, update and copy the parameters, and delete the gradients."""
         if self._is_copied:
             for parameter, master in zip(self._parameters, self._masters, strict=True):
                 master.grad = None if parameter.grad is None else parameter.grad.float()
@@ -89,15 +92,18 @@ class MasterAdamW:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Operations a second: a GPU's by its data sheet (None if unknown), a CPU's as measured."""
+    """Return the peak FLOPs per second: of a GPU from its data sheet, of a CPU as measured.
+
+    None means that the GPU is unknown.
+    """
     if device.type == "cuda":
         peaks = _DENSE_BF16 if dtype == torch.bfloat16 else _DENSE_FP32
         name = torch.cuda.get_device_name(device)
-        # "NVIDIA H100 80GB HBM3" is the SXM module; the PCIe card says so.
-        known = [peak for key, peak in peaks.items() if all(word in name for word in key.split())]
-        return known[0] if known else None
+        # "NVIDIA H100 80GB HBM3" is the SXM module; the name of the PCIe card contains "PCIe".
+        matches = [peak for key, peak in peaks.items() if all(word in name for word in key.split())]
+        return matches[0] if matches else None
     side, best = 1024, 0.0
-    # A CPU without instructions for bfloat16 is faster in float32, in which parts of a step are.
+    # A CPU without bfloat16 instructions is faster in float32, which parts of a step use.
     for kind in {dtype, torch.float32}:
         a, b = torch.rand(2, side, side, dtype=kind)
         for _ in range(5):
