@@ -1,4 +1,4 @@
-"""Compare a training whose processes are killed at random to an undisturbed training.
+"""Compare a training with randomly killed processes to an undisturbed training.
 
 `python -m benchmarks chaos_train` trains stage 1 (`tiny`) on two training workers of a Ray cluster
 with three nodes on this machine, and kills workers, raylets and the driver at random times. At the

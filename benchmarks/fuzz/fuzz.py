@@ -1,4 +1,4 @@
-"""Test the inspection and the Blender child on damaged files: only known failure kinds are allowed.
+"""Test the inspection and the Blender child on damaged files.
 
 `python -m benchmarks fuzz --source DIR --minutes N` damages the models below DIR in random ways. A
 case depends only on the seed and its number, so `--case N` repeats it. A result, or a failure of a

@@ -1,4 +1,4 @@
-"""Fit one object, to check cameras, rendering, losses and both decoders on a real model's views.
+"""Fit the views of one object, to check cameras, rendering, losses and decoders.
 
 The encoder and the transformer are omitted: a triplane and the decoders are fitted to the views of
 one object, first as a radiance field (stage 1), then from there as a mesh (stage 2). Every eighth

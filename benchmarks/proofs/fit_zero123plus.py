@@ -1,4 +1,4 @@
-"""Overfit the fine-tune of Zero123++ on eight real objects: loss, views and background.
+"""Overfit the fine-tune of Zero123++ on eight real objects.
 
 `python -m benchmarks fit_zero123plus --root DATASET --snapshot ID --out RUN` takes the first eight
 objects of a snapshot of rig zero123plus. The models are small enough for a CPU and start from

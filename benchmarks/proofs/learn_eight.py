@@ -1,4 +1,4 @@
-"""Overfit the preset `tiny` on eight real objects: PSNR of their views over minutes.
+"""Overfit the preset `tiny` on eight real objects, and print PSNR over time.
 
 `python -m benchmarks learn_eight --root DATASET --snapshot ID --out DIR` takes the first eight
 objects of a snapshot and trains stage 1 on them with the training engine, without augmentation. It

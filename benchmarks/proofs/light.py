@@ -1,4 +1,4 @@
-"""Measure the exposure of real models: which share of their pixels is white or black.
+"""Measure the shares of white and black pixels in renders of real models.
 
 `python -m benchmarks light --source DIR` renders views of every model below DIR. For each it prints
 the percentage of the object's opaque pixels with a channel at 255, with all channels at 255, and

@@ -1,4 +1,4 @@
-"""Check the topology of the meshes that FlexiCubes extracts from random smooth fields.
+"""Check the topology of FlexiCubes' meshes of random smooth fields.
 
 `python -m benchmarks surfaces` prints the number of meshes that are closed, manifold and oriented,
 with random weights and a deformed grid, and the seconds that the extraction of a sphere takes on a

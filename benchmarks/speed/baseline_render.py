@@ -1,8 +1,9 @@
-"""The render script that people use, as the benchmark's other side: run as a process per object.
+"""A typical render script, the baseline of the benchmark `render`; one process renders one object.
 
-`python -m benchmarks speed.baseline_render GLB CAMERAS.json OUT RESOLUTION THREADS`: one render
-call per view, 128 samples, denoised at the highest quality, four sun lamps, PNG, no depth, no
-normals. The last line of its output is a JSON object with its seconds and its peak memory.
+`python -m benchmarks.speed.baseline_render GLB CAMERAS.json OUT RESOLUTION THREADS` renders each
+view with one call, 128 samples, denoising at the highest quality, four sun lamps, as PNG, without
+depth and normals. The last line of its output is a JSON object with its seconds and its peak memory
+in bytes.
 """
 
 import json
@@ -45,23 +46,23 @@ def main() -> None:
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     print("\n" + json.dumps(figures), flush=True)
-    os._exit(0)  # bpy 4.5 hangs in the interpreter's own clean-up
+    os._exit(0)  # bpy 4.5 hangs when the interpreter shuts down
 
 
 def _normalise() -> None:
     corners = [
-        found.matrix_world @ Vector(corner)
-        for found in bpy.data.objects
-        if found.type == "MESH"
-        for corner in found.bound_box
+        item.matrix_world @ Vector(corner)
+        for item in bpy.data.objects
+        if item.type == "MESH"
+        for corner in item.bound_box
     ]
     low = Vector(min(corner[axis] for corner in corners) for axis in range(3))
     high = Vector(max(corner[axis] for corner in corners) for axis in range(3))
     root = bpy.data.objects.new("root", None)
     bpy.context.scene.collection.objects.link(root)
-    for found in list(bpy.data.objects):
-        if found.parent is None and found is not root:
-            found.parent = root
+    for item in list(bpy.data.objects):
+        if item.parent is None and item is not root:
+            item.parent = root
     scale = 2 / max(high - low)
     root.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-(low + high) / 2)
 

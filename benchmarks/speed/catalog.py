@@ -1,13 +1,12 @@
-"""What plans, status, filters and commits cost on a catalog of a million objects.
+"""Measure the cost of plans, status, filters and commits on a large catalog.
 
-`python -m benchmarks catalog --folder DIR` makes annotations and captions of a million objects, and
-a catalog in which each has passed five stages (random measurements in their real form and size).
-Then it runs the commands as a user would, each in a process of its own. Only the listing of files
-is left out: there are none, and their versions come from a table, as a hub gives them.
-docs/notes/scale.md holds a run's figures.
+`python -m benchmarks catalog --folder DIR` creates annotations and captions of a million objects,
+and a catalog in which each has passed five stages, with random measurements of realistic form and
+size. Then it runs the commands as a user would, each in its own process, and prints seconds, CPU
+seconds and peak memory in GB. Files are not listed: there are none, and their versions are read
+from a table, as from a hub. docs/notes/scale.md shows the figures of a run.
 """
 
-import argparse
 import csv
 import gzip
 import json
@@ -17,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +29,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from core.config import canonical_json
 from core.failures import FailureKind
 from core.storage import Storage
@@ -53,11 +54,12 @@ _STAGES = ("fetch", "inspect", "measure", "render", "pack")
 
 
 def main() -> None:
-    """Make what is missing, measure, change a part, and measure again."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", type=Path, required=True, help="for some 6 GB of files")
-    parser.add_argument("--objects", type=int, default=1_000_000)
-    parser.add_argument("--plan", action="store_true", help="only plan, and say what came of it")
+    """Create the dataset if it does not exist, measure, change 1 % of it, and measure again."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--folder", type=Path, required=True, help="folder for about 6 GB of files; kept")
+    add("--objects", type=int, default=1_000_000, help="number of objects")
+    add("--plan", action="store_true", help="only plan, and print the plan as JSON")
     add_figures(parser)
     args = parser.parse_args()
     if args.plan:
@@ -71,21 +73,21 @@ def main() -> None:
     lrm = [sys.executable, "-m", "pipelines.cli"]
     plan = [sys.executable, "-m", "benchmarks", "catalog", "--folder", str(args.folder), "--plan"]
     root = ["--root", str(args.folder / "root")]
-    figures = measured("lrm status", [*lrm, "status", *root, "--json"])
-    figures += measured("plan, nothing changed", plan)
+    figures = measure_command("lrm status", [*lrm, "status", *root, "--json"])
+    figures += measure_command("plan, nothing changed", plan)
     share = ["--filters-only", "--filters.occupancy.min-share"]
     for limit in ("0.12", "0.1"):
-        judge = [*lrm, "build", *root, *share, limit, "--json"]
-        figures += measured(f"new threshold {limit}", judge)
+        build = [*lrm, "build", *root, *share, limit, "--json"]
+        figures += measure_command(f"new threshold {limit}", build)
     change(args.folder)
-    figures += measured("plan, 1 % changed", plan)
+    figures += measure_command("plan, 1 % changed", plan)
     figures += measure_commits(args.folder)
     scale = f"{args.objects:,} objects"
     write_figures(args.figures, [replace(one, name=f"{scale}: {one.name}") for one in figures])
 
 
 class Tables:
-    """A source whose files exist only as a table of versions."""
+    """A source without files: it only has a table of their versions."""
 
     prefix = "objaverse"
     has_captions = False
@@ -96,18 +98,18 @@ class Tables:
         self._folder = folder / "source"
 
     def parts(self) -> Mapping[str, str]:
-        """The annotation files by name, with time and size."""
+        """Return the revisions of the annotation files by name: time and size."""
         return {
             entry.name: f"{entry.stat().st_mtime_ns}-{entry.stat().st_size}"
             for entry in os.scandir(self._folder / "metadata")
         }
 
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        """Versions by asset id."""
+        """Return the versions of a part's files by asset id."""
         return read_json(self._folder / "versions" / part)
 
     def read_part(self, name: str) -> list[SourceObject]:
-        """The objects of a part."""
+        """Return the objects of a part."""
         versions = self.files(name, False)
         annotations = read_json(self._folder / "metadata" / name)
         return [
@@ -116,7 +118,7 @@ class Tables:
         ]
 
     def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
-        """There is no file."""
+        """Raise FetchFailed, because there is no file."""
         raise FetchFailed(FailureKind.MISSING, f"{path} exists only as a table's row")
 
 
@@ -135,21 +137,21 @@ def _record(asset_id: str, annotation: Mapping[str, Any]) -> ObjectRecord:
 
 
 def read_json(path: Path) -> Any:
-    """A compressed JSON file."""
+    """Read a compressed JSON file."""
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A compressed JSON file."""
+    """Write a compressed JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(json.dumps(value).encode(), compresslevel=1))
 
 
 def write_source(folder: Path, count: int) -> None:
-    """Annotations, versions and captions."""
+    """Write annotations, versions and captions of `count` objects."""
     started = time.monotonic()
     random.seed(1)
-    with open(_made(folder / "captions.csv"), "w", newline="") as file:
+    with open(_with_parent(folder / "captions.csv"), "w", newline="") as file:
         captions = csv.writer(file, lineterminator="\n")
         for number in range(-(-count // _PER_PART)):
             uids = sorted(f"{random.getrandbits(128):032x}" for _ in range(_PER_PART))
@@ -158,7 +160,7 @@ def write_source(folder: Path, count: int) -> None:
     print(f"source: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _made(path: Path) -> Path:
+def _with_parent(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -170,7 +172,7 @@ def _write_part(folder: Path, name: str, uids: list[str]) -> None:
 
 
 def _annotation(uid: str) -> dict[str, Any]:
-    """As long as one of Objaverse's."""
+    """Return a random annotation of the length of Objaverse's."""
     return {
         "uid": uid,
         "name": f"Thing {uid[:6]}",
@@ -186,19 +188,23 @@ def _annotation(uid: str) -> dict[str, Any]:
 
 
 def change(folder: Path) -> None:
-    """One object in a hundred: captions, bytes and vanished ones all over, new ones in a part."""
+    """Change 1 % of the objects.
+
+    New captions, new versions and removed objects are spread over all parts; new objects are in a
+    new part.
+    """
     random.seed(time.time_ns())
     versions = {path: read_json(path) for path in (folder / "source/versions").iterdir()}
-    places = [(path, asset_id) for path, listed in versions.items() for asset_id in listed]
-    chosen = random.sample(places, len(places) // 100)
+    objects = [(path, asset_id) for path, listing in versions.items() for asset_id in listing]
+    chosen = random.sample(objects, len(objects) // 100)
     tenth = len(chosen) // 10
     recaptioned = {asset_id[-32:] for _, asset_id in chosen[: 4 * tenth]}
     for path, asset_id in chosen[4 * tenth : 7 * tenth]:
         versions[path][asset_id] = str(time.time_ns())
     for path, asset_id in chosen[7 * tenth : 8 * tenth]:
         del versions[path][asset_id]
-    for path, listed in versions.items():
-        write_json(path, listed)
+    for path, listing in versions.items():
+        write_json(path, listing)
     new = sorted(f"{random.getrandbits(128):032x}" for _ in range(2 * tenth))
     _write_part(folder, f"001-{len(versions):03d}.json.gz", new)
     with open(folder / "captions.csv", newline="") as file:
@@ -207,7 +213,7 @@ def change(folder: Path) -> None:
     rows += [[uid, "a new thing"] for uid in new]
     with open(folder / "captions.csv", "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    print(f"changed {len(chosen)} of {len(places)} objects", flush=True)
+    print(f"changed {len(chosen):,} of {len(objects):,} objects", flush=True)
 
 
 def _config(folder: Path) -> BuildConfig:
@@ -224,7 +230,7 @@ def _plan(folder: Path) -> Plan:
 
 
 def fill(folder: Path) -> None:
-    """A root in which every object has passed five stages."""
+    """Write a root in which every object has passed five stages."""
     started = time.monotonic()
     config = _config(folder)
     root = Storage(config.root)
@@ -243,51 +249,59 @@ def fill(folder: Path) -> None:
     settings = {stage.name: decider.identities.settings(stage) for stage in STAGES}
     del plan
     templates = {stage: [stage_data(stage) for _ in range(2000)] for stage in _STAGES}
-    newest: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES}
+    rows_by_stage: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES}
     for start in range(0, len(ids), 50_000):
         for stage in _STAGES:
-            chosen = ids.slice(start, 50_000)
+            batch_ids = ids.slice(start, 50_000)
             seq = catalog.last_seq()
             identity = (decider.stage_rigs[stage][1], settings[stage])
-            rows, picked = _rows(chosen, stage, identity, templates[stage], seq)
+            rows, chosen_templates = _rows(batch_ids, stage, identity, templates[stage], seq)
             write_deltalake(f"{root.uri}/catalog", rows, mode="append")
-            newest[stage].append(_projected(stage, rows, templates[stage], picked))
+            rows_by_stage[stage].append(_projected(stage, rows, templates[stage], chosen_templates))
     catalog.compact()
-    tables = {decider.stage_rigs[stage]: pa.concat_tables(found) for stage, found in newest.items()}
+    tables = {
+        decider.stage_rigs[stage]: pa.concat_tables(stage_rows)
+        for stage, stage_rows in rows_by_stage.items()
+    }
     latest.write(tables, catalog.last_seq(), catalog.files())
     print(f"catalog: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _projected(stage: str, rows: pa.Table, templates: list[str], picked: np.ndarray) -> pa.Table:
-    """The columns that a renewal would make of these rows: each template is read once."""
-    kept = projection()
-    schema = kept.schema(stage)
-    once = [kept.read(stage, "ok", json.loads(text)) for text in templates]
-    own = pa.Table.from_pylist(once, schema=schema).take(pa.array(picked))
+def _projected(
+    stage: str, rows: pa.Table, templates: list[str], chosen_templates: np.ndarray
+) -> pa.Table:
+    """Return the columns that an update of `latest/` derives from these rows.
+
+    Each template is parsed only once.
+    """
+    columns = projection()
+    schema = columns.schema(stage)
+    parsed = [columns.read(stage, "ok", json.loads(text)) for text in templates]
+    table = pa.Table.from_pylist(parsed, schema=schema).take(pa.array(chosen_templates))
     for name in rows.column_names:
         if name in schema.names:
-            place = schema.get_field_index(name)
-            own = own.set_column(
-                place, schema.field(name), rows[name].cast(schema.field(name).type)
+            index = schema.get_field_index(name)
+            table = table.set_column(
+                index, schema.field(name), rows[name].cast(schema.field(name).type)
             )
     if stage == "fetch":
         shas = pa.array([f"{i[-32:]}{i[-32:]}" for i in rows["asset_id"].to_pylist()])
-        own = own.set_column(schema.get_field_index("sha256"), schema.field("sha256"), shas)
-    return own
+        table = table.set_column(schema.get_field_index("sha256"), schema.field("sha256"), shas)
+    return table
 
 
 def _rows(
     ids: pa.Array, stage: str, identity: tuple[str, str], templates: list[str], seq: int
 ) -> tuple[pa.Table, np.ndarray]:
-    """Events of a stage of many objects, as the catalog's table holds them, and their templates.
+    """Return the catalog's rows for a stage of many objects, and the index of each row's template.
 
-    `identity`: what the events have as rig and as settings.
+    `identity` are the columns rig and settings of the events.
     """
     count = len(ids)
     rng = np.random.default_rng(seq)
     shas = [f"{asset_id[-32:]}{asset_id[-32:]}" for asset_id in ids.to_pylist()]
-    picked = rng.integers(len(templates), size=count)
-    data = [templates[i] for i in picked]
+    chosen_templates = rng.integers(len(templates), size=count)
+    data = [templates[i] for i in chosen_templates]
     if stage == "fetch":
         data = [text.replace("SHA", sha) for text, sha in zip(data, shas, strict=True)]
     now = datetime.now(UTC)
@@ -306,27 +320,32 @@ def _rows(
         "data": data,
         "seconds": rng.uniform(0.1, 40, count),
     }
-    return pa.table(columns), picked
+    return pa.table(columns), chosen_templates
 
 
 def stage_data(stage: str) -> str:
-    """What a stage stores, in its real form and size, as JSON."""
+    """Return random data of a stage as JSON, in its real form and size."""
     timings = {part: random.random() for part in ("import", "evaluate", "measure", "islands")}
     texture = {"image": 0, "source": "core", "width": 1024, "height": 1024, "triangles": 5000}
     maps = [texture | {"state": random.choice(["detailed", "detailed", "flat"])}]
-    cover = [round(random.uniform(0.099, 0.6), 6) for _ in range(32)]
-    found: dict[str, dict[str, Any]] = {
+    coverage = [round(random.uniform(0.099, 0.6), 6) for _ in range(32)]
+    data_by_stage: dict[str, dict[str, Any]] = {
         "fetch": {"sha256": "SHA", "bytes": 10**6, "raw": None},
         "inspect": {"num_triangles": 9000, "base_colour_maps": maps, "num_nodes": 12},
-        "measure": {"coverage": cover, "thickness": 0.5, "timings": timings} | _islands(),
-        "render": {"coverage": cover, "bytes": 3 * 10**6, "timings": timings, "staging": "s/x.tar"},
+        "measure": {"coverage": coverage, "thickness": 0.5, "timings": timings} | _islands(),
+        "render": {
+            "coverage": coverage,
+            "bytes": 3 * 10**6,
+            "timings": timings,
+            "staging": "s/x.tar",
+        },
         "pack": {"shard": f"shards/lrm32/{random.getrandbits(12):x}.tar", "sample": "objaverse-x"},
     }
-    return canonical_json(found[stage])
+    return canonical_json(data_by_stage[stage])
 
 
 def _islands() -> dict[str, Any]:
-    """Of blobs of points, measured once."""
+    """Return a random islands measurement of blobs of points, computed at the first call."""
     if not _BLOBS:
         rng = np.random.default_rng(1)
         for _ in range(20):
@@ -340,32 +359,31 @@ def _islands() -> dict[str, Any]:
 _BLOBS: list[dict[str, Any]] = []
 
 
-def measured(name: str, command: list[str]) -> list[Figure]:
-    """Run a command in its own process, and print its time, its peak memory and what it printed.
+def measure_command(name: str, command: list[str]) -> list[Figure]:
+    """Run a command in its own process, and print its time, its peak memory and its output.
 
     Raises SystemExit if it fails.
     """
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    printed = process.stdout.read().decode()
+    output_text = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
-    print(
-        f"{name}: {seconds:.1f} s ({usage.ru_utime + usage.ru_stime:.1f} s of "
-        f"CPU), {usage.ru_maxrss / 1e6:.2f} GB, exit code {process.returncode}\n"
-        f"  {printed.strip()[:300]}",
-        flush=True,
-    )
+    cpu_seconds, gigabytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    code = process.returncode
+    print(f"{name}: {seconds:.1f} s, {cpu_seconds:.1f} CPU s, {gigabytes:.2f} GB, exit code {code}")
+    output = output_text.strip()[:300]
+    print(textwrap.fill(output, 100, initial_indent="  ", subsequent_indent="  "), flush=True)
     if process.returncode:
-        raise SystemExit(f"{name} failed")
-    memory = Figure(f"{name}, peak memory", usage.ru_maxrss / 1e6, "GB")
+        raise SystemExit(f"{name} failed with exit code {code}; its output is above")
+    memory = Figure(f"{name}, peak memory", gigabytes, "GB")
     return [Figure(name, seconds, "s"), memory]
 
 
 def measure_commits(folder: Path) -> list[Figure]:
-    """Commits of 1,000 outcomes to an empty table and to the full one."""
+    """Measure commits of 1,000 events to an empty table and to the full one."""
     shutil.rmtree(folder / "empty", ignore_errors=True)
     data = json.loads(stage_data("measure"))
     figures = []
@@ -377,7 +395,7 @@ def measure_commits(folder: Path) -> list[Figure]:
             started = time.monotonic()
             catalog.commit(events, f"benchmark-{os.getpid()}", batch)
             seconds.append(time.monotonic() - started)
-        median, most = statistics.median(seconds), max(seconds)
-        print(f"1,000 outcomes to {name}: median {median:.3f} s, longest {most:.3f} s", flush=True)
-        figures.append(Figure(f"1,000 outcomes to {name}, median", median, "s"))
+        median, longest = statistics.median(seconds), max(seconds)
+        print(f"1,000 events to {name}: median {median:.3f} s, maximum {longest:.3f} s", flush=True)
+        figures.append(Figure(f"1,000 events to {name}, median", median, "s"))
     return figures

@@ -1,8 +1,8 @@
-"""Measure the events per second that a build's committer writes, updates of `latest/` included.
+"""Measure the events per second that a build's committer writes.
 
 `python -m benchmarks commits` commits measurements of many objects, in their real form, to a local
-folder as a build does. It prints events per second for each quarter of them, which shows whether
-the rate falls as the catalog grows. docs/notes/scale.md shows the figures of a run.
+folder as a build does, and updates `latest/`. It prints events per second for each quarter of them,
+which shows whether the rate falls as the catalog grows. docs/notes/scale.md shows the figures of a run.
 """
 
 import json

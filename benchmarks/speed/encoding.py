@@ -1,7 +1,8 @@
-"""How large and how slow the pictures of a sample are in several encodings, on real models.
+"""Compare encodings of a sample's images by size and time, on real models.
 
 `python -m benchmarks encoding --source DIR` renders views of the models below DIR and prints the
-table of docs/notes/encoding.md. QOI is measured if the package `qoi` is installed.
+table of docs/notes/encoding.md: mean size in KiB, size relative to plain PNG, and median CPU
+milliseconds for encoding and decoding an image. QOI is measured if the package `qoi` is installed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from dataset.format import encoding
 from dataset.views import ViewSet, depth_scale_for
 from render.process import BlenderProcess, RenderFailure
@@ -35,7 +37,7 @@ _CHOSEN = "**chosen**"
 
 @dataclass(frozen=True)
 class Codec:
-    """One way to write a kind of picture; `decode` gives what a trainer gets."""
+    """An encoding of one kind of image; `decode` returns the arrays that training uses."""
 
     kind: str  # a field of ViewSet
     name: str
@@ -45,7 +47,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a codec over all pictures: mean size, median CPU time of one thread."""
+    """The cost of a codec over all images: mean size, and median CPU time of one thread."""
 
     num_bytes: float
     encode_ms: float
@@ -53,52 +55,53 @@ class Cost:
 
 
 def main() -> None:
-    """Render, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--source", type=Path, required=True, help="folder with GLBs at any depth")
-    parser.add_argument("--objects", type=int, default=10, help="how many models to render")
-    parser.add_argument("--views", type=int, default=8, help="views of each, of rig lrm32")
-    parser.add_argument("--resolution", type=int, default=512)
-    parser.add_argument("--cache", type=Path, help="folder that keeps the rendered views")
+    """Render the models, measure all encodings, and print a table."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, help="folder with GLB files at any depth")
+    add("--objects", type=int, default=10, help="number of models")
+    add("--views", type=int, default=8, help="number of views of each model, from rig lrm32")
+    add("--resolution", type=int, default=512, help="width and height of a view in pixels")
+    add("--cache", type=Path, metavar="DIR", help="folder that keeps the rendered views")
     add_figures(parser)
     args = parser.parse_args()
     rendered = list(islice(_rendered(args), args.objects))
     if not rendered:
-        sys.exit(f"{args.source}: no model could be rendered")
+        sys.exit(f"{args.source}: no model could be rendered; standard error says why")
     print(f"{len(rendered)} models, {args.views} views of each\n")
     rows = _with_sums({codec: _measure(codec, rendered) for codec in _codecs()})
     _report(rows)
     plain, chosen = (
-        next(cost for kind, name, cost in rows if (kind, name) == ("all three", wanted))
-        for wanted in (_PLAIN, _CHOSEN)
+        next(cost for kind, name, cost in rows if (kind, name) == ("all three", codec))
+        for codec in (_PLAIN, _CHOSEN)
     )
     share = chosen.num_bytes / plain.num_bytes
-    found = [
-        Figure("pictures of a view, relative to plain PNG", share, "times"),
-        Figure("encode the pictures of a view", chosen.encode_ms, "ms"),
-        Figure("decode the pictures of a view", chosen.decode_ms, "ms"),
+    figures = [
+        Figure("size of a view's images, relative to plain PNG", share, "times"),
+        Figure("encode the images of a view", chosen.encode_ms, "ms"),
+        Figure("decode the images of a view", chosen.decode_ms, "ms"),
     ]
-    write_figures(args.figures, found)
+    write_figures(args.figures, figures)
 
 
 def _rendered(args: argparse.Namespace) -> Iterator[ViewSet]:
-    """Views of the models in the order of their names; those that fail are passed over."""
+    """Yield views of the models, sorted by name; models that fail are skipped."""
     with BlenderProcess(BlenderLimits()) as blender:
         for glb in sorted(args.source.rglob("*.glb"), key=lambda path: path.stem):
             cameras = get_rig("lrm32").cameras(f"objaverse:{glb.stem}")[: args.views]
-            kept = args.cache and args.cache / f"{glb.stem}-{args.views}-{args.resolution}.npz"
-            if kept and kept.exists():
-                yield ViewSet(cameras=cameras, **np.load(kept))
+            cached = args.cache and args.cache / f"{glb.stem}-{args.views}-{args.resolution}.npz"
+            if cached and cached.exists():
+                yield ViewSet(cameras=cameras, **np.load(cached))
                 continue
             try:
                 blender.open(glb, "cube")
                 views, _ = blender.render(cameras, RenderConfig(resolution=args.resolution))
             except RenderFailure as error:
-                print(f"{glb.name}: {error.kind}, passed over", file=sys.stderr)
+                print(f"{glb.name}: skipped, {error.kind}: {error}", file=sys.stderr)
                 continue
-            if kept:
+            if cached:
                 args.cache.mkdir(parents=True, exist_ok=True)
-                np.savez(kept, rgba=views.rgba, depth=views.depth, normals=views.normals)
+                np.savez(cached, rgba=views.rgba, depth=views.depth, normals=views.normals)
             yield views
 
 
@@ -137,7 +140,7 @@ def _measure(codec: Codec, rendered: list[ViewSet]) -> Cost:
 
 
 def _timed(function: Callable[[Any], Any], argument: Any, repeats: int) -> tuple[float, Any]:
-    """The least CPU time of several calls in milliseconds, and the result."""
+    """Return the shortest CPU time of several calls in milliseconds, and the result."""
     seconds = []
     for _ in range(repeats):
         started = time.process_time()
@@ -147,7 +150,7 @@ def _timed(function: Callable[[Any], Any], argument: Any, repeats: int) -> tuple
 
 
 def _with_sums(costs: dict[Codec, Cost]) -> list[tuple[str, str, Cost]]:
-    """Kind, encoding and cost; last the three kinds together."""
+    """Return rows of kind, encoding and cost; the last rows are sums over the three kinds."""
     rows = [(codec.kind, codec.name, cost) for codec, cost in costs.items()]
     for name in (_PLAIN, _CHOSEN):
         parts = [astuple(cost) for _, codec, cost in rows if codec == name]
@@ -157,7 +160,7 @@ def _with_sums(costs: dict[Codec, Cost]) -> list[tuple[str, str, Cost]]:
 
 def _report(rows: list[tuple[str, str, Cost]]) -> None:
     plain = {kind: cost.num_bytes for kind, name, cost in rows if name == _PLAIN}
-    print("| picture | encoding | KiB | of plain PNG | encode ms | decode ms |")
+    print("| image | encoding | KiB | relative to plain PNG | encode, ms | decode, ms |")
     print("|---|---|---|---|---|---|")
     for kind, name, cost in rows:
         size = f"{cost.num_bytes / 1024:.1f} | {cost.num_bytes / plain[kind]:.2f}"
@@ -210,5 +213,5 @@ def _rgb(normals: np.ndarray) -> np.ndarray:
 
 
 def _from_rgb(data: bytes) -> np.ndarray:
-    """As the published loaders do: no mask, no new length."""
+    """Decode normals as published loaders do, without masking and normalisation."""
     return _pixels(data).astype(np.float32) * np.float32(2 / 255) - 1

@@ -1,4 +1,4 @@
-"""Measure the tasks per second that a build's driver processes, and the growth of its memory.
+"""Measure the tasks per second of a build's driver, and the growth of its memory.
 
 `python -m benchmarks executor` builds many objects on a local Ray with empty tasks: each object is
 submitted, decided and committed, but the worker only returns an event. `--without-ray` measures the

@@ -1,16 +1,17 @@
-"""Samples per second and bytes per sample: our loader, a folder of PNGs, plain webdataset.
+"""Compare this project's loader with PNG files and with plain webdataset.
 
-`python -m benchmarks loader --root DATASET --snapshot ID` writes the dataset as `lrm export
---layout instantmesh` does, and reads the same views of the same objects in turn from each, in one
-thread. Without a root it first renders the demo's objects (minutes; `--work` keeps them).
+`python -m benchmarks loader --root DATASET --snapshot ID` exports the dataset as `lrm export
+--layout instantmesh` does, and reads the same views of the same objects from each, alternately and
+in one thread. It prints samples per second of one core, and KiB read per sample. Without a root it
+first renders the demo's objects, which takes minutes; `--work` keeps them for the next run.
 
-- Time is that of the process on its core, with the files in the page cache: what decoding costs.
-- Bytes are what the process asked the system for (`rchar`), not what a loader says of itself.
-- `pictures` ends at float tensors of whole views, on white; nothing is resized. `items` goes on to
-  what a step takes.
-- The loaders of PNGs become floats where they are decoded, are composited plane by plane, resized
-  and cropped: the fastest way that was found for floats. The baseline is the faster of their two
-  decoders. `png, rest as ours` has PNGs for shards and all else in common with our loader.
+- Time is CPU time of the process, with the files in the page cache, so it is the cost of decoding.
+- Bytes are those that the process read from the system (`rchar` in /proc/self/io).
+- `pictures` are float tensors of whole views on white, not resized. `items` are the inputs of a
+  training step, resized and cropped.
+- The PNG loaders convert to floats when they decode, then composite, resize and crop each plane,
+  which is the fastest way that was found. The baseline is the faster of Pillow and OpenCV. `PNG,
+  rest as this project` reads PNG files, but shares all other code with this project's loader.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from core.config import Config
 from core.storage import Storage
 from dataset.object_record import sample_key
@@ -52,8 +54,8 @@ from train.data.sample_dataset import Item
 from train.data.step_views import ObjectDataset, count_views
 from train.data.whole_frames import FrameDataConfig, FrameDataset
 
-OURS, WEBDATASET = "ours", "webdataset, whole samples"
-PILLOW, OPENCV, REST = "png, Pillow", "png, OpenCV", "png, rest as ours"
+OURS, WEBDATASET = "this project", "webdataset, whole samples"
+PILLOW, OPENCV, REST = "PNG, Pillow", "PNG, OpenCV", "PNG, rest as this project"
 BASELINES = (PILLOW, OPENCV)
 TARGET_SPEED, TARGET_BYTES = 2.0, 0.4
 _LAYOUT = "instantmesh"
@@ -63,17 +65,17 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Reading:
-    """One sample, read once."""
+    """The measurement of reading one sample once."""
 
     seconds: float
     num_bytes: int
     sample_bytes: int
-    """Of the whole sample as it is stored."""
+    """Size of the whole stored sample."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Medians over the readings of one loader; the share is of all bytes together."""
+    """The readings of one loader: median speed, mean bytes, and share of the samples' bytes."""
 
     per_second: float
     num_bytes: float
@@ -81,7 +83,7 @@ class Summary:
 
 
 class _Floats(Colours):
-    """Colours that are floats from the start."""
+    """Colours that are converted to floats when they are decoded."""
 
     @classmethod
     def of(cls, pictures: Sequence[np.ndarray], *, published: bool = False) -> Self:  # noqa: ARG003
@@ -95,7 +97,7 @@ class _Floats(Colours):
 
 
 class _PngFolder(ObjectDataset[Any]):
-    """The views out of an exported folder."""
+    """A dataset that reads the views from an exported folder."""
 
     folder: Path
     by_pillow = False
@@ -106,15 +108,16 @@ class _PngFolder(ObjectDataset[Any]):
         return {}
 
     def _read(self, sample: Sample, chosen: Sequence[int]) -> dict[str, bytes]:
-        known = self._headers
-        if sample.asset_id not in known:  # the folder has no lens: taken once, before any timing
-            known[sample.asset_id] = super()._read(sample, chosen)[META_MEMBER]
-        place = self.folder / sample_key(sample.asset_id)
-        endings = {"rgba": "", "depth": "_depth", "normal": "_normal"}
-        names = [f"{v:03d}{endings[kind]}.png" for kind in self.kinds for v in chosen]
-        found = {name: (place / name).read_bytes() for name in [*names, "cameras.npz"]}
-        np.load(io.BytesIO(found["cameras.npz"]))["cam_poses"]
-        return {META_MEMBER: known[sample.asset_id], **found}
+        headers = self._headers
+        # The folder has no intrinsics: read them once, in the round that is not timed.
+        if sample.asset_id not in headers:
+            headers[sample.asset_id] = super()._read(sample, chosen)[META_MEMBER]
+        folder = self.folder / sample_key(sample.asset_id)
+        suffixes = {"rgba": "", "depth": "_depth", "normal": "_normal"}
+        names = [f"{v:03d}{suffixes[kind]}.png" for kind in self.kinds for v in chosen]
+        files = {name: (folder / name).read_bytes() for name in [*names, "cameras.npz"]}
+        np.load(io.BytesIO(files["cameras.npz"]))["cam_poses"]
+        return {META_MEMBER: headers[sample.asset_id], **files}
 
     def _decode(self, data: bytes) -> np.ndarray:
         if self.by_pillow:
@@ -132,23 +135,23 @@ class _PngFolder(ObjectDataset[Any]):
         chosen: Sequence[int],
         augmentation: Augmentation,
     ) -> dict[str, Tensor]:
-        def pixels(ending: str) -> Tensor:
-            files = [members[f"{view:03d}_{ending}.png"] for view in chosen]
+        def pixels(suffix: str) -> Tensor:
+            files = [members[f"{view:03d}_{suffix}.png"] for view in chosen]
             return torch.from_numpy(np.stack([self._decode(file) for file in files]))
 
-        found = {}
+        maps = {}
         if "depth" in self.kinds:
             scale = _DEPTH_PER_LEVEL * augmentation.scale
-            found["depth"] = pixels("depth").float()[:, None] * scale
+            maps["depth"] = pixels("depth").float()[:, None] * scale
         if "normal" in self.kinds:
             colours = pixels("normal").movedim(-1, 1)
             normals = (colours[:, :3].float() / 127.5 - 1) * (colours[:, 3:] > 0)
-            found["normals"] = augmentation.turn(normals)
-        return found
+            maps["normals"] = augmentation.turn(normals)
+        return maps
 
 
 class _WholeSamples(ObjectDataset[Any]):
-    """The views out of whole samples, in the order of the shards."""
+    """A dataset that reads whole samples in the order of the shards."""
 
     shards: Sequence[str]
 
@@ -165,12 +168,12 @@ class _WholeSamples(ObjectDataset[Any]):
         return endless()
 
     def _read(self, sample: Sample, chosen: Sequence[int]) -> dict[str, bytes]:
-        # Beside the members, strings that say where the sample came from.
+        # Names that start with "__" are webdataset's own entries.
         return {name: data for name, data in next(self._stream).items() if name[:2] != "__"}
 
 
 class _PicturesOnly(ObjectDataset[Any]):
-    """Of each item only the pictures of its views, as they come out of their files."""
+    """A dataset that returns the decoded views only, neither resized nor cropped."""
 
     def _load(self, sample: Sample, position: int) -> Item:
         config, rng = self._config, sample_rng(self._seed, position)
@@ -184,29 +187,32 @@ class _PicturesOnly(ObjectDataset[Any]):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Export, measure in turn, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", help="a dataset in a local folder; by default one is made")
-    parser.add_argument("--snapshot", help="one of the root's")
-    parser.add_argument("--samples", type=int, default=8, help="positions that are read")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is read")
-    parser.add_argument("--input-size", type=int, default=320)
-    parser.add_argument("--size", type=int, default=512, help="largest side of a target")
-    parser.add_argument("--work", help="folder that keeps what is made, for another time")
+    """Export the dataset, measure all loaders, and print tables."""
+    parser = benchmark_parser(__doc__)
+    add = parser.add_argument
+    add("--root", help="folder of a dataset [default: render the demo's objects]")
+    add("--snapshot", metavar="ID", help="snapshot in that dataset")
+    add("--samples", type=int, default=8, help="number of positions that are read")
+    add("--rounds", type=int, default=3, help="number of times that each is read")
+    add("--input-size", type=int, default=320, help="width of an input view in pixels")
+    add("--size", type=int, default=512, help="largest width of a target view in pixels")
+    add("--work", metavar="DIR", help="folder that keeps the demo dataset and the export")
     add_figures(parser)
     args = parser.parse_args(argv)
     if (args.root is None) != (args.snapshot is None):
-        parser.error("--root and --snapshot go together")
+        parser.error("--root and --snapshot must be given together")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with contextlib.ExitStack() as stack:
         work = Path(args.work or stack.enter_context(tempfile.TemporaryDirectory()))
-        found = (args.root, args.snapshot) if args.root else make_dataset(work, args.size)
-        _compare(Storage(found[0]), found[1], work / "png", args)
+        root, snapshot = args.root, args.snapshot
+        if root is None:
+            root, snapshot = make_dataset(work, args.size)
+        _compare(Storage(root), snapshot, work / "png", args)
 
 
 def make_dataset(work: Path, size: int) -> tuple[str, str]:
-    """Root and snapshot of the demo's objects, rendered with this resolution."""
+    """Render the demo's objects with this resolution; return the root and a snapshot's id."""
     source, root = work / "source", work / "dataset"
     write_demo_source(source)
     lrm = [sys.executable, "-m", "pipelines.cli"]
@@ -215,9 +221,9 @@ def make_dataset(work: Path, size: int) -> tuple[str, str]:
         build += [f"--filters.{name}.enabled", "false"]
     settings = ["--render.resolution", str(size), "--render.samples", "4"]
     subprocess.run([*lrm, *build, *settings], check=True, stdout=sys.stderr)
-    freeze = [*lrm, "snapshot", "--root", str(root), "--json"]
-    said = subprocess.run(freeze, check=True, stdout=subprocess.PIPE).stdout
-    return str(root), json.loads(said)["snapshot"]
+    snapshot = [*lrm, "snapshot", "--root", str(root), "--json"]
+    output = subprocess.run(snapshot, check=True, stdout=subprocess.PIPE).stdout
+    return str(root), json.loads(output)["snapshot"]
 
 
 def _compare(root: Storage, snapshot: str, folder: Path, args: argparse.Namespace) -> None:
@@ -234,36 +240,39 @@ def _compare(root: Storage, snapshot: str, folder: Path, args: argparse.Namespac
     for stage, (kind, config) in stages.items():
         for level in ("pictures", "items"):
             classes = _classes(root, samples, folder, kind, level)
-            made = {
-                name: each(root, samples, config, input_size=args.input_size, seed=_SEED)
-                for name, each in classes.items()
+            loaders = {
+                name: dataset_class(root, samples, config, input_size=args.input_size, seed=_SEED)
+                for name, dataset_class in classes.items()
             }
-            readings = measure(made, sizes, args.rounds)
+            readings = measure(loaders, sizes, args.rounds)
             print(f"\n{stage}: {level}\n")
-            found = {name: summarise(each) for name, each in readings.items()}
-            print(report(found))
-            figures += _figures(f"{stage.partition(',')[0]}, {level}", found)
+            summaries = {name: summarise(of_loader) for name, of_loader in readings.items()}
+            print(report(summaries))
+            figures += _figures(f"{stage.partition(',')[0]}, {level}", summaries)
     write_figures(args.figures, figures)
 
 
 def measure(
     loaders: Mapping[str, Any], sample_bytes: Sequence[int], rounds: int
 ) -> dict[str, list[Reading]]:
-    """Every position (as many as samples) by every loader in turn, whatever the machine does."""
-    found: dict[str, list[Reading]] = {name: [] for name in loaders}
-    for turn in range(rounds + 1):
+    """Read each position with all loaders in turn, so that other load affects all of them alike.
+
+    There is one position for each item of `sample_bytes`.
+    """
+    readings: dict[str, list[Reading]] = {name: [] for name in loaders}
+    for round_number in range(rounds + 1):
         for position, size in enumerate(sample_bytes):
             for name, loader in loaders.items():
-                read, started = _bytes_read(), time.process_time()
+                bytes_before, started = _bytes_read(), time.process_time()
                 loader[position]
                 seconds = time.process_time() - started
-                if turn:  # the first fills the page cache and imports what is missing
-                    found[name].append(Reading(seconds, _bytes_read() - read, size))
-    return found
+                if round_number:  # the first round fills the page cache and imports modules
+                    readings[name].append(Reading(seconds, _bytes_read() - bytes_before, size))
+    return readings
 
 
 def summarise(readings: Sequence[Reading]) -> Summary:
-    """Samples per second of a core, bytes per sample, and their share of the whole sample."""
+    """Return samples per second of one core, bytes per sample, and their share of the sample."""
     num_bytes = statistics.mean(reading.num_bytes for reading in readings)
     return Summary(
         per_second=1 / statistics.median(reading.seconds for reading in readings),
@@ -272,63 +281,63 @@ def summarise(readings: Sequence[Reading]) -> Summary:
     )
 
 
-def report(found: Mapping[str, Summary]) -> str:
-    """A table, and how our loader stands to the targets."""
-    lines = ["| loader | samples/s of a core | KiB read | of the sample |", "|---|---|---|---|"]
+def report(summaries: Mapping[str, Summary]) -> str:
+    """Return a table, and the comparison of this project's loader with the targets."""
+    lines = ["| loader | samples/s per core | KiB read | share of sample |", "|---|---|---|---|"]
     lines += [
         f"| {name} | {one.per_second:.2f} | {one.num_bytes / 1024:.0f} | {one.share:.2f} |"
-        for name, one in found.items()
+        for name, one in summaries.items()
     ]
-    ours = found[OURS]
-    fastest = max(found[name].per_second for name in BASELINES)
+    ours = summaries[OURS]
+    fastest = max(summaries[name].per_second for name in BASELINES)
     lines.append("")
     lines += [
-        f"{ours.per_second / one.per_second:.2f} times {name}"
-        for name, one in found.items()
+        f"{ours.per_second / summary.per_second:.2f} times the speed of {name}"
+        for name, summary in summaries.items()
         if name != OURS
     ]
     times = ours.per_second / fastest
-    lines.append(f"{times:.2f} times the faster of png (target: at least {TARGET_SPEED:g})")
+    lines.append(f"{times:.2f} times the faster PNG loader (target: at least {TARGET_SPEED:g})")
     lines.append(f"{ours.share:.2f} of the sample's bytes read (target: at most {TARGET_BYTES:g})")
     return "\n".join(lines)
 
 
-def _figures(what: str, found: Mapping[str, Summary]) -> list[Figure]:
-    ours = found[OURS].per_second
-    times = ours / max(found[name].per_second for name in BASELINES)
+def _figures(subject: str, summaries: Mapping[str, Summary]) -> list[Figure]:
+    ours = summaries[OURS].per_second
+    times = ours / max(summaries[name].per_second for name in BASELINES)
     return [
-        Figure(f"{what}: this project, per core", ours, "samples/s"),
-        Figure(f"{what}: this project relative to the faster PNG loader", times, "times"),
+        Figure(f"{subject}: this project, per core", ours, "samples/s"),
+        Figure(f"{subject}: this project relative to the faster PNG loader", times, "times"),
     ]
 
 
 def _patches(size: int) -> ViewDataConfig:
-    published = ViewDataConfig()
-    least = min(published.patch_size, size)
-    return ViewDataConfig(patch_size=least, target_size_min=least, target_size_max=size)
+    defaults = ViewDataConfig()
+    patch_size = min(defaults.patch_size, size)
+    return ViewDataConfig(patch_size=patch_size, target_size_min=patch_size, target_size_max=size)
 
 
 def _classes(
     root: Storage, samples: Sequence[Sample], folder: Path, kind: type, level: str
 ) -> dict[str, type]:
-    """The classes of datasets that differ in their reading, by the loader's name."""
+    """Return one dataset class per loader by name; they differ only in reading and decoding."""
     files = {"folder": folder / get_layout(_LAYOUT).folder}
     shards = [root.resolve(shard) for shard in sorted({sample.shard for sample in samples})]
-    readings: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {
+    variants: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {
         OURS: ((), {}),
         PILLOW: ((_PngFolder,), {**files, "by_pillow": True}),
         OPENCV: ((_PngFolder,), files),
         REST: ((_PngFolder,), {**files, "colours": Colours}),
         WEBDATASET: ((_WholeSamples,), {"shards": shards}),
     }
-    ends = (_PicturesOnly,) if level == "pictures" else ()
+    first_bases = (_PicturesOnly,) if level == "pictures" else ()
     return {
-        name: type(f"{level}-{name}", (*ends, *bases, kind), attributes)
-        for name, (bases, attributes) in readings.items()
+        name: type(f"{level}-{name}", (*first_bases, *bases, kind), attributes)
+        for name, (bases, attributes) in variants.items()
     }
 
 
 def _bytes_read() -> int:
-    """Bytes that this process has asked the system for, Linux's `rchar`."""
+    """Return the bytes that this process has read so far, Linux's `rchar`."""
     with open("/proc/self/io") as file:
         return int(file.readline().split()[1])

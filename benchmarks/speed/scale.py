@@ -1,15 +1,17 @@
-"""What a build of Objaverse takes on 1, 100 and 1,000 nodes, and what saturates first.
+"""Compute the time and the cost of building Objaverse on 1, 100 and 1,000 nodes.
 
-`python -m benchmarks scale` prints the tables of docs/notes/scale.md, which states the formulas;
-`--page docs/notes/scale.md` writes them into it. Every number that goes in is an option: objects,
-nodes, prices, rates. Stages, seconds and bytes are those that `lrm plan` starts from.
+`python -m benchmarks scale` prints the tables of docs/notes/scale.md, which explains the formulas:
+hours, requests, bytes, files and prices, and which part limits the speed. `--page
+docs/notes/scale.md` writes them into that page. Every input is an option. The share of objects, the
+seconds and the bytes of each stage are the first estimates of `lrm plan`.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+from benchmarks.help_text import benchmark_parser
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import first_estimate
@@ -19,66 +21,63 @@ __all__ = ["Inputs", "Load", "limits", "main", "tables", "work"]
 MARKS = ("<!-- python -m benchmarks scale -->\n", "<!-- end of python -m benchmarks scale -->\n")
 _NODES = (1, 100, 1000)
 _STORE_READS, _STORE_WRITES = 5500.0, 3500.0
+"""Requests per second and prefix that S3 allows."""
 _SHARD_WRITES = 8
-"""Begin, five parts of 50 MiB and end of a shard's upload; its index."""
+"""Requests for a shard: start, five parts of 50 MiB and end of its upload, and its index."""
+
+
+def _number(default: float, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the tables are computed from."""
+    """The inputs of the tables; `help` in the metadata explains each."""
 
-    objects: float = 800_000
-    """That are fetched."""
-    glb_megabytes: float = 12.5
-    """Of a GLB, on average."""
-    cores: float = 64
-    """Of a CPU node."""
-    gpu_cores: float = 16
-    """Of a GPU node, which has one GPU: so many children share it."""
-    gpu_seconds: float = 6 / 16
-    """Of a GPU, for a render: what stays on the cores of a GPU node, if the GPU takes no time."""
-    hub_requests: float = 4750 / 300
-    """A second, that the request budget of one token sends in the long run: of the 5,000 in five
-    minutes that the hub allows, a twentieth is kept for a burst."""
-    driver_tasks: float = 330
-    """A second, that a driver on Ray submits and collects."""
-    commit_events: float = 3500
-    """A second, that the committer takes, in the driver's own thread."""
-    core_hour: float = 0.03
-    gpu_hour: float = 1.20
-    gb_month: float = 0.023
-    """Prices in USD, as in docs/guide/cluster.md."""
+    objects: float = _number(800_000, "number of fetched objects")
+    glb_megabytes: float = _number(12.5, "mean size of a GLB file in MB")
+    cores: float = _number(64, "cores of a CPU node")
+    gpu_cores: float = _number(16, "cores of a GPU node, which has one GPU")
+    # 6 s of CPU per render, divided by the 16 children that share a GPU.
+    gpu_seconds: float = _number(6 / 16, "GPU seconds per render; a lower bound")
+    # The hub allows 5,000 requests in five minutes; a twentieth is reserved for bursts.
+    hub_requests: float = _number(4750 / 300, "requests per second to the hub with one token")
+    driver_tasks: float = _number(330, "Ray tasks per second of the driver")
+    commit_events: float = _number(3500, "events per second of the committer")
+    core_hour: float = _number(0.03, "price of a core-hour in USD")
+    gpu_hour: float = _number(1.20, "price of a GPU node's hour in USD")
+    gb_month: float = _number(0.023, "price of a GB of storage per month in USD")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a build asks of everything that is not a node."""
+    """The load of a build on nodes, driver, source and object store."""
 
     cost: Cost
     downloads: float
     tasks: float
     events: float
     reads: float
-    """Requests to the store that read,"""
+    """Requests to the store that read."""
     writes: float
-    """and that write or delete."""
+    """Requests to the store that write or delete."""
     files: float
-    """That stay: shards, their indexes, and the GLB files."""
+    """Files at the end: shards, their indexes and GLB files."""
     bytes_in: float
-    """From the source."""
+    """Bytes from the source."""
     bytes_back: float
-    """Of GLB files, read back from the root."""
+    """Bytes of GLB files that are read back from the root."""
     bytes_out: float
-    """Of samples and GLB files."""
+    """Bytes of samples and GLB files."""
 
     @property
     def core_hours(self) -> float:
-        """Of all stages."""
+        """The core-hours of all stages."""
         return self.cost.core_hours
 
 
 def work(inputs: Inputs, *, gpu: bool) -> Load:
-    """The work of one build, which keeps the GLB files as it does by default."""
+    """Return the load of one build, which keeps the GLB files as it does by default."""
     config = BuildConfig(source="objaverse", root="s3://bucket/root")
     cost = first_estimate(config, round(inputs.objects))
     if gpu:
@@ -94,21 +93,21 @@ def work(inputs: Inputs, *, gpu: bool) -> Load:
         downloads=inputs.objects,
         tasks=count["fetch"] + count["measure"] + shards,
         events=inputs.objects + sum(count.values()),
-        # HEAD and LIST before a file is put; HEAD and GET of inspection, Blender and the packer. At
-        # most: an inspection takes the file from its fetch, and reads only when it runs alone.
+        # HEAD and LIST before a file is put; HEAD and GET of inspection, Blender and the packer.
+        # This is a maximum: an inspection in the task of its fetch does not read the file again.
         reads=2 * (count["fetch"] + count["inspect"] + count["measure"] + count["pack"]),
-        # A file is put; a rendered sample is put, and deleted when it is packed.
+        # A fetched file is put; a rendered sample is put, and deleted after it is packed.
         writes=count["fetch"] + 2 * count["render"] + shards * _SHARD_WRITES,
         files=2 * shards + count["fetch"],
         bytes_in=bytes_in,
-        # Measurement, render and geometry are one task, which brings the file once.
+        # Measurement, render and geometry are one task, which reads the file once.
         bytes_back=count["measure"] * inputs.glb_megabytes * 1e6,
         bytes_out=cost.num_bytes + bytes_in,
     )
 
 
 def limits(load: Load, inputs: Inputs, nodes: int, *, gpu: bool) -> dict[str, float]:
-    """Hours that each part needs for its own share; the whole takes as long as the longest."""
+    """Return the hours that each part needs; they run at the same time, so the longest counts."""
     if gpu:
         cores = inputs.gpu_cores * nodes
         hours = load.cost.gpu_hours / nodes + load.core_hours / cores
@@ -122,7 +121,7 @@ def limits(load: Load, inputs: Inputs, nodes: int, *, gpu: bool) -> dict[str, fl
 
 
 def tables(inputs: Inputs, nodes: Sequence[int] = _NODES) -> str:
-    """The tables, as Markdown."""
+    """Return the tables as Markdown."""
     loads = {"CPU": work(inputs, gpu=False), "GPU": work(inputs, gpu=True)}
     return "\n".join([*_totals(loads, inputs), "", *_by_nodes(loads, inputs, nodes), ""])
 
@@ -132,7 +131,7 @@ def _totals(loads: Mapping[str, Load], inputs: Inputs) -> Iterator[str]:
         core_hour=inputs.core_hour, gpu_hour=inputs.gpu_hour, gb_month=inputs.gb_month
     )
     load = loads["CPU"]
-    yield f"| of {inputs.objects:,.0f} objects | CPU nodes | GPU nodes, at the least |"
+    yield f"| {inputs.objects:,.0f} objects | CPU nodes | GPU nodes, lower bound |"
     yield "|---|---|---|"
     for stage, cost in load.cost.stages.items():
         other = loads["GPU"].cost.stages[stage]
@@ -142,58 +141,64 @@ def _totals(loads: Mapping[str, Load], inputs: Inputs) -> Iterator[str]:
     yield f"| **all stages** | **{both[0]}** | **{both[1]}** |"
     priced = [money(each.cost, prices) or {} for each in loads.values()]
     yield "| work, USD | " + " | ".join(f"{each['work']:,.0f}" for each in priced) + " |"
-    yield f"| bytes in | {_bytes(load.bytes_in)} | the same |"
-    yield f"| bytes read back: GLB files | {_bytes(load.bytes_back)} | the same |"
-    yield f"| bytes out: samples | {_bytes(load.cost.num_bytes)} | the same |"
-    yield f"| bytes out: GLB files | {_bytes(load.bytes_in)} | the same |"
+    yield f"| bytes from the source | {_bytes(load.bytes_in)} | the same |"
+    yield f"| bytes read back, GLB files | {_bytes(load.bytes_back)} | the same |"
+    yield f"| bytes written, samples | {_bytes(load.cost.num_bytes)} | the same |"
+    yield f"| bytes written, GLB files | {_bytes(load.bytes_in)} | the same |"
     kept = load.bytes_out / 1e9 * inputs.gb_month
     samples = load.cost.num_bytes / 1e9 * inputs.gb_month
-    yield f"| a month of storage, USD | {samples:,.0f}; with GLB files {kept:,.0f} | the same |"
+    yield f"| storage per month, USD | {samples:,.0f}; with GLB files {kept:,.0f} | the same |"
     shards = load.files - inputs.objects
     yield f"| files | {shards:,.0f}; with GLB files {load.files:,.0f} | the same |"
-    requests = f"{load.reads:,.0f} that read, {load.writes:,.0f} that change"
+    requests = f"{load.reads:,.0f} reads, {load.writes:,.0f} changes"
     yield f"| requests to the store | {requests} | the same |"
-    yield f"| tasks of Ray; events | {load.tasks:,.0f}; {load.events:,.0f} | the same |"
+    yield f"| Ray tasks; events | {load.tasks:,.0f}; {load.events:,.0f} | the same |"
 
 
 def _by_nodes(loads: Mapping[str, Load], inputs: Inputs, nodes: Sequence[int]) -> Iterator[str]:
     columns = [(kind, number) for kind in loads for number in nodes]
     yield "| | " + " | ".join(f"{number:,} {kind}" for kind, number in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
-    found = [limits(loads[kind], inputs, n, gpu=kind == "GPU") for kind, n in columns]
-    for part in found[0]:
-        yield f"| {part}, hours | " + " | ".join(_short(each[part]) for each in found) + " |"
+    hours_by_part = [limits(loads[kind], inputs, n, gpu=kind == "GPU") for kind, n in columns]
+    for part in hours_by_part[0]:
+        yield (
+            f"| {part}, hours | "
+            + " | ".join(_short(parts[part]) for parts in hours_by_part)
+            + " |"
+        )
     hub = inputs.objects / inputs.hub_requests / 3600
     yield "| hub, hours | " + " | ".join([_short(hub)] * len(columns)) + " |"
     for source in ("your own bucket", "the hub"):
-        whole = [each | ({"hub": hub} if source == "the hub" else {}) for each in found]
-        first = [max(each, key=lambda part: each[part]) for each in whole]
-        took = [each[part] for each, part in zip(whole, first, strict=True)]
-        told = [f"{_short(hours)} ({part})" for hours, part in zip(took, first, strict=True)]
-        yield f"| **from {source}: hours, what they wait for** | " + " | ".join(told) + " |"
-        pairs = list(zip(columns, took, strict=True))
+        all_parts = [
+            parts | ({"hub": hub} if source == "the hub" else {}) for parts in hours_by_part
+        ]
+        limiting = [max(parts, key=lambda part: parts[part]) for parts in all_parts]
+        durations = [parts[part] for parts, part in zip(all_parts, limiting, strict=True)]
+        yield f"| **from {source}: hours** | " + " | ".join(map(_short, durations)) + " |"
+        yield "| limited by | " + " | ".join(limiting) + " |"
+        pairs = list(zip(columns, durations, strict=True))
         if source == "your own bucket":
             yield from _rates(loads, pairs)
         held = [_price(kind, inputs) * number * hours for (kind, number), hours in pairs]
-        yield "| nodes held so long, USD | " + " | ".join(f"{usd:,.0f}" for usd in held) + " |"
+        yield "| nodes for that time, USD | " + " | ".join(f"{usd:,.0f}" for usd in held) + " |"
 
 
 def _rates(
     loads: Mapping[str, Load], pairs: Sequence[tuple[tuple[str, int], float]]
 ) -> Iterator[str]:
     for name, total in (
-        ("tasks a second", lambda load: load.tasks),
-        ("events a second", lambda load: load.events),
-        ("requests a second to the store", lambda load: load.reads + load.writes),
-        ("MB in a second", lambda load: (load.bytes_in + load.bytes_back) / 1e6),
-        ("MB out a second", lambda load: load.bytes_out / 1e6),
+        ("tasks per second", lambda load: load.tasks),
+        ("events per second", lambda load: load.events),
+        ("store requests per second", lambda load: load.reads + load.writes),
+        ("MB/s read", lambda load: (load.bytes_in + load.bytes_back) / 1e6),
+        ("MB/s written", lambda load: load.bytes_out / 1e6),
     ):
         rates = [total(loads[kind]) / (hours * 3600) for (kind, _), hours in pairs]
         yield f"| {name} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |"
 
 
 def _price(kind: str, inputs: Inputs) -> float:
-    """Of a node for an hour."""
+    """Return the price of a node for an hour in USD."""
     return inputs.gpu_hour if kind == "GPU" else inputs.core_hour * inputs.cores
 
 
@@ -214,24 +219,25 @@ def _short(hours: float) -> str:
 
 
 def write_page(page: Path, text: str) -> None:
-    """Put the tables between their marks. Raises ValueError if the page has none."""
+    """Write the tables between the marks of a page. Raises ValueError if it has no marks."""
     before, _, rest = page.read_text().partition(MARKS[0])
     _, mark, after = rest.partition(MARKS[1])
     if not mark:
-        raise ValueError(f"{page}: no marks of `python -m benchmarks scale`")
+        raise ValueError(f"{page} has no marks of `python -m benchmarks scale`")
     page.write_text(before + MARKS[0] + text + MARKS[1] + after)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for field in fields(Inputs):
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=float, default=field.default, help="[%(default)s]")
-    parser.add_argument("--nodes", type=int, nargs="+", default=_NODES)
-    parser.add_argument("--page", type=Path, help="write them into this page")
+    """Print the tables, or write them into a page."""
+    parser = benchmark_parser(__doc__)
+    for setting in fields(Inputs):
+        option = f"--{setting.name.replace('_', '-')}"
+        text = f"{setting.metadata['help']} [default: {setting.default:g}]"
+        parser.add_argument(option, type=float, default=setting.default, metavar="N", help=text)
+    parser.add_argument("--nodes", type=int, nargs="+", default=_NODES, help="numbers of nodes")
+    parser.add_argument("--page", type=Path, help="write the tables into this Markdown page")
     args = parser.parse_args(arguments)
-    inputs = Inputs(**{field.name: getattr(args, field.name) for field in fields(Inputs)})
+    inputs = Inputs(**{setting.name: getattr(args, setting.name) for setting in fields(Inputs)})
     text = tables(inputs, args.nodes)
     if args.page:
         write_page(args.page, text)

@@ -1,10 +1,10 @@
-"""What a training step costs and where: one GPU, no loader, no DeepSpeed.
+"""Measure the time and the memory of a training step by part.
 
-`python -m benchmarks train_step --stage mesh --preset base` prints, for a step of 10 views, of
-which the model sees 6, the milliseconds of each part, the peak of memory and the share of the
-device's floating-point peak; `--json FILE` appends them, one object a line. Pictures and LPIPS
-weights are random (the cost is that of real ones), cameras those of an orbit, and the mesh is a
-sphere, so that its number of triangles is real.
+`python -m benchmarks train_step --stage mesh --preset base` prints the median milliseconds of each
+part of a step, without loader and DeepSpeed, and on a GPU the peak memory in GiB and the share of its peak FLOPs. `--json FILE`
+appends the same as one JSON object per line. Images and LPIPS weights are random, which costs the
+same as real ones; cameras are on an orbit; the mesh is a sphere, so that the number of triangles is
+realistic.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Figure, add_figures, write_figures
+from benchmarks.help_text import benchmark_parser
 from benchmarks.speed.step_inputs import StepBatch, random_batch, start_as_sphere
 from benchmarks.speed.step_timing import MasterAdamW, Stopwatch, peak_flops
 from core.errors import BadInput, LrmError
@@ -31,20 +32,20 @@ from train.models.surfaces.rasterize import RasterizerName, open_rasterizer
 
 __all__ = ["main", "measure_step"]
 
-Shows = Callable[[Stopwatch, Tensor], dict[str, Tensor]]
-"""From planes to loss terms."""
+LossFunction = Callable[[Stopwatch, Tensor], dict[str, Tensor]]
+"""Functions from planes to loss terms."""
 
 _PATCH, _FRAME = 192, 512
 _WARM_UP = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every configuration; one that fails (out of memory, say) does not stop the others."""
+    """Measure every configuration; if one fails, such as out of memory, the others still run."""
     options = _parser().parse_args(arguments)
     failed, figures = [], []
     for stage in options.stage:
         for preset in options.preset:
-            # What is left of the last one would count as this one's memory.
+            # Memory of the last configuration must not count for this one.
             gc.collect()
             try:
                 result = measure_step(stage, preset, options)
@@ -61,29 +62,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__)
     add = parser.add_argument
-    add("--stage", nargs="+", choices=["nerf", "mesh"], default=["nerf"])
-    add("--preset", nargs="+", choices=list(PRESETS), default=["base"])
-    add("--precision", choices=["bf16", "fp32"], default="bf16", help="of the parameters")
-    add("--batch", type=int, default=1, help="objects in a step")
-    add("--inputs", type=int, default=6, help="views that the model sees")
-    add("--views", type=int, default=10, help="views that are supervised")
-    add("--size", type=int, help=f"of their pictures: {_PATCH} in stage 1, {_FRAME} in stage 2")
-    add("--no-lpips", action="store_true", help="leave the LPIPS term out")
-    add("--compile", action="store_true", help="torch.compile encoder, transformer, rendered rays")
-    add("--rasterizer", choices=["torch", "nvdiffrast"], default="torch")
-    add("--repeat", type=int, default=10, help="steps that are measured, after 3 others")
+    add("--stage", nargs="+", choices=["nerf", "mesh"], default=["nerf"], help="training stages")
+    presets = ", ".join(PRESETS)
+    add(
+        "--preset",
+        nargs="+",
+        choices=list(PRESETS),
+        default=["base"],
+        metavar="PRESET",
+        help=f"model sizes: {presets}",
+    )
+    add("--precision", choices=["bf16", "fp32"], default="bf16", help="type of the parameters")
+    add("--batch", type=int, default=1, help="objects per step")
+    add("--inputs", type=int, default=6, help="input views of the model")
+    add("--views", type=int, default=10, help="supervised views")
+    add(
+        "--size",
+        type=int,
+        help=f"width and height of these views in pixels [default: {_PATCH} in stage 1, "
+        f"{_FRAME} in stage 2]",
+    )
+    add("--no-lpips", action="store_true", help="omit the LPIPS loss")
+    add("--compile", action="store_true", help="compile encoder, transformer and volume rendering")
+    add("--rasterizer", choices=["torch", "nvdiffrast"], default="torch", help="for stage 2")
+    add("--repeat", type=int, default=10, help="measured steps, after 3 unmeasured ones")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--json", metavar="FILE", type=Path, help="append the result")
+    add("--json", metavar="FILE", type=Path, help="append the results to this file")
     add_figures(parser)
     return parser
 
 
 def measure_step(stage: str, preset: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of each part of a step (medians), memory and floating-point operations.
+    """Return the median milliseconds of each part of a step, the peak memory and the FLOPs.
 
-    Raises BadInput if the rasterizer cannot run there.
+    Raises BadInput if the rasterizer cannot run on the device.
     """
     name = options.device
     if name == "auto":
@@ -129,7 +143,7 @@ def measure_step(stage: str, preset: str, options: argparse.Namespace) -> dict[s
 
 
 class _Step:
-    """A model, its optimizer and a batch."""
+    """A model, its optimizer and a batch, to run steps."""
 
     def __init__(
         self, stage: str, preset: str, options: argparse.Namespace, device: torch.device
@@ -139,8 +153,9 @@ class _Step:
         self.lpips = _random_lpips(device) if weight else None
         self.triangles: int | None = None
         if options.inputs > options.views:
-            raise BadInput(f"inputs {options.inputs} are more than the {options.views} views")
-        self.model, self.shows, size = self._build(
+            inputs, views = options.inputs, options.views
+            raise BadInput(f"--inputs {inputs} exceeds --views {views}; inputs are among the views")
+        self.model, self.losses, size = self._build(
             stage, preset, options.rasterizer, weight, device
         )
         self.model.to(device=device, dtype=self.dtype)
@@ -159,8 +174,8 @@ class _Step:
         rasterizer: RasterizerName,
         lpips_weight: float,
         device: torch.device,
-    ) -> tuple[NerfLRM | MeshLRM, Shows, int]:
-        """The stage's model, what follows its planes, and the side of its pictures."""
+    ) -> tuple[NerfLRM | MeshLRM, LossFunction, int]:
+        """Return the stage's model, the function from planes to losses, and the size of views."""
         if stage == "nerf":
             nerf = nerf_preset(preset)
             self._image_size = nerf.image_size
@@ -173,45 +188,50 @@ class _Step:
         return model, partial(self._mesh, MeshLossConfig(lpips=lpips_weight)), _FRAME
 
     def compile(self) -> list[str]:
-        """Compile what has static shapes; what was compiled."""
+        """Compile the parts with static shapes; return their names."""
         self.encode, self.transform = torch.compile(self.encode), torch.compile(self.transform)
         if isinstance(self.model, MeshLRM):
-            # Every mesh has another number of triangles: it would be compiled again and again.
+            # The number of triangles changes at every step, which would compile it every time.
             return ["encoder", "transformer"]
         synthesizer: Any = self.model.synthesizer
         synthesizer._render = torch.compile(synthesizer._render)
         return ["encoder", "transformer", "render"]
 
     def run(self, watch: Stopwatch) -> None:
-        """One step."""
+        """Run one step, and time its parts."""
         batch = self.batch
         with watch.part("encode"):
             tokens = self.encode(batch.images.flatten(0, 1), batch.cameras.flatten(0, 1))
         with watch.part("transform"):
             planes = self.transform(tokens.unflatten(0, batch.images.shape[:2]).flatten(1, 2))
-        # In two halves, which together are loss.backward().
-        cut = planes.detach().requires_grad_()
-        terms = self.shows(watch, cut)
+        # The backward pass in two halves, to time them separately.
+        planes_leaf = planes.detach().requires_grad_()
+        terms = self.losses(watch, planes_leaf)
         with watch.part("backward: picture"):
             terms["loss"].backward()
         with watch.part("backward: planes"):
-            planes.backward(cut.grad)
+            planes.backward(planes_leaf.grad)
         with watch.part("optimizer"):
             self.optimizer.step()
 
     def _nerf(self, loss: NerfLossConfig, watch: Stopwatch, planes: Tensor) -> dict[str, Tensor]:
-        """Object by object, as the recipe does."""
-        batch, each = self.batch, []
+        """Render the objects one at a time, as the recipe does; return the mean losses."""
+        batch, object_terms = self.batch, []
         for i in range(len(planes)):
             part = slice(i, i + 1)
             with watch.part("render"):
-                shown = self.model.synthesizer(
+                rendered = self.model.synthesizer(
                     planes[part], batch.views[part], batch.lenses[part], batch.size
                 )
             with watch.part("loss"):
                 targets = (batch.rgb[part], batch.alpha[part])
-                each.append(nerf_loss(shown.rgb, shown.alpha, *targets, loss, self.lpips))
-        return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
+                object_terms.append(
+                    nerf_loss(rendered.rgb, rendered.alpha, *targets, loss, self.lpips)
+                )
+        return {
+            name: torch.stack([terms[name] for terms in object_terms]).mean()
+            for name in object_terms[0]
+        }
 
     def _mesh(self, loss: MeshLossConfig, watch: Stopwatch, planes: Tensor) -> dict[str, Tensor]:
         batch, synthesizer = self.batch, self.model.synthesizer
@@ -219,15 +239,15 @@ class _Step:
         with watch.part("geometry"):
             geometry = synthesizer.geometry(planes)
         with watch.part("render"):
-            shown = synthesizer.render(planes, geometry, batch.views, batch.lenses, batch.size)
+            rendered = synthesizer.render(planes, geometry, batch.views, batch.lenses, batch.size)
         self.triangles = sum(len(surface.faces) for surface in geometry.surfaces)
         with watch.part("loss"):
             targets = (batch.rgb, batch.alpha, batch.depth, batch.normals)
-            return mesh_loss(shown, geometry, *targets, loss, self.lpips)
+            return mesh_loss(rendered, geometry, *targets, loss, self.lpips)
 
 
 def _random_lpips(device: torch.device) -> Lpips:
-    """LPIPS with random weights: the same operations, the distances mean nothing."""
+    """Return LPIPS with random weights, which has the cost of the real one."""
     model = Lpips()
     for weight in model.linear:
         weight.data.uniform_(0, 1)
@@ -235,9 +255,9 @@ def _random_lpips(device: torch.device) -> Lpips:
 
 
 def _flops(step: _Step) -> int:
-    """Of matrix products, convolutions and attention in a step.
+    """Return the FLOPs of matrix products, convolutions and attention in a step.
 
-    What is computed a second time in the backward pass (activation checkpointing) counts twice.
+    Operations that activation checkpointing repeats in the backward pass count twice.
     """
     counter = FlopCounterMode(display=False)
     with counter:
@@ -246,12 +266,12 @@ def _flops(step: _Step) -> int:
 
 
 def _report(result: dict[str, Any], path: Path | None) -> None:
-    what = {
+    facts = {
         name: result[name]
         for name in ("stage", "preset", "precision", "batch", "compiled", "device", "triangles")
         if result[name]
     }
-    print(", ".join(f"{name} {value}" for name, value in what.items()))
+    print(", ".join(f"{name} {value}" for name, value in facts.items()))
     total = result["step_milliseconds"]
     for part, value in result["milliseconds"].items():
         print(f"  {part:18} {value:10.2f} ms  {100 * value / total:5.1f} %")
@@ -259,9 +279,10 @@ def _report(result: dict[str, Any], path: Path | None) -> None:
     if result["peak_bytes"]:
         print(f"  peak memory {result['peak_bytes'] / 2**30:.2f} GiB")
     if result["flops"]:
-        print(f"  {result['flops'] / 1e12:.3f} TFLOP a step", end="")
+        print(f"  {result['flops'] / 1e12:.3f} TFLOP per step", end="")
         if result["share_of_peak"]:
-            print(f": {100 * result['share_of_peak']:.1f} % of {result['peak_flops'] / 1e12:.1f}/s")
+            peak = result["peak_flops"] / 1e12
+            print(f", {100 * result['share_of_peak']:.1f} % of the peak of {peak:.1f} TFLOP/s")
         else:
             print()
     print(end="", flush=True)
@@ -276,7 +297,9 @@ def _figures(result: dict[str, Any]) -> list[Figure]:
         f"step of {result['stage']} {result['preset']}, {result['precision']}, "
         f"{result['views']} views of {result['size']}^2"
     )
-    found = [Figure(name, result["step_milliseconds"] / 1000, "s")]
+    figures = [Figure(name, result["step_milliseconds"] / 1000, "s")]
     if result["share_of_peak"]:
-        found.append(Figure(f"{name}: share of the peak FLOPs", 100 * result["share_of_peak"], "%"))
-    return found
+        figures.append(
+            Figure(f"{name}: share of the peak FLOPs", 100 * result["share_of_peak"], "%")
+        )
+    return figures

@@ -31,8 +31,8 @@ def test_a_summary_is_a_median_of_times_and_a_mean_of_bytes():
 def test_the_report_compares_with_the_targets():
     slow, fast = Summary(10, 4096, 0.8), Summary(20, 4096, 0.8)
     text = report({OURS: Summary(30, 1024, 0.2), PILLOW: slow, OPENCV: fast})
-    assert "3.00 times png, Pillow" in text
-    assert "1.50 times the faster of png (target: at least 2)" in text
+    assert "3.00 times the speed of PNG, Pillow" in text
+    assert "1.50 times the faster PNG loader (target: at least 2)" in text
     assert "0.20 of the sample's bytes read (target: at most 0.4)" in text
 
 
@@ -81,6 +81,7 @@ def test_a_small_dataset_is_measured(tmp_path, capsys):
     rows = [line.split("|") for line in out.splitlines() if line.startswith("| webdataset")]
     # WebDataset reads whole samples.
     assert [float(row[4]) > 0.9 for row in rows] == [True] * 4
-    read_shares = [float(row.split("|")[4]) for row in out.splitlines() if row.startswith("| ours")]
+    own_rows = [row.split("|") for row in out.splitlines() if row.startswith("| this project")]
+    read_shares = [float(row[4]) for row in own_rows]
     assert max(read_shares) < 0.9
     assert len(read_shares) == 4
