@@ -20,9 +20,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
-        has_default = action.default not in (None, False, argparse.SUPPRESS, [])
+        default = action.default
+        has_default = default not in (None, argparse.SUPPRESS, [], "") and default is not False
         if text is None or not has_default or "default" in text or not action.option_strings:
             return text
-        if isinstance(action.default, (list, tuple)):
-            return f"{text} [default: {' '.join(map(str, action.default))}]"
+        if isinstance(default, (list, tuple)):
+            return f"{text} [default: {' '.join(map(str, default))}]"
         return f"{text} [default: %(default)s]"

@@ -2,7 +2,8 @@
 
 `python -m benchmarks commits` commits measurements of many objects, in their real form, to a local
 folder as a build does, and updates `latest/`. It prints events per second for each quarter of them,
-which shows whether the rate falls as the catalog grows. docs/notes/scale.md shows the figures of a run.
+which shows whether the rate falls as the catalog grows. docs/notes/scale.md shows the figures of a
+run.
 """
 
 import json

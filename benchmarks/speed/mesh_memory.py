@@ -1,9 +1,9 @@
 """Measure the memory that stage 2 saves for the backward pass, by part.
 
-`python -m benchmarks mesh_memory` prints MiB of saved tensors and CPU seconds for one object, at the
-sizes of the preset `base`: the geometry, one rendered view, LPIPS of a view, and LPIPS with recomputation,
-as in training. The shape is a sphere, half as wide as the image. It runs on the CPU, because the
-saved tensors are the same on every device.
+`python -m benchmarks mesh_memory` prints MiB of saved tensors and CPU seconds for one object, at
+the sizes of the preset `base`: of the geometry, of one rendered view, of its LPIPS, and of LPIPS
+with recomputation, as in training. The shape is a sphere, half as wide as the image. It runs on the
+CPU, because the saved tensors are the same on every device.
 """
 
 import time

@@ -1,10 +1,10 @@
 """Measure the time and the memory of a training step by part.
 
 `python -m benchmarks train_step --stage mesh --preset base` prints the median milliseconds of each
-part of a step, without loader and DeepSpeed, and on a GPU the peak memory in GiB and the share of its peak FLOPs. `--json FILE`
-appends the same as one JSON object per line. Images and LPIPS weights are random, which costs the
-same as real ones; cameras are on an orbit; the mesh is a sphere, so that the number of triangles is
-realistic.
+part of a step, without loader and DeepSpeed, and on a GPU the peak memory in GiB and the share of
+its peak FLOPs. `--json FILE` appends the same as one JSON object per line. Images and LPIPS weights
+are random, which costs the same as real ones; cameras are on an orbit; the mesh is a sphere, so
+that the number of triangles is realistic.
 """
 
 import argparse
