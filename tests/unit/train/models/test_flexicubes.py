@@ -147,15 +147,17 @@ def test_random_fields_give_closed_manifold_oriented_meshes(centred):
 def test_unresolved_ambiguous_cubes_give_a_non_manifold_mesh(monkeypatch):
     monkeypatch.setattr(flexicubes, "_resolve", lambda cases: cases)
     all_defects = [defects(random_surface(seed, 12, centred=False).faces) for seed in range(5)]
-    assert ["an edge is run through twice the same way"] in [names[:1] for names in all_defects]
+    assert ["two triangles have an edge in the same direction"] in [
+        names[:1] for names in all_defects
+    ]
 
 
 def test_topological_defects_are_detected():
     surface = random_surface(0, 8, centred=False)
     faces = surface.faces
-    assert "an edge has no other side" in defects(faces[1:])
+    assert "an edge belongs to one triangle only" in defects(faces[1:])
     flipped = torch.cat([faces[:1].flip(1), faces[1:]])
-    assert "an edge is run through twice the same way" in defects(flipped)
+    assert "two triangles have an edge in the same direction" in defects(flipped)
     other = faces + faces.max() + 1
     pinched = torch.cat([faces, other.where(other != other.min(), faces.min())])
     assert defects(pinched) == ["a vertex joins separate fans"]
@@ -180,7 +182,7 @@ def test_a_surface_is_open_where_it_leaves_the_grid_and_only_there():
     resolution = 12
     for seed in range(5):
         surface = random_surface(seed, resolution, centred=False, closed=False)
-        assert defects(surface.faces)[0] == "an edge has no other side"
+        assert defects(surface.faces)[0] == "an edge belongs to one triangle only"
         edges = torch.cat([surface.faces[:, [i, (i + 1) % 3]] for i in range(3)])
         forward, backward = ({*map(tuple, e.tolist())} for e in (edges, edges.flip(1)))
         border = torch.tensor(sorted(forward - backward)).unique()
