@@ -13,7 +13,7 @@ from dataset.views import ViewSet
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class ExportedViews:
     """The arrays that InstantMesh's loader has before augmentation."""
 
     rgba: np.ndarray
@@ -22,7 +22,7 @@ class Loaded:
     camera_to_world: np.ndarray
 
 
-def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> Loaded:
+def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> ExportedViews:
     """Read an object's files with InstantMesh's formulas.
 
     Pixels are divided by 255, depth is multiplied by 6, and normals are composited on black by
@@ -45,10 +45,10 @@ def load_instantmesh(files: Mapping[str, bytes], num_views: int = 32) -> Loaded:
     assert cam_poses.dtype == np.float32
     rows = np.tile([[[0, 0, 0, 1]]], (len(cam_poses), 1, 1))
     inverted = np.linalg.inv(np.concatenate([cam_poses, rows], axis=1))
-    return Loaded(np.stack(rgba), np.stack(depths), np.stack(normals), inverted)
+    return ExportedViews(np.stack(rgba), np.stack(depths), np.stack(normals), inverted)
 
 
-def assert_same_views(loaded: Loaded, views: ViewSet) -> None:
+def assert_same_views(loaded: ExportedViews, views: ViewSet) -> None:
     """Assert that both are equal up to the precision of the layout."""
     assert np.array_equal(loaded.rgba, views.rgba)
     assert loaded.depth.shape == views.depth.shape

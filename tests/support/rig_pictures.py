@@ -58,7 +58,7 @@ def block(rig: Rig, size: int) -> Body:
 
 def sphere(_: Rig, size: int) -> Body:
     """Return the unit sphere, which neither kind of normalisation changes."""
-    return Body(look=lambda camera: look_at_sphere(camera, size), hits=hits_sphere)
+    return Body(look=lambda camera: cast_rays_at_sphere(camera, size), hits=hits_sphere)
 
 
 BODIES = {"block": block, "sphere": sphere}
@@ -79,7 +79,7 @@ def hits_sphere(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return along**2 > (directions**2).sum(axis=-1) * (origin @ origin - 1)
 
 
-def look_at_sphere(camera: Camera, size: int) -> Seen:
+def cast_rays_at_sphere(camera: Camera, size: int) -> Seen:
     """Cast a ray through every pixel at the unit sphere; at grazing angles the face is RIM."""
     origin, directions = (part.astype(float) for part in rays(camera, size, size))
     square, along = (directions**2).sum(axis=-1), directions @ origin

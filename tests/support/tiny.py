@@ -30,7 +30,7 @@ from train.settings.train_config import TrainConfig
 SIZE = 96
 BUILT = "built.txt"
 """File in a run folder to which every start appends a line."""
-FULL = 40_000
+FULL_DISK_BYTES = 40_000
 """Largest file in bytes while the disk is full: logs fit, checkpoints do not."""
 
 
@@ -92,7 +92,7 @@ class _Items(Dataset[dict[str, Tensor]]):
         if position in config.terminate_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if position in config.full_disk_at:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK_BYTES, resource.RLIM_INFINITY))
         if position in config.free_disk_at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         numbers = sample_rng(config.seed, position).normal(size=SIZE)

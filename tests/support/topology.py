@@ -28,15 +28,18 @@ def assert_same_mesh(
     distance, nearest = KDTree(vertices.numpy()).query(surface.vertices.detach().numpy())
     assert distance.max() < tolerance, name
     assert len(np.unique(nearest)) == len(vertices), name
-    actual, expected = in_one_order(nearest[surface.faces.numpy()]), in_one_order(faces.numpy())
+    actual, expected = (
+        canonical_order(nearest[surface.faces.numpy()]),
+        canonical_order(faces.numpy()),
+    )
     assert np.array_equal(actual, expected), name
 
 
-def in_one_order(faces: Int[np.ndarray, "m 3"]) -> Int[np.ndarray, "m 3"]:
+def canonical_order(faces: Int[np.ndarray, "m 3"]) -> Int[np.ndarray, "m 3"]:
     """Return the triangles in a canonical order: each starts at its smallest index, all sorted."""
     starts = faces.argmin(axis=1, keepdims=True)
-    turned = np.take_along_axis(faces, (starts + np.arange(3)) % 3, axis=1)
-    return turned[np.lexsort(turned.T)]
+    rotated = np.take_along_axis(faces, (starts + np.arange(3)) % 3, axis=1)
+    return rotated[np.lexsort(rotated.T)]
 
 
 def random_field(seed: int, resolution: int, *, closed: bool = True) -> Float[Tensor, "v"]:
