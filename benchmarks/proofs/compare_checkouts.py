@@ -142,13 +142,13 @@ class Comparison:
     counts: dict[str, int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
-    def check(self, kind: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-        """Compare two mappings key by key."""
-        self.counts[kind] = len(theirs)
-        if not theirs:
+    def check(self, kind: str, actual: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Compare two mappings key by key; an empty reference is a difference."""
+        self.counts[kind] = len(reference)
+        if not reference:
             self.differences.append(f"{kind}: there is nothing to compare")
-        for name in sorted(ours.keys() | theirs.keys()):
-            if name not in ours or name not in theirs or ours[name] != theirs[name]:
+        for name in sorted(actual.keys() | reference.keys()):
+            if name not in actual or name not in reference or actual[name] != reference[name]:
                 self.differences.append(f"{kind}: {name}")
 
 
@@ -206,38 +206,38 @@ def states(side: Side, root: Path) -> dict[str, Any]:
     return result
 
 
-def compare(ours: Side, theirs: Side, source: Path) -> Comparison:
-    """Compare the results of two checkouts, then continue with theirs in our checkout."""
+def compare(this: Side, other: Side, source: Path) -> Comparison:
+    """Compare the results of two checkouts, then continue with the other's data in this one."""
     comparison = Comparison()
     for name in _DATASETS:
         for part in ("shards", "geometry", "snapshots"):
-            folders = [side.work / name / part for side in (ours, theirs)]
+            folders = [side.work / name / part for side in (this, other)]
             if any(folder.exists() for folder in folders):
                 comparison.check(f"{name}: {part}", *map(files, folders))
-        comparison.check(f"{name}: events", *(events(side.work / name) for side in (ours, theirs)))
-    comparison.check("exports", *(files(side.work / "exports") for side in (ours, theirs)))
+        comparison.check(f"{name}: events", *(events(side.work / name) for side in (this, other)))
+    comparison.check("exports", *(files(side.work / "exports") for side in (this, other)))
     for recipe in _RECIPES:
-        runs = [side.work / "runs" / recipe for side in (ours, theirs)]
+        runs = [side.work / "runs" / recipe for side in (this, other)]
         comparison.check(f"{recipe}: losses", *map(metrics, runs))
     for recipe in ("nerf", "mesh"):
-        paths = [side.work / "runs" / f"{recipe}.safetensors" for side in (ours, theirs)]
+        paths = [side.work / "runs" / f"{recipe}.safetensors" for side in (this, other)]
         comparison.check(f"{recipe}: weights", *map(weights, paths))
-    _continue_with_theirs(comparison, ours, theirs, source)
+    _continue_other(comparison, this, other, source)
     return comparison
 
 
-def _continue_with_theirs(comparison: Comparison, ours: Side, theirs: Side, source: Path) -> None:
-    copy = ours.work / "continued"
-    shutil.copytree(theirs.work, copy)
+def _continue_other(comparison: Comparison, this: Side, other: Side, source: Path) -> None:
+    copy = this.work / "continued"
+    shutil.copytree(other.work, copy)
     for name in _DATASETS:
-        words = [*ours.build_words(name, source), "--root", copy / name, "--json"]
-        plan = json.loads(ours.run("plan", *words))
+        words = [*this.build_words(name, source), "--root", copy / name, "--json"]
+        plan = json.loads(this.run("plan", *words))
         comparison.check(f"{name}: plan on the other's dataset", _num_planned(plan), {"objects": 0})
-    comparison.check("states", states(ours, copy / "lrm"), states(theirs, copy / "lrm"))
+    comparison.check("states", states(this, copy / "lrm"), states(other, copy / "lrm"))
     for recipe in _RECIPES:
-        run, reference = copy / "runs" / recipe, theirs.work / "runs" / recipe
-        ours.train(recipe, _MORE_STEPS, copy, run)
-        theirs.train(recipe, _MORE_STEPS, theirs.work, reference)
+        run, reference = copy / "runs" / recipe, other.work / "runs" / recipe
+        this.train(recipe, _MORE_STEPS, copy, run)
+        other.train(recipe, _MORE_STEPS, other.work, reference)
         comparison.check(f"{recipe}: continued losses", metrics(run), metrics(reference))
 
 
@@ -266,13 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     work = options.work.resolve()
-    ours = Side(REPOSITORY, work / "ours")
-    theirs = Side(options.other.resolve(), work / "theirs")
-    for side in (ours, theirs):
+    this = Side(REPOSITORY, work / "ours")
+    other = Side(options.other.resolve(), work / "theirs")
+    for side in (this, other):
         shutil.rmtree(side.work, ignore_errors=True)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda side: produce(side, options.source.resolve()), (ours, theirs)))
-    comparison = compare(ours, theirs, options.source.resolve())
+        list(pool.map(lambda side: produce(side, options.source.resolve()), (this, other)))
+    comparison = compare(this, other, options.source.resolve())
     for kind, count in comparison.counts.items():
         wrong = sum(line.startswith(f"{kind}: ") for line in comparison.differences)
         print(f"{kind:<40} {count:>6} compared, {wrong:>4} differ")

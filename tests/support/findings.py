@@ -29,13 +29,13 @@ for name in sys.argv[1:]:
 print(json.dumps([dataclasses.asdict(item) for item in results]))
 """
 """Prints the findings of the named checks; several seconds faster than a whole `lrm doctor`."""
-Found = dict[str, dict[str, str]]
+Findings = dict[str, dict[str, str]]
 
 
-def by_name(answer: Answer, group: str = "build") -> Found:
+def by_name(answer: Answer, group: str = "build") -> Findings:
     """Return the findings of a group by name, whatever the exit code."""
-    found = json.loads(answer.out)["groups"][group]
-    return {item["what"]: item for item in found}
+    items = json.loads(answer.out)["groups"][group]
+    return {item["what"]: item for item in items}
 
 
 def in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answer:
@@ -53,7 +53,7 @@ def in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answ
 
 def findings(
     *checks: str, before: str = "true", unshare: bool = False, **environment: str
-) -> Found:
+) -> Findings:
     """Return the findings of these checks by name.
 
     They run in a new process of a bash shell that first executes the commands in `before`.

@@ -136,12 +136,12 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
         def _chunks(self) -> bytes:
             if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
                 return b""
-            found = b""
+            body = b""
             while size := int(self.rfile.readline().split(b";")[0], 16):
-                found += self.rfile.read(size)
+                body += self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
-            return found
+            return body
 
         def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
             self.send_response_only(status)
