@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.support.shapes
+import tests.support.shape_checks
 
 # Several test processes share the cores, and more threads make small tensors slower. This must be
 # set before torch is imported, here and in the processes that tests start.
@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Check shapes in annotations at run time. The hook must exist before a test imports the modules.
 _HOOK = install_import_hook(
-    tests.support.shapes.modules_with_shapes(), f"{tests.support.shapes.__name__}.check"
+    tests.support.shape_checks.modules_with_shapes(), f"{tests.support.shape_checks.__name__}.check"
 )
 
 import json
@@ -30,12 +30,12 @@ from core.storage import Storage
 from pipelines.demo.demo_mirror import write_demo_source
 from render.process import BlenderProcess
 from render.render_config import BlenderLimits
-from tests.support.bodies import letter_block, write_boxes, write_sphere
-from tests.support.datasets import Built, made_once
+from tests.support.analytic_shapes import letter_block, write_boxes, write_sphere
+from tests.support.datasets import BuiltDataset, create_once
 from tests.support.lrm import Answer, run_lrm
 from tests.support.oracle import Oracle
 from tests.support.paths import REPOSITORY
-from tests.support.spheres import write_spheres
+from tests.support.sphere_datasets import write_sphere_dataset
 
 # The machine is shared, so the duration of one example is no reason to fail.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
@@ -55,7 +55,7 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def sphere_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
     """Return a root with one shard of six spheres, and the id of a snapshot of them."""
-    return write_spheres(tmp_path_factory.mktemp("spheres"))
+    return write_sphere_dataset(tmp_path_factory.mktemp("spheres"))
 
 
 @pytest.fixture(scope="session")
@@ -123,31 +123,33 @@ def lrm() -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
-def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """Return a folder that all test processes share."""
     base = tmp_path_factory.getbasetemp()
     return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session")
-def demo_source(common: Path) -> Path:
+def demo_source(shared_folder: Path) -> Path:
     """Return the mirror of the demo, written once for all test processes."""
-    folder = common / "source"
-    made_once(folder, lambda: write_demo_source(folder))
+    folder = shared_folder / "source"
+    create_once(folder, lambda: write_demo_source(folder))
     return folder
 
 
 @pytest.fixture(scope="session")
-def built(demo_source: Path, common: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built_dataset(
+    demo_source: Path, shared_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> BuiltDataset:
     """Return this process's copy of the demo dataset, built without Ray; do not change it."""
-    shared_copy = Built(common / "built", demo_source)
+    shared_copy = BuiltDataset(shared_folder / "built", demo_source)
 
     def build() -> None:
         answer = run_lrm("build", *shared_copy.words, "--root", shared_copy.root)
         assert answer.code == 0, answer.err
 
-    made_once(shared_copy.root, build)
-    own_copy = Built(tmp_path_factory.mktemp("dataset") / "root", demo_source)
+    create_once(shared_copy.root, build)
+    own_copy = BuiltDataset(tmp_path_factory.mktemp("dataset") / "root", demo_source)
     shutil.copytree(shared_copy.root, own_copy.root)
     return own_copy
 

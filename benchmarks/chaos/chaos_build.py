@@ -34,7 +34,7 @@ from dataset.catalog.event_log import Catalog
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.demo.demo_mirror import CAPTIONS_FILE, write_demo_source
 from tests.support.fake_cluster import FakeCluster, processes_with
-from tests.support.flaky_store import faults, flaky_store, kill_at_commit, outage
+from tests.support.flaky_store import flaky_store, kill_at_commit, start_outage, switch_faults
 from tests.support.paths import REPOSITORY
 
 __all__ = ["KINDS", "Outcome", "chaos"]
@@ -55,7 +55,7 @@ _MAX_LAST_BUILDS = 5
 class Outcome:
     """The disturbed builds compared with the undisturbed one."""
 
-    faults: dict[str, int] = field(default_factory=dict)
+    switch_faults: dict[str, int] = field(default_factory=dict)
     store_faults: dict[str, int] = field(default_factory=dict)
     """Faults of the store by kind, during the whole run: `slow`, `cut`, `lost`."""
     builds: int = 0
@@ -137,7 +137,7 @@ class _Faults:
 
     def cause(self, kind: str, operator: _Operator) -> bool:
         """Cause one fault; return False if there was no target for it."""
-        self._cluster.replace_lost()
+        self._cluster.replace_lost_nodes()
         return self._causes[kind](operator)
 
     def _kill_process(self, part: str) -> bool:
@@ -177,7 +177,7 @@ class _Faults:
         return True
 
     def _stop_store(self, _: _Operator) -> bool:
-        outage(self._address, self._random.uniform(3, 12))
+        start_outage(self._address, self._random.uniform(3, 12))
         return True
 
 
@@ -240,7 +240,7 @@ def chaos(
                 operator.kill()
             outcome.driver_starts += operator.starts + _finish(build_options, on_cluster, until)
             _compare(_Dataset.read(root), expected, outcome)
-        outcome.store_faults = faults(address)
+        outcome.store_faults = switch_faults(address)
     outcome.seconds = round(time.monotonic() - started, 1)
     # Ray's helper processes end a moment after the processes that they served.
     _, alive = psutil.wait_procs(processes_with(token), timeout=60)

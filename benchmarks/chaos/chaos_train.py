@@ -28,7 +28,7 @@ import torch
 from benchmarks.help_text import benchmark_parser
 from tests.support.fake_cluster import FakeCluster, children_of, processes_with
 from tests.support.paths import REPOSITORY
-from tests.support.spheres import write_spheres
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.checkpoints.checkpoint import find_checkpoint
 from train.monitoring.metrics_log import read_metrics
 from train.monitoring.run_log import RUN_FILE
@@ -237,7 +237,7 @@ def chaos(
 
     Raises RuntimeError if a run fails, or after `deadline` seconds.
     """
-    root, snapshot = write_spheres(folder / "dataset")
+    root, snapshot = write_sphere_dataset(folder / "dataset")
     token = uuid.uuid4().hex
     until = time.monotonic() + deadline
     undisturbed_out, disturbed_out = folder / "undisturbed", folder / "disturbed"

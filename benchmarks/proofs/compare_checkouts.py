@@ -262,12 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for the results; its subfolders `ours` and `theirs` are deleted first",
+        help="folder for the results; its subfolders `this` and `other` are deleted first",
     )
     options = parser.parse_args(arguments)
     work = options.work.resolve()
-    this = Side(REPOSITORY, work / "ours")
-    other = Side(options.other.resolve(), work / "theirs")
+    this = Side(REPOSITORY, work / "this")
+    other = Side(options.other.resolve(), work / "other")
     for side in (this, other):
         shutil.rmtree(side.work, ignore_errors=True)
     with ThreadPoolExecutor(2) as pool:

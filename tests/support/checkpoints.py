@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from tests.support.tiny import TinyConfig
+from tests.support.tiny_recipe import TinyConfig
 from train.checkpoints.manifest import FileEntry, Manifest
 
 SETTINGS = {"root": "/data", "snapshot": "abc"}

@@ -6,7 +6,7 @@ from core.errors import BadInput, LrmError
 from train.resilience.collectives import on_rank_0
 
 
-def answers(call: str) -> int | str:
+def result_on_rank_0(call: str) -> int | str:
     """Return the result that this rank receives from work on rank 0, or the error as text.
 
     `call` selects the work: "lrm error" and "other error" fail, anything else returns 7.

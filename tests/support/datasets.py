@@ -26,7 +26,7 @@ def events_of(root: Path) -> list[dict[str, Any]]:
     )
 
 
-def made_once(folder: Path, make: Callable[[], None]) -> None:
+def create_once(folder: Path, make: Callable[[], None]) -> None:
     """Call `make` in the first process that requests the folder; the others wait for it."""
     with FileLock(f"{folder}.lock"):
         if not folder.with_suffix(".made").exists():
@@ -35,7 +35,7 @@ def made_once(folder: Path, make: Callable[[], None]) -> None:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltDataset:
     """A dataset, its source, and the options of its build."""
 
     root: Path
@@ -58,7 +58,7 @@ def samples(root: Storage) -> dict[str, dict[str, tuple[int, int]]]:
     }
 
 
-def ends(root: Storage) -> list[tuple[str, str, str, str]]:
+def event_outcomes(root: Storage) -> list[tuple[str, str, str, str]]:
     """Return asset id, stage, status and failure kind of every event, sorted."""
     batches = Catalog(root).since(0)
     rows = [row for batch in batches for row in batch.to_pylist()]

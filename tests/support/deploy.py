@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.pages import FENCE, called, commands
+from tests.support.pages import FENCE, called_program, commands
 from tests.support.paths import REPOSITORY
 
 AWS, ON_PREMISE, KUBERAY = (
@@ -33,4 +33,4 @@ def documented_build(name: str) -> list[str]:
     """Return the arguments of the documented build: the manual's, or the RayJob's (`kuberay`)."""
     if name == "kuberay":
         return shlex.split(read(KUBERAY)["spec"]["entrypoint"])[1:]
-    return next(rest for _, rest in map(called, manual()) if rest[:1] == ["build"])
+    return next(rest for _, rest in map(called_program, manual()) if rest[:1] == ["build"])

@@ -11,7 +11,7 @@ from dataset.root import write_build
 from dataset.snapshots.snapshot import Sample, open_snapshot, write_snapshot
 from dataset.views import ViewSet, decode_views, encode_views
 from tests.support.lrm import Answer, run_lrm
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 
 IDS = ["objaverse:" + "0" * 32, "objaverse:" + "1" * 32, "objaverse:" + "2" * 32, "other:a/b.c"]
 NAMES = [asset_id.replace(":", "-") for asset_id in IDS[:3]] + ["other-a%2Fb%2Ec"]
@@ -19,7 +19,7 @@ SHARD = "shards/lrm32/spheres.tar"
 
 
 @dataclass(frozen=True)
-class Spheres:
+class ExportDataset:
     """A dataset of four spheres in one shard, 32 views each; one is for validation."""
 
     root: Storage
@@ -44,7 +44,7 @@ class Spheres:
         return run_lrm(*self.words(layout, out, "--workers", "1", *more))
 
 
-def write_export_spheres(folder: Path) -> Spheres:
+def write_export_dataset(folder: Path) -> ExportDataset:
     """Write the dataset and return it."""
     root = Storage(str(folder))
     members = [
@@ -69,15 +69,15 @@ def write_export_spheres(folder: Path) -> Spheres:
             name="sphere",
             caption="a sphere",
             licence="by",
-            author="nobody",
+            author="unknown",
         )
         for asset_id, name, entry in zip(IDS, NAMES, entries, strict=True)
     ]
     write_build(root, {})
-    return Spheres(root, write_snapshot(root, samples, None)["snapshot"])
+    return ExportDataset(root, write_snapshot(root, samples, None)["snapshot"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every file below a folder by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()

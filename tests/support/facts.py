@@ -35,7 +35,7 @@ class Facts:
         }
 
 
-def judge(facts: Facts, config: FilterConfig) -> list[Verdict]:
+def evaluate_filters(facts: Facts, config: FilterConfig) -> list[Verdict]:
     """Return the verdicts of all enabled filters whose measurements exist."""
     return verdicts(RowColumns(facts.row()), config, facts.stages().keys())
 

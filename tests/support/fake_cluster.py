@@ -62,7 +62,7 @@ class FakeCluster:
             if process.name() == "raylet" and process.pid not in known:
                 process.kill()
 
-    def replace_lost(self) -> None:
+    def replace_lost_nodes(self) -> None:
         """Replace the nodes whose raylet has ended, as an autoscaler does."""
         alive = [node for node in self._nodes if _raylets_of(node)]
         lost, self._nodes = len(self._nodes) - len(alive), alive
@@ -87,7 +87,7 @@ class FakeCluster:
         running = [pid for node in self._nodes for pid in _raylets_of(node)]
         return [psutil.Process(pid) for pid in running]
 
-    def announce_end(self, number: int, seconds: float = 3600.0) -> None:
+    def announce_preemption(self, number: int, seconds: float = 3600.0) -> None:
         """Send a preemption notice: the node accepts no more work and ends after `seconds`."""
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
 

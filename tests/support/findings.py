@@ -32,13 +32,13 @@ print(json.dumps([dataclasses.asdict(item) for item in results]))
 Findings = dict[str, dict[str, str]]
 
 
-def by_name(answer: Answer, group: str = "build") -> Findings:
+def findings_by_name(answer: Answer, group: str = "build") -> Findings:
     """Return the findings of a group by name, whatever the exit code."""
     items = json.loads(answer.out)["groups"][group]
     return {item["what"]: item for item in items}
 
 
-def in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answer:
+def run_in_shell(command: str, *, unshare: bool = False, **environment: str) -> Answer:
     """Run a command in bash; with `unshare` in new user and mount namespaces."""
     words = ["unshare", "--map-root-user", "--mount"] if unshare else []
     done = subprocess.run(
@@ -59,5 +59,5 @@ def findings(
     They run in a new process of a bash shell that first executes the commands in `before`.
     """
     command = f"{before}; {shlex.join([sys.executable, '-c', SCRIPT, *checks])}"
-    answer = in_shell(command, unshare=unshare, **environment)
+    answer = run_in_shell(command, unshare=unshare, **environment)
     return {item["what"]: item for item in answer.json()}

@@ -192,12 +192,12 @@ def flaky_store() -> Iterator[str]:
         process.stdout.close()
 
 
-def faults(address: str, *, on: bool = True) -> dict[str, int]:
+def switch_faults(address: str, *, on: bool = True) -> dict[str, int]:
     """Switch the faults on or off; return the number of faults so far by kind."""
     return _order(address, "on" if on else "off")
 
 
-def outage(address: str, seconds: float) -> None:
+def start_outage(address: str, seconds: float) -> None:
     """Answer all requests of the next `seconds` with 503."""
     _order(address, f"down/{seconds}")
 
@@ -207,7 +207,7 @@ def kill_at_commit(address: str, pid: int | None) -> None:
     _order(address, f"kill/{pid or 0}")
 
 
-def fill(address: str, bucket: str, folder: str, count: int) -> None:
+def fill_folder(address: str, bucket: str, folder: str, count: int) -> None:
     """Put `count` empty objects into a folder of a bucket."""
     _order(address, f"fill/{bucket}/{folder}/{count}")
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["COMMIT", "Hub", "Trouble", "serve_hub"]
+__all__ = ["COMMIT", "Fault", "Hub", "serve_hub"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _REPOSITORY = "allenai/objaverse"
@@ -25,7 +25,7 @@ _API = f"/api/datasets/{_REPOSITORY}"
 
 
 @dataclass
-class Trouble:
+class Fault:
     """A fault of one request, in the answer of the hub itself or of the CDN."""
 
     status: int = 0
@@ -34,15 +34,15 @@ class Trouble:
     """Additional headers of the answer."""
     cdn_status: int = 0
     """HTTP status that the CDN answers instead of the file; 0 for none."""
-    cut: int | None = None
+    cut_after: int | None = None
     """The connection is closed after this many bytes of the body."""
     data: bytes | None = None
     """Content that is sent instead of the file's, with the ETag and size of the file."""
-    drip: float = 0.0
+    seconds_per_byte: float = 0.0
     """Seconds between two bytes of the body."""
-    drip_headers: float = 0.0
+    seconds_per_header_byte: float = 0.0
     """Seconds between two bytes of the hub's redirect."""
-    silence: float = 0.0
+    pause_seconds: float = 0.0
     """Seconds without a byte, at byte `pause_at` of the body."""
     pause_at: int = 0
     replace: bytes | None = None
@@ -54,13 +54,13 @@ class Hub:
     """The running server: its switches, and a record of the requests."""
 
     address: str
-    asked: list[str]
+    requests: list[str]
     """`METHOD path` of the requests to the hub."""
-    times: list[float]
+    request_times: list[float]
     """Arrival times of these requests, in seconds of the monotonic clock."""
     ranges: list[str]
     """The Range header of every request to the CDN; empty if it has none."""
-    troubles: dict[str, list[Trouble]]
+    faults: dict[str, list[Fault]]
     """Faults by path in the repository, in the order of the requests."""
     tokens: list[str]
     """Authorization headers that the CDN received. A correct client sends none."""
@@ -68,7 +68,7 @@ class Hub:
     """Whether the hub redirects to the second port instead of sending files itself."""
     ignores_ranges: bool = False
     """Whether the CDN ignores Range headers and sends whole files."""
-    trees: bool = True
+    lists_trees: bool = True
     """Whether the API lists folders of the commit."""
 
     def url(self, path: str) -> str:
@@ -81,15 +81,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     folder: Path
     hub: Hub
     cdn: str
-    current: dict[str, Trouble]
+    current: dict[str, Fault]
 
     def do_GET(self):
         path = self.path.partition("?")[0]
         if path.startswith("/cdn/"):
-            self._send_file(path.removeprefix("/cdn/"), self.current.get(path, Trouble()))
+            self._send_file(path.removeprefix("/cdn/"), self.current.get(path, Fault()))
             return
-        self.hub.asked.append(f"GET {path}")
-        self.hub.times.append(time.monotonic())
+        self.hub.requests.append(f"GET {path}")
+        self.hub.request_times.append(time.monotonic())
         if path.startswith(f"{_API}/tree/"):
             self._send_tree(path)
         elif path.startswith(_API):
@@ -101,8 +101,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
 
     def _resolve(self, path: str) -> None:
-        faults = self.hub.troubles.get(path, [])
-        fault = faults.pop(0) if faults else Trouble()
+        faults = self.hub.faults.get(path, [])
+        fault = faults.pop(0) if faults else Fault()
         file = self.folder / path
         if fault.replace is not None:
             file.write_bytes(fault.replace)
@@ -120,9 +120,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"',
                 "X-Linked-Size": str(len(data)),
             }
-            self._send(302, b"", headers | fault.headers, fault.drip_headers)
+            self._send(302, b"", headers | fault.headers, fault.seconds_per_header_byte)
 
-    def _send_file(self, path: str, fault: Trouble) -> None:
+    def _send_file(self, path: str, fault: Fault) -> None:
         data = (self.folder / path).read_bytes() if fault.data is None else fault.data
         range_header = self.headers.get("Range", "")
         self.hub.ranges.append(range_header)
@@ -144,20 +144,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self._begin(status, headers | fault.headers, len(data) - start)
-        body = data[start:] if fault.cut is None else data[start:][: fault.cut]
+        body = data[start:] if fault.cut_after is None else data[start:][: fault.cut_after]
         self.wfile.write(body[: fault.pause_at])
-        time.sleep(fault.silence)
+        time.sleep(fault.pause_seconds)
         body = body[fault.pause_at :]
-        if fault.drip:
+        if fault.seconds_per_byte:
             for position in range(len(body)):
                 self.wfile.write(body[position : position + 1])
-                time.sleep(fault.drip)
+                time.sleep(fault.seconds_per_byte)
         else:
             self.wfile.write(body)
-        self.close_connection = fault.cut is not None
+        self.close_connection = fault.cut_after is not None
 
     def _send_tree(self, path: str) -> None:
-        if not self.hub.trees:
+        if not self.hub.lists_trees:
             self._send(404, b"", {})
             return
         folder = path.partition(f"/tree/{COMMIT}/")[2]

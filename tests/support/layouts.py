@@ -63,7 +63,7 @@ def assert_same_views(loaded: ExportedViews, views: ViewSet) -> None:
     assert np.allclose(loaded.camera_to_world, native, atol=2e-6)
 
 
-def assert_trellis_sees_the_same(transforms: Mapping, views: ViewSet) -> None:
+def assert_same_trellis_projection(transforms: Mapping, views: ViewSet) -> None:
     """Assert that points project to the same pixels with TRELLIS's matrices and with `views`.
 
     The projection is that of TRELLIS's feature extraction: OpenCV axes and one angle of view.

@@ -31,7 +31,7 @@ RECORD = ObjectRecord(
 ).to_dict()
 
 
-def listed(version: str = "1", **changes) -> ObjectState:
+def listed_state(version: str = "1", **changes) -> ObjectState:
     """Return the state of an object after the list stage; `changes` replaces its fields."""
     data = {**RECORD, **changes, "version": version, "part": "000-000"}
     asset_id = data.pop("asset_id")

@@ -19,7 +19,7 @@ class Oracle:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
-    def under(self, prefix: str) -> dict[str, Tensor]:
+    def with_prefix(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names start with the prefix, under names without it."""
         tensors = {
             k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)

@@ -33,7 +33,7 @@ def commands(text: str) -> Iterator[list[str]]:
                 words = []
 
 
-def called(words: list[str]) -> tuple[str, list[str]]:
+def called_program(words: list[str]) -> tuple[str, list[str]]:
     """Return the program of this project that a command calls, and its arguments.
 
     The program is `lrm`, `make` or a module, also if another program starts it. An empty string

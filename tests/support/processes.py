@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.paths import REPOSITORY
 
 
-def start(words: list[str]) -> subprocess.Popen:
+def start_lrm(words: list[str]) -> subprocess.Popen:
     """Start `lrm` with these arguments in the background, without output."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *words],

@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxtyping import install_import_hook
 
-import tests.support.shapes
+import tests.support.shape_checks
 from tests.support.paths import REPOSITORY
 
 __all__ = ["RankFailed", "Ranks"]
@@ -38,7 +38,7 @@ _IMPORTS = (
     "s3fs",
     "setuptools",
     "tests.support.nerf_runs",
-    "tests.support.tiny",
+    "tests.support.tiny_recipe",
     "torch._dynamo",
     "torch._inductor.compile_fx",
     "torch.distributed.fsdp",
@@ -125,7 +125,7 @@ def _import_all() -> None:
 
     The ranks check shapes as the tests do.
     """
-    shapes = tests.support.shapes
+    shapes = tests.support.shape_checks
     install_import_hook(shapes.modules_with_shapes(), f"{shapes.__name__}.check")
     for name in _IMPORTS:
         importlib.import_module(name)

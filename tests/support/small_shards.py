@@ -29,7 +29,7 @@ def write_small_shard(root: Storage, shard: str, numbers: list[int]) -> str:
     return sha256
 
 
-def freeze(root: Storage, entries, shards: dict[str, str], days: float = 90) -> str:
+def write_test_snapshot(root: Storage, entries, shards: dict[str, str], days: float = 90) -> str:
     """Create a snapshot of these index entries; return its id.
 
     `shards` maps each key to its shard; `days` is the protection from compaction.

@@ -14,7 +14,7 @@ from benchmarks.registry import BENCHMARKS
 from core.errors import BadInput
 from core.options import Parser
 from pipelines.cli import make_parser
-from tests.support.pages import FENCE, blocks, called, commands
+from tests.support.pages import FENCE, blocks, called_program, commands
 from tests.support.paths import REPOSITORY
 from train.__main__ import make_parser as make_train_parser
 
@@ -29,7 +29,7 @@ each_page = pytest.mark.parametrize(
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return why a command line is invalid; empty if it is valid or not one of this project."""
-    program, rest = called(words)
+    program, rest = called_program(words)
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         return ", ".join(word for word in rest if "=" not in word and word not in targets)

@@ -21,7 +21,7 @@ from core.errors import BadInput
 from dataset.format.geometry import SurfaceGeometry, write_geometry
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from dataset.views import encode_views
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 from train.monitoring.depth_and_normals import depth_normals
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.fuzz.fuzz import fuzz, main
 from benchmarks.fuzz.fuzz_case import Plan
-from tests.support.bodies import letter_block, write_boxes
-from tests.support.glbs import pack, picture, textured_square
+from tests.support.analytic_shapes import letter_block, write_boxes
+from tests.support.small_glbs import pack_glb, picture, textured_square
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_boxes(folder / "block.glb", letter_block())
     for kind in ("PNG", "JPEG"):
-        glb = pack(*textured_square(picture(kind, (64, 64))))
+        glb = pack_glb(*textured_square(picture(kind, (64, 64))))
         (folder / f"{kind}.glb").write_bytes(glb)
     return folder
 

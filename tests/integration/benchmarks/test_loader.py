@@ -20,7 +20,7 @@ from dataset.format.shards import index_path, scan_tar, write_index, write_tar
 from dataset.root import write_build
 from dataset.snapshots.snapshot import Sample, write_snapshot
 from dataset.views import encode_views
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 
 
 def test_a_summary_is_a_median_of_times_and_a_mean_of_bytes():

@@ -11,7 +11,7 @@ import pytest
 from dataset.root import open_root
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.stages.registry import STAGES
-from tests.support.datasets import Built
+from tests.support.datasets import BuiltDataset
 from tests.support.lrm import run_lrm
 from tests.support.voxel_stage import VOXELS
 
@@ -26,39 +26,39 @@ def added() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def dataset(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def dataset(built_dataset: BuiltDataset, tmp_path_factory: pytest.TempPathFactory) -> BuiltDataset:
     """Return a finished dataset that was built without the stage."""
-    copy = Built(tmp_path_factory.mktemp("voxels") / "root", built.source)
-    shutil.copytree(built.root, copy.root)
+    copy = BuiltDataset(tmp_path_factory.mktemp("voxels") / "root", built_dataset.source)
+    shutil.copytree(built_dataset.root, copy.root)
     shutil.rmtree(copy.root / "snapshots", ignore_errors=True)
     return copy
 
 
 @pytest.fixture(scope="module")
-def completed(dataset: Built, ray_address: str) -> dict[str, Any]:
+def completed(dataset: BuiltDataset, ray_address: str) -> dict[str, Any]:
     """Return the status after a build with the stage, on workers that start without it."""
     return lrm(dataset, "build", *SMALL, "--address", ray_address)
 
 
-def lrm(dataset: Built, command: str, *words: str) -> Any:
+def lrm(dataset: BuiltDataset, command: str, *words: str) -> Any:
     sources = dataset.words if command in ("plan", "build") else []
     return run_lrm(command, *sources, "--root", dataset.root, *words, "--json").json()
 
 
-def files(dataset: Built) -> set[str]:
+def files(dataset: BuiltDataset) -> set[str]:
     return {path.name for path in dataset.root.glob("voxels/*.npz")}
 
 
-def kept(dataset: Built) -> list[str]:
+def kept(dataset: BuiltDataset) -> list[str]:
     dataset_state = load_dataset_state(open_root(str(dataset.root)))
     return [state.asset_id for state in dataset_state.kept]
 
 
-def test_without_the_stage_a_plan_is_empty(dataset: Built):
+def test_without_the_stage_a_plan_is_empty(dataset: BuiltDataset):
     assert lrm(dataset, "plan")["work"] == {}
 
 
-def test_the_plan_shows_its_work_and_cost(dataset: Built):
+def test_the_plan_shows_its_work_and_cost(dataset: BuiltDataset):
     num = lrm(dataset, "status")["kept"]
     plan = lrm(dataset, "plan", *SMALL)
     assert plan["work"] == {"voxels": {"new": num}}
@@ -68,7 +68,7 @@ def test_the_plan_shows_its_work_and_cost(dataset: Built):
     assert expected["voxels"]["core_hours"] > 0
 
 
-def test_status_counts_its_objects_and_bytes(dataset: Built, completed: dict[str, Any]):
+def test_status_counts_its_objects_and_bytes(dataset: BuiltDataset, completed: dict[str, Any]):
     num = completed["kept"]
     assert completed["stages"]["voxels"]["done"] == num
     assert completed["stages"]["voxels"]["parts"]["import"] > 0
@@ -79,14 +79,16 @@ def test_status_counts_its_objects_and_bytes(dataset: Built, completed: dict[str
     assert lrm(dataset, "plan", *SMALL)["work"] == {}
 
 
-def test_inspect_shows_its_measurements_and_events(dataset: Built, completed: dict[str, Any]):
+def test_inspect_shows_its_measurements_and_events(
+    dataset: BuiltDataset, completed: dict[str, Any]
+):
     report = lrm(dataset, "inspect", kept(dataset)[0])
     assert 0 < report["measurements"]["voxels"]["occupied"] <= 64
     assert [event["stage"] for event in report["events"]][-1] == "voxels"
     assert report["state"] == "kept"
 
 
-def test_changed_settings_repeat_the_stage(dataset: Built, completed: dict[str, Any]):
+def test_changed_settings_repeat_the_stage(dataset: BuiltDataset, completed: dict[str, Any]):
     plan = lrm(dataset, "plan", "--stages", "{voxels: {size: 5}}")
     assert plan["work"] == {"voxels": {"configuration changed": completed["kept"]}}
     assert lrm(dataset, "plan", "--stages", "{voxels: {size: 4}}")["work"] == {}
@@ -103,14 +105,16 @@ def test_changed_settings_repeat_the_stage(dataset: Built, completed: dict[str, 
         ("{render: {}}", "--stages: stage 'render' does not exist; there are: voxels"),
     ],
 )
-def test_a_wrong_name_or_setting_gives_one_line_of_error(dataset: Built, stages: str, message: str):
+def test_a_wrong_name_or_setting_gives_one_line_of_error(
+    dataset: BuiltDataset, stages: str, message: str
+):
     answer = run_lrm("plan", *dataset.words, "--root", dataset.root, "--stages", stages)
     assert answer.code == 2
     assert message in answer.err
     assert answer.err.count("\n") == 1
 
 
-def test_damage_to_its_file_is_found_and_repaired(dataset: Built, completed: dict[str, Any]):
+def test_damage_to_its_file_is_found_and_repaired(dataset: BuiltDataset, completed: dict[str, Any]):
     victim = sorted(dataset.root.glob("voxels/*.npz"))[0]
     intact = victim.read_bytes()
     victim.write_bytes(intact[:40])
@@ -127,7 +131,7 @@ def test_damage_to_its_file_is_found_and_repaired(dataset: Built, completed: dic
     assert run_lrm("verify", "--root", dataset.root).code == 0
 
 
-def test_its_failures_count_and_can_be_retried(dataset: Built, completed: dict[str, Any]):
+def test_its_failures_count_and_can_be_retried(dataset: BuiltDataset, completed: dict[str, Any]):
     tight = ["--stages", "{voxels: {size: 4, max_occupied: 1}}"]
     status = lrm(dataset, "build", *tight)
     assert status["failed"] == completed["failed"] | {"too_large": completed["kept"]}
@@ -139,9 +143,9 @@ def test_its_failures_count_and_can_be_retried(dataset: Built, completed: dict[s
 
 
 def test_a_changed_object_gets_a_new_grid_and_the_old_one_is_deleted(
-    dataset: Built, completed: dict[str, Any], tmp_path: Path
+    dataset: BuiltDataset, completed: dict[str, Any], tmp_path: Path
 ):
-    source = Built(dataset.root, tmp_path / "source")
+    source = BuiltDataset(dataset.root, tmp_path / "source")
     shutil.copytree(dataset.source, source.source)
     victim, other = (uid.partition(":")[2] for uid in kept(dataset)[:2])
     glbs = {path.stem: path for path in source.source.glob("glbs/*/*.glb")}
@@ -159,7 +163,9 @@ def test_a_changed_object_gets_a_new_grid_and_the_old_one_is_deleted(
     assert files(dataset) == before
 
 
-def test_a_build_without_the_stage_keeps_its_files(dataset: Built, completed: dict[str, Any]):
+def test_a_build_without_the_stage_keeps_its_files(
+    dataset: BuiltDataset, completed: dict[str, Any]
+):
     before = files(dataset)
     lrm(dataset, "build")
     lrm(dataset, "compact")
@@ -168,7 +174,9 @@ def test_a_build_without_the_stage_keeps_its_files(dataset: Built, completed: di
     lrm(dataset, "build", *SMALL)
 
 
-def test_commands_name_a_stage_that_is_not_registered(dataset: Built, completed: dict[str, Any]):
+def test_commands_name_a_stage_that_is_not_registered(
+    dataset: BuiltDataset, completed: dict[str, Any]
+):
     STAGES.remove(VOXELS)
     try:
         for command in ("status", "verify", "compact"):
@@ -179,7 +187,9 @@ def test_commands_name_a_stage_that_is_not_registered(dataset: Built, completed:
         STAGES.add(VOXELS)
 
 
-def test_compaction_deletes_the_file_of_a_removed_object(dataset: Built, completed: dict[str, Any]):
+def test_compaction_deletes_the_file_of_a_removed_object(
+    dataset: BuiltDataset, completed: dict[str, Any]
+):
     before, victim = files(dataset), kept(dataset)[0]
     path = lrm(dataset, "inspect", victim)["measurements"]["voxels"]["path"]
     run_lrm("remove", victim, "--root", dataset.root, "--reason", "requested by the author")

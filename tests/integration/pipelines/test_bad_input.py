@@ -167,24 +167,24 @@ def test_commands_without_a_dataset(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_inspecting_an_unknown_object_is_refused(built):
+def test_inspecting_an_unknown_object_is_refused(built_dataset):
     assert_refused(
-        run_lrm("inspect", "--root", built.root, "objaverse:nope"), "not in this dataset"
+        run_lrm("inspect", "--root", built_dataset.root, "objaverse:nope"), "not in this dataset"
     )
     assert_refused(
-        run_lrm("inspect", "--root", built.root, "nope"), "not an asset id", "objaverse:UID"
+        run_lrm("inspect", "--root", built_dataset.root, "nope"), "not an asset id", "objaverse:UID"
     )
 
 
-def test_a_sheet_of_an_object_without_views(built, tmp_path):
-    dataset_state = load_dataset_state(open_root(str(built.root)))
+def test_a_sheet_of_an_object_without_views(built_dataset, tmp_path):
+    dataset_state = load_dataset_state(open_root(str(built_dataset.root)))
     dropped = next(
         state.asset_id
         for state, decision in dataset_state.with_decisions()
         if decision.state == "dropped"
     )
     sheet = tmp_path / "sheet.png"
-    answer = run_lrm("inspect", "--root", built.root, dropped, "--sheet", sheet)
+    answer = run_lrm("inspect", "--root", built_dataset.root, dropped, "--sheet", sheet)
     assert_refused(answer, "it has no views to show")
     assert not sheet.exists()
 
@@ -197,5 +197,5 @@ def test_a_sheet_of_an_object_without_views(built, tmp_path):
         (["--validation-share", "1.5"], "--validation-share"),
     ],
 )
-def test_wrong_snapshot_options_are_refused(built, options, part):
-    assert_refused(run_lrm("snapshot", "--root", built.root, *options), part)
+def test_wrong_snapshot_options_are_refused(built_dataset, options, part):
+    assert_refused(run_lrm("snapshot", "--root", built_dataset.root, *options), part)

@@ -24,7 +24,7 @@ from pipelines.building.object_table import latest_of
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
-from tests.support.datasets import Built, ends, events_of
+from tests.support.datasets import BuiltDataset, event_outcomes, events_of
 from tests.support.lrm import run_lrm, spawn_lrm
 
 REASONS = {"no_caption", "lowpoly_tag", "no_texture_map", "low_occupancy", "several_objects"}
@@ -35,25 +35,25 @@ def states(root: Path) -> Counter:
     return Counter(decision.state for _, decision in dataset_state.with_decisions())
 
 
-def test_every_filter_drops_something_and_something_is_kept(built: Built):
-    status = run_lrm("status", "--root", built.root, "--json").json()
+def test_every_filter_drops_something_and_something_is_kept(built_dataset: BuiltDataset):
+    status = run_lrm("status", "--root", built_dataset.root, "--json").json()
     assert set(status["dropped"]) == REASONS
     assert status["failed"] == {"malformed": 1}
     assert status["kept"] >= 6
     assert status["pending"] == 0
 
 
-def test_the_final_states_add_up_to_what_was_listed(built: Built):
-    status = run_lrm("status", "--root", built.root, "--json").json()
-    listed = len(json.loads(gzip.open(built.source / "object-paths.json.gz").read()))
+def test_the_final_states_add_up_to_what_was_listed(built_dataset: BuiltDataset):
+    status = run_lrm("status", "--root", built_dataset.root, "--json").json()
+    listed = len(json.loads(gzip.open(built_dataset.source / "object-paths.json.gz").read()))
     parts = (status["kept"], *status["dropped"].values(), *status["failed"].values())
     assert sum(parts) + status["pending"] == status["listed"] == listed
 
 
-def test_webdataset_reads_the_shards(built: Built):
-    shards = sorted(str(path) for path in built.root.glob("shards/lrm32/*.tar"))
+def test_webdataset_reads_the_shards(built_dataset: BuiltDataset):
+    shards = sorted(str(path) for path in built_dataset.root.glob("shards/lrm32/*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False))
-    assert len(samples) == states(built.root)["kept"]
+    assert len(samples) == states(built_dataset.root)["kept"]
     for sample in samples:
         views, meta = decode_views({k: v for k, v in sample.items() if not k.startswith("__")})
         assert views.rgba.shape == (32, 40, 40, 4)
@@ -62,69 +62,73 @@ def test_webdataset_reads_the_shards(built: Built):
         assert (views.rgba[..., 3] > 127).mean() > 0.05
 
 
-def test_all_shards_but_the_last_are_full(built: Built):
-    dataset_state = load_dataset_state(open_root(str(built.root)))
+def test_all_shards_but_the_last_are_full(built_dataset: BuiltDataset):
+    dataset_state = load_dataset_state(open_root(str(built_dataset.root)))
     sizes = Counter(state.get(SHARD) for state in dataset_state.kept)
     assert sorted(sizes.values(), reverse=True)[:-1] == [4] * (len(sizes) - 1)
 
 
-def test_no_temporary_file_is_left(built: Built):
-    assert not list(built.root.glob("staging/*"))
-    assert not [path for path in built.root.rglob("*") if ".tmp" in path.name]
+def test_no_temporary_file_is_left(built_dataset: BuiltDataset):
+    assert not list(built_dataset.root.glob("staging/*"))
+    assert not [path for path in built_dataset.root.rglob("*") if ".tmp" in path.name]
 
 
-def test_the_same_command_again_does_nothing(built: Built):
-    before = {path: path.stat().st_mtime_ns for path in built.root.rglob("*.tar")}
-    events = len(events_of(built.root))
-    plan = run_lrm("plan", *built.words, "--root", built.root, "--json").json()
+def test_the_same_command_again_does_nothing(built_dataset: BuiltDataset):
+    before = {path: path.stat().st_mtime_ns for path in built_dataset.root.rglob("*.tar")}
+    events = len(events_of(built_dataset.root))
+    plan = run_lrm("plan", *built_dataset.words, "--root", built_dataset.root, "--json").json()
     assert plan["work"] == {}
-    again = run_lrm("build", *built.words, "--root", built.root, "--json").json()
-    assert again == run_lrm("status", "--root", built.root, "--json").json()
-    assert {path: path.stat().st_mtime_ns for path in built.root.rglob("*.tar")} == before
-    assert len(events_of(built.root)) == events
+    again = run_lrm("build", *built_dataset.words, "--root", built_dataset.root, "--json").json()
+    assert again == run_lrm("status", "--root", built_dataset.root, "--json").json()
+    assert {path: path.stat().st_mtime_ns for path in built_dataset.root.rglob("*.tar")} == before
+    assert len(events_of(built_dataset.root)) == events
 
 
-def test_a_build_on_ray_writes_the_same_bytes(built: Built, tmp_path: Path, monkeypatch):
+def test_a_build_on_ray_writes_the_same_bytes(
+    built_dataset: BuiltDataset, tmp_path: Path, monkeypatch
+):
     """The command starts a local Ray cluster, in a process of its own."""
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     root = tmp_path / "ray"
-    spawn_lrm("build", *built.words, "--root", root, "--address", "local", "--json").json()
-    shards = sorted(path.relative_to(built.root) for path in built.root.glob("shards/*/*"))
+    spawn_lrm("build", *built_dataset.words, "--root", root, "--address", "local", "--json").json()
+    shards = sorted(
+        path.relative_to(built_dataset.root) for path in built_dataset.root.glob("shards/*/*")
+    )
     assert sorted(path.relative_to(root) for path in root.glob("shards/*/*")) == shards
     for shard in shards:
-        assert (root / shard).read_bytes() == (built.root / shard).read_bytes(), shard
-    assert ends(Storage(str(root))) == ends(Storage(str(built.root)))
-    assert run_lrm("plan", *built.words, "--root", root, "--json").json()["work"] == {}
+        assert (root / shard).read_bytes() == (built_dataset.root / shard).read_bytes(), shard
+    assert event_outcomes(Storage(str(root))) == event_outcomes(Storage(str(built_dataset.root)))
+    assert run_lrm("plan", *built_dataset.words, "--root", root, "--json").json()["work"] == {}
     assert list(root.glob("staging/*")) == []
     assert list(root.rglob("*.tmp*")) == []
 
 
 @pytest.fixture
-def copied(built: Built, tmp_path: Path) -> Built:
+def copied(built_dataset: BuiltDataset, tmp_path: Path) -> BuiltDataset:
     """Return a copy of the dataset and its source, which a test may change."""
-    copy = Built(tmp_path / "root", tmp_path / "source")
-    shutil.copytree(built.root, copy.root)
-    shutil.copytree(built.source, copy.source)
+    copy = BuiltDataset(tmp_path / "root", tmp_path / "source")
+    shutil.copytree(built_dataset.root, copy.root)
+    shutil.copytree(built_dataset.source, copy.source)
     arguments = [*copy.words, "--root", str(copy.root), "--json"]
     run_lrm("build", *arguments).json()
     return copy
 
 
-def plan_of(dataset: Built, *words: str) -> dict:
+def plan_of(dataset: BuiltDataset, *words: str) -> dict:
     return run_lrm("plan", *dataset.words, *words, "--root", dataset.root, "--json").json()["work"]
 
 
-def build(dataset: Built, *words: str) -> dict:
+def build(dataset: BuiltDataset, *words: str) -> dict:
     arguments = [*dataset.words, *words, "--root", dataset.root, "--json"]
     return run_lrm("build", *arguments).json()
 
 
-def kept_ids(dataset: Built) -> list[str]:
+def kept_ids(dataset: BuiltDataset) -> list[str]:
     dataset_state = load_dataset_state(open_root(str(dataset.root)))
     return [state.asset_id for state in dataset_state.kept]
 
 
-def test_captions_drop_and_keep_objects_without_a_render(copied: Built):
+def test_captions_drop_and_keep_objects_without_a_render(copied: BuiltDataset):
     captions = copied.source / CAPTIONS_FILE
     rows = list(csv.reader(captions.read_text().splitlines()))
     victim = kept_ids(copied)[0].partition(":")[2]
@@ -138,7 +142,7 @@ def test_captions_drop_and_keep_objects_without_a_render(copied: Built):
     assert f"objaverse:{victim}" in kept_ids(copied)
 
 
-def test_changed_bytes_repeat_the_work_of_one_object(copied: Built):
+def test_changed_bytes_repeat_the_work_of_one_object(copied: BuiltDataset):
     victim, other = (asset_id.partition(":")[2] for asset_id in kept_ids(copied)[:2])
     before = sample_of(copied, victim)
     paths = {path.stem: path for path in copied.source.glob("glbs/*/*.glb")}
@@ -150,7 +154,7 @@ def test_changed_bytes_repeat_the_work_of_one_object(copied: Built):
     assert sample_of(copied, other)[1] == sample_of(copied, victim)[1]
 
 
-def test_two_objects_with_the_same_bytes_have_different_views(copied: Built):
+def test_two_objects_with_the_same_bytes_have_different_views(copied: BuiltDataset):
     """Cameras depend on the id, so equal files give two samples."""
     victim, other = (asset_id.partition(":")[2] for asset_id in kept_ids(copied)[:2])
     paths = {path.stem: path for path in copied.source.glob("glbs/*/*.glb")}
@@ -169,14 +173,14 @@ WITHIN_OTHERS = ("sync", "sample", "denoise", "read", "encode")
 
 
 @pytest.mark.parametrize("stage", ["measure", "render"])
-def test_the_time_of_an_object_is_accounted_for(built: Built, stage: str):
+def test_the_time_of_an_object_is_accounted_for(built_dataset: BuiltDataset, stage: str):
     """The sum of the timings equals the event's seconds.
 
     The median over the objects is compared, because a busy machine may pause some workers.
     """
     unaccounted = []
-    kept = set(kept_ids(built))
-    for event in events_of(built.root):
+    kept = set(kept_ids(built_dataset))
+    for event in events_of(built_dataset.root):
         if event["stage"] != stage or event["asset_id"] not in kept:
             continue
         timings = json.loads(event["data"])["timings"]
@@ -192,15 +196,15 @@ def test_the_time_of_an_object_is_accounted_for(built: Built, stage: str):
     assert statistics.median(unaccounted) < 0.05, unaccounted
 
 
-def test_status_sums_the_timings_of_a_stage(built: Built):
-    status = run_lrm("status", "--root", str(built.root), "--json").json()
+def test_status_sums_the_timings_of_a_stage(built_dataset: BuiltDataset):
+    status = run_lrm("status", "--root", str(built_dataset.root), "--json").json()
     parts = {stage: set(status["stages"][stage]["parts"]) for stage in ("measure", "render")}
     opening = {"bring", "start", "import", "evaluate"}
     assert parts["measure"] == opening | {"measure", "islands"}
     assert parts["render"] >= {*WITHIN_OTHERS, "prepare", "geometry", "colour", "handover", "check"}
 
 
-def test_a_touched_file_with_the_same_bytes_is_read_but_not_rendered(copied: Built):
+def test_a_touched_file_with_the_same_bytes_is_read_but_not_rendered(copied: BuiltDataset):
     victim = kept_ids(copied)[0].partition(":")[2]
     before = sample_of(copied, victim)
     next(copied.source.glob(f"glbs/*/{victim}.glb")).touch()
@@ -208,7 +212,7 @@ def test_a_touched_file_with_the_same_bytes_is_read_but_not_rendered(copied: Bui
     assert sample_of(copied, victim) == before
 
 
-def test_a_changed_threshold_renders_nothing(copied: Built):
+def test_a_changed_threshold_renders_nothing(copied: BuiltDataset):
     words = ["--filters.occupancy.min-share", "0.99"]
     assert plan_of(copied, *words) == {}
     status = build(copied, *words)
@@ -216,14 +220,14 @@ def test_a_changed_threshold_renders_nothing(copied: Built):
     assert status["stages"]["render"]["done"] >= 6
 
 
-def test_another_resolution_renders_every_kept_object_again(copied: Built):
+def test_another_resolution_renders_every_kept_object_again(copied: BuiltDataset):
     kept = len(kept_ids(copied))
     assert plan_of(copied, "--render.resolution", "24") == {
         "render": {"configuration changed": kept}
     }
 
 
-def test_a_vanished_object_is_no_longer_listed(copied: Built):
+def test_a_vanished_object_is_no_longer_listed(copied: BuiltDataset):
     paths = copied.source / "object-paths.json.gz"
     listed = json.loads(gzip.open(paths).read())
     victim = kept_ids(copied)[0].partition(":")[2]
@@ -234,12 +238,12 @@ def test_a_vanished_object_is_no_longer_listed(copied: Built):
     assert f"objaverse:{victim}" not in kept_ids(copied)
 
 
-def test_a_limit_keeps_the_results_of_the_other_objects(copied: Built):
+def test_a_limit_keeps_the_results_of_the_other_objects(copied: BuiltDataset):
     before = run_lrm("status", "--root", copied.root, "--json").json()
     assert build(copied, "--limit", "2") == before
 
 
-def sample_of(dataset: Built, uid: str) -> tuple[dict, str]:
+def sample_of(dataset: BuiltDataset, uid: str) -> tuple[dict, str]:
     dataset_state = load_dataset_state(open_root(str(dataset.root)))
     state = dataset_state.objects.state(dataset_state.objects.find(f"objaverse:{uid}"))
     packed = {column.name: state.get(column) for column in (SHARD, SAMPLE, PACK.events.content)}
@@ -251,8 +255,8 @@ def _write(captions: Path, rows: list[list[str]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def test_status_compares_the_measured_cost_with_the_estimate(built):
-    status = run_lrm("status", "--root", str(built.root), "--json").json()
+def test_status_compares_the_measured_cost_with_the_estimate(built_dataset):
+    status = run_lrm("status", "--root", str(built_dataset.root), "--json").json()
     cost = status["cost"]
     assert cost["ended"] is True
     assert cost["error"]["core_hours"] is not None
@@ -261,7 +265,9 @@ def test_status_compares_the_measured_cost_with_the_estimate(built):
         stage_status, measured = status["stages"][stage], cost["took"]["stages"][stage]
         assert measured["objects"] >= stage_status["done"] > 0
     assert cost["took"]["bytes"] == status["bytes"]["samples"]
-    threads = json.loads((built.root / "build.json").read_text())["config"]["blender"]["threads"]
+    threads = json.loads((built_dataset.root / "build.json").read_text())["config"]["blender"][
+        "threads"
+    ]
     hours = threads * status["stages"]["render"]["seconds"] / 3600
     assert cost["took"]["stages"]["render"]["core_hours"] == pytest.approx(hours, abs=2e-4)
 

@@ -9,7 +9,7 @@ import pytest
 from pipelines.ray_session import ray_session
 from pipelines.transfers.cluster_budget import _NAMESPACE, ClusterBudget
 from pipelines.transfers.fetch_config import FetchConfig
-from tests.support.hub import Hub, Trouble, serve_hub
+from tests.support.hub import Fault, Hub, serve_hub
 
 PATH = "glbs/000-000/model.glb"
 
@@ -59,9 +59,9 @@ def start(ray, hub: Hub, tmp_path: Path, count: int) -> list:
 
 def test_two_workers_share_one_budget(ray, hub, tmp_path):
     ray.get(start(ray, hub, tmp_path, 1))  # both processes have started
-    hub.times.clear()
+    hub.request_times.clear()
     assert ray.get(start(ray, hub, tmp_path, 40), timeout=200) == [40, 40]
-    times = sorted(hub.times)
+    times = sorted(hub.request_times)
     assert len(times) == 80
     # Requests arrive a little later than the budget allowed them.
     slack = 0.1
@@ -71,11 +71,14 @@ def test_two_workers_share_one_budget(ray, hub, tmp_path):
 
 def test_a_retry_after_of_one_worker_pauses_the_other(ray, hub, tmp_path):
     ray.get(start(ray, hub, tmp_path, 1))
-    hub.times.clear()
+    hub.request_times.clear()
     headers = {"Retry-After": "2"}
-    hub.troubles[PATH] = [Trouble()] * 6 + [Trouble(status=429, headers=headers)]
+    hub.faults[PATH] = [Fault()] * 6 + [Fault(status=429, headers=headers)]
     ray.get(start(ray, hub, tmp_path, 10), timeout=200)
-    gaps = [after - before for before, after in zip(hub.times, hub.times[1:], strict=False)]
+    gaps = [
+        after - before
+        for before, after in zip(hub.request_times, hub.request_times[1:], strict=False)
+    ]
     longest = max(range(len(gaps)), key=gaps.__getitem__)
     assert gaps[longest] > 1.5
     # Between the response and the pause, at most one request of the other worker is in flight.

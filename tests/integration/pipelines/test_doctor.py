@@ -10,14 +10,14 @@ import torch
 from pipelines.cli.commands import doctor as doctor_command
 from pipelines.doctor import machine
 from pipelines.sources.objaverse import OBJECT_PATHS
-from tests.support.findings import by_name, findings, in_shell
+from tests.support.findings import findings, findings_by_name, run_in_shell
 from tests.support.hub import COMMIT, serve_hub
 from tests.support.lrm import run_lrm, spawn_lrm
 
 
 @pytest.fixture(scope="module")
 def namespaces() -> None:
-    if in_shell("true", unshare=True).code:
+    if run_in_shell("true", unshare=True).code:
         pytest.skip("this system has no user namespaces")
 
 
@@ -37,13 +37,13 @@ def test_the_whole_report_of_this_machine():
     checks = {"system libraries", "Blender child", "network namespace", "shared memory"}
     assert names["build"] >= checks | {"scratch folder", "open files", "ray", "jinja2"}
     assert names["train"] >= {"torch", "CUDA", "deepspeed", "xatlas", "diffusers", "LPIPS weights"}
-    build, train = by_name(result), by_name(result, "train")
+    build, train = findings_by_name(result), findings_by_name(result, "train")
     assert build["Blender child"]["found"].startswith("Blender 4.5.")
     assert train["torch"]["found"].startswith(torch.__version__)
     if not torch.cuda.is_available():
         assert train["CUDA"]["state"] == "note"
         assert "DS_ACCELERATOR=cpu" in train["deepspeed"]["found"]
-    assert by_name(result, "gpu")["GPU"]["state"] in ("ok", "note")
+    assert findings_by_name(result, "gpu")["GPU"]["state"] in ("ok", "note")
 
 
 def test_a_gpu_and_the_hub_are_required_only_on_request(tmp_path):
@@ -51,17 +51,17 @@ def test_a_gpu_and_the_hub_are_required_only_on_request(tmp_path):
     words = ["doctor", "--for", "gpu", "--online", "--json"]
     with serve_hub(tmp_path) as hub:
         result = spawn_lrm(*words, HF_ENDPOINT=hub.address)
-        finding = by_name(result, "reach")["Objaverse"]
+        finding = findings_by_name(result, "reach")["Objaverse"]
         assert finding["state"] == "ok", finding
         assert COMMIT in finding["found"]
-        assert hub.asked[-1].endswith(OBJECT_PATHS)
+        assert hub.requests[-1].endswith(OBJECT_PATHS)
         assert len(hub.ranges) == 1, "the file is requested from the redirect target"
         (tmp_path / OBJECT_PATHS).unlink()
         (finding,) = findings("hub", HF_ENDPOINT=hub.address).values()
         assert finding["state"] == "missing"
         assert OBJECT_PATHS in finding["found"]
     assert list(json.loads(result.out)["groups"]) == ["gpu", "reach"]
-    gpu = by_name(result, "gpu")["GPU"]
+    gpu = findings_by_name(result, "gpu")["GPU"]
     if gpu["state"] == "ok":
         pytest.skip("this machine has a GPU")
     assert (gpu["state"], result.code) == ("missing", 1)
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_written(namespaces, tmp_path):
 
 def test_a_system_without_network_namespaces(namespaces):
     forbid = "for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
-    attempt = in_shell(forbid, unshare=True)
+    attempt = run_in_shell(forbid, unshare=True)
     if "Permission denied" in attempt.err or "Read-only" in attempt.err:
         pytest.skip("user namespaces cannot change the settings of this system")
     checks = findings("child", before=forbid, unshare=True)

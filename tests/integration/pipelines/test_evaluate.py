@@ -16,9 +16,9 @@ from pipelines.cli import main
 from pipelines.cli.commands import evaluate as evaluate_command
 from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name
 from tests.support import small_lrm
-from tests.support.bodies import letter_block, write_boxes, write_sphere
-from tests.support.shapes_and_pictures import sphere
-from tests.support.spheres import write_spheres
+from tests.support.analytic_shapes import letter_block, write_boxes, write_sphere
+from tests.support.metric_inputs import sphere_points
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.evaluation.scores import VIEW_METRICS
 from train.evaluation.summary import CONFIDENCE
 from train.models.lpips import Lpips
@@ -183,7 +183,7 @@ def test_an_evaluated_object_is_not_evaluated_again(one_child, truth, tmp_path, 
 
 def with_geometry(root, snapshot, names):
     """Create a snapshot of the same samples; those in `names` get the surface of a sphere."""
-    points = sphere(2_000, 0.8).numpy()
+    points = sphere_points(2_000, 0.8).numpy()
     surface = SurfaceGeometry(
         points=points,
         normals=points / 0.8,
@@ -249,7 +249,9 @@ def test_a_fine_tune_is_evaluated_by_its_views_alone(mesh_file, tmp_path, capsys
     from train.models.zero123plus.tiny import tiny_pipeline
 
     tiny_pipeline(0).save_pretrained(tmp_path / "pipeline")
-    root, snapshot = write_spheres(tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32)
+    root, snapshot = write_sphere_dataset(
+        tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32
+    )
     words = ["--root", root.uri, "--snapshot", snapshot, "--split", "all", "--no-lpips"]
     words += ["--pipeline", tmp_path / "pipeline", "--steps", 2, "--view-size", 32]
     assert evaluate(*words, "--out", tmp_path / "alone") == 0
@@ -269,7 +271,7 @@ def test_a_fine_tune_is_evaluated_by_its_views_alone(mesh_file, tmp_path, capsys
     }
     assert "psnr" in both
     # A dataset of another rig has no targets for these views.
-    root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=32)
+    root, snapshot = write_sphere_dataset(tmp_path / "other", ["train"], rig="one2345", size=32)
     words[1], words[3] = root.uri, snapshot
     assert evaluate(*words, "--out", tmp_path / "other-out") == 1
     assert "lrm build --rig zero123plus" in capsys.readouterr().err

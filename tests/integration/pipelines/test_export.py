@@ -12,14 +12,25 @@ from PIL import Image
 
 from core.storage import Storage
 from dataset.snapshots.snapshot import write_snapshot
-from tests.support.exports import IDS, NAMES, SHARD, Spheres, contents, write_export_spheres
-from tests.support.layouts import assert_same_views, assert_trellis_sees_the_same, load_instantmesh
+from tests.support.exports import (
+    IDS,
+    NAMES,
+    SHARD,
+    ExportDataset,
+    file_contents,
+    write_export_dataset,
+)
+from tests.support.layouts import (
+    assert_same_trellis_projection,
+    assert_same_views,
+    load_instantmesh,
+)
 from tests.support.lrm import Answer, spawn_lrm
 
 
 @pytest.fixture(scope="module")
-def spheres(tmp_path_factory) -> Spheres:
-    return write_export_spheres(tmp_path_factory.mktemp("spheres"))
+def spheres(tmp_path_factory) -> ExportDataset:
+    return write_export_dataset(tmp_path_factory.mktemp("spheres"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +50,7 @@ def test_instantmesh_reads_every_object(spheres, exported):
     objects = exported / "rendering_random_32views"
     assert sorted(os.listdir(objects)) == sorted(NAMES)
     for asset_id, name in zip(IDS, NAMES, strict=True):
-        assert_same_views(load_instantmesh(contents(objects / name)), spheres.views(asset_id))
+        assert_same_views(load_instantmesh(file_contents(objects / name)), spheres.views(asset_id))
 
 
 def test_trellis_reads_every_object(spheres, tmp_path):
@@ -48,7 +59,7 @@ def test_trellis_reads_every_object(spheres, tmp_path):
     for asset_id, name in zip(IDS, NAMES, strict=True):
         folder, views = tmp_path / "renders" / name, spheres.views(asset_id)
         transforms = json.loads((folder / "transforms.json").read_text())
-        assert_trellis_sees_the_same(transforms, views)
+        assert_same_trellis_projection(transforms, views)
         for frame, rgba in zip(transforms["frames"], views.rgba, strict=True):
             assert np.array_equal(Image.open(folder / frame["file_path"]), rgba)
 
@@ -73,7 +84,7 @@ def test_complete_objects_are_kept_and_incomplete_ones_written_again(spheres, ex
     before = untouched.stat()
     report = spheres.export("instantmesh", out, "--json").json()
     assert (report["exported"], report["skipped"]) == (2, 2)
-    assert contents(out) == contents(exported)
+    assert file_contents(out) == file_contents(exported)
     assert untouched.stat().st_ino == before.st_ino
 
 
@@ -83,17 +94,17 @@ def test_another_render_replaces_the_object(spheres, exported, tmp_path):
     samples = spheres.samples
     # The first object's new render looks like the second object.
     samples[0] = replace(samples[0], render_key="new", entry=samples[1].entry)
-    newer = Spheres(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
+    newer = ExportDataset(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
     report = newer.export("instantmesh", out, "--json").json()
     assert (report["exported"], report["skipped"]) == (1, 3)
     objects = out / "rendering_random_32views"
-    loaded = load_instantmesh(contents(objects / NAMES[0]))
+    loaded = load_instantmesh(file_contents(objects / NAMES[0]))
     assert_same_views(loaded, spheres.views(IDS[1]))
 
 
 def test_a_damaged_sample_fails_alone(spheres, tmp_path):
     shutil.copytree(spheres.root.uri, tmp_path / "root")
-    damaged = Spheres(Storage(str(tmp_path / "root")), spheres.snapshot)
+    damaged = ExportDataset(Storage(str(tmp_path / "root")), spheres.snapshot)
     entry = damaged.samples[1].entry
     with open(tmp_path / "root" / SHARD, "r+b") as file:
         file.seek(entry.offsets[5] + 9)
@@ -153,13 +164,15 @@ def test_an_output_that_is_a_file_is_refused(spheres, tmp_path):
 
 def test_an_empty_split_is_refused(spheres, tmp_path):
     snapshot = write_snapshot(spheres.root, spheres.samples[:1], None)["snapshot"]
-    answer = Spheres(spheres.root, snapshot).export("trellis", tmp_path, "--split", "validation")
+    answer = ExportDataset(spheres.root, snapshot).export(
+        "trellis", tmp_path, "--split", "validation"
+    )
     assert_refused(answer, "no sample in the split 'validation'")
 
 
 def test_samples_that_do_not_fit_the_layout_are_refused_before_writing(sphere_dataset, tmp_path):
     """The samples have twelve views and no normalisation; the message names the rig."""
-    answer = Spheres(*sphere_dataset).export("instantmesh", tmp_path / "out")
+    answer = ExportDataset(*sphere_dataset).export("instantmesh", tmp_path / "out")
     assert_refused(
         answer, "objaverse:", "(rig test)", "does not fit the layout instantmesh", "the cube"
     )

@@ -12,7 +12,7 @@ from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from dataset.snapshots.snapshot import Snapshot, open_snapshot
 from pipelines.building.dataset_status import load_dataset_state
-from tests.support.datasets import Built, events_of
+from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
 
 GEOMETRY = ["--geometry", "--surface.points", "5000"]
@@ -22,7 +22,7 @@ GEOMETRY = ["--geometry", "--surface.points", "5000"]
 class GeometryBuild:
     """A dataset before and after a build with --geometry."""
 
-    dataset: Built
+    dataset: BuiltDataset
     plan: dict
     """Output of `lrm plan --json` before the build."""
     status: tuple[dict, dict]
@@ -33,27 +33,29 @@ class GeometryBuild:
     """Modification time of each file below shards/, in nanoseconds."""
 
 
-def lrm(dataset: Built, command: str, *words: str) -> dict:
+def lrm(dataset: BuiltDataset, command: str, *words: str) -> dict:
     return run_lrm(command, *dataset.words, *words, "--root", dataset.root, "--json").json()
 
 
-def snapshot_of(dataset: Built, *words: str) -> Snapshot:
+def snapshot_of(dataset: BuiltDataset, *words: str) -> Snapshot:
     manifest = run_lrm("snapshot", "--root", dataset.root, *words, "--json").json()
     return open_snapshot(open_root(str(dataset.root)), manifest["snapshot"])
 
 
-def events_per_stage(dataset: Built) -> Counter:
+def events_per_stage(dataset: BuiltDataset) -> Counter:
     return Counter(event["stage"] for event in events_of(dataset.root))
 
 
-def write_times(dataset: Built) -> dict[Path, int]:
+def write_times(dataset: BuiltDataset) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in dataset.root.glob("shards/*/*")}
 
 
 @pytest.fixture(scope="module")
-def completed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> GeometryBuild:
-    dataset = Built(tmp_path_factory.mktemp("geometry") / "root", built.source)
-    shutil.copytree(built.root, dataset.root)
+def completed(
+    built_dataset: BuiltDataset, tmp_path_factory: pytest.TempPathFactory
+) -> GeometryBuild:
+    dataset = BuiltDataset(tmp_path_factory.mktemp("geometry") / "root", built_dataset.source)
+    shutil.copytree(built_dataset.root, dataset.root)
     status = run_lrm("status", "--root", dataset.root, "--json").json()
     snapshot, work, shards = snapshot_of(dataset), events_per_stage(dataset), write_times(dataset)
     # As after a build that was killed before it removed a packed sample from staging/.
@@ -142,7 +144,7 @@ def test_an_object_whose_geometry_times_out_counts_as_failed(
     completed: GeometryBuild, tmp_path: Path
 ):
     """The child has too little time for this number of points."""
-    dataset = Built(tmp_path / "root", completed.dataset.source)
+    dataset = BuiltDataset(tmp_path / "root", completed.dataset.source)
     shutil.copytree(completed.dataset.root, dataset.root)
     before = load_dataset_state(open_root(str(dataset.root)))
     kept = {state.asset_id for state in before.kept}

@@ -18,7 +18,7 @@ def test_a_build_from_the_hub_pins_a_commit_and_fetches_only_needed_files(
     words = ["--source", "objaverse", "--captions", demo_source / CAPTIONS_FILE, *QUICK]
     words += ["--root", tmp_path / "root", "--rig", "one2345", "--limit", "5", "--json"]
     with serve_hub(demo_source) as hub:
-        requests = hub.asked
+        requests = hub.requests
         environment = {
             "HF_ENDPOINT": hub.address,
             "HOME": str(tmp_path),

@@ -14,7 +14,7 @@ from core.errors import BadInput
 from pipelines.sources.hub import HuggingFaceObjaverse
 from pipelines.sources.objaverse import OBJECT_PATHS
 from pipelines.transfers.fetch_config import FetchConfig
-from tests.support.glb_files import GOOD, OTHER, glb
+from tests.support.fake_glbs import GOOD, OTHER, fake_glb
 from tests.support.hub import COMMIT, Hub, serve_hub
 
 
@@ -63,14 +63,14 @@ def test_the_listing_requests_only_the_metadata_that_it_needs(source, hub):
     parts = sorted(source.parts())
     assert sum(len(source.files(part, False)) for part in parts) == 4
     assert sum(len(source.files(part, True)) for part in parts) == 1
-    assert not [path for path in hub.asked if "/metadata/" in path]
+    assert not [path for path in hub.requests if "/metadata/" in path]
     objects = source.read_part(parts[0])
     assert [item.record.name for item in objects][:2] == ["000", "111"]
-    metadata = [path for path in hub.asked if "/metadata/" in path]
+    metadata = [path for path in hub.requests if "/metadata/" in path]
     assert len(metadata) == 1, "only the part that is read"
     every = [item for part in parts for item in source.read_part(part)]
     assert [item.record.categories for item in every if item.record.categories] == [("a",)]
-    assert not [path for path in hub.asked if path.endswith(".glb")]
+    assert not [path for path in hub.requests if path.endswith(".glb")]
 
 
 def test_a_commit_that_changes_no_file_keeps_the_versions(source, hub, repository):
@@ -85,7 +85,7 @@ def test_a_commit_that_changes_no_file_keeps_the_versions(source, hub, repositor
 
 
 def test_without_file_trees_the_version_is_the_commit(source, hub):
-    hub.trees = False
+    hub.lists_trees = False
     source.parts()
     (item, *_) = source.read_part("000-000")
     assert item.version == COMMIT
@@ -97,11 +97,11 @@ def test_a_pickled_source_fetches_files(source, hub, tmp_path):
     worker = pickle.loads(pickle.dumps(source))
     fetched = worker.fetch(item.record.path, item.version, tmp_path / "x.glb")
     assert fetched.num_bytes == len(GOOD)
-    assert f"/resolve/{COMMIT}/{item.record.path}" in hub.asked[-1]
+    assert f"/resolve/{COMMIT}/{item.record.path}" in hub.requests[-1]
     assert (tmp_path / "x.glb").read_bytes() == GOOD
 
 
-@pytest.mark.parametrize("cached", [GOOD, OTHER, GOOD[:-5], glb(3)])
+@pytest.mark.parametrize("cached", [GOOD, OTHER, GOOD[:-5], fake_glb(3)])
 def test_a_cached_model_is_used_only_if_its_hash_matches(
     source, hub, cache, tmp_path, cached, repository
 ):
@@ -123,8 +123,8 @@ def test_a_damaged_annotation_names_its_file(source, repository, cache):
 def test_annotations_are_cached_by_commit(source, hub, cache, repository):
     source.parts()
     source.read_part("000-000")
-    num_requests = len([path for path in hub.asked if "/resolve/" in path])
+    num_requests = len([path for path in hub.requests if "/resolve/" in path])
     again = HuggingFaceObjaverse(*source.__reduce__()[1])
     again.parts()
     again.read_part("000-000")
-    assert len([path for path in hub.asked if "/resolve/" in path]) == num_requests
+    assert len([path for path in hub.requests if "/resolve/" in path]) == num_requests

@@ -14,21 +14,21 @@ from pipelines.building.dataset_status import load_dataset_state
 from tests.support.lrm import run_lrm
 
 
-def ids_by_state(built):
+def ids_by_state(built_dataset):
     ids = {}
-    for state, decision in load_dataset_state(open_root(str(built.root))).with_decisions():
+    for state, decision in load_dataset_state(open_root(str(built_dataset.root))).with_decisions():
         ids.setdefault(decision.state, []).append(state.asset_id)
     return ids
 
 
-def inspect(built, asset_id):
-    return run_lrm("inspect", "--root", built.root, asset_id, "--json").json()
+def inspect(built_dataset, asset_id):
+    return run_lrm("inspect", "--root", built_dataset.root, asset_id, "--json").json()
 
 
-def test_inspect_shows_a_kept_object(built, tmp_path):
+def test_inspect_shows_a_kept_object(built_dataset, tmp_path):
     sheet = tmp_path / "sheet.png"
-    asset_id = ids_by_state(built)["kept"][0]
-    words = ["inspect", "--root", built.root, asset_id]
+    asset_id = ids_by_state(built_dataset)["kept"][0]
+    words = ["inspect", "--root", built_dataset.root, asset_id]
     report = run_lrm(*words, "--sheet", sheet, "--json").json()
     assert report["asset_id"] == asset_id
     assert report["state"] == "kept"
@@ -43,19 +43,19 @@ def test_inspect_shows_a_kept_object(built, tmp_path):
     assert asset_id in run_lrm(*words).out
 
 
-def test_a_failed_object_names_its_stage_its_kind_and_what_to_do(built):
-    asset_id = ids_by_state(built)["failed"][0]
-    failure = inspect(built, asset_id)["failed"]
+def test_a_failed_object_names_its_stage_its_kind_and_what_to_do(built_dataset):
+    asset_id = ids_by_state(built_dataset)["failed"][0]
+    failure = inspect(built_dataset, asset_id)["failed"]
     assert (failure["stage"], failure["kind"]) == ("fetch", "malformed")
-    lines = run_lrm("inspect", "--root", built.root, asset_id).out.splitlines()
+    lines = run_lrm("inspect", "--root", built_dataset.root, asset_id).out.splitlines()
     assert lines[1] == f"  failed in fetch: malformed: {failure['message']}"
     assert lines[2] == f"  what to do: {FailureKind.MALFORMED.remedy}"
 
 
-def test_a_dropped_object_names_filter_measurement_and_limit(built):
+def test_a_dropped_object_names_filter_measurement_and_limit(built_dataset):
     reasons = {}
-    for asset_id in ids_by_state(built)["dropped"]:
-        report = inspect(built, asset_id)
+    for asset_id in ids_by_state(built_dataset)["dropped"]:
+        report = inspect(built_dataset, asset_id)
         assert report["samples"] == []
         for verdict in report["dropped"]:
             assert set(verdict) == {"filter", "reason", "measured", "limit"}
@@ -65,28 +65,30 @@ def test_a_dropped_object_names_filter_measurement_and_limit(built):
     assert json.dumps(occupancy["measured"]) != "null"
 
 
-def test_a_failed_object_names_kind_and_cause(built):
-    (asset_id,) = ids_by_state(built)["failed"]
-    failure = inspect(built, asset_id)["failed"]
+def test_a_failed_object_names_kind_and_cause(built_dataset):
+    (asset_id,) = ids_by_state(built_dataset)["failed"]
+    failure = inspect(built_dataset, asset_id)["failed"]
     assert failure["kind"] == "malformed"
     assert failure["stage"] == "fetch"
     assert "log_tail" in failure
     assert len(failure["message"]) > 10
-    assert "malformed" in run_lrm("inspect", "--root", built.root, asset_id).out
+    assert "malformed" in run_lrm("inspect", "--root", built_dataset.root, asset_id).out
 
 
-def test_two_snapshots_of_the_same_samples_have_one_id(built):
-    first, second = (run_lrm("snapshot", "--root", built.root, "--json").json() for _ in range(2))
+def test_two_snapshots_of_the_same_samples_have_one_id(built_dataset):
+    first, second = (
+        run_lrm("snapshot", "--root", built_dataset.root, "--json").json() for _ in range(2)
+    )
     assert first["snapshot"] == second["snapshot"]
-    assert first["samples"] == len(ids_by_state(built)["kept"])
+    assert first["samples"] == len(ids_by_state(built_dataset)["kept"])
     assert sum(first["licences"].values()) == first["samples"]
 
 
-def test_every_sample_of_a_snapshot_can_be_read(built):
-    manifest = run_lrm("snapshot", "--root", built.root, "--json").json()
-    root = open_root(str(built.root))
+def test_every_sample_of_a_snapshot_can_be_read(built_dataset):
+    manifest = run_lrm("snapshot", "--root", built_dataset.root, "--json").json()
+    root = open_root(str(built_dataset.root))
     snapshot = open_snapshot(root, manifest["snapshot"])
-    assert [sample.asset_id for sample in snapshot.samples] == ids_by_state(built)["kept"]
+    assert [sample.asset_id for sample in snapshot.samples] == ids_by_state(built_dataset)["kept"]
     for sample in snapshot.samples:
         members = read_members(root, sample.shard, sample.entry, sample.entry.members)
         views, meta = decode_views(members)
@@ -96,17 +98,17 @@ def test_every_sample_of_a_snapshot_can_be_read(built):
         assert sample.caption
 
 
-def test_where_selects_samples(built):
-    kept = ids_by_state(built)["kept"]
+def test_where_selects_samples(built_dataset):
+    kept = ids_by_state(built_dataset)["kept"]
     where = f"asset_id <> '{kept[0]}' AND licence IS NOT NULL"
-    manifest = run_lrm("snapshot", "--root", built.root, "--where", where, "--json").json()
-    chosen = open_snapshot(open_root(str(built.root)), manifest["snapshot"])
+    manifest = run_lrm("snapshot", "--root", built_dataset.root, "--where", where, "--json").json()
+    chosen = open_snapshot(open_root(str(built_dataset.root)), manifest["snapshot"])
     assert [sample.asset_id for sample in chosen.samples] == kept[1:]
 
 
-def test_where_cannot_read_files(built):
+def test_where_cannot_read_files(built_dataset):
     where = "asset_id IN (SELECT content FROM read_text('/etc/passwd'))"
-    answer = run_lrm("snapshot", "--root", built.root, "--where", where)
+    answer = run_lrm("snapshot", "--root", built_dataset.root, "--where", where)
     assert answer.code == 2
     assert "root:" not in answer.err
 

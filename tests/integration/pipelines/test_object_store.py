@@ -11,10 +11,10 @@ from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
-from tests.support.datasets import QUICK, Built, ends, samples
-from tests.support.flaky_store import faults, fill
+from tests.support.datasets import QUICK, BuiltDataset, event_outcomes, samples
+from tests.support.flaky_bucket import flaky_bucket
+from tests.support.flaky_store import fill_folder, switch_faults
 from tests.support.lrm import run_lrm
-from tests.support.stored import flaky_bucket
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,25 @@ def stored(words):
 
 
 def test_the_store_had_every_kind_of_fault(stored):
-    counts = faults(stored.server)
+    counts = switch_faults(stored.server)
     assert counts["slow"] >= 10
     assert counts["cut"] >= 5
     assert counts["lost"] >= 1
 
 
-def test_a_bucket_holds_the_same_samples_and_events_as_a_folder(stored, built: Built):
+def test_a_bucket_holds_the_same_samples_and_events_as_a_folder(
+    stored, built_dataset: BuiltDataset
+):
     """The samples are the same bytes, and every event is stored once."""
-    stored_samples, local_samples = samples(Storage(stored.root)), samples(Storage(str(built.root)))
+    stored_samples, local_samples = (
+        samples(Storage(stored.root)),
+        samples(Storage(str(built_dataset.root))),
+    )
     assert len(stored_samples) >= 3
     assert stored_samples == {key: local_samples[key] for key in stored_samples}
-    ids = {row[0] for row in ends(Storage(stored.root))}
-    expected = [row for row in ends(Storage(str(built.root))) if row[0] in ids]
-    assert ends(Storage(stored.root)) == expected
+    ids = {row[0] for row in event_outcomes(Storage(stored.root))}
+    expected = [row for row in event_outcomes(Storage(str(built_dataset.root))) if row[0] in ids]
+    assert event_outcomes(Storage(stored.root)) == expected
 
 
 def test_the_same_command_again_does_nothing(stored, words):
@@ -104,13 +109,13 @@ def test_two_committers_lose_and_repeat_no_event(stored):
             writer.commit([event], f"run {number}", batch)
             # Repeated, as after a response that was lost.
             writer.commit([event], f"run {number}", batch)
-    asset_ids = [row[0] for row in ends(root)]
+    asset_ids = [row[0] for row in event_outcomes(root)]
     assert len(asset_ids) == len(set(asset_ids)) == 10
 
 
 def test_listings_of_several_pages_are_complete(stored):
     """S3 returns at most 1000 names per response."""
-    fill(stored.server, "lake", "many/x", 1050)
+    fill_folder(stored.server, "lake", "many/x", 1050)
     root = Storage("s3://lake/many")
     assert len(root.list_files("x")) == len(root.find_files("x")) == 1050
 

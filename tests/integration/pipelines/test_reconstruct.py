@@ -16,7 +16,7 @@ from pipelines.cli.torch_options import open_device
 from pipelines.evaluation.evaluate_meshes import MeshFolder
 from render.render_config import RenderConfig
 from tests.support import small_lrm
-from tests.support.bodies import letter_block, look_at_boxes
+from tests.support.analytic_shapes import cast_rays_at_boxes, letter_block
 from train.inference.lrm import Shape, open_reconstructor
 from train.inference.mesh_files import write_mesh
 from train.inference.six_views import camera_tensors, input_cameras
@@ -141,7 +141,7 @@ def test_an_asymmetric_object_keeps_its_orientation_and_colours(blender, tmp_pat
         eye = orbit_eye(azimuth, 25, 3.2)
         camera = Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
         rendering = MeshFolder(tmp_path, blender).render("block", [camera], "cube", side, 500, 0)
-        expected = look_at_boxes(letter_block(), camera, side)
+        expected = cast_rays_at_boxes(letter_block(), camera, side)
         inner = expected.inner
         assert inner.sum() > 300
         depth = rendering.views.depth[0]

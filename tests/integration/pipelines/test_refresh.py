@@ -92,9 +92,9 @@ OPTIONS = (*QUICK, "--rig", "zero123plus-cube", "--geometry", "--surface.points"
 
 
 @pytest.fixture(scope="module")
-def uids(built) -> dict[str, str]:
+def uids(built_dataset) -> dict[str, str]:
     """Return uids of the demo: `kept`, `other` and `new` are kept, `silent` has no caption."""
-    decisions = list(load_dataset_state(open_root(str(built.root))).with_decisions())
+    decisions = list(load_dataset_state(open_root(str(built_dataset.root))).with_decisions())
     kept = [state.asset_id for state, decision in decisions if decision.state == "kept"]
     silent = next(
         s.asset_id for s, d in decisions if d.dropped and d.dropped.reason == "no_caption"
@@ -105,10 +105,10 @@ def uids(built) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ready(built, uids, tmp_path_factory) -> Path:
+def ready(built_dataset, uids, tmp_path_factory) -> Path:
     """Return the folder of the dataset before each change."""
     dataset = ChangingDataset(tmp_path_factory.mktemp("refresh"))
-    shutil.copytree(built.source, dataset.source)
+    shutil.copytree(built_dataset.source, dataset.source)
     listed = {uids["kept"], uids["other"], uids["silent"]}
     dataset.edit("object-paths.json.gz", lambda paths: _keep(paths, listed))
     dataset.build()

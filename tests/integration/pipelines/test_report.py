@@ -42,10 +42,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(built, tmp_path_factory):
+def written(built_dataset, tmp_path_factory):
     """Return the command's JSON output and the page for the demo dataset."""
     out = tmp_path_factory.mktemp("report") / "new"
-    result = run_lrm("report", "--root", built.root, "--out", out, "--thumbnails", 1, "--json")
+    result = run_lrm(
+        "report", "--root", built_dataset.root, "--out", out, "--thumbnails", 1, "--json"
+    )
     answer = result.json()
     assert answer["report"] == str(out / "report.html")
     assert [path.name for path in out.iterdir()] == ["report.html"]
@@ -53,8 +55,8 @@ def written(built, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(built):
-    return gather(open_root(str(built.root)), SampleSizes())
+def data(built_dataset):
+    return gather(open_root(str(built_dataset.root)), SampleSizes())
 
 
 def test_the_file_needs_nothing_else(written):
@@ -74,8 +76,8 @@ def test_no_picture_is_empty(written):
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
-def test_the_report_agrees_with_status(written, built):
-    status = run_lrm("status", "--root", built.root, "--json").json()
+def test_the_report_agrees_with_status(written, built_dataset):
+    status = run_lrm("status", "--root", built_dataset.root, "--json").json()
     text = " ".join(Page(written[1]).text.split())
     for reason, count in [*status["dropped"].items(), *status["failed"].items()]:
         assert f"{reason_title(reason)} {count} object" in text
@@ -115,8 +117,8 @@ def test_a_strange_name_stays_text(data):
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
-def test_the_shown_samples_do_not_change_between_reports(built, data):
-    root = open_root(str(built.root))
+def test_the_shown_samples_do_not_change_between_reports(built_dataset, data):
+    root = open_root(str(built_dataset.root))
     again = gather(root, SampleSizes())
     assert (again.dropped, again.failed, again.kept) == (data.dropped, data.failed, data.kept)
     few = gather(root, SampleSizes(shards=1, per_shard=1))
@@ -139,8 +141,8 @@ def test_rows_are_grouped_by_value_in_plain_and_dictionary_columns(values, data)
         assert {name: set(part.tolist()) for name, part in groups.items()} == expected
 
 
-def test_the_reason_for_a_missing_picture_is_shown(built, data, tmp_path):
-    root = open_root(str(built.root))
+def test_the_reason_for_a_missing_picture_is_shown(built_dataset, data, tmp_path):
+    root = open_root(str(built_dataset.root))
     missing = {
         reason: [replace(item, path="glbs/000-000/none.glb") for item in items]
         for reason, items in data.dropped.items()
@@ -172,8 +174,16 @@ def test_a_missing_shard_does_not_stop_the_report(data, tmp_path):
     assert len(pictures) >= 1
 
 
-def test_without_thumbnails_no_blender_is_needed(built, tmp_path, capsys):
-    words = ["report", "--root", str(built.root), "--out", str(tmp_path), "--thumbnails", "0"]
+def test_without_thumbnails_no_blender_is_needed(built_dataset, tmp_path, capsys):
+    words = [
+        "report",
+        "--root",
+        str(built_dataset.root),
+        "--out",
+        str(tmp_path),
+        "--thumbnails",
+        "0",
+    ]
     assert main(words) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
@@ -181,10 +191,10 @@ def test_without_thumbnails_no_blender_is_needed(built, tmp_path, capsys):
     assert "yellow pencil" in text
 
 
-def test_bad_options_are_refused_before_anything_is_written(built, tmp_path, capsys):
+def test_bad_options_are_refused_before_anything_is_written(built_dataset, tmp_path, capsys):
     file, new = tmp_path / "file", tmp_path / "new"
     file.write_text("")
     for words in (["--thumbnails", "-1"], ["--shards", "-1"], ["--out", str(file)]):
-        assert main(["report", "--root", str(built.root), "--out", str(new), *words]) == 2
+        assert main(["report", "--root", str(built_dataset.root), "--out", str(new), *words]) == 2
         assert words[0] in capsys.readouterr().err
     assert not new.exists()

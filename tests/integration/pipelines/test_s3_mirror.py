@@ -9,7 +9,7 @@ from core.errors import BadInput
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources import FetchFailed, open_source
 from pipelines.sources.captions import read_captions
-from tests.support.glb_files import GOOD, OTHER
+from tests.support.fake_glbs import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of
 
 

@@ -11,7 +11,7 @@ from pipelines.building.tasks import Task, run_task
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.sources.mirror import Mirror
 from tests.support.datasets import QUICK, events_of
-from tests.support.listings import listed
+from tests.support.listings import listed_state
 from tests.support.lrm import run_lrm
 
 
@@ -40,7 +40,7 @@ def test_a_file_is_fetched_once_for_fetch_and_inspection(
         for file in sorted(demo_source.glob("glbs/*/*.glb")):
             path = str(file.relative_to(demo_source))
             version = source.glb_versions(file.parent.name)[file.name]
-            task = Task(queue="fetch", states=(listed(version, path=path),))
+            task = Task(queue="fetch", states=(listed_state(version, path=path),))
             events = run_task(task, context)
             if [event.stage for event in events] == ["fetch", "inspect"]:
                 digests.add(events[0].data["sha256"])

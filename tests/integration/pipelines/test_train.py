@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.alone import run_alone
+from tests.support.local_training import run_local_training
 from tests.support.lrm import run_lrm
 from tests.support.metrics import losses, rows
-from tests.support.train_words import words
+from tests.support.train_arguments import nerf_arguments
 
 STEPS = 4
 
@@ -20,7 +20,7 @@ def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
     """Return the run folder of four steps in this process, without an interruption."""
     out = tmp_path_factory.mktemp("undisturbed")
     preview = ["--preview-every", str(STEPS), "--json"]
-    answer = run_alone(*words(sphere_dataset, out, STEPS, *preview))
+    answer = run_local_training(*nerf_arguments(sphere_dataset, out, STEPS, *preview))
     assert answer.json()["step"] == STEPS
     return out
 
@@ -42,7 +42,7 @@ def test_a_preview_is_not_empty(undisturbed):
 
 def test_two_workers_on_ray_do_the_same_steps(sphere_dataset, undisturbed, ray_address, tmp_path):
     options = ["--num-workers", "2", "--preview-every", str(STEPS), "--address", ray_address]
-    answer = run_lrm(*words(sphere_dataset, tmp_path, STEPS, *options))
+    answer = run_lrm(*nerf_arguments(sphere_dataset, tmp_path, STEPS, *options))
     assert answer.code == 0, answer.err
     assert "started at step 1" in answer.out
     assert losses(tmp_path) == pytest.approx(losses(undisturbed), abs=1e-5)
@@ -55,7 +55,7 @@ def test_two_workers_on_ray_do_the_same_steps(sphere_dataset, undisturbed, ray_a
 
 def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
     before = losses(undisturbed)
-    summary = run_lrm(*words(sphere_dataset, undisturbed, STEPS, "--json")).json()
+    summary = run_lrm(*nerf_arguments(sphere_dataset, undisturbed, STEPS, "--json")).json()
     assert summary["first_step"] == summary["step"] == STEPS
     assert losses(undisturbed) == before
 
@@ -75,7 +75,7 @@ def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):
 )
 def test_a_run_with_other_settings_is_refused(sphere_dataset, undisturbed, more, parts):
     home = {"TORCH_HOME": "/nowhere"}
-    answer = run_lrm(*words(sphere_dataset, undisturbed, 8, *more), **home)
+    answer = run_lrm(*nerf_arguments(sphere_dataset, undisturbed, 8, *more), **home)
     assert answer.code == 2, answer.err
     (line,) = answer.err.strip().splitlines()
     for part in parts:
@@ -83,7 +83,7 @@ def test_a_run_with_other_settings_is_refused(sphere_dataset, undisturbed, more,
 
 
 def test_an_unknown_snapshot_is_refused_and_the_others_are_listed(sphere_dataset, tmp_path):
-    answer = run_lrm(*words((sphere_dataset[0], "0000"), tmp_path / "run", 2))
+    answer = run_lrm(*nerf_arguments((sphere_dataset[0], "0000"), tmp_path / "run", 2))
     assert answer.code == 2
     # Other tests create snapshots in this dataset too.
     listed = answer.err.rpartition("there are: ")[2]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from core.errors import BadInput
 from pipelines.cli import main
-from tests.support.alone import run_alone
+from tests.support.local_training import run_local_training
 from tests.support.metrics import losses, rows
-from tests.support.train_words import mesh_words, words
+from tests.support.train_arguments import mesh_arguments, nerf_arguments
 from train.checkpoints.initial_weights import run_weights
 from train.models.lrm.published_weights import write_weights
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig
@@ -25,7 +25,7 @@ from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 def nerf(sphere_dataset, tmp_path_factory) -> Path:
     """Return the run folder of two steps of stage 1."""
     out = tmp_path_factory.mktemp("nerf")
-    answer = run_alone(*words(sphere_dataset, out, 2))
+    answer = run_local_training(*nerf_arguments(sphere_dataset, out, 2))
     assert answer.code == 0, answer.err
     return out
 
@@ -46,8 +46,8 @@ def mesh(sphere_dataset, nerf, tmp_path_factory) -> Mesh:
     nerf_run = shutil.copytree(nerf, folder / "nerf")
     _, stage_one = run_weights(nerf_run)
     stage_one = {name: value.clone() for name, value in stage_one.items()}
-    command = mesh_words(sphere_dataset, folder / "mesh", 2, "--init", str(nerf_run))
-    answer = run_alone(*command)
+    command = mesh_arguments(sphere_dataset, folder / "mesh", 2, "--init", str(nerf_run))
+    answer = run_local_training(*command)
     assert answer.code == 0, answer.err
     shutil.rmtree(nerf_run)
     return Mesh(folder / "mesh", stage_one, answer.err)
@@ -72,8 +72,8 @@ def test_stage_2_starts_from_stage_1_and_resumes_without_it(sphere_dataset, mesh
     for name, value in mesh.stage_one.items():
         if not name.startswith("synthesizer."):
             assert (weights[name] - value).abs().max() <= 1.1e-4, name
-    command = mesh_words(sphere_dataset, mesh.out, 3, "--init", str(run), "--json")
-    answer = run_alone(*command)
+    command = mesh_arguments(sphere_dataset, mesh.out, 3, "--init", str(run), "--json")
+    answer = run_local_training(*command)
     assert answer.json()["first_step"] == 2
     assert [row["step"] for row in rows(mesh.out)] == [1, 2, 3]
     assert losses(mesh.out)[:2] == [row["loss"] for row in metrics]
@@ -168,7 +168,7 @@ def test_a_mesh_run_for_stage_1_and_damaged_checkpoints_are_refused(mesh, tmp_pa
 
 def test_an_unknown_kind_of_weights_is_refused_before_writing(sphere_dataset, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(mesh_words(sphere_dataset, out, 2, "--init", "clip:weights.pth")) == 2
+    assert main(mesh_arguments(sphere_dataset, out, 2, "--init", "clip:weights.pth")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "clip:weights.pth: no such source; give the folder of a run" in line
     assert not out.exists()

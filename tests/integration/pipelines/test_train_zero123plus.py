@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pipelines.cli import main
 from render.rigs import get_rig
-from tests.support.alone import run_alone
-from tests.support.in_turn import train_in_turn
-from tests.support.spheres import write_spheres
+from tests.support.local_training import run_local_training
+from tests.support.sphere_datasets import write_sphere_dataset
+from tests.support.zero123plus_runs import train_zero123plus_runs
 from train.checkpoints.checkpoint import find_checkpoint
 from train.inference.views_file import read_distance
 from train.models.zero123plus.pipeline import load_zero123plus
@@ -77,11 +77,11 @@ def runs(ranks, tmp_path_factory) -> Runs:
     """Train the runs: `command` by `lrm train` on one worker, the others on two ranks."""
     folder = tmp_path_factory.mktemp("runs")
     splits = ["train", "train", "train", "validation"]
-    root, snapshot = write_spheres(folder / "data", splits, rig="zero123plus", size=32)
+    root, snapshot = write_sphere_dataset(folder / "data", splits, rig="zero123plus", size=32)
     runs = Runs(folder, root.uri, snapshot)
     file = folder / "settings.json"
     file.write_text(json.dumps(runs.settings("command")))
-    answer = run_alone("train", "zero123plus", "--config", file)
+    answer = run_local_training("train", "zero123plus", "--config", file)
     assert answer.code == 0, answer.err
     latents = str(folder / "latents")
     silent = {"preview_every": 0, "validate_every": 0, "tensorboard": False}
@@ -91,7 +91,7 @@ def runs(ranks, tmp_path_factory) -> Runs:
         runs.settings("whole", **silent, latent_cache=latents),
         runs.settings("each", **silent, steps=3, checkpoint_every=1, keep_checkpoints=9),
     ]
-    ranks.run(2, train_in_turn, others)
+    ranks.run(2, train_zero123plus_runs, others)
     return runs
 
 

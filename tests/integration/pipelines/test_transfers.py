@@ -16,8 +16,8 @@ from pipelines.transfers.budget import LocalBudget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
-from tests.support.glb_files import GOOD, OTHER
-from tests.support.hub import Hub, Trouble, serve_hub
+from tests.support.fake_glbs import GOOD, OTHER
+from tests.support.hub import Fault, Hub, serve_hub
 from tests.support.paths import REPOSITORY
 
 PATH = "glbs/000-000/model.glb"
@@ -81,7 +81,7 @@ def test_a_file_is_downloaded_without_a_redirect(hub, fetch):
 @pytest.mark.parametrize("redirect", [True, False])
 def test_a_cut_connection_is_resumed_at_the_next_byte(hub, fetch, tmp_path, redirect):
     hub.redirect = redirect
-    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(cut=700_000)]
+    hub.faults[PATH] = [Fault(cut_after=500_000), Fault(cut_after=700_000)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
     assert hub.ranges == ["", "bytes=500000-", "bytes=1200000-"]
@@ -90,7 +90,7 @@ def test_a_cut_connection_is_resumed_at_the_next_byte(hub, fetch, tmp_path, redi
 @pytest.mark.parametrize("redirect", [True, False])
 def test_a_server_that_ignores_ranges_sends_the_whole_file(hub, fetch, tmp_path, redirect):
     hub.redirect, hub.ignores_ranges = redirect, True
-    hub.troubles[PATH] = [Trouble(cut=500_000)]
+    hub.faults[PATH] = [Fault(cut_after=500_000)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
     assert hub.ranges == ["", "bytes=500000-"]
@@ -100,34 +100,34 @@ def test_a_server_that_ignores_ranges_sends_the_whole_file(hub, fetch, tmp_path,
 def test_a_range_that_does_not_continue_the_part_is_not_used(hub, fetch, tmp_path, redirect):
     hub.redirect = redirect
     other = {"Content-Range": f"bytes 400000-{len(GOOD) - 1}/{len(GOOD)}"}
-    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(headers=other)]
+    hub.faults[PATH] = [Fault(cut_after=500_000), Fault(headers=other)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
     assert hub.ranges == ["", "bytes=500000-", ""]
 
 
 def test_redirects_have_a_limit(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(status=302, headers={"Location": "?again"}) for _ in range(20)]
+    hub.faults[PATH] = [Fault(status=302, headers={"Location": "?again"}) for _ in range(20)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "more than 8 redirects" in failed.message
-    assert len(hub.asked) == 8
+    assert len(hub.requests) == 8
 
 
 def test_cuts_after_progress_are_not_counted_as_attempts(hub, fetch):
-    hub.troubles[PATH] = [Trouble(cut=300_000) for _ in range(6)]
+    hub.faults[PATH] = [Fault(cut_after=300_000) for _ in range(6)]
     fetch()
     assert len(hub.ranges) == 7
 
 
 def test_attempts_without_progress_fail_and_keep_the_partial_file(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 9
+    hub.faults[PATH] = [Fault(cut_after=500_000)] + [Fault(cut_after=0)] * 9
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "500000 bytes are kept" in failed.message
     assert len(hub.ranges) == 3
     # The next attempt continues after these bytes.
-    hub.troubles[PATH] = []
+    hub.faults[PATH] = []
     fetch()
     assert hub.ranges[3:] == ["bytes=500000-"]
     assert (tmp_path / "target.glb").read_bytes() == GOOD
@@ -146,7 +146,7 @@ download(url, Path(target), glb_problem, FetchConfig(partial_folder=parts), Loca
 
 
 def test_a_partial_download_outlives_its_process(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(pause_at=1_000_000, silence=60)]
+    hub.faults[PATH] = [Fault(pause_at=1_000_000, pause_seconds=60)]
     words = [hub.url(PATH), str(tmp_path / "target.glb"), str(tmp_path / "parts")]
     child = subprocess.Popen([sys.executable, "-c", CHILD, *words], cwd=REPOSITORY)
     try:
@@ -165,7 +165,7 @@ def test_a_partial_download_outlives_its_process(hub, fetch, tmp_path):
 
 
 def test_a_partial_file_of_other_content_is_not_used(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(cut=500_000)] + [Trouble(cut=0)] * 2
+    hub.faults[PATH] = [Fault(cut_after=500_000)] + [Fault(cut_after=0)] * 2
     failure(fetch, tmp_path)
     (tmp_path / "repository" / PATH).write_bytes(OTHER)
     fetch()
@@ -176,7 +176,7 @@ def test_a_partial_file_of_other_content_is_not_used(hub, fetch, tmp_path):
 @pytest.mark.parametrize("redirect", [True, False])
 def test_content_that_changes_during_the_download(hub, fetch, tmp_path, redirect):
     hub.redirect = redirect
-    hub.troubles[PATH] = [Trouble(cut=500_000), Trouble(replace=OTHER)]
+    hub.faults[PATH] = [Fault(cut_after=500_000), Fault(replace=OTHER)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "changed"
     assert list(tmp_path.glob("parts/*")) == []
@@ -188,11 +188,11 @@ def test_content_that_changes_during_the_download(hub, fetch, tmp_path, redirect
 @pytest.mark.parametrize("redirect", [True, False])
 def test_wrong_bytes(hub, fetch, tmp_path, data, redirect):
     hub.redirect = redirect
-    hub.troubles[PATH] = [Trouble(data=data), Trouble(data=data)]
+    hub.faults[PATH] = [Fault(data=data), Fault(data=data)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
     (tmp_path / "target.glb").unlink()
-    hub.troubles[PATH] = [Trouble(data=data) for _ in range(3)]
+    hub.faults[PATH] = [Fault(data=data) for _ in range(3)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "corrupt"
     assert "wrong bytes (attempts: 3)" in failed.message
@@ -202,7 +202,7 @@ def test_wrong_bytes(hub, fetch, tmp_path, data, redirect):
 def test_a_wrong_content_length_with_the_right_bytes_is_accepted(hub, fetch, tmp_path):
     hub.redirect = False
     wrong_length = {"Content-Length": str(len(GOOD) + 5)}
-    hub.troubles[PATH] = [Trouble(headers=wrong_length, cut=len(GOOD)) for _ in range(9)]
+    hub.faults[PATH] = [Fault(headers=wrong_length, cut_after=len(GOOD)) for _ in range(9)]
     fetch()
     assert (tmp_path / "target.glb").read_bytes() == GOOD
 
@@ -217,52 +217,52 @@ def test_a_file_malformed_at_the_source_is_not_requested_again(hub, fetch, tmp_p
     }[problem]
     (tmp_path / "repository" / PATH).write_bytes(broken)
     assert failure(fetch, tmp_path).kind == "malformed"
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 def test_a_missing_file_is_not_requested_again(hub, fetch, tmp_path):
     assert failure(fetch, tmp_path, path="glbs/000-000/none.glb").kind == "missing"
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 def test_a_404_of_the_revision_is_no_missing_file(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(status=404, headers={"X-Error-Code": "RevisionNotFound"})]
+    hub.faults[PATH] = [Fault(status=404, headers={"X-Error-Code": "RevisionNotFound"})]
     assert failure(fetch, tmp_path).kind == "download"
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_denied_request_names_the_token(hub, fetch, tmp_path, status):
-    hub.troubles[PATH] = [Trouble(status=status)]
+    hub.faults[PATH] = [Fault(status=status)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "HF_TOKEN" in failed.message
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 408])
 def test_server_errors_are_retried(hub, fetch, status):
-    hub.troubles[PATH] = [Trouble(status=status), Trouble(status=status)]
+    hub.faults[PATH] = [Fault(status=status), Fault(status=status)]
     fetch()
-    assert len(hub.asked) == 3
+    assert len(hub.requests) == 3
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_failing_cdn_address_is_requested_again_from_the_hub(hub, fetch, status):
-    hub.troubles[PATH] = [Trouble(cdn_status=status), Trouble(cdn_status=status)]
+    hub.faults[PATH] = [Fault(cdn_status=status), Fault(cdn_status=status)]
     fetch()
-    assert len(hub.asked) == 3
+    assert len(hub.requests) == 3
 
 
 def test_repeated_server_errors_fail_after_the_last_attempt(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(status=500) for _ in range(9)]
+    hub.faults[PATH] = [Fault(status=500) for _ in range(9)]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "HTTP 500 (attempts: 3)" in failed.message
-    assert len(hub.asked) == 3
+    assert len(hub.requests) == 3
 
 
 def test_a_slow_body_ends_at_the_total_limit(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(drip=0.05)]
+    hub.faults[PATH] = [Fault(seconds_per_byte=0.05)]
     started = time.monotonic()
     failed = failure(fetch, tmp_path, total_seconds=1.0)
     assert time.monotonic() - started < 15
@@ -271,18 +271,18 @@ def test_a_slow_body_ends_at_the_total_limit(hub, fetch, tmp_path):
 
 
 def test_slow_headers_end_at_the_total_limit(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(drip_headers=0.05)]
+    hub.faults[PATH] = [Fault(seconds_per_header_byte=0.05)]
     started = time.monotonic()
     assert failure(fetch, tmp_path, total_seconds=1.0).kind == "download"
     assert time.monotonic() - started < 15
 
 
 def test_a_stalled_connection_is_closed_and_retried(hub, fetch):
-    hub.troubles[PATH] = [Trouble(silence=60)]
+    hub.faults[PATH] = [Fault(pause_seconds=60)]
     started = time.monotonic()
     fetch()
     assert 2 < time.monotonic() - started < 30
-    assert len(hub.asked) == 2
+    assert len(hub.requests) == 2
 
 
 def test_an_unreachable_server_fails_as_download(config, tmp_path):
@@ -304,31 +304,31 @@ def test_an_unreachable_server_fails_as_download(config, tmp_path):
     ],
 )
 def test_the_stated_wait_of_a_429_is_respected(hub, fetch, headers):
-    hub.troubles[PATH] = [Trouble(status=429, headers=headers) for _ in range(2)]
+    hub.faults[PATH] = [Fault(status=429, headers=headers) for _ in range(2)]
     fetch()
-    first, second, third = hub.times
+    first, second, third = hub.request_times
     assert second - first > 0.95
     assert third - second > 0.95
 
 
 def test_retry_after_may_be_a_date(hub, fetch):
     retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
-    hub.troubles[PATH] = [Trouble(status=503, headers={"Retry-After": retry_after})]
+    hub.faults[PATH] = [Fault(status=503, headers={"Retry-After": retry_after})]
     fetch()
-    assert hub.times[1] - hub.times[0] > 1.5
+    assert hub.request_times[1] - hub.request_times[0] > 1.5
 
 
 def test_a_429_without_a_stated_wait_is_retried(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(status=429) for _ in range(2)]
+    hub.faults[PATH] = [Fault(status=429) for _ in range(2)]
     fetch()
-    hub.troubles[PATH] = [Trouble(status=429) for _ in range(9)]
+    hub.faults[PATH] = [Fault(status=429) for _ in range(9)]
     (tmp_path / "target.glb").unlink()
     assert failure(fetch, tmp_path).kind == "download"
-    assert len(hub.asked) == 6
+    assert len(hub.requests) == 6
 
 
 def test_a_stated_wait_over_the_limit_fails(hub, fetch, tmp_path):
-    hub.troubles[PATH] = [Trouble(status=429, headers={"Retry-After": "86400"})]
+    hub.faults[PATH] = [Fault(status=429, headers={"Retry-After": "86400"})]
     failed = failure(fetch, tmp_path)
     assert failed.kind == "download"
     assert "--fetch.rate-limit-wait-seconds" in failed.message
@@ -345,7 +345,10 @@ def test_an_unusable_partial_folder_fails_as_storage(hub, config, tmp_path):
 def test_two_downloads_of_one_file_do_not_share_a_partial_file(hub, fetch, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
-    hub.troubles[PATH] = [Trouble(cut=500_000, silence=0.2), Trouble(cut=500_000, silence=0.2)]
+    hub.faults[PATH] = [
+        Fault(cut_after=500_000, pause_seconds=0.2),
+        Fault(cut_after=500_000, pause_seconds=0.2),
+    ]
     with ThreadPoolExecutor(2) as pool:
         digests = list(pool.map(lambda _: fetch().sha256, range(2)))
     assert digests == [file_sha256(tmp_path / "target.glb")] * 2

@@ -21,29 +21,29 @@ from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.stages.pack import SAMPLE_LOCATION
-from tests.support.datasets import Built
+from tests.support.datasets import BuiltDataset
 from tests.support.lrm import Answer, run_lrm
-from tests.support.processes import start
+from tests.support.processes import start_lrm
 
 
 @pytest.fixture
-def copied(built: Built, tmp_path: Path) -> Built:
+def copied(built_dataset: BuiltDataset, tmp_path: Path) -> BuiltDataset:
     """Return a copy of the dataset without snapshots, which a test may change."""
-    copy = Built(tmp_path / "root", built.source)
-    shutil.copytree(built.root, copy.root)
+    copy = BuiltDataset(tmp_path / "root", built_dataset.source)
+    shutil.copytree(built_dataset.root, copy.root)
     shutil.rmtree(copy.root / "snapshots", ignore_errors=True)
     return copy
 
 
-def build(dataset: Built, *words: str) -> dict:
+def build(dataset: BuiltDataset, *words: str) -> dict:
     return run_lrm("build", *dataset.words, *words, "--root", dataset.root, "--json").json()
 
 
-def plan(dataset: Built, *words: str) -> dict:
+def plan(dataset: BuiltDataset, *words: str) -> dict:
     return run_lrm("plan", *dataset.words, *words, "--root", dataset.root, "--json").json()["work"]
 
 
-def kept_locations(dataset: Built) -> dict[str, Any]:
+def kept_locations(dataset: BuiltDataset) -> dict[str, Any]:
     """Return the location of each kept sample, from the catalog."""
     dataset_state = load_dataset_state(open_root(str(dataset.root)))
     return {
@@ -52,7 +52,7 @@ def kept_locations(dataset: Built) -> dict[str, Any]:
     }
 
 
-def render_counts(dataset: Built) -> Counter[str]:
+def render_counts(dataset: BuiltDataset) -> Counter[str]:
     """Return how often each object was rendered."""
     catalog = Catalog(Storage(str(dataset.root)))
     events = [
@@ -64,15 +64,15 @@ def render_counts(dataset: Built) -> Counter[str]:
     return Counter(event.asset_id for event in events)
 
 
-def shard_bytes(dataset: Built) -> dict[str, bytes]:
+def shard_bytes(dataset: BuiltDataset) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in dataset.root.glob("shards/*/*")}
 
 
-def create_snapshot(dataset: Built, *words: str) -> dict:
+def create_snapshot(dataset: BuiltDataset, *words: str) -> dict:
     return run_lrm("snapshot", "--root", dataset.root, "--json", *words).json()
 
 
-def digest(dataset: Built, snapshot: str) -> str:
+def digest(dataset: BuiltDataset, snapshot: str) -> str:
     """Return a digest of all members that a training run can read."""
     root, hasher = open_root(str(dataset.root)), hashlib.sha256()
     for sample in open_snapshot(root, snapshot).samples:
@@ -86,12 +86,12 @@ def assert_counts_add_up(status: dict) -> None:
     assert sum(parts) + status["pending"] == status["listed"]
 
 
-def test_verify_finds_no_problem_in_an_intact_dataset(built: Built):
-    answer = run_lrm("verify", "--root", built.root)
+def test_verify_finds_no_problem_in_an_intact_dataset(built_dataset: BuiltDataset):
+    answer = run_lrm("verify", "--root", built_dataset.root)
     assert (answer.code, "no problems" in answer.out) == (0, True)
 
 
-def test_verify_names_damage_and_a_build_repairs_only_that(copied: Built):
+def test_verify_names_damage_and_a_build_repairs_only_that(copied: BuiltDataset):
     before, locations = shard_bytes(copied), kept_locations(copied)
     snapshot = create_snapshot(copied)["snapshot"]
     digest_before = digest(copied, snapshot)
@@ -137,7 +137,7 @@ def test_verify_names_damage_and_a_build_repairs_only_that(copied: Built):
     assert plan(copied) == {}
 
 
-def test_removed_objects_are_dropped_until_restored(copied: Built, tmp_path: Path):
+def test_removed_objects_are_dropped_until_restored(copied: BuiltDataset, tmp_path: Path):
     ids = list(kept_locations(copied))
     assert run_lrm("remove", "--root", copied.root, "objaverse:nope", ids[0]).code == 2
     assert run_lrm("remove", "--root", copied.root).code == 2
@@ -164,7 +164,7 @@ def test_removed_objects_are_dropped_until_restored(copied: Built, tmp_path: Pat
     assert list(kept_locations(copied)) == ids
 
 
-def test_compaction_deletes_shards_that_no_protected_snapshot_uses(copied: Built):
+def test_compaction_deletes_shards_that_no_protected_snapshot_uses(copied: BuiltDataset):
     before = kept_locations(copied)
     old = create_snapshot(copied)["snapshot"]
     digest_before = digest(copied, old)
@@ -209,7 +209,7 @@ def test_compaction_deletes_shards_that_no_protected_snapshot_uses(copied: Built
     assert run_lrm("verify", "--root", copied.root).code == 0
 
 
-def test_compaction_keeps_a_shard_whose_commit_may_be_pending(copied: Built):
+def test_compaction_keeps_a_shard_whose_commit_may_be_pending(copied: BuiltDataset):
     (shard, *_) = sorted(copied.root.glob("shards/*/*.tar"))
     orphans = [shard.with_name(f"0123456789abcdef{suffix}") for suffix in (".tar", ".parquet")]
     for orphan in orphans:
@@ -229,14 +229,14 @@ def test_compaction_keeps_a_shard_whose_commit_may_be_pending(copied: Built):
     assert run_lrm("verify", "--root", copied.root).code == 0
 
 
-def _without_caption(dataset: Built, path: Path, asset_id: str) -> None:
+def _without_caption(dataset: BuiltDataset, path: Path, asset_id: str) -> None:
     (source,) = dataset.source.glob("*.csv")
     uid = asset_id.partition(":")[2]
     lines = source.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith(uid)))
 
 
-def test_retry_clears_failures(copied: Built):
+def test_retry_clears_failures(copied: BuiltDataset):
     words = ["retry", "--root", copied.root, "--json"]
     assert run_lrm(*words).code == 2
     assert run_lrm(*words, "--kind", "timeout").json()["kinds"] == {"malformed": 1}
@@ -252,7 +252,7 @@ def test_retry_clears_failures(copied: Built):
     assert run_lrm(*words, "objaverse:nope").code == 2
 
 
-def test_writing_commands_exclude_each_other(copied: Built):
+def test_writing_commands_exclude_each_other(copied: BuiltDataset):
     root = open_root(str(copied.root))
     build_words = ["build", *copied.words, "--root", copied.root, "--json"]
     with exclusive_lock(root, "lrm build"):
@@ -272,10 +272,10 @@ def test_writing_commands_exclude_each_other(copied: Built):
     assert answers[0].code == 0, answers[0].err
 
 
-def test_a_second_build_names_the_first_and_is_refused(built: Built, tmp_path: Path):
+def test_a_second_build_names_the_first_and_is_refused(built_dataset: BuiltDataset, tmp_path: Path):
     root = tmp_path / "root"
-    words = ["build", *built.words, "--root", str(root)]
-    first = start(words)
+    words = ["build", *built_dataset.words, "--root", str(root)]
+    first = start_lrm(words)
     deadline = time.monotonic() + 60
     while not (root / "dataset.json").exists() and time.monotonic() < deadline:
         assert first.poll() is None

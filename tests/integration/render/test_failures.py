@@ -18,7 +18,7 @@ from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from glb.limits import GlbLimits
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
-from tests.support.bodies import edit_glb
+from tests.support.analytic_shapes import edit_glb
 from tests.support.paths import REPOSITORY
 
 CAMERA = Camera(camera_to_world=look_at(np.array([0, -2.6, 0])), intrinsics=intrinsics_from_fov(50))

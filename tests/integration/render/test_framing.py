@@ -8,7 +8,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.rigs import get_rig
-from tests.support.bodies import letter_block, look_at_boxes
+from tests.support.analytic_shapes import cast_rays_at_boxes, letter_block
 from tests.support.scripts import run_script
 
 SIZE = 256
@@ -63,7 +63,7 @@ def windows(block: Path) -> list[list[int] | None]:
 def test_windows_contain_the_object_with_a_small_margin(windows: list[list[int] | None]):
     for camera, window in zip(CAMERAS_ON_OBJECT, windows[:-2], strict=True):
         assert window is not None
-        rows, columns = np.nonzero(look_at_boxes(letter_block(), camera, SIZE).face >= 0)
+        rows, columns = np.nonzero(cast_rays_at_boxes(letter_block(), camera, SIZE).face >= 0)
         bounds = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         outside = (np.array(window) - bounds) * [-1, -1, 1, 1]
         assert outside.min() >= 0

@@ -9,7 +9,7 @@ import pytest
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
-from tests.support.bodies import edit_glb, write_sphere
+from tests.support.analytic_shapes import edit_glb, write_sphere
 
 LIGHT_DIRECTION = np.array([-0.36, -0.48, 0.8])
 EYES = [(0.0, -3.0, 0.0), (0.0, 3.0, 0.5), (2.0, 2.0, -1.5), (-1.5, -1.0, 2.5)]

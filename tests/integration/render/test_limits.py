@@ -16,7 +16,7 @@ from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
-from tests.support.bodies import edit_glb
+from tests.support.analytic_shapes import edit_glb
 from tests.support.gltf_builder import GltfBuilder, encode_image
 from tests.support.scripts import run_script
 

@@ -13,14 +13,14 @@ from render.check import check_views
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from render.rigs import get_rig
-from tests.support.models import models
+from tests.support.mirror_models import smallest_models
 
 CONFIG = RenderConfig(resolution=96, samples=4)
 
 
 @pytest.mark.parametrize("kind", ["textured", "animated", "untextured", "transparent"])
 def test_models_render_and_pass_the_check(blender: BlenderProcess, mirror: Path, kind: str):
-    for path in models(mirror, kind, 2):
+    for path in smallest_models(mirror, kind, 2):
         report = blender.open(path, "cube")
         assert max(report.timings.values()) < 60
         cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:4]
@@ -50,7 +50,7 @@ def _assert_points_are_covered(points: np.ndarray, views) -> None:
 @pytest.mark.parametrize("kind", ["textured", "animated", "lowpoly", "thin"])
 def test_depths_and_normals_of_a_model_agree(blender: BlenderProcess, mirror: Path, kind: str):
     """Views agree on depth where they overlap, and normals agree with the depth."""
-    path = models(mirror, kind, 1)[0]
+    path = smallest_models(mirror, kind, 1)[0]
     blender.open(path, "cube")
     cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:12]
     views, _ = blender.render(cameras, RenderConfig(resolution=128, samples=1, denoise=False))
@@ -87,9 +87,9 @@ def _aligned(views: ViewSet) -> float:
 
 
 def test_malformed_models_fail_with_their_own_kind(blender: BlenderProcess, mirror: Path):
-    survivor = models(mirror, "textured", 1)[0]
+    survivor = smallest_models(mirror, "textured", 1)[0]
     failed = 0
-    for path in models(mirror, "malformed", 99):
+    for path in smallest_models(mirror, "malformed", 99):
         try:
             blender.open(path, "cube")
         except RenderFailure as failure:
@@ -102,7 +102,7 @@ def test_malformed_models_fail_with_their_own_kind(blender: BlenderProcess, mirr
 
 def test_unsupported_required_extensions_are_named(blender: BlenderProcess, mirror: Path):
     kinds = set()
-    for path in models(mirror, "extension", 99):
+    for path in smallest_models(mirror, "extension", 99):
         try:
             blender.open(path, "cube")
         except RenderFailure as failure:

@@ -13,7 +13,12 @@ from dataset.views import ViewSet
 from render.check import check_views
 from render.process import BlenderProcess, SceneReport
 from render.render_config import RenderConfig
-from tests.support.bodies import letter_block, look_at_boxes, write_boxes, write_sphere
+from tests.support.analytic_shapes import (
+    cast_rays_at_boxes,
+    letter_block,
+    write_boxes,
+    write_sphere,
+)
 
 SIZE = 128
 CONFIG = RenderConfig(resolution=SIZE)
@@ -55,7 +60,7 @@ def angles(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_depth_and_normals_of_the_block(block_views: ViewSet, view: int):
-    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    expected = cast_rays_at_boxes(letter_block(), CAMERAS[view], SIZE)
     inner = expected.inner & (expected.face >= 0)
     assert inner.sum() > 500
     np.testing.assert_allclose(block_views.depth[view][inner], expected.depth[inner], atol=2e-3)
@@ -67,18 +72,18 @@ def test_depth_and_normals_of_the_block(block_views: ViewSet, view: int):
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_depth_is_sampled_at_the_centre_of_the_pixel(block_views: ViewSet, view: int):
-    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    expected = cast_rays_at_boxes(letter_block(), CAMERAS[view], SIZE)
     differ = (block_views.depth[view] > 0) != (expected.face >= 0)
     assert differ.mean() < 5e-4  # a ray exactly along an edge may go either way
 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_alpha_equals_the_covered_area_of_the_block(block_views: ViewSet, view: int):
-    fine = look_at_boxes(letter_block(), CAMERAS[view], SIZE * 6)
+    fine = cast_rays_at_boxes(letter_block(), CAMERAS[view], SIZE * 6)
     covered = (fine.face >= 0).reshape(SIZE, 6, SIZE, 6).mean(axis=(1, 3))
     alpha = block_views.rgba[view, ..., 3] / 255
     assert abs(alpha.mean() - covered.mean()) < 0.005
-    inner = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    inner = cast_rays_at_boxes(letter_block(), CAMERAS[view], SIZE)
     assert (alpha[(covered == 1) & inner.inner] > 0.99).all()
     assert (alpha[(covered == 0) & inner.inner] < 0.01).all()
     # At edges, alpha is the covered part of a pixel, within the accuracy of 8 samples.
@@ -87,7 +92,7 @@ def test_alpha_equals_the_covered_area_of_the_block(block_views: ViewSet, view: 
 
 @pytest.mark.parametrize("view", range(len(CAMERAS)))
 def test_the_letter_is_at_its_computed_position(block_views: ViewSet, view: int):
-    expected = look_at_boxes(letter_block(), CAMERAS[view], SIZE)
+    expected = cast_rays_at_boxes(letter_block(), CAMERAS[view], SIZE)
     rgb = block_views.rgba[view, ..., :3].astype(int)
     red = rgb[..., 0] - rgb[..., 1] > 60
     inner = expected.inner & (expected.face >= 0)
@@ -161,7 +166,7 @@ def test_objects_of_any_size_and_position_are_normalised_to_the_cube(
     np.testing.assert_allclose(report.centre, shift, rtol=1e-4, atol=1e-6)
     views, _ = blender.render(CAMERAS[:2], RenderConfig(resolution=96, samples=1))
     for view in range(2):
-        expected = look_at_boxes(letter_block(), CAMERAS[view], 96)
+        expected = cast_rays_at_boxes(letter_block(), CAMERAS[view], 96)
         inner = expected.inner & (expected.face >= 0)
         np.testing.assert_allclose(views.depth[view][inner], expected.depth[inner], atol=4e-3)
 

@@ -12,7 +12,7 @@ from render.job import Window
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
 from render.rigs import get_rig
-from tests.support.bodies import Box, write_boxes
+from tests.support.analytic_shapes import Box, write_boxes
 
 CAMERAS = get_rig("lrm32").cameras("objaverse:quality")[:2]
 SIZE = 96

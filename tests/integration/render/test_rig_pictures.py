@@ -8,7 +8,7 @@ import pytest
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
 from render.rigs import RIGS, Rig
-from tests.support.rig_pictures import BODIES, rig_problems
+from tests.support.rig_checks import BODIES, rig_problems
 
 CONFIG = RenderConfig(resolution=128, samples=4, min_samples=4, denoise=False)
 

@@ -12,7 +12,13 @@ from PIL import Image
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, unproject
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
-from tests.support.bodies import Box, edit_glb, letter_block, look_at_boxes, write_boxes
+from tests.support.analytic_shapes import (
+    Box,
+    cast_rays_at_boxes,
+    edit_glb,
+    letter_block,
+    write_boxes,
+)
 from tests.support.gltf_builder import GltfBuilder
 
 SIZE = 96
@@ -35,7 +41,7 @@ def glb(tmp_path: Path) -> Path:
 def assert_shows_block(blender: BlenderProcess, glb: Path) -> None:
     blender.open(glb, "cube")
     views, _ = blender.render([FRONT], CONFIG)
-    expected = look_at_boxes(letter_block(), FRONT, SIZE)
+    expected = cast_rays_at_boxes(letter_block(), FRONT, SIZE)
     inner = expected.inner & (expected.face >= 0)
     np.testing.assert_allclose(views.depth[0][inner], expected.depth[inner], atol=4e-3)
 
@@ -204,7 +210,7 @@ def test_large_textures_are_scaled_down(blender: BlenderProcess, glb: Path):
                 primitive["attributes"]["TEXCOORD_0"] = _texture_coordinates(document, primitive)
 
     edit_glb(glb, checkerboard)
-    expected = look_at_boxes(letter_block(), FRONT, SIZE)
+    expected = cast_rays_at_boxes(letter_block(), FRONT, SIZE)
     front = expected.inner & (expected.face == 2)
     contrast = []
     for side in (4096, 16):
@@ -248,9 +254,9 @@ def test_surfaces_over_half_opacity_are_in_depth_and_normals(
 
     blender.open(edit_glb(glb, thin_out), "cube")
     config = RenderConfig(resolution=SIZE, samples=16, denoise=False)
-    expected = look_at_boxes([pane, behind] if opacity > 0.5 else [behind], FRONT, SIZE)
-    alone = look_at_boxes([pane], FRONT, SIZE)
-    glass = alone.inner & (alone.face >= 0) & (look_at_boxes([behind], FRONT, SIZE).face < 0)
+    expected = cast_rays_at_boxes([pane, behind] if opacity > 0.5 else [behind], FRONT, SIZE)
+    alone = cast_rays_at_boxes([pane], FRONT, SIZE)
+    glass = alone.inner & (alone.face >= 0) & (cast_rays_at_boxes([behind], FRONT, SIZE).face < 0)
     for _ in range(2):  # materials changed for depth are restored for colour
         views, _ = blender.render([FRONT], config)
         np.testing.assert_allclose(
@@ -394,7 +400,7 @@ def test_mirrored_nodes(blender: BlenderProcess, tmp_path: Path, how: str):
     ]
     blender.open(edit_glb(glb, mirror), "cube")
     views, _ = blender.render([FRONT], CONFIG)
-    expected = look_at_boxes(boxes, FRONT, SIZE)
+    expected = cast_rays_at_boxes(boxes, FRONT, SIZE)
     inner = expected.inner & (expected.face >= 0)
     np.testing.assert_allclose(views.depth[0][inner], expected.depth[inner], atol=4e-3)
     np.testing.assert_allclose(views.normals[0][inner], expected.normals[inner], atol=0.02)

@@ -14,8 +14,8 @@ from dataset.views import ViewSet
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
-from tests.support.bodies import edit_glb, letter_block, write_boxes, write_sphere
-from tests.support.models import models
+from tests.support.analytic_shapes import edit_glb, letter_block, write_boxes, write_sphere
+from tests.support.mirror_models import smallest_models
 
 CAMERAS = [
     Camera(camera_to_world=look_at(orbit_eye(azimuth, 25, 2.6)), intrinsics=intrinsics_from_fov(50))
@@ -230,7 +230,7 @@ def test_pictures_of_the_block_agree_with_its_geometry(blender: BlenderProcess, 
 def test_pictures_of_models_agree_with_their_geometry(
     blender: BlenderProcess, mirror: Path, kind: str, rig: str
 ):
-    for path in models(mirror, kind, 2):
+    for path in smallest_models(mirror, kind, 2):
         blender.open(path, get_rig(rig).normalise)
         cameras = get_rig(rig).cameras(f"objaverse:{path.stem}")[:4]
         views, _ = blender.render(cameras, DEPTHS)

@@ -9,8 +9,8 @@ import pytest
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
-from tests.support.glbs import skinned_square
 from tests.support.gltf_builder import GltfBuilder
+from tests.support.small_glbs import skinned_square
 
 CAMERA = Camera(camera_to_world=look_at(np.array([1, -3.0, 1])), intrinsics=intrinsics_from_fov(50))
 CONFIG = RenderConfig(resolution=64, samples=2, denoise=False)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.support.collective_calls import answers
+from tests.support.collective_calls import result_on_rank_0
 
 CALLS = ["value", "lrm error", "other error"]
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_all_ranks_receive_the_result_or_error_of_rank_0(ranks, call):
-    results = ranks.run(2, answers, call)
+    results = ranks.run(2, result_on_rank_0, call)
     assert results[0] == results[1]
     assert (
         results[0]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.errors import FinalFailure, WorkFailed
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
-from tests.support.tiny import make_config, run_group
+from tests.support.tiny_recipe import make_config, run_group
 from train.data.loader import make_loader
 from train.data.order import candidates_at, sample_at
 from train.data.patches import ViewDataConfig, ViewDataset, global_batch

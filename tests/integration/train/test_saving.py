@@ -14,7 +14,7 @@ import torch
 
 from core.storage import Storage
 from tests.support.paths import REPOSITORY
-from tests.support.tiny import BUILT, make_config, run_group
+from tests.support.tiny_recipe import START_LOG, make_config, run_group
 from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.rank_files import is_needed, writer_of
 from train.checkpoints.uploads import Upload
@@ -165,7 +165,7 @@ def test_a_run_with_only_a_damaged_checkpoint_starts_from_its_initial_weights(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert run_group(ranks, 1, [config.model_copy(update={"steps": 4})]) == [""]
-    assert (tmp_path / "run" / BUILT).read_text().splitlines() == [
+    assert (tmp_path / "run" / START_LOG).read_text().splitlines() == [
         "fresh",
         "to be loaded over",
         "fresh",

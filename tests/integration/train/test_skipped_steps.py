@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.tiny import make_config, run_group
+from tests.support.tiny_recipe import make_config, run_group
 from train.checkpoints.checkpoint import find_checkpoint
 from train.monitoring.metrics_log import SKIPPED, read_metrics
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.ranks import RankFailed
-from tests.support.tiny import make_config, run_group
+from tests.support.tiny_recipe import make_config, run_group
 from train.checkpoints.checkpoint import find_checkpoint
 from train.monitoring.metrics_log import read_metrics
 

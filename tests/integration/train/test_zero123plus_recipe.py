@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 
 from core.errors import BadInput
 from dataset.snapshots.snapshot import open_snapshot
-from tests.support.spheres import write_spheres
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.loop.validation import eval_mode
 from train.models.zero123plus.latents import tile_views
 from train.models.zero123plus.reference_attention import ReferenceUNet
@@ -21,7 +21,7 @@ from train.recipes.zero123plus_objective import snr_weights
 
 @pytest.fixture(scope="module")
 def spheres(tmp_path_factory):
-    return write_spheres(
+    return write_sphere_dataset(
         tmp_path_factory.mktemp("spheres"), ["train"] * 4, rig="zero123plus", size=32
     )
 

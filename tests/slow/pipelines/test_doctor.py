@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.support.findings import by_name
+from tests.support.findings import findings_by_name
 from tests.support.lrm import spawn_lrm
 from tests.support.paths import REPOSITORY
 from tests.support.processes import environment_without
@@ -15,11 +15,11 @@ def test_missing_packages_of_builds_and_of_training_are_named(tmp_path):
     python = environment_without(tmp_path, "bpy", "psutil", *missing)
     answer = spawn_lrm("doctor", "--for", "build", "--for", "train", "--json", python=python)
     assert answer.code == 1, answer.err
-    child = by_name(answer)["Blender child"]
+    child = findings_by_name(answer)["Blender child"]
     assert child["state"] == "missing"
     assert "bpy" in child["found"] or "psutil" in child["found"]
     assert child["remedy"] == "pip install --constraint constraints.txt '.[build]'"
-    findings = by_name(answer, "train")
+    findings = findings_by_name(answer, "train")
     for name in (*missing, "LPIPS weights"):
         assert findings[name]["state"] == "missing"
         assert findings[name]["remedy"] == "pip install --constraint constraints.txt '.[train]'"
@@ -35,5 +35,5 @@ def test_only_the_broken_package_is_reported(tmp_path, body):
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     answer = spawn_lrm("doctor", "--for", "build", "--json", PYTHONPATH=path)
     assert answer.code == 1
-    findings = by_name(answer)
+    findings = findings_by_name(answer)
     assert [name for name, item in findings.items() if item["state"] == "missing"] == ["jinja2"]

@@ -8,13 +8,13 @@ from dataclasses import replace
 import psutil
 
 from dataset.snapshots.snapshot import write_snapshot
-from tests.support.exports import NAMES, Spheres, contents, write_export_spheres
+from tests.support.exports import NAMES, ExportDataset, file_contents, write_export_dataset
 from tests.support.lrm import run_lrm
-from tests.support.processes import start
+from tests.support.processes import start_lrm
 
 
 def test_a_killed_export_leaves_no_process_and_is_resumed(tmp_path):
-    spheres = write_export_spheres(tmp_path / "root")
+    spheres = write_export_dataset(tmp_path / "root")
     exported = tmp_path / "exported"
     assert spheres.export("instantmesh", exported).code == 0
     samples = [
@@ -22,10 +22,10 @@ def test_a_killed_export_leaves_no_process_and_is_resumed(tmp_path):
         for number in range(10)
         for index, sample in enumerate(spheres.samples)
     ]
-    many = Spheres(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
+    many = ExportDataset(spheres.root, write_snapshot(spheres.root, samples, None)["snapshot"])
     out = tmp_path / "out"
     words = many.words("instantmesh", out, "--workers", "2")
-    driver = start([str(word) for word in words])
+    driver = start_lrm([str(word) for word in words])
     objects = out / "rendering_random_32views"
     deadline = time.monotonic() + 120
     while not list(objects.glob("copy-*")):
@@ -41,9 +41,9 @@ def test_a_killed_export_leaves_no_process_and_is_resumed(tmp_path):
     finished = list(objects.glob("copy-*"))
     assert len(finished) < len(samples)
     assert not (out / "filtered_obj_name.json").exists()
-    original = [contents(exported / "rendering_random_32views" / name) for name in NAMES]
+    original = [file_contents(exported / "rendering_random_32views" / name) for name in NAMES]
     for folder in finished:
-        pictures = {k: v for k, v in contents(folder).items() if k != "export.json"}
+        pictures = {k: v for k, v in file_contents(folder).items() if k != "export.json"}
         assert pictures.items() <= original[int(folder.name[-1])].items()
         assert len(pictures) == 3 * 32 + 1
     report = run_lrm(*words, "--json").json()

@@ -13,9 +13,9 @@ from dataset.catalog.event_log import Catalog
 from dataset.format.shards import read_members
 from dataset.root import open_root
 from dataset.snapshots.snapshot import open_snapshot
-from tests.support.datasets import Built, events_of
+from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
-from tests.support.processes import start
+from tests.support.processes import start_lrm
 
 
 def samples(root: Path) -> dict[str, dict[str, bytes]]:
@@ -28,11 +28,11 @@ def samples(root: Path) -> dict[str, dict[str, bytes]]:
     }
 
 
-def test_a_build_killed_twice_has_the_same_samples(built: Built, tmp_path: Path):
+def test_a_build_killed_twice_has_the_same_samples(built_dataset: BuiltDataset, tmp_path: Path):
     root = tmp_path / "root"
-    words = [*built.words, "--root", str(root), "--execution.commit-seconds", "0.2"]
+    words = [*built_dataset.words, "--root", str(root), "--execution.commit-seconds", "0.2"]
     for number in (2, 5):
-        driver = start(["build", *words])
+        driver = start_lrm(["build", *words])
         _wait_for(driver, root, rendered=number)
         children = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(signal.SIGKILL)
@@ -40,7 +40,7 @@ def test_a_build_killed_twice_has_the_same_samples(built: Built, tmp_path: Path)
         # The Blender child ends with the process that started it.
         assert psutil.wait_procs(children, timeout=20)[1] == []
     run_lrm("build", *words, "--json").json()
-    assert samples(root) == samples(built.root)
+    assert samples(root) == samples(built_dataset.root)
     assert not list(root.glob("staging/*.tar"))
     renders = Counter(
         record.event.asset_id
@@ -62,12 +62,12 @@ def _wait_for(driver: subprocess.Popen, root: Path, rendered: int) -> None:
         time.sleep(0.1)
 
 
-def test_a_lost_staged_sample_is_rendered_again(built: Built, tmp_path: Path):
+def test_a_lost_staged_sample_is_rendered_again(built_dataset: BuiltDataset, tmp_path: Path):
     """A rendered sample may be lost before it is packed."""
     root = tmp_path / "root"
-    words = [*built.words, "--root", str(root), "--limit", "8"]
+    words = [*built_dataset.words, "--root", str(root), "--limit", "8"]
     words += ["--execution.commit-seconds", "0.2", "--shards.samples-per-shard", "100"]
-    driver = start(["build", *words])
+    driver = start_lrm(["build", *words])
     _wait_for(driver, root, rendered=2)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
@@ -77,6 +77,6 @@ def test_a_lost_staged_sample_is_rendered_again(built: Built, tmp_path: Path):
     assert first["failed"]["staging_lost"] == 1
     second = run_lrm("build", *words, "--json").json()
     assert "staging_lost" not in second["failed"]
-    actual, expected = samples(root), samples(built.root)
+    actual, expected = samples(root), samples(built_dataset.root)
     assert len(actual) == second["kept"] >= 3
     assert actual == {asset_id: expected[asset_id] for asset_id in actual}

@@ -14,7 +14,7 @@ import pytest
 
 from core.storage import Storage
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
-from tests.support.datasets import QUICK, Built, samples
+from tests.support.datasets import QUICK, BuiltDataset, samples
 from tests.support.fake_cluster import processes_with
 from tests.support.lrm import run_lrm
 from tests.support.paths import REPOSITORY
@@ -127,7 +127,9 @@ def test_bad_input_fails_the_job_with_its_exit_code_and_line(head, tmp_path):
     assert "lrm build: error: /nowhere" in logs.stdout + logs.stderr
 
 
-def test_a_stopped_build_is_resumed_by_the_next_job(head, demo_source, built: Built, tmp_path):
+def test_a_stopped_build_is_resumed_by_the_next_job(
+    head, demo_source, built_dataset: BuiltDataset, tmp_path
+):
     root = tmp_path / "root"
     words = ["--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK]
     words += ["--limit", 8, "--root", root]
@@ -146,6 +148,6 @@ def test_a_stopped_build_is_resumed_by_the_next_job(head, demo_source, built: Bu
     status = run_lrm("status", "--root", root, "--json").json()
     assert (status["listed"], status["pending"]) == (8, 0)
     assert status["kept"] >= 3
-    job_samples, expected = samples(Storage(str(root))), samples(Storage(str(built.root)))
+    job_samples, expected = samples(Storage(str(root))), samples(Storage(str(built_dataset.root)))
     assert len(job_samples) == status["kept"]
     assert job_samples == {key: expected[key] for key in job_samples}

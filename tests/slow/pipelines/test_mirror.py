@@ -11,7 +11,7 @@ from dataset.format.geometry import read_geometry
 from dataset.root import open_root
 from filters.shape import OCCUPANCY, RENDERED_OCCUPANCY
 from pipelines.building.dataset_status import DatasetState, inspect_object, load_dataset_state
-from tests.support.datasets import QUICK, made_once
+from tests.support.datasets import QUICK, create_once
 from tests.support.lrm import run_lrm
 
 
@@ -21,9 +21,9 @@ def labels(mirror: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def dataset_state(mirror: Path, common: Path) -> DatasetState:
+def dataset_state(mirror: Path, shared_folder: Path) -> DatasetState:
     """Build all models of the mirror, without the caption filter, so that all are measured."""
-    root = common / "mirror"
+    root = shared_folder / "mirror"
     words = ["--source", mirror, "--root", root, *QUICK, "--filters.caption.enabled", "false"]
 
     def build() -> None:
@@ -32,7 +32,7 @@ def dataset_state(mirror: Path, common: Path) -> DatasetState:
         assert sum(parts) == status["listed"]
         assert status["pending"] == 0
 
-    made_once(root, build)
+    create_once(root, build)
     return load_dataset_state(open_root(str(root)))
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from core.storage import Storage
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
-from tests.support.datasets import QUICK, Built, ends, events_of, samples
+from tests.support.datasets import QUICK, BuiltDataset, event_outcomes, events_of, samples
 from tests.support.fake_cluster import FakeCluster, processes_with
 from tests.support.paths import REPOSITORY
-from tests.support.train_words import words as train_words
+from tests.support.train_arguments import nerf_arguments as train_words
 from train.monitoring.metrics_log import read_metrics
 from train.monitoring.run_log import RUN_FILE
 
@@ -49,7 +49,7 @@ def blender_children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def test_objects_of_a_lost_render_node_are_rendered_on_another(
-    cluster, demo_source, built: Built, tmp_path
+    cluster, demo_source, built_dataset: BuiltDataset, tmp_path
 ):
     root = tmp_path / "root"
     words = ["--source", demo_source, "--captions", demo_source / CAPTIONS_FILE, *QUICK, *RESOURCES]
@@ -76,12 +76,12 @@ def test_objects_of_a_lost_render_node_are_rendered_on_another(
             driver.communicate()
     assert driver.returncode == 0, errors
     # The samples are those of a build on one machine, each once.
-    built_samples, expected = samples(Storage(str(root))), samples(Storage(str(built.root)))
+    built_samples, expected = samples(Storage(str(root))), samples(Storage(str(built_dataset.root)))
     assert len(built_samples) >= 4
     assert built_samples == {key: expected[key] for key in built_samples}
-    ids = {row[0] for row in ends(Storage(str(root)))}
-    assert ends(Storage(str(root))) == [
-        row for row in ends(Storage(str(built.root))) if row[0] in ids
+    ids = {row[0] for row in event_outcomes(Storage(str(root)))}
+    assert event_outcomes(Storage(str(root))) == [
+        row for row in event_outcomes(Storage(str(built_dataset.root))) if row[0] in ids
     ]
     assert {row["stage"] for row in events_of(root)} >= {"fetch", "render", "pack"}
 
@@ -105,7 +105,7 @@ def test_training_continues_without_a_preempted_node(cluster, sphere_dataset, tm
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert num_workers_of(out) == 2
-        cluster.announce_end(1)
+        cluster.announce_preemption(1)
         _, errors = driver.communicate(timeout=300)
     finally:
         driver.kill()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.support.flaky_store import faults
+from tests.support.flaky_bucket import flaky_bucket
+from tests.support.flaky_store import switch_faults
 from tests.support.lrm import spawn_lrm
-from tests.support.spheres import write_spheres
-from tests.support.stored import flaky_bucket
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.monitoring.metrics_log import read_metrics
 
 TRAIN = (
@@ -23,16 +23,16 @@ def stored():
 
 def test_training_reads_samples_and_writes_checkpoints_in_a_bucket(stored, tmp_path):
     run, out = tmp_path / "run", tmp_path / "model.safetensors"
-    _, snapshot = write_spheres(stored.root)
+    _, snapshot = write_sphere_dataset(stored.root)
     words = ["--root", stored.root, "--snapshot", snapshot, "--out", run, *TRAIN]
     words += ["--checkpoints", "s3://lake/run"]
     # tests/integration/train tests faults while reading.
-    faults(stored.server, on=False)
+    switch_faults(stored.server, on=False)
     for steps in (2, 3):
         # A new process each, because DeepSpeed can be initialised only once in a process.
         answer = stored.run("train", "nerf", *words, "--steps", steps, "--json", lrm=spawn_lrm)
         assert answer.code == 0, answer.err
-    faults(stored.server, on=True)
+    switch_faults(stored.server, on=True)
     # The output is JSON only, although DeepSpeed logs to standard output.
     assert answer.json()["first_step"] == 2
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]

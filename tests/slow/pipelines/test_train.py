@@ -13,26 +13,26 @@ import psutil
 import pytest
 
 from core.storage import Storage
-from tests.support.alone import run_alone
+from tests.support.local_training import run_local_training
 from tests.support.lrm import run_lrm, spawn_lrm
 from tests.support.metrics import losses, rows
 from tests.support.paths import REPOSITORY
-from tests.support.processes import start
-from tests.support.train_words import words
+from tests.support.processes import start_lrm
+from tests.support.train_arguments import nerf_arguments
 
 
 @pytest.fixture(scope="module")
 def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
     """Return the run folder of six steps on two ranks without an interruption."""
     out = tmp_path_factory.mktemp("undisturbed")
-    answer = spawn_lrm(*words(sphere_dataset, out, 6, "--num-workers", "2"))
+    answer = spawn_lrm(*nerf_arguments(sphere_dataset, out, 6, "--num-workers", "2"))
     assert answer.code == 0, answer.err
     return out
 
 
 def test_a_killed_run_leaves_no_process_and_is_resumed(sphere_dataset, undisturbed, tmp_path):
-    command = words(sphere_dataset, tmp_path, 6, "--num-workers", "2")
-    driver = start(command)
+    command = nerf_arguments(sphere_dataset, tmp_path, 6, "--num-workers", "2")
+    driver = start_lrm(command)
     manifest = tmp_path / "checkpoints" / "step-00000002" / "manifest.json"
     deadline = time.monotonic() + 300
     while not manifest.exists():
@@ -56,7 +56,7 @@ def test_a_killed_run_leaves_no_process_and_is_resumed(sphere_dataset, undisturb
 
 def test_a_signal_to_the_driver_saves_a_checkpoint_and_stops(sphere_dataset, tmp_path):
     """SIGTERM to the driver, then SIGINT to its process group as by Ctrl-C at a terminal."""
-    command = words(sphere_dataset, tmp_path, 9000)
+    command = nerf_arguments(sphere_dataset, tmp_path, 9000)
     last_step = 0
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         driver = subprocess.Popen(
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_skipped(sphere_dataset, undisturbed, tmp_path):
     newest = tmp_path / "run" / "checkpoints" / "step-00000006"
     shard = next(newest.glob("*optim_states.pt"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    _, *command = words(sphere_dataset, tmp_path / "run", 6, "--num-workers", "2")
+    _, *command = nerf_arguments(sphere_dataset, tmp_path / "run", 6, "--num-workers", "2")
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     result = subprocess.run(
@@ -114,7 +114,7 @@ def test_a_run_resumes_on_fewer_ranks_with_the_same_samples(sphere_dataset, undi
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000006")
     options = ["--num-workers", "1:2", "--worker-resources", "{CPU: 2}", "--json"]
-    answer = spawn_lrm(*words(sphere_dataset, tmp_path / "run", 6, *options))
+    answer = spawn_lrm(*nerf_arguments(sphere_dataset, tmp_path / "run", 6, *options))
     assert answer.code == 0, answer.err
     assert answer.json()["first_step"] == 4
     assert losses(tmp_path / "run") == pytest.approx(losses(undisturbed), abs=1e-5)
@@ -122,12 +122,14 @@ def test_a_run_resumes_on_fewer_ranks_with_the_same_samples(sphere_dataset, undi
     assert batches[0] == batches[1]
 
 
-def test_the_loss_falls_on_real_renders(built, tmp_path):
-    snapshot = run_lrm("snapshot", "--root", built.root, "--validation-share", 0, "--json").json()
-    command = words((Storage(str(built.root)), snapshot["snapshot"]), tmp_path, 60)
+def test_the_loss_falls_on_real_renders(built_dataset, tmp_path):
+    snapshot = run_lrm(
+        "snapshot", "--root", built_dataset.root, "--validation-share", 0, "--json"
+    ).json()
+    command = nerf_arguments((Storage(str(built_dataset.root)), snapshot["snapshot"]), tmp_path, 60)
     optimizer = ["--optimizer.learning-rate", "1e-3", "--optimizer.schedule-steps", "60"]
     settings = ["--batch-size", "3", "--checkpoint-every", "60"]
-    answer = run_alone(*command, *optimizer, *settings)
+    answer = run_local_training(*command, *optimizer, *settings)
     assert answer.code == 0, answer.err
     values = losses(tmp_path)
     assert sum(values[-20:]) < 0.9 * sum(values[:20])

@@ -5,7 +5,7 @@ import pytest
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
 from render.rigs import RIGS, Rig
-from tests.support.rig_pictures import BODIES, rig_problems
+from tests.support.rig_checks import BODIES, rig_problems
 
 CONFIG = RenderConfig(resolution=512, samples=1, denoise=False)
 """At this size, one sample per pixel gives the area of a silhouette."""

@@ -16,7 +16,7 @@ from dataset.format.shards import SampleEntry, index_path, read_index, read_memb
 from dataset.maintenance.compact import Compaction, StoredSample, compact, plan_compaction
 from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, release, write_manifest
 from dataset.snapshots.snapshot import open_snapshot
-from tests.support.small_shards import content, freeze, key, write_small_shard
+from tests.support.small_shards import content, key, write_small_shard, write_test_snapshot
 
 SHARDS = {"shards/test/a.tar": [1, 2, 3], "shards/test/b.tar": [4, 5, 6], "shards/test/c.tar": [7]}
 FOLDERS = ("shards", "geometry", "staging", "raw")
@@ -162,7 +162,7 @@ def test_a_removed_sample_is_erased_even_below_the_garbage_ratio(root, tmp_path)
 def test_a_protected_snapshot_keeps_its_bytes_until_it_is_released(root, tmp_path):
     ledger = MemoryLedger()
     shards = {key(number): shard for number, shard in ledger.shard_of.items()}
-    snapshot = freeze(root, entries(root), shards)
+    snapshot = write_test_snapshot(root, entries(root), shards)
     before = read_snapshot(root, snapshot)
     ledger.unused, ledger.removed = {1, 7}, {4}
     for _ in range(3):
@@ -186,7 +186,7 @@ def test_an_expired_snapshot_that_loses_nothing_stays_readable(root, tmp_path):
     ledger = MemoryLedger()
     shards = {key(number): shard for number, shard in ledger.shard_of.items()}
     only_a = [entry for entry in entries(root) if shards[entry.key] == "shards/test/a.tar"]
-    snapshot = freeze(root, only_a, shards, days=0)
+    snapshot = write_test_snapshot(root, only_a, shards, days=0)
     ledger.unused = {7}
     run(root, ledger, tmp_path)
     assert read_snapshot(root, snapshot) == [content(1), content(2), content(3)]
@@ -248,7 +248,7 @@ def test_compaction_can_be_killed_at_every_step(tmp_path, is_pinned):
             write_small_shard(root, shard, numbers)
         ledger = MemoryLedger()
         shards = {key(number): shard for number, shard in ledger.shard_of.items()}
-        snapshot = freeze(root, entries(root), shards, days=90 if is_pinned else 0)
+        snapshot = write_test_snapshot(root, entries(root), shards, days=90 if is_pinned else 0)
         ledger.unused, ledger.removed = {1, 2, 7}, {4}
         root.changes_left, ledger.step = steps, root.step
         try:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from core.storage import Storage
 from dataset.format.shards import read_index
 from dataset.snapshots.credits import credit_lines
-from tests.support.small_shards import freeze, write_small_shard
+from tests.support.small_shards import write_small_shard, write_test_snapshot
 
 UID = "8476c4170df24cf5bbe6967222d1a42d"
 
@@ -53,7 +53,9 @@ def test_the_credits_are_written_beside_the_snapshot(tmp_path):
     root = Storage(str(tmp_path))
     write_small_shard(root, "shards/test/a.tar", [1, 2])
     entries, _ = read_index(root, "shards/test/a.tar")
-    snapshot = freeze(root, entries, {entry.key: "shards/test/a.tar" for entry in entries})
+    snapshot = write_test_snapshot(
+        root, entries, {entry.key: "shards/test/a.tar" for entry in entries}
+    )
     text = root.read(f"snapshots/{snapshot}.credits.md").decode()
     assert text.count("https://sketchfab.com/3d-models/") == 2
     assert "| 2 |" in text

@@ -34,7 +34,7 @@ from dataset.views import (
 )
 from render.rigs import RIGS
 from tests.support.paths import REPOSITORY
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 
 PAGE = REPOSITORY / "docs/reference/dataset-format.md"
 SCALE = 2**-12

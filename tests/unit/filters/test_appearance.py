@@ -5,12 +5,12 @@ import pytest
 from filters.chain import FilterConfig
 from filters.inspect_glb import inspect_glb
 from filters.verdict import PASSED, Verdict
-from tests.support.facts import judge, kept_facts
-from tests.support.glbs import pack, picture, textured_square
+from tests.support.facts import evaluate_filters, kept_facts
+from tests.support.small_glbs import pack_glb, picture, textured_square
 
 
 def verdict_of(name: str, inspect: dict, config: FilterConfig | None = None) -> Verdict:
-    verdicts = judge(kept_facts(inspect=inspect), config or FilterConfig())
+    verdicts = evaluate_filters(kept_facts(inspect=inspect), config or FilterConfig())
     return next(verdict for verdict in verdicts if verdict.filter == name)
 
 
@@ -58,7 +58,7 @@ def test_the_minimum_share_is_a_setting() -> None:
     ("image", "keep"), [(picture(), True), (picture(flat=True), False), (b"no image", False)]
 )
 def test_from_a_file_to_a_verdict(image: bytes, keep: bool) -> None:
-    assert textured(inspect_glb(pack(*textured_square(image))).to_dict()).keep is keep
+    assert textured(inspect_glb(pack_glb(*textured_square(image))).to_dict()).keep is keep
 
 
 @pytest.mark.parametrize(

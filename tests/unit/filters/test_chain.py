@@ -7,7 +7,7 @@ import pytest
 from core.errors import BadInput
 from filters.chain import CHAIN, FilterConfig, filter_title, reason_title, value_text
 from filters.verdict import PASSED, Verdict
-from tests.support.facts import Facts, islands, judge, kept_facts, record
+from tests.support.facts import Facts, evaluate_filters, islands, kept_facts, record
 
 ALL = FilterConfig.load({"licence": {"enabled": True}, "age": {"enabled": True}})
 STAGES = ["list", "inspect", "measure", "render"]
@@ -25,21 +25,23 @@ def test_the_cheapest_filters_come_first() -> None:
 
 
 def test_a_good_object_passes_every_filter() -> None:
-    verdicts = judge(kept_facts(), ALL)
+    verdicts = evaluate_filters(kept_facts(), ALL)
     assert [verdict.filter for verdict in verdicts] == [link.name for link in CHAIN]
     assert {(verdict.keep, verdict.reason) for verdict in verdicts} == {(True, PASSED)}
 
 
 def test_a_filter_without_its_measurements_is_skipped() -> None:
-    names = [verdict.filter for verdict in judge(Facts(record=record()), ALL)]
+    names = [verdict.filter for verdict in evaluate_filters(Facts(record=record()), ALL)]
     assert names == ["caption", "lowpoly", "licence", "age"]
-    names = [verdict.filter for verdict in judge(kept_facts(measure=None, render=None), ALL)]
+    names = [
+        verdict.filter for verdict in evaluate_filters(kept_facts(measure=None, render=None), ALL)
+    ]
     assert names == ["caption", "lowpoly", "licence", "age", "textured", "missing_texture"]
 
 
 def test_licence_and_age_are_off_by_default() -> None:
     bad = kept_facts(record=record(licence=None, age_restricted=True))
-    names = [verdict.filter for verdict in judge(bad, FilterConfig())]
+    names = [verdict.filter for verdict in evaluate_filters(bad, FilterConfig())]
     assert "licence" not in names
     assert "age" not in names
     assert len(names) == len(CHAIN) - 2
@@ -51,7 +53,9 @@ def test_all_reasons_are_reported() -> None:
         inspect={"num_triangles": 5, "base_colour_maps": []},
         measure={"coverage": [0.01], "islands": islands(0.5, 0.5)},
     )
-    dropped = [verdict.reason for verdict in judge(facts, FilterConfig()) if not verdict.keep]
+    dropped = [
+        verdict.reason for verdict in evaluate_filters(facts, FilterConfig()) if not verdict.keep
+    ]
     assert dropped == [
         "no_caption",
         "lowpoly_tag",
@@ -63,19 +67,19 @@ def test_all_reasons_are_reported() -> None:
 
 def test_every_filter_can_be_turned_off() -> None:
     off = FilterConfig.load({name: {"enabled": False} for name in FilterConfig.model_fields})
-    assert judge(kept_facts(), off) == []
+    assert evaluate_filters(kept_facts(), off) == []
 
 
 def test_verdicts_survive_json() -> None:
     facts = kept_facts(record=record(caption=None, tags=("low-poly",), licence=None))
-    for verdict in judge(facts, ALL):
+    for verdict in evaluate_filters(facts, ALL):
         assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
 
 
 def test_filters_do_not_change_the_facts_and_are_repeatable() -> None:
     facts = kept_facts()
     before = json.dumps([facts.inspect, facts.measure])
-    assert judge(facts, ALL) == judge(facts, ALL)
+    assert evaluate_filters(facts, ALL) == evaluate_filters(facts, ALL)
     assert json.dumps([facts.inspect, facts.measure]) == before
 
 

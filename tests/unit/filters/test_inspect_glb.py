@@ -10,7 +10,13 @@ import pytest
 
 from filters.inspect_glb import GlbError, Inspection, InspectLimits, inspect_glb
 from glb.limits import GlbLimits
-from tests.support.glbs import changed, pack, picture, textured_square, with_extension
+from tests.support.small_glbs import (
+    changed_square,
+    pack_glb,
+    picture,
+    square_with_extension,
+    textured_square,
+)
 
 DOCUMENT, BINARY = textured_square()
 PRIMITIVE = DOCUMENT["meshes"][0]["primitives"][0]
@@ -25,7 +31,7 @@ def inspect_error(data: bytes, limits: InspectLimits | None = None) -> GlbError:
 
 def test_a_textured_square_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "square.glb"
-    path.write_bytes(pack(DOCUMENT, BINARY))
+    path.write_bytes(pack_glb(DOCUMENT, BINARY))
     inspection = inspect_glb(path)
     assert inspection == inspect_glb(str(path)) == inspect_glb(path.read_bytes())
     assert (inspection.num_nodes, inspection.num_meshes, inspection.num_primitives) == (2, 1, 1)
@@ -42,7 +48,7 @@ def test_every_limit_of_the_parser_is_a_setting() -> None:
 
 
 def test_inspection_survives_json() -> None:
-    inspection = inspect_glb(pack(DOCUMENT, BINARY))
+    inspection = inspect_glb(pack_glb(DOCUMENT, BINARY))
     assert Inspection.from_dict(json.loads(json.dumps(inspection.to_dict()))) == inspection
 
 
@@ -52,7 +58,7 @@ def test_inspection_survives_json() -> None:
 def test_the_triangles_of_each_mode_are_counted(mode: int | None, triangles: int) -> None:
     primitive = {k: v for k, v in PRIMITIVE.items() if k != "mode"}
     primitive |= {} if mode is None else {"mode": mode}
-    data = changed(meshes=[{"primitives": [primitive]}])
+    data = changed_square(meshes=[{"primitives": [primitive]}])
     if triangles:
         assert inspect_glb(data).num_triangles == triangles
     else:
@@ -64,14 +70,14 @@ def test_only_the_default_scene_is_counted() -> None:
     meshes = [{"primitives": [PRIMITIVE]}, {"primitives": [PRIMITIVE] * 2}]
     scenes = [{"nodes": [0]}, {"nodes": [1, 2]}]
     tree = {"nodes": nodes, "meshes": meshes, "scenes": scenes}
-    assert inspect_glb(changed(scene=0, **tree)).num_triangles == 2
-    second = inspect_glb(changed(scene=1, **tree))
+    assert inspect_glb(changed_square(scene=0, **tree)).num_triangles == 2
+    second = inspect_glb(changed_square(scene=1, **tree))
     assert (second.num_triangles, second.num_meshes, second.num_primitives) == (8, 1, 2)
     unnamed = {key: value for key, value in (DOCUMENT | tree).items() if key != "scene"}
-    assert inspect_glb(pack(unnamed, BINARY)).num_triangles == 2
+    assert inspect_glb(pack_glb(unnamed, BINARY)).num_triangles == 2
     del unnamed["scenes"]
-    assert inspect_glb(pack(unnamed, BINARY)).num_triangles == 10
-    assert inspect_error(changed(scene=2, **tree)).kind == "malformed"
+    assert inspect_glb(pack_glb(unnamed, BINARY)).num_triangles == 10
+    assert inspect_error(changed_square(scene=2, **tree)).kind == "malformed"
 
 
 def test_gpu_instances_are_counted() -> None:
@@ -83,7 +89,7 @@ def test_gpu_instances_are_counted() -> None:
         attributes = {name: 3 + i for i, name in enumerate(names[: len(counts)])}
         extension = {"EXT_mesh_gpu_instancing": {"attributes": attributes}}
         nodes = [{"mesh": 0, "extensions": extension}]
-        return with_extension("EXT_mesh_gpu_instancing", nodes=nodes, accessors=arrays)
+        return square_with_extension("EXT_mesh_gpu_instancing", nodes=nodes, accessors=arrays)
 
     assert inspect_glb(instanced(125)).num_triangles == 250
     assert inspect_glb(instanced(5, 5)).base_colour_maps[0].triangles == 10
@@ -96,7 +102,7 @@ def test_gpu_instances_are_counted() -> None:
 
 
 def states(**replaced) -> list[tuple[str, str]]:
-    colour_maps = inspect_glb(changed(**replaced)).base_colour_maps
+    colour_maps = inspect_glb(changed_square(**replaced)).base_colour_maps
     return [(item.source, item.state) for item in colour_maps]
 
 
@@ -112,7 +118,7 @@ def test_only_visible_base_colour_maps_are_listed() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_an_image_that_decodes_is_detailed(kind: str) -> None:
-    data = pack(*textured_square(picture(kind, (600, 300))))
+    data = pack_glb(*textured_square(picture(kind, (600, 300))))
     (texture,) = inspect_glb(data).base_colour_maps
     assert (texture.width, texture.height, texture.state) == (600, 300, "detailed")
 
@@ -132,7 +138,7 @@ def test_an_image_that_decodes_is_detailed(kind: str) -> None:
     ids=["flat", "flat JPEG", "1x1", "cut PNG", "cut JPEG", "BMP", "KTX2", "EPS"],
 )
 def test_a_flat_or_unreadable_image_is_reported(image: bytes, state: str) -> None:
-    (texture,) = inspect_glb(pack(*textured_square(image))).base_colour_maps
+    (texture,) = inspect_glb(pack_glb(*textured_square(image))).base_colour_maps
     assert texture.state == state
 
 
@@ -178,7 +184,7 @@ def jpeg_with_a_thumbnail() -> bytes:
 )
 def test_no_header_hides_the_size_of_an_image(image: bytes) -> None:
     """Pillow would allocate memory for all pixels, even if it then fails to decode them."""
-    data = pack(*textured_square(image))
+    data = pack_glb(*textured_square(image))
     error = inspect_error(data, InspectLimits(max_image_pixels=80 * 80 - 1))
     assert error.kind == "too_large"
     assert "80 x 80" in error.message
@@ -192,24 +198,24 @@ def test_a_texture_named_by_a_supported_extension_is_read() -> None:
     fallback = [{"source": 0, "extensions": {name: {"source": 0}}}]
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
-    assert inspect_error(changed(textures=wrong)).kind == "malformed"
+    assert inspect_error(changed_square(textures=wrong)).kind == "malformed"
 
 
 @pytest.mark.parametrize("name", ["KHR_texture_basisu", "MSFT_texture_dds"])
 def test_a_texture_named_only_by_an_unsupported_extension_is_rejected(name: str) -> None:
     alone = [{"extensions": {name: {"source": 0}}}]
-    error = inspect_error(changed(textures=alone, extensionsUsed=[name]))
+    error = inspect_error(changed_square(textures=alone, extensionsUsed=[name]))
     assert (error.kind, name in error.message) == ("unsupported_extension", True)
     assert states(**hidden(alone)) == [(name, "not_shown")]
     fallback = [{"source": 0, "extensions": {name: {"source": 0}}}]
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
-    assert inspect_error(changed(textures=wrong)).kind == "unsupported_extension"
-    assert inspect_error(changed(**hidden(wrong))).kind == "malformed"
+    assert inspect_error(changed_square(textures=wrong)).kind == "unsupported_extension"
+    assert inspect_error(changed_square(**hidden(wrong))).kind == "malformed"
 
 
 def test_a_texture_without_an_image_is_malformed_unless_hidden() -> None:
-    assert inspect_error(changed(textures=[{}])).kind == "malformed"
+    assert inspect_error(changed_square(textures=[{}])).kind == "malformed"
     assert states(**hidden([{}])) == [("core", "missing")]
 
 
@@ -235,7 +241,7 @@ def test_specular_glossiness_is_read_as_the_importer_reads_it() -> None:
     unlit = core | {"extensions": {name: {}, "KHR_materials_unlit": {}}}
     assert states(materials=[unlit]) == [("core", "detailed")]
     broken = {"extensions": {name: {"diffuseTexture": 5}}}
-    assert inspect_error(changed(materials=[broken])).kind == "malformed"
+    assert inspect_error(changed_square(materials=[broken])).kind == "malformed"
 
 
 def test_a_map_without_its_texture_coordinates_is_reported() -> None:

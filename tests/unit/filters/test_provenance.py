@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from filters.chain import FilterConfig
 from filters.provenance import AgeConfig, LicenceConfig, is_lowpoly_tag
 from filters.verdict import Verdict
-from tests.support.facts import Facts, judge, record
+from tests.support.facts import Facts, evaluate_filters, record
 
 
 def verdict(filter_name: str, config: FilterConfig | None = None, **changed) -> Verdict:
-    verdicts = judge(Facts(record=record(**changed)), config or FilterConfig())
+    verdicts = evaluate_filters(Facts(record=record(**changed)), config or FilterConfig())
     return next(verdict for verdict in verdicts if verdict.filter == filter_name)
 
 

@@ -9,12 +9,12 @@ from filters.chain import FilterConfig
 from filters.shape import MultiObjectConfig
 from filters.thickness import thickness
 from filters.verdict import Verdict
-from tests.support.facts import count_objects, islands, judge, kept_facts, level
+from tests.support.facts import count_objects, evaluate_filters, islands, kept_facts, level
 
 
 def verdict(name: str, config: FilterConfig | None = None, **measure) -> Verdict:
     measured = {"coverage": [1.0], "islands": islands(1.0), "thickness": 0.5} | measure
-    verdicts = judge(kept_facts(measure=measured), config or FilterConfig())
+    verdicts = evaluate_filters(kept_facts(measure=measured), config or FilterConfig())
     return next(verdict for verdict in verdicts if verdict.filter == name)
 
 
@@ -83,12 +83,12 @@ def test_an_object_that_is_too_thin_is_degenerate() -> None:
 
 def test_occupancy_is_checked_again_with_the_rendered_alpha() -> None:
     facts = kept_facts(render={"coverage": [0.5, 0.09]})
-    verdicts = {v.filter: v for v in judge(facts, FilterConfig())}
+    verdicts = {v.filter: v for v in evaluate_filters(facts, FilterConfig())}
     assert verdicts["occupancy"].keep
     assert not verdicts["rendered_occupancy"].keep
     assert verdicts["rendered_occupancy"].reason == "low_occupancy"
     loose = FilterConfig.load({"occupancy": {"min_share": 0.05}})
-    assert all(v.keep for v in judge(facts, loose))
+    assert all(v.keep for v in evaluate_filters(facts, loose))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**16))

@@ -14,9 +14,9 @@ from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from glb.parse import read_glb
 from render.blender.gltf.prepare import prepare
-from tests.support.bodies import edit_glb
-from tests.support.glbs import skinned_square
+from tests.support.analytic_shapes import edit_glb
 from tests.support.gltf_builder import GltfBuilder
+from tests.support.small_glbs import skinned_square
 
 DRACO = "KHR_draco_mesh_compression"
 

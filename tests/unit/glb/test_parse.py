@@ -31,13 +31,13 @@ from glb.limits import GlbLimits
 from glb.parse import read_glb
 from render.blender.failure import SceneFailure
 from render.blender.gltf.prepare import prepare
-from tests.support.glbs import (
-    changed,
-    pack,
+from tests.support.small_glbs import (
+    changed_square,
+    pack_glb,
     picture,
     skinned_square,
+    square_with_extension,
     textured_square,
-    with_extension,
 )
 
 DOCUMENT, BINARY = textured_square()
@@ -68,7 +68,7 @@ def test_a_parse_error_can_be_pickled() -> None:
 def test_primitives_with_missing_corners_are_malformed(mode: int, corners: int) -> None:
     accessors = [*DOCUMENT["accessors"], DOCUMENT["accessors"][2] | {"count": corners}]
     part = PRIMITIVE | {"indices": 3, "mode": mode}
-    data = changed(accessors=accessors, meshes=[{"primitives": [PRIMITIVE, part]}])
+    data = changed_square(accessors=accessors, meshes=[{"primitives": [PRIMITIVE, part]}])
     error = parse_error(data)
     assert error.kind == "malformed"
     assert f"{corners} corners" in error.message
@@ -76,7 +76,9 @@ def test_primitives_with_missing_corners_are_malformed(mode: int, corners: int) 
 
 def test_corners_without_indices_must_be_whole_triangles() -> None:
     part = {"attributes": {"POSITION": 0}}
-    assert parse_error(changed(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
+    assert (
+        parse_error(changed_square(meshes=[{"primitives": [PRIMITIVE, part]}])).kind == "malformed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,50 +86,61 @@ def test_corners_without_indices_must_be_whole_triangles() -> None:
     [
         pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", id="lfs"),
         pytest.param(b"glTF" + struct.pack("<II", 1, 20) + b"\0" * 8, id="version 1"),
-        pytest.param(pack(DOCUMENT, BINARY)[:-1], id="one byte short"),
-        pytest.param(pack(DOCUMENT, BINARY) + b"\0", id="one byte long"),
-        pytest.param(pack(b"{]"), id="not JSON"),
-        pytest.param(pack(b"[" * 200_000), id="deep JSON"),
-        pytest.param(pack(b"\xff\xfe{}"), id="not UTF-8"),
-        pytest.param(pack(b"9" * 100_000), id="long number"),
-        pytest.param(changed(asset={"version": "1.0"}), id="glTF 1"),
-        pytest.param(changed(nodes=[{"children": [1]}, {"children": [0]}]), id="cycle"),
-        pytest.param(changed(nodes=[{"mesh": 0, "children": [0]}]), id="own child"),
+        pytest.param(pack_glb(DOCUMENT, BINARY)[:-1], id="one byte short"),
+        pytest.param(pack_glb(DOCUMENT, BINARY) + b"\0", id="one byte long"),
+        pytest.param(pack_glb(b"{]"), id="not JSON"),
+        pytest.param(pack_glb(b"[" * 200_000), id="deep JSON"),
+        pytest.param(pack_glb(b"\xff\xfe{}"), id="not UTF-8"),
+        pytest.param(pack_glb(b"9" * 100_000), id="long number"),
+        pytest.param(changed_square(asset={"version": "1.0"}), id="glTF 1"),
+        pytest.param(changed_square(nodes=[{"children": [1]}, {"children": [0]}]), id="cycle"),
+        pytest.param(changed_square(nodes=[{"mesh": 0, "children": [0]}]), id="own child"),
         pytest.param(
-            changed(nodes=[{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]),
+            changed_square(nodes=[{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}]),
             id="two parents",
         ),
-        pytest.param(changed(nodes=[{"children": [7]}]), id="no such child"),
-        pytest.param(changed(nodes=[{"mesh": -1}]), id="negative index"),
-        pytest.param(changed(nodes=[{"mesh": 0, "scale": ["a", 1, 1]}]), id="text for a number"),
+        pytest.param(changed_square(nodes=[{"children": [7]}]), id="no such child"),
+        pytest.param(changed_square(nodes=[{"mesh": -1}]), id="negative index"),
         pytest.param(
-            changed(meshes=[{"primitives": [PRIMITIVE | {"mode": 9}]}]), id="unknown mode"
+            changed_square(nodes=[{"mesh": 0, "scale": ["a", 1, 1]}]), id="text for a number"
         ),
         pytest.param(
-            changed(meshes=[{"primitives": [PRIMITIVE | {"indices": 0}]}]), id="float indices"
+            changed_square(meshes=[{"primitives": [PRIMITIVE | {"mode": 9}]}]), id="unknown mode"
         ),
         pytest.param(
-            changed(materials=[{"normalTexture": {"index": 0, "scale": "big"}}]),
+            changed_square(meshes=[{"primitives": [PRIMITIVE | {"indices": 0}]}]),
+            id="float indices",
+        ),
+        pytest.param(
+            changed_square(materials=[{"normalTexture": {"index": 0, "scale": "big"}}]),
             id="text for a scale",
         ),
         pytest.param(
-            changed(extensionsRequired=["KHR_texture_transform"]), id="required extension not used"
+            changed_square(extensionsRequired=["KHR_texture_transform"]),
+            id="required extension not used",
         ),
-        pytest.param(changed(images=[{"uri": "data:image/png,abc"}]), id="data URI not base64"),
-        pytest.param(changed(images=[{"mimeType": "image/png"}]), id="image without bytes"),
         pytest.param(
-            changed(buffers=[{"byteLength": 4}] * 2, bufferViews=[]), id="no buffer views"
+            changed_square(images=[{"uri": "data:image/png,abc"}]), id="data URI not base64"
         ),
-        pytest.param(pack(DOCUMENT, BINARY[:50]), id="short buffer"),
-        pytest.param(pack(DOCUMENT, None), id="no buffer"),
-        pytest.param(changed(extras=float("nan")), id="NaN"),
+        pytest.param(changed_square(images=[{"mimeType": "image/png"}]), id="image without bytes"),
         pytest.param(
-            changed(extras="eh?").replace(b'"eh?"', b"1e999"), id="number beyond the float range"
+            changed_square(buffers=[{"byteLength": 4}] * 2, bufferViews=[]), id="no buffer views"
         ),
-        pytest.param(changed(images=[{"uri": "data:image/png;base64,a"}]), id="bad base64"),
-        pytest.param(pack(DOCUMENT, BINARY).replace(b"JSON", b"BIN\0", 1), id="first chunk BIN"),
-        pytest.param(with_header(pack(DOCUMENT, BINARY + bytes(4))[12:-1]), id="ends in a chunk"),
-        pytest.param(with_header(pack(DOCUMENT, None)[12:] + bytes(4)), id="ends in a header"),
+        pytest.param(pack_glb(DOCUMENT, BINARY[:50]), id="short buffer"),
+        pytest.param(pack_glb(DOCUMENT, None), id="no buffer"),
+        pytest.param(changed_square(extras=float("nan")), id="NaN"),
+        pytest.param(
+            changed_square(extras="eh?").replace(b'"eh?"', b"1e999"),
+            id="number beyond the float range",
+        ),
+        pytest.param(changed_square(images=[{"uri": "data:image/png;base64,a"}]), id="bad base64"),
+        pytest.param(
+            pack_glb(DOCUMENT, BINARY).replace(b"JSON", b"BIN\0", 1), id="first chunk BIN"
+        ),
+        pytest.param(
+            with_header(pack_glb(DOCUMENT, BINARY + bytes(4))[12:-1]), id="ends in a chunk"
+        ),
+        pytest.param(with_header(pack_glb(DOCUMENT, None)[12:] + bytes(4)), id="ends in a header"),
     ],
 )
 def test_an_invalid_file_is_malformed(data: bytes) -> None:
@@ -138,20 +151,20 @@ def test_indices_must_be_in_range_and_positions_finite() -> None:
     beyond = bytearray(BINARY)
     at = DOCUMENT["bufferViews"][2]["byteOffset"]
     beyond[at : at + 2] = struct.pack("<H", 4)
-    assert parse_error(pack(DOCUMENT, bytes(beyond))).kind == "malformed"
+    assert parse_error(pack_glb(DOCUMENT, bytes(beyond))).kind == "malformed"
     infinite = np.frombuffer(BINARY, dtype="<f4", count=12).copy()
     infinite[5] = np.inf
-    assert parse_error(pack(DOCUMENT, infinite.tobytes() + BINARY[48:])).kind == "malformed"
+    assert parse_error(pack_glb(DOCUMENT, infinite.tobytes() + BINARY[48:])).kind == "malformed"
 
 
 @pytest.mark.parametrize(
     "uri", ["colormap.png", "../../etc/passwd", "https://example.com/a.png", "file:///a", ""]
 )
 def test_a_reference_to_another_file_is_an_external_reference(uri: str) -> None:
-    assert parse_error(changed(images=[{"uri": uri}])).kind == "external_reference"
+    assert parse_error(changed_square(images=[{"uri": uri}])).kind == "external_reference"
     if uri:
         buffers = [{"byteLength": len(BINARY), "uri": uri}]
-        assert parse_error(changed(buffers=buffers)).kind == "external_reference"
+        assert parse_error(changed_square(buffers=buffers)).kind == "external_reference"
 
 
 def test_data_uris_are_read() -> None:
@@ -160,7 +173,7 @@ def test_data_uris_are_read() -> None:
 
     buffers = [{"byteLength": len(BINARY), "uri": uri(BINARY)}]
     inside = DOCUMENT | {"buffers": buffers, "images": [{"uri": uri(picture("JPEG"))}]}
-    inspection = inspect_glb(pack(inside, None))
+    inspection = inspect_glb(pack_glb(inside, None))
     assert inspection.base_colour_maps[0].state == "detailed"
 
 
@@ -169,15 +182,15 @@ def test_data_uris_are_read() -> None:
     ["EXT_meshopt_compression", "KHR_texture_basisu", "GOOGLE_texture_basis", "ACME_gizmo"],
 )
 def test_required_extensions_that_the_importer_lacks_are_unsupported(name: str) -> None:
-    error = parse_error(with_extension(name))
+    error = parse_error(square_with_extension(name))
     assert error.kind == "unsupported_extension"
     assert name in error.message
-    assert inspect_glb(changed(extensionsUsed=[name])).extensions_used == (name,)
+    assert inspect_glb(changed_square(extensionsUsed=[name])).extensions_used == (name,)
 
 
 def test_required_extensions_that_the_importer_has_are_accepted() -> None:
     names = sorted(IMPORTABLE_EXTENSIONS)
-    inspection = inspect_glb(changed(extensionsUsed=names, extensionsRequired=names))
+    inspection = inspect_glb(changed_square(extensionsUsed=names, extensionsRequired=names))
     assert inspection.extensions_required == tuple(names)
 
 
@@ -203,7 +216,7 @@ def test_importable_extensions_are_those_of_the_importer_and_the_removed_ones() 
 
 
 def test_a_file_over_a_limit_is_too_large() -> None:
-    data = pack(DOCUMENT, BINARY)
+    data = pack_glb(DOCUMENT, BINARY)
     caps = {
         "max_file_bytes": len(data) - 1,
         "max_json_bytes": 100,
@@ -222,7 +235,7 @@ def test_a_file_over_a_limit_is_too_large() -> None:
 def test_vertices_are_limited_by_the_triangles() -> None:
     """Vertices that no triangle uses take memory, too."""
     positions, coordinates, indices = DOCUMENT["accessors"]
-    data = changed(accessors=[positions, coordinates, indices | {"count": 3}])
+    data = changed_square(accessors=[positions, coordinates, indices | {"count": 3}])
     error = parse_error(data, GlbLimits(max_triangles=1))
     assert (error.kind, error.message) == ("too_large", "4 vertices; the limit is 3")
 
@@ -240,26 +253,28 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
     bomb = bytearray(picture())
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
-    assert parse_error(pack(*textured_square(bytes(bomb)))).kind == "too_large"
+    assert parse_error(pack_glb(*textured_square(bytes(bomb)))).kind == "too_large"
 
 
 def test_deep_and_wide_trees_end_quickly() -> None:
     num = 20_000
     chain = [{"children": [i + 1]} for i in range(num - 1)] + [{"mesh": 0}]
-    assert parse_error(changed(nodes=chain)).kind == "too_large"
+    assert parse_error(changed_square(nodes=chain)).kind == "too_large"
     assert (
-        parse_error(changed(nodes=chain), GlbLimits(max_nodes=num, max_node_depth=num - 1)).kind
+        parse_error(
+            changed_square(nodes=chain), GlbLimits(max_nodes=num, max_node_depth=num - 1)
+        ).kind
         == "too_large"
     )
     wide = GlbLimits(max_nodes=num, max_node_depth=num)
-    assert len(read_glb(changed(nodes=chain), wide).tree.shown) == num
+    assert len(read_glb(changed_square(nodes=chain), wide).tree.shown) == num
 
 
 @pytest.mark.parametrize(("listed", "roots"), [([0, 3], [0]), ([3, 0], [0]), ([3], [3])])
 def test_a_root_below_another_root_is_not_a_root(listed: list[int], roots: list[int]) -> None:
     """Any number of levels may be between the two."""
     chain = [{"children": [1]}, {"children": [2]}, {"children": [3]}, {"mesh": 0}]
-    data = changed(nodes=chain, scenes=[{"nodes": listed}])
+    data = changed_square(nodes=chain, scenes=[{"nodes": listed}])
     assert read_glb(data, GlbLimits()).tree.roots == roots
 
 
@@ -267,7 +282,7 @@ def test_a_child_of_a_hidden_node_stays_hidden_if_the_scene_lists_it_as_well() -
     hidden = {"KHR_node_visibility": {"visible": False}}
     nodes = [{"mesh": 0, "extensions": hidden, "children": [1]}, {"mesh": 0}, {"mesh": 0}]
     for listed in ([0, 1, 2], [1, 0, 2]):
-        tree = read_glb(changed(nodes=nodes, scenes=[{"nodes": listed}]), GlbLimits()).tree
+        tree = read_glb(changed_square(nodes=nodes, scenes=[{"nodes": listed}]), GlbLimits()).tree
         assert (tree.roots, tree.in_scene, tree.shown) == ([0, 2], [0, 1, 2], [2])
 
 
@@ -277,7 +292,7 @@ def test_a_scene_of_many_roots_is_read_quickly() -> None:
     chains = [{"children": [i + 1]} if (i + 1) % 100 else {"mesh": 0} for i in every]
     wide = [{"children": list(every[1:])}, *[{"mesh": 0}] * 19_999]
     for nodes, listed in (([{"mesh": 0}] * 20_000, every), (chains, every), (wide, [0] * 20_000)):
-        data = changed(nodes=nodes, scenes=[{"nodes": list(listed)}])
+        data = changed_square(nodes=nodes, scenes=[{"nodes": list(listed)}])
         started = time.process_time()
         read_glb(data, GlbLimits())
         assert time.process_time() - started < 2
@@ -288,7 +303,7 @@ def test_a_stride_must_fit_a_64_bit_integer(stride: int, passes: bool) -> None:
     """A single element does not use the stride, but numpy and the importer cannot hold it."""
     positions, *others = DOCUMENT["accessors"]
     far = DOCUMENT["bufferViews"][0] | {"byteStride": stride}
-    data = changed(
+    data = changed_square(
         bufferViews=[*DOCUMENT["bufferViews"], far],
         accessors=[positions, *others, positions | {"bufferView": 4, "count": 1}],
         meshes=[{"primitives": [PRIMITIVE, {"attributes": {"POSITION": 3}, "mode": 0}]}],
@@ -300,7 +315,7 @@ def test_a_stride_must_fit_a_64_bit_integer(stride: int, passes: bool) -> None:
 
 
 def test_a_long_list_of_empty_nodes_is_too_large() -> None:
-    assert parse_error(changed(nodes=[{}] * 300_000)).kind == "too_large"
+    assert parse_error(changed_square(nodes=[{}] * 300_000)).kind == "too_large"
 
 
 def test_many_images_of_the_same_bytes_end_quickly() -> None:
@@ -308,8 +323,8 @@ def test_many_images_of_the_same_bytes_end_quickly() -> None:
         {"buffer": 0, "byteOffset": 0, "byteLength": len(BINARY) - i} for i in range(50)
     ]
     overlapping = [{"bufferView": 4 + i} for i in range(50)]
-    assert parse_error(changed(bufferViews=views, images=overlapping)).kind == "malformed"
-    assert inspect_glb(changed(images=DOCUMENT["images"] * 1000)).num_images == 1000
+    assert parse_error(changed_square(bufferViews=views, images=overlapping)).kind == "malformed"
+    assert inspect_glb(changed_square(images=DOCUMENT["images"] * 1000)).num_images == 1000
 
 
 # Random input
@@ -427,7 +442,7 @@ PATHS = [(number, path) for number, (rich, _) in enumerate(FILES) for path in al
 
 
 def test_the_unedited_files_are_accepted() -> None:
-    assert [inspect_glb(pack(*file)).num_triangles for file in FILES] == [10, 6]
+    assert [inspect_glb(pack_glb(*file)).num_triangles for file in FILES] == [10, 6]
 
 
 @quick
@@ -438,11 +453,11 @@ def test_random_bytes_are_rejected_with_a_glb_error(parse_as_blender: Parser, da
 
 
 @quick
-@given(st.integers(0, len(pack(RICH, BINARY))))
+@given(st.integers(0, len(pack_glb(RICH, BINARY))))
 def test_a_file_truncated_anywhere_is_accepted_or_rejected(
     parse_as_blender: Parser, length: int
 ) -> None:
-    inspect_or_reject(pack(RICH, BINARY)[:length], parse_as_blender)
+    inspect_or_reject(pack_glb(RICH, BINARY)[:length], parse_as_blender)
 
 
 @quick
@@ -451,7 +466,7 @@ def test_a_buffer_truncated_anywhere_is_accepted_or_rejected(
     parse_as_blender: Parser, length: int, declared: bool
 ) -> None:
     buffers = [{"byteLength": length}] if declared else RICH["buffers"]
-    inspect_or_reject(pack(RICH | {"buffers": buffers}, BINARY[:length]), parse_as_blender)
+    inspect_or_reject(pack_glb(RICH | {"buffers": buffers}, BINARY[:length]), parse_as_blender)
 
 
 @quick
@@ -470,7 +485,7 @@ def test_random_edits_of_the_document(parse_as_blender: Parser, edits: list[tupl
                 container[last] = value
         except (KeyError, IndexError, TypeError):
             continue  # an earlier edit removed the path
-    inspect_or_reject(pack(document, binary), parse_as_blender)
+    inspect_or_reject(pack_glb(document, binary), parse_as_blender)
 
 
 @quick
@@ -487,5 +502,5 @@ def test_a_damaged_image_is_accepted_or_rejected(
         at = int(fraction * (len(data) - 1))
         data[at : at + len(damage)] = damage
     inspect_or_reject(
-        pack(*textured_square(bytes(data[: int(keep * len(data)) + 1]))), parse_as_blender
+        pack_glb(*textured_square(bytes(data[: int(keep * len(data)) + 1]))), parse_as_blender
     )

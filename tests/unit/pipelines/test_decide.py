@@ -21,7 +21,7 @@ from pipelines.building.stages.geometry import GEOMETRY
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
-from tests.support.listings import listed
+from tests.support.listings import listed_state
 
 CONFIG = BuildConfig.load(
     {
@@ -67,7 +67,7 @@ def after_event(stage: str, state: ObjectState, config: BuildConfig, **fields: A
 
 def passed(*stages: str, config: BuildConfig = CONFIG, **changes) -> ObjectState:
     """Return the state of an object for which the given stages succeeded."""
-    state = listed(**changes)
+    state = listed_state(**changes)
     for stage in stages:
         state = after_event(stage, state, config)
     return state
@@ -126,7 +126,7 @@ def test_geometry_depends_on_the_frame_and_not_on_cameras(change, holds):
 
 def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
     decider = Decider(WITH_GEOMETRY)
-    state, events = listed(), []
+    state, events = listed_state(), []
     data = {column.name: state.get(column) for column in LIST.listed}
     events.append(Event(asset_id=state.asset_id, stage="list", data=data))
     for stage in STAGES:
@@ -197,7 +197,7 @@ def test_a_cleared_failure_is_retried():
 
 
 def test_a_tombstone_drops_an_object_in_any_state():
-    for state in (listed(), passed(*NAMES), failed("crash")):
+    for state in (listed_state(), passed(*NAMES), failed("crash")):
         removal = Event(asset_id=state.asset_id, stage="remove", message="asked by its author")
         removed = with_event(state, removal)
         decision = Decider(CONFIG).decide(removed)
@@ -264,7 +264,7 @@ def test_equal_files_of_two_objects_have_different_identities():
 def objects(draw: st.DrawFn) -> ObjectState:
     """Draw an object with any history: current and outdated results, failures, cleared failures."""
     caption = draw(st.sampled_from([None, "a chair"]))
-    state = listed(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
+    state = listed_state(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
     for stage in NAMES[: draw(st.integers(0, len(NAMES)))]:
         fields = draw(
             st.sampled_from(

@@ -24,7 +24,7 @@ from pipelines.demo.demo_objects import OBJECTS, DemoObject
 from pipelines.sources import SourceObject, open_source
 from pipelines.sources.captions import read_captions
 from render.rigs import get_rig
-from tests.support.facts import Facts, judge
+from tests.support.facts import Facts, evaluate_filters
 from tests.support.surfaces import glb_surface
 
 
@@ -124,7 +124,7 @@ def test_every_filter_drops_one_and_most_are_kept(demo: Path, listed: list[Sourc
                 "thickness": thickness(points),
             },
         )
-        verdicts = judge(facts, FilterConfig())
+        verdicts = evaluate_filters(facts, FilterConfig())
         dropped = [verdict.filter for verdict in verdicts if not verdict.keep]
         reasons[item.record.name] = dropped
         if not dropped:

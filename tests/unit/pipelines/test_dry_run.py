@@ -7,7 +7,7 @@ import pytest
 from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import META_MEMBER, view_member
 from pipelines.cli import main
-from tests.support.spheres import write_spheres
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.recipes.registry import RECIPES
 
 SMALL = (
@@ -43,7 +43,9 @@ def test_every_recipe_has_a_size(name, capsys):
 
 
 def test_the_published_zero123plus_has_a_size_without_its_weights(tmp_path, capsys):
-    root, snapshot = write_spheres(tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32)
+    root, snapshot = write_sphere_dataset(
+        tmp_path / "data", ["train"] * 2, rig="zero123plus", size=32
+    )
     paths = ["--root", root.uri, "--snapshot", snapshot, "--out", str(tmp_path / "run")]
     sizes = ["--precision", "bf16", "--num-workers", "8", "--micro-batch", "1"]
     assert main(["train", "zero123plus", "--dry-run", "--json", *paths, *sizes]) == 0

@@ -11,7 +11,7 @@ import pytest
 from core.errors import BadInput
 from dataset.object_record import sample_key
 from pipelines.sources import FetchFailed, open_source
-from tests.support.glb_files import GOOD, OTHER
+from tests.support.fake_glbs import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of
 
 

@@ -11,7 +11,7 @@ from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages import pack
 from pipelines.building.stages.fetch import FETCH
 from pipelines.building.stages.identities import Identities
-from tests.support.listings import listed
+from tests.support.listings import listed_state
 
 CONFIG = BuildConfig(source="/glbs", root="/root")
 
@@ -28,7 +28,7 @@ def run(monkeypatch, *outcomes):
 
     monkeypatch.setattr("core.retry.time.sleep", waits.append)
     context = types.SimpleNamespace(config=CONFIG, identities=Identities(CONFIG))
-    event = tasks._event_of(dataclasses.replace(FETCH, run=work), listed(), context)
+    event = tasks._event_of(dataclasses.replace(FETCH, run=work), listed_state(), context)
     return event, waits, unused
 
 

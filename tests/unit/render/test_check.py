@@ -13,15 +13,15 @@ from render.agreement import depth_agreement, find_patches, pairs_to_compare
 from render.check import check_views
 from render.process import RenderFailure
 from render.rigs import RIGS, get_rig
-from tests.support.bodies import letter_block, look_at_boxes
-from tests.support.spheres import sphere_views
+from tests.support.analytic_shapes import cast_rays_at_boxes, letter_block
+from tests.support.sphere_datasets import sphere_views
 
 
 @functools.cache
 def block_views() -> ViewSet:
     """Return the first views of `lrm32` of the block with a letter, without any renderer."""
     cameras = get_rig("lrm32").cameras("block")[:12]
-    images = [look_at_boxes(letter_block(), camera, 128) for camera in cameras]
+    images = [cast_rays_at_boxes(letter_block(), camera, 128) for camera in cameras]
     hit = np.stack([image.face >= 0 for image in images])
     return ViewSet(
         cameras=cameras,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from render.contact_sheet import contact_sheet
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 
 TILE = 64
 

@@ -14,11 +14,11 @@ from dataset.cameras import Camera, intrinsics_from_fov
 from dataset.views import ViewSet
 from render.layouts import LAYOUTS, get_layout
 from tests.support.layouts import (
+    assert_same_trellis_projection,
     assert_same_views,
-    assert_trellis_sees_the_same,
     load_instantmesh,
 )
-from tests.support.spheres import sphere_views
+from tests.support.sphere_datasets import sphere_views
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_trellis_reads_the_rendered_views(views, fov):
     views = with_camera(views, intrinsics_from_fov(fov))
     files = files_of("trellis", views)
     transforms = json.loads(files.pop("transforms.json"))
-    assert_trellis_sees_the_same(transforms, views)
+    assert_same_trellis_projection(transforms, views)
     assert set(files) == {frame["file_path"] for frame in transforms["frames"]}
     for frame, rgba in zip(transforms["frames"], views.rgba, strict=True):
         assert np.array_equal(Image.open(io.BytesIO(files[frame["file_path"]])), rgba)

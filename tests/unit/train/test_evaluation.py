@@ -17,8 +17,8 @@ from torchmetrics.functional.image import (
 from core.errors import BadInput
 from render.rigs import RIGS, get_rig
 from tests.support import small_lrm
-from tests.support.shapes_and_pictures import pictures, sphere
-from tests.support.spheres import sphere_views
+from tests.support.metric_inputs import noisy_images, sphere_points
+from tests.support.sphere_datasets import sphere_views
 from train.evaluation.generate import _first_view
 from train.evaluation.metrics import psnr, ssim
 from train.evaluation.predict import azimuth_of, choose_inputs, generate_views, predict
@@ -50,7 +50,7 @@ def box_cloud(sides, seed, count=16_000) -> PointCloud:
     shift=st.tuples(*[st.floats(-50, 50)] * 3),
 )
 def test_surface_scores_do_not_depend_on_position_and_size(scale, shift):
-    points = sphere(300, 1.0).numpy().astype(float) * [1, 0.5, 0.3]
+    points = sphere_points(300, 1.0).numpy().astype(float) * [1, 0.5, 0.3]
     moved = cloud(points * scale + np.array(shift))
     assert moved.normalised().abs().max().item() == pytest.approx(1, abs=1e-4)
     scores = score_surface(moved, cloud(points))
@@ -120,7 +120,7 @@ def test_scores_of_another_shape_match_closed_forms():
 
 
 def test_psnr_and_ssim_match_torchmetrics():
-    images, targets = pictures(0)
+    images, targets = noisy_images(0)
     for row in range(2):
         image, target = images[row : row + 1], targets[row : row + 1]
         expected = peak_signal_noise_ratio(image, target, data_range=1.0)

@@ -37,7 +37,7 @@ def geometry_of(sdf, deviation, weight_size):
 
 def test_the_losses_of_stage_two_match_the_oracle(oracle):
     expected = oracle("losses")
-    inputs = expected.under("in.s2.")
+    inputs = expected.with_prefix("in.s2.")
     names = ("img", "mask", "depth", "normal", "sdf")
     leaf = {name: inputs[name].clone().requires_grad_() for name in names}
     views = MeshViews(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from tests.support.shapes_and_pictures import pictures, sphere
+from tests.support.metric_inputs import noisy_images, sphere_points
 from train.evaluation.metrics import (
     chamfer_distance,
     f_score,
@@ -20,7 +20,7 @@ from train.evaluation.metrics import (
 
 
 def test_psnr_and_ssim_match_scikit_image():
-    images, targets = pictures(0)
+    images, targets = noisy_images(0)
     values = psnr(images, targets), ssim(images, targets)
     for row in range(2):
         a, b = images[row].double().numpy(), targets[row].double().numpy()
@@ -41,13 +41,13 @@ def test_psnr_and_ssim_match_scikit_image():
 
 
 def test_a_picture_compared_with_itself_scores_best():
-    images, _ = pictures(1)
+    images, _ = noisy_images(1)
     assert torch.allclose(ssim(images, images), torch.ones(2), atol=1e-5)
     assert torch.equal(psnr(images, images), torch.full((2,), 100.0))
 
 
 def test_leading_dimensions_are_kept():
-    images, targets = pictures(2)
+    images, targets = noisy_images(2)
     assert ssim(images[None], targets[None]).shape == psnr(images[None], targets[None]).shape
     assert ssim(images[None], targets[None]).shape == (1, 2)
     with pytest.raises(ValueError, match="at least 11 x 11 pixels, not 10 x 52"):
@@ -61,7 +61,7 @@ def test_the_iou_of_masks_matches_its_closed_form():
 
 
 def test_rendered_pictures_are_clamped_before_they_are_scored():
-    images, targets = pictures(3)
+    images, targets = noisy_images(3)
     alpha = torch.ones(2, 1, *images.shape[-2:])
     bright = torch.where(targets == 1, 1.3, targets)
     assert (bright > 1).any()
@@ -71,7 +71,7 @@ def test_rendered_pictures_are_clamped_before_they_are_scored():
 
 
 def test_the_distance_of_concentric_spheres_is_that_of_their_radii():
-    inner, outer = sphere(6_000, 0.5)[None], sphere(6_000, 0.8)[None]
+    inner, outer = sphere_points(6_000, 0.5)[None], sphere_points(6_000, 0.8)[None]
     match = match_points(inner, outer)
     assert chamfer_distance(match).item() == pytest.approx(0.3, abs=1e-3)
     assert f_score(match, 0.29).item() == 0

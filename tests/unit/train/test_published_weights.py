@@ -81,7 +81,7 @@ def assert_equal(model, state):
 
 def test_weights_of_stage_one_initialise_stage_two_as_in_the_oracle(oracle):
     expected = oracle("nerf_to_mesh_init")
-    before = expected.under("state.mesh_before.")
+    before = expected.with_prefix("state.mesh_before.")
     mesh = {
         "decoder_width": len(before["synthesizer.decoder.net_sdf.0.bias"]),
         "grid_resolution": expected.config["grid_res"],
@@ -90,9 +90,9 @@ def test_weights_of_stage_one_initialise_stage_two_as_in_the_oracle(oracle):
     }
     model = MeshLRM(MeshLRMConfig.load(sizes_of(before) | {"mesh": mesh}))
     model.load_state_dict(before, strict=True)
-    state = expected.under("state.nerf.")
+    state = expected.with_prefix("state.nerf.")
     report = load_state(model, state, "instantmesh", source="stage 1", published_threshold=True)
-    assert_equal(model, expected.under("out.mesh_after."))
+    assert_equal(model, expected.with_prefix("out.mesh_after."))
     assert report.dropped == tuple(key for key in state if key.startswith("lpips."))
     nets = ("net_deformation", "net_weight")
     assert {*report.new} == {key for key in before if any(f".{net}." in key for net in nets)}
@@ -140,12 +140,12 @@ def test_the_first_surface_of_stage_two_is_the_iso_surface_of_stage_one(tmp_path
 
 def test_openlrm_weights_load_as_in_the_oracle_and_keep_their_norms(oracle):
     expected = oracle("openlrm_to_instantmesh")
-    before = expected.under("state.instantmesh_before.")
+    before = expected.with_prefix("state.instantmesh_before.")
     model = nerf_like(before)
     model.load_state_dict(before, strict=True)
-    state = expected.under("state.openlrm.")
+    state = expected.with_prefix("state.openlrm.")
     report = load_state(model, state, "openlrm", source="openlrm")
-    own, reference = model.state_dict(), expected.under("out.instantmesh_after.")
+    own, reference = model.state_dict(), expected.with_prefix("out.instantmesh_after.")
     assert {*report.renamed.values()} == {
         key for key in own if ".norm" in key and "transformer.layers" in key
     }
@@ -165,7 +165,9 @@ def test_openlrm_weights_load_as_in_the_oracle_and_keep_their_norms(oracle):
 def test_the_renamed_norms_are_those_of_openlrm(oracle):
     """With the modulation for one camera merged into the norms, the planes are those of OpenLRM."""
     expected = oracle("openlrm_to_instantmesh")
-    before, state = (expected.under(f"state.{name}.") for name in ("instantmesh_before", "openlrm"))
+    before, state = (
+        expected.with_prefix(f"state.{name}.") for name in ("instantmesh_before", "openlrm")
+    )
     model = nerf_like(before)
     load_state(model, state, "openlrm", source="openlrm")
     sizes = sizes_of(before)["transformer"]

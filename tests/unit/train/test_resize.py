@@ -29,7 +29,7 @@ def test_colour_and_alpha_are_filtered():
 @pytest.mark.parametrize("stage", ["s1", "s2"])
 def test_published_resizing_matches_the_oracle(oracle, stage):
     expected = oracle("batch_prep")
-    batch = expected.under("in.batch.")
+    batch = expected.with_prefix("in.batch.")
     sizes = expected.config[stage]
     names = {"rgb": "images", "alpha": "alphas", "depth": "depths", "normals": "normals"}
     window = (slice(None),) * 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tests.support.shapes import modules_with_shapes
+from tests.support.shape_checks import modules_with_shapes
 from train.models.lrm.triplane import sample_planes
 
 

@@ -12,7 +12,7 @@ from dataset.format.encoding import decode_rgba
 from dataset.format.shards import read_members
 from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import view_member
-from tests.support.spheres import write_spheres
+from tests.support.sphere_datasets import write_sphere_dataset
 from train.data.colours import composite
 from train.data.loader import make_loader
 from train.data.zero123plus_sheets import (
@@ -31,7 +31,7 @@ SIZES = {"view_size": 32, "query_size_min": 20, "query_size_max": 40}
 
 @pytest.fixture(scope="module")
 def spheres(tmp_path_factory):
-    return write_spheres(
+    return write_sphere_dataset(
         tmp_path_factory.mktemp("spheres"), ["train"] * 4, rig="zero123plus", size=32
     )
 
@@ -139,7 +139,7 @@ def test_the_query_is_read_in_many_sizes_within_the_range(dataset, monkeypatch):
 def test_views_of_another_rig_and_inconsistent_sizes_are_errors(tmp_path, prepare):
     config = SheetDataConfig()
     reader = SheetReader(config=config, prepare=prepare)
-    root, snapshot = write_spheres(tmp_path / "other", ["train"], rig="one2345", size=16)
+    root, snapshot = write_sphere_dataset(tmp_path / "other", ["train"], rig="one2345", size=16)
     (other,) = open_snapshot(root, snapshot).samples
     for sample in (other, replace(other, rig="zero123plus")):
         with pytest.raises(BadInput, match=rf"8 views of rig {sample.rig}.*--rig zero123plus"):

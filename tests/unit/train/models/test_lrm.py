@@ -23,7 +23,7 @@ def model():
 def test_planes_and_gradients_match_the_oracle(oracle):
     expected = oracle("planes_end_to_end")
     sizes, vit = expected.config, expected.config["vit"]
-    weights = expected.under("state.")
+    weights = expected.with_prefix("state.")
     config = NerfLRMConfig.load(
         {
             "encoder": {
@@ -55,7 +55,7 @@ def test_planes_and_gradients_match_the_oracle(oracle):
     expected.check(planes, "out.planes")
     planes.square().mean().backward()
     parameters = dict(model.named_parameters())
-    for name in expected.under("out.grad."):
+    for name in expected.with_prefix("out.grad."):
         expected.check(parameters[name].grad, f"out.grad.{name}")
 
 

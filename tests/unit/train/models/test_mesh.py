@@ -18,7 +18,7 @@ TORCH = open_rasterizer("torch", torch.device("cpu"))
 
 def synthesizer_of(oracle, **settings):
     """Return a synthesizer with the oracle's sizes, weights and published behaviour."""
-    weights = oracle.under("state.synthesizer.")
+    weights = oracle.with_prefix("state.synthesizer.")
     linears = [n for n in weights if n.startswith("decoder.net_sdf.") and n.endswith("weight")]
     config = MeshConfig(
         decoder_width=len(weights["decoder.net_sdf.0.weight"]),
@@ -86,7 +86,7 @@ def test_gradients_match_the_oracle(oracle, recompute):
     (size + geometry.deviation + geometry.weight_size).backward()
     expected.check(planes.grad, "out.grad.planes", tolerance=1e-3)
     parameters = dict(synthesizer.named_parameters(prefix="synthesizer"))
-    for name in expected.under("out.grad.synthesizer."):
+    for name in expected.with_prefix("out.grad.synthesizer."):
         full = f"synthesizer.{name}"
         expected.check(parameters[full].grad, f"out.grad.{full}", tolerance=1e-3)
 

@@ -30,7 +30,7 @@ CASES = ("half", "half_crop", "half_per_view", "rand_crop")
 
 def synthesizer_of(oracle, **settings):
     """Return a synthesizer with the sizes and weights of the oracle."""
-    weights = oracle.under("state.synthesizer.")
+    weights = oracle.with_prefix("state.synthesizer.")
     linears = [name for name in weights if name.endswith(".weight")]
     config = NerfConfig(
         decoder_width=len(weights["decoder.net.0.weight"]),
@@ -146,7 +146,7 @@ def test_samples_and_gradients_match_the_oracle(oracle):
     value.backward()
     expected.check(planes.grad, "out.grad.planes")
     parameters = dict(synthesizer.named_parameters(prefix="synthesizer"))
-    for name in expected.under("out.grad.synthesizer."):
+    for name in expected.with_prefix("out.grad.synthesizer."):
         expected.check(parameters[f"synthesizer.{name}"].grad, f"out.grad.synthesizer.{name}")
 
 

@@ -19,7 +19,7 @@ def test_blocks_and_planes_match_the_oracle(oracle):
         channels=sizes["triplane_dim"],
     )
     transformer = TriplaneTransformer(config, sizes["image_feat_dim"])
-    transformer.load_state_dict(expected.under("state.transformer."))
+    transformer.load_state_dict(expected.with_prefix("state.transformer."))
     outputs = {}
     for index, layer in enumerate(transformer.layers):
         layer.register_forward_hook(lambda _, __, out, n=index: outputs.update({f"block_{n}": out}))

@@ -30,7 +30,7 @@ def encoder():
 def test_tokens_positions_and_camera_embedding_match_the_oracle(oracle):
     expected = oracle("encoder")
     encoder = CameraViT(config_of(expected.config["vit"]))
-    encoder.load_state_dict(expected.under("state.encoder."))
+    encoder.load_state_dict(expected.with_prefix("state.encoder."))
     cameras = expected["in.cameras"].flatten(0, 1)
     expected.check(encoder.camera_embedder(cameras), "out.camera_embedding")
     patch = expected.config["vit"]["patch"]

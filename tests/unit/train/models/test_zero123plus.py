@@ -31,7 +31,7 @@ def expected(oracle):
 @pytest.fixture
 def expected_unet(expected):
     unet = UNet2DConditionModel(**expected.config["unet"])
-    unet.load_state_dict(expected.under("state."))
+    unet.load_state_dict(expected.with_prefix("state."))
     return ReferenceUNet(unet)
 
 
@@ -111,7 +111,7 @@ def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointi
     expected.check(reference, "out.noisy_cond_train")
     expected.check(unet(noisy, timesteps, prompt).sample, "out.v_pred_plain")
     tokens = expected_unet.reference_tokens(reference, timesteps, prompt)
-    assert sorted(tokens) == sorted(expected.under("out.ref."))
+    assert sorted(tokens) == sorted(expected.with_prefix("out.ref."))
     for name, values in tokens.items():
         expected.check(values, f"out.ref.{name}")
     v = expected_unet(noisy, timesteps, prompt, reference)
@@ -119,7 +119,7 @@ def test_a_training_step_matches_the_oracle(expected, expected_unet, checkpointi
     loss = torch.nn.functional.mse_loss(v, expected["out.v_target"])
     expected.check(loss, "out.loss")
     loss.backward()
-    for name in expected.under("out.grad."):
+    for name in expected.with_prefix("out.grad."):
         expected.check(unet.get_parameter(name).grad, f"out.grad.{name}")
 
 

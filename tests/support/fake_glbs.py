@@ -3,10 +3,10 @@
 import struct
 
 
-def glb(seed: int, size: int = 2_000_000) -> bytes:
+def fake_glb(seed: int, size: int = 2_000_000) -> bytes:
     """Return about `size` bytes that depend on the seed, behind a GLB header."""
     body = bytes((seed + i * i) % 251 for i in range(1000)) * (size // 1000)
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
-GOOD, OTHER = glb(0), glb(7)
+GOOD, OTHER = fake_glb(0), fake_glb(7)

@@ -8,10 +8,10 @@ from unittest import mock
 
 from tests.support.lrm import Answer, run_lrm
 
-__all__ = ["run_alone"]
+__all__ = ["run_local_training"]
 
 
-def run_alone(*words: Any, **environment: str) -> Answer:
+def run_local_training(*words: Any, **environment: str) -> Answer:
     """Run `lrm train ... --address none` in this process; may be called repeatedly.
 
     A new process would need several seconds to import PyTorch and DeepSpeed.

@@ -14,7 +14,7 @@ from dataset.views import ViewSet
 from render.process import BlenderProcess
 from render.render_config import RenderConfig
 from render.rigs import Rig
-from tests.support.bodies import Box, Seen, letter_block, look_at_boxes
+from tests.support.analytic_shapes import Box, PixelTruth, cast_rays_at_boxes, letter_block
 
 __all__ = ["BODIES", "rig_problems"]
 
@@ -31,7 +31,7 @@ Hits = Callable[[Float[np.ndarray, "3"], Float[np.ndarray, "*n 3"]], Bool[np.nda
 class Body:
     """The exact values of a body's pixels, and a function that finds the rays that hit it."""
 
-    look: Callable[[Camera], Seen]
+    look: Callable[[Camera], PixelTruth]
     hits: Hits
 
 
@@ -51,7 +51,7 @@ def block(rig: Rig, size: int) -> Body:
             for box in boxes
         ]
     return Body(
-        look=lambda camera: look_at_boxes(boxes, camera, size),
+        look=lambda camera: cast_rays_at_boxes(boxes, camera, size),
         hits=lambda origin, directions: hits_boxes(boxes, origin, directions),
     )
 
@@ -79,7 +79,7 @@ def hits_sphere(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return along**2 > (directions**2).sum(axis=-1) * (origin @ origin - 1)
 
 
-def cast_rays_at_sphere(camera: Camera, size: int) -> Seen:
+def cast_rays_at_sphere(camera: Camera, size: int) -> PixelTruth:
     """Cast a ray through every pixel at the unit sphere; at grazing angles the face is RIM."""
     origin, directions = (part.astype(float) for part in rays(camera, size, size))
     square, along = (directions**2).sum(axis=-1), directions @ origin
@@ -88,7 +88,7 @@ def cast_rays_at_sphere(camera: Camera, size: int) -> Seen:
     hit = depth > 0
     normals = np.where(hit[..., None], origin + depth[..., None] * directions, 0)
     cosine = -(normals * directions).sum(axis=-1) / np.sqrt(square)
-    return Seen(
+    return PixelTruth(
         depth=depth, normals=normals, face=np.where(hit, np.where(cosine < 0.2, RIM, 0), -1)
     )
 
@@ -112,7 +112,7 @@ def angles(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos((actual * expected).sum(axis=-1).clip(-1, 1)))
 
 
-def geometry_problems(body: Body, expected: Seen, views: ViewSet, view: int) -> Iterator[str]:
+def geometry_problems(body: Body, expected: PixelTruth, views: ViewSet, view: int) -> Iterator[str]:
     """Yield problems of a view's depth, normals and alpha."""
     depth, normals, alpha = views.depth[view], views.normals[view], views.rgba[view, ..., 3] / 255
     hit = expected.face >= 0
@@ -132,7 +132,7 @@ def geometry_problems(body: Body, expected: Seen, views: ViewSet, view: int) -> 
         yield f"alpha covers {alpha.mean():.4f} of the frame instead of {area:.4f}"
 
 
-def letter_problems(expected: Seen, views: ViewSet, view: int, samples: int) -> Iterator[str]:
+def letter_problems(expected: PixelTruth, views: ViewSet, view: int, samples: int) -> Iterator[str]:
     """Yield problems of the letter: its pixels, and whether it reads as an F.
 
     The second check uses no projection: it compares rows and columns of red pixels.

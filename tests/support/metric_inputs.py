@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 
-def pictures(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor, torch.Tensor]:
+def noisy_images(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor, torch.Tensor]:
     """Return two images and noisy copies of them: one slightly noisy, one almost only noise.
 
     Both are [2, 3, height, width] in [0, 1] and cover both ends of SSIM's range.
@@ -18,7 +18,7 @@ def pictures(seed: int, height: int = 37, width: int = 52) -> tuple[torch.Tensor
     return smooth, (smooth + torch.tensor([0.05, 0.8])[:, None, None, None] * noise).clamp(0, 1)
 
 
-def sphere(count: int, radius: float) -> torch.Tensor:
+def sphere_points(count: int, radius: float) -> torch.Tensor:
     """Return points of a Fibonacci lattice on a sphere around the origin, [count, 3]."""
     i = np.arange(count) + 0.5
     z, angle = 1 - 2 * i / count, math.pi * (1 + math.sqrt(5)) * i

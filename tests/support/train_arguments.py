@@ -15,18 +15,18 @@ STAGE_TWO = (
 COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
 
 
-def pinned(dataset, out: Path) -> list[str]:
+def dataset_options(dataset, out: Path) -> list[str]:
     """Return the options that name the root, the snapshot and the run folder."""
     root, snapshot = dataset
     return ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
 
 
-def words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+def nerf_arguments(dataset, out: Path, steps: int, *more: str) -> list[str]:
     """Return the arguments of a short run of stage 1 (`nerf`)."""
-    return ["train", "nerf", *pinned(dataset, out), *SMALL, "--steps", str(steps), *more]
+    return ["train", "nerf", *dataset_options(dataset, out), *SMALL, "--steps", str(steps), *more]
 
 
-def mesh_words(dataset, out: Path, steps: int, *more: str) -> list[str]:
+def mesh_arguments(dataset, out: Path, steps: int, *more: str) -> list[str]:
     """Return the arguments of a short run of stage 2 (`mesh`)."""
-    run_options = pinned(dataset, out)
+    run_options = dataset_options(dataset, out)
     return ["train", "mesh", *run_options, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.gltf_builder import GltfBuilder
 
 
-def pack(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
+def pack_glb(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> bytes:
     """Return a GLB with this document and this BIN chunk; None omits the chunk."""
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
     chunks = [(b"JSON", text + b" " * (-len(text) % 4))]
@@ -79,16 +79,16 @@ def textured_square(image: bytes | None = None) -> tuple[dict[str, Any], bytes]:
     return document, binary
 
 
-def changed(**replaced: Any) -> bytes:
+def changed_square(**replaced: Any) -> bytes:
     """Return the textured square as a file; `replaced` replaces top-level values."""
     document, binary = textured_square()
-    return pack(document | replaced, binary)
+    return pack_glb(document | replaced, binary)
 
 
-def with_extension(extension: str, **replaced: Any) -> bytes:
+def square_with_extension(extension: str, **replaced: Any) -> bytes:
     """Return `changed(**replaced)` as a file that uses and requires an extension."""
     names = {"extensionsUsed": [extension], "extensionsRequired": [extension]}
-    return changed(**names, **replaced)
+    return changed_square(**names, **replaced)
 
 
 def skinned_square(**attributes: Any) -> GltfBuilder:

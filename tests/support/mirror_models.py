@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 
-def models(mirror: Path, kind: str, count: int) -> list[Path]:
+def smallest_models(mirror: Path, kind: str, count: int) -> list[Path]:
     """Return the smallest GLB files of a class; skip the test if there are none."""
     labels = json.loads((mirror / "labels.json").read_text())
     uids = {uid for uid, label in labels.items() if label["class"] == kind}

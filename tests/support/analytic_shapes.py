@@ -16,10 +16,10 @@ from dataset.cameras import Camera, project, rays
 
 __all__ = [
     "Box",
-    "Seen",
+    "PixelTruth",
+    "cast_rays_at_boxes",
     "edit_glb",
     "letter_block",
-    "look_at_boxes",
     "write_boxes",
     "write_sphere",
 ]
@@ -38,7 +38,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PixelTruth:
     """Exact values at the centre of every pixel."""
 
     depth: Float[np.ndarray, "h w"]
@@ -71,7 +71,7 @@ def letter_block() -> list[Box]:
     ]
 
 
-def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
+def cast_rays_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> PixelTruth:
     """Cast a ray through the centre of every pixel, with the slab method."""
     origin, directions = rays(camera, size, size)
     origin, directions = origin.astype(float), directions.astype(float)
@@ -91,7 +91,7 @@ def look_at_boxes(boxes: Sequence[Box], camera: Camera, size: int) -> Seen:
         depth[window][nearer] = near[nearer]
         normals[window][nearer] = np.eye(3)[axis[nearer]] * sign[:, None]
         face[window][nearer] = 6 * number + 2 * axis[nearer] + (sign > 0)
-    return Seen(depth=np.where(face >= 0, depth, 0), normals=normals, face=face)
+    return PixelTruth(depth=np.where(face >= 0, depth, 0), normals=normals, face=face)
 
 
 def _window(box: Box, camera: Camera, size: int) -> tuple[slice, slice]:

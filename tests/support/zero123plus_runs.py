@@ -9,7 +9,7 @@ from train.loop.engine import train
 from train.recipes.registry import make_recipe
 
 
-def train_in_turn(runs: Sequence[dict[str, Any]]) -> None:
+def train_zero123plus_runs(runs: Sequence[dict[str, Any]]) -> None:
     """Train with each configuration in order. Every rank calls this."""
     for values in runs:
         train(make_recipe("zero123plus", {**values, "num_workers": dist.get_world_size()}))

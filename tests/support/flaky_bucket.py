@@ -10,14 +10,14 @@ import fsspec
 import pytest
 
 from core.storage import Storage
-from tests.support.flaky_store import faults, flaky_store
+from tests.support.flaky_store import flaky_store, switch_faults
 from tests.support.lrm import Answer, run_lrm
 
 SECRET = "very-secret-access-key"
 
 
 @dataclass(frozen=True)
-class Stored:
+class FlakyBucket:
     """The root, the address of its server, and the collected output of commands."""
 
     server: str
@@ -37,18 +37,18 @@ class Stored:
         """
         assert len(self.printed) >= 10
         assert not any(SECRET in text for text in self.printed)
-        faults(self.server, on=False)
+        switch_faults(self.server, on=False)
         bucket = Storage("s3://lake")
         names = [name for name in bucket.find_files("") if not name.startswith("many/")]
         for folder in folders:
             assert any(name.startswith(f"{folder}/") for name in names), folder
         for name in names:
             assert SECRET.encode() not in bucket.read(name), name
-        faults(self.server, on=True)
+        switch_faults(self.server, on=True)
 
 
 @contextmanager
-def flaky_bucket() -> Iterator[Stored]:
+def flaky_bucket() -> Iterator[FlakyBucket]:
     """Yield an empty root; during the block, the environment selects its server."""
     with flaky_store() as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", address)
@@ -57,5 +57,5 @@ def flaky_bucket() -> Iterator[Stored]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         boto3.resource("s3").create_bucket(Bucket="lake")
-        yield Stored(address)
+        yield FlakyBucket(address)
         fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -28,7 +28,7 @@ from train.loop import engine
 from train.settings.train_config import TrainConfig
 
 SIZE = 96
-BUILT = "built.txt"
+START_LOG = "built.txt"
 """File in a run folder to which every start appends a line."""
 FULL_DISK_BYTES = 40_000
 """Largest file in bytes while the disk is full: logs fit, checkpoints do not."""
@@ -57,7 +57,7 @@ class TinyRecipe:
 
     def build(self, *, fresh: bool = True) -> nn.Module:
         if dist.is_initialized() and dist.get_rank() == 0:
-            with open(Path(self.config.out) / BUILT, "a") as file:
+            with open(Path(self.config.out) / START_LOG, "a") as file:
                 file.write("fresh\n" if fresh else "to be loaded over\n")
         return _Objective()
 
@@ -152,7 +152,7 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
     return TinyConfig.load(values | more)
 
 
-def train_each(values: Sequence[dict[str, Any]]) -> list[str]:
+def train_configs(values: Sequence[dict[str, Any]]) -> list[str]:
     """Train with each configuration in order; return the error of each, empty for success."""
     assert hasattr(uploads, "_BACKOFF")
     uploads._BACKOFF = Backoff(first_seconds=0.05)
@@ -174,4 +174,4 @@ def run_group(ranks: Ranks, world: int, configs: Sequence[TinyConfig]) -> list[s
     An empty string means success.
     """
     values = [config.model_copy(update={"num_workers": world}).dump() for config in configs]
-    return ranks.run(world, train_each, values)[0]
+    return ranks.run(world, train_configs, values)[0]

@@ -20,7 +20,7 @@ from dataset.snapshots.snapshot import Sample, write_snapshot
 from dataset.views import ViewSet, encode_views
 from render.rigs import RIGS, get_rig
 
-__all__ = ["sphere_views", "write_spheres"]
+__all__ = ["sphere_views", "write_sphere_dataset"]
 
 
 def sphere_views(
@@ -58,7 +58,7 @@ def _random_camera(rng: np.random.Generator) -> Camera:
     return Camera(camera_to_world=look_at(eye), intrinsics=intrinsics_from_fov(50))
 
 
-def write_spheres(
+def write_sphere_dataset(
     folder: Path,
     splits: Sequence[str] = ("train",) * 6,
     *,
@@ -96,7 +96,7 @@ def write_spheres(
             name="sphere",
             caption="a sphere",
             licence="by",
-            author="nobody",
+            author="unknown",
         )
         for uid, entry, split in zip(ids, entries, splits, strict=True)
     ]
