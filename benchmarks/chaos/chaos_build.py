@@ -55,7 +55,7 @@ _MAX_LAST_BUILDS = 5
 class Outcome:
     """The disturbed builds compared with the undisturbed one."""
 
-    switch_faults: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
     store_faults: dict[str, int] = field(default_factory=dict)
     """Faults of the store by kind, during the whole run: `slow`, `cut`, `lost`."""
     builds: int = 0
