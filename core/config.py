@@ -248,11 +248,11 @@ def _describe(issue: Any, name: str) -> str:
         # Messages of our own validators contain the value.
         return f"{name}: {issue['ctx']['error']}"
     expected = _EXPECTED.get(issue["type"])
-    problem = f"must be {expected}" if expected else _own_words(issue["msg"])
+    problem = f"must be {expected}" if expected else _shorten_message(issue["msg"])
     return f"{name}: {problem}, got {issue['input']!r}"
 
 
-def _own_words(message: str) -> str:
+def _shorten_message(message: str) -> str:
     text = message.replace("Input should be ", "must be ")
     return text[:1].lower() + text[1:]
 

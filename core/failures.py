@@ -36,7 +36,7 @@ class Retry(StrEnum):
     NEXT_BUILD = auto()
     """By the next build."""
     AT_ONCE = auto()
-    """By the same task, up to `execution.attempts` times with backoff; then by the next build."""
+    """By the same task, up to `execution.attempts` times with pauses; then by the next build."""
 
 
 class FailureKind(StrEnum):

@@ -26,7 +26,8 @@ from core.storage import Storage, storage_errors
 __all__ = ["LEASE_SECONDS", "LockCheck", "exclusive_lock"]
 
 LEASE_SECONDS = 120.0
-"""Lifetime in seconds of a lease that is not renewed; clocks of machines must differ by less."""
+"""Lifetime in seconds of a lease that is not renewed. The clocks of the machines must agree to
+within a minute, because a holder renews its lease only after a quarter of this time."""
 _RENEWALS = 4
 """Attempts to renew a lease during its lifetime."""
 _LEASES = "locks"

@@ -31,7 +31,7 @@ class ReadConfig(Config):
     backoff_seconds: Annotated[float, Field(ge=0)] = 0.5
     """Upper bound in seconds of the random wait before the second attempt; it doubles with each."""
     max_backoff_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """Largest value of that bound, in seconds."""
+    """Maximum wait before an attempt, in seconds."""
     cache: Path | None = None
     """Folder on each node that caches read ranges for all its processes; by default no cache."""
     cache_bytes: NonNegativeInt = 100 * 10**9

@@ -268,7 +268,7 @@ class _Dataset:
     duplicates: list[str]
     """Asset ids that the snapshot has more than once."""
     outcomes: dict[str, dict[str, str]]
-    """By asset id and stage: status and failure kind of the newest event."""
+    """By asset id and stage: status and failure kind of the last event."""
     events: Counter[str]
     """Number of events by stage."""
     failures: Counter[str]

@@ -76,7 +76,7 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     else:
         executor = OnRay(config, source, work=empty_work)
         if slots:
-            executor.capacity = _Capacity(executor, slots)  # type: ignore[method-assign]
+            executor.free_slots = _Capacity(executor, slots)  # type: ignore[method-assign]
     committer = Committer(catalog, latest, config.execution)
     build = Build(config, plan, committer, executor, progress, check_lock=lambda: None)
     memory = _Memory()
@@ -113,7 +113,7 @@ class _InProcess:
         self._context, self._slots = context, slots
         self._queue: deque[Task] = deque()
 
-    def capacity(self, queue: str) -> int:
+    def free_slots(self, queue: str) -> int:
         return 2 * self._slots - len(self._queue)
 
     def submit(self, task: Task) -> None:
@@ -128,7 +128,7 @@ class _InProcess:
 
 
 class _Capacity:
-    """The capacity function of an executor on a cluster with this many slots."""
+    """The free_slots function of an executor on a cluster with this many slots."""
 
     def __init__(self, executor: OnRay, slots: int) -> None:
         self._executor, self._slots = executor, slots

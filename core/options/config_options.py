@@ -24,7 +24,7 @@ __all__ = ["add_config_options", "load_config", "settings_from_options"]
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
 _METAVARS = {"whole": "N", "number": "NUMBER", "list": "LIST"}
-"""What stands for a value in the help, by the first word of the values that an option takes."""
+"""Placeholder of a value in the help, by the first word of the description of the values."""
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:

@@ -14,8 +14,8 @@ __all__ = ["Committer"]
 
 _LISTED_PER_COMMIT = 20_000
 """Events of the listing in one commit."""
-_EVENTS_PER_RENEWAL = 50_000
-"""New events after which the files of newest events are rewritten; a longer log is slow to read."""
+_EVENTS_PER_BASE_UPDATE = 50_000
+"""New events after which the base files of latest/ are rewritten: a long log is slow to read."""
 
 
 def _no_lock() -> None:
@@ -40,15 +40,15 @@ class Committer:
         self._batch = 0
         self._events: list[Event] = []
         self._last_flush = time.monotonic()
-        self._events_since_renewal = 0
-        self._still_ours = check_lock
+        self._events_since_update = 0
+        self._check_lock = check_lock
 
     def add(self, events: Iterable[Event]) -> None:
         """Add events to the next commit."""
         self._events.extend(events)
 
     def add_all(self, events: Iterable[Event]) -> None:
-        """Commit a long stream of events block by block, so that it never is in memory whole."""
+        """Commit a long stream of events in blocks, so that it is never in memory as a whole."""
         remaining = iter(events)
         while block := list(islice(remaining, _LISTED_PER_COMMIT)):
             self._commit(block)
@@ -67,22 +67,22 @@ class Committer:
             self._commit(self._events[start : start + self._limits.commit_events])
         self._events = []
         self._last_flush = time.monotonic()
-        if self._events_since_renewal >= _EVENTS_PER_RENEWAL:
-            self._renew()
+        if self._events_since_update >= _EVENTS_PER_BASE_UPDATE:
+            self._update_base()
 
     def close(self) -> None:
         """Commit all collected events and rewrite the files that make the catalog fast to read."""
         self.flush()
-        if self._events_since_renewal:
-            self._renew()
+        if self._events_since_update:
+            self._update_base()
 
     def _commit(self, events: Sequence[Event]) -> None:
         self._batch += 1
-        self._catalog.commit(events, self._run, self._batch, self._still_ours)
-        self._events_since_renewal += len(events)
+        self._catalog.commit(events, self._run, self._batch, self._check_lock)
+        self._events_since_update += len(events)
 
-    def _renew(self) -> None:
-        self._still_ours()
+    def _update_base(self) -> None:
+        self._check_lock()
         self._catalog.compact()
         self._latest.update_base()
-        self._events_since_renewal = 0
+        self._events_since_update = 0

@@ -87,7 +87,7 @@ def summarise(root: Storage) -> dict[str, Any]:
         "dropped": _dropped(decisions),
         "failed": _failed(dataset_state),
         "pending": int(decisions.where("pending").sum()),
-        "unsure": _unsure(decisions),
+        "unsure": _count_uncertain(decisions),
         "bytes": _bytes(dataset_state),
         "stages": _stages(dataset_state),
         "rig": dataset_state.config.rig,
@@ -121,7 +121,7 @@ def _largest_first(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(positive.items(), key=lambda item: -item[1]))
 
 
-def _unsure(decisions: Decisions) -> int:
+def _count_uncertain(decisions: Decisions) -> int:
     """Return the number of kept objects that a filter has a remark on, such as an unclear case."""
     has_remark = np.zeros(len(decisions), dtype=bool)
     for filter_, filter_result in decisions.filter_results:
@@ -220,7 +220,7 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
 def _replay(
     asset_id: str, history: list[StageRecord], decider: Decider
 ) -> tuple[ObjectState, dict[str, StageRecord]]:
-    """Return an object's state after all its events, and the newest event of each stage."""
+    """Return an object's state after all its events, and the last event of each stage."""
     state, newest = ObjectState(row={"asset_id": asset_id}), {}
     for record in history:
         event = record.event

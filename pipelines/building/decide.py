@@ -156,7 +156,7 @@ class Decider:
         for filter_ in CHAIN:
             if filter_.needs != LIST.stage and STAGES.find(filter_.needs) is None:
                 raise ValueError(f"filter {filter_.name}: there is no stage {filter_.needs}")
-        self.stages = STAGES.wanted(config)
+        self.stages = STAGES.enabled(config)
         """The stages that an object of this build passes, in order."""
 
     @cached_property

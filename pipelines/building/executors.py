@@ -31,7 +31,7 @@ _REQUEST_SECONDS = 60.0
 class Executor(Protocol):
     """The interface of executors. Not thread-safe."""
 
-    def capacity(self, queue: str) -> int:
+    def free_slots(self, queue: str) -> int:
         """Return how many more tasks of a queue should be submitted now."""
 
     def submit(self, task: Task) -> None:
@@ -58,7 +58,7 @@ class InProcess:
         self._context = WorkerContext(config, source)
         self._queue: deque[Task] = deque()
 
-    def capacity(self, queue: str) -> int:
+    def free_slots(self, queue: str) -> int:
         """Return 1 if no task is queued, else 0."""
         return 0 if self._queue else 1
 
@@ -135,14 +135,14 @@ class OnRay:
         if self._max_request and time.monotonic() - self._requested_at >= _REQUEST_SECONDS:
             fetching, rendering = (self._in_flight[q.name] for q in (FETCH_QUEUE, RENDER_QUEUE))
             # The driver fills all free slots. If some stay free, no render is left in the queue.
-            is_last = fetching == 0 and self.capacity(RENDER_QUEUE.name) > 0
+            is_last = fetching == 0 and self.free_slots(RENDER_QUEUE.name) > 0
             needed = min(rendering if is_last else self._max_request, self._max_request)
             if needed != self._requested:
                 # If this fails, the build goes on, and `close` cancels the last request.
                 with contextlib.suppress(self._ray.exceptions.RayError):
                     self._request_nodes(needed)
 
-    def capacity(self, queue: str) -> int:
+    def free_slots(self, queue: str) -> int:
         """Return the number of further tasks of this queue that the cluster can take."""
         resources = self._cluster_resources()
         limit = max_in_flight(resources, self._resources_of[queue], self._limits[queue])

@@ -66,7 +66,7 @@ _BLOCK = 1024
 
 
 def latest_of(root: Storage, catalog: Catalog | None = None) -> LatestEvents:
-    """Return the newest events of a dataset, with the columns of all stages and filters."""
+    """Return the last events of a dataset, with the columns of all stages and filters."""
     return LatestEvents(root, catalog or Catalog(root), projection())
 
 

@@ -103,7 +103,7 @@ class Progress:
         self._display.close()
 
     def _summary(self, total: int, finals: Mapping[str, int], now: float, unpacked: int = 0) -> str:
-        """Return one line: elapsed time, objects done of all, their states, rate, time to go."""
+        """Return one line: elapsed time, objects done of all, their states, rate, time left."""
         done = sum(finals.values())
         states = [f"{count:,} {state}" for state, count in sorted(finals.items())]
         if unpacked:
@@ -114,8 +114,8 @@ class Progress:
             line += f": {', '.join(states)}"
         if done < total:
             left = self._forecast.seconds_left(now)
-            to_go = "time to go unknown" if left is None else f"{duration(left)} to go"
-            line += f" | {self._forecast.objects_per_minute(now):.1f} per minute, {to_go}"
+            time_left = "time left unknown" if left is None else f"{duration(left)} left"
+            line += f" | {self._forecast.objects_per_minute(now):.1f} per minute, {time_left}"
         return line
 
     def _stage_counts(self, now: float) -> str:

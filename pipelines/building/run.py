@@ -79,7 +79,7 @@ class Build:
         progress: Progress,
         check_lock: LockCheck,
     ) -> None:
-        self._still_ours = check_lock
+        self._check_lock = check_lock
         self._config = config
         self._plan = plan
         self._root = Storage(config.root)
@@ -116,11 +116,11 @@ class Build:
                 self._in_flight -= 1
                 self._record(finished)
             self._queue_groups()
-            self._still_ours()
+            self._check_lock()
             if self._committer.tick():
                 self._delete_staged_files()
             self._progress.tick(self._total, self._finals, self._groups.waiting)
-        self._still_ours()
+        self._check_lock()
         self._committer.close()
         self._delete_staged_files()
         self._progress.done(self._total, self._finals)
@@ -150,12 +150,12 @@ class Build:
             self._backlogs[PACK.queue.name].add(*group)
 
     def _submit(self) -> int:
-        """Submit tasks until the executor has no capacity left. Returns their number."""
+        """Submit tasks until the executor has no free_slots left. Returns their number."""
         started = 0
         for queue, backlog in self._backlogs.items():
             if queue == FETCH_QUEUE.name and self._num_fetched > _MAX_WAITING:
                 continue  # otherwise files fill the disk long before they are rendered
-            for _ in range(self._executor.capacity(queue)):
+            for _ in range(self._executor.free_slots(queue)):
                 task = backlog.pop()
                 if task is None:
                     break

@@ -38,7 +38,7 @@ def dry_run_options(parser: Parser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="With --dry-run: the device to estimate the speed of: h100, a100, cpu or a peak in "
+        help="With --dry-run: device whose speed is assumed: h100, a100, cpu, or a peak in "
         f"TFLOP/s. [default: {_DEVICE}]",
     )
     parser.add_argument(

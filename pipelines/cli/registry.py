@@ -16,7 +16,7 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
         CommandEntry("verify", "Read every shard and compare it with its checksums."),
         CommandEntry("retry", "Clear failures, so that the next build tries again."),
         CommandEntry("remove", "Take objects down, for all later snapshots and builds."),
-        CommandEntry("compact", "Delete or rewrite shards whose samples are not used any more."),
+        CommandEntry("compact", "Delete unused files, and rewrite shards that are mostly unused."),
         CommandEntry("snapshot", "Create an immutable list of the kept samples, to train on."),
         CommandEntry("export", "Write a snapshot in the folder layout of another trainer."),
     ),

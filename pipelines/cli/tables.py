@@ -137,7 +137,7 @@ def _throughput(summary: Mapping[str, Any]) -> list[str]:
     if summary["pending"]:
         left = duration(summary["seconds_to_go"])
         pending = counted(summary["pending"], "object")
-        lines.append(f"pending: {pending}, {left} to go at that rate")
+        lines.append(f"pending: {pending}, {left} left at that rate")
     return lines
 
 

@@ -94,7 +94,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"{pace}, {100 * last['goodput']:.0f} % of the time was spent on steps that count"
         if not status["done"]:
             left = duration(status["seconds_to_go"])
-            yield f"{left} to go; last step {short_duration(status['silent_seconds'])} ago"
+            yield f"{left} left; last step {short_duration(status['silent_seconds'])} ago"
     started = status["started"][:19].replace("T", " ")
     yield f"last start {started} UTC on {', '.join(status['hosts'])}"
     if status["skipped"]:

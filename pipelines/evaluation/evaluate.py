@@ -365,4 +365,4 @@ def _row(
 def _progress(done: int, total: int, failed: int, started: float) -> str:
     elapsed = time.monotonic() - started
     left = duration(elapsed / done * (total - done) if done else None)
-    return f"[{duration(elapsed)}] {done} of {total} objects, {failed} failed | {left} to go"
+    return f"[{duration(elapsed)}] {done} of {total} objects, {failed} failed | {left} left"

@@ -65,7 +65,8 @@ def _index(root: Storage, shard: str) -> dict[str, SampleEntry]:
         entries, _ = read_index(root, shard)
     except (OSError, ValueError) as error:
         raise WorkFailed(
-            f"{index_path(shard)}: cannot read the index of this shard: {error}"
+            f"{index_path(shard)}: cannot read the index of this shard: {error}; "
+            "run `lrm verify`, then `lrm build`"
         ) from error
     return {entry.key: entry for entry in entries}
 
@@ -82,7 +83,8 @@ def _sample(
         entry = index[state.require(SAMPLE)]
     except KeyError:
         raise WorkFailed(
-            f"{record.asset_id}: the index of {shard} lacks its sample: run lrm verify"
+            f"{record.asset_id}: the index of {shard} lacks its sample; run `lrm verify`, "
+            "then `lrm build`"
         ) from None
     return Sample(
         asset_id=record.asset_id,

@@ -265,5 +265,5 @@ def _progress_line(total: int, counts: Mapping[str, int], elapsed: float) -> str
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     return (
         f"[{duration(elapsed)}] {ended} of {total} objects ({outcomes or 'none done'}) | "
-        f"{left} to go"
+        f"{left} left"
     )

@@ -243,7 +243,7 @@ def _finding_dict(finding: Finding, report: CheckReport, index: _FileIndex) -> d
 
 
 def _progress_line(total: int, counts: Mapping[str, int], num_bytes: int, elapsed: float) -> str:
-    """Return one line: elapsed time, files checked and damaged, MB/s, and the time to go."""
+    """Return one line: elapsed time, files checked and damaged, MB/s, and the time left."""
     checked = sum(counts.values())
     damaged = f", {counts['damaged']:,} damaged" if counts.get("damaged") else ""
     noun = "file" if total == 1 else "files"
@@ -253,5 +253,5 @@ def _progress_line(total: int, counts: Mapping[str, int], num_bytes: int, elapse
     if checked == total:
         return line
     left = elapsed / checked * (total - checked) if checked else None
-    to_go = "time to go unknown" if left is None else f"{duration(left)} to go"
-    return f"{line} | {to_go}"
+    time_left = "time left unknown" if left is None else f"{duration(left)} left"
+    return f"{line} | {time_left}"

@@ -137,8 +137,8 @@ class ReportData:
     """The number of all shards with kept objects."""
     licences: Sequence[LicenceCount]
     """The most frequent licences, then all others together."""
-    endings: pa.Table
-    """The table that `Catalog.endings` returns."""
+    outcomes: pa.Table
+    """The table that `Catalog.outcomes` returns."""
 
 
 def gather(root: Storage, sizes: SampleSizes) -> ReportData:
@@ -157,7 +157,7 @@ def gather(root: Storage, sizes: SampleSizes) -> ReportData:
         kept=chosen.kept,
         num_shards=chosen.num_shards,
         licences=_licences(dataset_state),
-        endings=Catalog(root).outcomes(),
+        outcomes=Catalog(root).outcomes(),
     )
 
 

@@ -56,7 +56,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
     environment.filters["reason"] = reason_title
     environment.filters["title_of_filter"] = filter_title
     environment.filters["part_title"] = part_title
-    chart = timeline(data.endings)
+    chart = timeline(data.outcomes)
     return environment.get_template(_TEMPLATE).render(
         data=data,
         pictures=pictures,
@@ -70,7 +70,7 @@ def render_page(data: ReportData, pictures: Mapping[str, Picture]) -> str:
         },
         stages=_stages(data.summary["stages"]),
         chart=None if chart is None else _chart(chart),
-        builds=builds(data.endings)[-_MAX_BUILDS:],
+        builds=builds(data.outcomes)[-_MAX_BUILDS:],
         percent=quantities.percent,
         moment=_moment,
         value_text=value_text,

@@ -183,7 +183,7 @@ class Exchange:
         return headers
 
     def _check_content(self, partial: PartialFile, etag: str | None) -> None:
-        """Empty the partial file if its bytes belong to another content than this ETag.
+        """Empty the partial file if its bytes belong to content with a different ETag.
 
         Raises ContentChanged if this exchange received those bytes.
         """

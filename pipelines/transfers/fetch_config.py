@@ -29,14 +29,14 @@ class FetchConfig(Config):
     backoff_seconds: PositiveFloat = 1.0
     """Upper bound of the random wait before the first retry, in seconds; every retry doubles it."""
     max_backoff_seconds: PositiveFloat = 60.0
-    """Maximum of that upper bound, in seconds."""
+    """Maximum wait before a retry, in seconds."""
     rate_limit_wait_seconds: PositiveFloat = 3600.0
     """Maximum wait for the request budget, in seconds."""
     requests: PositiveInt | None = None
     """Requests that the whole cluster may send per window; by default 3000, or 5000 with a
     token."""
     window_seconds: PositiveFloat = 300.0
-    """Length of that window, in seconds."""
+    """Length of the window of `requests`, in seconds."""
     partial_folder: str | None = None
     """Local folder for the bytes of interrupted downloads; by default in the temporary folder."""
 

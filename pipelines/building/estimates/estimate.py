@@ -21,7 +21,7 @@ _ENOUGH_OBJECTS = 30
 
 def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
     """Return the expected cost of a first build of this many objects."""
-    stages = STAGES.wanted(config)
+    stages = STAGES.enabled(config)
     estimates = {stage.name: stage.estimate(config) for stage in stages}
     return _cost(config, stages, {stages[0].name: num_objects}, estimates)
 

@@ -73,14 +73,14 @@ class Timeline:
         return len(self.counts[OUTCOMES[0]])
 
 
-def builds(endings: pa.Table) -> list[BuildThroughput]:
+def builds(outcomes: pa.Table) -> list[BuildThroughput]:
     """Return the throughput of every build that did work, oldest first.
 
-    `endings` is the table that `Catalog.endings` returns.
+    `outcomes` is the table that `Catalog.outcomes` returns.
     """
     throughputs = []
-    for run in pc.unique(endings["run"]).to_pylist():
-        of_build = endings.filter(pc.equal(endings["run"], run))
+    for run in pc.unique(outcomes["run"]).to_pylist():
+        of_build = outcomes.filter(pc.equal(outcomes["run"], run))
         worked = _worked(of_build)
         if worked.num_rows:
             throughputs.append(
@@ -115,15 +115,15 @@ def seconds_to_go(pending: int, recent: BuildThroughput | None) -> float | None:
     return round(3600 * pending / rate, 1) if rate else None
 
 
-def timeline(endings: pa.Table, max_bars: int = 96) -> Timeline | None:
+def timeline(outcomes: pa.Table, max_bars: int = 96) -> Timeline | None:
     """Return when the work on objects ended, in bars of a round length; None without any work.
 
-    `endings` is the table that `Catalog.endings` returns.
+    `outcomes` is the table that `Catalog.outcomes` returns.
     """
-    worked = _worked(endings)
+    worked = _worked(outcomes)
     if not worked.num_rows:
         return None
-    started, ended = pc.min(endings["started"]).as_py(), pc.max(worked["time"]).as_py()
+    started, ended = pc.min(outcomes["started"]).as_py(), pc.max(worked["time"]).as_py()
     width = _bar_seconds((ended - started).total_seconds(), max_bars)
     origin = int(started.timestamp()) // width * width
     seconds = worked["time"].cast(pa.int64()).to_numpy() // 1_000_000 - origin
@@ -142,10 +142,10 @@ def timeline(endings: pa.Table, max_bars: int = 96) -> Timeline | None:
     )
 
 
-def _worked(endings: pa.Table) -> pa.Table:
+def _worked(outcomes: pa.Table) -> pa.Table:
     """Return the rows of stages; events of the listing and removals are no work."""
     not_work = pa.array([LIST.stage, REMOVE.stage])
-    return endings.filter(pc.invert(pc.is_in(endings["stage"], value_set=not_work)))
+    return outcomes.filter(pc.invert(pc.is_in(outcomes["stage"], value_set=not_work)))
 
 
 def _outcomes(worked: pa.Table) -> np.ndarray:

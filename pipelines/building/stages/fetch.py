@@ -19,7 +19,9 @@ __all__ = ["BYTES", "FETCH", "RAW", "SHA256", "local_glb"]
 
 SHA256 = text("fetch", "sha256", "SHA-256 of the object's file")
 BYTES = integer("fetch", "bytes", "size of the object's file")
-RAW = text("fetch", "raw", "its copy below the root; null if none is kept", detail=True)
+RAW = text(
+    "fetch", "raw", "path of the file's copy below the root; null if none is kept", detail=True
+)
 
 _FOLDER = "raw"
 
@@ -66,7 +68,7 @@ FETCH = Stage(
     inputs=(LIST.stage,),
     input_version=LIST.version,
     identity=lambda *_: None,
-    is_wanted=lambda _: True,
+    enabled_by=lambda _: True,
     columns=(SHA256, BYTES, RAW),
     queue=FETCH_QUEUE,
     run=_fetch,

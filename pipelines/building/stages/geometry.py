@@ -28,7 +28,7 @@ __all__ = ["GEOMETRY", "PATH"]
 GEOMETRY_VERSION = 1
 """Increment when the same scene gives other points or another mesh."""
 
-PATH = text("geometry", "path", "the companion file", detail=True)
+PATH = text("geometry", "path", "path of the companion file", detail=True)
 BYTES = integer("geometry", "bytes", "size of the companion file")
 
 
@@ -64,7 +64,7 @@ GEOMETRY = Stage(
     identity=_identity,
     rig=RigScope.FRAME,
     option="--geometry",
-    is_wanted=lambda config: config.geometry,
+    enabled_by=lambda config: config.geometry,
     columns=(PATH, BYTES),
     queue=RENDER_QUEUE,
     run=_geometry,

@@ -25,7 +25,7 @@ INSPECT = Stage(
     inputs=("fetch",),
     input_version=SHA256,
     identity=lambda config, _: [INSPECT_VERSION, identity_of(config, INSPECT_KEYS)],
-    is_wanted=lambda _: True,
+    enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,
     estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),

@@ -36,7 +36,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-SHARD = category("pack", "shard", "the shard that holds the sample", detail=True)
+SHARD = category("pack", "shard", "path of the shard that holds the sample", detail=True)
 SAMPLE = text("pack", "sample", "the sample's key in the shard", detail=True)
 SHARD_SHA256 = category("pack", "shard_sha256", "SHA-256 of the shard", detail=True)
 SHARDS = "shards"
@@ -185,7 +185,7 @@ PACK = Stage(
     input_version=SHA256,
     identity=render_identity,
     rig=RigScope.CAMERAS,
-    is_wanted=lambda _: True,
+    enabled_by=lambda _: True,
     columns=SAMPLE_LOCATION,
     queue=PACK_QUEUE,
     run_group=_pack,

@@ -84,7 +84,7 @@ class StageRegistry:
         for stage in added:
             self.add(stage)
 
-    def wanted(self, config: BuildConfig) -> tuple[Stage, ...]:
+    def enabled(self, config: BuildConfig) -> tuple[Stage, ...]:
         """Return the stages of one build, in their order.
 
         Raises BadInput if `--stages` names an unknown stage, or if a stage needs another one that
@@ -99,17 +99,17 @@ class StageRegistry:
                 )
             choose("--stages: stage", name, added)
             added[name].settings_of(config)
-        wanted = tuple(stage for stage in self._stages if stage.wanted(config))
-        names = {LIST.stage, *(stage.name for stage in wanted)}
-        for stage in wanted:
+        enabled = tuple(stage for stage in self._stages if stage.is_enabled(config))
+        names = {LIST.stage, *(stage.name for stage in enabled)}
+        for stage in enabled:
             for missing in set(stage.inputs) - names:
                 option = self[missing].option
                 raise BadInput(f"stage {stage.name} needs the stage {missing}: add {option}")
-        return wanted
+        return enabled
 
     def queues(self, config: BuildConfig) -> Sequence[Queue]:
         """Return the queues of a build, highest priority first."""
-        queues = dict.fromkeys(stage.queue for stage in self.wanted(config))
+        queues = dict.fromkeys(stage.queue for stage in self.enabled(config))
         return sorted(queues, key=lambda queue: -queue.priority)
 
     def _insert(self, index: int, stage: Stage) -> None:

@@ -26,7 +26,7 @@ from render.rigs import Rig, get_rig
 
 __all__ = ["BYTES", "RENDER", "STAGING", "render_identity"]
 
-STAGING = text("render", "staging", "the sample until it is packed", detail=True)
+STAGING = text("render", "staging", "path of the staged sample", detail=True)
 BYTES = integer("render", "bytes", "size of the sample")
 
 _FOLDER = "staging"
@@ -103,7 +103,7 @@ RENDER = Stage(
     input_version=SHA256,
     identity=render_identity,
     rig=RigScope.CAMERAS,
-    is_wanted=lambda _: True,
+    enabled_by=lambda _: True,
     columns=(STAGING, BYTES),
     queue=RENDER_QUEUE,
     run=_render,

@@ -103,7 +103,7 @@ class Stage:
     """The settings of a stage without a section in `BuildConfig`; see `BuildConfig.stages`."""
     option: str = "--stages"
     """The option that enables the stage, for error messages."""
-    is_wanted: Callable[[BuildConfig], bool] | None = None
+    enabled_by: Callable[[BuildConfig], bool] | None = None
     """Returns whether a build includes the stage. By default, if `--stages` names it."""
     columns: tuple[Column[Any], ...] = ()
     """The columns that later stages, plans and reports need of an event's data."""
@@ -126,10 +126,10 @@ class Stage:
         """The columns that the events of every stage have."""
         return EventColumns(self.name)
 
-    def wanted(self, config: BuildConfig) -> bool:
+    def is_enabled(self, config: BuildConfig) -> bool:
         """Return whether a build includes the stage."""
-        if self.is_wanted is not None:
-            return self.is_wanted(config)
+        if self.enabled_by is not None:
+            return self.enabled_by(config)
         return self.name in config.stages
 
     def settings_of(self, config: BuildConfig) -> Config:

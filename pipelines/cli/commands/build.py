@@ -38,7 +38,7 @@ def _options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Do what is missing, or (`--filters-only`) evaluate the filters again."""
-    return _filter_again(arguments) if arguments.filters_only else _build_all(arguments)
+    return _apply_filters_only(arguments) if arguments.filters_only else _build_all(arguments)
 
 
 def _build_all(arguments: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
     return False
 
 
-def _filter_again(arguments: argparse.Namespace) -> int:
+def _apply_filters_only(arguments: argparse.Namespace) -> int:
     """Store other filter settings and print the status under them."""
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.dataset_status import stored_config

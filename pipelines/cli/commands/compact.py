@@ -24,8 +24,9 @@ def _options(parser: Parser) -> None:
         type=float,
         default=0.3,
         metavar="SHARE",
-        help="Rewrite a shard if more than this share of its samples is garbage: in no protected "
-        "snapshot, and not the current sample of a kept object.",
+        help="Rewrite a shard if more than this share of its samples is garbage: not the "
+        "current sample of a kept object. Samples that a protected snapshot reads count as "
+        "garbage, too, but stay until its protection ends.",
     )
     add_old_option(parser, "--dead-share", "--garbage-ratio")
     parser.add_argument(

@@ -38,9 +38,9 @@ def _options(parser: Parser) -> None:
         action="append",
         choices=_CHOICES,
         metavar="WHAT",
-        help="Check only what this needs: build, gpu or train; may be repeated. gpu renders a "
-        "small picture, and then a missing GPU is an error, for training as well. [default: all, "
-        "without requiring a GPU]",
+        help="Check only the parts that build, gpu or train needs; may be repeated. With gpu, a "
+        "small picture is rendered and a missing GPU is an error. [default: all, without "
+        "requiring a GPU]",
     )
     parser.add_argument(
         "--online", action="store_true", help="Also check that the hub of Objaverse answers."

@@ -67,7 +67,7 @@ def _options(parser: Parser) -> None:
     truth.add_argument(
         "--truth",
         metavar="DIR",
-        help="Instead of a dataset: a folder of GLB files named by object.",
+        help="Folder of GLB files, named by object, as the ground truth instead of a dataset.",
     )
     truth.add_argument(
         "--rig", default="orbit21", help="With --truth: camera layout of the rendered views."
@@ -80,13 +80,14 @@ def _options(parser: Parser) -> None:
     candidates.add_argument(
         "--self-check",
         action="store_true",
-        help="The files of --truth themselves: shows the scores of a perfect result.",
+        help="Evaluate the files of --truth against themselves: the scores of a perfect result.",
     )
     add_checkpoint_options(parser)
     parser.add_argument(
         "--pipeline",
         metavar="FOLDER",
-        help="Zero123++ generates six views from view 0 of each object. They are compared with "
+        help="Zero123++: the folder of its pipeline, or a repository in the hub's cache. It "
+        "generates six views from view 0 of each object. They are compared with "
         "the ground truth (rig zero123plus), and a model gets them as input. Without this option "
         "a model gets six views of the ground truth.",
     )

@@ -50,7 +50,7 @@ def test_the_autoscaler_request_shrinks_with_the_remaining_renders(
         with monkeypatch.context() as patch:
             patch.setattr(executor, "_cluster_resources", lambda: {"CPU": 10_000.0})
             patch.setitem(executor._limits, "fetch", 5)
-            assert executor.capacity("fetch") == 4
+            assert executor.free_slots("fetch") == 4
         num_in_flight = 3
         for gate in gates.values():
             gate.touch()

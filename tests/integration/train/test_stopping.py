@@ -71,7 +71,7 @@ def test_a_hung_rank_writes_its_stacks_and_ends(ranks, sphere_dataset, tmp_path)
     files = {path.name.split("-")[1]: path.read_text() for path in (out / "hangs").iterdir()}
     assert "1" in files
     assert "in step 3" in files["1"]
-    assert "tiny.py" in files["1"]
+    assert "tiny_recipe.py" in files["1"]
     assert find_checkpoint(out).step == 2
 
 

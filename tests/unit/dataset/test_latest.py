@@ -1,4 +1,4 @@
-"""The newest event of each object: base files and the tail of the log equal the whole log."""
+"""The last event of each object: base files and the tail of the log equal the whole log."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -125,6 +125,6 @@ def test_a_terminal_gets_a_table_and_a_file_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     table = show(terminal=True)
-    for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 to pack", "to go"):
+    for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 to pack", "left"):
         assert word in table
     assert show(terminal=False).splitlines() == ["[0:00:00] 2 of 2 objects done: 1 dropped, 1 kept"]

@@ -135,9 +135,9 @@ def test_a_stage_needs_its_inputs_in_the_build() -> None:
     registry.add(grid_stage(inputs=("geometry",)))
     config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
     with pytest.raises(BadInput, match="stage sdf needs the stage geometry: add --geometry"):
-        registry.wanted(config)
+        registry.enabled(config)
     both = BuildConfig.load(config.dump() | {"geometry": True})
-    assert [stage.name for stage in registry.wanted(both)] == [
+    assert [stage.name for stage in registry.enabled(both)] == [
         "fetch",
         "render",
         "geometry",
@@ -149,7 +149,7 @@ def test_a_stage_needs_its_inputs_in_the_build() -> None:
 def test_only_registered_stages_can_be_enabled() -> None:
     config = BuildConfig.load({"source": "s", "root": "r", "stages": {"sdf": {}}})
     with pytest.raises(BadInput, match="--stages: sdf: this stage is not registered"):
-        StageRegistry((FETCH, RENDER, PACK)).wanted(config)
+        StageRegistry((FETCH, RENDER, PACK)).enabled(config)
 
 
 def test_a_worker_keeps_the_stages_that_it_has() -> None:
