@@ -192,21 +192,21 @@ CHANGES: dict[str, Callable[[ChangingDataset, dict[str, str]], Any]] = {
     "nothing": lambda data, uids: None,
     "a new object": new_object,
     "other bytes in a file": swap_bytes,
-    "a file touched, its bytes the same": lambda data, uids: data.glb(uids["kept"]).touch(),
-    "another caption": lambda data, uids: data.set_captions(**{uids["kept"]: "another"}),
+    "a new modification time, the same bytes": lambda data, uids: data.glb(uids["kept"]).touch(),
+    "a changed caption": lambda data, uids: data.set_captions(**{uids["kept"]: "another"}),
     "the first caption of an object": lambda data, uids: data.set_captions(
         **{uids["silent"]: "the first"}
     ),
     "other tags": lambda data, uids: set_tags(data, uids["kept"], "wooden"),
     "a tag that a filter drops": lambda data, uids: set_tags(data, uids["kept"], "Low-Poly"),
     "an object vanished from the source": vanish,
-    "it is there again": come_back,
+    "a vanished object is listed again": come_back,
     "a threshold of a filter": options("--filters.occupancy.min-share", "0.9"),
     "a filter turned off": options("--filters.caption.enabled", "false"),
     "limits of the inspection": options("--inspect.max-nodes", "1000"),
     "render settings": options("--render.resolution", "32"),
-    "another rig": options("--rig", "one2345"),
-    "a rig with another normalisation": options("--rig", "zero123plus"),
+    "a different rig": options("--rig", "one2345"),
+    "a rig with a different normalisation": options("--rig", "zero123plus"),
     "other points of the geometry": options("--surface.points", "101"),
     "samples per shard, threads, time limits": options(
         "--shards.samples-per-shard", "2", "--blender.threads", "2", "--blender.render-seconds", "9"
