@@ -48,7 +48,8 @@ class Column(Generic[T_co]):
     type: pa.DataType
     meaning: str
     detail: bool = False
-    """Whether it describes a single object, as a name or a path does; it is never counted."""
+    """Whether it describes a single object, as a name or a path does; counts of all objects do not
+    read it."""
 
     @property
     def key(self) -> str:

@@ -28,7 +28,7 @@ class ObjectRecord:
     categories: tuple[str, ...]
     """LVIS categories; empty for an object outside LVIS."""
     caption: str | None
-    """The Cap3D caption without surrounding space, or None."""
+    """The caption without surrounding space, or None."""
     age_restricted: bool
 
     def to_dict(self) -> dict[str, Any]:

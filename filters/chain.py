@@ -139,7 +139,7 @@ def value_text(name: str, value: Any) -> str:
 def reason_title(reason: str) -> str:
     """Return a stored reason as text output shows it, such as `multi-object`.
 
-    Reasons without a title of their own, and strings that are no filter's reason, are returned
+    Reasons without a title of their own, and strings that are not a filter's reason, are returned
     unchanged.
     """
     titles: dict[str, str] = {}

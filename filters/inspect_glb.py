@@ -31,7 +31,7 @@ class InspectLimits(Config):
     max_triangles: PositiveInt = GlbLimits.max_triangles
     """Maximum number of drawn triangles, counted once per instance."""
     max_elements: PositiveInt = GlbLimits.max_elements
-    """Maximum number of vertex attribute values and indices that the primitives read."""
+    """Maximum number of vertex attribute values and indices that the primitives refer to."""
     max_image_pixels: PositiveInt = GlbLimits.max_image_pixels
     """Maximum number of pixels of a single image (width times height)."""
     max_total_pixels: PositiveInt = GlbLimits.max_total_pixels

@@ -1,8 +1,8 @@
-"""Separate pieces (islands) of an object's surface, for the filter of multi-object files.
+"""Islands (separate parts) of an object's surface, for the filter of multi-object files.
 
 Other projects publish no geometric test for several objects in a file. Mesh nodes do not tell (a
 keyboard of 46 nodes is one object), and connected components of a mesh break at its seams. So the
-surface is sampled, voxelised and dilated, and only gaps of a visible width separate pieces.
+surface is sampled, voxelised and dilated, and only gaps of a visible width separate islands.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 __all__ = ["DILATIONS", "measure_islands"]
 
 DILATIONS = (1, 2, 4)
-"""In voxels. A dilation of d joins pieces that are at most 2 d + 1 voxels apart (2.3, 3.9 and 7.0 %
-of the frame)."""
+"""In voxels. A dilation of d joins islands that are at most 2 d + 1 voxels apart (2.3, 3.9 and 7.0
+% of the frame)."""
 
 _GRID = 128
 _VOXEL = 2.0 / _GRID
@@ -27,12 +27,12 @@ _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _NUM_LISTED = 8
 # Share of the area; smaller islands are not grouped.
 _MIN_GROUPED_SHARE = 0.01
-# Directions in the ground plane, 11.25 degrees apart, along which pieces are tested for a gap.
+# Directions in the ground plane, 11.25 degrees apart, along which islands are tested for a gap.
 _ANGLES = np.arange(16) * np.pi / 16
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 # A ground plate is thin relative to its width, and covers most of the object's footprint.
-_MAX_SLAB_THICKNESS = 0.15
-_MIN_SLAB_COVER = 0.7
+_MAX_PLATE_THICKNESS = 0.15
+_MIN_PLATE_COVER = 0.7
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def measure_islands(points: Float[np.ndarray, "n 3"]) -> dict[str, Any]:
     if len(points) == 0 or not np.isfinite(points).all():
         raise ValueError("measuring islands needs at least one point, and finite points only")
     surface = _voxelise(points)
-    slab = _find_slab(surface)
+    plate = _find_ground_plate(surface)
     measured: dict[str, Any] = {"points": len(points), "voxel": _VOXEL}
     measured["whole"] = _measure(surface)
     measured["slab"] = None
-    if slab is not None:
-        layer, cover = slab
+    if plate is not None:
+        layer, cover = plate
         above = surface.where(surface.cells[:, 2] > layer)
         measured["slab"] = {
             "top": round((layer + 1) * _VOXEL - 1, 4),
@@ -98,8 +98,8 @@ def _measure(surface: _Surface) -> dict[str, Any]:
 def _level(surface: _Surface, dilation: int) -> dict[str, Any]:
     labels, shares = _label(surface, dilation)
     num_grouped = max(int((shares >= _MIN_GROUPED_SHARE).sum()), 1)
-    pieces = [surface.cells[labels == label] for label in range(max(num_grouped, _NUM_LISTED))]
-    groups = _group(pieces[:num_grouped])
+    islands = [surface.cells[labels == label] for label in range(max(num_grouped, _NUM_LISTED))]
+    groups = _group(islands[:num_grouped])
     share_of_group = np.bincount(groups, weights=shares[:num_grouped])
     largest = np.argsort(-share_of_group, kind="stable")[:_NUM_LISTED]
     return {
@@ -107,7 +107,7 @@ def _level(surface: _Surface, dilation: int) -> dict[str, Any]:
         "islands": [
             {
                 "share": round(float(shares[label]), 4),
-                "extent": [round(float(side), 4) for side in _extent(pieces[label])],
+                "extent": [round(float(side), 4) for side in _extent(islands[label])],
                 "gap": _gap(surface.cells, labels == label),
             }
             for label in range(min(len(shares), _NUM_LISTED))
@@ -116,7 +116,7 @@ def _level(surface: _Surface, dilation: int) -> dict[str, Any]:
             {
                 "share": round(float(share_of_group[group]), 4),
                 "height": round(
-                    max(float(_extent(pieces[i])[2]) for i in np.flatnonzero(groups == group)), 4
+                    max(float(_extent(islands[i])[2]) for i in np.flatnonzero(groups == group)), 4
                 ),
             }
             for group in largest
@@ -144,13 +144,13 @@ def _label(surface: _Surface, dilation: int) -> tuple[Int[np.ndarray, "n"], Floa
     return rank[labels], shares[order]
 
 
-def _group(pieces: list[Int[np.ndarray, "_ 3"]]) -> Int[np.ndarray, "k"]:
-    """Return the group of each piece; pieces that no vertical plane separates are one group.
+def _group(islands: list[Int[np.ndarray, "_ 3"]]) -> Int[np.ndarray, "k"]:
+    """Return the group of each island; islands that no vertical plane separates are one group.
 
     So wheels in their arches, a planet in its ring and a shade above its lamp are parts of one
     object; cups next to a pot are not.
     """
-    spans = [piece[:, :2] @ _DIRECTIONS for piece in pieces]
+    spans = [island[:, :2] @ _DIRECTIONS for island in islands]
     low = np.array([span.min(axis=0) for span in spans])
     high = np.array([span.max(axis=0) for span in spans])
     gap = (low[:, None] - high[None]).max(axis=-1)
@@ -158,8 +158,8 @@ def _group(pieces: list[Int[np.ndarray, "_ 3"]]) -> Int[np.ndarray, "k"]:
     return connected_components(joined, directed=False)[1]
 
 
-def _extent(piece: Int[np.ndarray, "_ 3"]) -> Float[np.ndarray, "3"]:
-    return (np.ptp(piece, axis=0) + 1) * _VOXEL
+def _extent(island: Int[np.ndarray, "_ 3"]) -> Float[np.ndarray, "3"]:
+    return (np.ptp(island, axis=0) + 1) * _VOXEL
 
 
 def _gap(cells: Int[np.ndarray, "n 3"], of_island: Bool[np.ndarray, "n"]) -> float | None:
@@ -175,7 +175,7 @@ def _gap(cells: Int[np.ndarray, "n 3"], of_island: Bool[np.ndarray, "n"]) -> flo
     return round(min(bound, shortest) * _VOXEL, 4)
 
 
-def _find_slab(surface: _Surface) -> tuple[int, float] | None:
+def _find_ground_plate(surface: _Surface) -> tuple[int, float] | None:
     """Return the top layer of the ground plate and the share of the footprint that it covers.
 
     The top is the highest layer whose largest connected patch covers most of the object's
@@ -186,17 +186,17 @@ def _find_slab(surface: _Surface) -> tuple[int, float] | None:
     area = int(_footprint(cells).sum())
     shorter = int(np.ptp(cells[:, :2], axis=0).min()) + 1
     bottom = int(cells[:, 2].min())
-    slab = None
-    for layer in range(bottom, bottom + int(_MAX_SLAB_THICKNESS * shorter) + 1):
+    plate = None
+    for layer in range(bottom, bottom + int(_MAX_PLATE_THICKNESS * shorter) + 1):
         # A sheet that is slightly tilted, or lies on a voxel's face, spreads over three layers.
         patches, count = ndimage.label(
             _footprint(cells[np.abs(cells[:, 2] - layer) <= 1]), structure=_NEIGHBOURS[0]
         )
         if count:
             cover = int(np.bincount(patches.ravel())[1:].max()) / area
-            if cover >= _MIN_SLAB_COVER:
-                slab = layer + 1, cover
-    return slab
+            if cover >= _MIN_PLATE_COVER:
+                plate = layer + 1, cover
+    return plate
 
 
 def _footprint(cells: Int[np.ndarray, "n 3"]) -> Bool[np.ndarray, "a b"]:

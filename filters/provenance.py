@@ -31,7 +31,7 @@ _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class CaptionConfig(Config):
-    """Objects without a Cap3D caption (InstantMesh, arXiv 2404.07191)."""
+    """Objects without a caption (InstantMesh, arXiv 2404.07191)."""
 
     enabled: bool = True
     """Drop objects without a caption."""

@@ -20,7 +20,7 @@ class GlbLimits:
     max_triangles: int = 5_000_000
     """Drawn triangles, counted once per instance."""
     max_elements: int = 50_000_000
-    """Vertex attribute values and indices that the primitives read."""
+    """Vertex attribute values and indices that the primitives refer to."""
     max_image_pixels: int = 8192 * 8192
     """Pixels of a single image."""
     max_total_pixels: int = 4 * 8192 * 8192

@@ -36,7 +36,8 @@ ATTRIBUTE_TYPES = {
 
 @dataclass(frozen=True)
 class DrawnPrimitive:
-    """A primitive that the default scene draws, and how many times."""
+    """A primitive with triangles in the default scene, and its number of copies; nodes that the
+    file hides count, too."""
 
     primitive: Item
     triangles: int

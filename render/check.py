@@ -75,7 +75,7 @@ def _view_problem(views: ViewSet, view: int, camera: Camera) -> str | None:
         if depth[hit].min() < origin - OBJECT_RADIUS - _TOLERANCE:
             return f"depth {depth[hit].min():.3f} is in front of the object"
     length = np.linalg.norm(normals, axis=-1)[hit]
-    # A triangle without area has no normal, so a few such pixels are no error of the render.
+    # A triangle without area has no normal, so a few such pixels are not an error of the render.
     if (np.abs(length - 1) > _TOLERANCE).sum() > _MAX_WITHOUT_NORMAL * hit.sum():
         return "normals are not of unit length"
     mismatch = ((alpha > 250) & ~hit).mean() + ((alpha == 0) & hit).mean()

@@ -175,7 +175,7 @@ def decode_answer(line: str) -> Rendered | Reply:
         window = values["window"]
         return Rendered(view=values["view"], window=Window(**window) if window else None)
     if kind != "Reply":
-        raise ValueError(f"{kind!r} is no type of answer")
+        raise ValueError(f"{kind!r} is not a type of answer")
     if values["kind"] is not None:
         values["kind"] = FailureKind.from_name(values["kind"])
     return Reply(**values)

@@ -56,7 +56,7 @@ class ListColumns(EventColumns):
         self.author = text(stage, "author", "author of the object", detail=True)
         self.tags = texts(stage, "tags", "tags of the object", detail=True)
         self.categories = texts(stage, "categories", "LVIS categories", detail=True)
-        self.caption = text(stage, "caption", "Cap3D caption", detail=True)
+        self.caption = text(stage, "caption", "caption, from Cap3D or your own CSV", detail=True)
         self.age_restricted = flag(
             stage, "age_restricted", "whether the source restricts the object to adults"
         )

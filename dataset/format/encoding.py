@@ -102,12 +102,12 @@ def encode_normal(normals: Float32[np.ndarray, "h w 3"]) -> bytes:
 
 
 def decode_normal(data: bytes) -> Float32[np.ndarray, "h w 3"]:
-    """Decode unit normals in world axes; zero is no normal. Raises ValueError for invalid data."""
+    """Decode unit normals in world axes; zero where there is none. Raises ValueError if invalid."""
     return normal_table().take(decode_normal_codes(data), axis=0)
 
 
 def decode_normal_codes(data: bytes) -> Int32[np.ndarray, "h w"]:
-    """Decode row numbers of `normal_table`; 0 is no normal. Raises ValueError for invalid data."""
+    """Decode row numbers of `normal_table`; 0 where there is none. Raises ValueError if invalid."""
     first, second = _two_bytes(data)
     codes = first.astype(np.int32)
     codes <<= 8

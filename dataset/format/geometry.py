@@ -92,7 +92,10 @@ def read_geometry(root: Storage, path: str) -> SurfaceGeometry:
     try:
         return surface_from_arrays(_arrays(root.read(path)))
     except _DAMAGE as error:
-        raise WorkFailed(f"{path}: cannot read the geometry: {error}") from error
+        raise WorkFailed(
+            f"{path}: cannot read the geometry: {error}; "
+            "run `lrm verify`, then `lrm build --geometry`"
+        ) from error
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:

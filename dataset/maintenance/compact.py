@@ -107,12 +107,12 @@ def plan_compaction(
     }
     used = {*referenced, *_files_of({*live, *skipped} - rewrite.keys())}
     garbage = {path: size for path, size in sorted(sizes.items()) if path not in used}
-    delete, held, outlived = _apply_protection(garbage, pinned)
+    delete, kept_for_snapshots, read_by_expired = _apply_protection(garbage, pinned)
     return Compaction(
         rewrite=rewrite,
         delete=delete,
-        kept_for_snapshots=held,
-        read_by_expired=outlived,
+        kept_for_snapshots=kept_for_snapshots,
+        read_by_expired=read_by_expired,
         skipped=skipped,
     )
 
@@ -132,19 +132,22 @@ def _apply_protection(
 ) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, list[str]]]:
     """Divide garbage by the protection of snapshots into the files to delete and those to keep.
 
-    Returns the fields `delete`, `held` and `outlived` of `Compaction`.
+    Returns the fields `delete`, `kept_for_snapshots` and `read_by_expired` of `Compaction`.
     """
     protected = {snapshot.snapshot_id for snapshot in pinned if snapshot.is_protected}
     read = {snapshot.snapshot_id: _read_by(snapshot, garbage) for snapshot in pinned}
-    held = {name: files for name, files in read.items() if files and name in protected}
-    kept = {path for files in held.values() for path in files}
+    kept_for_snapshots = {
+        name: files for name, files in read.items() if files and name in protected
+    }
+    kept = {path for files in kept_for_snapshots.values() for path in files}
     delete = {path: size for path, size in garbage.items() if path not in kept}
-    lost = {
+    read_by_expired = {
         name: [path for path in files if path in delete]
         for name, files in read.items()
         if name not in protected
     }
-    return delete, held, {name: paths for name, paths in lost.items() if paths}
+    read_by_expired = {name: paths for name, paths in read_by_expired.items() if paths}
+    return delete, kept_for_snapshots, read_by_expired
 
 
 def _read_by(snapshot: SnapshotFiles, files: Mapping[str, int]) -> dict[str, int]:
@@ -166,8 +169,8 @@ def compact(
     # The plan may count a new shard as garbage, if a killed compaction had already written it.
     keep = _files_of({*plan.skipped, *plan.written})
     delete = {path: size for path, size in plan.delete.items() if path not in keep}
-    outlived = [name for name, paths in plan.read_by_expired.items() if not keep.issuperset(paths)]
-    mark_compacted(root, outlived)
+    expired = [name for name, paths in plan.read_by_expired.items() if not keep.issuperset(paths)]
+    mark_compacted(root, expired)
     ledger.record_deleted(delete.keys())
     ledger.flush()
     for path in delete:

@@ -64,7 +64,8 @@ def _limited_cores(count: int) -> Iterator[None]:
     """Restrict this process to `count` cores until the end of the block.
 
     When Blender's scheduler (TBB) is loaded, it starts a thread per available core. Threads beyond
-    `render.threads` have no work but do not sleep: one thread of two kept both cores busy.
+    the scene's `render.threads` (bpy) have no work but do not sleep: one thread of two kept both
+    cores busy.
     """
     if sys.platform != "linux":
         yield

@@ -1,4 +1,4 @@
-"""Readers of the cluster files and of the operators' manual."""
+"""Readers of the cluster files and of the commands in the cluster guide."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ AWS, ON_PREMISE, KUBERAY = (
     REPOSITORY / name
     for name in ("cluster.yaml", "deploy/on-premise.yaml", "deploy/kuberay-rayjob.yaml")
 )
-MANUAL = REPOSITORY / "docs/guide/cluster.md"
+GUIDE = REPOSITORY / "docs/guide/cluster.md"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -22,15 +22,15 @@ def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def manual() -> list[list[str]]:
-    """Return the words of every command in the operators' manual, numbered steps included."""
-    text = re.sub(r"^   ", "", MANUAL.read_text(), flags=re.MULTILINE)
+def guide_commands() -> list[list[str]]:
+    """Return the words of every command in the cluster guide, numbered steps included."""
+    text = re.sub(r"^   ", "", GUIDE.read_text(), flags=re.MULTILINE)
     shell = [block for kind, block in FENCE.findall(text) if kind == "bash"]
     return [words for block in shell for words in commands(block)]
 
 
 def documented_build(name: str) -> list[str]:
-    """Return the arguments of the documented build: the manual's, or the RayJob's (`kuberay`)."""
+    """Return the arguments of the documented build: the guide's, or the RayJob's (`kuberay`)."""
     if name == "kuberay":
         return shlex.split(read(KUBERAY)["spec"]["entrypoint"])[1:]
-    return next(rest for _, rest in map(called_program, manual()) if rest[:1] == ["build"])
+    return next(rest for _, rest in map(called_program, guide_commands()) if rest[:1] == ["build"])

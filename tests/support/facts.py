@@ -74,7 +74,7 @@ def level(*shares: float, height: float = 1.0) -> dict[str, Any]:
 def islands(*shares: float, close: tuple[float, ...] | None = None, above=None) -> dict[str, Any]:
     """Return an islands measurement: area shares after two dilations, and `close` after one.
 
-    `above` is a level above a ground slab; without it there is no slab.
+    `above` is a level above a ground plate; without it there is no plate.
     """
     whole = {"1": level(*(close or shares)), "2": level(*shares), "4": level(1.0)}
     slab = None

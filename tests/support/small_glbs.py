@@ -86,7 +86,7 @@ def changed_square(**replaced: Any) -> bytes:
 
 
 def square_with_extension(extension: str, **replaced: Any) -> bytes:
-    """Return `changed(**replaced)` as a file that uses and requires an extension."""
+    """Return `changed_square(**replaced)`, which also uses and requires an extension."""
     names = {"extensionsUsed": [extension], "extensionsRequired": [extension]}
     return changed_square(**names, **replaced)
 

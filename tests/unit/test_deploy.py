@@ -20,7 +20,7 @@ from core.options import load_config
 from pipelines.building.build_config import BuildConfig
 from pipelines.cli import make_parser
 from render.system_libraries import _PACKAGE_OF_LIBRARY
-from tests.support.deploy import AWS, KUBERAY, ON_PREMISE, documented_build, manual, read
+from tests.support.deploy import AWS, KUBERAY, ON_PREMISE, documented_build, guide_commands, read
 from tests.support.paths import REPOSITORY
 from tests.support.sources import PACKAGES
 
@@ -169,7 +169,7 @@ def test_the_folder_of_runs_is_mounted_if_a_file_system_is_set(tmp_path: Path) -
     assert with_fs[-1] == without_fs[-1] == "sudo chown 1000:100 /mnt/lrm-runs"
 
 
-@pytest.mark.parametrize("name", ["manual", "kuberay"])
+@pytest.mark.parametrize("name", ["guide", "kuberay"])
 def test_the_documented_builds_stay_on_render_nodes_and_wait_for_a_lost_driver(name: str) -> None:
     arguments = make_parser().parse_args(documented_build(name))
     assert arguments.wait
@@ -197,8 +197,8 @@ def unknown_to_aws(words: list[str]) -> set[str]:
     return (given - set(known)) | (needed - given)
 
 
-def test_the_calls_of_aws_in_the_manual_match_its_api() -> None:
-    aws_calls = [words[1:] for words in manual() if words[0] == "aws" and words[1] != "s3"]
+def test_the_calls_of_aws_in_the_cluster_guide_match_its_api() -> None:
+    aws_calls = [words[1:] for words in guide_commands() if words[0] == "aws" and words[1] != "s3"]
     assert len(aws_calls) > 12
     assert [words for words in aws_calls if unknown_to_aws(words)] == []
     assert ["spot.amazonaws.com"] in [words[-1:] for words in aws_calls]

@@ -37,4 +37,5 @@ def _run_converter(source: Path, target: Path) -> None:
         raise WorkFailed(
             f"{source}: cannot convert the checkpoint for another number of workers: "
             f"{lines[-1] if lines else f'exit code {result.returncode}'}"
+            "; resume with the number of workers that wrote it"
         )

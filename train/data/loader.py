@@ -1,4 +1,4 @@
-"""Loading of micro-batches ahead of their step, in loader workers (processes) or in one thread."""
+"""Loading of micro batches ahead of their step, in loader workers (processes) or in one thread."""
 
 import functools
 import multiprocessing
@@ -26,7 +26,7 @@ class PositionDataset(Protocol):
 
 
 class MicroBatch(NamedTuple):
-    """The stacked items of a micro-batch."""
+    """The stacked items of a micro batch."""
 
     tensors: Item
     replacements: list[Replacement]
@@ -36,9 +36,9 @@ class MicroBatch(NamedTuple):
 def make_loader(
     dataset: PositionDataset, positions: Iterable[list[int]], num_workers: int, prefetch: int = 2
 ) -> Generator[MicroBatch, None, None]:
-    """Yield the micro-batches at the given positions, in their order.
+    """Yield the micro batches at the given positions, in their order.
 
-    Each of `num_workers` processes keeps `prefetch` micro-batches ready; without processes, a
+    Each of `num_workers` processes keeps `prefetch` micro batches ready; without processes, a
     thread keeps one ready. On CUDA the tensors are in pinned memory. The content of a batch does
     not depend on any of this. Close the iterator to end its processes or thread.
     """

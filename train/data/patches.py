@@ -23,10 +23,11 @@ class ViewDataConfig(ViewChoiceConfig):
     patch_size: PositiveInt = 192
     """Side of the square patch of each view that is supervised, in pixels."""
     target_size_min: PositiveInt = 192
-    """Smallest side in pixels that target views are resized to before a patch is cropped; drawn
-    for each object, up to `target_size_max`."""
+    """Lower bound of the side, in pixels, to which target views are resized before a patch is
+    cropped. The side is drawn for each object; `target_size_max` is the upper bound."""
     target_size_max: PositiveInt = DEFAULT_RESOLUTION
-    """Largest side in pixels that target views are resized to before a patch is cropped."""
+    """Upper bound of the side, in pixels, to which target views are resized before a patch is
+    cropped."""
 
     def check(self) -> None:
         """Raise BadInput if the sizes do not fit each other."""
@@ -60,7 +61,7 @@ def global_batch(step: int, batch_size: int) -> range:
 def batches(
     first_step: int, last_step: int, batch_size: int, micro_batch: int, rank: int, world_size: int
 ) -> Iterator[list[int]]:
-    """Yield the positions of every micro-batch of one rank, step by step.
+    """Yield the positions of every micro batch of one rank, step by step.
 
     Each rank has a contiguous slice of every global batch.
     """

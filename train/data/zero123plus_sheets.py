@@ -47,10 +47,11 @@ class SheetDataConfig(Config):
     """Side of each of the six target views in pixels. They are tiled to a sheet of 3 rows and 2
     columns."""
     query_size_min: PositiveInt = 128
-    """Smallest side in pixels that the query view is resized to, before it is resized to the
-    inputs of the VAE and CLIP; drawn for each sample, up to `query_size_max`."""
+    """Lower bound of the side, in pixels, to which the query view is resized before it is resized
+    to the inputs of the VAE and CLIP. The side is drawn for each sample; `query_size_max` is the
+    upper bound."""
     query_size_max: PositiveInt = 512
-    """Largest side in pixels that the query view is resized to first."""
+    """Upper bound of the side, in pixels, to which the query view is resized first."""
     condition_dropout: Fraction = 0.1
     """Probability that the query is replaced by the unconditional image and the empty prompt, as
     classifier-free guidance needs it."""
@@ -166,7 +167,7 @@ class SheetReader:
 class SheetDataset(SampleDataset):
     """Dataset of queries and targets by position.
 
-    Raises BadInput if a sample is of another rig than zero123plus.
+    Raises BadInput if a sample is not of the rig zero123plus.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from core.errors import BadInput
-from train.estimate.step_cost import Sizable, StepCost, count_step, parts_of
+from train.estimate.step_cost import StepCost, SupportsMetaStep, count_step, parts_of
 from train.settings.deepspeed_settings import deepspeed_settings
 from train.settings.train_config import TrainConfig
 
@@ -102,7 +102,7 @@ class RunSize:
         return asdict(self)
 
 
-def size_run(recipe: Sizable, *, on_gpu: bool = True) -> RunSize:
+def size_run(recipe: SupportsMetaStep, *, on_gpu: bool = True) -> RunSize:
     """Estimate the size of a recipe's model and step, without allocating or reading anything."""
     config = recipe.config
     meta_step = recipe.meta_step()

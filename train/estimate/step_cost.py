@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from train.settings.train_config import TrainConfig
 
-__all__ = ["MetaStep", "Sizable", "StepCost", "count_step", "parts_of"]
+__all__ = ["MetaStep", "StepCost", "SupportsMetaStep", "count_step", "parts_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class MetaStep:
     """Assumptions about values that the real step computes from data, one line each."""
 
 
-class Sizable(Protocol):
+class SupportsMetaStep(Protocol):
     """A recipe whose step can be estimated before it runs."""
 
     @property

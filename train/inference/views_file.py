@@ -33,7 +33,7 @@ def read_distance(folder: Path) -> float:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); repair or remove it") from error
     if isinstance(distance, bool) or not isinstance(distance, int | float):
-        raise BadInput(f"{path}: {distance!r} is no distance; repair or remove it")
+        raise BadInput(f"{path}: {distance!r} is not a valid distance; repair or remove it")
     check_distance(distance, str(path))
     return float(distance)
 

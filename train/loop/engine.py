@@ -210,7 +210,7 @@ class _Run:
         self._checkpoints.close()
 
     def _step(self, clock: StepClock, stop: bool) -> _Step:
-        """Run one optimizer step over all micro-batches."""
+        """Run one optimizer step over all micro batches."""
         engine = self._engine
         accumulation = self._config.per_rank_batch // self._config.micro_batch_size
         sums: dict[str, Tensor] = {}
@@ -307,12 +307,15 @@ class _Run:
         if self._start.validation:
             return Validation(self._recipe, root, self._start.validation)
         if self._config.validate_every and dist.get_rank() == 0:
-            name = self._config.snapshot
-            _log.warning("snapshot %s has no validation split: this run does not validate", name)
+            _log.warning(
+                "snapshot %s has no validation split: this run does not validate; create a "
+                "snapshot that has one with `lrm snapshot --validation-share SHARE`",
+                self._config.snapshot,
+            )
         return None
 
     def _positions(self) -> Iterator[list[int]]:
-        """Yield the positions of this rank's remaining micro-batches."""
+        """Yield the positions of this rank's remaining micro batches."""
         config = self._config
         steps = (self._start.first_step, config.steps)
         process = (dist.get_rank(), dist.get_world_size())

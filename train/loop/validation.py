@@ -82,7 +82,7 @@ class Validation:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode without gradients while the block runs.
+    """Put a module into eval mode without gradients while the block runs.
 
     Afterwards the modes of all its parts and the random states are restored.
     """

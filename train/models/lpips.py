@@ -39,9 +39,9 @@ class LpipsConfig(Config):
     """Paths of the LPIPS weights."""
 
     vgg: str | None = None
-    """File of VGG16 weights in torchvision's layout; None: the one in the torch hub cache."""
+    """File of torchvision's VGG16 weights; by default the one in the cache of torch hub."""
     linear: str | None = None
-    """File of the linear layers (vgg.pth of the lpips wheel); None: the installed wheel's."""
+    """File of the linear layers (vgg.pth of the lpips wheel); by default the installed wheel's."""
 
     @field_validator("vgg", "linear")
     @classmethod
@@ -147,7 +147,7 @@ def _read(path: Path, remedy: str) -> Mapping[str, Tensor]:
         raise BadInput(f"LPIPS: {path} is missing: {remedy}") from None
     except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"LPIPS: {path} is no weight file ({problem}): {remedy}") from None
+        raise BadInput(f"LPIPS: {path} is not a weight file ({problem}): {remedy}") from None
     if not isinstance(weights, Mapping):
         raise BadInput(f"LPIPS: {path} holds no state dict: {remedy}")
     return weights

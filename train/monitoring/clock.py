@@ -12,7 +12,7 @@ __all__ = ["Goodput", "StepClock", "find_slow_ranks"]
 
 
 class StepClock:
-    """Seconds of the parts of one step, added up over its micro-batches.
+    """Seconds of the parts of one step, added up over its micro batches.
 
     On CUDA, parts that only enqueue work are measured between events of the device. The events are
     read at the end of the step, which has waited for the device already.

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from train.models.lrm.rays import camera_rays
 
-__all__ = ["depth_normals", "picture_depths", "picture_normals"]
+__all__ = ["depth_normals", "depths_to_images", "normals_to_images"]
 
 
-def picture_depths(
+def depths_to_images(
     depths: Sequence[Float[Tensor, "v 1 _ _"]], alphas: Sequence[Float[Tensor, "v 1 _ _"]]
 ) -> list[Float[Tensor, "v 1 _ _"]]:
-    """Picture planar depths on one common scale: nearest white, farthest dark grey, on black.
+    """Return planar depths as grey images on one common scale: nearest white, farthest dark grey.
 
-    The images may differ in size.
+    The background is black. The images may differ in size.
     """
     pairs = list(zip(depths, alphas, strict=True))
     visible = torch.cat([depth[alpha > 0.5] for depth, alpha in pairs])
@@ -27,10 +27,10 @@ def picture_depths(
     return [(1 - 0.8 * ((depth - near) / span).clamp(0, 1)) * alpha for depth, alpha in pairs]
 
 
-def picture_normals(
+def normals_to_images(
     normals: Float[Tensor, "v 3 h w"], alpha: Float[Tensor, "v 1 h w"]
 ) -> Float[Tensor, "v 3 h w"]:
-    """Picture world normals as (n + 1) / 2 on white."""
+    """Return world normals as colours (n + 1) / 2 on white."""
     return (normals + 1) / 2 * alpha + (1 - alpha)
 
 

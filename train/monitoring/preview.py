@@ -8,15 +8,13 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-__all__ = ["picture_rows"]
+__all__ = ["draw_rows"]
 
 _MARGIN = 48
 """Width in pixels of the left margin, which has the names of the rows."""
 
 
-def picture_rows(
-    rows: Mapping[str, Float[Tensor, "v c h w"]], size: tuple[int, int]
-) -> Image.Image:
+def draw_rows(rows: Mapping[str, Float[Tensor, "v c h w"]], size: tuple[int, int]) -> Image.Image:
     """Draw one image with a named row per entry.
 
     A row has its views side by side, in [0, 1], grey or RGB, resized to `size` (height, width).

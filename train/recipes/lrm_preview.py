@@ -6,8 +6,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from train.monitoring.depth_and_normals import picture_depths, picture_normals
-from train.monitoring.preview import picture_rows
+from train.monitoring.depth_and_normals import depths_to_images, normals_to_images
+from train.monitoring.preview import draw_rows
 
 __all__ = ["ObjectViews", "comparison_picture"]
 
@@ -49,10 +49,10 @@ def comparison_picture(
     # Depth and normals are sampled at pixel centres, so their edges differ from those of alpha.
     target_mask = (target.depth > 0).float()
     predicted_mask = prediction.alpha * (prediction.depth > 0)
-    depths = picture_depths([target.depth, prediction.depth], [target_mask, predicted_mask])
+    depths = depths_to_images([target.depth, prediction.depth], [target_mask, predicted_mask])
     rows |= {"rgb": target.rgb, "rgb^": prediction.rgb}
     rows |= {"alpha": target.alpha, "alpha^": prediction.alpha}
     rows |= dict(zip(("depth", "depth^"), depths, strict=True))
-    rows["normal"] = picture_normals(target.normals, target_mask)
-    rows["normal^"] = picture_normals(prediction.normals, predicted_mask)
-    return picture_rows(rows, size)
+    rows["normal"] = normals_to_images(target.normals, target_mask)
+    rows["normal^"] = normals_to_images(prediction.normals, predicted_mask)
+    return draw_rows(rows, size)

@@ -91,7 +91,7 @@ class Objective(nn.Module, ABC, Generic[ModelType, LossType]):
         super().__init__()
         self.model = model
         self.loss = loss
-        # In a list, so that it is no submodule: the frozen network is not trained or saved.
+        # In a list, so that it is not a submodule: the frozen network is not trained or saved.
         self._lpips = [lpips] if lpips is not None else []
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

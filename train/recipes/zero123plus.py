@@ -35,7 +35,7 @@ from train.models.zero123plus.components import (
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import SHEET, image_from_vae
 from train.models.zero123plus.pipeline import Zero123PlusPipeline
-from train.monitoring.preview import picture_rows
+from train.monitoring.preview import draw_rows
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 from train.recipes.zero123plus_encoders import Encoders
 from train.recipes.zero123plus_objective import ViewDiffusion
@@ -135,7 +135,7 @@ class Zero123PlusRecipe:
             "sampled": views[0],
         }
         side = self.config.preview_size
-        return picture_rows({name: row.cpu().float() for name, row in rows.items()}, (side, side))
+        return draw_rows({name: row.cpu().float() for name, row in rows.items()}, (side, side))
 
     def meta_step(self) -> MetaStep:
         """Return a step on the meta device for the FLOPs and memory estimate.

@@ -106,7 +106,7 @@ class Zero123PlusTrainConfig(TrainConfig):
     @field_validator("init")
     @classmethod
     def _absolute_init(cls, source: str | None) -> str | None:
-        # Workers have other working directories. A source that is no folder is a repository name.
+        # Workers have other working directories. A source that is not a folder names a repository.
         if source is None or not Path(source).expanduser().exists():
             return source
         return str(Path(source).expanduser().absolute())

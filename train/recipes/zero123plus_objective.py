@@ -38,7 +38,7 @@ class ViewDiffusion(nn.Module):
         self.ema = Ema(unet, ema) if ema else None
         self._alphas, self._min_snr = alphas_cumprod.float(), min_snr
         self._micro_batches, self._calls = micro_batches, 0
-        # In a list, so that they are no submodule: the frozen networks are not trained or saved.
+        # In a list, so that they are not submodules: the frozen networks are not trained or saved.
         self._encoders: list[Encoders] = []
 
     def set_encoders(self, encoders: Encoders) -> None:

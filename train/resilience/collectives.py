@@ -24,7 +24,7 @@ def gather(own: T) -> list[T]:
 def on_rank_0(work: Callable[[], T]) -> T:
     """Call `work` on rank 0 only; return its result, or raise its error, on all ranks.
 
-    All ranks call it. An error that is no LrmError is raised as WorkFailed. Without a process
+    All ranks call it. An error that is not an LrmError is raised as WorkFailed. Without a process
     group, this process calls `work`.
     """
     if not dist.is_initialized():

@@ -80,7 +80,7 @@ class TrainConfig(Config):
     """Number of loader workers (processes that read and decode samples) per training worker; 0
     reads in a thread of the training worker."""
     loader_prefetch: PositiveInt = 2
-    """Number of micro-batches that each loader worker keeps ready, in shared memory."""
+    """Number of micro batches that each loader worker keeps ready, in shared memory."""
     reading: ReadConfig = ReadConfig()
     data_faults: FaultConfig = FaultConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -104,7 +104,7 @@ class TrainConfig(Config):
     keep_every: NonNegativeInt = 0
     """Also keep the checkpoints whose step is a multiple of this number; 0 keeps no others."""
     max_failed_saves: PositiveInt = 3
-    """End the run after this many checkpoints in a row could not be written."""
+    """End the run after this many consecutive failures to write a checkpoint."""
     accept_changes: tuple[str, ...] = ()
     """Settings that may differ from those of the checkpoint when a run resumes, such as
     [optimizer.learning_rate]. Settings that change no result may always differ."""
@@ -113,7 +113,7 @@ class TrainConfig(Config):
     """Seconds without progress after which a hung training worker writes its stacks and ends; 0
     turns the watchdog off."""
     check_memory: bool = True
-    """End before the first step if by estimate a step does not fit into a worker's memory."""
+    """Refuse to start if the estimated memory of a step exceeds that of a worker."""
     slow_ranks_every: NonNegativeInt = 50
     """Number of steps between comparisons of the training workers' speed; 0 turns it off."""
     peak_flops: PositiveFloat | None = None
@@ -170,7 +170,7 @@ class TrainConfig(Config):
 
     @property
     def micro_batch_size(self) -> int:
-        """Micro-batch: objects per rank and forward pass."""
+        """Micro batch: objects per rank and forward pass."""
         return self.micro_batch or self.per_rank_batch
 
     def check_start(self) -> None:

@@ -97,7 +97,7 @@ def test_the_camera_distance_of_a_pipeline_is_used_for_the_mesh(
     (out / VIEWS_FILE).write_text('{"distance": "far"}')
     answer = main(reconstruct(out, "--mesh", mesh_file, "--out", tmp_path / "b.ply"))
     assert answer == 2
-    assert "'far' is no distance" in capsys.readouterr().err
+    assert "'far' is not a valid distance" in capsys.readouterr().err
 
 
 def test_multiview_refuses_bad_input(pipeline, picture, tmp_path, capsys):

@@ -145,7 +145,7 @@ def test_an_invalid_weight_file_is_named(files, tmp_path, content):
         torch.save([1, 2, 3], wrong)
     else:
         wrong.write_bytes(content)
-    with pytest.raises(BadInput, match=r"wrong\.pth (is no weight file|holds no state dict)"):
+    with pytest.raises(BadInput, match=r"wrong\.pth (is not a weight file|holds no state dict)"):
         load_lpips(LpipsConfig(vgg=str(wrong), linear=files.linear))
 
 

@@ -47,7 +47,7 @@ class MeshLossConfig(NerfLossConfig):
     weight_size: NonNegativeFloat = 10.0
     """Weight of the mean squared FlexiCubes weights, times `regularizer`: 0.1, as released."""
     published_normal: bool = False
-    """Whether opposite normals count as equal, as in the released code."""
+    """Count opposite normals as equal, as in the released code."""
 
 
 def nerf_loss(

@@ -78,7 +78,7 @@ class GridFeatures:
         )
 
     def at(self, vertices: Int[Tensor, "*k"]) -> Float[Tensor, "*k f"]:
-        """Return the features of grid vertices, given by their number."""
+        """Return the features of grid vertices, given by their indices."""
         side = self._side
         x, y, z = vertices // side**2, vertices // side % side, vertices % side
         xy, xz, zy = self._sampled.movedim(1, -1)

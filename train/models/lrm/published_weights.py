@@ -276,7 +276,7 @@ def read_weights(path: Path) -> State:
         raise BadInput(f"{path}: no such weight file") from None
     except pickle.UnpicklingError:
         raise BadInput(
-            f"{path}: is no weight file, or holds Python objects besides tensors, which are not "
+            f"{path}: is not a weight file, or holds Python objects besides tensors, which are not "
             "loaded because that could run code; save only its state dict"
         ) from None
     except (OSError, RuntimeError, EOFError, LookupError, safetensors.SafetensorError) as error:

@@ -62,7 +62,7 @@ class SurfaceCells:
     """Topology of a surface in the grid: s cubes, d dual vertices, q quads."""
 
     cubes: Int[Tensor, "s"]
-    """Numbers of the cubes with surface, ascending."""
+    """Indices of the cubes with surface, ascending."""
     corners: Int[Tensor, "s 8"]
     """Grid vertices at the corners of these cubes."""
     cube_of_dual: Int[Tensor, "d"]
@@ -202,7 +202,7 @@ def _resolve(cases: Int[Tensor, "r r r"]) -> Int[Tensor, "r r r"]:
 
 
 def cube_corners(cubes: Int[Tensor, "s"], resolution: int) -> Int[Tensor, "s 8"]:
-    """Return the numbers of the grid vertices at the corners of cubes."""
+    """Return the indices of the grid vertices at the corners of cubes."""
     side = resolution + 1
     x, y, z = cubes // resolution**2, cubes // resolution % resolution, cubes % resolution
     corners = torch.tensor(CUBE_CORNERS, device=cubes.device)
