@@ -27,7 +27,7 @@ __all__ = [
 _NVDIFFRAST = "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast"
 _CUDA_TORCH = "pip install --force-reinstall torch==2.13.0 --index-url INDEX  # a CUDA build"
 _LPIPS = "pip install --no-deps --force-reinstall lpips==0.1.4"
-_LPIPS_ADVICE = re.compile(": (?:download|name|set|pip install) ")
+_LPIPS_ADVICE = re.compile(": (?:download|give|set|pip install) ")
 """The beginning of the advice in an error of train.models.lpips."""
 _LPIPS_DOWNLOAD = re.compile(
     r"LPIPS: (?P<path>.+) (?:is missing|is not a weight file \(.*\)|holds no state dict): "
