@@ -100,15 +100,20 @@ def test_nvdiffrast_is_never_missing():
 def test_missing_and_truncated_lpips_weights(tmp_path, monkeypatch):
     # Probes run in this process: importing PyTorch in a new process takes seconds.
     monkeypatch.setattr(training, "probe", answer)
-    vgg, linear = tmp_path / "vgg16.pth", tmp_path / "linear.pth"
+    folder = tmp_path / "what is this"
+    folder.mkdir()
+    vgg, linear = folder / "vgg16.pth", folder / "linear.pth"
     torch.save(linear_weights(), linear)
     finding = check_lpips(str(vgg), str(linear))
     assert (finding.state, finding.found) == ("missing", f"{vgg} is missing")
-    assert finding.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
+    assert finding.remedy.startswith(f"curl --create-dirs --output '{vgg}' https://")
     vgg.write_bytes(b"half a downl")
     finding = check_lpips(str(vgg), str(linear))
     assert finding.state == "missing"
-    assert finding.remedy.startswith(f"curl --create-dirs --output {vgg} https://")
+    assert finding.remedy.startswith(f"curl --create-dirs --output '{vgg}' https://")
     torch.save(vgg_weights(), vgg)
     finding = check_lpips(str(vgg), str(linear))
     assert finding.state == "ok", finding
+    linear.unlink()
+    finding = check_lpips(str(vgg), str(linear))
+    assert (finding.state, finding.found) == ("missing", f"{linear} is missing")
