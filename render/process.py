@@ -147,6 +147,8 @@ class BlenderProcess:
         self._device = device
         self._child: Child | None = None
         self._objects = 0
+        self._disk_was_full = False
+        """Whether the scratch folder was full at some time during the last request."""
         self._start_data: dict[str, str] = {}
         """Data of the reply that the child sent when it was ready."""
         self._start_seconds = 0.0
@@ -352,6 +354,7 @@ class BlenderProcess:
         collect: Callable[[Rendered], None] | None = None,
     ) -> dict[str, Any]:
         assert self._child is not None
+        self._disk_was_full = False
         self._child.send(request)
         reply = self._wait_for_reply(self._child, name, seconds, collect)
         if reply.kind is not None:
@@ -370,6 +373,8 @@ class BlenderProcess:
         while True:
             left = max(0.0, deadline - time.monotonic())
             line = child.poll(min(_POLL_SECONDS, left))
+            # Files that were cut off by a full disk are read later, when it may have space again.
+            self._disk_was_full = self._disk_was_full or _is_disk_full()
             if line is not None:
                 try:
                     answer = decode_answer(line)
@@ -402,17 +407,16 @@ class BlenderProcess:
         log_tail = self._child.log_tail() if self._child is not None else ""
         self._has_scene = False
         if not keep_child:
-            if _is_disk_full(message + log_tail):
+            no_space = os.strerror(errno.ENOSPC) in message + log_tail
+            if no_space or self._disk_was_full or _is_disk_full():
                 kind = FailureKind.NO_SPACE
                 message = f"no space left in {tempfile.gettempdir()}: {message}"
             self.close()
         return RenderFailure(kind, message, log_tail)
 
 
-def _is_disk_full(output: str) -> bool:
-    """Return whether the scratch folder is full, now or according to the child's output."""
-    if os.strerror(errno.ENOSPC) in output:
-        return True
+def _is_disk_full() -> bool:
+    """Return whether the scratch folder is full now."""
     return shutil.disk_usage(tempfile.gettempdir()).free < _MIN_FREE_BYTES
 
 

@@ -1,6 +1,7 @@
 """Every failure has its kind, affects one object only, and leaves no process and no file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at
 from glb.limits import GlbLimits
+from render import process
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from tests.support.analytic_shapes import edit_glb
@@ -191,6 +193,28 @@ def test_a_child_killed_while_it_renders(killable: BlenderProcess, block: Path):
     assert "SIGKILL" in str(failure)
     assert len(failure.log_tail.encode()) <= 4096
     assert_renders(killable, block)
+
+
+def test_a_file_cut_off_by_a_full_disk_is_no_fault_of_the_object(
+    killable: BlenderProcess, block: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also if the disk has space again when the file is read."""
+    killable.open(block, "cube")
+    read = process.read_silhouettes
+
+    def read_truncated(folder: Path, count: int) -> Any:
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[:40])
+        return read(folder, count)
+
+    monkeypatch.setattr(process, "read_silhouettes", read_truncated)
+    assert failure_of(lambda: killable.measure([CAMERA], 32, 1000)).kind == "bad_output"
+    killable.open(block, "cube")
+    usage, free = shutil.disk_usage(block.parent), iter([0])
+    monkeypatch.setattr(
+        process.shutil, "disk_usage", lambda _: usage._replace(free=next(free, usage.free))
+    )
+    assert failure_of(lambda: killable.measure([CAMERA], 32, 1000)).kind == "no_space"
 
 
 def test_a_child_killed_between_two_steps(killable: BlenderProcess, block: Path):
