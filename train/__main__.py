@@ -1,6 +1,5 @@
 """Train without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
-import functools
 import logging
 import os
 import sys
@@ -20,20 +19,10 @@ __all__ = ["main", "make_parser"]
 
 def make_parser() -> Parser:
     """Return a parser with one subcommand per recipe."""
-    from train.recipes.registry import RECIPES
+    from train.recipes.registry import add_recipe_parsers
 
     parser = Parser(prog="python -m train", description=__doc__)
-    parser.set_command_groups({"recipes": list(RECIPES)})
-    subparsers = parser.add_subparsers(
-        dest="recipe", metavar="RECIPE", required=True, parser_class=Parser
-    )
-    for name, kind in RECIPES.items():
-        subparsers.add_parser(
-            name,
-            help=kind.purpose,
-            description=kind.purpose,
-            populate=functools.partial(_recipe_options, name),
-        )
+    add_recipe_parsers(parser, _recipe_options, required=True)
     return parser
 
 

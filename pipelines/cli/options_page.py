@@ -64,12 +64,12 @@ def render_page() -> str:
 
 def _section(commands: Sequence[str]) -> Iterator[str]:
     """Yield the tables of commands: what all of them have, then what one alone has."""
-    rows = {command: _rows(_parser_of(command)) for command in commands}
+    parsers = {command: _parser_of(command) for command in commands}
+    rows = {command: _rows(parser) for command, parser in parsers.items()}
     first, *others = rows.values()
     shared = [row for row in first if all(row in other for other in others)]
     yield f"### {', '.join(f'lrm {command}' for command in commands)}\n"
-    for command in commands:
-        parser = _parser_of(command)
+    for command, parser in parsers.items():
         prefix = f"`lrm {command}`: " if others else ""
         yield f"{prefix}{parser.description}\n"
     yield from _tables(shared)

@@ -3,17 +3,20 @@
 A recipe's module imports torch, so it is imported when the recipe is used, and not for its name.
 """
 
+import functools
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from core.options import Parser
 
 if TYPE_CHECKING:
     from train.loop.engine import Recipe
     from train.settings.train_config import TrainConfig
 
-__all__ = ["RECIPES", "RecipeKind", "make_recipe"]
+__all__ = ["RECIPES", "RecipeKind", "add_recipe_parsers", "make_recipe"]
 
 _COMMON = (
     *("--root", "--snapshot", "--out", "--config", "--preset", "--init"),
@@ -74,6 +77,27 @@ RECIPES: Mapping[str, RecipeKind] = {
         recipe_path="train.recipes.zero123plus:Zero123PlusRecipe",
     ),
 }
+
+
+def add_recipe_parsers(
+    parser: Parser, populate: Callable[[str, Parser], None], *, required: bool, example: str = ""
+) -> None:
+    """Add a subcommand for each recipe; `populate(name, parser)` adds its options when it is used.
+
+    `example` is the example line of the help, in which RECIPE stands for the name.
+    """
+    parser.set_command_groups({"recipes": list(RECIPES)})
+    subparsers = parser.add_subparsers(
+        dest="recipe", metavar="RECIPE", required=required, parser_class=Parser
+    )
+    for name, kind in RECIPES.items():
+        subparsers.add_parser(
+            name,
+            help=kind.purpose,
+            description=kind.purpose,
+            epilog=f"example:\n  {example.replace('RECIPE', name)}" if example else None,
+            populate=functools.partial(populate, name),
+        )
 
 
 def make_recipe(name: str, values: Mapping[str, Any]) -> "Recipe":

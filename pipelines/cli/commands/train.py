@@ -1,7 +1,6 @@
 """`lrm train`: train a recipe on a snapshot, or show the state of a run."""
 
 import argparse
-import functools
 import json
 from pathlib import Path
 
@@ -17,22 +16,14 @@ _COMMON = ("--dry-run", "--json")
 
 def _options(parser: Parser) -> None:
     """Add the options of `lrm train`; those of a recipe are added when it is used."""
-    from train.recipes.registry import RECIPES
+    from train.recipes.registry import add_recipe_parsers
 
     parser.add_argument(
         "--status", metavar="DIR", help="Show the state of the run in this folder and exit."
     )
     add_json_option(parser)
-    parser.set_command_groups({"recipes": list(RECIPES)})
-    recipes = parser.add_subparsers(dest="recipe", metavar="RECIPE", parser_class=Parser)
-    for name, kind in RECIPES.items():
-        recipes.add_parser(
-            name,
-            help=kind.purpose,
-            description=kind.purpose,
-            epilog=f"example:\n  lrm train {name} --root DATASET --snapshot ID --out RUN",
-            populate=functools.partial(_recipe_options, name),
-        )
+    example = "lrm train RECIPE --root DATASET --snapshot ID --out RUN"
+    add_recipe_parsers(parser, _recipe_options, required=False, example=example)
 
 
 def _recipe_options(name: str, parser: Parser) -> None:
