@@ -15,6 +15,7 @@ from core.options.field_values import (
     is_switch,
     leaves,
     members,
+    placeholder,
     values_text,
 )
 from core.options.parser import warn_of_old_option
@@ -23,8 +24,6 @@ __all__ = ["add_config_options", "load_config", "settings_from_options"]
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
-_METAVARS = {"whole": "N", "number": "NUMBER", "list": "LIST"}
-"""Placeholder of a value in the help, by the first word of the description of the values."""
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
@@ -129,7 +128,7 @@ class _Store(argparse.Action):
         super().__init__(
             # An on/off option may stand alone: `--geometry` is `--geometry true`.
             nargs="?" if self.is_switch else None,
-            metavar=_metavar(path, self.values),
+            metavar=placeholder(field.annotation) or path.rpartition(".")[2].upper(),
             **options,
         )
 
@@ -159,12 +158,6 @@ def _option_names(path: str, annotation: Any) -> list[str]:
     off = f"--no-{name.removeprefix('--')}"
     short = off.removesuffix(".enabled")
     return list(dict.fromkeys([name, off, short]))
-
-
-def _metavar(path: str, values: str) -> str:
-    name = path.rpartition(".")[2].upper()
-    kind = values.partition(" ")[0]
-    return name if " or " in values else _METAVARS.get(kind, name)
 
 
 def _parse(text: str, annotation: Any) -> Any:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pydantic
 
-__all__ = ["Choices", "choices_of", "default_text", "is_switch", "leaves", "members", "values_text"]
+__all__ = [
+    "Choices",
+    "choices_of",
+    "default_text",
+    "is_switch",
+    "leaves",
+    "members",
+    "placeholder",
+    "values_text",
+]
 
 _UNITS = {"seconds": "s", "days": "days", "hours": "h", "pixels": "pixels", "degrees": "degrees"}
 """Units by the last word of an option's name."""
@@ -18,6 +27,7 @@ _BYTES = (
 """Limits of memory and files are powers of two, those of caches powers of ten."""
 _KINDS = {int: "whole number", float: "number", str: "text", dict: "mapping", bool: "true, false"}
 _LISTS = (list, tuple, frozenset, set)
+_PLACEHOLDERS: Mapping[Any, str] = {int: "N", float: "NUMBER"} | dict.fromkeys(_LISTS, "LIST")
 
 
 class Choices:
@@ -66,6 +76,12 @@ def values_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return " or ".join(dict.fromkeys(part for part in parts if part))
 
 
+def placeholder(annotation: Any) -> str:
+    """Return what stands for a number or a list in the help; empty for other types and unions."""
+    origins = {_origin(kind) for kind in members(annotation)} - {type(None)}
+    return _PLACEHOLDERS.get(origins.pop(), "") if len(origins) == 1 else ""
+
+
 def default_text(path: str, value: Any) -> str:
     """Return a default as a person types it, with its unit; empty if there is nothing to say."""
     if value is None or (isinstance(value, Mapping) and not value):
@@ -103,10 +119,17 @@ def _kind_text(annotation: Any, metadata: Sequence[Any]) -> str:
     if annotation is type(None):
         return ""
     if typing.get_origin(annotation) is typing.Annotated:
-        annotation, *metadata = typing.get_args(annotation)
-    origin = typing.get_origin(annotation) or annotation
+        _, *metadata = typing.get_args(annotation)
+    origin = _origin(annotation)
     kind = "list" if origin in _LISTS else _KINDS.get(origin, "text")
     return kind + (_bounds_text(metadata) if origin in (int, float) else "")
+
+
+def _origin(annotation: Any) -> Any:
+    """Return the plain type of an annotation, such as `list` of `list[int]`."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return typing.get_origin(annotation) or annotation
 
 
 def _bounds_text(metadata: Sequence[Any]) -> str:
