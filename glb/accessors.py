@@ -7,7 +7,13 @@ import numpy as np
 from glb.document import Document, Item
 from glb.glb_error import malformed
 
-__all__ = ["accessor_arrays", "accessor_values", "require_finite", "require_type"]
+__all__ = [
+    "accessor_arrays",
+    "accessor_type",
+    "accessor_values",
+    "require_finite",
+    "require_type",
+]
 
 _COMPONENTS: dict[int, np.dtype] = {
     5120: np.dtype("<i1"),
@@ -28,17 +34,23 @@ _NUM_COMPONENTS = {
 }
 
 
+def accessor_type(accessor: Item) -> tuple[np.dtype, int]:
+    """Return an accessor's component type and its number of components. Raises GlbError."""
+    dtype = _COMPONENTS.get(accessor["componentType"])
+    width = _NUM_COMPONENTS.get(accessor["type"])
+    if dtype is None or width is None:
+        kind = f"{accessor['componentType']}, {accessor['type'][:20]!r}"
+        raise malformed(f"accessor of component type {kind}")
+    return dtype, width
+
+
 def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
     """Return the stored arrays of an accessor without copying: base values, then sparse values.
 
     The list is empty for an accessor of zeros. Raises GlbError (`malformed`) if the file does not
     contain the arrays.
     """
-    dtype = _COMPONENTS.get(accessor["componentType"])
-    width = _NUM_COMPONENTS.get(accessor["type"])
-    if dtype is None or width is None:
-        kind = f"{accessor['componentType']}, {accessor['type'][:20]!r}"
-        raise malformed(f"accessor of component type {kind}")
+    dtype, width = accessor_type(accessor)
     arrays = []
     if accessor.get("bufferView") is not None:
         stride = document.item("bufferViews", accessor["bufferView"]).get("byteStride")
@@ -58,7 +70,7 @@ def accessor_values(document: Document, accessor: Item) -> np.ndarray:
     sparse = accessor.get("sparse")
     if sparse is None and arrays:
         return arrays[0]
-    dtype, width = _COMPONENTS[accessor["componentType"]], _NUM_COMPONENTS[accessor["type"]]
+    dtype, width = accessor_type(accessor)
     values = np.zeros((accessor["count"], width), dtype)
     if accessor.get("bufferView") is not None:
         values[:] = arrays[0]

@@ -15,6 +15,7 @@ __all__ = [
     "image_of_texture",
     "shown_material",
     "shown_primitives",
+    "texture_coordinate_set",
     "texture_slots",
 ]
 
@@ -77,6 +78,13 @@ def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
     """Yield the name of every texture of a shown material, and the JSON object that names it."""
     for part in (shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()):
         yield from ((name, slot) for name, slot in part.items() if name.endswith("Texture"))
+
+
+def texture_coordinate_set(slot: Item) -> int:
+    """Return the number of the TEXCOORD set that a texture of a material uses."""
+    transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
+    override = transform.get("texCoord")
+    return override if type(override) is int else slot.get("texCoord") or 0
 
 
 def image_of_texture(document: Document, slot: Item) -> int:

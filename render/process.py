@@ -98,8 +98,11 @@ class SceneReport:
     """The properties of an opened object."""
 
     num_nodes: int
+    """Nodes that a picture shows."""
     num_triangles: int
-    """Triangles of the evaluated scene, counted once per instance."""
+    """Drawn triangles, counted once per instance."""
+    dropped_triangles: dict[str, int]
+    """Triangles that draw nothing or repeat others, by reason."""
     num_images: int
     num_texture_pixels: int
     scale: float

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from render.blender.scene import world_triangles
+from glb.surface import Surface
 from render.job import CameraSpec, Window
 
 __all__ = ["object_windows"]
@@ -16,25 +16,26 @@ _MARGIN = 2
 """Pixels around the window, for filters that are wider than a pixel."""
 
 
-def object_windows(cameras: Sequence[CameraSpec], resolution: int) -> list[Window | None]:
+def object_windows(
+    surface: Surface, cameras: Sequence[CameraSpec], resolution: int
+) -> list[Window | None]:
     """Return the window of the object in each camera's image, None if the image does not show it.
 
     The image of a triangle lies within the bounds of its corners if all are in front of the camera.
     If a corner may be behind it, the window is the whole image.
     """
-    centres = _touched_cells()
+    centres = _touched_cells(surface)
     return [_window(camera, centres, resolution) for camera in cameras]
 
 
-def _touched_cells() -> np.ndarray:
+def _touched_cells(surface: Surface) -> np.ndarray:
     """Return the centres (n, 3) of the cells with a vertex: far fewer than vertices."""
-    touched = []
-    for triangles in world_triangles():
-        cells = np.floor((triangles.reshape(-1, 3) + 1) * (_CELLS / 2)).astype(np.int64)
-        # Vertices outside the cube are there by rounding only.
-        cells = cells.clip(-1, _CELLS) + 1
-        touched.append(np.unique(cells @ np.array([(_CELLS + 2) ** 2, _CELLS + 2, 1])))
-    numbers = np.unique(np.concatenate(touched))
+    used = np.zeros(len(surface.positions), dtype=bool)
+    used[surface.faces] = True
+    cells = np.floor((surface.positions[used] + 1) * (_CELLS / 2)).astype(np.int64)
+    # Vertices outside the cube are there by rounding only.
+    cells = cells.clip(-1, _CELLS) + 1
+    numbers = np.unique(cells @ np.array([(_CELLS + 2) ** 2, _CELLS + 2, 1]))
     cells = np.stack(np.unravel_index(numbers, (_CELLS + 2,) * 3), axis=-1) - 1
     return (cells + 0.5) * (2 / _CELLS) - 1
 

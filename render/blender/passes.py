@@ -4,6 +4,8 @@ Colour is sampled and denoised. Geometry (depth and normals) is one sample throu
 each pixel, which is exact; passes of the colour render would be jittered or averaged.
 """
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +16,16 @@ import numpy as np
 from mathutils import Matrix
 
 from core.failures import FailureKind
+from glb.surface import Surface
 from render.blender.devices import use_device
+from render.blender.failure import SceneFailure
 from render.blender.framing import object_windows
 from render.blender.light import set_light
+from render.blender.meshes import create_meshes
 from render.blender.opacity import round_opacity
 from render.blender.quality import PROBE, choose_samples, probe_views
-from render.blender.scene import SceneFailure
+from render.blender.scene import OpenScene
+from render.blender.transparency import pass_short_rays
 from render.job import (
     COLOUR_MARK,
     CameraSpec,
@@ -35,11 +41,15 @@ __all__ = ["compile_kernels", "render_silhouettes", "render_views"]
 _SENSOR = 36.0
 """Width of the sensor in mm. Only its ratio to the focal length matters."""
 _FORMAT = "OPEN_EXR_MULTILAYER"
+_MAX_LAYERS = 1024
+"""Transparent surfaces that a ray passes: the maximum of Cycles. More are black."""
 _PIXEL_CENTRE = 0.01
 """Width in pixels of a pixel filter that samples the centre only."""
 
 
-def render_views(request: RenderRequest, on_view: Callable[[Rendered], None]) -> dict[str, Any]:
+def render_views(
+    surface: Surface, request: RenderRequest, on_view: Callable[[Rendered], None]
+) -> dict[str, Any]:
     """Write geometry_NNN.exr and colour_NNN.exr of every view.
 
     Returns `timings` (seconds per part) and `samples` (per pixel of the colours). `on_view` is
@@ -53,7 +63,7 @@ def render_views(request: RenderRequest, on_view: Callable[[Rendered], None]) ->
     set_light(scene, request.light_strength, request.light_gradient)
     _common_settings(scene)
     scene.cycles.seed = request.seed
-    windows = object_windows(request.cameras, request.resolution)
+    windows = object_windows(surface, request.cameras, request.resolution)
     views = [
         _View(*pair, request.resolution) for pair in zip(request.cameras, windows, strict=True)
     ]
@@ -119,9 +129,14 @@ def _read_frame(path: Path) -> np.ndarray:
     return pixels.reshape(height, width, 4)
 
 
-def render_silhouettes(request: MeasureRequest) -> None:
-    """Write silhouette_NNN.exr, the opacity in each camera's image with one sample per pixel."""
+def render_silhouettes(opened: OpenScene, request: MeasureRequest) -> None:
+    """Write silhouette_NNN.exr, the opacity in each camera's image with one sample per pixel.
+
+    Hulls around the object are left out.
+    """
     scene = bpy.context.scene
+    for item in opened.hull_objects:
+        item.hide_render = True
     use_device(scene, "cpu", request.threads)
     _common_settings(scene)
     _geometry_settings(scene)
@@ -131,15 +146,18 @@ def render_silhouettes(request: MeasureRequest) -> None:
     for number, spec in enumerate(request.cameras):
         view = _View(spec, whole, request.resolution)
         view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
+    for item in opened.hull_objects:
+        item.hide_render = False
 
 
 def compile_kernels(request: CompileRequest) -> None:
     """Render a small cube with both settings, which compiles all kernels that renders need."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    bpy.ops.mesh.primitive_cube_add(size=2)
     material = bpy.data.materials.new("material")
     material.use_nodes = True
-    bpy.context.object.data.materials.append(material)
+    pass_short_rays()
+    surface = _cube()
+    create_meshes(surface, {0: material}, np.zeros(len(surface.faces), dtype=bool))
     in_front = [[1.0, 0, 0, 0], [0, 0, -1.0, -4.0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]]
     spec = CameraSpec(camera_to_world=in_front, intrinsics=[1.0, 1.0, 0.5, 0.5])
     small = RenderRequest(
@@ -157,7 +175,24 @@ def compile_kernels(request: CompileRequest) -> None:
         seed=0,
         out=request.out,
     )
-    render_views(small, on_view=lambda _: None)
+    render_views(surface, small, on_view=lambda _: None)
+
+
+def _cube() -> Surface:
+    """Return the surface of the cube [-1, 1]^3."""
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    sides = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+    faces = np.array([[a, b, c] for a, b, c, d in sides] + [[a, c, d] for a, b, c, d in sides])
+    return Surface(
+        positions=corners,
+        normals=(corners / math.sqrt(3)).astype(np.float32),
+        uvs={},
+        colours=None,
+        faces=faces.astype(np.int32),
+        materials=np.zeros(len(faces), dtype=np.int32),
+        parts=np.zeros(len(faces), dtype=np.int32),
+        flat=np.zeros(len(faces), dtype=bool),
+    )
 
 
 class _View:
@@ -225,7 +260,7 @@ def _common_settings(scene: Any) -> None:
     cycles.use_adaptive_sampling = False
     cycles.pixel_filter_type = "BOX"
     cycles.caustics_reflective = cycles.caustics_refractive = False
-    cycles.transparent_max_bounces = 32
+    cycles.transparent_max_bounces = _MAX_LAYERS
 
 
 def _geometry_settings(scene: Any) -> None:

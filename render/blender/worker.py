@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from core.failures import FailureKind, StageFailed
 from render.blender.confine import confine
@@ -27,6 +27,9 @@ from render.job import (
     decode_request,
     encode,
 )
+
+if TYPE_CHECKING:
+    from render.blender.scene import OpenScene
 
 __all__ = ["main"]
 
@@ -45,9 +48,9 @@ def main() -> int:
             import bpy
         version = bpy.app.version_string
         _answer(replies, Reply(data={"blender": version, "not_confined": not_confined}))
+        session = _Session(lambda rendered: _answer(replies, rendered))
         for line in requests:
-            request = decode_request(line)
-            _answer(replies, _serve(request, lambda rendered: _answer(replies, rendered)))
+            _answer(replies, _serve(session, decode_request(line)))
     return 0
 
 
@@ -87,9 +90,9 @@ def _answer(replies: TextIO, answer: Rendered | Reply) -> None:
     replies.flush()
 
 
-def _serve(request: Request, on_view: Callable[[Rendered], None]) -> Reply:
+def _serve(session: "_Session", request: Request) -> Reply:
     try:
-        return Reply(data=_execute(request, on_view))
+        return Reply(data=session.execute(request))
     except StageFailed as error:
         return Reply(kind=error.kind, message=error.message)
     except MemoryError:
@@ -102,27 +105,39 @@ def _serve(request: Request, on_view: Callable[[Rendered], None]) -> Reply:
         return Reply(kind=kind, message=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _execute(request: Request, on_view: Callable[[Rendered], None]) -> dict[str, object]:
-    from render.blender import devices, passes, scene, surface
+class _Session:
+    """The object that is open in this process, and the execution of requests about it."""
 
-    if isinstance(request, DevicesRequest):
-        return devices.list_gpus()
-    if isinstance(request, OpenRequest):
-        return scene.open_scene(request)
-    if isinstance(request, MeasureRequest):
-        import numpy as np
+    def __init__(self, on_view: Callable[[Rendered], None]) -> None:
+        self._on_view = on_view
+        self._scene: OpenScene | None = None
 
-        passes.render_silhouettes(request)
-        points = surface.sample_surface(request.num_points, request.seed)
-        np.save(Path(request.out) / "points.npy", points)
-        return {}
-    if isinstance(request, GeometryRequest):
-        surface.write_surface(request)
-        return {}
-    if isinstance(request, CompileRequest):
-        passes.compile_kernels(request)
-        return {}
-    return passes.render_views(request, on_view)
+    def execute(self, request: Request) -> dict[str, object]:
+        """Execute a request and return the data of its reply. Raises StageFailed."""
+        from render.blender import devices, passes, scene, surface_points
+
+        if isinstance(request, DevicesRequest):
+            return devices.list_gpus()
+        if isinstance(request, CompileRequest):
+            passes.compile_kernels(request)
+            return {}
+        if isinstance(request, OpenRequest):
+            self._scene = None
+            self._scene = scene.open_scene(request)
+            return self._scene.report
+        assert self._scene is not None
+        if isinstance(request, MeasureRequest):
+            import numpy as np
+
+            passes.render_silhouettes(self._scene, request)
+            body = self._scene.body
+            points = surface_points.sample_surface(body, request.num_points, request.seed)
+            np.save(Path(request.out) / "points.npy", points)
+            return {}
+        if isinstance(request, GeometryRequest):
+            surface_points.write_surface(self._scene.body, request)
+            return {}
+        return passes.render_views(self._scene.surface, request, self._on_view)
 
 
 if __name__ == "__main__":

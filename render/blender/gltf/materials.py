@@ -36,15 +36,16 @@ _DATA = frozenset(
 """Textures whose values are data, not colours."""
 
 
-def reduce_materials(document: Document, primitives: Sequence[Item]) -> None:
-    """Reduce the materials of the primitives to what is visible, in place.
+def reduce_materials(document: Document, primitives: Sequence[Item]) -> dict[int, Item]:
+    """Reduce the materials of the primitives to what is visible, in place; return them by index.
 
     Raises SceneFailure (`import_error`) if an image that they use is truncated.
     """
     slots = []
+    reduced = {}
     for index in _used_materials(document, primitives):
         materials = document.json["materials"]
-        materials[index] = material = shown_material(materials[index])
+        materials[index] = reduced[index] = material = shown_material(materials[index])
         _defer_glossiness(material)
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
@@ -53,6 +54,7 @@ def reduce_materials(document: Document, primitives: Sequence[Item]) -> None:
         if is_cut_off(document.image(image)):
             raise SceneFailure(FailureKind.IMPORT_ERROR, f"image {image} is truncated")
     _separate_colour_and_data(document.json, slots)
+    return reduced
 
 
 def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]:

@@ -1,26 +1,36 @@
-"""Conversion of a GLB to one that Blender imports quickly and completely."""
+"""Reading of a GLB for Blender: its surface as arrays, its materials as a file to import."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.failures import FailureKind
-from glb.container import write_glb
 from glb.document import Item
-from glb.extensions import REMOVED_EXTENSIONS
+from glb.geometry.scene_surface import SceneSurface, scene_surface
 from glb.limits import GlbLimits
 from glb.parse import read_glb
 from glb.shown_materials import shown_primitives
 from render.blender.failure import SceneFailure
-from render.blender.gltf.coordinates import sanitise_values
+from render.blender.gltf.draco_library import decode_draco
+from render.blender.gltf.material_file import write_material_file
 from render.blender.gltf.materials import reduce_materials
-from render.blender.gltf.nodes import prune_nodes, prune_primitives
 
-__all__ = ["prepare"]
-
-_NOT_SHOWN = ("animations", "cameras", "extensions", "extras")
+__all__ = ["PreparedScene", "prepare"]
 
 
-def prepare(path: Path, limits: GlbLimits, copy: Path) -> None:
-    """Write a copy of a GLB with only what a still image shows.
+@dataclass(frozen=True, eq=False)
+class PreparedScene:
+    """The content of a GLB file, before Blender has seen any of it."""
+
+    surface: SceneSurface
+    materials: Mapping[int, Item]
+    """The materials of the surface by index, with only what a picture shows."""
+    num_nodes: int
+    """Nodes of the default scene that a picture shows."""
+
+
+def prepare(path: Path, limits: GlbLimits, material_file: Path) -> PreparedScene:
+    """Read a GLB file, and write a GLB from which Blender imports the materials.
 
     Raises GlbError for a file that the parser rejects, and SceneFailure (`import_error`) for one
     that cannot be read or has a truncated image.
@@ -31,20 +41,8 @@ def prepare(path: Path, limits: GlbLimits, copy: Path) -> None:
         message = f"cannot read the file: {error.strerror}"
         raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
     document = glb.document
-    primitives = shown_primitives(document, glb.tree)
-    prune_nodes(document, glb.tree)
-    prune_primitives(document, primitives)
-    sanitise_values(document, primitives)
-    reduce_materials(document, primitives)
-    _prune_document(document.json)
-    write_glb(copy, document.json, document.container.rest)
-
-
-def _prune_document(document: Item) -> None:
-    """Remove what the importer need not read, and extensions that are already applied."""
-    for name in _NOT_SHOWN:
-        document.pop(name, None)
-    document["asset"] = {"version": "2.0"}
-    for group in ("extensionsUsed", "extensionsRequired"):
-        names = document.get(group) or []
-        document[group] = [name for name in names if name not in REMOVED_EXTENSIONS]
+    materials = reduce_materials(document, shown_primitives(document, glb.tree))
+    surface = scene_surface(document, glb.tree, materials, limits.max_triangles, decode_draco)
+    drawn = {index: materials[index] for index in sorted(set(surface.surface.materials.tolist()))}
+    write_material_file(document, drawn, surface.surface.colours is not None, material_file)
+    return PreparedScene(surface, drawn, len(glb.tree.shown))

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from core.failures import FailureKind
+from glb.surface import Surface
 from render.blender.failure import SceneFailure
-from render.blender.scene import world_meshes, world_triangles
 from render.job import GeometryRequest
 
 __all__ = ["sample_surface", "write_surface"]
@@ -15,29 +16,31 @@ _MIN_AREA = 1e-14
 """Of a triangle, in the normalised frame; in single precision smaller ones are lines."""
 
 
-def sample_surface(num_points: int, seed: int) -> np.ndarray:
-    """Return points (n, 3), float32, in the normalised frame, spread evenly by area.
+def sample_surface(surface: Surface, num_points: int, seed: int) -> Float32[np.ndarray, "n 3"]:
+    """Return points in the normalised frame, spread evenly by area.
 
     Raises SceneFailure (`empty`) if there is no area.
     """
-    triangles = np.concatenate([part.reshape(-1, 3, 3) for part in world_triangles()])
+    triangles = surface.triangles
     areas = np.linalg.norm(_area_vectors(triangles), axis=1)
     points, _ = _spread(triangles, areas, num_points, np.random.default_rng(seed))
     return points
 
 
-def write_surface(request: GeometryRequest) -> None:
+def write_surface(surface: Surface, request: GeometryRequest) -> None:
     """Write surface.npz: points with normals, and the mesh without faces that have no area.
 
     Raises SceneFailure (`empty`) if nothing has an area.
     """
-    vertices, faces = _mesh()
-    vectors = _area_vectors(vertices[faces].astype(np.float64))
+    # Of the single precision in which the mesh is stored: it may flatten the thinnest triangles.
+    vertices = surface.positions.astype(np.float32)
+    triangles = vertices[surface.faces].astype(np.float64)
+    vectors = _area_vectors(triangles)
     areas = np.linalg.norm(vectors, axis=1)
     solid = areas > 2 * _MIN_AREA
-    faces, vectors, areas = faces[solid], vectors[solid], areas[solid]
+    faces, vectors, areas = surface.faces[solid], vectors[solid], areas[solid]
     rng = np.random.default_rng(request.seed)
-    points, chosen = _spread(vertices[faces].astype(np.float64), areas, request.num_points, rng)
+    points, chosen = _spread(triangles[solid], areas, request.num_points, rng)
     normals = (vectors[chosen] / areas[chosen, None]).astype(np.float32)
     # Points are ordered by triangle; shuffled, any part of the list covers the whole surface.
     order = rng.permutation(request.num_points)
@@ -49,16 +52,6 @@ def write_surface(request: GeometryRequest) -> None:
         vertices=vertices[used],
         faces=corners.reshape(-1, 3).astype(np.int32),
     )
-
-
-def _mesh() -> tuple[np.ndarray, np.ndarray]:
-    """Return vertices (v, 3), float32, and faces (f, 3) of all instances, wound as seen outside."""
-    vertices, faces, count = [], [], 0
-    for own_vertices, own_faces in world_meshes():
-        vertices.append(own_vertices.astype(np.float32))
-        faces.append(own_faces + count)
-        count += len(own_vertices)
-    return np.concatenate(vertices), np.concatenate(faces)
 
 
 def _area_vectors(triangles: np.ndarray) -> np.ndarray:

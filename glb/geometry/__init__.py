@@ -1,0 +1,1 @@
+"""Evaluation of a file's geometry: nodes, instances, morph targets and skins become triangles."""

@@ -1,0 +1,105 @@
+"""Morph targets and skins in their stored pose (glTF 2.0 specification, sections 3.7.2 and 3.7.3).
+
+Joints have the places that the file's nodes give them; animations are not applied.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from glb.document import Document
+from glb.geometry.placements import Placements
+from glb.geometry.vertex_values import decoded_values
+
+__all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
+
+_CHUNK = 100_000
+"""Vertices per step, which bounds the memory of their matrices."""
+
+Values = Mapping[str, Float64[np.ndarray, "v _"]]
+Placed = tuple[Float64[np.ndarray, "v 3"], Float64[np.ndarray, "v 3"], bool]
+"""Positions, normals (of any length), and whether the front of the faces is reversed."""
+
+
+def apply_targets(
+    attributes: Values, targets: Sequence[Values], weights: Sequence[float]
+) -> Values:
+    """Return the attributes with the weighted differences of the morph targets added."""
+    result = dict(attributes)
+    for target, weight in zip(targets, weights, strict=False):
+        for name, difference in target.items() if weight else ():
+            result[name] = result[name] + weight * difference
+    return result
+
+
+def skin_placements(document: Document, skin: int, world: Placements) -> Placements:
+    """Return the placement of a mesh by each joint of a skin, from the mesh's bind pose."""
+    item = document.item("skins", skin)
+    joints = world[item["joints"]]
+    if item.get("inverseBindMatrices") is None:
+        return joints
+    values = decoded_values(document, item["inverseBindMatrices"])
+    count = min(len(values), len(item["joints"]))
+    inverse_bind = values[:count].reshape(-1, 4, 4).transpose(0, 2, 1)
+    return joints[range(count)].then(inverse_bind)
+
+
+def place(attributes: Values, matrix: Float64[np.ndarray, "4 4"]) -> Placed:
+    """Return the positions and normals of a rigid primitive in world axes (y up)."""
+    linear = matrix[:3, :3]
+    positions = attributes["POSITION"] @ linear.T + matrix[:3, 3]
+    mirrored = bool(np.linalg.det(linear / max(np.abs(linear).max(), 1e-300)) < 0)
+    normals = attributes.get("NORMAL")
+    if normals is None:
+        return positions, np.zeros_like(positions), mirrored
+    return positions, _turn(normals, np.broadcast_to(linear, (1, 3, 3))), mirrored
+
+
+def place_by_joints(attributes: Values, joints: Placements) -> Placed:
+    """Return the positions and normals of a skinned primitive in world axes (y up).
+
+    Weights are scaled to a sum of 1; a vertex without weights follows its first joint, as in
+    viewers.
+    """
+    numbers, weights = _joints_and_weights(attributes)
+    matrices = joints.matrices[:, :3, :]
+    positions = np.empty_like(attributes["POSITION"])
+    normals = np.zeros_like(positions)
+    mirrored = 0
+    for start in range(0, len(positions), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        blended = np.einsum("vk,vkij->vij", weights[part], matrices[numbers[part]])
+        linear = blended[..., :3]
+        local = attributes["POSITION"][part]
+        positions[part] = (linear @ local[..., None])[..., 0] + blended[..., 3]
+        if "NORMAL" in attributes:
+            normals[part] = _turn(attributes["NORMAL"][part], linear)
+        mirrored += int((np.linalg.det(linear) < 0).sum())
+    return positions, normals, mirrored > len(positions) / 2
+
+
+def _joints_and_weights(attributes: Values) -> tuple[np.ndarray, np.ndarray]:
+    sets = sorted(name.removeprefix("JOINTS_") for name in attributes if name.startswith("JOINTS_"))
+    sets = [name for name in sets if f"WEIGHTS_{name}" in attributes]
+    numbers = np.concatenate([attributes[f"JOINTS_{name}"] for name in sets], axis=1)
+    weights = np.concatenate([attributes[f"WEIGHTS_{name}"] for name in sets], axis=1).clip(0)
+    total = weights.sum(axis=1, keepdims=True)
+    first = np.eye(1, weights.shape[1])
+    return numbers.astype(np.int64), np.where(
+        total > 0, weights / np.where(total > 0, total, 1), first
+    )
+
+
+def _turn(
+    normals: Float64[np.ndarray, "v 3"], linear: Float64[np.ndarray, "#v 3 3"]
+) -> Float64[np.ndarray, "v 3"]:
+    """Return normals under a linear map: its cofactors keep them perpendicular to the surface.
+
+    The inverse transpose is the same up to a factor, but does not exist for flattening maps.
+    """
+    scale = np.abs(linear).max(axis=(1, 2), keepdims=True)
+    x, y, z = np.moveaxis(linear / np.where(scale > 0, scale, 1), -1, 0)
+    cofactors = np.stack([np.cross(y, z), np.cross(z, x), np.cross(x, y)], axis=-1)
+    sign = np.where((x * cofactors[..., 0]).sum(axis=-1) < 0, -1.0, 1.0)
+    return (cofactors @ normals[..., None])[..., 0] * sign[:, None]

@@ -1,0 +1,200 @@
+"""The surface of a file's default scene, evaluated in double precision."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from core.failures import FailureKind
+from glb.document import Document, Item, extension
+from glb.extensions import INSTANCING
+from glb.geometry.deformation import (
+    Placed,
+    Values,
+    apply_targets,
+    place,
+    place_by_joints,
+    skin_placements,
+)
+from glb.geometry.placements import Placements, instance_matrices, world_placements
+from glb.geometry.vertex_values import DracoDecoder, PrimitiveValues, read_primitive
+from glb.glb_error import GlbError
+from glb.node_tree import NodeTree
+from glb.shown_materials import texture_coordinate_set, texture_slots
+from glb.surface import Surface
+
+__all__ = ["SceneSurface", "scene_surface"]
+
+_VECTORS = ("POSITION", "NORMAL")
+
+
+@dataclass(frozen=True, eq=False)
+class SceneSurface:
+    """A surface, and how far from the origin the coordinates were in its computation."""
+
+    surface: Surface
+    reach: Float64[np.ndarray, "p"]
+    """Per part, a bound on every coordinate in the computation of its positions."""
+
+
+def scene_surface(
+    document: Document,
+    tree: NodeTree,
+    materials: Mapping[int, Item],
+    max_triangles: int,
+    draco: DracoDecoder,
+) -> SceneSurface:
+    """Return the triangles that a still picture of the default scene shows.
+
+    `materials` are the shown materials by index; every drawn primitive names one of them. Raises
+    GlbError: `malformed`, `import_error` for undecodable compressed data, `too_large`, `refused` if
+    coordinates exceed double precision, `empty` without a triangle.
+    """
+    sets = {
+        index: {texture_coordinate_set(slot) for _, slot in texture_slots(material)}
+        for index, material in materials.items()
+    }
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = _limited(_parts(document, tree, sets, draco), max_triangles)
+    if not parts:
+        raise GlbError(FailureKind.EMPTY, "the scene has no triangle")
+    if not all(np.isfinite(part.positions).all() for part in parts):
+        raise GlbError(FailureKind.REFUSED, "coordinates are infinite or not a number")
+    return SceneSurface(_joined(parts), np.array([part.reach for part in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One copy of a primitive in world axes (z up)."""
+
+    positions: np.ndarray
+    normals: np.ndarray
+    values: Values
+    faces: np.ndarray
+    material: int
+    reach: float
+
+
+def _limited(parts: Iterable[_Part], max_triangles: int) -> list[_Part]:
+    """Return all parts. Raises GlbError if they have too many triangles, which Draco data hides."""
+    kept, total = [], 0
+    for part in parts:
+        kept.append(part)
+        total += len(part.faces)
+        if total > max_triangles:
+            message = f"the scene has more than the limit of {max_triangles} triangles"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+    return kept
+
+
+def _parts(
+    document: Document, tree: NodeTree, sets: Mapping[int, set[int]], draco: DracoDecoder
+) -> Iterator[_Part]:
+    world = world_placements(document)
+    read: dict[int, list[tuple[int, PrimitiveValues]]] = {}
+    for index in tree.shown:
+        node = document.item("nodes", index)
+        if node.get("mesh") is None:
+            continue
+        mesh = document.item("meshes", node["mesh"])
+        if node["mesh"] not in read:
+            read[node["mesh"]] = list(_primitives(document, mesh, sets, draco))
+        weights = node.get("weights") or mesh.get("weights") or []
+        joints = _joints(document, node, world)
+        copies = _copies(document, node, world[index])
+        for material, values in read[node["mesh"]]:
+            attributes = apply_targets(values.attributes, values.targets, weights)
+            skinned = joints is not None and "JOINTS_0" in attributes and "WEIGHTS_0" in attributes
+            if skinned and joints is not None:
+                reach = float(joints.farthest(attributes["POSITION"]).max(initial=0))
+                placed = place_by_joints(attributes, joints)
+                yield _part(placed, attributes, values.faces, material, reach)
+                continue
+            reaches = copies.farthest(attributes["POSITION"])
+            for matrix, reach in zip(copies.matrices, reaches, strict=True):
+                placed = place(attributes, matrix)
+                yield _part(placed, attributes, values.faces, material, float(reach))
+
+
+def _primitives(
+    document: Document, mesh: Item, sets: Mapping[int, set[int]], draco: DracoDecoder
+) -> Iterator[tuple[int, PrimitiveValues]]:
+    """Yield the material and the values of each primitive of a mesh that has triangles."""
+    for primitive in mesh["primitives"]:
+        material = primitive["material"]
+        names = {*_VECTORS, "COLOR_0", *(f"TEXCOORD_{number}" for number in sets[material])}
+        names |= {
+            name for name in primitive["attributes"] if name.startswith(("JOINTS_", "WEIGHTS_"))
+        }
+        values = read_primitive(document, primitive, names, draco)
+        if values is not None and len(values.faces):
+            yield material, values
+
+
+def _joints(document: Document, node: Item, world: Placements) -> Placements | None:
+    """Return the placements by the joints of a node's skin; an instanced mesh has none."""
+    if node.get("skin") is None or extension(node, INSTANCING) is not None:
+        return None
+    return skin_placements(document, node["skin"], world)
+
+
+def _copies(document: Document, node: Item, placed: Placements) -> Placements:
+    instances = instance_matrices(document, node)
+    return placed if instances is None else placed.then(instances)
+
+
+def _part(
+    placed: Placed, attributes: Values, faces: np.ndarray, material: int, reach: float
+) -> _Part:
+    positions, normals, mirrored = placed
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    unit = np.where(usable, normals / np.where(usable, lengths, 1), 0)
+    return _Part(
+        _z_up(positions),
+        _z_up(unit).astype(np.float32),
+        {name: values for name, values in attributes.items() if name not in _VECTORS},
+        faces[:, ::-1] if mirrored else faces,  # a reflection reverses the orientation
+        material,
+        reach,
+    )
+
+
+def _z_up(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors in axes with z up, from those of glTF with y up."""
+    return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)
+
+
+def _joined(parts: list[_Part]) -> Surface:
+    counts = [len(part.faces) for part in parts]
+    starts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
+    names = {name for part in parts for name in part.values}
+    sets = sorted(int(name.removeprefix("TEXCOORD_")) for name in names if "TEXCOORD_" in name)
+    numbers = np.arange(len(parts))
+    flat = np.array([not part.normals.any() for part in parts])
+    faces = [part.faces + start for part, start in zip(parts, starts, strict=True)]
+    return Surface(
+        positions=np.concatenate([part.positions for part in parts]),
+        normals=np.concatenate([part.normals for part in parts]),
+        uvs={number: _column(parts, f"TEXCOORD_{number}", 2, 0) for number in sets},
+        colours=_column(parts, "COLOR_0", 4, 1) if "COLOR_0" in names else None,
+        faces=np.concatenate(faces).astype(np.int32),
+        materials=np.repeat([part.material for part in parts], counts).astype(np.int32),
+        parts=np.repeat(numbers, counts).astype(np.int32),
+        flat=np.repeat(flat, counts),
+    )
+
+
+def _column(parts: list[_Part], name: str, width: int, default: float) -> np.ndarray:
+    """Return an attribute of all vertices; `default` fills what a primitive does not have."""
+    total = sum(len(part.positions) for part in parts)
+    column = np.full((total, width), default, dtype=np.float32)
+    start = 0
+    for part in parts:
+        values = part.values.get(name)
+        end = start + len(part.positions)
+        if values is not None:
+            column[start:end, : values.shape[1]] = values
+        start = end
+    return column

@@ -1,0 +1,149 @@
+"""Vertex attributes as numbers, and the triangles of a primitive (specification, section 3.7.2)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int32, Shaped
+
+from core.failures import FailureKind
+from glb.accessors import accessor_type, accessor_values
+from glb.document import Document, Item, extension
+from glb.extensions import DRACO
+from glb.glb_error import GlbError, malformed
+
+__all__ = ["DecodedMesh", "DracoDecoder", "PrimitiveValues", "decoded_values", "read_primitive"]
+
+_STRIP, _FAN, _TRIANGLES = 5, 6, 4
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedMesh:
+    """The arrays that a mesh decoder returns."""
+
+    attributes: Mapping[int, Shaped[np.ndarray, "v _"]]
+    """By the attribute's id in the compressed data."""
+    indices: Shaped[np.ndarray, "n"]
+
+
+DracoDecoder = Callable[[memoryview, Mapping[int, tuple[np.dtype, int]]], DecodedMesh]
+"""(compressed bytes, component type and number of components by attribute id) -> arrays.
+
+Raises GlbError (`import_error`) for data that it cannot decode.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class PrimitiveValues:
+    """The used vertices of a primitive and its triangles."""
+
+    attributes: Mapping[str, Float64[np.ndarray, "v _"]]
+    """By name, with normalised integers as numbers; only finite values."""
+    targets: list[Mapping[str, Float64[np.ndarray, "v 3"]]]
+    """Morph targets, with the same vertices."""
+    faces: Int32[np.ndarray, "f 3"]
+
+
+def decoded_values(document: Document, index: int) -> Float64[np.ndarray, "n _"]:
+    """Return an accessor's values as numbers; values that are not finite become 0."""
+    accessor = document.item("accessors", index)
+    return _as_numbers(accessor_values(document, accessor), accessor)
+
+
+def read_primitive(
+    document: Document, primitive: Item, names: set[str], draco: DracoDecoder
+) -> PrimitiveValues | None:
+    """Return the named attributes of a primitive, its morph targets and triangles.
+
+    Vertices that no triangle uses are left out. Returns None for a primitive without triangles.
+    Raises GlbError.
+    """
+    mode = _TRIANGLES if primitive.get("mode") is None else primitive["mode"]
+    if mode not in (_TRIANGLES, _STRIP, _FAN) or "POSITION" not in primitive["attributes"]:
+        return None
+    names = names & primitive["attributes"].keys()
+    attributes, corners = _read_arrays(document, primitive, names, draco)
+    count = len(attributes["POSITION"])
+    if any(len(values) < count for values in attributes.values()):
+        raise malformed("an attribute does not have a value for each vertex")
+    if corners is None:
+        corners = np.arange(count)
+    if len(corners) and int(corners.max()) >= count:
+        raise malformed(f"an index is out of range for {count} vertices")
+    targets = [
+        {
+            name: decoded_values(document, target[name])[:count]
+            for name in ("POSITION", "NORMAL")
+            if target.get(name) is not None and name in names
+        }
+        for target in primitive.get("targets") or []
+    ]
+    if any(len(values) < count for target in targets for values in target.values()):
+        raise malformed("a morph target does not have a value for each vertex")
+    return _compact(attributes, targets, _triangles(corners.astype(np.int32), mode))
+
+
+def _compact(
+    attributes: Mapping[str, np.ndarray],
+    targets: list[dict[str, np.ndarray]],
+    faces: np.ndarray,
+) -> PrimitiveValues:
+    """Leave out vertices that no face uses: copies of them would cost memory and distort bounds."""
+    used = np.zeros(len(attributes["POSITION"]), dtype=bool)
+    used[faces] = True
+    numbers = (np.cumsum(used) - 1).astype(np.int32)
+    return PrimitiveValues(
+        {name: values[: len(used)][used] for name, values in attributes.items()},
+        [{name: values[used] for name, values in target.items()} for target in targets],
+        numbers[faces],
+    )
+
+
+def _read_arrays(
+    document: Document, primitive: Item, names: set[str], draco: DracoDecoder
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    compressed = extension(primitive, DRACO)
+    ids = {} if compressed is None else compressed["attributes"]
+    attributes = {
+        name: decoded_values(document, primitive["attributes"][name])
+        for name in sorted(names - ids.keys())
+    }
+    if compressed is None:
+        index = primitive.get("indices")
+        if index is None:
+            return attributes, None
+        return attributes, accessor_values(document, document.item("accessors", index))[:, 0]
+    accessors = {
+        name: document.item("accessors", primitive["attributes"][name])
+        for name in sorted(names & ids.keys())
+    }
+    types = {ids[name]: accessor_type(accessor) for name, accessor in accessors.items()}
+    mesh = draco(document.view(compressed["bufferView"]), types)
+    for name, accessor in accessors.items():
+        attributes[name] = _as_numbers(mesh.attributes[ids[name]], accessor)
+        if name == "POSITION" and not np.isfinite(mesh.attributes[ids[name]]).all():
+            raise GlbError(FailureKind.MALFORMED, "a vertex position is not finite")
+    if "POSITION" not in attributes:
+        raise malformed(f"{DRACO}: it has no positions")
+    return attributes, mesh.indices
+
+
+def _as_numbers(values: np.ndarray, accessor: Item) -> np.ndarray:
+    numbers = values.astype(np.float64)
+    if values.dtype.kind == "f":
+        numbers[~np.isfinite(numbers)] = 0
+    elif accessor.get("normalized"):
+        numbers /= np.iinfo(values.dtype).max
+        np.maximum(numbers, -1, out=numbers)
+    return numbers
+
+
+def _triangles(corners: Int32[np.ndarray, "n"], mode: int) -> Int32[np.ndarray, "f 3"]:
+    """Return the corners of each triangle of a list, strip or fan."""
+    if mode == _TRIANGLES:
+        return corners[: len(corners) // 3 * 3].reshape(-1, 3)
+    first = np.arange(max(len(corners) - 2, 0))
+    if mode == _FAN:
+        return corners[np.stack([first + 1, first + 2, np.zeros_like(first)], axis=1)]
+    odd = first % 2
+    return corners[np.stack([first, first + 1 + odd, first + 2 - odd], axis=1)]

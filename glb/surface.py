@@ -1,0 +1,49 @@
+"""The triangles of a scene in one set of arrays, as the renderer draws them."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32
+
+__all__ = ["Surface"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Surface:
+    """The triangles of a scene in world axes (z up); each vertex belongs to one part."""
+
+    positions: Float64[np.ndarray, "v 3"]
+    normals: Float32[np.ndarray, "v 3"]
+    """Unit vectors; zero where the file has no usable normal."""
+    uvs: dict[int, Float32[np.ndarray, "v 2"]]
+    """Texture coordinates per set, v downwards as in glTF; zero where a primitive has none."""
+    colours: Float32[np.ndarray, "v 4"] | None
+    """Linear COLOR_0; one where a primitive has none. None if no primitive has any."""
+    faces: Int32[np.ndarray, "f 3"]
+    """Vertices in counter-clockwise order, seen from the front."""
+    materials: Int32[np.ndarray, "f"]
+    """Index of the material in the document."""
+    parts: Int32[np.ndarray, "f"]
+    """Number of the copy of a primitive that the face belongs to; copies are drawn in this order.
+    """
+    flat: Bool[np.ndarray, "f"]
+    """Faces of primitives without normals: each has its own normal."""
+
+    @property
+    def triangles(self) -> Float64[np.ndarray, "f 3 3"]:
+        """The corners of every face."""
+        return self.positions[self.faces]
+
+    def select(self, mask: Bool[np.ndarray, "f"]) -> Self:
+        """Return the surface with only the faces in the mask; its vertices stay."""
+        if mask.all():
+            return self
+        return dataclasses.replace(
+            self,
+            faces=self.faces[mask],
+            materials=self.materials[mask],
+            parts=self.parts[mask],
+            flat=self.flat[mask],
+        )

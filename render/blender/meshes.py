@@ -1,0 +1,62 @@
+"""Blender's meshes, built from a surface: one per material."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import bpy
+import numpy as np
+from jaxtyping import Bool
+
+from glb.surface import Surface
+from render.blender.gltf.material_file import COLOUR_LAYER, uv_layer_name
+
+__all__ = ["create_meshes"]
+
+
+def create_meshes(
+    surface: Surface, materials: Mapping[int, Any], hulls: Bool[np.ndarray, "f"]
+) -> list[Any]:
+    """Create the object of each material; return those that consist of hulls (`culling`).
+
+    `materials` are Blender's, by index. Every vertex must have a normal.
+    """
+    culled = []
+    groups = np.stack([surface.materials, hulls], axis=1)
+    for index, is_hull in np.unique(groups, axis=0):
+        faces = surface.faces[(groups == (index, is_hull)).all(axis=1)]
+        mesh = _new_mesh(surface, faces)
+        mesh.materials.append(materials[int(index)])
+        item = bpy.data.objects.new(mesh.name, mesh)
+        bpy.context.scene.collection.objects.link(item)
+        if is_hull:
+            culled.append(item)
+    return culled
+
+
+def _new_mesh(surface: Surface, faces: np.ndarray) -> Any:
+    used = np.zeros(len(surface.positions), dtype=bool)
+    used[faces] = True
+    corners = (np.cumsum(used) - 1).astype(np.int32)[faces].ravel()
+    mesh = bpy.data.meshes.new("surface")
+    mesh.vertices.add(int(used.sum()))
+    mesh.vertices.foreach_set("co", _flat(surface.positions[used]))
+    mesh.loops.add(len(corners))
+    mesh.loops.foreach_set("vertex_index", corners)
+    mesh.polygons.add(len(faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 3, dtype=np.int32))
+    for number, uvs in surface.uvs.items():
+        layer = mesh.uv_layers.new(name=uv_layer_name(number), do_init=False)
+        bottom_up = uvs[used][corners] * (1, -1) + (0, 1)
+        layer.uv.foreach_set("vector", _flat(bottom_up))
+    if surface.colours is not None:
+        layer = mesh.color_attributes.new(COLOUR_LAYER, "FLOAT_COLOR", "POINT")
+        layer.data.foreach_set("color", _flat(surface.colours[used]))
+    # Unlike split normals, which Blender stores with 16 bits, this layer keeps them as they are.
+    layer = mesh.attributes.new("custom_normal", "FLOAT_VECTOR", "POINT")
+    layer.data.foreach_set("vector", _flat(surface.normals[used]))
+    mesh.update(calc_edges=True)
+    return mesh
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32).ravel()
