@@ -201,7 +201,7 @@ def _are_indices(accessor: Item) -> bool:
     return unsigned and accessor["type"] == "SCALAR"
 
 
-# ---- Meshes that a still picture shows: Blender imports no others ----
+# ---- Meshes that a still picture shows ----
 
 
 def _check_shown(
@@ -224,10 +224,6 @@ def _check_shown(
     for mesh in sorted(copies):
         for primitive in _primitives(document, mesh):
             _check_primitive(document, primitive, limits, checked)
-    num_targets = {mesh: _num_targets(_primitives(document, mesh)) for mesh in copies}
-    for node in (nodes[index] for index in tree.shown):
-        if node.get("mesh") is not None:
-            _check_weights(document, node, num_targets[node["mesh"]])
 
 
 def _num_decoded(document: Document, primitive: Item, stated: int) -> int:
@@ -279,21 +275,3 @@ def _check_compressed(
         if accessor.get("byteOffset") or (accessor.get("sparse") or {}).get("count"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
-
-
-def _num_targets(primitives: Sequence[Item]) -> int:
-    """Return the number of morph targets of a mesh.
-
-    The importer uses the number of the first primitive that has any. Raises GlbError (`malformed`)
-    if a later one has fewer.
-    """
-    counts = [len(primitive["targets"]) for primitive in primitives if primitive.get("targets")]
-    if counts and min(counts) < counts[0]:
-        raise malformed("the primitives of a mesh have different numbers of morph targets")
-    return counts[0] if counts else 0
-
-
-def _check_weights(document: Document, node: Item, num_targets: int) -> None:
-    weights = node.get("weights") or document.item("meshes", node["mesh"]).get("weights") or []
-    if num_targets and len(weights) > num_targets:
-        raise malformed(f"{len(weights)} weights for {num_targets} morph targets")

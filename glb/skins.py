@@ -1,6 +1,7 @@
 """Checks of the skins of visible meshes, and of the joints that their vertices refer to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,24 +12,17 @@ from glb.glb_error import malformed
 from glb.node_tree import NodeTree
 from glb.primitives import compressed_attributes
 
-__all__ = ["SKIN_ATTRIBUTES", "check_skins"]
+__all__ = ["check_skins", "joint_sets"]
 
-SKIN_ATTRIBUTES = ("JOINTS", "WEIGHTS")
-"""Attributes that the importer reads only for skinned meshes, without their set numbers."""
 _FLOAT = 5126
 
 
 def check_skins(document: Document, tree: NodeTree) -> None:
-    """Check the parts of skins that Blender's importer reads. Raises GlbError (`malformed`)."""
-    for skin in document.items("skins"):
-        # The importer creates bones for the joints of all skins.
-        for index in [*skin["joints"], skin.get("skeleton")]:
-            if index is not None:
-                document.item("nodes", index)
+    """Check the skins of visible meshes. Raises GlbError (`malformed`)."""
     meshes: dict[int, set[int]] = {}
     nodes = document.items("nodes")
     for node in (nodes[index] for index in tree.shown):
-        # The importer ignores the skin of an instanced mesh.
+        # Each instance has its own place, so the skin of an instanced mesh has no effect.
         instanced = INSTANCING in (node.get("extensions") or {})
         if node.get("mesh") is not None and node.get("skin") is not None and not instanced:
             meshes.setdefault(node["mesh"], set()).add(node["skin"])
@@ -46,6 +40,8 @@ def _num_joints(document: Document, skins: Iterable[int]) -> dict[int, int]:
     checked: set[int] = set()
     for index in sorted(skins):
         skin = document.item("skins", index)
+        for joint in skin["joints"]:
+            document.item("nodes", joint)
         counts[index] = len(skin["joints"])
         matrices = skin.get("inverseBindMatrices")
         if matrices is None:
@@ -59,21 +55,23 @@ def _num_joints(document: Document, skins: Iterable[int]) -> dict[int, int]:
     return counts
 
 
+def joint_sets(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of a primitive's sets of joints and weights: 0 and those that follow."""
+    sets: list[str] = []
+    while all(f"{name}_{len(sets)}" in attributes for name in ("JOINTS", "WEIGHTS")):
+        sets.append(str(len(sets)))
+    return sets
+
+
 def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:
     """Return the largest joint index of the drawn vertices of a mesh, or -1 without joints."""
-    parts = [part for part in primitives if "POSITION" in part["attributes"]]
-    num_sets = max((_num_sets(part["attributes"]) for part in parts), default=0)
-    valid = {str(number) for number in range(num_sets)}
     largest = -1
-    for part in parts:
+    for part in primitives:
         attributes = part["attributes"]
-        suffixes = (name.removeprefix("JOINTS_") for name in attributes)
-        sets = [name for name in suffixes if name in valid and _has_set(attributes, name)]
-        if not sets:
-            continue
-        drawn = _drawn_vertices(document, part)
+        sets = joint_sets(attributes) if "POSITION" in attributes else []
+        drawn = _drawn_vertices(document, part) if sets else np.zeros(0, dtype=bool)
         for suffix in sets:
-            for name in SKIN_ATTRIBUTES:
+            for name in ("JOINTS", "WEIGHTS"):
                 accessor = document.item("accessors", attributes[f"{name}_{suffix}"])
                 require_type(accessor, f"{name}_{suffix}", "VEC4")
             if f"JOINTS_{suffix}" not in compressed_attributes(part):
@@ -82,20 +80,8 @@ def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:
     return largest
 
 
-def _num_sets(attributes: Item) -> int:
-    """Return the number of consecutive sets of joints and weights, starting with set 0."""
-    number = 0
-    while _has_set(attributes, str(number)):
-        number += 1
-    return number
-
-
-def _has_set(attributes: Item, suffix: str) -> bool:
-    return all(f"{name}_{suffix}" in attributes for name in SKIN_ATTRIBUTES)
-
-
 def _drawn_vertices(document: Document, primitive: Item) -> np.ndarray:
-    """Return a mask (n,) of the vertices that a primitive draws; the importer keeps no others."""
+    """Return a mask (n,) of the vertices that a primitive draws."""
     vertices = document.item("accessors", primitive["attributes"]["POSITION"])["count"]
     # The compressed data contains its own indices, so any vertex may be drawn.
     if primitive.get("indices") is None or extension(primitive, DRACO) is not None:

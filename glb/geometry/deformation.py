@@ -11,6 +11,8 @@ from jaxtyping import Float64
 from glb.document import Document
 from glb.geometry.placements import Placements
 from glb.geometry.vertex_values import decoded_values
+from glb.glb_error import malformed
+from glb.skins import joint_sets
 
 __all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
 
@@ -39,10 +41,9 @@ def skin_placements(document: Document, skin: int, world: Placements) -> Placeme
     joints = world[item["joints"]]
     if item.get("inverseBindMatrices") is None:
         return joints
-    values = decoded_values(document, item["inverseBindMatrices"])
-    count = min(len(values), len(item["joints"]))
-    inverse_bind = values[:count].reshape(-1, 4, 4).transpose(0, 2, 1)
-    return joints[range(count)].then(inverse_bind)
+    values = decoded_values(document, item["inverseBindMatrices"], len(item["joints"]))
+    inverse_bind = values.reshape(-1, 4, 4).transpose(0, 2, 1)
+    return joints[range(len(values))].then(inverse_bind)
 
 
 def place(attributes: Values, matrix: Float64[np.ndarray, "4 4"]) -> Placed:
@@ -60,9 +61,12 @@ def place_by_joints(attributes: Values, joints: Placements) -> Placed:
     """Return the positions and normals of a skinned primitive in world axes (y up).
 
     Weights are scaled to a sum of 1; a vertex without weights follows its first joint, as in
-    viewers.
+    viewers. Raises GlbError (`malformed`) for a joint that does not exist.
     """
     numbers, weights = _joints_and_weights(attributes)
+    # The parser cannot check the joints of compressed data.
+    if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= len(joints.matrices):
+        raise malformed(f"a joint is out of range for a skin of {len(joints.matrices)} joints")
     matrices = joints.matrices[:, :3, :]
     positions = np.empty_like(attributes["POSITION"])
     normals = np.zeros_like(positions)
@@ -80,15 +84,13 @@ def place_by_joints(attributes: Values, joints: Placements) -> Placed:
 
 
 def _joints_and_weights(attributes: Values) -> tuple[np.ndarray, np.ndarray]:
-    sets = sorted(name.removeprefix("JOINTS_") for name in attributes if name.startswith("JOINTS_"))
-    sets = [name for name in sets if f"WEIGHTS_{name}" in attributes]
+    sets = joint_sets(attributes)
     numbers = np.concatenate([attributes[f"JOINTS_{name}"] for name in sets], axis=1)
     weights = np.concatenate([attributes[f"WEIGHTS_{name}"] for name in sets], axis=1).clip(0)
     total = weights.sum(axis=1, keepdims=True)
     first = np.eye(1, weights.shape[1])
-    return numbers.astype(np.int64), np.where(
-        total > 0, weights / np.where(total > 0, total, 1), first
-    )
+    shares = np.where(total > 0, weights / np.where(total > 0, total, 1), first)
+    return numbers.astype(np.int64), shares
 
 
 def _turn(

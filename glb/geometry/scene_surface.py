@@ -22,6 +22,7 @@ from glb.geometry.vertex_values import DracoDecoder, PrimitiveValues, read_primi
 from glb.glb_error import GlbError
 from glb.node_tree import NodeTree
 from glb.shown_materials import texture_coordinate_set, texture_slots
+from glb.skins import joint_sets
 from glb.surface import Surface
 
 __all__ = ["SceneSurface", "scene_surface"]
@@ -92,21 +93,21 @@ def _parts(
     document: Document, tree: NodeTree, sets: Mapping[int, set[int]], draco: DracoDecoder
 ) -> Iterator[_Part]:
     world = world_placements(document)
-    read: dict[int, list[tuple[int, PrimitiveValues]]] = {}
+    read: dict[tuple[int, bool], list[tuple[int, PrimitiveValues]]] = {}
     for index in tree.shown:
         node = document.item("nodes", index)
         if node.get("mesh") is None:
             continue
         mesh = document.item("meshes", node["mesh"])
-        if node["mesh"] not in read:
-            read[node["mesh"]] = list(_primitives(document, mesh, sets, draco))
-        weights = node.get("weights") or mesh.get("weights") or []
         joints = _joints(document, node, world)
+        key = node["mesh"], joints is not None
+        if key not in read:
+            read[key] = list(_primitives(document, mesh, sets, draco, skinned=key[1]))
+        weights = node.get("weights") or mesh.get("weights") or []
         copies = _copies(document, node, world[index])
-        for material, values in read[node["mesh"]]:
+        for material, values in read[key]:
             attributes = apply_targets(values.attributes, values.targets, weights)
-            skinned = joints is not None and "JOINTS_0" in attributes and "WEIGHTS_0" in attributes
-            if skinned and joints is not None:
+            if joints is not None and "JOINTS_0" in attributes:
                 reach = float(joints.farthest(attributes["POSITION"]).max(initial=0))
                 placed = place_by_joints(attributes, joints)
                 yield _part(placed, attributes, values.faces, material, reach)
@@ -118,15 +119,19 @@ def _parts(
 
 
 def _primitives(
-    document: Document, mesh: Item, sets: Mapping[int, set[int]], draco: DracoDecoder
+    document: Document,
+    mesh: Item,
+    sets: Mapping[int, set[int]],
+    draco: DracoDecoder,
+    skinned: bool,
 ) -> Iterator[tuple[int, PrimitiveValues]]:
     """Yield the material and the values of each primitive of a mesh that has triangles."""
     for primitive in mesh["primitives"]:
         material = primitive["material"]
         names = {*_VECTORS, "COLOR_0", *(f"TEXCOORD_{number}" for number in sets[material])}
-        names |= {
-            name for name in primitive["attributes"] if name.startswith(("JOINTS_", "WEIGHTS_"))
-        }
+        if skinned:
+            numbers = joint_sets(primitive["attributes"])
+            names |= {f"{name}_{number}" for name in ("JOINTS", "WEIGHTS") for number in numbers}
         values = read_primitive(document, primitive, names, draco)
         if values is not None and len(values.faces):
             yield material, values

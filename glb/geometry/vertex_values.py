@@ -44,10 +44,12 @@ class PrimitiveValues:
     faces: Int32[np.ndarray, "f 3"]
 
 
-def decoded_values(document: Document, index: int) -> Float64[np.ndarray, "n _"]:
-    """Return an accessor's values as numbers; values that are not finite become 0."""
+def decoded_values(
+    document: Document, index: int, count: int | None = None
+) -> Float64[np.ndarray, "n _"]:
+    """Return an accessor's first `count` values as numbers; values that are not finite become 0."""
     accessor = document.item("accessors", index)
-    return _as_numbers(accessor_values(document, accessor), accessor)
+    return _as_numbers(accessor_values(document, accessor)[:count], accessor)
 
 
 def read_primitive(
@@ -70,17 +72,18 @@ def read_primitive(
         corners = np.arange(count)
     if len(corners) and int(corners.max()) >= count:
         raise malformed(f"an index is out of range for {count} vertices")
-    targets = [
-        {
-            name: decoded_values(document, target[name])[:count]
-            for name in ("POSITION", "NORMAL")
-            if target.get(name) is not None and name in names
-        }
-        for target in primitive.get("targets") or []
-    ]
-    if any(len(values) < count for target in targets for values in target.values()):
-        raise malformed("a morph target does not have a value for each vertex")
+    targets = [_read_target(document, target, count) for target in primitive.get("targets") or []]
     return _compact(attributes, targets, _triangles(corners.astype(np.int32), mode))
+
+
+def _read_target(document: Document, target: Item, count: int) -> dict[str, np.ndarray]:
+    """Return the differences of positions and normals; normals of a wrong type have no effect."""
+    values = {
+        name: decoded_values(document, target[name], count)
+        for name in ("POSITION", "NORMAL")
+        if target.get(name) is not None
+    }
+    return {name: array for name, array in values.items() if array.shape == (count, 3)}
 
 
 def _compact(

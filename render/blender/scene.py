@@ -13,6 +13,7 @@ from jaxtyping import Bool
 
 from glb.document import Item
 from glb.surface import Surface
+from render.blender.gltf.draco_library import decode_draco
 from render.blender.gltf.import_materials import import_materials
 from render.blender.gltf.prepare import PreparedScene, prepare
 from render.blender.meshes import create_meshes
@@ -53,7 +54,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     with tempfile.TemporaryDirectory() as folder:
         material_file = Path(folder) / "materials.glb"
-        prepared = prepare(Path(request.glb), request.limits, material_file)
+        prepared = prepare(Path(request.glb), request.limits, material_file, decode_draco)
         materials = import_materials(material_file, prepared.materials)
     imported = time.monotonic()
     textures = check_textures(request.limits.max_total_pixels)

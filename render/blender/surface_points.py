@@ -32,26 +32,34 @@ def write_surface(surface: Surface, request: GeometryRequest) -> None:
 
     Raises SceneFailure (`empty`) if nothing has an area.
     """
-    # Of the single precision in which the mesh is stored: it may flatten the thinnest triangles.
-    vertices = surface.positions.astype(np.float32)
-    triangles = vertices[surface.faces].astype(np.float64)
+    # In the single precision in which the mesh is stored: it may flatten the thinnest triangles.
+    vertices, numbers = _welded(surface.positions.astype(np.float32))
+    corners = numbers[surface.faces]
+    triangles = vertices[corners].astype(np.float64)
     vectors = _area_vectors(triangles)
     areas = np.linalg.norm(vectors, axis=1)
     solid = areas > 2 * _MIN_AREA
-    faces, vectors, areas = surface.faces[solid], vectors[solid], areas[solid]
+    faces, vectors, areas = corners[solid], vectors[solid], areas[solid]
     rng = np.random.default_rng(request.seed)
     points, chosen = _spread(triangles[solid], areas, request.num_points, rng)
     normals = (vectors[chosen] / areas[chosen, None]).astype(np.float32)
     # Points are ordered by triangle; shuffled, any part of the list covers the whole surface.
     order = rng.permutation(request.num_points)
-    used, corners = np.unique(faces, return_inverse=True)
+    used, indices = np.unique(faces, return_inverse=True)
     np.savez(
         Path(request.out) / "surface.npz",
         points=points[order],
         normals=normals[order],
         vertices=vertices[used],
-        faces=corners.reshape(-1, 3).astype(np.int32),
+        faces=indices.reshape(-1, 3).astype(np.int32),
     )
+
+
+def _welded(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct vertices (n, 3), and the number of each given one among them."""
+    rows = np.ascontiguousarray(vertices + 0.0).view(f"V{3 * vertices.itemsize}")[:, 0]
+    _, first, numbers = np.unique(rows, return_index=True, return_inverse=True)
+    return vertices[first], numbers
 
 
 def _area_vectors(triangles: np.ndarray) -> np.ndarray:

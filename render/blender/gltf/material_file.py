@@ -45,11 +45,8 @@ def write_material_file(
     for group in ("extensionsUsed", "extensionsRequired"):
         names = document.json.get(group) or []
         content[group] = [name for name in names if name not in _REMOVED]
-    sets = {
-        texture_coordinate_set(slot)
-        for item in materials.values()
-        for _, slot in texture_slots(item)
-    }
+    slots = [slot for item in materials.values() for _, slot in texture_slots(item)]
+    sets = {texture_coordinate_set(slot) for slot in slots}
     content["buffers"] = [*document.items("buffers")]
     attributes = _add_triangle(content, sets, has_colours)
     content["meshes"] = [

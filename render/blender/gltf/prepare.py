@@ -7,11 +7,11 @@ from pathlib import Path
 from core.failures import FailureKind
 from glb.document import Item
 from glb.geometry.scene_surface import SceneSurface, scene_surface
+from glb.geometry.vertex_values import DracoDecoder
 from glb.limits import GlbLimits
 from glb.parse import read_glb
 from glb.shown_materials import shown_primitives
 from render.blender.failure import SceneFailure
-from render.blender.gltf.draco_library import decode_draco
 from render.blender.gltf.material_file import write_material_file
 from render.blender.gltf.materials import reduce_materials
 
@@ -29,7 +29,9 @@ class PreparedScene:
     """Nodes of the default scene that a picture shows."""
 
 
-def prepare(path: Path, limits: GlbLimits, material_file: Path) -> PreparedScene:
+def prepare(
+    path: Path, limits: GlbLimits, material_file: Path, draco: DracoDecoder
+) -> PreparedScene:
     """Read a GLB file, and write a GLB from which Blender imports the materials.
 
     Raises GlbError for a file that the parser rejects, and SceneFailure (`import_error`) for one
@@ -42,7 +44,7 @@ def prepare(path: Path, limits: GlbLimits, material_file: Path) -> PreparedScene
         raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
     document = glb.document
     materials = reduce_materials(document, shown_primitives(document, glb.tree))
-    surface = scene_surface(document, glb.tree, materials, limits.max_triangles, decode_draco)
+    surface = scene_surface(document, glb.tree, materials, limits.max_triangles, draco)
     drawn = {index: materials[index] for index in sorted(set(surface.surface.materials.tolist()))}
     write_material_file(document, drawn, surface.surface.colours is not None, material_file)
     return PreparedScene(surface, drawn, len(glb.tree.shown))

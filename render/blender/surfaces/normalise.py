@@ -28,8 +28,8 @@ class Normalised:
 def normalise(surface: Surface, reach: Float64[np.ndarray, "p"], how: str) -> Normalised:
     """Return the surface in the cube [-1, 1]^3 (`cube`) or in the unit sphere (`sphere`).
 
-    Only vertices of faces count. `reach` is that of `SceneSurface`. Raises SceneFailure: `empty` if they are at one point, `refused`
-    if the object is too far from the origin for double precision.
+    Only vertices of faces count. `reach` is that of `SceneSurface`. Raises SceneFailure: `empty` if
+    they are at one point, `refused` if the object is too far from the origin for double precision.
     """
     used = np.zeros(len(surface.positions), dtype=bool)
     used[surface.faces] = True
@@ -47,7 +47,7 @@ def normalise(surface: Surface, reach: Float64[np.ndarray, "p"], how: str) -> No
     farthest = float(reach[np.unique(surface.parts)].max())
     if farthest > MAX_DISTANCE * size:
         message = (
-            f"the object is {farthest / size:.0e} times its size from the origin; beyond "
+            f"the object is too far from the origin: {farthest / size:.0e} times its size; beyond "
             f"{MAX_DISTANCE:.0e} double precision does not keep its shape"
         )
         raise SceneFailure(FailureKind.REFUSED, message)
