@@ -9,10 +9,12 @@ from glb.node_tree import NodeTree
 from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
 
 __all__ = [
+    "BASE_COLOUR_TEXTURES",
     "GLOSSY",
     "UNLIT",
     "check_materials",
     "image_of_texture",
+    "material_parts",
     "shown_material",
     "shown_primitives",
     "texture_coordinate_set",
@@ -21,20 +23,23 @@ __all__ = [
 
 UNLIT = "KHR_materials_unlit"
 GLOSSY = "KHR_materials_pbrSpecularGlossiness"
+BASE_COLOUR_TEXTURES = frozenset({"baseColorTexture", "diffuseTexture"})
+"""Textures without which a picture would be wrong; others are dropped if they cannot be read."""
 _EMISSION = "KHR_materials_emissive_strength"
 _WEBP = "EXT_texture_webp"
 
 
 def check_materials(document: Document, tree: NodeTree) -> None:
-    """Check the materials that Blender's importer builds, and that their textures have images.
+    """Check the materials that Blender's importer builds, and that their base colours have images.
 
     Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image is named only
     by an extension that the importer does not read.
     """
     indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
     for index in sorted({index for index in indices if index is not None}):
-        for _, slot in texture_slots(shown_material(document.item("materials", index))):
-            image_of_texture(document, slot)
+        for name, slot in texture_slots(shown_material(document.item("materials", index))):
+            if name in BASE_COLOUR_TEXTURES:
+                image_of_texture(document, slot)
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
@@ -76,8 +81,13 @@ def shown_material(material: Item) -> Item:
 
 def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
     """Yield the name of every texture of a shown material, and the JSON object that names it."""
-    for part in (shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()):
+    for part in material_parts(shown):
         yield from ((name, slot) for name, slot in part.items() if name.endswith("Texture"))
+
+
+def material_parts(shown: Item) -> list[Item]:
+    """Return the JSON objects of a shown material that hold factors and textures."""
+    return [shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()]
 
 
 def texture_coordinate_set(slot: Item) -> int:

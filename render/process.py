@@ -103,6 +103,8 @@ class SceneReport:
     """Drawn triangles, counted once per instance."""
     dropped_triangles: dict[str, int]
     """Triangles that draw nothing or repeat others, by reason."""
+    notes: list[str]
+    """One line for each thing that the file has but the picture lacks."""
     num_images: int
     num_texture_pixels: int
     scale: float

@@ -18,7 +18,7 @@ from render.blender.gltf.import_materials import import_materials
 from render.blender.gltf.prepare import PreparedScene, prepare
 from render.blender.meshes import create_meshes
 from render.blender.opacity import insert_opacity_nodes
-from render.blender.shaders import check_textures, connect_glossiness
+from render.blender.shaders import check_textures, connect_glossiness, unreadable_images
 from render.blender.surfaces.complete_normals import complete_normals
 from render.blender.surfaces.normalise import normalise
 from render.blender.transparency import cull_backs, pass_short_rays
@@ -52,10 +52,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
     """Load and normalise an object. Raises SceneFailure."""
     started = time.monotonic()
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    with tempfile.TemporaryDirectory() as folder:
-        material_file = Path(folder) / "materials.glb"
-        prepared = prepare(Path(request.glb), request.limits, material_file, decode_draco)
-        materials = import_materials(material_file, prepared.materials)
+    prepared, materials = _import(request)
     imported = time.monotonic()
     textures = check_textures(request.limits.max_total_pixels)
     surface, dropped = _clean(prepared)
@@ -71,6 +68,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
         "num_nodes": prepared.num_nodes,
         "num_triangles": len(surface.faces),
         "dropped_triangles": dropped,
+        "notes": list(prepared.notes),
         "scale": normalised.scale,
         "centre": list(normalised.centre),
         **textures,
@@ -86,6 +84,21 @@ def open_scene(request: OpenRequest) -> OpenScene:
         materials=prepared.materials,
         report=report,
     )
+
+
+def _import(request: OpenRequest) -> tuple[PreparedScene, dict[int, Any]]:
+    """Read the file, and import its materials without the images that Blender cannot read."""
+    unreadable: set[int] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "materials.glb"
+        while True:
+            prepared = prepare(Path(request.glb), request.limits, path, decode_draco, unreadable)
+            materials = import_materials(path, prepared.materials)
+            found = unreadable_images()
+            if found <= unreadable:
+                return prepared, materials
+            unreadable |= found
+            bpy.ops.wm.read_factory_settings(use_empty=True)
 
 
 def _clean(prepared: PreparedScene) -> tuple[Surface, dict[str, int]]:

@@ -9,32 +9,38 @@ from core.failures import FailureKind
 from render.blender.failure import SceneFailure
 from render.blender.gltf.materials import GLOSSINESS
 
-__all__ = ["check_textures", "connect_glossiness", "node_trees"]
+__all__ = ["check_textures", "connect_glossiness", "node_trees", "unreadable_images"]
 
 
 def check_textures(max_pixels: int) -> dict[str, int]:
     """Count images and their pixels; return the fields of `SceneReport`.
 
-    Raises SceneFailure: `import_error` if an image is missing or unreadable, because Blender would
-    render the surface in magenta without an error; `too_large` for too many pixels.
+    Raises SceneFailure: `import_error` if an image is missing, because Blender would render the
+    surface in magenta without an error; `too_large` for too many pixels.
     """
     for tree in node_trees():
         if any(node.type == "TEX_IMAGE" and node.image is None for node in tree.nodes):
             raise SceneFailure(FailureKind.IMPORT_ERROR, "a texture has no image")
-    pixels = images = 0
-    for image in bpy.data.images:
-        if image.source not in {"FILE", "GENERATED"} or image.type == "RENDER_RESULT":
-            continue
-        images += 1
-        width, height = image.size
-        if width * height == 0:
-            message = f"the texture {image.name!r} cannot be read"
-            raise SceneFailure(FailureKind.IMPORT_ERROR, message)
-        pixels += width * height
+    sizes = [image.size for image in _images()]
+    pixels = sum(width * height for width, height in sizes)
     if pixels > max_pixels:
         message = f"the textures have {pixels} pixels; the limit is {max_pixels}"
         raise SceneFailure(FailureKind.TOO_LARGE, message)
-    return {"num_images": images, "num_texture_pixels": pixels}
+    return {"num_images": len(sizes), "num_texture_pixels": pixels}
+
+
+def unreadable_images() -> set[int]:
+    """Return the images, by their index in the file, that Blender could not read."""
+    names = [image.name for image in _images() if 0 in tuple(image.size)]
+    return {int(name.split()[1].partition(".")[0]) for name in names}
+
+
+def _images() -> list[Any]:
+    return [
+        image
+        for image in bpy.data.images
+        if image.source in {"FILE", "GENERATED"} and image.type != "RENDER_RESULT"
+    ]
 
 
 def connect_glossiness() -> None:

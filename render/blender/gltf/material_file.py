@@ -15,7 +15,7 @@ from glb.document import Document, Item
 from glb.extensions import REMOVED_EXTENSIONS
 from glb.shown_materials import texture_coordinate_set, texture_slots
 
-__all__ = ["COLOUR_LAYER", "material_name", "uv_layer_name", "write_material_file"]
+__all__ = ["COLOUR_LAYER", "image_name", "material_name", "uv_layer_name", "write_material_file"]
 
 COLOUR_LAYER = "Color"
 """Name that the importer gives the layer of COLOR_0."""
@@ -26,6 +26,11 @@ _REMOVED = REMOVED_EXTENSIONS | {"EXT_mesh_gpu_instancing", "KHR_draco_mesh_comp
 def material_name(index: int) -> str:
     """Return the name of the mesh that shows a material in the file."""
     return f"material {index}"
+
+
+def image_name(index: int) -> str:
+    """Return the name of an image in the file; Blender adds a suffix to copies."""
+    return f"image {index}"
 
 
 def uv_layer_name(number: int) -> str:
@@ -42,6 +47,10 @@ def write_material_file(
     """
     content: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0}
     content |= {name: list(document.items(name)) for name in _KEPT if document.items(name)}
+    # Blender's image then says which image of the file it shows.
+    content["images"] = [
+        item | {"name": image_name(index)} for index, item in enumerate(document.items("images"))
+    ]
     for group in ("extensionsUsed", "extensionsRequired"):
         names = document.json.get(group) or []
         content[group] = [name for name in names if name not in _REMOVED]

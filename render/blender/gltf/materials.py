@@ -5,15 +5,14 @@ and as data as data only.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
-from core.failures import FailureKind
 from glb.document import Document, Item
-from glb.image_headers import is_cut_off
 from glb.shown_materials import GLOSSY, image_of_texture, shown_material, texture_slots
-from render.blender.failure import SceneFailure
+from glb.texture_fallbacks import drop_unreadable_textures
 
-__all__ = ["GLOSSINESS", "reduce_materials"]
+__all__ = ["GLOSSINESS", "ReducedMaterials", "reduce_materials"]
 
 GLOSSINESS = "glossiness"
 """Custom property of a Blender material: the factor for `shaders.connect_glossiness`."""
@@ -36,25 +35,37 @@ _DATA = frozenset(
 """Textures whose values are data, not colours."""
 
 
-def reduce_materials(document: Document, primitives: Sequence[Item]) -> dict[int, Item]:
-    """Reduce the materials of the primitives to what is visible, in place; return them by index.
+@dataclass(frozen=True)
+class ReducedMaterials:
+    """The materials of some primitives with only what a picture shows."""
 
-    Raises SceneFailure (`import_error`) if an image that they use is truncated.
+    by_index: Mapping[int, Item]
+    notes: Sequence[str]
+    """One line for each texture that is left out because it cannot be read."""
+
+
+def reduce_materials(
+    document: Document, primitives: Sequence[Item], unreadable: Container[int] = ()
+) -> ReducedMaterials:
+    """Reduce the materials of the primitives to what is visible, in place.
+
+    `unreadable` are images that Blender could not read. Raises GlbError if a base colour uses an
+    image that cannot be read.
     """
-    slots = []
-    reduced = {}
+    slots: list[tuple[str, Item, int]] = []
+    reduced: dict[int, Item] = {}
+    notes: list[str] = []
     for index in _used_materials(document, primitives):
         materials = document.json["materials"]
         materials[index] = reduced[index] = material = shown_material(materials[index])
+        dropped = drop_unreadable_textures(document, material, unreadable)
+        notes += [f"material {index}: {note}" for note in dropped]
         _defer_glossiness(material)
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
         ]
-    for image in dict.fromkeys(image for _, _, image in slots):
-        if is_cut_off(document.image(image)):
-            raise SceneFailure(FailureKind.IMPORT_ERROR, f"image {image} is truncated")
     _separate_colour_and_data(document.json, slots)
-    return reduced
+    return ReducedMaterials(reduced, notes)
 
 
 def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]:

@@ -1,6 +1,6 @@
 """Reading of a GLB for Blender: its surface as arrays, its materials as a file to import."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,21 @@ class PreparedScene:
     """The materials of the surface by index, with only what a picture shows."""
     num_nodes: int
     """Nodes of the default scene that a picture shows."""
+    notes: Sequence[str]
+    """One line for each thing that the file has but the picture lacks."""
 
 
 def prepare(
-    path: Path, limits: GlbLimits, material_file: Path, draco: DracoDecoder
+    path: Path,
+    limits: GlbLimits,
+    material_file: Path,
+    draco: DracoDecoder,
+    unreadable: Container[int] = (),
 ) -> PreparedScene:
     """Read a GLB file, and write a GLB from which Blender imports the materials.
 
-    Raises GlbError for a file that the parser rejects, and SceneFailure (`import_error`) for one
-    that cannot be read or has a truncated image.
+    `unreadable` are images that Blender could not read. Raises GlbError for a file that the parser
+    rejects or whose base colour cannot be read, and SceneFailure if the file cannot be read.
     """
     try:
         glb = read_glb(path, limits)
@@ -43,8 +49,9 @@ def prepare(
         message = f"cannot read the file: {error.strerror}"
         raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
     document = glb.document
-    materials = reduce_materials(document, shown_primitives(document, glb.tree))
+    reduced = reduce_materials(document, shown_primitives(document, glb.tree), unreadable)
+    materials = reduced.by_index
     surface = scene_surface(document, glb.tree, materials, limits.max_triangles, draco)
     drawn = {index: materials[index] for index in sorted(set(surface.surface.materials.tolist()))}
     write_material_file(document, drawn, surface.surface.colours is not None, material_file)
-    return PreparedScene(surface, drawn, len(glb.tree.shown))
+    return PreparedScene(surface, drawn, len(glb.tree.shown), reduced.notes)

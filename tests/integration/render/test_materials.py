@@ -436,6 +436,53 @@ def test_images_without_effect_may_be_malformed(look: Look):
     np.testing.assert_allclose(colour(views, RIGHT), [0, 0, 255], atol=LEVELS)
 
 
+OTHER_TEXTURES: dict[str, dict[str, Any]] = {
+    "normalTexture": {},
+    "emissiveTexture": {"emissiveFactor": [1, 1, 1]},
+    "metallicRoughnessTexture": {},
+    "transmissionTexture": {"transmissionFactor": 1.0},
+    "clearcoatTexture": {"clearcoatFactor": 1.0},
+    "sheenColorTexture": {"sheenColorFactor": [1, 1, 1]},
+    "specularColorTexture": {},
+}
+EXTENSION_OF = {
+    "transmissionTexture": "KHR_materials_transmission",
+    "clearcoatTexture": "KHR_materials_clearcoat",
+    "sheenColorTexture": "KHR_materials_sheen",
+    "specularColorTexture": "KHR_materials_specular",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TEXTURES)
+@pytest.mark.parametrize("data", [b"no image", encode_image(RED_BLUE, "JPEG")[:300]])
+def test_another_texture_that_cannot_be_read_has_no_effect(
+    blender: BlenderProcess, look: Look, tmp_path: Path, name: str, data: bytes
+):
+    """Its factor alone would make the surface a lamp, a mirror or glass."""
+    values = OTHER_TEXTURES[name]
+
+    def material(builder: GltfBuilder) -> int:
+        slot = values | {name: {"index": builder.texture(data)}}
+        extension = EXTENSION_OF.get(name)
+        index = builder.material((0.5, 0.2, 0.1, 1))
+        item = builder.document["materials"][index]
+        if extension:
+            item["extensions"] = {extension: slot}
+        elif name == "metallicRoughnessTexture":
+            del item["pbrMetallicRoughness"]["metallicFactor"]
+            item["pbrMetallicRoughness"] |= slot
+        else:
+            item |= slot
+        return index
+
+    expected = plain(look, 0.5, 0.2, 0.1)
+    path = square(material).save(tmp_path / "object.glb", list(EXTENSION_OF.values()))
+    (note,) = blender.open(path, "cube").notes
+    assert note.startswith(f"material 0: {name} is ignored: image 0 ")
+    views, _ = blender.render([FRONT], CONFIG)
+    np.testing.assert_allclose(colour(views), expected, atol=LEVELS)
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_non_finite_normals_are_replaced(look: Look, number: float):
     """Normals that are NaN or infinite would leave a surface dark."""

@@ -180,7 +180,7 @@ def test_an_unreadable_texture_is_an_import_error(blender: BlenderProcess, glb: 
     def break_texture(document: dict[str, Any]) -> None:
         texture(document, {"uri": f"data:image/png;base64,{broken}"})
 
-    with pytest.raises(RenderFailure, match="texture") as caught:
+    with pytest.raises(RenderFailure, match="baseColorTexture") as caught:
         blender.open(edit_glb(glb, break_texture), "cube")
     assert caught.value.kind == "import_error"
 
