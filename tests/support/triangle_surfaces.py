@@ -14,6 +14,7 @@ __all__ = [
     "join",
     "material",
     "quad",
+    "reorder",
     "reverse",
     "rotation",
     "sphere",
@@ -103,6 +104,17 @@ def sphere(radius: float = 1, centre: Sequence[float] = (0, 0, 0), rings: int = 
 def reverse(surface: Surface) -> Surface:
     """Return the surface with the other side as its front, by winding and normals."""
     return replace(surface, faces=surface.faces[:, [0, 2, 1]], normals=-surface.normals)
+
+
+def reorder(surface: Surface, order: np.ndarray) -> Surface:
+    """Return the surface with its triangles in another order."""
+    return replace(
+        surface,
+        faces=surface.faces[order],
+        materials=surface.materials[order],
+        parts=surface.parts[order],
+        flat=surface.flat[order],
+    )
 
 
 def rotation(quaternion: Sequence[float]) -> np.ndarray:

@@ -1,10 +1,12 @@
 """The alpha of a base colour texture: which triangles show a texel of at least some alpha."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
+from glb.document import Item
+from glb.shown_materials import texture_coordinate_set
 from glb.surface import Surface
 
 __all__ = ["AlphaTexture", "shows_alpha", "texture_coordinates"]
@@ -20,20 +22,21 @@ _Range = tuple[np.ndarray, np.ndarray]
 class AlphaTexture:
     """The alpha of an image, and how a sampler continues it beyond its edges."""
 
-    alpha: np.ndarray
-    """(h, w), uint8 or floating point in [0, 1]; the first row is the top of the image."""
+    alpha: UInt8[np.ndarray, "h w"] | Float32[np.ndarray, "h w"]
+    """In bytes or [0, 1]; the first row is the top of the image."""
     wrap_s: int = _REPEAT
     wrap_t: int = _REPEAT
 
 
-def texture_coordinates(surface: Surface, slot: dict[str, Any], faces: np.ndarray) -> np.ndarray:
-    """Return where faces (n,) show a texture: (n, 3, 2), float64, by KHR_texture_transform.
+def texture_coordinates(
+    surface: Surface, slot: Item, faces: Int64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "n 3 2"]:
+    """Return where the corners of faces show a texture, by KHR_texture_transform.
 
     `slot` is the JSON object that names the texture. Coordinates are zero if the set is missing.
     """
     transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
-    number = transform.get("texCoord")
-    uvs = surface.uvs.get((slot.get("texCoord") or 0) if number is None else number)
+    uvs = surface.uvs.get(texture_coordinate_set(slot))
     if uvs is None:
         return np.zeros((len(faces), 3, 2))
     x, y = transform.get("scale") or (1, 1)
@@ -44,10 +47,12 @@ def texture_coordinates(surface: Surface, slot: dict[str, Any], faces: np.ndarra
     return corners @ matrix + np.array(transform.get("offset") or (0, 0))
 
 
-def shows_alpha(texture: AlphaTexture, coordinates: np.ndarray, level: float) -> np.ndarray:
-    """Return which triangles (n,) may show an alpha of at least `level`.
+def shows_alpha(
+    texture: AlphaTexture, coordinates: Float64[np.ndarray, "n 3 2"], level: float
+) -> Bool[np.ndarray, "n"]:
+    """Return which triangles may show an alpha of at least `level`.
 
-    `coordinates` (n, 3, 2) are those of the corners. A triangle may show all texels that bilinear
+    `coordinates` are those of the corners. A triangle may show all texels that bilinear
     interpolation reads within the bounds of its corners: one that shows such alpha is never missed.
     """
     alpha = texture.alpha

@@ -1,10 +1,11 @@
 """Which triangles draw something: those with an area, and with an opacity that a picture shows."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
+from glb.document import Item
 from glb.shown_materials import GLOSSY
 from glb.surface import Surface
 from render.blender.surfaces.alpha_texture import AlphaTexture, shows_alpha, texture_coordinates
@@ -24,22 +25,20 @@ _CUTOFF = 0.5
 
 
 def drawn_faces(
-    surface: Surface,
-    materials: Sequence[dict[str, Any]],
-    textures: Mapping[int, AlphaTexture],
-) -> np.ndarray:
-    """Return a mask (f,) of the triangles that draw something. Positions must be finite.
+    surface: Surface, materials: Mapping[int, Item], textures: Mapping[int, AlphaTexture]
+) -> Bool[np.ndarray, "f"]:
+    """Return a mask of the triangles that draw something. Positions must be finite.
 
     A triangle without area, or a needle as thin as the rounding of its corners, covers no pixel,
     but would count in the bounds. Nor does a triangle draw anything if its opacity is everywhere
     below `alphaCutoff` (MASK) or what 8 bits show (BLEND). As in glTF, opacity is the product of
     the factor, the texture and COLOR_0; OPAQUE ignores it.
 
-    `materials` are those of `glb.shown_materials.shown_material`. `textures` has the alpha of base
+    `materials` are shown materials by index. `textures` has the alpha of base
     colour textures by material; a material that is not in it may show any alpha.
     """
     drawn = _have_area(surface)
-    for index, material in enumerate(materials):
+    for index, material in materials.items():
         mode = material.get("alphaMode")
         if mode not in {"MASK", "BLEND"}:
             continue
@@ -51,8 +50,8 @@ def drawn_faces(
     return drawn
 
 
-def base_colour(material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
-    """Return the base or diffuse colour's factor (4,) and its texture's JSON object, or None."""
+def base_colour(material: Item) -> tuple[Float64[np.ndarray, "4"], Item | None]:
+    """Return the factor of the base or diffuse colour, and its texture's JSON object or None."""
     glossy = material["extensions"].get(GLOSSY)
     if glossy is not None:
         factor, slot = glossy.get("diffuseFactor"), glossy.get("diffuseTexture")
@@ -85,7 +84,7 @@ def _have_area(surface: Surface) -> np.ndarray:
 def _show(
     surface: Surface,
     faces: np.ndarray,
-    material: dict[str, Any],
+    material: Item,
     limit: float,
     texture: AlphaTexture | None,
 ) -> np.ndarray:

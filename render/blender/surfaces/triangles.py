@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Int64
 
 from glb.surface import Surface
 
@@ -17,33 +18,36 @@ __all__ = [
 ]
 
 
-def corner_positions(surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the positions (f, 3), float64, of the first, second and third corners."""
+_Vectors = Float64[np.ndarray, "n 3"]
+
+
+def corner_positions(surface: Surface) -> tuple[_Vectors, _Vectors, _Vectors]:
+    """Return the positions of the first, second and third corners of the faces."""
     first, second, third = (surface.positions[surface.faces[:, corner]] for corner in range(3))
     return first, second, third
 
 
-def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the cross products (n, 3); np.cross takes three times as long."""
+def cross(first: _Vectors, second: _Vectors) -> _Vectors:
+    """Return the cross products; np.cross takes three times as long."""
     (ax, ay, az), (bx, by, bz) = first.T, second.T
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
-def squares(vectors: np.ndarray) -> np.ndarray:
-    """Return the squared lengths (n,) of vectors (n, 3)."""
+def squares(vectors: _Vectors) -> Float64[np.ndarray, "n"]:
+    """Return the squared lengths of vectors."""
     return np.einsum("ij,ij->i", vectors, vectors)
 
 
-def area_vectors(surface: Surface) -> np.ndarray:
-    """Return the normals (f, 3), float64, by winding, with twice the area as their length."""
+def area_vectors(surface: Surface) -> _Vectors:
+    """Return the normals of the faces by winding, with twice the area as their length."""
     first, second, third = corner_positions(surface)
     second -= first
     third -= first
     return cross(second, third)
 
 
-def centroids(surface: Surface) -> np.ndarray:
-    """Return the centroids (f, 3), float64, of the triangles."""
+def centroids(surface: Surface) -> _Vectors:
+    """Return the centroids of the faces."""
     first, second, third = corner_positions(surface)
     first += second
     first += third
@@ -52,13 +56,13 @@ def centroids(surface: Surface) -> np.ndarray:
 
 
 def relative_volumes(
-    points: np.ndarray, vectors: np.ndarray, groups: np.ndarray, num_groups: int
-) -> np.ndarray:
+    points: _Vectors, vectors: _Vectors, groups: Int[np.ndarray, "n"], num_groups: int
+) -> Float64[np.ndarray, "g"]:
     """Return the signed volume of each group of triangles about its centroid, over area^1.5.
 
-    `points` (n, 3) are the triangles' centroids, `vectors` (n, 3) their area vectors and `groups`
-    (n,) their groups. The volume is positive if the triangles look outward: a sphere has 0.094, a
-    cube 0.068, a plane 0.
+    `points` are the triangles' centroids, `vectors` their area vectors and `groups` their groups.
+    The volume is positive if the triangles look outward: a sphere has 0.094, a cube 0.068, a plane
+    0.
     """
     weights = np.sqrt(squares(vectors)) / 2
     areas = np.bincount(groups, weights, num_groups)
@@ -70,13 +74,15 @@ def relative_volumes(
     return np.bincount(groups, volumes / 6, num_groups) / safe**1.5
 
 
-def unshare(surface: Surface, corners: np.ndarray) -> tuple[Surface, np.ndarray]:
-    """Return the surface with own vertices for the corners of a mask (f, 3).
+def unshare(
+    surface: Surface, corners: Bool[np.ndarray, "f 3"]
+) -> tuple[Surface, Int64[np.ndarray, "n"]]:
+    """Return the surface with own vertices for the corners in a mask.
 
     Also returns the new vertices' indices, in the order of `np.nonzero(corners)`.
     """
     vertices = surface.faces[corners]
-    new = np.arange(len(vertices), dtype=np.int32) + np.int32(len(surface.positions))
+    new = np.arange(len(vertices)) + len(surface.positions)
     faces = surface.faces.copy()
     faces[corners] = new
 

@@ -16,7 +16,7 @@ OPAQUE = [material()]
 
 
 def drawn(surface, materials=OPAQUE, **textures) -> list[bool]:
-    return drawn_faces(surface, materials, textures.get("textures", {})).tolist()
+    return drawn_faces(surface, dict(enumerate(materials)), textures.get("textures", {})).tolist()
 
 
 def triangle(*corners):
@@ -146,6 +146,6 @@ def test_the_factor_scales_the_alpha_that_a_mask_needs():
 
 def test_bodies_are_drawn_wholly_and_what_is_drawn_stays_so():
     surface = join(cube(), sphere(), triangle((9, 9, 9), (9, 9, 9), (8, 9, 9)))
-    mask = drawn_faces(surface, OPAQUE, {})
+    mask = drawn_faces(surface, {0: material()}, {})
     assert mask.tolist() == [True] * (len(mask) - 1) + [False]
-    assert drawn_faces(surface.select(mask), OPAQUE, {}).all()
+    assert drawn_faces(surface.select(mask), {0: material()}, {}).all()
