@@ -1,0 +1,1 @@
+"""Rules that turn the triangles of a file into those that a picture shows; numpy only, no bpy."""
