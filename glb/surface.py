@@ -24,7 +24,7 @@ class Surface:
     faces: Int32[np.ndarray, "f 3"]
     """Vertices in counter-clockwise order, seen from the front."""
     materials: Int32[np.ndarray, "f"]
-    """Index of the material in the document."""
+    """Index into the list of the drawn materials."""
     parts: Int32[np.ndarray, "f"]
     """Number of the copy of a primitive that the face belongs to; copies are drawn in this order.
     """

@@ -1,6 +1,6 @@
 """The surface of a file's default scene, evaluated in double precision."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,11 @@ _VECTORS = ("POSITION", "NORMAL")
 
 @dataclass(frozen=True, eq=False)
 class SceneSurface:
-    """A surface, and how far from the origin the coordinates were in its computation."""
+    """A surface, its materials, and how far from the origin the coordinates were on the way."""
 
     surface: Surface
+    materials: Sequence[int]
+    """Indices of the drawn materials in the document."""
     reach: Float64[np.ndarray, "p"]
     """Per part, a bound on every coordinate in the computation of its positions."""
 
@@ -62,7 +64,8 @@ def scene_surface(
         raise GlbError(FailureKind.EMPTY, "the scene has no triangle")
     if not all(np.isfinite(part.positions).all() for part in parts):
         raise GlbError(FailureKind.REFUSED, "coordinates are infinite or not a number")
-    return SceneSurface(_joined(parts), np.array([part.reach for part in parts]))
+    drawn = sorted({part.material for part in parts})
+    return SceneSurface(_joined(parts, drawn), drawn, np.array([part.reach for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +174,9 @@ def _z_up(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)
 
 
-def _joined(parts: list[_Part]) -> Surface:
+def _joined(parts: Sequence[_Part], materials: Sequence[int]) -> Surface:
+    numbers_of_materials = {index: number for number, index in enumerate(materials)}
+    of_parts = [numbers_of_materials[part.material] for part in parts]
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
     names = {name for part in parts for name in part.values}
@@ -185,13 +190,13 @@ def _joined(parts: list[_Part]) -> Surface:
         uvs={number: _column(parts, f"TEXCOORD_{number}", 2, 0) for number in sets},
         colours=_column(parts, "COLOR_0", 4, 1) if "COLOR_0" in names else None,
         faces=np.concatenate(faces).astype(np.int32),
-        materials=np.repeat([part.material for part in parts], counts).astype(np.int32),
+        materials=np.repeat(of_parts, counts).astype(np.int32),
         parts=np.repeat(numbers, counts).astype(np.int32),
         flat=np.repeat(flat, counts),
     )
 
 
-def _column(parts: list[_Part], name: str, width: int, default: float) -> np.ndarray:
+def _column(parts: Sequence[_Part], name: str, width: int, default: float) -> np.ndarray:
     """Return an attribute of all vertices; `default` fills what a primitive does not have."""
     total = sum(len(part.positions) for part in parts)
     column = np.full((total, width), default, dtype=np.float32)

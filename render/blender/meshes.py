@@ -1,6 +1,6 @@
 """Blender's meshes, built from a surface: one per material."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import bpy
@@ -14,11 +14,11 @@ __all__ = ["create_meshes"]
 
 
 def create_meshes(
-    surface: Surface, materials: Mapping[int, Any], hulls: Bool[np.ndarray, "f"]
+    surface: Surface, materials: Sequence[Any], hulls: Bool[np.ndarray, "f"]
 ) -> list[Any]:
     """Create the object of each material; return those that consist of hulls (`culling`).
 
-    `materials` are Blender's, by index. Every vertex must have a normal.
+    `materials` are Blender's. Every vertex of a face must have a normal.
     """
     culled = []
     groups = np.stack([surface.materials, hulls], axis=1)

@@ -157,7 +157,7 @@ def compile_kernels(request: CompileRequest) -> None:
     material.use_nodes = True
     pass_short_rays()
     surface = _cube()
-    create_meshes(surface, {0: material}, np.zeros(len(surface.faces), dtype=bool))
+    create_meshes(surface, [material], np.zeros(len(surface.faces), dtype=bool))
     in_front = [[1.0, 0, 0, 0], [0, 0, -1.0, -4.0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]]
     spec = CameraSpec(camera_to_world=in_front, intrinsics=[1.0, 1.0, 0.5, 0.5])
     small = RenderRequest(

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,26 @@ import bpy
 import numpy as np
 from jaxtyping import Bool
 
-from glb.document import Item
+from core.failures import FailureKind
 from glb.surface import Surface
+from render.blender.failure import SceneFailure
 from render.blender.gltf.draco_library import decode_draco
 from render.blender.gltf.import_materials import import_materials
 from render.blender.gltf.prepare import PreparedScene, prepare
 from render.blender.meshes import create_meshes
 from render.blender.opacity import insert_opacity_nodes
-from render.blender.shaders import check_textures, connect_glossiness, unreadable_images
+from render.blender.shaders import (
+    check_textures,
+    connect_glossiness,
+    image_pixels,
+    unreadable_images,
+)
+from render.blender.surfaces.alpha_texture import AlphaTexture
+from render.blender.surfaces.coincident import separate_coincident
 from render.blender.surfaces.complete_normals import complete_normals
+from render.blender.surfaces.drawn import drawn_faces
 from render.blender.surfaces.normalise import normalise
+from render.blender.surfaces.orientation import orient
 from render.blender.transparency import cull_backs, pass_short_rays
 from render.job import OpenRequest
 
@@ -37,8 +46,8 @@ class OpenScene:
     """Faces that are seen from their front only and do not belong to the object itself."""
     hull_objects: list[Any]
     """Blender's objects of these faces."""
-    materials: Mapping[int, Item]
-    """The materials of the surface, as in the file."""
+    prepared: PreparedScene
+    """The materials of the surface."""
     report: dict[str, Any]
     """The fields of `SceneReport`."""
 
@@ -81,19 +90,19 @@ def open_scene(request: OpenRequest) -> OpenScene:
         surface=surface,
         hulls=hulls,
         hull_objects=objects,
-        materials=prepared.materials,
+        prepared=prepared,
         report=report,
     )
 
 
-def _import(request: OpenRequest) -> tuple[PreparedScene, dict[int, Any]]:
+def _import(request: OpenRequest) -> tuple[PreparedScene, list[Any]]:
     """Read the file, and import its materials without the images that Blender cannot read."""
     unreadable: set[int] = set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "materials.glb"
         while True:
             prepared = prepare(Path(request.glb), request.limits, path, decode_draco, unreadable)
-            materials = import_materials(path, prepared.materials)
+            materials = import_materials(path, len(prepared.materials))
             found = unreadable_images()
             if found <= unreadable:
                 return prepared, materials
@@ -102,4 +111,22 @@ def _import(request: OpenRequest) -> tuple[PreparedScene, dict[int, Any]]:
 
 
 def _clean(prepared: PreparedScene) -> tuple[Surface, dict[str, int]]:
-    return prepared.surface.surface, {}
+    """Return the surface that is drawn, and the number of triangles left out, by reason."""
+    evaluated, materials = prepared.surface.surface, prepared.materials
+    alphas = {
+        number: AlphaTexture(
+            alpha=image_pixels(use.image)[..., 3], wrap_s=use.wrap_s, wrap_t=use.wrap_t
+        )
+        for number, use in prepared.base_colours.items()
+        if materials[number].get("alphaMode") in {"MASK", "BLEND"}
+    }
+    drawn = evaluated.select(drawn_faces(evaluated, materials, alphas))
+    if not len(drawn.faces):
+        # Triangles far from the origin may have lost their area to rounding.
+        normalise(evaluated, prepared.surface.reach, "cube")
+        raise SceneFailure(FailureKind.EMPTY, "no triangle has an area and an opacity above 0")
+    surface = separate_coincident(orient(drawn), materials)
+    return surface, {
+        "invisible": len(evaluated.faces) - len(drawn.faces),
+        "coincident": len(drawn.faces) - len(surface.faces),
+    }

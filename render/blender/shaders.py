@@ -4,12 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import bpy
+import numpy as np
+from jaxtyping import Float32
 
 from core.failures import FailureKind
 from render.blender.failure import SceneFailure
+from render.blender.gltf.material_file import image_name
 from render.blender.gltf.materials import GLOSSINESS
 
-__all__ = ["check_textures", "connect_glossiness", "node_trees", "unreadable_images"]
+__all__ = [
+    "check_textures",
+    "connect_glossiness",
+    "image_pixels",
+    "node_trees",
+    "unreadable_images",
+]
 
 
 def check_textures(max_pixels: int) -> dict[str, int]:
@@ -33,6 +42,15 @@ def unreadable_images() -> set[int]:
     """Return the images, by their index in the file, that Blender could not read."""
     names = [image.name for image in _images() if 0 in tuple(image.size)]
     return {int(name.split()[1].partition(".")[0]) for name in names}
+
+
+def image_pixels(index: int) -> Float32[np.ndarray, "h w 4"]:
+    """Return the values of an image of the file, encoded as in the file, the top row first."""
+    image = bpy.data.images[image_name(index)]
+    pixels = np.empty(len(image.pixels), dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    width, height = image.size
+    return pixels.reshape(height, width, 4)[::-1]
 
 
 def _images() -> list[Any]:

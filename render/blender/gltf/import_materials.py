@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ __all__ = ["import_materials"]
 _LACKS_EXTENSION = re.compile(r"Extension \S+ is not available")
 
 
-def import_materials(path: Path, indices: Iterable[int]) -> dict[int, Any]:
-    """Return Blender's materials by index, from the file of `write_material_file`.
+def import_materials(path: Path, count: int) -> list[Any]:
+    """Return Blender's materials, from the file of `write_material_file`.
 
     Raises SceneFailure.
     """
@@ -32,10 +31,8 @@ def import_materials(path: Path, indices: Iterable[int]) -> dict[int, Any]:
         for name in ("glTFImporter", "glTFImporter_errors"):
             # The importer does not remove its own handlers when it fails.
             logging.getLogger(name).handlers.clear()
-    materials = {}
-    for index in indices:
-        mesh = bpy.data.meshes[material_name(index)]
-        materials[index] = mesh.materials[0]
+    meshes = [bpy.data.meshes[material_name(number)] for number in range(count)]
+    materials = [mesh.materials[0] for mesh in meshes]
     for item in list(bpy.data.objects):
         bpy.data.objects.remove(item, do_unlink=True)
     for mesh in list(bpy.data.meshes):

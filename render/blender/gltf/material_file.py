@@ -4,7 +4,7 @@ The importer turns materials into node trees; meshes are built from arrays (rend
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ _KEPT = ("bufferViews", "images", "materials", "samplers", "textures")
 _REMOVED = REMOVED_EXTENSIONS | {"EXT_mesh_gpu_instancing", "KHR_draco_mesh_compression"}
 
 
-def material_name(index: int) -> str:
-    """Return the name of the mesh that shows a material in the file."""
-    return f"material {index}"
+def material_name(number: int) -> str:
+    """Return the name of the mesh that shows a material, by its place among the drawn ones."""
+    return f"material {number}"
 
 
 def image_name(index: int) -> str:
@@ -39,9 +39,13 @@ def uv_layer_name(number: int) -> str:
 
 
 def write_material_file(
-    document: Document, materials: Mapping[int, Item], has_colours: bool, path: Path
+    document: Document,
+    materials: Mapping[int, Item],
+    drawn: Sequence[int],
+    has_colours: bool,
+    path: Path,
 ) -> None:
-    """Write the materials, with the images of the document and one triangle per material.
+    """Write the drawn materials, with the images of the document and one triangle per material.
 
     With `has_colours` every base colour is multiplied by the vertex colours.
     """
@@ -54,19 +58,19 @@ def write_material_file(
     for group in ("extensionsUsed", "extensionsRequired"):
         names = document.json.get(group) or []
         content[group] = [name for name in names if name not in _REMOVED]
-    slots = [slot for item in materials.values() for _, slot in texture_slots(item)]
+    slots = [slot for index in drawn for _, slot in texture_slots(materials[index])]
     sets = {texture_coordinate_set(slot) for slot in slots}
     content["buffers"] = [*document.items("buffers")]
     attributes = _add_triangle(content, sets, has_colours)
     content["meshes"] = [
         {
-            "name": material_name(index),
+            "name": material_name(number),
             "primitives": [{"attributes": attributes, "material": index}],
         }
-        for index in materials
+        for number, index in enumerate(drawn)
     ]
-    content["nodes"] = [{"mesh": number} for number in range(len(materials))]
-    content["scenes"] = [{"nodes": list(range(len(materials)))}]
+    content["nodes"] = [{"mesh": number} for number in range(len(drawn))]
+    content["scenes"] = [{"nodes": list(range(len(drawn)))}]
     write_glb(path, content, document.container.rest)
 
 

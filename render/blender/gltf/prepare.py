@@ -12,6 +12,7 @@ from glb.limits import GlbLimits
 from glb.parse import read_glb
 from glb.shown_materials import shown_primitives
 from render.blender.failure import SceneFailure
+from render.blender.gltf.base_colour_image import BaseColourImage, base_colour_images
 from render.blender.gltf.material_file import write_material_file
 from render.blender.gltf.materials import reduce_materials
 
@@ -24,7 +25,9 @@ class PreparedScene:
 
     surface: SceneSurface
     materials: Mapping[int, Item]
-    """The materials of the surface by index, with only what a picture shows."""
+    """The materials of the surface, with only what a picture shows."""
+    base_colours: Mapping[int, BaseColourImage]
+    """The base colour's image of each of the materials that have one."""
     num_nodes: int
     """Nodes of the default scene that a picture shows."""
     notes: Sequence[str]
@@ -50,8 +53,14 @@ def prepare(
         raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
     document = glb.document
     reduced = reduce_materials(document, shown_primitives(document, glb.tree), unreadable)
-    materials = reduced.by_index
-    surface = scene_surface(document, glb.tree, materials, limits.max_triangles, draco)
-    drawn = {index: materials[index] for index in sorted(set(surface.surface.materials.tolist()))}
-    write_material_file(document, drawn, surface.surface.colours is not None, material_file)
-    return PreparedScene(surface, drawn, len(glb.tree.shown), reduced.notes)
+    surface = scene_surface(document, glb.tree, reduced.by_index, limits.max_triangles, draco)
+    materials = {n: reduced.by_index[index] for n, index in enumerate(surface.materials)}
+    has_colours = surface.surface.colours is not None
+    write_material_file(document, reduced.by_index, surface.materials, has_colours, material_file)
+    return PreparedScene(
+        surface,
+        materials,
+        base_colour_images(document, materials),
+        len(glb.tree.shown),
+        reduced.notes,
+    )

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from glb.surface import Surface
+from render.blender.surfaces.triangles import area_vectors, unshare
 
-__all__ = ["complete_normals", "face_normals"]
+__all__ = ["complete_normals"]
 
 
 def complete_normals(surface: Surface) -> Surface:
@@ -16,12 +17,12 @@ def complete_normals(surface: Surface) -> Surface:
     mean of its faces' normals, weighted by area. No face may be without area.
     """
     surface = _separate_flat_faces(surface)
-    corners = surface.faces[(surface.normals[surface.faces] == 0).all(axis=-1).any(axis=-1)]
-    if not len(corners):
+    incomplete = surface.select((surface.normals[surface.faces] == 0).all(axis=-1).any(axis=-1))
+    if not len(incomplete.faces):
         return surface
     missing = (surface.normals == 0).all(axis=-1)
-    order = corners.ravel()
-    vectors = np.repeat(face_normals(surface.positions[corners], unit=False), 3, axis=0)
+    order = incomplete.faces.ravel()
+    vectors = np.repeat(area_vectors(incomplete), 3, axis=0)
     sums = np.stack([np.bincount(order, part, len(missing)) for part in vectors.T], axis=1)
     # Opposite faces may cancel each other; the normal of any of them is as good.
     last = np.zeros_like(sums)
@@ -32,32 +33,13 @@ def complete_normals(surface: Surface) -> Surface:
     return dataclasses.replace(surface, normals=normals)
 
 
-def face_normals(triangles: np.ndarray, unit: bool = True) -> np.ndarray:
-    """Return the normals (f, 3) of triangles (f, 3, 3), or vectors with twice their area."""
-    vectors = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    return _unit(vectors) if unit else vectors
-
-
 def _separate_flat_faces(surface: Surface) -> Surface:
-    flat = surface.flat
-    if not flat.any():
+    if not surface.flat.any():
         return surface
-    corners = surface.faces[flat].ravel()
-    count = len(surface.positions)
-    faces = surface.faces.copy()
-    faces[flat] = np.arange(count, count + len(corners), dtype=np.int32).reshape(-1, 3)
-    own = np.repeat(face_normals(surface.triangles[flat]), 3, axis=0).astype(np.float32)
-    return dataclasses.replace(
-        surface,
-        positions=np.concatenate([surface.positions, surface.positions[corners]]),
-        normals=np.concatenate([surface.normals, own]),
-        uvs={name: np.concatenate([uvs, uvs[corners]]) for name, uvs in surface.uvs.items()},
-        colours=None
-        if surface.colours is None
-        else np.concatenate([surface.colours, surface.colours[corners]]),
-        faces=faces,
-        flat=np.zeros_like(flat),
-    )
+    own = _unit(area_vectors(surface)[surface.flat]).astype(np.float32)
+    separated, new = unshare(surface, np.tile(surface.flat[:, None], (1, 3)))
+    separated.normals[new] = np.repeat(own, 3, axis=0)
+    return dataclasses.replace(separated, flat=np.zeros_like(surface.flat))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

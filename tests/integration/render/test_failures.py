@@ -74,7 +74,7 @@ def remove_meshes(document: dict[str, Any]) -> None:
 def stretch_to_infinity(document: dict[str, Any]) -> None:
     node = document["nodes"][document["scenes"][0]["nodes"][0]]
     node.pop("matrix", None)
-    node["scale"] = [1e308, 1, 1]
+    node["scale"] = [1e308, 1e308, 1e308]
 
 
 def shrink_to_a_point(document: dict[str, Any]) -> None:

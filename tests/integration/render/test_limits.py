@@ -219,7 +219,7 @@ def sparse_no_number(builder: GltfBuilder) -> None:
 
 
 def huge_position(builder: GltfBuilder) -> None:
-    corners = [[-1, -1, 0], [1, -1, 0], [1, 3e38, 0], [-1, 1, 0]]
+    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * 3e38
     attributes(builder)["POSITION"] = builder.accessor(corners)
 
 
@@ -232,7 +232,7 @@ def infinite_matrix(builder: GltfBuilder) -> None:
 
 
 def matrix_beyond_floats(builder: GltfBuilder) -> None:
-    builder.document["nodes"][0]["matrix"] = [1e39, *np.eye(4).reshape(16).tolist()[1:]]
+    builder.document["nodes"][0]["matrix"] = np.diag([1e39, 1e39, 1, 1]).reshape(16).tolist()
 
 
 def bind_matrix_without_numbers(builder: GltfBuilder) -> None:
