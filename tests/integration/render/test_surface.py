@@ -181,20 +181,6 @@ def test_faces_without_area_are_left_out(blender: BlenderProcess, tmp_path: Path
     assert mesh_of(surface).volume == pytest.approx(8, rel=1e-5)
 
 
-def test_a_line_has_no_geometry(blender: BlenderProcess, tmp_path: Path):
-    path = write_boxes(tmp_path / "line.glb", letter_block())
-
-    def flatten(document: dict[str, Any]) -> None:
-        for root in document["scenes"][0]["nodes"]:
-            document["nodes"][root].pop("matrix", None)
-            document["nodes"][root]["scale"] = [1, 0, 0]
-
-    blender.open(edit_glb(path, flatten), "cube")
-    with pytest.raises(RenderFailure, match="no area") as caught:
-        blender.geometry()
-    assert caught.value.kind == "empty"
-
-
 def test_geometry_needs_an_open_object():
     with BlenderProcess(BlenderLimits()) as process, pytest.raises(RenderFailure) as caught:
         process.geometry()
