@@ -49,6 +49,8 @@ class OpenRequest:
     glb: str
     normalise: str
     """`cube`: bounding box into [-1, 1]^3; `sphere`: bounding sphere of radius 1."""
+    cull_shells: bool
+    """Draw shells that face inward from their front only (surfaces.shells)."""
     limits: GlbLimits
 
 

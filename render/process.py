@@ -101,8 +101,9 @@ class SceneReport:
     """Nodes that a picture shows."""
     num_triangles: int
     """Drawn triangles, counted once per instance."""
-    dropped_triangles: dict[str, int]
-    """Triangles that draw nothing or repeat others, by reason."""
+    special_triangles: dict[str, int]
+    """Triangles that draw nothing (`invisible`) or repeat others (`coincident`), and those that are
+    drawn from their front only (`culled`)."""
     notes: list[str]
     """One line for each thing that the file has but the picture lacks."""
     num_images: int
@@ -189,8 +190,11 @@ class BlenderProcess:
         gpus = [(str(backend), str(name)) for backend, name in data["gpus"]]
         return ChildReport(**self._start_data, gpus=gpus, seconds=self._start_seconds)
 
-    def open(self, glb: Path, normalise: str) -> SceneReport:
-        """Load an object and normalise it. Raises RenderFailure."""
+    def open(self, glb: Path, normalise: str, cull_shells: bool = True) -> SceneReport:
+        """Load an object and normalise it. Raises RenderFailure.
+
+        `cull_shells` is the setting of `RenderConfig`.
+        """
         if self._needs_replacement():
             self.close()
         self._has_scene = False
@@ -200,6 +204,7 @@ class BlenderProcess:
         request = OpenRequest(
             glb=str(glb.absolute()),
             normalise=normalise,
+            cull_shells=cull_shells,
             limits=self._glb_limits,
         )
         self._start_seconds = 0.0

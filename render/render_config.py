@@ -9,7 +9,7 @@ from dataset.views import DEFAULT_RESOLUTION
 
 __all__ = ["RENDERER_VERSION", "BlenderLimits", "RenderConfig"]
 
-RENDERER_VERSION = "blender-4.5/3"
+RENDERER_VERSION = "blender-4.5/4"
 """Part of the identity of every render. Change it when the same settings give other pixels."""
 
 
@@ -36,6 +36,10 @@ class RenderConfig(Config):
     light_gradient: NonNegativeFloat = 0.28
     """Radiance that is added from above and in front, and subtracted from the opposite direction;
     0 is uniform light."""
+    cull_shells: bool = True
+    """Draw a single-sided shell that faces inward and hides other geometry (the outline of a
+    cartoon figure, a sky, a room) from its front only, as glTF defines it, and leave it out of the
+    occupancy and the companion geometry. All other surfaces are drawn from both sides."""
     seed: NonNegativeInt = 0
     """Seed of Cycles' sampling noise. Another seed gives other noise and renders all objects again.
     """

@@ -14,21 +14,21 @@ __all__ = ["create_meshes"]
 
 
 def create_meshes(
-    surface: Surface, materials: Sequence[Any], hulls: Bool[np.ndarray, "f"]
+    surface: Surface, materials: Sequence[Any], shells: Bool[np.ndarray, "f"]
 ) -> list[Any]:
-    """Create the object of each material; return those that consist of hulls (`culling`).
+    """Create the object of each material; return those that consist of shells (`transparency.cull_backs`).
 
     `materials` are Blender's. Every vertex of a face must have a normal.
     """
     culled = []
-    groups = np.stack([surface.materials, hulls], axis=1)
-    for index, is_hull in np.unique(groups, axis=0):
-        faces = surface.faces[(groups == (index, is_hull)).all(axis=1)]
+    groups = np.stack([surface.materials, shells], axis=1)
+    for index, is_shell in np.unique(groups, axis=0):
+        faces = surface.faces[(groups == (index, is_shell)).all(axis=1)]
         mesh = _new_mesh(surface, faces)
         mesh.materials.append(materials[int(index)])
         item = bpy.data.objects.new(mesh.name, mesh)
         bpy.context.scene.collection.objects.link(item)
-        if is_hull:
+        if is_shell:
             culled.append(item)
     return culled
 

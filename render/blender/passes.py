@@ -132,10 +132,10 @@ def _read_frame(path: Path) -> np.ndarray:
 def render_silhouettes(opened: OpenScene, request: MeasureRequest) -> None:
     """Write silhouette_NNN.exr, the opacity in each camera's image with one sample per pixel.
 
-    Hulls around the object are left out.
+    Shells around the object are left out.
     """
     scene = bpy.context.scene
-    for item in opened.hull_objects:
+    for item in opened.shell_objects:
         item.hide_render = True
     use_device(scene, "cpu", request.threads)
     _common_settings(scene)
@@ -146,7 +146,7 @@ def render_silhouettes(opened: OpenScene, request: MeasureRequest) -> None:
     for number, spec in enumerate(request.cameras):
         view = _View(spec, whole, request.resolution)
         view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
-    for item in opened.hull_objects:
+    for item in opened.shell_objects:
         item.hide_render = False
 
 

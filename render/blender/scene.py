@@ -30,6 +30,7 @@ from render.blender.surfaces.complete_normals import complete_normals
 from render.blender.surfaces.drawn import drawn_faces
 from render.blender.surfaces.normalise import normalise
 from render.blender.surfaces.orientation import orient
+from render.blender.surfaces.shells import inward_shells
 from render.blender.transparency import cull_backs, pass_short_rays
 from render.job import OpenRequest
 
@@ -42,9 +43,9 @@ class OpenScene:
 
     surface: Surface
     """What is drawn, in the normalised frame; every vertex of a face has a normal."""
-    hulls: Bool[np.ndarray, "f"]
-    """Faces that are seen from their front only and do not belong to the object itself."""
-    hull_objects: list[Any]
+    shells: Bool[np.ndarray, "f"]
+    """Faces that are drawn from their front only and do not belong to the object itself."""
+    shell_objects: list[Any]
     """Blender's objects of these faces."""
     prepared: PreparedScene
     """The materials of the surface."""
@@ -53,8 +54,8 @@ class OpenScene:
 
     @property
     def body(self) -> Surface:
-        """The surface without its hulls."""
-        return self.surface.select(~self.hulls)
+        """The surface without its shells."""
+        return self.surface.select(~self.shells)
 
 
 def open_scene(request: OpenRequest) -> OpenScene:
@@ -64,19 +65,21 @@ def open_scene(request: OpenRequest) -> OpenScene:
     prepared, materials = _import(request)
     imported = time.monotonic()
     textures = check_textures(request.limits.max_total_pixels)
-    surface, dropped = _clean(prepared)
+    surface, left_out = _clean(prepared)
     normalised = normalise(surface, prepared.surface.reach, request.normalise)
     surface = complete_normals(normalised.surface)
-    hulls = np.zeros(len(surface.faces), dtype=bool)
+    shells = np.zeros(len(surface.faces), dtype=bool)
+    if request.cull_shells:
+        shells = inward_shells(surface, prepared.materials)
     connect_glossiness()
     insert_opacity_nodes()
     pass_short_rays()
-    objects = create_meshes(surface, materials, hulls)
+    objects = create_meshes(surface, materials, shells)
     cull_backs(objects)
     report = {
         "num_nodes": prepared.num_nodes,
         "num_triangles": len(surface.faces),
-        "dropped_triangles": dropped,
+        "special_triangles": left_out | {"culled": int(shells.sum())},
         "notes": list(prepared.notes),
         "scale": normalised.scale,
         "centre": list(normalised.centre),
@@ -88,8 +91,8 @@ def open_scene(request: OpenRequest) -> OpenScene:
     }
     return OpenScene(
         surface=surface,
-        hulls=hulls,
-        hull_objects=objects,
+        shells=shells,
+        shell_objects=objects,
         prepared=prepared,
         report=report,
     )

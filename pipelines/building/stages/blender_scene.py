@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.fetch import SHA256, local_glb
+from pipelines.building.stages.identity_keys import SCENE_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.worker_context import WorkerContext
+from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
 
-__all__ = ["camera_identity", "open_scene", "rounded"]
+__all__ = ["camera_identity", "open_scene", "rounded", "scene_identity"]
 
 
 def open_scene(
@@ -27,7 +30,8 @@ def open_scene(
         return opened[1], {}
     context.open_object = None
     began = time.monotonic()
-    report = asdict(context.blender.open(local_glb(state, context), context.rig.normalise))
+    glb, cull_shells = local_glb(state, context), context.config.render.cull_shells
+    report = asdict(context.blender.open(glb, context.rig.normalise, cull_shells))
     seconds = report.pop("timings")
     seconds["bring"] = time.monotonic() - began - sum(seconds.values())
     context.open_object = (sha256, report)
@@ -37,6 +41,11 @@ def open_scene(
 def camera_identity(rig: Rig) -> list[Any]:
     """Return the values of a rig that determine its cameras and the scene's frame."""
     return [rig.name, rig.version, rig.normalise]
+
+
+def scene_identity(config: BuildConfig) -> list[Any]:
+    """Return the version and the settings that determine how a file becomes a scene."""
+    return [RENDERER_VERSION, identity_of(config, SCENE_KEYS)]
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataset.columns import integer, text
 from dataset.format.geometry import GEOMETRY_FOLDER, geometry_path, write_geometry
 from dataset.maintenance.shard_check import check_geometry
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.stages.blender_scene import open_scene, rounded
+from pipelines.building.stages.blender_scene import open_scene, rounded, scene_identity
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identity_keys import SURFACE_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
@@ -20,7 +20,6 @@ from pipelines.building.stages.stage import (
     StoredBytes,
 )
 from pipelines.building.stages.worker_context import WorkerContext
-from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
 
 __all__ = ["GEOMETRY", "PATH"]
@@ -52,9 +51,8 @@ def _geometry(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 
 
 def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
-    # The way in which a file becomes a scene depends on the renderer's version.
     points = identity_of(config, SURFACE_KEYS)
-    return [GEOMETRY_VERSION, RENDERER_VERSION, rig.normalise, points]
+    return [GEOMETRY_VERSION, *scene_identity(config), rig.normalise, points]
 
 
 GEOMETRY = Stage(

@@ -17,6 +17,7 @@ __all__ = [
     "INSPECT_KEYS",
     "LIMIT_KEYS",
     "RENDER_KEYS",
+    "SCENE_KEYS",
     "SURFACE_KEYS",
     "IdentityKey",
     "identity_of",
@@ -49,6 +50,8 @@ RENDER_KEYS = _keys(
     "light_gradient seed",
 )
 """The settings of a rendered sample."""
+SCENE_KEYS = (IdentityKey("cull_shells", "render.cull_shells", omitted_at=True),)
+"""The settings with which a file becomes a scene."""
 INSPECT_KEYS = _keys(
     "inspect",
     "max_file_bytes max_json_bytes max_nodes max_node_depth max_triangles max_elements "

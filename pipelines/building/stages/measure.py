@@ -3,13 +3,17 @@
 import time
 from typing import Any
 
-from pipelines.building.stages.blender_scene import camera_identity, open_scene, rounded
+from pipelines.building.stages.blender_scene import (
+    camera_identity,
+    open_scene,
+    rounded,
+    scene_identity,
+)
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import RENDER_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, RigScope, Stage
 from pipelines.building.stages.worker_context import WorkerContext
-from render.render_config import RENDERER_VERSION
 
 __all__ = ["MEASURE"]
 
@@ -41,7 +45,7 @@ MEASURE = Stage(
     name="measure",
     inputs=("fetch",),
     input_version=SHA256,
-    identity=lambda _, rig: [MEASURE_VERSION, RENDERER_VERSION, camera_identity(rig)],
+    identity=lambda config, rig: [MEASURE_VERSION, *scene_identity(config), camera_identity(rig)],
     rig=RigScope.CAMERAS,
     enabled_by=lambda _: True,
     queue=RENDER_QUEUE,

@@ -8,7 +8,12 @@ from dataset.format.shards import write_sample_tar
 from dataset.object_record import sample_key
 from dataset.views import SAMPLE_FORMAT, ViewSet, depth_scale_for, encode_meta, encode_view
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.stages.blender_scene import camera_identity, open_scene, rounded
+from pipelines.building.stages.blender_scene import (
+    camera_identity,
+    open_scene,
+    rounded,
+    scene_identity,
+)
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identity_keys import RENDER_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
@@ -21,7 +26,6 @@ from pipelines.building.stages.stage import (
     StoredBytes,
 )
 from pipelines.building.stages.worker_context import WorkerContext
-from render.render_config import RENDERER_VERSION
 from render.rigs import Rig, get_rig
 
 __all__ = ["BYTES", "RENDER", "STAGING", "render_identity"]
@@ -43,7 +47,7 @@ _PIXELS, _SAMPLES = 32 * 512**2, 12
 def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
     """Return the versions and settings that a rendered sample depends on."""
     settings = identity_of(config, RENDER_KEYS)
-    return [RENDERER_VERSION, SAMPLE_FORMAT, camera_identity(rig), settings]
+    return [*scene_identity(config), SAMPLE_FORMAT, camera_identity(rig), settings]
 
 
 def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
