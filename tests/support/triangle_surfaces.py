@@ -19,6 +19,7 @@ __all__ = [
     "rotation",
     "sphere",
     "surface_of",
+    "torus",
 ]
 
 
@@ -99,6 +100,22 @@ def sphere(radius: float = 1, centre: Sequence[float] = (0, 0, 0), rings: int = 
         ]
     )
     return surface_of(normals * radius + np.array(centre), faces, normals=normals)
+
+
+def torus(thickness: float = 0.4, rings: int = 12) -> Surface:
+    """Return a torus of radius 1 in the plane of x and y, without normals, facing outward."""
+    angle = 2 * np.pi * np.arange(rings) / rings
+    around, along = np.meshgrid(angle, angle, indexing="ij")
+    radius = 1 + thickness * np.cos(along)
+    points = np.stack(
+        [radius * np.cos(around), radius * np.sin(around), thickness * np.sin(along)], -1
+    )
+    grid = np.arange(rings**2).reshape(rings, rings)
+    right, up = np.roll(grid, -1, axis=0), np.roll(grid, -1, axis=1)
+    far = np.roll(right, -1, axis=1)
+    first = np.stack([grid, right, far], axis=-1).reshape(-1, 3)
+    second = np.stack([grid, far, up], axis=-1).reshape(-1, 3)
+    return surface_of(points.reshape(-1, 3), np.concatenate([first, second]))
 
 
 def reverse(surface: Surface) -> Surface:

@@ -21,6 +21,7 @@ from tests.support.triangle_surfaces import (
     rotation,
     sphere,
     surface_of,
+    torus,
 )
 
 RED, BLUE, MASK, BLEND, OTHER_BLEND = range(5)
@@ -102,19 +103,6 @@ def test_it_faces_outward_in_any_order_of_its_triangles():
     order = np.random.default_rng(0).permutation(len(mixed.faces))
     result = separate_coincident(reorder(mixed, order), MATERIALS)
     assert np.array_equal(corner_sets(result), corner_sets(sphere(rings=8)))
-
-
-def torus(rings: int = 12) -> Surface:
-    angle = 2 * np.pi * np.arange(rings) / rings
-    around, along = np.meshgrid(angle, angle, indexing="ij")
-    radius = 1 + 0.4 * np.cos(along)
-    points = np.stack([radius * np.cos(around), radius * np.sin(around), 0.4 * np.sin(along)], -1)
-    grid = np.arange(rings**2).reshape(rings, rings)
-    right, up = np.roll(grid, -1, axis=0), np.roll(grid, -1, axis=1)
-    far = np.roll(right, -1, axis=1)
-    first = np.stack([grid, right, far], axis=-1).reshape(-1, 3)
-    second = np.stack([grid, far, up], axis=-1).reshape(-1, 3)
-    return surface_of(points.reshape(-1, 3), np.concatenate([first, second]))
 
 
 def test_outward_is_not_away_from_the_centre():
