@@ -16,7 +16,7 @@ __all__ = ["create_meshes"]
 def create_meshes(
     surface: Surface, materials: Sequence[Any], shells: Bool[np.ndarray, "f"]
 ) -> list[Any]:
-    """Create the object of each material; return those that consist of shells (`transparency.cull_backs`).
+    """Create the objects of each material; return those that consist of shells.
 
     `materials` are Blender's. Every vertex of a face must have a normal.
     """

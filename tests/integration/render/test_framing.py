@@ -19,7 +19,8 @@ from render.job import CameraSpec, OpenRequest
 from glb.limits import GlbLimits
 request = json.loads(sys.stdin.read())
 limits = GlbLimits(max_nodes=99, max_triangles=999, max_total_pixels=9999)
-opened = scene.open_scene(OpenRequest(glb=request["glb"], normalise="cube", cull_shells=True, limits=limits))
+opening = OpenRequest(glb=request["glb"], normalise="cube", cull_shells=True, limits=limits)
+opened = scene.open_scene(opening)
 cameras = [CameraSpec(**camera) for camera in request["cameras"]]
 windows = framing.object_windows(opened.surface, cameras, request["size"])
 bounds = [w and [w.left, w.top, w.left + w.width, w.top + w.height] for w in windows]

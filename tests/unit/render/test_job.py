@@ -85,7 +85,9 @@ def test_an_unknown_failure_kind_is_not_an_answer():
 
 
 def test_a_request_is_decoded_by_its_type():
-    values = json.loads(encode(OpenRequest(glb="a.glb", normalise="cube", cull_shells=True, limits=GlbLimits())))
+    values = json.loads(
+        encode(OpenRequest(glb="a.glb", normalise="cube", cull_shells=True, limits=GlbLimits()))
+    )
     assert values["type"] == "OpenRequest"
     with pytest.raises(KeyError):
         decode_request(json.dumps(values | {"type": "Reply"}))
