@@ -8,7 +8,10 @@ from typing import Any, NoReturn
 
 from core.failures import FailureKind
 from glb.container import Container
+from glb.decoders.meshopt import decode_meshopt
+from glb.extensions import MESHOPT
 from glb.glb_error import GlbError, malformed
+from glb.limits import GlbLimits
 from glb.schema import DOCUMENT, EXTENSIONS
 
 __all__ = ["Document", "Item", "extension", "read_document"]
@@ -25,7 +28,12 @@ class Document:
 
     json: Item
     container: Container
+    limits: GlbLimits
     _buffers: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    _images: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    """Bytes of the images that are data URIs, by index."""
+    _decoded: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    """Bytes of the buffer views that were decoded, by index."""
 
     def items(self, group: str) -> list[Item]:
         """Return one of the document's lists, such as `nodes`; an absent list is empty."""
@@ -39,13 +47,25 @@ class Document:
         return items[index]
 
     def view(self, index: int) -> memoryview:
-        """Return the bytes of a buffer view. Raises GlbError (`malformed`) if they are missing."""
+        """Return the bytes of a buffer view, decoded if the file has them only compressed.
+
+        Raises GlbError: `malformed` if they are missing, `too_large` for decoded bytes beyond the
+        limits.
+        """
+        if index in self._decoded:
+            return self._decoded[index]
         view = self.item("bufferViews", index)
-        data = self._buffer(view["buffer"])
-        start = view.get("byteOffset") or 0
-        if start + view["byteLength"] > len(data):
-            raise malformed(f"buffer view {index} ends beyond its buffer")
-        return data[start : start + view["byteLength"]]
+        compressed = [found for name in MESHOPT if (found := extension(view, name)) is not None]
+        try:
+            return self._range(index, view)
+        except GlbError:
+            if not compressed:
+                raise
+        try:
+            self._decoded[index] = self._decode(index, view, compressed[0])
+        except GlbError as error:
+            raise GlbError(error.kind, f"compressed buffer view {index}: {error}") from None
+        return self._decoded[index]
 
     def image(self, index: int) -> memoryview:
         """Return the bytes of an encoded image. Raises GlbError (`malformed`) without them."""
@@ -54,7 +74,11 @@ class Document:
         if (uri is None) == (view is None):
             message = f"image {index} must have either a URI or a buffer view"
             raise malformed(message)
-        return self.view(view) if view is not None else _decode(str(uri))
+        if view is not None:
+            return self.view(view)
+        if index not in self._images:
+            self._images[index] = _decode(str(uri))
+        return self._images[index]
 
     def image_key(self, index: int) -> tuple[str, int]:
         """Return a key that is equal for images that share a buffer view."""
@@ -72,6 +96,34 @@ class Document:
                 head = buffer["uri"].partition(_INLINE)[0]
                 buffer["uri"] = head + _INLINE + base64.b64encode(data).decode()
 
+    def _range(self, index: int, part: Item) -> memoryview:
+        """Return the range of a buffer that a buffer view names, or the extension of one."""
+        data = self._buffer(part["buffer"])
+        start = part.get("byteOffset") or 0
+        if start + part["byteLength"] > len(data):
+            raise malformed(f"buffer view {index} ends beyond its buffer")
+        return data[start : start + part["byteLength"]]
+
+    def _decode(self, index: int, view: Item, compressed: Item) -> memoryview:
+        count, stride, size = compressed["count"], compressed["byteStride"], view["byteLength"]
+        if count * stride != size:
+            raise malformed(f"{count} elements of {stride} bytes are not its {size} bytes")
+        if count > self.limits.max_elements:
+            message = f"{count} elements; the limit is {self.limits.max_elements}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        # The file is as large as if it had never been compressed.
+        total = size + sum(len(data) for data in self._decoded.values())
+        if total > self.limits.max_file_bytes:
+            message = f"{total} bytes after decoding; the limit is {self.limits.max_file_bytes}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        return decode_meshopt(
+            self._range(index, compressed),
+            count=count,
+            stride=stride,
+            mode=compressed["mode"],
+            filter_name=compressed.get("filter") or "NONE",
+        )
+
     def _buffer(self, index: int) -> memoryview:
         if index not in self._buffers:
             buffer = self.item("buffers", index)
@@ -84,7 +136,7 @@ class Document:
         return self._buffers[index]
 
 
-def read_document(container: Container) -> Document:
+def read_document(container: Container, limits: GlbLimits) -> Document:
     """Parse and validate the JSON of a GLB file, and check that it refers to no other file.
 
     Raises GlbError (`malformed`, `too_large`, `external_reference`).
@@ -96,7 +148,7 @@ def read_document(container: Container) -> Document:
     version = content["asset"]["version"]
     if version != "2.0":
         raise malformed(f"asset version {version[:20]!r} is not 2.0")
-    document = Document(content, container)
+    document = Document(content, container, limits)
     _check_references(document)
     return document
 

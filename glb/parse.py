@@ -39,7 +39,7 @@ def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
     only GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be
     read.
     """
-    document = read_document(read_container(source, limits))
+    document = read_document(read_container(source, limits), limits)
     _check_extensions(document)
     tree = walk_nodes(document, limits)
     drawn = drawn_primitives(document, tree, limits)
@@ -72,7 +72,7 @@ def _largest_image(document: Document, limits: GlbLimits) -> int:
             if num_bytes > 2 * document.container.num_bytes:
                 raise malformed("the images overlap in the file")
             width, height = image_size(data) or (0, 0)
-            check_image_size(index, (width, height), limits)
+            check_image_size(f"image {index}", (width, height), limits)
             sizes[key] = width * height
         total += sizes[key]
         if total > limits.max_total_pixels:

@@ -202,7 +202,22 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
 }
 """Fields of material extensions that Blender's importer reads."""
 
+_COMPRESSED_VIEW = Object(
+    {
+        "buffer": INDEX,
+        "byteOffset": INDEX,
+        "byteLength": INDEX,
+        "byteStride": INDEX,
+        "count": INDEX,
+        "mode": TEXT,
+        "filter": TEXT,
+    },
+    frozenset({"buffer", "byteLength", "byteStride", "count", "mode"}),
+)
+
 EXTENSIONS = MATERIAL_EXTENSIONS | {
+    "EXT_meshopt_compression": _COMPRESSED_VIEW,
+    "KHR_meshopt_compression": _COMPRESSED_VIEW,
     "EXT_mesh_gpu_instancing": Object(
         {"attributes": Object({"TRANSLATION": INDEX, "ROTATION": INDEX, "SCALE": INDEX})},
         frozenset({"attributes"}),

@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 
 from core.failures import FailureKind
+from glb.decoders.ktx2 import check_ktx2
 from glb.document import Document, Item, extension
+from glb.extensions import BASIS, WEBP
 from glb.glb_error import GlbError, malformed
+from glb.image_headers import is_known_format, is_ktx2
 from glb.node_tree import NodeTree
 from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
 
@@ -16,24 +19,28 @@ __all__ = [
     "shown_material",
     "shown_primitives",
     "texture_slots",
+    "texture_source",
 ]
 
 UNLIT = "KHR_materials_unlit"
 GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 _EMISSION = "KHR_materials_emissive_strength"
-_WEBP = "EXT_texture_webp"
+_SOURCES = ("core", WEBP, BASIS)
+"""What may name the image of a texture, in the order in which it is asked."""
 
 
 def check_materials(document: Document, tree: NodeTree) -> None:
     """Check the materials that Blender's importer builds, and that their textures have images.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image is named only
-    by an extension that the importer does not read.
+    Raises GlbError: `malformed`, `too_large`, or `unsupported_extension` for a texture whose image
+    cannot be shown: only an unknown extension names it, or its format is unknown.
     """
     indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
     for index in sorted({index for index in indices if index is not None}):
         for _, slot in texture_slots(shown_material(document.item("materials", index))):
-            image_of_texture(document, slot)
+            image = document.image(image_of_texture(document, slot))
+            if is_ktx2(image):
+                check_ktx2(image, document.limits)
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
@@ -80,22 +87,45 @@ def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
 
 
 def image_of_texture(document: Document, slot: Item) -> int:
-    """Return the index of the image that Blender's importer loads for a texture.
+    """Return the index of the image that a texture shows.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` if the image is named only by an
-    extension that the importer does not read.
+    Raises GlbError: `malformed`, or `unsupported_extension` if only an unknown extension names it.
     """
     texture = document.item("textures", slot["index"])
     if texture.get("sampler") is not None:
         document.item("samplers", texture["sampler"])
-    source: int | None = texture.get("source")
-    if source is None:
-        source = (extension(texture, _WEBP) or {}).get("source")
+    source, _ = texture_source(document, texture)
     if source is None:
         others = ", ".join(sorted(texture.get("extensions") or {}))
         if others:
             message = f"texture {slot['index']} names its image only in {others[:80]!r}"
             raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, message)
         raise malformed(f"texture {slot['index']} has no image")
-    document.item("images", source)
     return source
+
+
+def texture_source(document: Document, texture: Item) -> tuple[int | None, str]:
+    """Return the image that a texture shows, and what names it: `core` or an extension.
+
+    It is the first image of a known format, else the first image; None if there is none. Raises
+    GlbError (`malformed`).
+    """
+    unknown: tuple[int | None, str] = None, "core"
+    for name in _SOURCES:
+        part = texture if name == "core" else extension(texture, name) or {}
+        image = part.get("source")
+        if image is None:
+            continue
+        document.item("images", image)
+        if _has_known_format(document, image):
+            return image, name
+        if unknown[0] is None:
+            unknown = image, name
+    return unknown
+
+
+def _has_known_format(document: Document, image: int) -> bool:
+    try:
+        return is_known_format(document.image(image))
+    except GlbError:
+        return False
