@@ -17,7 +17,7 @@ from glb.glb_error import GlbError
 from glb.image_headers import check_image_size, is_ktx2
 from glb.limits import GlbLimits
 from glb.primitives import DrawnPrimitive
-from glb.shown_materials import GLOSSY, UNLIT, texture_source
+from glb.shown_materials import GLOSSY, UNLIT, texture_coordinate_set, texture_source
 
 __all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
 
@@ -72,8 +72,8 @@ def base_colour_maps(
 ) -> tuple[BaseColourMap, ...]:
     """Return the base-colour maps of the primitives in the order of their images.
 
-    Each image is decoded once. Raises GlbError: `malformed` if a material refers to a texture or
-    image that does not exist, `too_large` for an image that exceeds the limits or those of Pillow.
+    Each image is decoded once. Raises GlbError: `too_large` for an image that exceeds the limits or
+    those of Pillow.
     """
     decoded: dict[tuple[str, int], _Decoded] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
@@ -82,7 +82,7 @@ def base_colour_maps(
         slot = None if material is None else _base_colour(document.item("materials", material))
         if slot is not None:
             image, source = _source(document, slot)
-            has_uv = f"TEXCOORD_{_uv_set(slot)}" in item.primitive["attributes"]
+            has_uv = f"TEXCOORD_{texture_coordinate_set(slot)}" in item.primitive["attributes"]
             key = image, source, has_uv
             triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
     maps = []
@@ -112,26 +112,26 @@ def _base_colour(material: Item) -> Item | None:
     return (material.get("pbrMetallicRoughness") or {}).get("baseColorTexture")
 
 
-def _uv_set(slot: Item) -> int:
-    transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
-    override = transform.get("texCoord")
-    return override if type(override) is int else slot.get("texCoord") or 0
-
-
 def _source(document: Document, slot: Item) -> tuple[int | None, str]:
     """Return the image index of a texture (None without one) and its `source`."""
     texture = document.item("textures", slot["index"])
-    image, source = texture_source(document, texture)
-    if image is None:
-        image = (extension(texture, _NOT_SHOWN) or {}).get("source")
-        source = "core" if image is None else _NOT_SHOWN
-        if image is not None:
-            document.item("images", image)
+    try:
+        image, source = texture_source(document, texture)
+        if image is None:
+            image = (extension(texture, _NOT_SHOWN) or {}).get("source")
+            source = "core" if image is None else _NOT_SHOWN
+            if image is not None:
+                document.item("images", image)
+    except GlbError:  # the parser lets hidden primitives have invalid textures
+        return None, "core"
     return image, source
 
 
 def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
-    data = document.image(index)
+    try:
+        data = document.image(index)
+    except GlbError:  # only hidden primitives have such an image
+        return _Decoded()
     return _decode_ktx2(data, limits) if is_ktx2(data) else _decode_other(index, data, limits)
 
 

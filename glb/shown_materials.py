@@ -1,6 +1,7 @@
 """The parts of materials that a picture shows, and the images that they need."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from core.failures import FailureKind
 from glb.decoders.ktx2 import check_ktx2
@@ -16,8 +17,10 @@ __all__ = [
     "UNLIT",
     "check_materials",
     "image_of_texture",
+    "read_hidden_materials",
     "shown_material",
     "shown_primitives",
+    "texture_coordinate_set",
     "texture_slots",
     "texture_source",
 ]
@@ -29,18 +32,36 @@ _SOURCES = ("core", WEBP, BASIS)
 """What may name the image of a texture, in the order in which it is asked."""
 
 
-def check_materials(document: Document, tree: NodeTree) -> None:
-    """Check the materials that Blender's importer builds, and that their textures have images.
+def check_materials(document: Document, tree: NodeTree) -> set[int]:
+    """Check the materials of visible primitives; return the images that they show.
 
     Raises GlbError: `malformed`, `too_large`, or `unsupported_extension` for a texture whose image
     cannot be shown: only an unknown extension names it, or its format is unknown.
     """
     indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
+    images: set[int] = set()
     for index in sorted({index for index in indices if index is not None}):
         for _, slot in texture_slots(shown_material(document.item("materials", index))):
-            image = document.image(image_of_texture(document, slot))
-            if is_ktx2(image):
-                check_ktx2(image, document.limits)
+            image = image_of_texture(document, slot)
+            data = document.image(image)
+            if is_ktx2(data):
+                check_ktx2(data, document.limits)
+            images.add(image)
+    return images
+
+
+def read_hidden_materials(document: Document, indices: Iterable[int]) -> set[int]:
+    """Read the materials of hidden primitives as far as they are valid; return their images."""
+    images: set[int] = set()
+    for index in sorted(indices):
+        with contextlib.suppress(GlbError):
+            material = shown_material(document.item("materials", index))
+            for _, slot in texture_slots(material):
+                with contextlib.suppress(GlbError):
+                    image = image_of_texture(document, slot)
+                    document.image(image)
+                    images.add(image)
+    return images
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
@@ -84,6 +105,13 @@ def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:
     """Yield the name of every texture of a shown material, and the JSON object that names it."""
     for part in (shown, shown.get("pbrMetallicRoughness") or {}, *shown["extensions"].values()):
         yield from ((name, slot) for name, slot in part.items() if name.endswith("Texture"))
+
+
+def texture_coordinate_set(slot: Item) -> int:
+    """Return the number of the TEXCOORD set that a texture of a material uses."""
+    transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
+    override = transform.get("texCoord")
+    return override if type(override) is int else slot.get("texCoord") or 0
 
 
 def image_of_texture(document: Document, slot: Item) -> int:
