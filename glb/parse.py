@@ -1,4 +1,4 @@
-"""The entry point of the parser: read a GLB that Blender can import, or raise the reason."""
+"""The entry point of the parser: read a GLB that can be rendered, or raise the reason."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ __all__ = ["Glb", "read_glb"]
 
 @dataclass(frozen=True, eq=False)
 class Glb:
-    """A GLB file that passed all checks that need neither Blender nor an image or mesh decoder."""
+    """A GLB file that passed all checks that need neither Blender nor an image or Draco decoder."""
 
     document: Document
     """The content that the default scene uses; all other items are empty."""
@@ -36,8 +36,8 @@ def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
     """Parse and check a GLB file, given by its path or its bytes, in time linear in its size.
 
     The inspection and the Blender child both call it, so the child can read what the inspection
-    accepted. It decodes no image or mesh, follows no URI and reads nothing outside the file. Raises
-    only GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be
+    accepted. It decodes no image or Draco mesh, follows no URI and reads nothing outside the file.
+    What a picture of the default scene does not need is removed without a check. Raises only GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be
     read.
     """
     document = read_document(read_container(source, limits), limits)
