@@ -53,7 +53,8 @@ def walk_nodes(document: Document, limits: GlbLimits) -> NodeTree:
     copies = _num_copies(document, nodes, set(shown), limits)
     for index in shown:
         _check_instances(document, nodes[index])
-    return NodeTree(roots, sorted(nodes), shown, copies)
+    valid_roots = [index for index in roots if index in nodes]
+    return NodeTree(valid_roots, sorted(nodes), shown, copies)
 
 
 def read_joints(document: Document, tree: NodeTree, joints: Iterable[int]) -> None:
