@@ -78,10 +78,15 @@ def read_joints(document: Document, tree: NodeTree, joints: Iterable[int]) -> No
     for joint in outside:
         node: int | None = joint
         below: list[int] = []
-        while node is not None:
-            is_new = node not in kept
-            kept.setdefault(node, {}).update(dict.fromkeys(below))
-            below, node = [node], parents.get(node) if is_new else None
+        way: set[int] = set()
+        while node is not None and node not in kept:
+            kept[node] = dict.fromkeys(below)
+            way.add(node)
+            below, node = [node], parents.get(node)
+        if node in way:
+            raise malformed("the node tree has a cycle")
+        if node is not None:
+            kept[node].update(dict.fromkeys(below))
     for index, on_the_way in kept.items():
         if index < len(nodes) and type(nodes[index]) is dict:
             nodes[index]["children"] = list(on_the_way)

@@ -37,8 +37,8 @@ def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
 
     The inspection and the Blender child both call it, so the child can read what the inspection
     accepted. It decodes no image or Draco mesh, follows no URI and reads nothing outside the file.
-    What a picture of the default scene does not need is removed without a check. Raises only GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be
-    read.
+    What a picture of the default scene does not need is removed without a check. Raises only
+    GlbError for a file that cannot or must not be rendered, and OSError if the path cannot be read.
     """
     document = read_document(read_container(source, limits), limits)
     _check_extensions(document)

@@ -263,6 +263,18 @@ def test_joints_outside_the_scene_keep_their_parents() -> None:
         read(document, builder.binary)
 
 
+def test_a_joint_in_a_cycle_is_malformed_only_if_the_skin_is_shown() -> None:
+    builder = skinned_square()
+    builder.document["scenes"][0]["nodes"] = [3]
+    nodes = builder.document["nodes"]
+    nodes[0]["children"], nodes[1]["children"] = [1], [0]
+    document = builder.document | {"buffers": [{"byteLength": len(builder.binary)}]}
+    assert len(read(document, builder.binary).drawn) == 1
+    document["scenes"] = [{"nodes": [2]}]
+    with pytest.raises(GlbError, match="cycle"):
+        read(document, builder.binary)
+
+
 def test_limits_hold_for_hidden_parts() -> None:
     """They protect the program that reads the file."""
     document = copy.deepcopy(SQUARE)
