@@ -111,11 +111,12 @@ class FailureKind(StrEnum):
     )
     UNSUPPORTED_EXTENSION = (
         "unsupported_extension",
-        "the file requires a glTF extension that Blender's importer lacks, or only such an "
-        "extension names the image of a texture",
+        "the file requires a glTF extension that is not supported, only such an extension names "
+        "the image of a texture, or the image is in a KTX 2 format that cannot be decoded",
         Fault.OBJECT,
         Retry.NEVER,
-        "nothing; the object must be exported without the extension",
+        "if the message names a package, install it and run `lrm retry --kind "
+        "unsupported_extension`; otherwise nothing: the object must be exported in another form",
     )
     EMPTY = (
         "empty",

@@ -11,22 +11,21 @@ import numpy as np
 from PIL import Image
 
 from core.failures import FailureKind
+from glb.decoders.ktx2 import decode_ktx2
 from glb.document import Document, Item, extension
 from glb.glb_error import GlbError
-from glb.image_headers import check_image_size
+from glb.image_headers import check_image_size, is_ktx2
 from glb.limits import GlbLimits
 from glb.primitives import DrawnPrimitive
-from glb.shown_materials import GLOSSY, UNLIT
+from glb.shown_materials import GLOSSY, UNLIT, texture_coordinate_set, texture_source
 
 __all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
 
 MapState = Literal["detailed", "flat", "unreadable", "not_shown", "no_uv", "missing"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-# Extensions that name the image of a texture, in the order in which Blender's importer reads them;
-# it ignores the last two.
-_SOURCES = ("EXT_texture_webp", "KHR_texture_basisu", "MSFT_texture_dds")
-_NOT_SHOWN = ("KHR_texture_basisu", "MSFT_texture_dds")
+_NOT_SHOWN = "MSFT_texture_dds"
+"""An extension whose images are never shown."""
 # Range of 8-bit levels in a channel up to which an image counts as one colour (JPEG noise).
 _FLAT_LEVELS = 2
 _DECODE_ERRORS = (
@@ -73,8 +72,8 @@ def base_colour_maps(
 ) -> tuple[BaseColourMap, ...]:
     """Return the base-colour maps of the primitives in the order of their images.
 
-    Each image is decoded once. Raises GlbError: `malformed` if a material refers to a texture or
-    image that does not exist, `too_large` for an image that exceeds the limits or those of Pillow.
+    Each image is decoded once. Raises GlbError: `too_large` for an image that exceeds the limits or
+    those of Pillow.
     """
     decoded: dict[tuple[str, int], _Decoded] = {}
     triangles: dict[tuple[int | None, str, bool], int] = {}
@@ -83,7 +82,7 @@ def base_colour_maps(
         slot = None if material is None else _base_colour(document.item("materials", material))
         if slot is not None:
             image, source = _source(document, slot)
-            has_uv = f"TEXCOORD_{_uv_set(slot)}" in item.primitive["attributes"]
+            has_uv = f"TEXCOORD_{texture_coordinate_set(slot)}" in item.primitive["attributes"]
             key = image, source, has_uv
             triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
     maps = []
@@ -95,7 +94,7 @@ def base_colour_maps(
                 decoded[location] = _decode(document, image, limits)
             current = decoded[location]
         state: MapState = current.state
-        if source in _NOT_SHOWN:
+        if source == _NOT_SHOWN:
             state = "not_shown"
         elif state == "detailed" and not has_uv:
             state = "no_uv"
@@ -113,30 +112,47 @@ def _base_colour(material: Item) -> Item | None:
     return (material.get("pbrMetallicRoughness") or {}).get("baseColorTexture")
 
 
-def _uv_set(slot: Item) -> int:
-    transform = (slot.get("extensions") or {}).get("KHR_texture_transform") or {}
-    override = transform.get("texCoord")
-    return override if type(override) is int else slot.get("texCoord") or 0
-
-
 def _source(document: Document, slot: Item) -> tuple[int | None, str]:
     """Return the image index of a texture (None without one) and its `source`."""
     texture = document.item("textures", slot["index"])
-    candidates = [(texture.get("source"), "core")]
-    candidates += [((extension(texture, name) or {}).get("source"), name) for name in _SOURCES]
-    image, source = next((pair for pair in candidates if pair[0] is not None), (None, "core"))
-    if image is not None:
-        document.item("images", image)
+    try:
+        image, source = texture_source(document, texture)
+        if image is None:
+            image = (extension(texture, _NOT_SHOWN) or {}).get("source")
+            source = "core" if image is None else _NOT_SHOWN
+            if image is not None:
+                document.item("images", image)
+    except GlbError:  # the parser lets hidden primitives have invalid textures
+        return None, "core"
     return image, source
 
 
 def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
+    try:
+        data = document.image(index)
+    except GlbError:  # only hidden primitives have such an image
+        return _Decoded()
+    return _decode_ktx2(data, limits) if is_ktx2(data) else _decode_other(index, data, limits)
+
+
+def _decode_ktx2(data: memoryview, limits: GlbLimits) -> _Decoded:
+    try:
+        pixels = decode_ktx2(data, limits)[:, :, :3]
+    except GlbError as error:
+        if error.kind is FailureKind.TOO_LARGE:
+            raise
+        return _Decoded()
+    levels = np.stack([pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))], axis=1)
+    return _Decoded(pixels.shape[1], pixels.shape[0], _state(levels.astype(int)))
+
+
+def _decode_other(index: int, data: memoryview, limits: GlbLimits) -> _Decoded:
     width = height = 0
     try:
-        with Image.open(io.BytesIO(document.image(index)), formats=_FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             width, height = opened.size
             # Pillow and the GLB parser may read the size from different parts of the header.
-            check_image_size(index, opened.size, limits)
+            check_image_size(f"image {index}", opened.size, limits)
             # A large JPEG is decoded at a fraction of its size; all of its bytes are still read.
             opened.draft(None, (256, 256))
             opened.load()
@@ -148,5 +164,9 @@ def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
         return _Decoded(width, height, "unreadable")
     if width * height == 0:
         return _Decoded()
-    detailed = np.ptp(ranges, axis=1).max() > _FLAT_LEVELS
-    return _Decoded(width, height, "detailed" if detailed else "flat")
+    return _Decoded(width, height, _state(ranges))
+
+
+def _state(ranges: np.ndarray) -> MapState:
+    """Return the state of an image from the smallest and largest level (3, 2) of its channels."""
+    return "detailed" if np.ptp(ranges, axis=1).max() > _FLAT_LEVELS else "flat"

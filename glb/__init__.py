@@ -1,1 +1,1 @@
-"""The only GLB parser of the project; it accepts what Blender's importer can read."""
+"""The only GLB parser of the project; it checks what a picture of the default scene needs."""

@@ -63,15 +63,16 @@ def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
     return Container(text, binary, rest, len(data))
 
 
-def write_glb(path: Path, document: dict[str, Any], rest: memoryview) -> None:
-    """Write a GLB file from a JSON document and the chunks that follow it."""
+def write_glb(path: Path, document: dict[str, Any], binary: bytes | bytearray) -> None:
+    """Write a GLB file from a JSON document and its binary chunk, whose size is a multiple of 4."""
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     with open(path, "wb") as file:
-        length = _HEADER.size + _CHUNK.size + len(text) + len(rest)
+        length = _HEADER.size + 2 * _CHUNK.size + len(text) + len(binary)
         file.write(_HEADER.pack(b"glTF", 2, length))
         file.write(_CHUNK.pack(len(text), b"JSON") + text)
-        file.write(rest)
+        file.write(_CHUNK.pack(len(binary), b"BIN\0"))
+        file.write(binary)
 
 
 def _read_file(path: Path, limits: GlbLimits) -> bytearray:

@@ -2,14 +2,19 @@
 
 import base64
 import binascii
+import copy
 import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from core.failures import FailureKind
 from glb.container import Container
+from glb.decoders.meshopt import decode_meshopt
+from glb.extensions import MESHOPT
 from glb.glb_error import GlbError, malformed
-from glb.schema import DOCUMENT, EXTENSIONS
+from glb.limits import GlbLimits
+from glb.schema import DOCUMENT, EMPTY_ITEMS, EXTENSIONS, ITEMS
+from glb.type_checks import ANYTHING, Items, Object
 
 __all__ = ["Document", "Item", "extension", "read_document"]
 
@@ -21,31 +26,80 @@ _INLINE = ";base64,"
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A document whose types match glb.schema; its indices are checked when they are used."""
+    """A document whose items are checked when they are used, so that no others can be wrong."""
 
     json: Item
     container: Container
+    limits: GlbLimits
     _buffers: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    _images: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    """Bytes of the images that are data URIs, by index."""
+    _decoded: dict[int, memoryview] = field(default_factory=dict, repr=False)
+    """Bytes of the buffer views that were decoded, by index."""
+    _used: set[tuple[str, int]] = field(default_factory=set, repr=False)
+    """Group and index of the items that were used, and therefore checked."""
 
-    def items(self, group: str) -> list[Item]:
-        """Return one of the document's lists, such as `nodes`; an absent list is empty."""
-        return self.json.get(group) or []
+    def items(self, group: str) -> list[Any]:
+        """Return one of the document's lists, such as `nodes`, without a check of its items."""
+        items = self.json.get(group)
+        return items if type(items) is list else []
 
     def item(self, group: str, index: int) -> Item:
-        """Return one item of a list. Raises GlbError (`malformed`) if it does not exist."""
+        """Return one item of a list.
+
+        Raises GlbError (`malformed`) if it does not exist or its fields have wrong types.
+        """
         items = self.items(group)
-        if not 0 <= index < len(items):
-            raise malformed(f"{group}: {index} does not exist")
-        return items[index]
+        if type(index) is not int or not 0 <= index < len(items):
+            raise malformed(f"{group}: {str(index)[:20]} does not exist")
+        item: Item = items[index]
+        if (group, index) not in self._used:
+            problem = ITEMS[group](item)
+            if problem:
+                raise malformed(f"JSON: {group}.{index}{problem}"[:300])
+            self._used.add((group, index))
+        return item
+
+    def forget(self, group: str, index: int) -> None:
+        """Treat an item as unused."""
+        self._used.discard((group, index))
+
+    def drop_unused(self) -> None:
+        """Make items that nothing used empty, and drop fields that were not checked, in place.
+
+        What remains is valid and names no other file. The items keep their indices.
+        """
+        for group, check in ITEMS.items():
+            items = self.items(group)
+            self.json.pop(group, None)
+            if items:
+                self.json[group] = [
+                    _checked_fields(check, item)
+                    if (group, index) in self._used
+                    else copy.deepcopy(EMPTY_ITEMS[group])
+                    for index, item in enumerate(items)
+                ]
 
     def view(self, index: int) -> memoryview:
-        """Return the bytes of a buffer view. Raises GlbError (`malformed`) if they are missing."""
+        """Return the bytes of a buffer view, decoded if the file has them only compressed.
+
+        Raises GlbError: `malformed` if they are missing, `too_large` for decoded bytes beyond the
+        limits.
+        """
+        if index in self._decoded:
+            return self._decoded[index]
         view = self.item("bufferViews", index)
-        data = self._buffer(view["buffer"])
-        start = view.get("byteOffset") or 0
-        if start + view["byteLength"] > len(data):
-            raise malformed(f"buffer view {index} ends beyond its buffer")
-        return data[start : start + view["byteLength"]]
+        compressed = [found for name in MESHOPT if (found := extension(view, name)) is not None]
+        try:
+            return self._range(index, view)
+        except GlbError:
+            if not compressed:
+                raise
+        try:
+            self._decoded[index] = self._decode(index, view, compressed[0])
+        except GlbError as error:
+            raise GlbError(error.kind, f"compressed buffer view {index}: {error}") from None
+        return self._decoded[index]
 
     def image(self, index: int) -> memoryview:
         """Return the bytes of an encoded image. Raises GlbError (`malformed`) without them."""
@@ -54,7 +108,11 @@ class Document:
         if (uri is None) == (view is None):
             message = f"image {index} must have either a URI or a buffer view"
             raise malformed(message)
-        return self.view(view) if view is not None else _decode(str(uri))
+        if view is not None:
+            return self.view(view)
+        if index not in self._images:
+            self._images[index] = self._inline(str(uri))
+        return self._images[index]
 
     def image_key(self, index: int) -> tuple[str, int]:
         """Return a key that is equal for images that share a buffer view."""
@@ -72,23 +130,66 @@ class Document:
                 head = buffer["uri"].partition(_INLINE)[0]
                 buffer["uri"] = head + _INLINE + base64.b64encode(data).decode()
 
+    def _range(self, index: int, part: Item) -> memoryview:
+        """Return the range of a buffer that a buffer view names, or the extension of one."""
+        data = self._buffer(part["buffer"])
+        start = part.get("byteOffset") or 0
+        if start + part["byteLength"] > len(data):
+            raise malformed(f"buffer view {index} ends beyond its buffer")
+        return data[start : start + part["byteLength"]]
+
+    def _decode(self, index: int, view: Item, compressed: Item) -> memoryview:
+        count, stride, size = compressed["count"], compressed["byteStride"], view["byteLength"]
+        if count * stride != size:
+            raise malformed(f"{count} elements of {stride} bytes are not its {size} bytes")
+        if count > self.limits.max_elements:
+            message = f"{count} elements; the limit is {self.limits.max_elements}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        # The file is as large as if it had never been compressed.
+        total = size + sum(len(data) for data in self._decoded.values())
+        if total > self.limits.max_file_bytes:
+            message = f"{total} bytes after decoding; the limit is {self.limits.max_file_bytes}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        return decode_meshopt(
+            self._range(index, compressed),
+            count=count,
+            stride=stride,
+            mode=compressed["mode"],
+            filter_name=compressed.get("filter") or "NONE",
+        )
+
     def _buffer(self, index: int) -> memoryview:
         if index not in self._buffers:
             buffer = self.item("buffers", index)
             if buffer.get("uri"):
-                self._buffers[index] = _decode(buffer["uri"])
+                self._buffers[index] = self._inline(buffer["uri"])
             elif index == 0 and self.container.binary is not None:
                 self._buffers[index] = self.container.binary
             else:
                 raise malformed(f"buffer {index} has no data")
         return self._buffers[index]
 
+    def _inline(self, uri: str) -> memoryview:
+        """Return the bytes of a data URI. Raises GlbError for one that names another file."""
+        if not uri.startswith("data:"):
+            items = [*self.items("buffers"), *self.items("images")]
+            uris = [item.get("uri") for item in items if type(item) is dict]
+            external = [name for name in uris if type(name) is str and name[:5] != "data:"]
+            names = ", ".join(repr(name[:80]) for name in external[:3])
+            files = "1 other file" if len(external) == 1 else f"{len(external)} other files"
+            raise GlbError(FailureKind.EXTERNAL_REFERENCE, f"needs {files}: {names}")
+        head, separator, data = uri.partition(_INLINE)
+        if not separator:
+            raise malformed(f"a data URI is not base64-encoded: {head[:40]!r}")
+        try:
+            # A bytearray, because the bytes of a buffer may be changed in place.
+            return memoryview(bytearray(base64.b64decode(data)))
+        except (binascii.Error, ValueError):
+            raise malformed("a data URI contains invalid base64") from None
 
-def read_document(container: Container) -> Document:
-    """Parse and validate the JSON of a GLB file, and check that it refers to no other file.
 
-    Raises GlbError (`malformed`, `too_large`, `external_reference`).
-    """
+def read_document(container: Container, limits: GlbLimits) -> Document:
+    """Parse the JSON of a GLB file. Raises GlbError (`malformed`, `too_large`)."""
     content = _parse(bytes(container.json))
     problem = DOCUMENT(content)
     if problem:
@@ -96,8 +197,13 @@ def read_document(container: Container) -> Document:
     version = content["asset"]["version"]
     if version != "2.0":
         raise malformed(f"asset version {version[:20]!r} is not 2.0")
-    document = Document(content, container)
-    _check_references(document)
+    if "extensionsUsed" in content:
+        used = content["extensionsUsed"]
+        names = used if type(used) is list else []
+        content["extensionsUsed"] = [name for name in names if type(name) is str]
+    document = Document(content, container, limits)
+    for group in ITEMS:
+        Items(ANYTHING)(document.items(group))  # raises GlbError for a list that is too long
     return document
 
 
@@ -138,23 +244,12 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text[:20]} is not a finite number")
 
 
-def _check_references(document: Document) -> None:
-    buffers = [buffer["uri"] for buffer in document.items("buffers") if buffer.get("uri")]
-    images = [image["uri"] for image in document.items("images") if image.get("uri") is not None]
-    external = [uri for uri in buffers + images if not uri.startswith("data:")]
-    if external:
-        names = ", ".join(repr(uri[:80]) for uri in external[:3])
-        files = "1 other file" if len(external) == 1 else f"{len(external)} other files"
-        message = f"needs {files}: {names}"
-        raise GlbError(FailureKind.EXTERNAL_REFERENCE, message)
-    # The importer would interpret such a URI as a file name.
-    if not all(_INLINE in uri for uri in buffers + images):
-        raise malformed("a data URI is not base64-encoded")
-
-
-def _decode(uri: str) -> memoryview:
-    try:
-        # A bytearray, because the bytes of a buffer may be changed in place.
-        return memoryview(bytearray(base64.b64decode(uri.partition(_INLINE)[2])))
-    except (binascii.Error, ValueError):
-        raise malformed("a data URI contains invalid base64") from None
+def _checked_fields(check: Object, item: Item) -> Item:
+    fields = check.pick(item)
+    if not fields.get("uri", "data:").startswith("data:"):
+        del fields["uri"]
+    extensions = fields.get("extensions")
+    if extensions:
+        known = {name: value for name, value in extensions.items() if type(value) is dict}
+        fields["extensions"] = known
+    return fields

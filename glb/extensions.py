@@ -1,12 +1,25 @@
 """The glTF extensions that a file may require."""
 
-__all__ = ["DRACO", "IMPORTABLE_EXTENSIONS", "INSTANCING", "REMOVED_EXTENSIONS"]
+__all__ = [
+    "BASIS",
+    "DRACO",
+    "IMPORTABLE_EXTENSIONS",
+    "INSTANCING",
+    "MESHOPT",
+    "REMOVED_EXTENSIONS",
+    "WEBP",
+]
 
 DRACO = "KHR_draco_mesh_compression"
 INSTANCING = "EXT_mesh_gpu_instancing"
+MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
+WEBP = "EXT_texture_webp"
+BASIS = "KHR_texture_basisu"
 
 REMOVED_EXTENSIONS = frozenset(
     {
+        *MESHOPT,
+        BASIS,
         "KHR_animation_pointer",
         "KHR_lights_punctual",
         "KHR_materials_variants",
@@ -20,7 +33,7 @@ picture shows; the importer never sees them."""
 IMPORTABLE_EXTENSIONS = REMOVED_EXTENSIONS | {
     DRACO,
     INSTANCING,
-    "EXT_texture_webp",
+    WEBP,
     "KHR_materials_anisotropy",
     "KHR_materials_clearcoat",
     "KHR_materials_emissive_strength",

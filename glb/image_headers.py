@@ -6,7 +6,9 @@ from core.failures import FailureKind
 from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 
-__all__ = ["check_image_size", "image_size", "is_cut_off"]
+__all__ = ["check_image_size", "image_size", "is_cut_off", "is_known_format", "is_ktx2"]
+
+_PNG, _JPEG, _KTX2 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xabKTX 20\xbb\r\n\x1a\n"
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of segments that contain the size: SOF0 to SOF15, without DHT, JPG and DAC."""
@@ -15,34 +17,50 @@ _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 
 
 def image_size(data: memoryview) -> tuple[int, int] | None:
-    """Return width and height of a PNG, JPEG or WebP, or None for other and broken files."""
+    """Return width and height of a PNG, JPEG, WebP or KTX 2; None for other and broken files."""
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+        if data[:8] == _PNG and data[12:16] == b"IHDR":
             return struct.unpack_from(">II", data, 16)
-        if data[:2] == b"\xff\xd8":
+        if data[:2] == _JPEG:
             return _jpeg_size(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if _is_webp(data):
             return _webp_size(data)
+        if is_ktx2(data):
+            return struct.unpack_from("<II", data, 20)
     except (struct.error, IndexError):
         pass
     return None
 
 
-def check_image_size(image: int, size: tuple[int, int], limits: GlbLimits) -> None:
+def is_ktx2(data: memoryview) -> bool:
+    """Return whether an image is KTX 2 by its first bytes, whatever its media type says."""
+    return data[:12] == _KTX2
+
+
+def is_known_format(data: memoryview) -> bool:
+    """Return whether an image is PNG, JPEG, WebP or KTX 2 by its first bytes."""
+    return data[:8] == _PNG or data[:2] == _JPEG or _is_webp(data) or is_ktx2(data)
+
+
+def check_image_size(name: str, size: tuple[int, int], limits: GlbLimits) -> None:
     """Raise GlbError (`too_large`) if an image has more pixels than `max_image_pixels`."""
     width, height = size
     if width * height > limits.max_image_pixels:
-        message = f"image {image} has {width} x {height} pixels"
+        message = f"{name} has {width} x {height} pixels"
         raise GlbError(FailureKind.TOO_LARGE, f"{message}; the limit is {limits.max_image_pixels}")
 
 
 def is_cut_off(data: memoryview) -> bool:
     """Return whether a JPEG or WebP is truncated; Blender would fill up the missing part."""
-    if data[:2] == b"\xff\xd8":
+    if data[:2] == _JPEG:
         return b"\xff\xd9" not in bytes(data)
     if data[:4] == b"RIFF" and len(data) >= 8:
         return struct.unpack_from("<I", data, 4)[0] + 8 > len(data)
     return False
+
+
+def _is_webp(data: memoryview) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """The primitives that the default scene draws: checks of their arrays, and triangle counts."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.failures import FailureKind
@@ -12,26 +12,28 @@ from glb.extensions import DRACO
 from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
+from glb.primitive_arrays import (
+    INDICES,
+    TRIANGLES,
+    NeededNames,
+    draws_triangles,
+    drop_unneeded,
+    primitive_arrays,
+    primitive_mode,
+)
+from glb.schema import WEIGHTS
 
 __all__ = ["ATTRIBUTE_TYPES", "DrawnPrimitive", "compressed_attributes", "drawn_primitives"]
 
-_TRIANGLES, _STRIP, _FAN = 4, 5, 6
-_CORNER_MULTIPLES = {1: 2, _TRIANGLES: 3}
-"""By mode: the number of corners must be a multiple of this, because Blender's importer reads
-beyond its arrays for an incomplete line or triangle."""
-_MIN_CORNERS = {2: 1, 3: 2, _STRIP: 3, _FAN: 3}
-"""By mode: the minimum number of corners of a loop, strip or fan."""
 _INDEX_TYPES = (5121, 5123, 5125)
-_INDICES = "indices"
-"""Name of the index array; no attribute has it, because attribute names are in capital letters."""
 ATTRIBUTE_TYPES = {
     "POSITION": ("VEC3",),
     "NORMAL": ("VEC3",),
     "TEXCOORD": ("VEC2",),
     "COLOR": ("VEC3", "VEC4"),
 }
-"""Types of the attributes that the importer reads of every mesh; the keys omit the set number
-(`TEXCOORD` for `TEXCOORD_0`)."""
+"""Types of the attributes that every mesh may have; the keys omit the set number (`TEXCOORD` for
+`TEXCOORD_0`)."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,27 @@ def drawn_primitives(
 ) -> tuple[DrawnPrimitive, ...]:
     """Return the primitives with triangles that the default scene draws, hidden ones included.
 
-    Raises GlbError: `malformed` if an array of any node's mesh is invalid, `too_large`, `empty`.
+    Attributes that are not drawn, and invalid meshes that only hidden nodes have, are removed from
+    the document. Raises GlbError: `malformed` if an array of a visible mesh is invalid,
+    `too_large`, `empty`.
     """
     nodes = document.items("nodes")
-    used = sorted({node["mesh"] for node in nodes if node.get("mesh") is not None})
-    triangles = _check_stored(document, used, limits)
     copies = _copies_of_meshes(nodes, tree.in_scene, tree)
+    names = NeededNames(document, tree)
+    triangles = _check_stored(document, tree, sorted(copies), names, limits)
     drawn = tuple(
         DrawnPrimitive(primitive, count, copies[mesh])
-        for mesh in sorted(copies)
+        for mesh in sorted(triangles)
         for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
         if count and copies[mesh]
     )
     if not drawn:
         raise GlbError(FailureKind.EMPTY, "the default scene draws no triangle")
     _check_num_triangles(sum(item.triangles * item.copies for item in drawn), limits)
-    _check_shown(document, tree, triangles, limits)
+    _check_shown(document, tree, triangles, names, limits)
+    for mesh in triangles:
+        for primitive in _primitives(document, mesh):
+            drop_unneeded(primitive, names.of(mesh, primitive))
     return drawn
 
 
@@ -88,7 +95,7 @@ def _copies_of_meshes(
     for index in chosen:
         mesh = nodes[index].get("mesh")
         if mesh is not None:
-            copies[mesh] += tree.copies[index]
+            copies[mesh] += tree.copies.get(index, 0)
     return copies
 
 
@@ -98,67 +105,53 @@ def _check_num_triangles(triangles: int, limits: GlbLimits) -> None:
         raise GlbError(FailureKind.TOO_LARGE, message)
 
 
-# ---- Meshes of all nodes, also of nodes outside the scene ----
+# ---- Meshes of the default scene, also of hidden nodes ----
 
 
 def _check_stored(
-    document: Document, meshes: Iterable[int], limits: GlbLimits
+    document: Document,
+    tree: NodeTree,
+    meshes: Iterable[int],
+    names: NeededNames,
+    limits: GlbLimits,
 ) -> dict[int, list[int]]:
     """Check the arrays of the meshes, and return the triangle count of each of their primitives.
 
     The counts are those in the file; for Draco-compressed primitives they are not verified.
     """
+    nodes = document.items("nodes")
+    shown = {nodes[index].get("mesh") for index in tree.shown}
     triangles: dict[int, list[int]] = {}
     checked: set[tuple[str, int]] = set()
     elements = 0
     for mesh in meshes:
-        triangles[mesh] = []
-        for primitive in _primitives(document, mesh):
-            arrays = _primitive_arrays(document, primitive)
-            elements += sum(accessor["count"] for _, _, accessor in arrays)
-            if elements > limits.max_elements:
-                message = f"more attributes and indices than the limit of {limits.max_elements}"
-                raise GlbError(FailureKind.TOO_LARGE, message)
-            if primitive.get("material") is not None:
-                document.item("materials", primitive["material"])
-            if not _is_compressed(primitive):
-                vertices = arrays[0][2]["count"] if arrays else 0
-                _check_arrays(document, vertices, arrays, checked)
-            triangles[mesh].append(_count_triangles(primitive, arrays))
+        counts = []
+        try:
+            for primitive in _primitives(document, mesh):
+                arrays = primitive_arrays(document, primitive, names.of(mesh, primitive))
+                elements += sum(accessor["count"] for _, _, accessor in arrays)
+                if elements > limits.max_elements:
+                    message = f"more attributes and indices than the limit of {limits.max_elements}"
+                    raise GlbError(FailureKind.TOO_LARGE, message)
+                if not _is_compressed(primitive):
+                    vertices = arrays[0][2]["count"] if arrays else 0
+                    _check_arrays(document, vertices, arrays, checked)
+                counts.append(_count_triangles(primitive, arrays))
+        except GlbError as error:
+            if mesh in shown or error.kind is not FailureKind.MALFORMED:
+                raise
+            document.forget("meshes", mesh)
+            continue
+        triangles[mesh] = counts
     return triangles
 
 
-def _primitive_arrays(document: Document, primitive: Item) -> list[tuple[str, int, Item]]:
-    """Return name, index and accessor of a primitive's arrays, POSITION first and indices last.
-
-    The list is empty without POSITION.
-    """
-    attributes = primitive["attributes"]
-    if "POSITION" not in attributes:
-        return []
-    named = [("POSITION", attributes["POSITION"])]
-    named += [(name, index) for name, index in attributes.items() if name != "POSITION"]
-    named += [pair for target in primitive.get("targets") or [] for pair in target.items()]
-    if primitive.get("indices") is not None:
-        named.append((_INDICES, primitive["indices"]))
-    return [(name, index, document.item("accessors", index)) for name, index in named]
-
-
 def _count_triangles(primitive: Item, arrays: Sequence[tuple[str, int, Item]]) -> int:
+    """Return the whole triangles of a primitive; corners beyond them are not drawn."""
     if not arrays:
         return 0
-    corners = (arrays[0] if primitive.get("indices") is None else arrays[-1])[2]["count"]
-    mode = _TRIANGLES if primitive.get("mode") is None else primitive["mode"]
-    # A Draco-compressed primitive is decoded to a count of its own.
-    if not _is_compressed(primitive) and (
-        corners % _CORNER_MULTIPLES.get(mode, 1) or corners < _MIN_CORNERS.get(mode, 0)
-    ):
-        raise malformed(f"{corners} corners are invalid for a primitive of mode {mode}")
-    if mode > _FAN:
-        raise malformed(f"primitive mode {mode} does not exist")
-    if mode in (_STRIP, _FAN):
-        return max(corners - 2, 0)
-    return corners // 3 if mode == _TRIANGLES else 0
+    corners: int = (arrays[0] if primitive.get("indices") is None else arrays[-1])[2]["count"]
+    return corners // 3 if primitive_mode(primitive) == TRIANGLES else max(corners - 2, 0)
 
 
 def _is_compressed(primitive: Item) -> bool:
@@ -173,11 +166,11 @@ def _check_arrays(
 ) -> None:
     """Raise GlbError unless arrays are in the file, positions finite and indices in range."""
     for name, index, accessor in arrays:
-        if name == _INDICES:
+        if name == INDICES:
             _check_indices(document, accessor, vertices)
             continue
         if accessor["count"] < vertices:
-            raise malformed(f"{name[:40]!r} does not have a value for each vertex")
+            raise malformed(f"{name!r} does not have a value for each vertex")
         if (name, index) in checked:
             continue
         checked.add((name, index))
@@ -208,6 +201,7 @@ def _check_shown(
     document: Document,
     tree: NodeTree,
     triangles: Mapping[int, Sequence[int]],
+    names: NeededNames,
     limits: GlbLimits,
 ) -> None:
     nodes = document.items("nodes")
@@ -223,31 +217,40 @@ def _check_shown(
     checked: set[tuple[str, int]] = set()
     for mesh in sorted(copies):
         for primitive in _primitives(document, mesh):
-            _check_primitive(document, primitive, limits, checked)
+            needed = names.of(mesh, primitive)
+            _check_primitive(document, primitive, needed, limits, checked)
+    for node in (nodes[index] for index in tree.shown):
+        if node.get("mesh") is not None:
+            _check_weights(document, node)
 
 
 def _num_decoded(document: Document, primitive: Item, stated: int) -> int:
     """Return the minimum number of triangles that the importer decodes from a primitive."""
     draco = extension(primitive, DRACO)
-    if draco is None or "POSITION" not in primitive["attributes"]:
+    has_positions = "POSITION" in primitive["attributes"] and draws_triangles(primitive)
+    if draco is None or not has_positions:
         return stated
     return max(stated, num_draco_triangles(document.view(draco["bufferView"])) or 0)
 
 
 def _check_primitive(
-    document: Document, primitive: Item, limits: GlbLimits, checked: set[tuple[str, int]]
+    document: Document,
+    primitive: Item,
+    names: Container[str],
+    limits: GlbLimits,
+    checked: set[tuple[str, int]],
 ) -> None:
-    arrays = _primitive_arrays(document, primitive)
+    arrays = primitive_arrays(document, primitive, names)
     max_vertices = 3 * limits.max_triangles
     for name, _, accessor in arrays:
-        if name != _INDICES and accessor["count"] > max_vertices:
+        if name != INDICES and accessor["count"] > max_vertices:
             message = f"{accessor['count']} vertices; the limit is {max_vertices}"
             raise GlbError(FailureKind.TOO_LARGE, message)
-    # Of morph targets the importer reads only the positions, which are already checked.
+    # Of morph targets only the positions must have a type, which is already checked.
     for name, index in primitive["attributes"].items() if arrays else ():
         types = ATTRIBUTE_TYPES.get(name.partition("_")[0])
-        if types is not None:
-            require_type(document.item("accessors", index), repr(name[:40]), *types)
+        if name in names and types is not None:
+            require_type(document.item("accessors", index), repr(name), *types)
     draco = extension(primitive, DRACO)
     if draco is not None and arrays:
         _check_compressed(document, primitive["attributes"], draco["attributes"], arrays, checked)
@@ -262,7 +265,7 @@ def _check_compressed(
 ) -> None:
     """Check the uncompressed arrays, and what the importer's Draco decoder does not check."""
     name, _, indices = arrays[-1]
-    if name != _INDICES or not _are_indices(indices):
+    if name != INDICES or not _are_indices(indices):
         raise malformed(f"{DRACO}: a primitive has no valid indices")
     if not compressed.keys() <= attributes.keys():
         raise malformed(f"{DRACO}: it names an attribute that the primitive does not have")
@@ -275,3 +278,11 @@ def _check_compressed(
         if accessor.get("byteOffset") or (accessor.get("sparse") or {}).get("count"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
+
+
+def _check_weights(document: Document, node: Item) -> None:
+    mesh = document.item("meshes", node["mesh"])
+    if any(primitive.get("targets") for primitive in mesh["primitives"]):
+        problem = WEIGHTS(node.get("weights") or mesh.get("weights") or [])
+        if problem:
+            raise malformed(f"weights of morph targets{problem}")

@@ -1,4 +1,9 @@
-"""Tables of the types in a glTF 2.0 document, as strict as Blender's importer."""
+"""Tables of the types in a glTF 2.0 document.
+
+Materials, textures, images and their bytes are as strict as Blender's importer, which reads them.
+"""
+
+from typing import Any
 
 from glb.type_checks import (
     ANYTHING,
@@ -13,14 +18,26 @@ from glb.type_checks import (
     Object,
 )
 
-__all__ = ["DOCUMENT", "EXTENSIONS", "MATERIAL_EXTENSIONS", "SHOWN_MATERIAL"]
-
-_EXTENSIONS = Entries(Entries(ANYTHING))
+__all__ = [
+    "DOCUMENT",
+    "EMPTY_ITEMS",
+    "EXTENSIONS",
+    "ITEMS",
+    "MATERIAL_EXTENSIONS",
+    "SHOWN_MATERIAL",
+    "WEIGHTS",
+]
 
 
 def _object(required: str = "", **fields: Check) -> Object:
-    common: dict[str, Check] = {"name": TEXT, "extensions": _EXTENSIONS}
-    return Object(common | fields, frozenset(required.split()))
+    """Return the type of an item that Blender's importer reads."""
+    extensions = Entries(Entries(ANYTHING))
+    return Object({"extensions": extensions, **fields}, frozenset(required.split()), {"name": TEXT})
+
+
+def _geometry(required: str = "", **fields: Check) -> Object:
+    """Return the type of an item that only this parser reads."""
+    return Object({"extensions": Entries(ANYTHING), **fields}, frozenset(required.split()))
 
 
 def _material(texture: Check, colour: Check, colour_and_alpha: Check) -> Object:
@@ -60,16 +77,16 @@ _SHOWN_TEXTURE = Object(
     frozenset({"index"}),
 )
 
-_SPARSE_INDICES = _object(
+_SPARSE_INDICES = _geometry(
     "bufferView componentType", bufferView=INDEX, byteOffset=INDEX, componentType=INTEGER
 )
-_SPARSE = _object(
+_SPARSE = _geometry(
     "count indices values",
     count=INDEX,
     indices=_SPARSE_INDICES,
-    values=_object("bufferView", bufferView=INDEX, byteOffset=INDEX),
+    values=_geometry("bufferView", bufferView=INDEX, byteOffset=INDEX),
 )
-_ACCESSOR = _object(
+_ACCESSOR = _geometry(
     "componentType count type",
     bufferView=INDEX,
     byteOffset=INDEX,
@@ -78,8 +95,6 @@ _ACCESSOR = _object(
     type=TEXT,
     normalized=SWITCH,
     sparse=_SPARSE,
-    max=_NUMBERS,
-    min=_NUMBERS,
 )
 _BUFFER_VIEW = _object(
     "buffer byteLength",
@@ -87,58 +102,66 @@ _BUFFER_VIEW = _object(
     byteLength=INDEX,
     byteOffset=INDEX,
     byteStride=INDEX,
-    target=INTEGER,
 )
-_PRIMITIVE = _object(
+_PRIMITIVE = _geometry(
     "attributes",
-    attributes=Entries(INDEX),
+    attributes=Entries(ANYTHING),
     indices=INDEX,
     material=INDEX,
     mode=INDEX,
-    targets=Items(Entries(INDEX)),
+    targets=Items(Entries(ANYTHING)),
 )
-_NODE = _object(
-    children=_INDICES,
-    mesh=INDEX,
-    skin=INDEX,
-    matrix=Items(NUMBER, 16),
-    translation=_THREE,
-    rotation=_FOUR,
-    scale=_THREE,
-    weights=_NUMBERS,
+WEIGHTS: Check = _NUMBERS
+"""The weights of morph targets; they are checked for meshes that have targets."""
+_NODE = Object(
+    {
+        "extensions": Entries(ANYTHING),
+        "children": _INDICES,
+        "mesh": INDEX,
+        "skin": INDEX,
+        "matrix": Items(NUMBER, 16),
+        "translation": _THREE,
+        "rotation": _FOUR,
+        "scale": _THREE,
+    },
+    loose={"weights": WEIGHTS},
 )
+_MESH = Object({"primitives": Items(_PRIMITIVE)}, frozenset({"primitives"}), {"weights": WEIGHTS})
 _SAMPLER = _object(magFilter=INTEGER, minFilter=INTEGER, wrapS=INTEGER, wrapT=INTEGER)
 
 DOCUMENT = Object(
     {
         "asset": Object({"version": TEXT}, frozenset({"version"})),
         "scene": INDEX,
-        "scenes": Items(Object({"nodes": _INDICES})),
-        "nodes": Items(_NODE),
-        "meshes": Items(_object("primitives", primitives=Items(_PRIMITIVE), weights=_NUMBERS)),
-        "skins": Items(
-            _object(
-                "joints",
-                joints=Items(INDEX, 1),
-                skeleton=INDEX,
-                inverseBindMatrices=INDEX,
-            )
-        ),
-        "accessors": Items(_ACCESSOR),
-        "bufferViews": Items(_BUFFER_VIEW),
-        "buffers": Items(_object("byteLength", byteLength=INDEX, uri=TEXT)),
-        "images": Items(_object(bufferView=INDEX, mimeType=TEXT, uri=TEXT)),
-        "samplers": Items(_SAMPLER),
-        "textures": Items(_object(sampler=INDEX, source=INDEX)),
-        "materials": Items(_material(_TEXTURE, _NUMBERS, _NUMBERS)),
-        "animations": Items(Entries(ANYTHING)),
-        "extensionsUsed": Items(TEXT),
         "extensionsRequired": Items(TEXT),
     },
     frozenset({"asset"}),
 )
-"""A whole document, except for parts that a still picture never shows: cameras, names of scenes and
-the content of animations."""
+"""The parts of a document that every picture needs."""
+
+ITEMS: dict[str, Object] = {
+    "scenes": Object({"nodes": _INDICES}),
+    "nodes": _NODE,
+    "meshes": _MESH,
+    "skins": _geometry("joints", joints=Items(INDEX, 1), inverseBindMatrices=INDEX),
+    "accessors": _ACCESSOR,
+    "bufferViews": _BUFFER_VIEW,
+    "buffers": _object("byteLength", byteLength=INDEX, uri=TEXT),
+    "images": _object(bufferView=INDEX, mimeType=TEXT, uri=TEXT),
+    "samplers": _SAMPLER,
+    "textures": _object(sampler=INDEX, source=INDEX),
+    "materials": _material(_TEXTURE, _NUMBERS, _NUMBERS),
+}
+"""The items of the document's lists, which are checked when something uses them."""
+
+EMPTY_ITEMS: dict[str, dict[str, Any]] = {name: {} for name in ITEMS} | {
+    "meshes": {"primitives": []},
+    "skins": {"joints": []},
+    "accessors": {"componentType": 5126, "count": 0, "type": "SCALAR"},
+    "bufferViews": {"buffer": 0, "byteLength": 0},
+    "buffers": {"byteLength": 0},
+}
+"""What replaces an item that nothing uses, so that the indices of the others stay."""
 
 SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _THREE, _FOUR)
 """A material of the scene: also checks the colours and texture transforms, which Blender reads."""
@@ -202,7 +225,22 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
 }
 """Fields of material extensions that Blender's importer reads."""
 
+_COMPRESSED_VIEW = Object(
+    {
+        "buffer": INDEX,
+        "byteOffset": INDEX,
+        "byteLength": INDEX,
+        "byteStride": INDEX,
+        "count": INDEX,
+        "mode": TEXT,
+        "filter": TEXT,
+    },
+    frozenset({"buffer", "byteLength", "byteStride", "count", "mode"}),
+)
+
 EXTENSIONS = MATERIAL_EXTENSIONS | {
+    "EXT_meshopt_compression": _COMPRESSED_VIEW,
+    "KHR_meshopt_compression": _COMPRESSED_VIEW,
     "EXT_mesh_gpu_instancing": Object(
         {"attributes": Object({"TRANSLATION": INDEX, "ROTATION": INDEX, "SCALE": INDEX})},
         frozenset({"attributes"}),
@@ -212,7 +250,6 @@ EXTENSIONS = MATERIAL_EXTENSIONS | {
         frozenset({"bufferView", "attributes"}),
     ),
     "MSFT_lod": Object({"ids": _INDICES}),
-    "KHR_node_visibility": Object({}),
     "EXT_texture_webp": Object({"source": INDEX}),
     "KHR_texture_basisu": Object({"source": INDEX}),
     "MSFT_texture_dds": Object({"source": INDEX}),

@@ -1,10 +1,14 @@
 """The parts of materials that a picture shows, and the images that they need."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from core.failures import FailureKind
+from glb.decoders.ktx2 import check_ktx2
 from glb.document import Document, Item, extension
+from glb.extensions import BASIS, WEBP
 from glb.glb_error import GlbError, malformed
+from glb.image_headers import is_known_format, is_ktx2
 from glb.node_tree import NodeTree
 from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
 
@@ -15,10 +19,12 @@ __all__ = [
     "check_materials",
     "image_of_texture",
     "material_parts",
+    "read_hidden_materials",
     "shown_material",
     "shown_primitives",
     "texture_coordinate_set",
     "texture_slots",
+    "texture_source",
 ]
 
 UNLIT = "KHR_materials_unlit"
@@ -26,20 +32,49 @@ GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 BASE_COLOUR_TEXTURES = frozenset({"baseColorTexture", "diffuseTexture"})
 """Textures without which a picture would be wrong; others are dropped if they cannot be read."""
 _EMISSION = "KHR_materials_emissive_strength"
-_WEBP = "EXT_texture_webp"
+_SOURCES = ("core", WEBP, BASIS)
+"""What may name the image of a texture, in the order in which it is asked."""
 
 
-def check_materials(document: Document, tree: NodeTree) -> None:
-    """Check the materials that Blender's importer builds, and that their base colours have images.
+def check_materials(document: Document, tree: NodeTree) -> set[int]:
+    """Check the materials of visible primitives; return the images that they show.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` for a texture whose image is named only
-    by an extension that the importer does not read.
+    Raises GlbError: `malformed`, `too_large`, or `unsupported_extension` for a base colour whose
+    image cannot be shown: only an unknown extension names it, or its format is unknown. Other
+    textures may lack an image (glb.texture_fallbacks).
     """
     indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
+    images: set[int] = set()
     for index in sorted({index for index in indices if index is not None}):
         for name, slot in texture_slots(shown_material(document.item("materials", index))):
-            if name in BASE_COLOUR_TEXTURES:
-                image_of_texture(document, slot)
+            try:
+                images.add(_readable_image(document, slot))
+            except GlbError:
+                if name in BASE_COLOUR_TEXTURES:
+                    raise
+    return images
+
+
+def _readable_image(document: Document, slot: Item) -> int:
+    image = image_of_texture(document, slot)
+    data = document.image(image)
+    if is_ktx2(data):
+        check_ktx2(data, document.limits)
+    return image
+
+
+def read_hidden_materials(document: Document, indices: Iterable[int]) -> set[int]:
+    """Read the materials of hidden primitives as far as they are valid; return their images."""
+    images: set[int] = set()
+    for index in sorted(indices):
+        with contextlib.suppress(GlbError):
+            material = shown_material(document.item("materials", index))
+            for _, slot in texture_slots(material):
+                with contextlib.suppress(GlbError):
+                    image = image_of_texture(document, slot)
+                    document.image(image)
+                    images.add(image)
+    return images
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
@@ -98,22 +133,45 @@ def texture_coordinate_set(slot: Item) -> int:
 
 
 def image_of_texture(document: Document, slot: Item) -> int:
-    """Return the index of the image that Blender's importer loads for a texture.
+    """Return the index of the image that a texture shows.
 
-    Raises GlbError: `malformed`, or `unsupported_extension` if the image is named only by an
-    extension that the importer does not read.
+    Raises GlbError: `malformed`, or `unsupported_extension` if only an unknown extension names it.
     """
     texture = document.item("textures", slot["index"])
     if texture.get("sampler") is not None:
         document.item("samplers", texture["sampler"])
-    source: int | None = texture.get("source")
-    if source is None:
-        source = (extension(texture, _WEBP) or {}).get("source")
+    source, _ = texture_source(document, texture)
     if source is None:
         others = ", ".join(sorted(texture.get("extensions") or {}))
         if others:
             message = f"texture {slot['index']} names its image only in {others[:80]!r}"
             raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, message)
         raise malformed(f"texture {slot['index']} has no image")
-    document.item("images", source)
     return source
+
+
+def texture_source(document: Document, texture: Item) -> tuple[int | None, str]:
+    """Return the image that a texture shows, and what names it: `core` or an extension.
+
+    It is the first image of a known format, else the first image; None if there is none. Raises
+    GlbError (`malformed`).
+    """
+    unknown: tuple[int | None, str] = None, "core"
+    for name in _SOURCES:
+        part = texture if name == "core" else extension(texture, name) or {}
+        image = part.get("source")
+        if image is None:
+            continue
+        document.item("images", image)
+        if _has_known_format(document, image):
+            return image, name
+        if unknown[0] is None:
+            unknown = image, name
+    return unknown
+
+
+def _has_known_format(document: Document, image: int) -> bool:
+    try:
+        return is_known_format(document.image(image))
+    except GlbError:
+        return False

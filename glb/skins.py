@@ -9,7 +9,7 @@ from glb.accessors import accessor_values, require_finite, require_type
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO, INSTANCING
 from glb.glb_error import malformed
-from glb.node_tree import NodeTree
+from glb.node_tree import NodeTree, read_joints
 from glb.primitives import compressed_attributes
 
 __all__ = ["check_skins", "joint_sets"]
@@ -27,6 +27,8 @@ def check_skins(document: Document, tree: NodeTree) -> None:
         if node.get("mesh") is not None and node.get("skin") is not None and not instanced:
             meshes.setdefault(node["mesh"], set()).add(node["skin"])
     num_joints = _num_joints(document, set().union(*meshes.values()))
+    used = (document.item("skins", index)["joints"] for index in num_joints)
+    read_joints(document, tree, (joint for joints in used for joint in joints))
     for mesh, skins in sorted(meshes.items()):
         allowed = min(num_joints[skin] for skin in skins)
         joint = _largest_joint(document, document.item("meshes", mesh)["primitives"])

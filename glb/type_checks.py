@@ -119,6 +119,8 @@ class Object:
 
     fields: Mapping[str, Check]
     required: frozenset[str] = field(default=frozenset())
+    loose: Mapping[str, Check] = field(default_factory=dict)
+    """Fields that a picture may do without: a wrong value is the same as none."""
 
     def __call__(self, value: Any) -> str:
         """Return the problem of a value, or an empty string."""
@@ -141,4 +143,8 @@ class Object:
             item = value.get(name)
             if item is not None:
                 picked[name] = check.pick(item) if isinstance(check, Object) else item
+        for name, check in self.loose.items():
+            item = value.get(name)
+            if item is not None and not check(item):
+                picked[name] = item
         return picked

@@ -1,5 +1,7 @@
 """Checks of Python packages: each is imported in a new process, as by the commands that use it."""
 
+import platform
+import sys
 import sysconfig
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,8 @@ from pipelines.doctor.probe import ProbeResult, probe
 
 __all__ = ["BUILD_PACKAGES", "TRAIN_PACKAGES", "check_packages", "repair_command"]
 
+_HAS_BASIS = sys.platform != "linux" or platform.machine() == "x86_64"
+"""Whether opengl-basisu exists for this machine, as in pyproject.toml."""
 BUILD_PACKAGES: Mapping[str, str] = {
     "ray": "lrm build, on all cores and on clusters",
     "psutil": "the memory limit of Blender children",
@@ -17,6 +21,7 @@ BUILD_PACKAGES: Mapping[str, str] = {
     "scipy": "filters.multi-object",
     "jinja2": "lrm report",
     "trimesh": "make demo, lrm evaluate",
+    **({"opengl_basisu": "textures in Basis Universal"} if _HAS_BASIS else {}),
 }
 """For each module, what needs it. bpy is checked by starting a Blender child."""
 TRAIN_PACKAGES: Mapping[str, str] = {

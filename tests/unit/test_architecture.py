@@ -1,6 +1,7 @@
 """Import rules that ruff and import-linter do not check, and unique names of packages."""
 
 import importlib.metadata
+import subprocess
 import sys
 import tomllib
 
@@ -39,7 +40,7 @@ def test_contracts_that_list_the_files_of_render_list_them_all():
 @pytest.mark.parametrize(
     ("paths", "expected"),
     [
-        (("glb/",), {"core", "glb", "numpy"}),
+        (("glb/",), {"core", "glb", "numpy", "opengl_basisu", "pyarrow"}),
         (
             ("render/blender/", "render/job.py"),
             {"core", "glb", "render", "numpy", "bpy", "mathutils"},
@@ -58,6 +59,16 @@ def test_the_parser_and_the_blender_child_need_few_third_parties(
         for name in imports(tree)
     }
     assert packages - sys.stdlib_module_names == expected
+
+
+def test_the_parser_starts_without_the_libraries_of_its_decoders():
+    """They are imported inside functions, when an image needs them."""
+    code = "import glb.parse, glb.decoders.images, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout.split()
+    assert "glb.decoders.ktx2" in loaded
+    assert not {"opengl_basisu", "pyarrow"} & set(loaded)
 
 
 def test_the_failure_kinds_need_the_standard_library_only():

@@ -12,7 +12,7 @@ from pipelines.building.stages.worker_context import WorkerContext
 
 __all__ = ["INSPECT"]
 
-INSPECT_VERSION = 2
+INSPECT_VERSION = 3
 """Increment when filters.inspect_glb gives another result for the same file."""
 
 

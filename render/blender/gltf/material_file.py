@@ -3,7 +3,6 @@
 The importer turns materials into node trees; meshes are built from arrays (render.blender.meshes).
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ import numpy as np
 
 from glb.container import write_glb
 from glb.document import Document, Item
-from glb.extensions import REMOVED_EXTENSIONS
-from glb.shown_materials import texture_coordinate_set, texture_slots
+from glb.shown_materials import image_of_texture, texture_coordinate_set, texture_slots
+from render.blender.gltf.materials import ReducedMaterials
 
 __all__ = ["COLOUR_LAYER", "image_name", "material_name", "uv_layer_name", "write_material_file"]
 
 COLOUR_LAYER = "Color"
 """Name that the importer gives the layer of COLOR_0."""
-_KEPT = ("bufferViews", "images", "materials", "samplers", "textures")
-_REMOVED = REMOVED_EXTENSIONS | {"EXT_mesh_gpu_instancing", "KHR_draco_mesh_compression"}
 
 
 def material_name(number: int) -> str:
@@ -40,28 +37,31 @@ def uv_layer_name(number: int) -> str:
 
 def write_material_file(
     document: Document,
-    materials: Mapping[int, Item],
+    reduced: ReducedMaterials,
     drawn: Sequence[int],
     has_colours: bool,
     path: Path,
 ) -> None:
-    """Write the drawn materials, with the images of the document and one triangle per material.
+    """Write the drawn materials, with their images and one triangle per material.
 
     With `has_colours` every base colour is multiplied by the vertex colours.
     """
-    content: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0}
-    content |= {name: list(document.items(name)) for name in _KEPT if document.items(name)}
-    # Blender's image then says which image of the file it shows.
-    content["images"] = [
-        item | {"name": image_name(index)} for index, item in enumerate(document.items("images"))
+    slots = [slot for index in drawn for _, slot in texture_slots(reduced.by_index[index])]
+    shown = set(drawn)
+    content: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0, "bufferViews": []}
+    content["samplers"] = document.items("samplers")
+    content["materials"] = [
+        reduced.by_index[index] if index in shown else {}
+        for index in range(len(document.items("materials")))
     ]
-    for group in ("extensionsUsed", "extensionsRequired"):
-        names = document.json.get(group) or []
-        content[group] = [name for name in names if name not in _REMOVED]
-    slots = [slot for index in drawn for _, slot in texture_slots(materials[index])]
+    content["extensionsUsed"] = sorted(
+        {name for index in drawn for name in reduced.by_index[index]["extensions"]}
+        | {"KHR_texture_transform"}
+    )
+    data = bytearray()
+    _add_images(content, data, document, reduced.converted, slots)
     sets = {texture_coordinate_set(slot) for slot in slots}
-    content["buffers"] = [*document.items("buffers")]
-    attributes = _add_triangle(content, sets, has_colours)
+    attributes = _add_triangle(content, data, sets, has_colours)
     content["meshes"] = [
         {
             "name": material_name(number),
@@ -71,30 +71,60 @@ def write_material_file(
     ]
     content["nodes"] = [{"mesh": number} for number in range(len(drawn))]
     content["scenes"] = [{"nodes": list(range(len(drawn)))}]
-    write_glb(path, content, document.container.rest)
+    content["buffers"] = [{"byteLength": len(data)}]
+    write_glb(path, {name: part for name, part in content.items() if part}, data)
 
 
-def _add_triangle(content: dict[str, Any], sets: set[int], has_colours: bool) -> Item:
-    """Add a buffer with the attributes of three vertices; return the accessors by name."""
+def _add_images(
+    content: dict[str, Any],
+    data: bytearray,
+    document: Document,
+    converted: Mapping[int, bytes],
+    slots: Sequence[Item],
+) -> None:
+    """Add the images of the texture slots; unused textures and images keep their places, empty."""
+    content["textures"] = [{} for _ in document.items("textures")]
+    # Blender's image then says which image of the file it shows.
+    content["images"] = [{"name": image_name(i)} for i in range(len(document.items("images")))]
+    for slot in slots:
+        index = image_of_texture(document, slot)
+        sampler = document.item("textures", slot["index"]).get("sampler")
+        texture = {"source": index} | ({} if sampler is None else {"sampler": sampler})
+        content["textures"][slot["index"]] = texture
+        image = content["images"][index]
+        if "bufferView" not in image:
+            encoded = converted.get(index, document.image(index))
+            image["bufferView"] = _add_view(content, data, encoded)
+            kind = document.item("images", index).get("mimeType")
+            image["mimeType"] = "image/png" if index in converted or kind is None else kind
+
+
+def _add_triangle(
+    content: dict[str, Any], data: bytearray, sets: set[int], has_colours: bool
+) -> Item:
+    """Add the attributes of three vertices; return the accessors by name."""
     arrays = {"POSITION": np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")}
     # The importer stops at the first missing set.
     for number in range(max(sets, default=-1) + 1):
         arrays[f"TEXCOORD_{number}"] = np.zeros((3, 2), "<f4")
     if has_colours:
         arrays["COLOR_0"] = np.ones((3, 4), "<f4")
-    data = b"".join(array.tobytes() for array in arrays.values())
-    uri = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
-    content["buffers"].append({"byteLength": len(data), "uri": uri})
-    content["bufferViews"] = [*content.get("bufferViews", [])]
-    content["accessors"] = []
-    start = 0
-    for array in arrays.values():
-        view = {"buffer": len(content["buffers"]) - 1, "byteOffset": start}
-        content["bufferViews"].append(view | {"byteLength": array.nbytes})
-        kind = f"VEC{array.shape[1]}"
-        view_index = len(content["bufferViews"]) - 1
-        content["accessors"].append(
-            {"bufferView": view_index, "componentType": 5126, "count": 3, "type": kind}
-        )
-        start += array.nbytes
+    content["accessors"] = [
+        {
+            "bufferView": _add_view(content, data, array.tobytes()),
+            "componentType": 5126,
+            "count": 3,
+            "type": f"VEC{array.shape[1]}",
+        }
+        for array in arrays.values()
+    ]
     return {name: number for number, name in enumerate(arrays)}
+
+
+def _add_view(content: dict[str, Any], data: bytearray, part: bytes | memoryview) -> int:
+    """Append bytes to the data; return the index of their buffer view."""
+    view = {"buffer": 0, "byteOffset": len(data), "byteLength": len(part)}
+    content["bufferViews"].append(view)
+    data += part
+    data += b"\0" * (-len(data) % 4)
+    return len(content["bufferViews"]) - 1

@@ -8,7 +8,11 @@ import copy
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from core.failures import FailureKind
+from glb.decoders.images import blender_image
 from glb.document import Document, Item
+from glb.glb_error import GlbError
+from glb.image_headers import is_cut_off
 from glb.shown_materials import GLOSSY, image_of_texture, shown_material, texture_slots
 from glb.texture_fallbacks import drop_unreadable_textures
 
@@ -40,6 +44,8 @@ class ReducedMaterials:
     """The materials of some primitives with only what a picture shows."""
 
     by_index: Mapping[int, Item]
+    converted: Mapping[int, bytes]
+    """By index, the images whose format Blender does not read, as PNG."""
     notes: Sequence[str]
     """One line for each texture that is left out because it cannot be read."""
 
@@ -55,17 +61,28 @@ def reduce_materials(
     slots: list[tuple[str, Item, int]] = []
     reduced: dict[int, Item] = {}
     notes: list[str] = []
+    converted: dict[int, bytes] = {}
+
+    def read(image: int) -> None:
+        data = document.image(image)
+        if image in unreadable:
+            raise GlbError(FailureKind.IMPORT_ERROR, f"image {image} cannot be read")
+        if is_cut_off(data):
+            raise GlbError(FailureKind.IMPORT_ERROR, f"image {image} is truncated")
+        if image not in converted and (png := blender_image(data, document.limits)) is not None:
+            converted[image] = png
+
     for index in _used_materials(document, primitives):
         materials = document.json["materials"]
         materials[index] = reduced[index] = material = shown_material(materials[index])
-        dropped = drop_unreadable_textures(document, material, unreadable)
+        dropped = drop_unreadable_textures(document, material, read)
         notes += [f"material {index}: {note}" for note in dropped]
         _defer_glossiness(material)
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
         ]
     _separate_colour_and_data(document.json, slots)
-    return ReducedMaterials(reduced, notes)
+    return ReducedMaterials(reduced, converted, notes)
 
 
 def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]:

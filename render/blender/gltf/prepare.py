@@ -56,7 +56,7 @@ def prepare(
     surface = scene_surface(document, glb.tree, reduced.by_index, limits.max_triangles, draco)
     materials = {n: reduced.by_index[index] for n, index in enumerate(surface.materials)}
     has_colours = surface.surface.colours is not None
-    write_material_file(document, reduced.by_index, surface.materials, has_colours, material_file)
+    write_material_file(document, reduced, surface.materials, has_colours, material_file)
     return PreparedScene(
         surface,
         materials,

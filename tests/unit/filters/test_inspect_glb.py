@@ -201,8 +201,8 @@ def test_a_texture_named_by_a_supported_extension_is_read() -> None:
     assert inspect_error(changed_square(textures=wrong)).kind == "malformed"
 
 
-@pytest.mark.parametrize("name", ["KHR_texture_basisu", "MSFT_texture_dds"])
-def test_a_texture_named_only_by_an_unsupported_extension_is_rejected(name: str) -> None:
+def test_a_texture_named_only_by_an_unsupported_extension_is_rejected() -> None:
+    name = "MSFT_texture_dds"
     alone = [{"extensions": {name: {"source": 0}}}]
     error = inspect_error(changed_square(textures=alone, extensionsUsed=[name]))
     assert (error.kind, name in error.message) == ("unsupported_extension", True)
@@ -211,7 +211,7 @@ def test_a_texture_named_only_by_an_unsupported_extension_is_rejected(name: str)
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
     assert inspect_error(changed_square(textures=wrong)).kind == "unsupported_extension"
-    assert inspect_error(changed_square(**hidden(wrong))).kind == "malformed"
+    assert states(**hidden(wrong)) == [("core", "missing")]
 
 
 def test_a_texture_without_an_image_is_malformed_unless_hidden() -> None:

@@ -155,8 +155,9 @@ def set_base_colour(builder: GltfBuilder, colour: list[float]) -> None:
 
 
 MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
+    "weights by name": set_values("meshes", weights="all"),
+    "a data URI that is not base64": set_values("images", bufferView=None, uri="data:,x"),
     "an unknown component type": set_values("accessors", componentType=5124),
-    "an unknown type": unknown_type,
     "more values than their view holds": set_values("accessors", count=5),
     "a stride shorter than an element": narrow_stride,
     "a sparse value beyond the vertices": sparse([4]),
@@ -177,7 +178,6 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "a texture of a missing image": set_values("textures", source=9),
     "a texture of a missing sampler": set_values("textures", sampler=9),
     "a sampler by name": set_values("samplers", wrapS="repeat"),
-    "a name that is a number": set_values("nodes", name=5),
     "half a surrogate pair": set_values("meshes", name="\ud800"),
     "a short matrix": set_values("nodes", matrix=[1, 0, 0]),
     "a rotation of three numbers": set_values("nodes", rotation=[0, 0, 0]),
@@ -208,7 +208,6 @@ MALFORMED: dict[str, Callable[[GltfBuilder], object]] = {
     "Draco with an attribute that the primitive lacks": lambda builder: compress(
         builder, attributes={"_X": 0}
     ),
-    "a data URI that is not base64": lambda builder: builder.add("images", {"uri": "data:,x"}),
 }
 
 
@@ -351,6 +350,7 @@ RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "an empty transform": set_values("nodes", translation=[], rotation=[], scale=[]),
     "different numbers of morph targets": different_numbers_of_targets,
     "more weights than morph targets": set_values("meshes", weights=[0.5, 0.5]),
+    "an unknown type of an attribute that is not drawn": unknown_type,
     "a scene name that is a number": set_values("scenes", name=5),
     "broken compression of a mesh outside the scene": broken_compression_outside_the_scene,
     "a camera by name": set_values("nodes", camera="main"),

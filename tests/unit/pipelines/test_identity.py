@@ -22,7 +22,7 @@ from pipelines.building.stages.stage import RigScope, Stage
 
 LRM32 = {
     "fetch": "",
-    "inspect": "0ab52c60585c17a5",
+    "inspect": "b6664caa92344f18",
     "measure": "0214ba7931394dbe",
     "render": "e706aaab3e5d0d04",
     "geometry": "867a9e63136f7c34",
