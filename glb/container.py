@@ -24,8 +24,6 @@ class Container:
     json: memoryview
     binary: memoryview | None
     """The BIN chunk; None if the file has none."""
-    rest: memoryview
-    """All bytes after the JSON chunk, including chunk headers."""
     num_bytes: int
     """Size of the whole file."""
 
@@ -39,8 +37,7 @@ def glb_problem(path: Path) -> str:
 def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
     """Read a GLB file, given by its path or its bytes.
 
-    If it is read from a path, the caller may change its bytes in place. Raises GlbError
-    (`malformed`, `too_large`), and OSError if a path cannot be read.
+    Raises GlbError (`malformed`, `too_large`), and OSError if a path cannot be read.
     """
     if isinstance(source, bytes):
         _check_size(len(source), limits)
@@ -60,7 +57,7 @@ def read_container(source: Path | str | bytes, limits: GlbLimits) -> Container:
     if rest:
         kind, second, _ = _chunk(data, end)
         binary = second if kind == b"BIN\0" else None
-    return Container(text, binary, rest, len(data))
+    return Container(text, binary, len(data))
 
 
 def write_glb(path: Path, document: dict[str, Any], binary: bytes | bytearray) -> None:

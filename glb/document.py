@@ -119,17 +119,6 @@ class Document:
         view = self.item("images", index).get("bufferView")
         return ("image", index) if view is None else ("view", view)
 
-    def store_buffers(self) -> None:
-        """Write the bytes of buffers that are data URIs, which may have changed, back to the JSON.
-
-        The bytes of the binary chunk need no such step.
-        """
-        for index, data in self._buffers.items():
-            buffer = self.item("buffers", index)
-            if buffer.get("uri"):
-                head = buffer["uri"].partition(_INLINE)[0]
-                buffer["uri"] = head + _INLINE + base64.b64encode(data).decode()
-
     def _range(self, index: int, part: Item) -> memoryview:
         """Return the range of a buffer that a buffer view names, or the extension of one."""
         data = self._buffer(part["buffer"])
@@ -182,8 +171,7 @@ class Document:
         if not separator:
             raise malformed(f"a data URI is not base64-encoded: {head[:40]!r}")
         try:
-            # A bytearray, because the bytes of a buffer may be changed in place.
-            return memoryview(bytearray(base64.b64decode(data)))
+            return memoryview(base64.b64decode(data))
         except (binascii.Error, ValueError):
             raise malformed("a data URI contains invalid base64") from None
 

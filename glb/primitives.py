@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from core.failures import FailureKind
 from glb.accessors import accessor_arrays, require_finite, require_type
+from glb.decoders.draco_header import num_draco_triangles
 from glb.document import Document, Item, extension
-from glb.draco import num_draco_triangles
 from glb.extensions import DRACO
 from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.job import CameraSpec, Window
 
 __all__ = ["object_windows"]

@@ -7,7 +7,7 @@ import bpy
 import numpy as np
 from jaxtyping import Bool
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.gltf.material_file import COLOUR_LAYER, uv_layer_name
 
 __all__ = ["create_meshes"]

@@ -16,7 +16,7 @@ import numpy as np
 from mathutils import Matrix
 
 from core.failures import FailureKind
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.devices import use_device
 from render.blender.failure import SceneFailure
 from render.blender.framing import object_windows

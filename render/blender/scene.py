@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from core.failures import FailureKind
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.failure import SceneFailure
 from render.blender.gltf.draco_library import decode_draco
 from render.blender.gltf.import_materials import import_materials

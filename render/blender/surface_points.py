@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from core.failures import FailureKind
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.failure import SceneFailure
 from render.job import GeometryRequest
 

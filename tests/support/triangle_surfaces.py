@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 
 __all__ = [
     "corner_sets",

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from glb.document import Item
+from glb.geometry.surface import Surface
 from glb.shown_materials import texture_coordinate_set
-from glb.surface import Surface
 
 __all__ = ["AlphaTexture", "shows_alpha", "texture_coordinates"]
 

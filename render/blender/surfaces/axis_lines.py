@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 
 __all__ = ["AxisLines", "Crossings"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from glb.document import Item
+from glb.geometry.surface import Surface
 from glb.shown_materials import texture_slots
-from glb.surface import Surface
 from render.blender.surfaces.sheets import outward_choice
 from render.blender.surfaces.triangles import area_vectors, squares, unshare
 from render.blender.surfaces.welding import weld

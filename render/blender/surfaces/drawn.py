@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from glb.document import Item
+from glb.geometry.surface import Surface
 from glb.shown_materials import GLOSSY
-from glb.surface import Surface
 from render.blender.surfaces.alpha_texture import AlphaTexture, shows_alpha, texture_coordinates
 from render.blender.surfaces.triangles import corner_positions, cross, squares
 

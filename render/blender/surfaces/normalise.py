@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from core.failures import FailureKind
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.failure import SceneFailure
 
 __all__ = ["MAX_DISTANCE", "Normalised", "normalise"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.surfaces.triangles import (
     area_vectors,
     centroids,

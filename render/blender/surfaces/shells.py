@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from glb.document import Item
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.surfaces.axis_lines import AxisLines
 from render.blender.surfaces.triangles import (
     area_vectors,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 
 __all__ = [
     "area_vectors",

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int64
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 
 __all__ = ["connected", "weld"]
 

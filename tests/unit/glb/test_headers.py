@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glb.draco import num_draco_triangles
+from glb.decoders.draco_header import num_draco_triangles
 from glb.image_headers import image_size, is_cut_off
 from tests.support.gltf_builder import encode_image
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.surfaces.coincident import separate_coincident
 from render.blender.surfaces.triangles import area_vectors, centroids
 from tests.support.triangle_surfaces import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.surfaces.orientation import orient
 from render.blender.surfaces.triangles import area_vectors
 from tests.support.triangle_surfaces import corner_sets, cube, join, quad, reverse, rotation, sphere

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glb.surface import Surface
+from glb.geometry.surface import Surface
 from render.blender.surfaces.shells import inward_shells
 from tests.support.triangle_surfaces import (
     cube,
