@@ -25,12 +25,9 @@ from render.blender.shaders import (
     unreadable_images,
 )
 from render.blender.surfaces.alpha_texture import AlphaTexture
-from render.blender.surfaces.coincident import separate_coincident
+from render.blender.surfaces.clean import CleanSurface, clean
 from render.blender.surfaces.complete_normals import complete_normals
-from render.blender.surfaces.drawn import drawn_faces
 from render.blender.surfaces.normalise import normalise
-from render.blender.surfaces.orientation import orient
-from render.blender.surfaces.shells import inward_shells
 from render.blender.transparency import cull_backs, pass_short_rays
 from render.job import OpenRequest
 
@@ -65,21 +62,22 @@ def open_scene(request: OpenRequest) -> OpenScene:
     prepared, materials = _import(request)
     imported = time.monotonic()
     textures = check_textures(request.limits.max_total_pixels)
-    surface, left_out = _clean(prepared)
-    normalised = normalise(surface, prepared.surface.reach, request.normalise)
+    cleaned = _clean(prepared, request.cull_shells)
+    normalised = normalise(cleaned.surface, prepared.surface.reach, request.normalise)
     surface = complete_normals(normalised.surface)
-    shells = np.zeros(len(surface.faces), dtype=bool)
-    if request.cull_shells:
-        shells = inward_shells(surface, prepared.materials)
     connect_glossiness()
     insert_opacity_nodes()
     pass_short_rays()
-    objects = create_meshes(surface, materials, shells)
+    objects = create_meshes(surface, materials, cleaned.shells)
     cull_backs(objects)
     report = {
         "num_nodes": prepared.num_nodes,
         "num_triangles": len(surface.faces),
-        "special_triangles": left_out | {"culled": int(shells.sum())},
+        "special_triangles": {
+            "invisible": cleaned.num_invisible,
+            "coincident": cleaned.num_coincident,
+            "culled": int(cleaned.shells.sum()),
+        },
         "notes": list(prepared.notes),
         "scale": normalised.scale,
         "centre": list(normalised.centre),
@@ -91,7 +89,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
     }
     return OpenScene(
         surface=surface,
-        shells=shells,
+        shells=cleaned.shells,
         shell_objects=objects,
         prepared=prepared,
         report=report,
@@ -113,9 +111,9 @@ def _import(request: OpenRequest) -> tuple[PreparedScene, list[Any]]:
             bpy.ops.wm.read_factory_settings(use_empty=True)
 
 
-def _clean(prepared: PreparedScene) -> tuple[Surface, dict[str, int]]:
-    """Return the surface that is drawn, and the number of triangles left out, by reason."""
-    evaluated, materials = prepared.surface.surface, prepared.materials
+def _clean(prepared: PreparedScene, cull_shells: bool) -> CleanSurface:
+    """Return what is drawn of the surface. Raises SceneFailure (`empty`) if that is nothing."""
+    surface, materials = prepared.surface.surface, prepared.materials
     alphas = {
         number: AlphaTexture(
             alpha=image_pixels(use.image)[..., 3], wrap_s=use.wrap_s, wrap_t=use.wrap_t
@@ -123,13 +121,9 @@ def _clean(prepared: PreparedScene) -> tuple[Surface, dict[str, int]]:
         for number, use in prepared.base_colours.items()
         if materials[number].get("alphaMode") in {"MASK", "BLEND"}
     }
-    drawn = evaluated.select(drawn_faces(evaluated, materials, alphas))
-    if not len(drawn.faces):
+    result = clean(surface, materials, alphas, cull_shells)
+    if not len(result.surface.faces):
         # Triangles far from the origin may have lost their area to rounding.
-        normalise(evaluated, prepared.surface.reach, "cube")
+        normalise(surface, prepared.surface.reach, "cube")
         raise SceneFailure(FailureKind.EMPTY, "no triangle has an area and an opacity above 0")
-    surface = separate_coincident(orient(drawn), materials)
-    return surface, {
-        "invisible": len(evaluated.faces) - len(drawn.faces),
-        "coincident": len(drawn.faces) - len(surface.faces),
-    }
+    return result

@@ -7,8 +7,9 @@ from render.blender.shaders import node_trees
 
 __all__ = ["MIN_RAY", "cull_backs", "pass_short_rays"]
 
-MIN_RAY = 2e-4
-"""Length of a ray, in world units, below which what it hits is another layer of its own surface."""
+MIN_RAY = 1e-4
+"""Length of a ray, in world units, below which it hits another layer of the surface that it leaves.
+Half the distance of layers that are set apart (`surfaces.coincident`)."""
 
 
 def pass_short_rays() -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int32, Int64
 from glb.document import Item
 from glb.geometry.surface import Surface
 from glb.shown_materials import texture_slots
+from render.blender.surfaces.diagonals import align_diagonals
 from render.blender.surfaces.sheets import outward_choice
 from render.blender.surfaces.triangles import area_vectors, squares, unshare
 from render.blender.surfaces.welding import weld
@@ -27,6 +28,8 @@ _COLOUR_TOLERANCE = 2e-3
 """Half a step of 8 bits."""
 _MAX_LOOKS = 64
 """Different looks that are told apart at one place; more are taken as different from each other."""
+_HASH = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+"""Odd numbers without a pattern."""
 _OPAQUE = 0
 _MODES = {"MASK": 1, "BLEND": 2}
 
@@ -65,10 +68,13 @@ def separate_coincident(surface: Surface, materials: Mapping[int, Item]) -> Surf
     The layers of a stack lie 1e-4 of the longest side of the bounds apart along their normals, or
     closer if there are more than ten.
 
-    Triangles that overlap in part, or whose quad is divided along the other diagonal, are not
-    coincident here; nor are those whose corners are closer than 1e-5 of the size.
+    Flat quads are divided along the same diagonal before (`align_diagonals`). Other triangles that
+    overlap in part are not coincident here, nor are those whose corners are closer than 1e-5 of the
+    size.
     """
-    stacks = _find_stacks(surface, materials)
+    welded = weld(surface)
+    surface, welded = align_diagonals(surface, welded, ~_coincide(welded))
+    stacks = _find_stacks(surface, welded, materials)
     if not len(stacks.faces):
         return surface
     looks = _looks(surface, materials, stacks)
@@ -85,25 +91,38 @@ def separate_coincident(surface: Surface, materials: Mapping[int, Item]) -> Surf
     return surface.select(mask)
 
 
-def _find_stacks(surface: Surface, materials: Mapping[int, Item]) -> _Stacks:
-    """Return the triangles whose three corners are those of another one, too."""
-    welded = weld(surface)
+def _coincide(welded: np.ndarray) -> np.ndarray:
+    """Return which triangles (f,) may have the same three corners as others."""
     low, middle, high = np.sort(welded, axis=1).T
-    num = int(high.max(initial=0)) + 1
-    _, sides = np.unique(low * num + middle, return_inverse=True)
-    _, places, counts = np.unique(sides * num + high, return_inverse=True, return_counts=True)
+    # Equal keys of different triangles cost only time. Sorting is faster than `np.unique`.
+    keys = low.astype(np.uint64) * _HASH[0] + middle.astype(np.uint64) * _HASH[1]
+    keys += high.astype(np.uint64) * _HASH[2]
+    ordered = np.sort(keys)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(repeated):
+        return np.zeros(len(keys), dtype=bool)
+    found = repeated[np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)] == keys
     # Triangles smaller than a cell are no more coincident than their neighbours.
-    faces = np.flatnonzero((counts[places] > 1) & (low < middle) & (middle < high))
+    return found & (low < middle) & (middle < high)
+
+
+def _find_stacks(surface: Surface, welded: np.ndarray, materials: Mapping[int, Item]) -> _Stacks:
+    """Return the triangles whose three corners are those of another one, too."""
+    faces = np.flatnonzero(_coincide(welded))
+    low, middle, high = np.sort(welded[faces], axis=1).T
+    num = int(high.max(initial=0)) + 1
+    sides = np.unique(low * num + middle, return_inverse=True)[1]
+    places = np.unique(sides * num + high, return_inverse=True)[1]
     modes = _by_face(
         surface.materials[faces],
         lambda index: _MODES.get(str(materials[index].get("alphaMode")), _OPAQUE),
     )
-    order = np.lexsort((faces, surface.parts[faces], modes, places[faces]))
-    faces, modes = faces[order], modes[order]
+    order = np.lexsort((faces, surface.parts[faces], modes, places))
+    faces, modes, places = faces[order], modes[order], places[order]
     corners = np.argsort(welded[faces], axis=1)
     return _Stacks(
         faces=faces,
-        places=np.unique(places[faces], return_inverse=True)[1],
+        places=places,
         corners=np.take_along_axis(welded[faces], corners, axis=1),
         vertices=np.take_along_axis(surface.faces[faces], corners, axis=1),
         odd=(corners[:, 1] - corners[:, 0]) % 3 == 2,

@@ -9,7 +9,12 @@ from glb.document import Item
 from glb.geometry.surface import Surface
 from glb.shown_materials import GLOSSY
 from render.blender.surfaces.alpha_texture import AlphaTexture, shows_alpha, texture_coordinates
-from render.blender.surfaces.triangles import corner_positions, cross, squares
+from render.blender.surfaces.triangles import (
+    corner_positions,
+    cross,
+    largest_parts,
+    squares,
+)
 
 __all__ = ["base_colour", "drawn_faces"]
 
@@ -64,12 +69,12 @@ def base_colour(material: Item) -> tuple[Float64[np.ndarray, "4"], Item | None]:
 def _have_area(surface: Surface) -> np.ndarray:
     """Return a mask (f,) of the triangles that are higher than the rounding of their corners."""
     first, second, third = corner_positions(surface)
-    largest = np.abs(first).max(axis=1)
+    largest = largest_parts(first)
     for other in (second, third):
-        np.maximum(largest, np.abs(other).max(axis=1), out=largest)
+        np.maximum(largest, largest_parts(other), out=largest)
         other -= first
     # Scaled, squares of huge and tiny coordinates neither overflow nor vanish.
-    scale = np.maximum(np.abs(second).max(axis=1), np.abs(third).max(axis=1))
+    scale = np.maximum(largest_parts(second), largest_parts(third))
     scale[scale == 0] = 1
     second /= scale[:, None]
     third /= scale[:, None]

@@ -245,3 +245,64 @@ def test_order_and_place_change_nothing_and_once_is_enough(quaternion, scale, nu
     apart = np.linalg.norm(area_vectors(result)[:, None] / scale**2 - vectors, axis=-1)
     assert apart.min(axis=0).max(initial=0) < 1e-6
     assert apart.min(axis=1).max(initial=0) < 1e-6
+
+
+def crossed(surface: Surface) -> Surface:
+    """Return quads whose triangles come in pairs, divided along the other diagonal."""
+    first, second = surface.faces[0::2], surface.faces[1::2]
+    faces = np.empty_like(surface.faces)
+    faces[0::2] = np.stack([first[:, 0], first[:, 1], second[:, 2]], axis=1)
+    faces[1::2] = np.stack([first[:, 1], first[:, 2], second[:, 2]], axis=1)
+    return replace(surface, faces=faces)
+
+
+def area(surface: Surface) -> float:
+    return float(np.linalg.norm(area_vectors(surface), axis=1).sum() / 2)
+
+
+def test_quads_with_crossed_diagonals_are_coincident():
+    body = cube()
+    for other in (crossed(body), reverse(crossed(body))):
+        result = separate_coincident(join(other, body), MATERIALS)
+        assert len(result.faces) == 12
+        assert (np.einsum("ij,ij->i", area_vectors(result), centroids(result)) > 0).all()
+    card = join(painted(quad(), RED), painted(reverse(crossed(quad())), BLUE))
+    assert layers(separate_coincident(card, MATERIALS)) == [(BLUE, -0.5), (RED, 0.5)]
+
+
+def test_a_divided_plane_with_crossed_diagonals_is_coincident():
+    plane = replace(
+        join(
+            *(
+                replace(quad(), positions=quad().positions + np.array([x, y, 0]))
+                for x in range(4)
+                for y in range(3)
+            )
+        ),
+        parts=np.zeros(24, dtype=np.int32),
+    )
+    result = separate_coincident(join(plane, painted(crossed(plane), BLUE)), MATERIALS)
+    assert layers(result) == [(BLUE, 0)]
+    assert np.isclose(area(result), 12)
+    order = np.random.default_rng(0).permutation(48)
+    both = join(plane, painted(reverse(crossed(plane)), BLUE))
+    result = separate_coincident(reorder(both, order), MATERIALS)
+    # The plane is 4 wide.
+    assert layers(result) == [(BLUE, -2), (RED, 2)]
+    assert np.isclose(area(result), 24)
+
+
+def test_quads_stay_divided_as_they_are_if_nothing_is_over_them_or_the_texture_has_a_seam():
+    surface = crossed(cube())
+    assert separate_coincident(surface, MATERIALS) is surface
+    torn = crossed(quad())
+    corners = torn.faces.ravel()
+    torn = replace(
+        torn,
+        positions=torn.positions[corners],
+        normals=torn.normals[corners],
+        uvs={0: torn.uvs[0][corners] + np.float32([[0.5]] * 3 + [[0]] * 3)},
+        faces=np.arange(6, dtype=np.int32).reshape(2, 3),
+    )
+    result = separate_coincident(join(torn, quad()), MATERIALS)
+    assert len(result.faces) == 4
