@@ -14,6 +14,7 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
+from pipelines.building.stages.registry import STAGES
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
 
@@ -71,9 +72,11 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
         if failure is None or (wanted is not None and state.asset_id not in wanted):
             continue
         kinds[failure.kind] += 1
-        if kind is None or failure.kind == kind:
+        # A failed listing stays: a cleared one would not be listed, and every build reads it again.
+        stage = STAGES.find(failure.stage)
+        if stage is not None and kind in (None, failure.kind):
             cleared = {"status": CLEARED, "kind": failure.kind}
-            events.append(dataset_state.decider.identities.event(failure.stage, state, **cleared))
+            events.append(dataset_state.decider.identities.event(stage, state, **cleared))
     Catalog(root).commit(events, uuid.uuid4().hex, 1)
     cleared_ids = [event.asset_id for event in events]
     return {
