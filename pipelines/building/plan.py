@@ -59,15 +59,19 @@ class Plan:
         }
 
     def warnings(self) -> list[str]:
-        """Return a line for each table with skipped rows, and one for unusable annotations."""
+        """Return a line for each fault of the source and of the captions that the build ignores."""
         lines = [table.warning() for table in self.skipped]
         problems = self.listing.problems
         if problems:
             some = [f"{asset_id}: {text}" for asset_id, text in list(problems.items())[:3]]
             more = "; …" if len(problems) > len(some) else ""
+            noun = "object fails" if len(problems) == 1 else "objects fail"
+            cause = "because the annotation cannot be used"
+            lines.append(f"{len(problems):,} listed {noun} {cause}: {'; '.join(some)}{more}")
+        captions = self.listing.listed[LIST.caption.name]
+        if self.captions_revision and len(captions) and captions.null_count == len(captions):
             lines.append(
-                f"{len(problems)} of the listed objects have an annotation that cannot be used and "
-                f"count as failed: {'; '.join(some)}{more}"
+                "no listed object has a caption: are the ids of --captions those of the source?"
             )
         return lines
 

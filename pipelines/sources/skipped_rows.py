@@ -37,7 +37,7 @@ class SkippedRows:
     def require_most_readable(self) -> None:
         """Raise BadInput if more than half of the rows were skipped."""
         if 2 * self.num_skipped > self.num_rows:
-            text = f"{self.num_skipped} of {self.num_rows} rows cannot be read"
+            text = f"{self.num_skipped:,} of {self.num_rows:,} rows cannot be read"
             raise BadInput(
                 f"{self.table}: {text}, so this is not the expected table, or it is damaged: "
                 f"{self.examples[0]}"
@@ -46,7 +46,7 @@ class SkippedRows:
     def warning(self) -> str:
         """Return one line that says how many rows were skipped, with the examples."""
         more = "; …" if self.num_skipped > len(self.examples) else ""
-        count = f"{self.num_skipped} of {self.num_rows} rows skipped"
+        count = f"{self.num_skipped:,} of {self.num_rows:,} rows skipped"
         return f"{self.table}: {count}: {'; '.join(self.examples)}{more}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_a_table_of_other_rows_is_refused(read):
         read(half + "x y,1\n")
     with pytest.raises(BadInput, match=r"cannot be read.*: line 1: contains a NUL character"):
         read(PLAIN.encode("utf-16"))
-    with pytest.raises(BadInput, match=r"1 of 1 rows cannot be read.*'<html>"):
+    with pytest.raises(BadInput, match=r"1 of 1 rows cannot be read.* got 1"):
         read("<html>")
     assert read("").texts == {}
 
@@ -131,13 +131,13 @@ def test_a_file_that_is_too_large_is_refused(read, monkeypatch):
         read(data, "captions.csv.gz")
 
 
-CELLS = st.lists(st.text(st.characters(exclude_characters="\0\r", codec="utf-8")), min_size=1)
+CELLS = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=1)
 
 
 @given(st.lists(CELLS.filter(any)), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_what_a_writer_wrote_is_read(rows, terminator):
     file = io.StringIO(newline="")
-    csv.writer(file, lineterminator=terminator).writerows(rows)
+    csv.writer(file, lineterminator=terminator, quoting=csv.QUOTE_ALL).writerows(rows)
     read = list(csv_rows(io.BytesIO(file.getvalue().encode("utf-8-sig"))))
     assert [row.cells for row in read] == rows
     assert not any(row.problem for row in read)
