@@ -115,12 +115,15 @@ def test_an_id_stays_one_name(native):
     ["glbs/../../etc/a.glb", "/etc/passwd", "glbs/a/b.glb\n", "glbs/a/../b.glb", "glbs/\0/b.glb"],
 )
 def test_a_listing_names_no_file_outside(tmp_path, path):
-    (tmp_path / "metadata").mkdir()
-    files = {"object-paths.json.gz": {"0" * 32: path}, "lvis-annotations.json.gz": {}}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(gzip.compress(json.dumps(content).encode()))
-    with pytest.raises(BadInput, match=r"is damaged: .* is not of the form glbs/FOLDER/FILE"):
-        open_source(str(tmp_path)).parts()
+    good = {"1" * 32: f"glbs/a/{'1' * 32}.glb"}
+    paths = {"0" * 32: path} | good
+    for name, content in {"object-paths": paths, "lvis-annotations": {}, "metadata/a": {}}.items():
+        file = tmp_path / f"{name}.json.gz"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(gzip.compress(json.dumps(content).encode()))
+    source = open_source(str(tmp_path))
+    assert list(source.parts()) == ["a"]
+    assert [item.record.path for item in source.read_part("a")] == list(good.values())
 
 
 def test_names_do_not_act_on_a_terminal(capsys):
