@@ -22,15 +22,21 @@ __all__ = ["read_ids", "remove_objects", "retry_objects"]
 def read_ids(words: Sequence[str], lines: Iterable[str]) -> list[str]:
     """Return the asset ids from the command line and from a file, one per line, without repeats.
 
-    `#` starts a comment in the file. Raises BadInput for an invalid asset id, or without any.
+    `#` starts a comment in the file, but is part of an id of a folder. Raises BadInput for an
+    invalid asset id, or without any.
     """
-    stripped = (line.partition("#")[0].strip() for line in lines)
-    ids = list(dict.fromkeys([*words, *(line for line in stripped if line)]))
+    given = (_without_comment(line) for line in lines)
+    ids = list(dict.fromkeys([*words, *(line for line in given if line)]))
     for asset_id in ids:
         split_asset_id(asset_id)
     if not ids:
         raise BadInput("no objects given: name asset ids, or give --from FILE")
     return ids
+
+
+def _without_comment(line: str) -> str:
+    text = line.removeprefix("\ufeff").strip()
+    return text if text.startswith("folder:") else text.partition("#")[0].strip()
 
 
 def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -> dict[str, Any]:

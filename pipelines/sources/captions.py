@@ -42,7 +42,7 @@ def read_captions(uri: str) -> Captions:
     Ids are those of Objaverse or, for Objaverse-XL, the SHA-256 of files (64 digits). If an id
     occurs more than once, its last row is used. A first row whose second cell is `caption` is a
     header. Rows that cannot be read are skipped. Raises BadInput if these are most rows, or if the
-    file cannot be read, is too large or ends in the middle of a line.
+    file cannot be read, is empty or too large, or ends in the middle of a line.
     """
     texts: dict[str, str] = {}
     skipped = SkippedRows(table=uri)
@@ -62,6 +62,8 @@ def read_captions(uri: str) -> Captions:
             f"{uri}: the last line has no newline, so the file may be truncated: download it again "
             "(if it is complete, add a newline at its end)"
         )
+    if not texts:
+        raise BadInput(f"{uri}: has no caption: download it again, or leave out --captions")
     return Captions(texts=texts, revision=stored.digest.hexdigest()[:16], skipped=skipped)
 
 

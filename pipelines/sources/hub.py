@@ -61,14 +61,22 @@ class HuggingFaceObjaverse(ObjaverseSource):
 
     def read(self, path: str) -> bytes:
         """Return an annotation file, from the local cache if it is there. Raises FetchFailed."""
-        import objaverse
-
-        cached = Path(objaverse._VERSIONED_PATH) / self.revision / path
+        cached = self._cached(path)
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
             self._download(path, cached, lambda _: "", None)
         require_size(str(cached), cached.stat().st_size, MAX_BYTES)
         return cached.read_bytes()
+
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
+        return f"delete {self._cached(path)}, and the next build downloads it again"
+
+    def _cached(self, path: str) -> Path:
+        """Return the local path of an annotation file."""
+        import objaverse
+
+        return Path(objaverse._VERSIONED_PATH) / self.revision / path
 
     def annotation_versions(self) -> Mapping[str, str]:
         """Return the Git object ids of the annotation files; the commit if the hub has no trees."""

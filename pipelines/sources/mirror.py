@@ -31,6 +31,10 @@ class Mirror(ObjaverseSource):
         with reading(self.name):
             return read_table_file(self._storage, path, MAX_BYTES)
 
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
+        return "download it again"
+
     def annotation_versions(self) -> Mapping[str, str]:
         """Return the versions of the files in metadata/. Raises BadInput."""
         with reading(self.name):

@@ -60,6 +60,10 @@ class ObjaverseSource(ABC):
         """Return a whole annotation file. Raises FileNotFoundError, FetchFailed, BadInput."""
 
     @abstractmethod
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
+
+    @abstractmethod
     def annotation_versions(self) -> Mapping[str, str]:
         """Return the versions of the files in metadata/, by name."""
 
@@ -132,7 +136,9 @@ class ObjaverseSource(ABC):
         except FetchFailed as error:
             raise BadInput(f"{self.name}: cannot read {path}: {error}") from None
         except ValueError as error:
-            raise BadInput(f"{self.name}: {path} is damaged: {error}") from None
+            raise BadInput(
+                f"{self.name}: {path} is damaged: {error}; {self.remedy(path)}"
+            ) from None
 
 
 def _version_of(path: str, versions: Mapping[str, str] | str) -> str:

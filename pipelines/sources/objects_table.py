@@ -56,13 +56,13 @@ def read_objects_table(data: bytes, where: str, models: Collection[str]) -> Obje
 
 def _columns(header: CsvRow | None, where: str) -> list[str]:
     """Return the names of the columns. Raises BadInput."""
-    names = [] if header is None or header.problem else [cell.strip() for cell in header.cells]
+    problem = "" if header is None else header.problem
+    names = [] if header is None or problem else [cell.strip() for cell in header.cells]
     columns = [_SPELLINGS.get(name, name) for name in names]
     named = [name for name in columns if name]  # spreadsheets add empty columns
     if "path" not in named or not set(named) <= set(_COLUMNS) or len(set(named)) < len(named):
-        found = f"; it is {shown(','.join(names))}" if names else ""
         raise BadInput(
             f"{where}: line 1 must name the columns: path and any of {', '.join(_COLUMNS[1:])}, "
-            f"each once{found}"
+            f"each once; it {problem or 'is ' + shown(','.join(names))}"
         )
     return columns

@@ -110,6 +110,13 @@ def test_an_id_stays_one_name(native):
     assert re.fullmatch(r"files-[\w%~-]+", key, re.ASCII)
 
 
+def test_the_keys_of_long_ids_are_file_names():
+    """Every character of an alphabet without ASCII takes up to twelve in a key."""
+    long = [f"folder:{'楽' * 300}/{name}" for name in "ab"]
+    keys = {sample_key(asset_id) for asset_id in long}
+    assert [len(key) for key in keys] == [200, 200]
+
+
 @pytest.mark.parametrize(
     "path",
     ["glbs/../../etc/a.glb", "/etc/passwd", "glbs/a/b.glb\n", "glbs/a/../b.glb", "glbs/\0/b.glb"],

@@ -121,7 +121,9 @@ def test_a_table_of_other_rows_is_refused(read):
         read(PLAIN.encode("utf-16"))
     with pytest.raises(BadInput, match=r"1 of 1 rows cannot be read.* got 1"):
         read("<html>")
-    assert read("").texts == {}
+    for empty in ("", "id,caption\n"):
+        with pytest.raises(BadInput, match="has no caption"):
+            read(empty)
 
 
 def test_a_file_that_is_too_large_is_refused(read, monkeypatch):

@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from core.config import canonical_json
 from core.errors import BadInput
-from dataset.object_record import sample_key
+from dataset.object_record import ObjectRecord, sample_key
 from pipelines.sources import FetchFailed, Source, open_source
+from pipelines.sources.annotation import read_annotation
 from pipelines.sources.json_tables import MAX_BYTES
 from tests.support.fake_glbs import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of
@@ -308,6 +312,7 @@ def test_an_annotation_of_the_wrong_type_is_the_problem_of_its_object(
     assert second.problem.startswith(problem)
 
 
+FIELD_NAMES = st.sampled_from("name license user username tags isAgeRestricted".split())
 GOOD_FIELDS = {
     "tags": [{"name": "a"}, "b", ""],
     "user": {"username": "me"},
@@ -315,6 +320,20 @@ GOOD_FIELDS = {
     "categories": 5,
     "isAgeRestricted": True,
 }
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(FIELD_NAMES, values, max_size=4),
+)
+
+
+@given(VALUES)
+def test_any_annotation_gives_a_record_that_can_be_stored(annotation):
+    record, _ = read_annotation(annotation, asset_id="objaverse:a", path="p", categories=())
+    stored = canonical_json(record.to_dict()).encode()
+    assert b"\0" not in stored
+    assert ObjectRecord.from_dict(json.loads(stored)) == record
 
 
 @pytest.mark.parametrize("annotation", [None, {}, {"name": None, "tags": None, "user": None}])
