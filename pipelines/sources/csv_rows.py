@@ -9,6 +9,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, NamedTuple
 
 from pipelines.sources.skipped_rows import text_problem
@@ -17,6 +18,8 @@ __all__ = ["CsvRow", "csv_rows"]
 
 _MAX_CELL = 16 << 20
 """Maximum characters of a cell; a longer one is a quote that was never closed."""
+_MAX_LINE = 2 * _MAX_CELL
+"""Characters of a line in memory; the rest of a longer one is read as lines of their own."""
 _MAX_SHOWN_LINE = 1 << 16
 """Characters of a malformed row's first line that are split into cells."""
 
@@ -71,7 +74,7 @@ class _Lines:
     """The lines of a file, and those that the present record was read from."""
 
     def __init__(self, text: IO[str]) -> None:
-        self._text = text
+        self._text = iter(partial(text.readline, _MAX_LINE), "")
         self._given_back: deque[str] = deque()
         self._num_lines = 0
         self.record: list[str] = []
