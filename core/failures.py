@@ -65,6 +65,14 @@ class FailureKind(StrEnum):
         raise ValueError(f"there is no failure kind {name!r}")
 
     # The source, and the transfer of the file.
+    BAD_ANNOTATION = (
+        "bad_annotation",
+        "the source's annotation of the object, or its row of objects.csv, cannot be used: a value "
+        "has the wrong type or is not valid Unicode",
+        Fault.OBJECT,
+        Retry.NEVER,
+        "nothing; the annotation must be corrected at its source, and every build reads it again",
+    )
     MISSING = (
         "missing",
         "the source lists the file but does not have it",

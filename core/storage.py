@@ -280,10 +280,16 @@ def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
         if entry.is_dir(follow_symlinks=False):
             if deep:
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
-        elif entry.is_file():
-            # The file may be removed between the two calls.
-            with contextlib.suppress(FileNotFoundError):
-                yield prefix + entry.name, _local_version(entry.stat())
+        else:
+            try:
+                status = entry.stat() if entry.is_file() else None
+            except OSError as error:
+                # A link that leads back to itself, or a file that was removed meanwhile.
+                if error.errno not in (errno.ELOOP, errno.ENOENT):
+                    raise
+                continue
+            if status is not None:
+                yield prefix + entry.name, _local_version(status)
 
 
 def _local_version(status: os.stat_result) -> str:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
+from core.config import digest
 from core.errors import BadInput
 
 __all__ = ["ObjectRecord", "sample_key", "split_asset_id"]
 
+_MAX_KEY = 200
+"""Characters of a key; file systems allow names of 255 bytes, some of them for a suffix."""
 _ASSET_ID = re.compile(r"^([a-z0-9_]+):(.+)$", re.DOTALL)
 
 
@@ -54,7 +57,9 @@ def split_asset_id(asset_id: str) -> tuple[str, str]:
 def sample_key(asset_id: str) -> str:
     """Return the object's WebDataset key: its id, escaped for use in file names.
 
-    WebDataset ends a key at its first dot, so dots are escaped as well.
+    WebDataset ends a key at its first dot, so dots are escaped as well. A key that would be too
+    long for a file name is cut and ends with a digest of the id.
     """
     source, native = split_asset_id(asset_id)
-    return f"{source}-{quote(native, safe='').replace('.', '%2E')}"
+    key = f"{source}-{quote(native, safe='').replace('.', '%2E')}"
+    return key if len(key) <= _MAX_KEY else f"{key[: _MAX_KEY - 17]}-{digest(asset_id)}"

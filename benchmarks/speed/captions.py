@@ -23,11 +23,12 @@ _MEASURE = """
 import json, resource, sys, time
 from pipelines.sources.captions import read_captions
 started, used = time.perf_counter(), time.process_time()
-captions, revision = read_captions(sys.argv[1])
+captions = read_captions(sys.argv[1])
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-uids = sum(len(name) == 32 for name in captions)
-print(f"{len(captions):,} captions ({uids:,} by uid), revision {revision}: {seconds:.2f} s, "
+uids = sum(len(name) == 32 for name in captions.texts)
+print(f"{len(captions.texts):,} captions ({uids:,} by uid), "
+      f"revision {captions.revision}: {seconds:.2f} s, "
       f"{time.process_time() - used:.2f} CPU seconds, peak memory {peak:.2f} GiB")
 print(json.dumps([seconds, peak]))
 """

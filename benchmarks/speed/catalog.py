@@ -18,7 +18,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ from pipelines.building.plan import Plan, load_plan
 from pipelines.building.projection import projection
 from pipelines.building.stages.registry import STAGES
 from pipelines.sources import FetchedFile, FetchFailed, SourceObject
+from pipelines.sources.skipped_rows import SkippedRows
 
 _PER_PART = 5000
 _WORDS = "a wooden chair with four legs and red cushion on carved feet of brass".split()
@@ -107,6 +108,10 @@ class Tables:
     def files(self, part: str, lvis: bool) -> Mapping[str, str]:
         """Return the versions of a part's files by asset id."""
         return read_json(self._folder / "versions" / part)
+
+    def skipped_rows(self) -> Sequence[SkippedRows]:
+        """Return no table: every row can be read."""
+        return ()
 
     def read_part(self, name: str) -> list[SourceObject]:
         """Return the objects of a part."""

@@ -7,10 +7,13 @@ from typing import Any
 
 from dataset.columns import Column, category, flag, number, seconds_by_name, text, texts
 
-__all__ = ["CLEARED", "LIST", "REMOVE", "EventColumns", "ListColumns"]
+__all__ = ["CLEARED", "LIST", "LISTED", "REMOVE", "EventColumns", "ListColumns"]
 
 CLEARED = "cleared"
 """Status of an event that withdraws the result of its stage."""
+LISTED = frozenset({"ok", "failed"})
+"""Statuses of the `list` event of an object that the source lists; `failed`: its annotation cannot
+be used."""
 
 
 class EventColumns:

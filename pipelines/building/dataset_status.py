@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.catalog.event_columns import LIST
+from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Catalog, StageRecord
 from dataset.object_record import split_asset_id
 from dataset.root import read_build
@@ -107,10 +107,10 @@ def _dropped(decisions: Decisions) -> dict[str, int]:
 def _failed(dataset_state: DatasetState) -> dict[str, int]:
     """Return the number of failed objects per failure kind."""
     counts: dict[str, int] = {}
-    for index, stage in enumerate(dataset_state.decisions.stages):
+    for index, outcome in enumerate(dataset_state.decisions.outcomes):
         failed_here = dataset_state.decisions.failed == index
         if failed_here.any():
-            kinds = dataset_state.objects.table[stage.events.kind.key].filter(failed_here)
+            kinds = dataset_state.objects.table[outcome.kind.key].filter(failed_here)
             for item in pc.value_counts(kinds.cast(pa.string())).to_pylist():
                 counts[item["values"]] = counts.get(item["values"], 0) + item["counts"]
     return _largest_first(counts)
@@ -184,7 +184,7 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
     if not history:
         raise BadInput(f"{asset_id}: not in this dataset")
     state, newest = _replay(asset_id, history, decider)
-    if state.get(LIST.status) != "ok":
+    if state.get(LIST.status) not in LISTED:
         raise BadInput(f"{asset_id}: the source no longer lists this object")
     decision = decider.decide(state)
     failure = decision.failure
@@ -199,10 +199,10 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
         ],
         "failed": failure
         and {
-            "stage": failure.stage.name,
+            "stage": failure.stage,
             "kind": failure.kind,
             "message": failure.message,
-            "log_tail": newest[failure.stage.name].event.data.get("log_tail", ""),
+            "log_tail": newest[failure.stage].event.data.get("log_tail", ""),
         },
         "record": state.record.to_dict(),
         "measurements": {

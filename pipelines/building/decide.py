@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int16
 
 from core.failures import FailureKind, Retry, kinds_with_retry
-from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
+from dataset.catalog.event_columns import CLEARED, LIST, REMOVE, EventColumns
 from dataset.columns import Columns, RowColumns
 from filters.chain import CHAIN, run_filters
 from filters.verdict import Filter, FilterResult, Verdict
@@ -59,7 +59,8 @@ _RETRIED_WITH_OTHER_LIMITS = kinds_with_retry(Retry.OTHER_LIMITS)
 class Failure:
     """The failed stage at which an object stopped."""
 
-    stage: Stage
+    stage: str
+    """Name of the stage; `list` if the object's annotation cannot be used."""
     kind: str
     message: str
 
@@ -97,7 +98,7 @@ class Decisions:
     why: Int8[np.ndarray, "n"]
     """Index into REASONS_TO_WORK."""
     failed: Int8[np.ndarray, "n"]
-    """Index of the failed stage in `stages`; -1 if no stage failed."""
+    """Index of the failed stage in `outcomes`; -1 if no stage failed."""
     reason: Int16[np.ndarray, "n"]
     """Index into `reasons` of the reason that a dropped object counts under; -1 for others."""
     reasons: list[tuple[str, str]]
@@ -108,6 +109,11 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.state)
+
+    @property
+    def outcomes(self) -> tuple[EventColumns, ...]:
+        """The columns of the outcomes of the listing and of each stage in `stages`."""
+        return (LIST, *(stage.events for stage in self.stages))
 
     def where(self, state: State) -> Bool[np.ndarray, "n"]:
         """Return a mask of the objects in a state."""
@@ -121,7 +127,7 @@ class Decisions:
             stage=self.stages[stage] if stage >= 0 else None,
             why=REASONS_TO_WORK[self.why[row]],
             verdicts=tuple(self._verdicts(row)),
-            failure=self._failure(self.stages[failed], row) if failed >= 0 else None,
+            failure=self._failure(self.outcomes[failed], row) if failed >= 0 else None,
         )
 
     def _verdicts(self, row: int) -> list[Verdict]:
@@ -137,10 +143,10 @@ class Decisions:
                 verdicts.append(filter_result.verdict(filter_.name, row))
         return verdicts
 
-    def _failure(self, stage: Stage, row: int) -> Failure:
-        kind = self.columns.value(stage.events.kind, row) or ""
-        message = self.columns.value(stage.events.message, row) or ""
-        return Failure(stage=stage, kind=kind, message=message)
+    def _failure(self, outcome: EventColumns, row: int) -> Failure:
+        kind = self.columns.value(outcome.kind, row) or ""
+        message = self.columns.value(outcome.message, row) or ""
+        return Failure(stage=outcome.stage, kind=kind, message=message)
 
 
 class Decider:
@@ -202,10 +208,14 @@ class Decider:
             for stage in self.stages
         }
         known = {name: valid[FETCH.name] & where for name, where in good.items()}
+        not_described = columns.one_of(LIST.status, {"failed"})
+        known[LIST.stage] = ~not_described
         filters = _FilterResults(columns, self._config, known)
         removed = columns.one_of(REMOVE.status, {"ok"})
         traversal = _StageTraversal(len(columns))
-        traversal.stop(removed | filters.drops_after(LIST.stage), _DROPPED)
+        traversal.stop(removed, _DROPPED)
+        traversal.failed[traversal.stop(not_described, _FAILED)] = 0
+        traversal.stop(filters.drops_after(LIST.stage), _DROPPED)
         for index, stage in enumerate(self.stages):
             pending = traversal.stop(~valid[stage.name], _PENDING)
             if pending.any():
@@ -216,7 +226,7 @@ class Decider:
                     traversal.require(self.stages.index(source), deleted, _COMPACTED)
             failed = traversal.stop(~good[stage.name], _FAILED)
             if failed.any():
-                traversal.failed[failed] = index
+                traversal.failed[failed] = index + 1
                 retry = self._why_retry(stage, columns)
                 traversal.require(index, failed & (retry > 0), retry)
             traversal.stop(filters.drops_after(stage.name), _DROPPED)
@@ -298,7 +308,6 @@ class _FilterResults:
         config: BuildConfig,
         known: Mapping[str, Bool[np.ndarray, "n"]],
     ) -> None:
-        known = {LIST.stage: np.ones(len(columns), dtype=bool), **known}
         self._none = np.zeros(len(columns), dtype=bool)
         self.filter_results = run_filters(columns, config.filters)
         stages = dict.fromkeys(filter_.needs for filter_, _ in self.filter_results)

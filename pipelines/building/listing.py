@@ -19,8 +19,9 @@ from jaxtyping import Bool
 
 from core.config import canonical_json, digest
 from core.errors import BadInput
+from core.failures import FailureKind
 from core.storage import Storage
-from dataset.catalog.event_columns import LIST
+from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Event
 from dataset.columns import is_one_of, mask
 from pipelines.building.build_config import BuildConfig
@@ -50,14 +51,21 @@ class Listing:
     """Asset ids that this build works on: those of its source, up to its limit."""
     parts: Mapping[str, str]
     """The version of every part, for `write_parts` once this listing is in the catalog."""
+    problems: Mapping[str, str]
+    """Why the annotations of selected objects cannot be used, by asset id."""
 
     def events(self) -> Iterator[Event]:
         """Yield the events that bring the catalog up to date."""
         for batch in self.changed.to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
-                data = {name: row[name] for name in _LISTED}
                 yield Event(
-                    asset_id=row["asset_id"], stage=LIST.stage, content=row["content"], data=data
+                    asset_id=row["asset_id"],
+                    stage=LIST.stage,
+                    content=row["content"],
+                    status=row["status"],
+                    kind=row["kind"] or "",
+                    message=self.problems.get(row["asset_id"], ""),
+                    data={name: row[name] for name in _LISTED},
                 )
         for asset_id in self.delisted.to_pylist():
             yield Event(asset_id=asset_id, stage=LIST.stage, status="gone")
@@ -86,7 +94,7 @@ def _selection(config: BuildConfig) -> str:
     return digest([config.source.partition("@")[0], config.lvis, LISTED_VERSION])
 
 
-LISTED_VERSION = 1
+LISTED_VERSION = 2
 """Increment when the same annotations give a different record."""
 
 
@@ -107,7 +115,7 @@ def read_listing(
         raise BadInput(
             f"{config.source}: no object has an LVIS category in this source: leave out --lvis"
         )
-    is_active = is_one_of(known["status"], {"ok"})
+    is_active = is_one_of(known["status"], LISTED)
     of_source = pc.starts_with(known["asset_id"], f"{source.prefix}:").to_numpy()
     known = known.select(_SCHEMA.names)
     of_others = _where(known, is_active & ~of_source)
@@ -115,11 +123,13 @@ def read_listing(
     del known
     selection = _select(source, config, sorted(part_versions))
     ids, part = _column(active, "asset_id"), _column(active, "part").cast(pa.string())
-    # The annotations of an object are known if it still is in the same, unchanged part.
+    # The annotations of an object are known if it still is in the same, unchanged part. Those that
+    # cannot be used are read again.
     index = pc.index_in(ids, value_set=selection.ids)
     in_same_part = mask(pc.equal(part, selection.parts.take(index)))
     unchanged = _unchanged_parts(part_versions, parts)
     is_known = in_same_part & mask(pc.is_in(part, value_set=unchanged))
+    is_known &= is_one_of(active["status"], {"ok"})
     is_new = np.ones(len(selection.ids), dtype=bool)
     is_new[index.filter(pa.array(is_known)).to_numpy()] = False
     to_read = pc.unique(selection.parts.filter(pa.array(is_new)))
@@ -138,7 +148,8 @@ def read_listing(
     updated = _updated(active.filter(differs), versions.filter(differs), texts.filter(differs))
     ids_to_read = selection.ids.filter(pc.is_in(selection.parts, value_set=to_read))
     wanted = set(ids_to_read.to_pylist())
-    read = [_table(source, name, wanted, captions) for name in to_read.to_pylist()]
+    problems: dict[str, str] = {}
+    read = [_table(source, name, wanted, captions, problems) for name in to_read.to_pylist()]
     new = pa.concat_tables([updated, *read])
     old = active.select(["asset_id", "content"]).filter(pa.array(~is_unchanged))
     old_content = old["content"].take(pc.index_in(new["asset_id"], _column(old, "asset_id")))
@@ -150,6 +161,7 @@ def read_listing(
         delisted=old["asset_id"].filter(pc.invert(is_listed)).combine_chunks(),
         selected=selection.ids,
         parts={name: part_versions[name] for name in sorted(selection.complete)},
+        problems=problems,
     )
 
 
@@ -206,9 +218,16 @@ def _select(source: Source, config: BuildConfig, names: Sequence[str]) -> _Selec
 
 
 def _table(
-    source: Source, part: str, wanted: Collection[str], captions: Mapping[str, str]
+    source: Source,
+    part: str,
+    wanted: Collection[str],
+    captions: Mapping[str, str],
+    problems: dict[str, str],
 ) -> pa.Table:
-    """Return the rows of the `wanted` objects of a part, from its annotations."""
+    """Return the rows of the `wanted` objects of a part, from its annotations.
+
+    Adds the reasons why annotations cannot be used to `problems`.
+    """
     rows = []
     for item in source.read_part(part):
         data = item.record.to_dict() | {"version": item.version, "part": part}
@@ -217,13 +236,18 @@ def _table(
             continue
         if not source.has_captions:
             data["caption"] = captions.get(asset_id.partition(":")[2], "").strip() or None
-        rows.append(_row(asset_id, data))
+        if item.problem:
+            problems[asset_id] = item.problem
+        rows.append(_row(asset_id, data, item.problem))
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _row(asset_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    event = {"seq": 0, "asset_id": asset_id, "content": digest(data), "status": "ok"}
-    return event | listed_row(data)
+def _row(asset_id: str, data: Mapping[str, Any], problem: str = "") -> dict[str, Any]:
+    outcome = {"content": digest(data), "status": "ok"}
+    if problem:
+        kind = FailureKind.BAD_ANNOTATION
+        outcome = {"content": digest([data, problem]), "status": "failed", "kind": kind}
+    return {"seq": 0, "asset_id": asset_id, **outcome} | listed_row(outcome["status"], data)
 
 
 def _present_captions(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.storage import Storage
-from dataset.catalog.event_columns import LIST
+from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import LatestEvents, align, rows_with
 from dataset.columns import TableColumns
@@ -79,7 +79,7 @@ def load_objects(
     """
     tables = latest.tables(decider.stage_rigs.values(), columns)
     listed = tables.pop(decider.stage_rigs[LIST.stage])
-    return widen(rows_with(listed, "status", "ok"), tables, decider)
+    return widen(rows_with(listed, "status", *LISTED), tables, decider)
 
 
 def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: Decider) -> Objects:
@@ -92,8 +92,9 @@ def widen(listed: pa.Table, tables: dict[tuple[str, str], pa.Table], decider: De
         [name if name == "asset_id" else f"list.{name}" for name in listed.column_names]
     )
     for stage, stage_rig in decider.stage_rigs.items():
-        # An empty table is left out: a missing column reads as null.
-        if stage_rig in tables and tables[stage_rig].num_rows:
+        # A missing column reads as null. An empty table is left out, and without objects all are:
+        # pyarrow cannot filter a column of maps that has no chunks.
+        if len(ids) and stage_rig in tables and tables[stage_rig].num_rows:
             aligned = align(ids, tables.pop(stage_rig))
             for name in aligned.column_names:
                 if name not in ("asset_id", "seq"):

@@ -1,5 +1,6 @@
 """The plan of a build: what it would do, and why, from listing, catalog and configuration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,8 +21,9 @@ from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
 from pipelines.sources import Source
 from pipelines.sources.captions import read_captions
+from pipelines.sources.skipped_rows import SkippedRows
 
-__all__ = ["Plan", "load_plan", "make_plan"]
+__all__ = ["Plan", "load_plan"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +41,8 @@ class Plan:
     prices: PriceConfig
     captions_revision: str
     """Digest of the captions file; empty without one."""
+    skipped: Sequence[SkippedRows]
+    """The tables of source and captions of which rows were skipped."""
 
     @cached_property
     def work(self) -> dict[str, dict[str, int]]:
@@ -54,6 +58,23 @@ class Plan:
             if row.any()
         }
 
+    def warnings(self) -> list[str]:
+        """Return a line for each fault of the source and of the captions that the build ignores."""
+        lines = [table.warning() for table in self.skipped]
+        problems = self.listing.problems
+        if problems:
+            some = [f"{asset_id}: {text}" for asset_id, text in list(problems.items())[:3]]
+            more = "; …" if len(problems) > len(some) else ""
+            noun = "object fails" if len(problems) == 1 else "objects fail"
+            cause = "because the annotation cannot be used"
+            lines.append(f"{len(problems):,} listed {noun} {cause}: {'; '.join(some)}{more}")
+        captions = self.listing.listed[LIST.caption.name]
+        if self.captions_revision and len(captions) and captions.null_count == len(captions):
+            lines.append(
+                "no listed object has a caption: are the ids of --captions those of the source?"
+            )
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON of `lrm plan --json`."""
         return {
@@ -61,7 +82,9 @@ class Plan:
             "listing": {
                 "changed": self.listing.changed.num_rows,
                 "gone": len(self.listing.delisted),
+                "failed": len(self.listing.problems),
             },
+            "skipped": [table.to_dict() for table in self.skipped],
             "estimate": self.estimate.to_dict() | {"money": money(self.estimate, self.prices)},
         }
 
@@ -71,21 +94,29 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
 
     Raises BadInput if the source or the captions cannot be read.
     """
-    captions: dict[str, str] = {}
-    revision = ""
+    captions = None
     if config.captions and not source.has_captions:
-        captions, revision = read_captions(config.captions)
+        captions = read_captions(config.captions)
     decider = Decider(config)
     tables = latest.tables(decider.stage_rigs.values(), columns_for_plans())
     listed = decider.stage_rigs[LIST.stage]
     parts = read_parts(root, config) if tables[listed].num_rows else {}
-    listing = read_listing(source, config, captions, tables.pop(listed), parts)
-    del captions
-    return make_plan(listing, widen(listing.listed, tables, decider), config, revision)
+    texts = captions.texts if captions else {}
+    listing = read_listing(source, config, texts, tables.pop(listed), parts)
+    read = [*source.skipped_rows(), *([captions.skipped] if captions else [])]
+    revision = captions.revision if captions else ""
+    del captions, texts
+    skipped = [table for table in read if table.num_skipped]
+    objects = widen(listing.listed, tables, decider)
+    return _make_plan(listing, objects, config, revision, skipped)
 
 
-def make_plan(
-    listing: Listing, objects: Objects, config: BuildConfig, captions_revision: str = ""
+def _make_plan(
+    listing: Listing,
+    objects: Objects,
+    config: BuildConfig,
+    captions_revision: str,
+    skipped: Sequence[SkippedRows],
 ) -> Plan:
     """Decide on every object and return the plan for those that the listing selects."""
     decider = Decider(config)
@@ -100,4 +131,5 @@ def make_plan(
         estimate=estimate_rest(rows, decisions, objects.columns, config),
         prices=config.prices,
         captions_revision=captions_revision,
+        skipped=skipped,
     )

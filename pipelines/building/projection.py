@@ -64,9 +64,9 @@ def columns_for_counts() -> list[str]:
     return sorted({"seq", "asset_id", *(column.name for column in columns)} - details)
 
 
-def listed_row(data: Mapping[str, Any]) -> dict[str, Any]:
+def listed_row(status: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a listing event, by their names without the stage."""
-    return _LISTING.read("ok", data)
+    return _LISTING.read(status, data)
 
 
 def with_event(state: ObjectState, event: Event) -> ObjectState:

@@ -1,5 +1,6 @@
 """Text output of commands on a dataset: its funnel, a plan, one object."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,15 @@ from core.failures import FailureKind
 from core.quantities import amount, duration, percent, size
 from core.safe_text import printable
 
-__all__ = ["counted", "make_table", "minute", "show_object", "show_plan", "show_status"]
+__all__ = [
+    "counted",
+    "make_table",
+    "minute",
+    "print_warnings",
+    "show_object",
+    "show_plan",
+    "show_status",
+]
 
 _PARTS_OF_COLOUR = {"sync", "sample", "denoise"}
 _MAX_PARTS = 3
@@ -49,6 +58,13 @@ def show_plan(plan: Mapping[str, Any]) -> None:
             table.add_row(stage, _whole(cost["objects"]), *hours, size(cost["bytes"]))
         console.print(table)
         console.print(f"in total about {_amounts(plan['estimate'])}", soft_wrap=True)
+
+
+def print_warnings(command: str, warnings: Sequence[str]) -> None:
+    """Print warnings of a command on standard error, one line each."""
+    for warning in warnings:
+        line = printable(warning).replace("\n", " ")
+        print(f"lrm {command}: warning: {line}", file=sys.stderr)
 
 
 def show_object(state: Mapping[str, Any]) -> None:

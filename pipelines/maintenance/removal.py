@@ -14,6 +14,7 @@ from dataset.catalog.event_log import Catalog, Event
 from dataset.object_record import split_asset_id
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
+from pipelines.building.stages.registry import STAGES
 
 __all__ = ["read_ids", "remove_objects", "retry_objects"]
 
@@ -21,15 +22,21 @@ __all__ = ["read_ids", "remove_objects", "retry_objects"]
 def read_ids(words: Sequence[str], lines: Iterable[str]) -> list[str]:
     """Return the asset ids from the command line and from a file, one per line, without repeats.
 
-    `#` starts a comment in the file. Raises BadInput for an invalid asset id, or without any.
+    `#` starts a comment in the file, but is part of an id of a folder. Raises BadInput for an
+    invalid asset id, or without any.
     """
-    stripped = (line.partition("#")[0].strip() for line in lines)
-    ids = list(dict.fromkeys([*words, *(line for line in stripped if line)]))
+    given = (_without_comment(line) for line in lines)
+    ids = list(dict.fromkeys([*words, *(line for line in given if line)]))
     for asset_id in ids:
         split_asset_id(asset_id)
     if not ids:
         raise BadInput("no objects given: name asset ids, or give --from FILE")
     return ids
+
+
+def _without_comment(line: str) -> str:
+    text = line.removeprefix("\ufeff").strip()
+    return text if text.startswith("folder:") else text.partition("#")[0].strip()
 
 
 def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -> dict[str, Any]:
@@ -71,9 +78,11 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
         if failure is None or (wanted is not None and state.asset_id not in wanted):
             continue
         kinds[failure.kind] += 1
-        if kind is None or failure.kind == kind:
+        # A failed listing stays: a cleared one would not be listed, and every build reads it again.
+        stage = STAGES.find(failure.stage)
+        if stage is not None and kind in (None, failure.kind):
             cleared = {"status": CLEARED, "kind": failure.kind}
-            events.append(dataset_state.decider.identities.event(failure.stage, state, **cleared))
+            events.append(dataset_state.decider.identities.event(stage, state, **cleared))
     Catalog(root).commit(events, uuid.uuid4().hex, 1)
     cleared_ids = [event.asset_id for event in events]
     return {

@@ -224,10 +224,10 @@ def _rows_by_reason(dataset_state: DatasetState) -> dict[str, np.ndarray]:
 
 def _rows_by_kind(dataset_state: DatasetState) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    for number, stage in enumerate(dataset_state.decisions.stages):
+    for number, outcome in enumerate(dataset_state.decisions.outcomes):
         failed = np.flatnonzero(dataset_state.decisions.failed == number)
         if len(failed):
-            kinds = dataset_state.objects.table[stage.events.kind.key]
+            kinds = dataset_state.objects.table[outcome.kind.key]
             for kind, matches in _groups(kinds, failed).items():
                 rows[kind].append(matches)
     return {kind: np.concatenate(parts) for kind, parts in rows.items()}
@@ -260,9 +260,7 @@ class _Details:
         for row in rows:
             decision = dataset_state.decisions.at(row)
             if decision.failure is not None:
-                ids_by_stage[decision.failure.stage.name].append(
-                    dataset_state.objects.ids[row].as_py()
-                )
+                ids_by_stage[decision.failure.stage].append(dataset_state.objects.ids[row].as_py())
             elif decision.dropped is not None and decision.dropped.filter in _COVERAGE:
                 stage = _COVERAGE[decision.dropped.filter]
                 ids_by_stage[stage].append(dataset_state.objects.ids[row].as_py())
@@ -295,9 +293,9 @@ class _Details:
         return FailedObject(
             asset_id=state.asset_id,
             name=state.record.name,
-            stage=failure.stage.name,
+            stage=failure.stage,
             message=failure.message,
-            log_tail=str(self._events[failure.stage.name][state.asset_id].data.get("log_tail", "")),
+            log_tail=str(self._events[failure.stage][state.asset_id].data.get("log_tail", "")),
         )
 
 

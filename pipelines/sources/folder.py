@@ -1,12 +1,10 @@
 """A source that is a folder or bucket of GLB files at any depth, described by an optional CSV."""
 
-import csv
 import hashlib
-import io
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,16 +12,17 @@ from core.config import digest
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.object_record import ObjectRecord
+from pipelines.sources.objects_table import ObjectsTable, read_objects_table
+from pipelines.sources.skipped_rows import SkippedRows, shown, text_problem
 from pipelines.sources.source import SourceObject
-from pipelines.sources.stored_files import copy_glb, reading
+from pipelines.sources.stored_files import copy_glb, read_table_file, reading
 from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["OBJECTS_CSV", "Folder"]
 
 OBJECTS_CSV = "objects.csv"
-_COLUMNS = ("path", "caption", "tags", "licence", "author", "name")
-_SPELLINGS = {"license": "licence"}
-"""Other accepted spellings of columns."""
+_MAX_BYTES = 1 << 30
+"""Maximum size of the CSV: a kilobyte per object for a million objects."""
 _SUFFIX = ".glb"
 
 
@@ -33,6 +32,9 @@ class _Listing:
     """For each part, the version of each file by its path, in the order of the asset ids."""
     rows: Mapping[str, Mapping[str, str]]
     """The rows of the CSV, by path."""
+    problems: Mapping[str, str]
+    """Why the row of a file cannot be read, by path."""
+    tables: tuple[SkippedRows, ...]
 
 
 class Folder:
@@ -61,7 +63,12 @@ class Folder:
         self._listing = None
         listing = self._list()
         return {
-            part: digest({path: listing.rows[path] for path in files if path in listing.rows})
+            part: digest(
+                [
+                    {path: table[path] for path in files if path in table}
+                    for table in (listing.rows, listing.problems)
+                ]
+            )
             for part, files in listing.files.items()
         }
 
@@ -77,7 +84,11 @@ class Folder:
         """Return the objects of a part, sorted by asset id. Raises BadInput."""
         listing = self._list()
         return [
-            SourceObject(record=_record(path, listing.rows.get(path, {})), version=version)
+            SourceObject(
+                record=_record(path, listing.rows.get(path, {})),
+                version=version,
+                problem=listing.problems.get(path, ""),
+            )
             for path, version in listing.files[name].items()
         ]
 
@@ -85,72 +96,65 @@ class Folder:
         """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
         return copy_glb(self._storage, path, version, target)
 
+    def skipped_rows(self) -> Sequence[SkippedRows]:
+        """Return the tables of the listing, with the number of rows that were skipped."""
+        return self._list().tables
+
     def _list(self) -> _Listing:
         if self._listing is None:
             with reading(self.name):
                 files = self._storage.versions(deep=True)
-            models = {path: files[path] for path in files if path.lower().endswith(_SUFFIX)}
-            self._require_names(models)
-            rows = self._read_csv(OBJECTS_CSV in files)
-            if rows and not rows.keys() & models.keys():
-                text = f"no path in {self._csv or OBJECTS_CSV} names a .glb file of this folder"
-                raise BadInput(f"{self.name}: {text} (paths are relative to it and end with .glb)")
+            names = SkippedRows(table=self.name)
+            models = _models(files, names)
+            table = self._read_csv(OBJECTS_CSV in files, models)
             parts: dict[str, dict[str, str]] = defaultdict(dict)
             for path in sorted(models, key=_asset_id):
                 parts[f"{zlib.crc32(path.encode()) & 0xFF:02x}"][path] = models[path]
-            self._listing = _Listing(dict(sorted(parts.items())), rows)
+            tables = (names,) if table is None else (names, table.skipped)
+            rows = {} if table is None else table.rows
+            problems = {} if table is None else table.problems
+            self._listing = _Listing(dict(sorted(parts.items())), rows, problems, tables)
         return self._listing
 
-    def _require_names(self, models: Mapping[str, str]) -> None:
-        """Raise BadInput unless every path is UTF-8 and no two paths give the same asset id."""
-        paths: dict[str, str] = {}
-        for path in models:
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                raise BadInput(
-                    f"{self.name}: the name of {path!r} is not valid UTF-8: rename the file"
-                ) from None
-            other = paths.setdefault(_asset_id(path), path)
-            if other != path:
-                text = f"{other!r} and {path!r} have the same asset id: rename one of them"
-                raise BadInput(f"{self.name}: {text}")
-
-    def _read_csv(self, in_folder: bool) -> dict[str, dict[str, str]]:
+    def _read_csv(self, in_folder: bool, models: Collection[str]) -> ObjectsTable | None:
         if self._csv is None and not in_folder:
-            return {}
+            return None
         where = self._csv or f"{self.name}/{OBJECTS_CSV}"
         try:
             with reading(where):
                 folder, _, file = where.rpartition("/")
-                data = Storage(folder).read(file) if self._csv else self._storage.read(OBJECTS_CSV)
-            text = data.decode("utf-8-sig")
-        except (FileNotFoundError, UnicodeDecodeError) as error:
+                storage = Storage(folder) if self._csv else self._storage
+                data = read_table_file(storage, file if self._csv else OBJECTS_CSV, _MAX_BYTES)
+        except FileNotFoundError as error:
             raise BadInput(f"{where}: cannot read the table of objects: {error}") from None
         self.revision = hashlib.sha256(data).hexdigest()[:16]
-        return _parse(text, where)
+        table = read_objects_table(data, where, models)
+        if table.rows and not table.rows.keys() & models:
+            text = f"no path in {where} names a .glb file of this folder"
+            raise BadInput(f"{self.name}: {text} (paths are relative to it and end with .glb)")
+        return table
 
 
-def _parse(text: str, where: str) -> dict[str, dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[str, dict[str, str]] = {}
-    try:
-        columns = [_SPELLINGS.get(name, name) for name in reader.fieldnames or []]
-        unknown = [name for name in columns if name not in _COLUMNS]
-        if "path" not in columns or unknown or len(set(columns)) < len(columns):
-            allowed = ", ".join(_COLUMNS[1:])
-            raise BadInput(
-                f"{where}: line 1 must name the columns: path and any of {allowed}, each once"
-            )
-        reader.fieldnames = columns
-        for row in reader:
-            if None in row or None in row.values():
-                expected = f"expected {len(columns)} values, one per column"
-                raise BadInput(f"{where} line {reader.line_num}: {expected}")
-            rows[row["path"].removeprefix("./")] = row
-    except csv.Error as error:
-        raise BadInput(f"{where} line {reader.line_num}: {error}") from None
-    return rows
+def _models(files: Mapping[str, str], skipped: SkippedRows) -> dict[str, str]:
+    """Return the versions of the GLB files; of two paths with the same asset id, of the last."""
+    models: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for path in sorted(files):
+        if not path.lower().endswith(_SUFFIX):
+            continue
+        skipped.num_rows += 1
+        if text_problem(path):
+            skipped.skip(shown(path), "the name is not valid UTF-8: rename the file")
+            continue
+        other = paths.get(_asset_id(path))
+        if other is not None:
+            del models[other]
+            text = f"has the same asset id as {shown(path)}: rename one of them"
+            skipped.skip(shown(other), text)
+        paths[_asset_id(path)] = path
+        models[path] = files[path]
+    skipped.require_most_readable()
+    return models
 
 
 def _asset_id(path: str) -> str:

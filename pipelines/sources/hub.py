@@ -1,13 +1,14 @@
 """A source that reads Objaverse 1.0 from the Hugging Face hub, at one commit."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, first_line
 from glb.container import glb_problem
+from pipelines.sources.json_tables import MAX_BYTES
 from pipelines.sources.objaverse import ObjaverseSource
+from pipelines.sources.stored_files import require_size
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
@@ -60,13 +61,22 @@ class HuggingFaceObjaverse(ObjaverseSource):
 
     def read(self, path: str) -> bytes:
         """Return an annotation file, from the local cache if it is there. Raises FetchFailed."""
-        import objaverse
-
-        cached = Path(objaverse._VERSIONED_PATH) / self.revision / path
+        cached = self._cached(path)
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
             self._download(path, cached, lambda _: "", None)
+        require_size(str(cached), cached.stat().st_size, MAX_BYTES)
         return cached.read_bytes()
+
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
+        return f"delete {self._cached(path)}, and the next build downloads it again"
+
+    def _cached(self, path: str) -> Path:
+        """Return the local path of an annotation file."""
+        import objaverse
+
+        return Path(objaverse._VERSIONED_PATH) / self.revision / path
 
     def annotation_versions(self) -> Mapping[str, str]:
         """Return the Git object ids of the annotation files; the commit if the hub has no trees."""
@@ -126,8 +136,16 @@ class HuggingFaceObjaverse(ObjaverseSource):
         except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
             text = f"cannot list the folder {folder} on the hub: {first_line(error)}"
             raise BadInput(f"{self.name}: {text}") from None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return {}
         if not isinstance(entries, list):
             return {}
-        return {Path(entry["path"]).name: str(entry["oid"]) for entry in entries}
+        pairs = (
+            (entry.get("path"), entry.get("oid")) for entry in entries if isinstance(entry, dict)
+        )
+        # An entry of another form is left out: its version is then the commit.
+        return {
+            Path(path).name: oid
+            for path, oid in pairs
+            if isinstance(path, str) and isinstance(oid, str) and oid.isascii()
+        }

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.storage import Storage
+from pipelines.sources.json_tables import MAX_BYTES
 from pipelines.sources.objaverse import ObjaverseSource
-from pipelines.sources.stored_files import copy_glb, reading
+from pipelines.sources.stored_files import copy_glb, read_table_file, reading
 from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["Mirror"]
@@ -28,7 +29,11 @@ class Mirror(ObjaverseSource):
     def read(self, path: str) -> bytes:
         """Return a whole annotation file. Raises FileNotFoundError, BadInput."""
         with reading(self.name):
-            return self._storage.read(path)
+            return read_table_file(self._storage, path, MAX_BYTES)
+
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
+        return "download it again"
 
     def annotation_versions(self) -> Mapping[str, str]:
         """Return the versions of the files in metadata/. Raises BadInput."""

@@ -4,20 +4,20 @@ The layout: object-paths.json.gz (uid -> path), metadata/NNN-NNN.json.gz (uid ->
 lvis-annotations.json.gz (category -> uids), glbs/NNN-NNN/<uid>.glb.
 """
 
-import gzip
-import json
 import re
-import zlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.config import digest
 from core.errors import BadInput
-from dataset.object_record import ObjectRecord
+from pipelines.sources.annotation import read_annotation
+from pipelines.sources.json_tables import read_table
+from pipelines.sources.objaverse_ids import is_objaverse_id
+from pipelines.sources.skipped_rows import SkippedRows, shown, text_problem
 from pipelines.sources.source import SourceObject
 from pipelines.sources.stored_files import MISSING
 from pipelines.transfers.outcome import FetchedFile, FetchFailed
@@ -26,7 +26,7 @@ __all__ = ["OBJECT_PATHS", "ObjaverseSource"]
 
 OBJECT_PATHS = "object-paths.json.gz"
 _LVIS = "lvis-annotations.json.gz"
-_GLB_PATH = re.compile(r"glbs/([\w-]+)/[\w-]+\.glb", re.ASCII)
+_GLB_PATH = re.compile(r"glbs/([\w-]{1,64})/[\w-]{1,128}\.glb", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class _Index:
     """For each folder, the path of each file by its uid; folders and uids are sorted."""
     categories: Mapping[str, tuple[str, ...]]
     """LVIS categories by uid."""
+    tables: tuple[SkippedRows, ...]
+    """The tables that the index was read from, with their skipped rows."""
 
 
 class ObjaverseSource(ABC):
@@ -56,6 +58,10 @@ class ObjaverseSource(ABC):
     @abstractmethod
     def read(self, path: str) -> bytes:
         """Return a whole annotation file. Raises FileNotFoundError, FetchFailed, BadInput."""
+
+    @abstractmethod
+    def remedy(self, path: str) -> str:
+        """Return what to do if an annotation file is damaged."""
 
     @abstractmethod
     def annotation_versions(self) -> Mapping[str, str]:
@@ -98,39 +104,41 @@ class ObjaverseSource(ABC):
         versions = self.glb_versions(name)
         objects = []
         for uid, path in index.folders[name].items():
-            record = _record(uid, path, annotations.get(uid) or {}, index.categories.get(uid, ()))
-            objects.append(SourceObject(record=record, version=_version_of(path, versions)))
+            record, problem = read_annotation(
+                annotations.get(uid),
+                asset_id=f"{self.prefix}:{uid}",
+                path=path,
+                categories=index.categories.get(uid, ()),
+            )
+            version = _version_of(path, versions)
+            objects.append(SourceObject(record=record, version=version, problem=problem))
         return objects
+
+    def skipped_rows(self) -> Sequence[SkippedRows]:
+        """Return the tables of the listing, with the number of rows that were skipped."""
+        return self._read_index().tables
 
     def _read_index(self) -> _Index:
         if self._index is None:
-            folders: dict[str, dict[str, str]] = defaultdict(dict)
-            paths = self._read_json(OBJECT_PATHS)
-            for uid in sorted(paths):
-                folders[self._folder(paths[uid])][uid] = paths[uid]
-            categories = _categories(self._read_json(_LVIS))
-            self._index = _Index(dict(sorted(folders.items())), categories)
+            paths, lvis = (
+                SkippedRows(table=f"{self.name}: {path}") for path in (OBJECT_PATHS, _LVIS)
+            )
+            folders = _folders(self._read_json(OBJECT_PATHS), paths)
+            categories = _categories(self._read_json(_LVIS), lvis)
+            self._index = _Index(folders, categories, (paths, lvis))
         return self._index
-
-    def _folder(self, path: Any) -> str:
-        match = _GLB_PATH.fullmatch(path) if isinstance(path, str) else None
-        if match is None:
-            text = f"{OBJECT_PATHS} is damaged: {path!r} is not of the form glbs/FOLDER/FILE.glb"
-            raise BadInput(f"{self.name}: {text}")
-        return match.group(1)
 
     def _read_json(self, path: str) -> dict[str, Any]:
         try:
-            values = json.loads(gzip.decompress(self.read(path)))
+            return read_table(self.read(path))
         except FileNotFoundError:
             raise BadInput(f"{self.name}: is not an Objaverse mirror: {path} is missing") from None
         except FetchFailed as error:
             raise BadInput(f"{self.name}: cannot read {path}: {error}") from None
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise BadInput(f"{self.name}: {path} is damaged: {error}") from None
-        if not isinstance(values, dict):
-            raise BadInput(f"{self.name}: {path} is damaged: it is not a JSON object")
-        return values
+        except ValueError as error:
+            raise BadInput(
+                f"{self.name}: {path} is damaged: {error}; {self.remedy(path)}"
+            ) from None
 
 
 def _version_of(path: str, versions: Mapping[str, str] | str) -> str:
@@ -139,29 +147,39 @@ def _version_of(path: str, versions: Mapping[str, str] | str) -> str:
     return versions.get(path.rsplit("/", 1)[-1], MISSING)
 
 
-def _record(
-    uid: str, path: str, annotation: Mapping[str, Any], categories: tuple[str, ...]
-) -> ObjectRecord:
-    user = annotation.get("user")
-    tags = (
-        tag.get("name") if isinstance(tag, dict) else tag for tag in annotation.get("tags") or ()
-    )
-    return ObjectRecord(
-        asset_id=f"objaverse:{uid}",
-        path=path,
-        name=str(annotation.get("name") or ""),
-        licence=annotation.get("license"),
-        author=user.get("username") if isinstance(user, dict) else user,
-        tags=tuple(str(tag) for tag in tags if tag),
-        categories=categories,
-        caption=None,
-        age_restricted=bool(annotation.get("isAgeRestricted")),
-    )
+def _folders(paths: Mapping[str, Any], skipped: SkippedRows) -> dict[str, dict[str, str]]:
+    """Return, for each folder, the path of each file by its uid; both are sorted."""
+    folders: dict[str, dict[str, str]] = defaultdict(dict)
+    skipped.num_rows = len(paths)
+    for uid in sorted(paths):
+        path = paths[uid]
+        match = _GLB_PATH.fullmatch(path) if isinstance(path, str) else None
+        if not is_objaverse_id(uid):
+            skipped.skip(shown(uid), "is not an id")
+        elif match is None:
+            skipped.skip(uid, f"{shown(path)} is not of the form glbs/FOLDER/FILE.glb")
+        else:
+            folders[match.group(1)][uid] = path
+    skipped.require_most_readable()
+    return dict(sorted(folders.items()))
 
 
-def _categories(lvis: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    by_uid: dict[str, list[str]] = defaultdict(list)
+def _categories(lvis: Mapping[str, Any], skipped: SkippedRows) -> dict[str, tuple[str, ...]]:
+    """Return the LVIS categories of each uid, sorted."""
+    by_uid: dict[str, dict[str, None]] = defaultdict(dict)
     for category in sorted(lvis):
-        for uid in lvis[category]:
-            by_uid[uid].append(category)
+        uids, problem = lvis[category], text_problem(category)
+        if not problem and not isinstance(uids, list):
+            problem = "is not a list of ids"
+        if problem:
+            uids = []
+            skipped.num_rows += 1
+            skipped.skip(shown(category), problem)
+        skipped.num_rows += len(uids)
+        for uid in uids:
+            if isinstance(uid, str) and is_objaverse_id(uid):
+                by_uid[uid][category] = None
+            else:
+                skipped.skip(shown(category), f"{shown(uid)} is not an id")
+    skipped.require_most_readable()
     return {uid: tuple(names) for uid, names in by_uid.items()}

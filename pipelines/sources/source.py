@@ -1,11 +1,12 @@
 """The interface of a source of objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from dataset.object_record import ObjectRecord
+from pipelines.sources.skipped_rows import SkippedRows
 from pipelines.transfers.outcome import FetchedFile
 
 __all__ = ["Source", "SourceObject"]
@@ -19,6 +20,8 @@ class SourceObject:
     version: str
     """A string that changes whenever the file may have changed; `missing` if the listed file does
     not exist."""
+    problem: str = ""
+    """Why the annotation of the object cannot be used; empty if it can."""
 
 
 class Source(Protocol):
@@ -49,6 +52,9 @@ class Source(Protocol):
 
     def read_part(self, name: str) -> list[SourceObject]:
         """Return the objects of a part, sorted by asset id. Raises BadInput."""
+
+    def skipped_rows(self) -> Sequence[SkippedRows]:
+        """Return the tables of the present listing, with the rows that could not be read."""
 
     def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
         """Write an object's verified file to `target`, atomically.

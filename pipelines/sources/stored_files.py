@@ -12,7 +12,7 @@ from core.storage import Storage, storage_errors
 from glb.container import glb_problem
 from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
 
-__all__ = ["MISSING", "copy_glb", "reading"]
+__all__ = ["MISSING", "copy_glb", "read_table_file", "reading", "require_size"]
 
 MISSING = "missing"
 """The version of a file that is listed but does not exist."""
@@ -27,6 +27,19 @@ def reading(name: str) -> Iterator[None]:
         raise
     except storage_errors() as error:
         raise BadInput(f"{name}: cannot read the source: {first_line(error)}") from None
+
+
+def read_table_file(storage: Storage, path: str, max_bytes: int) -> bytes:
+    """Return the content of a table. Raises FileNotFoundError, or BadInput if it is too large."""
+    require_size(f"{storage.uri}/{path}", storage.size(path), max_bytes)
+    return storage.read(path)
+
+
+def require_size(name: str, num_bytes: int, max_bytes: int) -> None:
+    """Raise BadInput if a table is too large to be the expected file."""
+    if num_bytes > max_bytes:
+        limit = f"{num_bytes} bytes, more than the {max_bytes} of a table"
+        raise BadInput(f"{name}: has {limit}: is it another file?")
 
 
 def copy_glb(storage: Storage, path: str, version: str, target: Path) -> FetchedFile:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["COMMIT", "Fault", "Hub", "serve_hub"]
 
@@ -70,6 +71,10 @@ class Hub:
     """Whether the CDN ignores Range headers and sends whole files."""
     lists_trees: bool = True
     """Whether the API lists folders of the commit."""
+    odd_entries: list[Any] = field(default_factory=list)
+    """Entries that every list of a folder begins with."""
+    tree: bytes = b""
+    """Sent instead of every list of a folder."""
 
     def url(self, path: str) -> str:
         """Return the address of a file."""
@@ -170,7 +175,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             kind = "directory" if entry.is_dir() else "file"
             path = f"{folder}/{entry.name}"
             listing.append({"type": kind, "oid": digest.hexdigest(), "size": 0, "path": path})
-        self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+        data = self.hub.tree or json.dumps([*self.hub.odd_entries, *listing]).encode()
+        self._send(200, data, {"Content-Type": "application/json"})
 
     def _send(self, code: int, data: bytes, headers: dict[str, str], drip: float = 0.0) -> None:
         if drip:

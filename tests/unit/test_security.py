@@ -110,17 +110,27 @@ def test_an_id_stays_one_name(native):
     assert re.fullmatch(r"files-[\w%~-]+", key, re.ASCII)
 
 
+def test_the_keys_of_long_ids_are_file_names():
+    """Every character of an alphabet without ASCII takes up to twelve in a key."""
+    long = [f"folder:{'楽' * 300}/{name}" for name in "ab"]
+    keys = {sample_key(asset_id) for asset_id in long}
+    assert [len(key) for key in keys] == [200, 200]
+
+
 @pytest.mark.parametrize(
     "path",
     ["glbs/../../etc/a.glb", "/etc/passwd", "glbs/a/b.glb\n", "glbs/a/../b.glb", "glbs/\0/b.glb"],
 )
 def test_a_listing_names_no_file_outside(tmp_path, path):
-    (tmp_path / "metadata").mkdir()
-    files = {"object-paths.json.gz": {"0" * 32: path}, "lvis-annotations.json.gz": {}}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(gzip.compress(json.dumps(content).encode()))
-    with pytest.raises(BadInput, match=r"is damaged: .* is not of the form glbs/FOLDER/FILE"):
-        open_source(str(tmp_path)).parts()
+    good = {"1" * 32: f"glbs/a/{'1' * 32}.glb"}
+    paths = {"0" * 32: path} | good
+    for name, content in {"object-paths": paths, "lvis-annotations": {}, "metadata/a": {}}.items():
+        file = tmp_path / f"{name}.json.gz"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(gzip.compress(json.dumps(content).encode()))
+    source = open_source(str(tmp_path))
+    assert list(source.parts()) == ["a"]
+    assert [item.record.path for item in source.read_part("a")] == list(good.values())
 
 
 def test_names_do_not_act_on_a_terminal(capsys):

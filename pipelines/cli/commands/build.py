@@ -16,6 +16,7 @@ from pipelines.building.progress import print_when_waiting
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
+from pipelines.cli.tables import print_warnings
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
@@ -64,6 +65,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         check_lock = stack.enter_context(lock) if check_root(root) else None
         # Errors in the input are found here, before the first byte is written.
         plan = load_plan(config, source, root, latest)
+        print_warnings("build", plan.warnings())
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
         try:

@@ -32,18 +32,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.building.build_config import BuildConfig
     from pipelines.building.object_table import latest_of
     from pipelines.building.plan import load_plan
-    from pipelines.cli.tables import show_plan
+    from pipelines.cli.tables import print_warnings, show_plan
     from pipelines.sources import open_source
 
     config = load_config(BuildConfig, arguments).checked()
     root = Storage(config.root)
     check_root(root)
     source = open_source(config.source, config.fetch, config.captions)
-    plan = load_plan(config, source, root, latest_of(root)).to_dict()
+    plan = load_plan(config, source, root, latest_of(root))
+    print_warnings("plan", plan.warnings())
     if arguments.json:
-        print(json.dumps(plan))
+        print(json.dumps(plan.to_dict()))
     else:
-        show_plan(plan)
+        show_plan(plan.to_dict())
     return 0
 
 

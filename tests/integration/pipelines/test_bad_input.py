@@ -114,7 +114,7 @@ def test_a_damaged_mirror(tmp_path, text, problem):
         ("0" * 32 + ",a red chair\n" + "1" * 32 + ",a gre", "truncated"),
         ("0" * 32 + ',"a red chair\n', "line 1"),
         ("0" * 32 + "\n", "expected 2 columns (id,caption)"),
-        ("id,caption\n", "'id' is neither an Objaverse uid"),
+        ("<!DOCTYPE html>,x\n", "'<!DOCTYPE html>' is not an id"),
     ],
 )
 def test_a_wrong_captions_file_is_refused(demo_source, tmp_path, text, problem):

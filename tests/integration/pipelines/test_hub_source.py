@@ -91,6 +91,20 @@ def test_without_file_trees_the_version_is_the_commit(source, hub):
     assert item.version == COMMIT
 
 
+def test_odd_entries_of_trees_are_left_out(source, hub):
+    expected = source.parts()
+    hub.odd_entries = [None, 5, {"path": 3}, {"oid": "a"}, {"path": "glbs/000-000", "oid": None}]
+    reopened = HuggingFaceObjaverse(*source.__reduce__()[1])
+    assert reopened.parts() == expected
+
+
+@pytest.mark.parametrize("tree", [b"<html>", b"[" * 100_000, b"5", b"[" + b"9" * 9_999 + b"]"])
+def test_a_tree_that_cannot_be_read_is_no_tree(source, hub, tree):
+    hub.tree = tree
+    source.parts()
+    assert set(source.files("000-000", False).values()) == {COMMIT}
+
+
 def test_a_pickled_source_fetches_files(source, hub, tmp_path):
     source.parts()
     (item, *_) = source.read_part("000-000")
@@ -116,7 +130,8 @@ def test_a_cached_model_is_used_only_if_its_hash_matches(
 def test_a_damaged_annotation_names_its_file(source, repository, cache):
     (repository / "metadata/000-000.json.gz").write_bytes(b"nonsense")
     source.parts()
-    with pytest.raises(BadInput, match=r"metadata/000-000.json.gz is damaged"):
+    problem = r"metadata/000-000.json.gz is damaged: .*; delete /.*, and the next build"
+    with pytest.raises(BadInput, match=problem):
         source.read_part("000-000")
 
 

@@ -150,6 +150,12 @@ def set_tags(data: ChangingDataset, uid: str, tag: str) -> None:
     data.edit("metadata/*.json.gz", change)
 
 
+def correct(data: ChangingDataset, uids: dict[str, str]) -> None:
+    set_tags(data, uids["kept"], "\ud800")
+    data.build()
+    set_tags(data, uids["kept"], "wooden")
+
+
 def vanish(data: ChangingDataset, uids: dict[str, str]) -> None:
     data.edit("object-paths.json.gz", lambda paths: paths.pop(uids["kept"]))
 
@@ -199,6 +205,7 @@ CHANGES: dict[str, Callable[[ChangingDataset, dict[str, str]], Any]] = {
     ),
     "other tags": lambda data, uids: set_tags(data, uids["kept"], "wooden"),
     "a tag that a filter drops": lambda data, uids: set_tags(data, uids["kept"], "Low-Poly"),
+    "an annotation that could not be used is corrected": correct,
     "an object vanished from the source": vanish,
     "a vanished object is listed again": come_back,
     "a threshold of a filter": options("--filters.occupancy.min-share", "0.9"),

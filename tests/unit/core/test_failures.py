@@ -37,8 +37,9 @@ def test_the_stored_strings_never_change() -> None:
     """Catalogs store them permanently: add a new kind here, and remove none."""
     assert {kind.value for kind in FailureKind} == set(
         """
-        bad_output changed corrupt crash download empty external_reference import_error
-        internal_error killed malformed missing no_device no_space no_start out_of_memory refused
+        bad_annotation bad_output changed corrupt crash download empty external_reference
+        import_error internal_error killed malformed missing no_device no_space no_start
+        out_of_memory refused
         sample_damaged staging_lost storage timeout too_large unsupported_extension worker_lost
         """.split()
     )

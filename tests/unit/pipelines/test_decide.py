@@ -217,7 +217,20 @@ def failed(kind: str, stage: str = "render") -> ObjectState:
 def test_an_objects_own_fault_is_not_retried_without_a_change():
     decision = Decider(CONFIG).decide(failed("crash"))
     assert (decision.state, decision.stage) == ("failed", None)
-    assert decision.failure == Failure(stage=stage_named("render"), kind="crash", message="m")
+    assert decision.failure == Failure(stage="render", kind="crash", message="m")
+
+
+@pytest.mark.parametrize("stages", [(), ("fetch", "inspect"), NAMES])
+def test_an_object_whose_annotation_cannot_be_used_has_failed(stages):
+    """Filters do not see it, whatever stages it passed before."""
+    state = passed(*stages, caption=None)
+    state = ObjectState(row=state.row | BAD_ANNOTATION)
+    decision = Decider(CONFIG).decide(state)
+    assert (decision.state, decision.stage) == ("failed", None)
+    assert decision.failure == Failure(stage="list", kind="bad_annotation", message="m")
+    assert "caption" not in {verdict.filter for verdict in decision.verdicts}
+    removed = ObjectState(row=state.row | {"remove.status": "ok"})
+    assert Decider(CONFIG).decide(removed).state == "dropped"
 
 
 RETRIED = kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
@@ -265,6 +278,8 @@ def objects(draw: st.DrawFn) -> ObjectState:
     """Draw an object with any history: current and outdated results, failures, cleared failures."""
     caption = draw(st.sampled_from([None, "a chair"]))
     state = listed_state(caption=caption, tags=draw(st.sampled_from([(), ("lowpoly",)])))
+    if draw(st.integers(0, 5)) == 0:
+        state = ObjectState(row=state.row | BAD_ANNOTATION)
     for stage in NAMES[: draw(st.integers(0, len(NAMES)))]:
         fields = draw(
             st.sampled_from(
@@ -287,6 +302,7 @@ def objects(draw: st.DrawFn) -> ObjectState:
     return ObjectState(row=state.row | changes)
 
 
+BAD_ANNOTATION = {"list.status": "failed", "list.kind": "bad_annotation", "list.message": "m"}
 SMALL = BuildConfig.load(
     WITH_GEOMETRY.dump() | {"render": {"resolution": 64}, "blender": {"render_seconds": 9}}
 )

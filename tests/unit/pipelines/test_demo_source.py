@@ -36,7 +36,7 @@ def demo(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(demo: Path) -> list[SourceObject]:
-    captions, _ = read_captions(str(demo / CAPTIONS_FILE))
+    captions = read_captions(str(demo / CAPTIONS_FILE)).texts
     source = open_source(str(demo))
     objects = [item for part in sorted(source.parts()) for item in source.read_part(part)]
     return [

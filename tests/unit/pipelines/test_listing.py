@@ -26,6 +26,8 @@ class MemorySource:
     prefix: str = "objaverse"
     has_captions: bool = False
     is_local: bool = True
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why an object's annotation cannot be used, by name."""
     read: list[str] = field(default_factory=list)
     """The parts whose annotations were read."""
 
@@ -39,7 +41,11 @@ class MemorySource:
     def read_part(self, name: str) -> list[SourceObject]:
         self.read.append(name)
         return [
-            SourceObject(record=self.record(key, *value[1:]), version=value[0])
+            SourceObject(
+                record=self.record(key, *value[1:]),
+                version=value[0],
+                problem=self.problems.get(key, ""),
+            )
             for key, value in sorted(self.content[name].items())
         ]
 
@@ -132,6 +138,32 @@ def test_added_changed_and_removed_captions_are_detected(refresh):
         ["a"],
         [None],
     )
+
+
+def test_an_unusable_annotation_is_read_until_it_is_corrected(refresh):
+    refresh.source.problems["a"] = "tags is a number, not a list"
+    first = refresh()
+    events = {event.asset_id: event for event in first.events()}
+    failed = events.pop("objaverse:a")
+    assert (failed.status, failed.kind) == ("failed", "bad_annotation")
+    assert failed.message == "tags is a number, not a list"
+    assert {event.status for event in events.values()} == {"ok"}
+    again = refresh()
+    assert (again.changed.num_rows, refresh.source.read) == (0, ["p1"])
+    assert (names(again.listed), again.problems) == (list("abcd"), first.problems)
+    assert names(refresh({"a": "a chair"}).changed) == ["a"]
+    refresh.source.problems["a"] = "license is a number, not text"
+    assert names(refresh({"a": "a chair"}).changed) == ["a"]
+    del refresh.source.problems["a"]
+    corrected = refresh({"a": "a chair"})
+    assert corrected.changed["status"].to_pylist() == ["ok"]
+    assert refresh({"a": "a chair"}).changed.num_rows == 0
+    assert refresh.source.read == []
+    refresh.source.problems["a"] = "unread"
+    refresh.source.content["p1"]["c"] = refresh.source.content["p2"].pop("c")
+    assert names(refresh({"a": "a chair"}).changed) == ["a", "c"]
+    del refresh.source.content["p1"]["a"]
+    assert names(refresh().delisted) == ["a"]
 
 
 def test_vanished_objects_are_delisted_and_can_return(refresh):

@@ -7,10 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from core.config import canonical_json
 from core.errors import BadInput
-from dataset.object_record import sample_key
-from pipelines.sources import FetchFailed, open_source
+from dataset.object_record import ObjectRecord, sample_key
+from pipelines.sources import FetchFailed, Source, open_source
+from pipelines.sources.annotation import read_annotation
+from pipelines.sources.json_tables import MAX_BYTES
 from tests.support.fake_glbs import GOOD, OTHER
 from tests.support.listings import changed_parts, objects_of
 
@@ -181,9 +186,9 @@ def test_a_table_may_spell_licence_as_license(models):
         ("path,captoin\nchair.glb,x\n", "line 1 must name the columns: path"),
         ("path,caption\nchair.glb,x,y\n", "line 2: expected 2 values"),
         ("path,caption\nchair.glb\n", "line 2: expected 2 values"),
-        ('path,caption\nchair.glb,"x\n', "unexpected end of data"),
+        ('path,caption\nchair.glb,"x\n', "line 2: a quote is not closed"),
         ("path\nno.glb\n", "no path in"),
-        ("path\nch\xff.glb\n", "cannot read the table"),
+        ("path\nch\xff.glb\n", "line 2: is not valid Unicode"),
     ],
 )
 def test_an_invalid_table_is_rejected(models, text, problem):
@@ -192,13 +197,161 @@ def test_an_invalid_table_is_rejected(models, text, problem):
         open_source(str(models))
 
 
-def test_files_with_the_same_asset_id_are_rejected(models):
-    (models / "chair.GLB").write_bytes(GOOD)
-    with pytest.raises(BadInput, match="have the same asset id"):
-        open_source(str(models))
+def skipped_of(source: Source) -> list[str]:
+    """Return the examples of all skipped rows of a source's tables."""
+    return [text for table in source.skipped_rows() for text in table.examples]
 
 
-def test_file_names_that_are_not_utf_8_are_rejected(models):
+def test_files_that_have_no_asset_id_of_their_own_are_skipped(models):
+    before = open_source(str(models)).parts()
+    (models / "chair.GLB").write_bytes(OTHER)
     (models / os.fsdecode(b"caf\xe9.glb")).write_bytes(GOOD)
-    with pytest.raises(BadInput, match="UTF-8"):
-        open_source(str(models))
+    source = open_source(str(models))
+    assert source.parts() == before
+    assert [item.record.path for item in objects_of(source)][1] == "chair.glb"
+    assert skipped_of(source) == [
+        "'caf\\udce9.glb': the name is not valid UTF-8: rename the file",
+        "'chair.GLB': has the same asset id as 'chair.glb': rename one of them",
+    ]
+
+
+def test_links_that_lead_nowhere_are_no_models(models):
+    before = open_source(str(models)).parts()
+    (models / "a.glb").symlink_to("b.glb")
+    (models / "b.glb").symlink_to("a.glb")
+    (models / "c.glb").symlink_to("gone.glb")
+    (models / "d.glb").mkdir()
+    (models / "e").symlink_to(".")
+    source = open_source(str(models))
+    assert source.parts() == before
+    assert skipped_of(source) == []
+
+
+def test_a_row_that_cannot_be_read_is_the_problem_of_its_model(models):
+    good = "path,caption,,\n" + "".join(f"gone{n}.glb,x,,\n" for n in range(4))
+    table = models / "objects.csv"
+    table.write_text(good + "kitchen/ünï.v2.glb,a pot,,\n")
+    before = open_source(str(models)).parts()
+    table.write_bytes(good.encode() + 'chair.glb,"x\nkitchen/ünï.v2.glb,a pot,,\n'.encode())
+    source = open_source(str(models))
+    problems = {item.record.asset_id: item.problem for item in objects_of(source)}
+    text = "line 6: a quote is not closed, or not doubled inside a quoted cell"
+    assert problems.pop("folder:chair") == f"{table} {text}"
+    assert set(problems.values()) == {""}
+    assert skipped_of(source) == [text]
+    assert len(changed_parts(before, source.parts())) == 1
+    by_id = {item.record.asset_id: item.record for item in objects_of(source)}
+    assert by_id["folder:kitchen/ünï.v2"].caption == "a pot"
+
+
+def write_mirror(folder: Path, paths, metadata=None, lvis=None) -> Source:
+    """Write the tables of a mirror whose objects are in one folder, and open it."""
+    (folder / "metadata").mkdir(exist_ok=True)
+    tables = {
+        "object-paths": paths,
+        "lvis-annotations": lvis or {},
+        "metadata/000-000": metadata or {},
+    }
+    for name, table in tables.items():
+        (folder / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(table).encode()))
+    return open_source(str(folder))
+
+
+UIDS = ["8476c4170df24cf5bbe6967222d1a42d", "ysqP6VH2x99bODrQRbcYdQjSLjV"]
+PATHS = {uid: f"glbs/000-000/{uid}.glb" for uid in UIDS}
+
+
+def test_a_mirror_with_odd_rows_lists_the_others(tmp_path):
+    paths = {"a/b": PATHS[UIDS[0]], "c": None, **PATHS}
+    lvis = {"chair": None, "mug": [UIDS[0], 5, UIDS[0]], "x\ud800": [UIDS[1]], "z": [UIDS[1]] * 3}
+    source = write_mirror(tmp_path, paths, lvis=lvis)
+    objects = objects_of(source)
+    assert [item.record.asset_id for item in objects] == [f"objaverse:{uid}" for uid in UIDS]
+    assert [item.record.categories for item in objects] == [("mug",), ("z",)]
+    assert skipped_of(source) == [
+        "'a/b': is not an id",
+        "c: None is not of the form glbs/FOLDER/FILE.glb",
+        "'chair': is not a list of ids",
+        "'mug': 5 is not an id",
+        "'x\\ud800': is not valid Unicode",
+    ]
+    with pytest.raises(BadInput, match=r"3 of 4 rows cannot be read.* '/': is not an id"):
+        write_mirror(tmp_path, {"/": "", "a": 1, "b": [], UIDS[0]: PATHS[UIDS[0]]}).parts()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "problem"),
+    [
+        ({"tags": 5}, "tags is a number, not a list"),
+        ({"tags": {"name": "a"}}, "tags is an object, not a list"),
+        ({"tags": [None]}, "a tag is null, not text"),
+        ({"tags": [{"slug": "a"}]}, "a tag is null, not text"),
+        ({"tags": ["a", {"name": ["b"]}]}, "a tag is a list, not text"),
+        ({"tags": [{"name": "\udc80"}]}, "a tag is not valid Unicode"),
+        ({"license": 5}, "license is a number, not text"),
+        ({"license": float("nan")}, "license is a number, not text"),
+        ({"license": ["by"]}, "license is a list, not text"),
+        ({"name": "\ud800"}, "name is not valid Unicode"),
+        ({"name": "a\0b"}, "name contains a NUL character"),
+        ({"user": []}, "user is a list, not text"),
+        ({"user": {"username": 7}}, "user.username is a number, not text"),
+        ({"isAgeRestricted": "no"}, "isAgeRestricted is text, not true or false"),
+        ({"isAgeRestricted": 0}, "isAgeRestricted is a number, not true or false"),
+        ("x", "the annotation is text, not an object"),
+        ([], "the annotation is a list, not an object"),
+        ({"tags": 5, "license": {}}, "license is an object, not text; tags is a number, not a"),
+    ],
+)
+def test_an_annotation_of_the_wrong_type_is_the_problem_of_its_object(
+    tmp_path, annotation, problem
+):
+    metadata = {UIDS[0]: {"name": "n", **GOOD_FIELDS}, UIDS[1]: annotation}
+    first, second = objects_of(write_mirror(tmp_path, PATHS, metadata))
+    assert first.problem == ""
+    assert (first.record.name, first.record.tags, first.record.author) == ("n", ("a", "b"), "me")
+    assert second.problem.startswith(problem)
+
+
+FIELD_NAMES = st.sampled_from("name license user username tags isAgeRestricted".split())
+GOOD_FIELDS = {
+    "tags": [{"name": "a"}, "b", ""],
+    "user": {"username": "me"},
+    "license": None,
+    "categories": 5,
+    "isAgeRestricted": True,
+}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(FIELD_NAMES, values, max_size=4),
+)
+
+
+@given(VALUES)
+def test_any_annotation_gives_a_record_that_can_be_stored(annotation):
+    record, _ = read_annotation(annotation, asset_id="objaverse:a", path="p", categories=())
+    stored = canonical_json(record.to_dict()).encode()
+    assert b"\0" not in stored
+    assert ObjectRecord.from_dict(json.loads(stored)) == record
+
+
+@pytest.mark.parametrize("annotation", [None, {}, {"name": None, "tags": None, "user": None}])
+def test_an_annotation_without_values_is_unknown(tmp_path, annotation):
+    item = objects_of(write_mirror(tmp_path, PATHS, {UIDS[0]: annotation}))[0]
+    assert item.problem == ""
+    assert (item.record.licence, item.record.tags) == (None, ())
+
+
+def test_a_table_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    source = write_mirror(tmp_path, PATHS)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.sources.mirror.MAX_BYTES", 50)
+        with pytest.raises(BadInput, match="more than the 50 of a table"):
+            source.parts()
+    with gzip.open(tmp_path / "object-paths.json.gz", "wb", compresslevel=1) as file:
+        for _ in range(MAX_BYTES >> 20):
+            file.write(bytes(1 << 20))
+        file.write(b"0")
+    with pytest.raises(BadInput, match=r"object-paths.json.gz is damaged: .* 256 MiB"):
+        source.parts()
