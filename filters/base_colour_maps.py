@@ -12,20 +12,23 @@ from PIL import Image
 
 from core.failures import FailureKind
 from glb.decoders.ktx2 import decode_ktx2
-from glb.document import Document, Item, extension
+from glb.document import Document
 from glb.glb_error import GlbError
 from glb.image_headers import check_image_size, is_ktx2
 from glb.limits import GlbLimits
 from glb.primitives import DrawnPrimitive
-from glb.shown_materials import GLOSSY, UNLIT, texture_coordinate_set, texture_source
+from glb.shown_materials import (
+    base_colour,
+    shown_material,
+    texture_coordinate_set,
+    texture_source,
+)
 
 __all__ = ["BaseColourMap", "MapState", "base_colour_maps"]
 
-MapState = Literal["detailed", "flat", "unreadable", "not_shown", "no_uv", "missing"]
+MapState = Literal["detailed", "flat", "unreadable", "no_uv"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_NOT_SHOWN = "MSFT_texture_dds"
-"""An extension whose images are never shown."""
 # Range of 8-bit levels in a channel up to which an image counts as one colour (JPEG noise).
 _FLAT_LEVELS = 2
 _DECODE_ERRORS = (
@@ -47,8 +50,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 class BaseColourMap:
     """One base-colour image as the scene uses it."""
 
-    image: int | None
-    """The index of the image in the file; None for a texture without an image."""
+    image: int
+    """The index of the image in the file."""
     source: str
     """`core`, or the texture extension that names the image."""
     width: int
@@ -76,62 +79,31 @@ def base_colour_maps(
     those of Pillow.
     """
     decoded: dict[tuple[str, int], _Decoded] = {}
-    triangles: dict[tuple[int | None, str, bool], int] = {}
+    triangles: dict[tuple[int, str, bool], int] = {}
     for item in drawn:
         material = item.primitive.get("material")
-        slot = None if material is None else _base_colour(document.item("materials", material))
+        slot = None
+        if material is not None:
+            _, slot = base_colour(shown_material(document.item("materials", material)))
         if slot is not None:
-            image, source = _source(document, slot)
+            image, source = texture_source(document, document.item("textures", slot["index"]))
+            assert image is not None, "the parser requires an image of a base colour"
             has_uv = f"TEXCOORD_{texture_coordinate_set(slot)}" in item.primitive["attributes"]
             key = image, source, has_uv
             triangles[key] = triangles.get(key, 0) + item.triangles * item.copies
     maps = []
-    for image, source, has_uv in sorted(triangles, key=lambda key: (key[0] or 0, key[1], key[2])):
-        current = _Decoded(state="missing")
-        if image is not None:
-            location = document.image_key(image)
-            if location not in decoded:
-                decoded[location] = _decode(document, image, limits)
-            current = decoded[location]
-        state: MapState = current.state
-        if source == _NOT_SHOWN:
-            state = "not_shown"
-        elif state == "detailed" and not has_uv:
-            state = "no_uv"
-        covered = triangles[image, source, has_uv]
+    for (image, source, has_uv), covered in sorted(triangles.items()):
+        location = document.image_key(image)
+        if location not in decoded:
+            decoded[location] = _decode(document, image, limits)
+        current = decoded[location]
+        state: MapState = "no_uv" if current.state == "detailed" and not has_uv else current.state
         maps.append(BaseColourMap(image, source, current.width, current.height, state, covered))
     return tuple(maps)
 
 
-def _base_colour(material: Item) -> Item | None:
-    """Return the texture that Blender's importer connects to the base colour."""
-    extensions = material.get("extensions") or {}
-    if GLOSSY in extensions and UNLIT not in extensions:
-        glossy = extension(material, GLOSSY) or {}
-        return glossy.get("diffuseTexture")
-    return (material.get("pbrMetallicRoughness") or {}).get("baseColorTexture")
-
-
-def _source(document: Document, slot: Item) -> tuple[int | None, str]:
-    """Return the image index of a texture (None without one) and its `source`."""
-    texture = document.item("textures", slot["index"])
-    try:
-        image, source = texture_source(document, texture)
-        if image is None:
-            image = (extension(texture, _NOT_SHOWN) or {}).get("source")
-            source = "core" if image is None else _NOT_SHOWN
-            if image is not None:
-                document.item("images", image)
-    except GlbError:  # the parser lets hidden primitives have invalid textures
-        return None, "core"
-    return image, source
-
-
 def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
-    try:
-        data = document.image(index)
-    except GlbError:  # only hidden primitives have such an image
-        return _Decoded()
+    data = document.image(index)
     return _decode_ktx2(data, limits) if is_ktx2(data) else _decode_other(index, data, limits)
 
 

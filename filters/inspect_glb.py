@@ -50,11 +50,12 @@ class Inspection:
     num_nodes: int
     """Nodes of the default scene."""
     num_meshes: int
-    """Distinct meshes that the default scene draws."""
+    """Distinct meshes of the default scene."""
     num_primitives: int
-    """Distinct primitives with triangles that the default scene draws."""
+    """Distinct primitives with triangles that a picture shows."""
     num_triangles: int
-    """Drawn triangles, counted once per node and GPU instance."""
+    """Triangles that a picture shows, counted once per node and GPU instance: without hidden nodes,
+    nodes without extent and materials without opacity."""
     num_images: int
     num_animations: int
     extensions_used: tuple[str, ...]

@@ -3,16 +3,19 @@
 import sys
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 
 from glb.document import Document, Item
 from glb.glb_error import malformed
 
 __all__ = [
     "accessor_arrays",
+    "accessor_numbers",
     "accessor_type",
     "accessor_values",
     "require_finite",
     "require_type",
+    "stored_numbers",
 ]
 
 _COMPONENTS: dict[int, np.dtype] = {
@@ -77,6 +80,25 @@ def accessor_values(document: Document, accessor: Item) -> np.ndarray:
     if sparse is not None:
         values[_sparse_indices(document, accessor)[:, 0]] = arrays[-1]
     return values
+
+
+def accessor_numbers(
+    document: Document, index: int, count: int | None = None
+) -> Float64[np.ndarray, "n c"]:
+    """Return an accessor's first `count` values as numbers; values that are not finite become 0."""
+    accessor = document.item("accessors", index)
+    return stored_numbers(accessor_values(document, accessor)[:count], accessor)
+
+
+def stored_numbers(values: Shaped[np.ndarray, "n c"], accessor: Item) -> Float64[np.ndarray, "n c"]:
+    """Return stored values of an accessor as numbers, with normalised integers in [-1, 1]."""
+    numbers = values.astype(np.float64)
+    if values.dtype.kind == "f":
+        numbers[~np.isfinite(numbers)] = 0
+    elif accessor.get("normalized"):
+        numbers /= np.iinfo(values.dtype).max
+        np.maximum(numbers, -1, out=numbers)
+    return numbers
 
 
 def require_type(accessor: Item, description: str, *types: str) -> None:

@@ -13,7 +13,7 @@ from glb.image_headers import check_image_size, image_size
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree, walk_nodes
 from glb.primitives import DrawnPrimitive, drawn_primitives
-from glb.shown_materials import check_materials, read_hidden_materials
+from glb.shown_materials import check_materials
 from glb.skins import check_skins
 
 __all__ = ["Glb", "read_glb"]
@@ -27,7 +27,7 @@ class Glb:
     """The content that the default scene uses; all other items are empty."""
     tree: NodeTree
     drawn: Sequence[DrawnPrimitive]
-    """The primitives with triangles that the default scene draws."""
+    """The primitives with triangles that a picture shows."""
     largest_image: int
     """Pixels of the largest image that a drawn material uses, by its header; 0 without images."""
 
@@ -46,8 +46,6 @@ def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
     drawn = drawn_primitives(document, tree, limits)
     check_skins(document, tree)
     images = check_materials(document, tree)
-    materials = (item.primitive.get("material") for item in drawn)
-    images |= read_hidden_materials(document, {index for index in materials if index is not None})
     largest_image = _largest_image(document, sorted(images), limits)
     document.drop_unused()
     return Glb(document, tree, drawn, largest_image)

@@ -12,6 +12,7 @@ from glb.extensions import DRACO
 from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
+from glb.placements import instance_matrices, world_placements
 from glb.primitive_arrays import (
     INDICES,
     TRIANGLES,
@@ -22,6 +23,7 @@ from glb.primitive_arrays import (
     primitive_mode,
 )
 from glb.schema import WEIGHTS
+from glb.shown_materials import is_invisible, shown_material
 
 __all__ = ["ATTRIBUTE_TYPES", "DrawnPrimitive", "compressed_attributes", "drawn_primitives"]
 
@@ -38,13 +40,13 @@ ATTRIBUTE_TYPES = {
 
 @dataclass(frozen=True)
 class DrawnPrimitive:
-    """A primitive with triangles in the default scene, and its number of copies; nodes that the
-    file hides count, too."""
+    """A primitive with triangles that a picture of the default scene shows."""
 
     primitive: Item
     triangles: int
     """Triangles of one copy, according to the counts in the file."""
     copies: int
+    """Copies that are not flattened to a line or a point."""
 
 
 def compressed_attributes(primitive: Item) -> Item:
@@ -56,29 +58,29 @@ def compressed_attributes(primitive: Item) -> Item:
 def drawn_primitives(
     document: Document, tree: NodeTree, limits: GlbLimits
 ) -> tuple[DrawnPrimitive, ...]:
-    """Return the primitives with triangles that the default scene draws, hidden ones included.
+    """Return the primitives with triangles that a picture of the default scene shows.
 
-    Attributes that are not drawn, and invalid meshes that only hidden nodes have, are removed from
-    the document. Raises GlbError: `malformed` if an array of a visible mesh is invalid,
-    `too_large`, `empty`.
+    Attributes that are not drawn are removed from the document. Raises GlbError: `malformed` if an
+    array of a visible mesh is invalid, `too_large`, `empty`.
     """
-    nodes = document.items("nodes")
-    copies = _copies_of_meshes(nodes, tree.in_scene, tree)
+    copies = _copies_of_meshes(document, tree)
     names = NeededNames(document, tree)
-    triangles = _check_stored(document, tree, sorted(copies), names, limits)
+    triangles = _check_stored(document, sorted(copies), names, limits)
+    _check_decoded(document, copies, triangles, names, limits)
+    for node in (document.item("nodes", index) for index in tree.shown):
+        if node.get("mesh") is not None:
+            _check_weights(document, node)
+    for mesh in triangles:
+        for primitive in _primitives(document, mesh):
+            drop_unneeded(primitive, names.of(mesh, primitive))
     drawn = tuple(
         DrawnPrimitive(primitive, count, copies[mesh])
         for mesh in sorted(triangles)
         for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
-        if count and copies[mesh]
+        if count and copies[mesh] and not _is_invisible(document, primitive)
     )
     if not drawn:
-        raise GlbError(FailureKind.EMPTY, "the default scene draws no triangle")
-    _check_num_triangles(sum(item.triangles * item.copies for item in drawn), limits)
-    _check_shown(document, tree, triangles, names, limits)
-    for mesh in triangles:
-        for primitive in _primitives(document, mesh):
-            drop_unneeded(primitive, names.of(mesh, primitive))
+        raise GlbError(FailureKind.EMPTY, "the default scene shows no triangle")
     return drawn
 
 
@@ -87,62 +89,53 @@ def _primitives(document: Document, mesh: int) -> list[Item]:
     return primitives
 
 
-def _copies_of_meshes(
-    nodes: Sequence[Item], chosen: Iterable[int], tree: NodeTree
-) -> Mapping[int, int]:
-    """Return the number of times that the chosen nodes draw each mesh."""
+def _copies_of_meshes(document: Document, tree: NodeTree) -> Mapping[int, int]:
+    """Return the number of copies of each mesh, without copies that are flattened to a line."""
+    world = world_placements(document)
     copies: Counter[int] = Counter()
-    for index in chosen:
-        mesh = nodes[index].get("mesh")
-        if mesh is not None:
-            copies[mesh] += tree.copies.get(index, 0)
+    for index in tree.shown:
+        node = document.item("nodes", index)
+        if node.get("mesh") is None:
+            continue
+        instances = instance_matrices(document, node)
+        if instances is None and node.get("skin") is not None:
+            copies[node["mesh"]] += 1  # its joints place it
+            continue
+        placed = world[index] if instances is None else world[index].then(instances)
+        copies[node["mesh"]] += int(placed.has_area().sum())
     return copies
 
 
-def _check_num_triangles(triangles: int, limits: GlbLimits) -> None:
-    if triangles > limits.max_triangles:
-        message = f"{triangles} triangles drawn; the limit is {limits.max_triangles}"
-        raise GlbError(FailureKind.TOO_LARGE, message)
+def _is_invisible(document: Document, primitive: Item) -> bool:
+    index = primitive.get("material")
+    return index is not None and is_invisible(shown_material(document.item("materials", index)))
 
 
-# ---- Meshes of the default scene, also of hidden nodes ----
+# ---- Meshes that a picture shows ----
 
 
 def _check_stored(
-    document: Document,
-    tree: NodeTree,
-    meshes: Iterable[int],
-    names: NeededNames,
-    limits: GlbLimits,
+    document: Document, meshes: Iterable[int], names: NeededNames, limits: GlbLimits
 ) -> dict[int, list[int]]:
     """Check the arrays of the meshes, and return the triangle count of each of their primitives.
 
     The counts are those in the file; for Draco-compressed primitives they are not verified.
     """
-    nodes = document.items("nodes")
-    shown = {nodes[index].get("mesh") for index in tree.shown}
     triangles: dict[int, list[int]] = {}
     checked: set[tuple[str, int]] = set()
     elements = 0
     for mesh in meshes:
-        counts = []
-        try:
-            for primitive in _primitives(document, mesh):
-                arrays = primitive_arrays(document, primitive, names.of(mesh, primitive))
-                elements += sum(accessor["count"] for _, _, accessor in arrays)
-                if elements > limits.max_elements:
-                    message = f"more attributes and indices than the limit of {limits.max_elements}"
-                    raise GlbError(FailureKind.TOO_LARGE, message)
-                if not _is_compressed(primitive):
-                    vertices = arrays[0][2]["count"] if arrays else 0
-                    _check_arrays(document, vertices, arrays, checked)
-                counts.append(_count_triangles(primitive, arrays))
-        except GlbError as error:
-            if mesh in shown or error.kind is not FailureKind.MALFORMED:
-                raise
-            document.forget("meshes", mesh)
-            continue
-        triangles[mesh] = counts
+        triangles[mesh] = []
+        for primitive in _primitives(document, mesh):
+            arrays = primitive_arrays(document, primitive, names.of(mesh, primitive))
+            elements += sum(accessor["count"] for _, _, accessor in arrays)
+            if elements > limits.max_elements:
+                message = f"more attributes and indices than the limit of {limits.max_elements}"
+                raise GlbError(FailureKind.TOO_LARGE, message)
+            if not _is_compressed(primitive):
+                vertices = arrays[0][2]["count"] if arrays else 0
+                _check_arrays(document, vertices, arrays, checked)
+            triangles[mesh].append(_count_triangles(primitive, arrays))
     return triangles
 
 
@@ -194,34 +187,27 @@ def _are_indices(accessor: Item) -> bool:
     return unsigned and accessor["type"] == "SCALAR"
 
 
-# ---- Meshes that a still picture shows ----
-
-
-def _check_shown(
+def _check_decoded(
     document: Document,
-    tree: NodeTree,
+    copies: Mapping[int, int],
     triangles: Mapping[int, Sequence[int]],
     names: NeededNames,
     limits: GlbLimits,
 ) -> None:
-    nodes = document.items("nodes")
-    copies = _copies_of_meshes(nodes, tree.shown, tree)
+    """Check the number of triangles after decoding, and the primitives' types."""
     total = sum(
         _num_decoded(document, primitive, count) * copies[mesh]
         for mesh in copies
         for primitive, count in zip(_primitives(document, mesh), triangles[mesh], strict=True)
     )
-    if not total:
-        raise GlbError(FailureKind.EMPTY, "all triangles of the default scene are hidden")
-    _check_num_triangles(total, limits)
+    if total > limits.max_triangles:
+        message = f"{total} triangles drawn; the limit is {limits.max_triangles}"
+        raise GlbError(FailureKind.TOO_LARGE, message)
     checked: set[tuple[str, int]] = set()
     for mesh in sorted(copies):
         for primitive in _primitives(document, mesh):
             needed = names.of(mesh, primitive)
             _check_primitive(document, primitive, needed, limits, checked)
-    for node in (nodes[index] for index in tree.shown):
-        if node.get("mesh") is not None:
-            _check_weights(document, node)
 
 
 def _num_decoded(document: Document, primitive: Item, stated: int) -> int:

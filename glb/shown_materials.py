@@ -1,7 +1,6 @@
 """The parts of materials that a picture shows, and the images that they need."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from core.failures import FailureKind
 from glb.decoders.ktx2 import check_ktx2
@@ -15,11 +14,14 @@ from glb.schema import EXTENSIONS, MATERIAL_EXTENSIONS, SHOWN_MATERIAL
 __all__ = [
     "BASE_COLOUR_TEXTURES",
     "GLOSSY",
+    "MIN_OPACITY",
     "UNLIT",
+    "base_colour",
     "check_materials",
     "image_of_texture",
+    "is_invisible",
+    "least_opacity",
     "material_parts",
-    "read_hidden_materials",
     "shown_material",
     "shown_primitives",
     "texture_coordinate_set",
@@ -32,6 +34,10 @@ GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 BASE_COLOUR_TEXTURES = frozenset({"baseColorTexture", "diffuseTexture"})
 """Textures without which a picture would be wrong; others are dropped if they cannot be read."""
 _EMISSION = "KHR_materials_emissive_strength"
+MIN_OPACITY = 0.5 / 255
+"""Less is 0 in a picture of 8 bits."""
+_CUTOFF = 0.5
+"""glTF's default of alphaCutoff."""
 _SOURCES = ("core", WEBP, BASIS)
 """What may name the image of a texture, in the order in which it is asked."""
 
@@ -61,20 +67,6 @@ def _readable_image(document: Document, slot: Item) -> int:
     if is_ktx2(data):
         check_ktx2(data, document.limits)
     return image
-
-
-def read_hidden_materials(document: Document, indices: Iterable[int]) -> set[int]:
-    """Read the materials of hidden primitives as far as they are valid; return their images."""
-    images: set[int] = set()
-    for index in sorted(indices):
-        with contextlib.suppress(GlbError):
-            material = shown_material(document.item("materials", index))
-            for _, slot in texture_slots(material):
-                with contextlib.suppress(GlbError):
-                    image = image_of_texture(document, slot)
-                    document.image(image)
-                    images.add(image)
-    return images
 
 
 def shown_primitives(document: Document, tree: NodeTree) -> list[Item]:
@@ -112,6 +104,33 @@ def shown_material(material: Item) -> Item:
     extensions = {name: extension(material, name) or {} for name in sorted(used)}
     picked = {name: EXTENSIONS[name].pick(value) for name, value in extensions.items()}
     return SHOWN_MATERIAL.pick(kept) | {"extensions": picked}
+
+
+def base_colour(shown: Item) -> tuple[Sequence[float], Item | None]:
+    """Return the factor (RGBA) of the base or diffuse colour, and its texture's JSON object."""
+    glossy = shown["extensions"].get(GLOSSY)
+    if glossy is not None:
+        factor, slot = glossy.get("diffuseFactor"), glossy.get("diffuseTexture")
+    else:
+        plain = shown.get("pbrMetallicRoughness") or {}
+        factor, slot = plain.get("baseColorFactor"), plain.get("baseColorTexture")
+    return factor or (1.0, 1.0, 1.0, 1.0), slot
+
+
+def least_opacity(shown: Item) -> float | None:
+    """Return the opacity below which a material draws nothing; None if it is always opaque."""
+    mode = shown.get("alphaMode")
+    if mode == "MASK":
+        cutoff: float | None = shown.get("alphaCutoff")
+        return _CUTOFF if cutoff is None else cutoff
+    return MIN_OPACITY if mode == "BLEND" else None
+
+
+def is_invisible(shown: Item) -> bool:
+    """Return whether a material draws nothing, whatever its texture and vertex colours are."""
+    least = least_opacity(shown)
+    # Factors are written as decimal numbers, colours as bytes: 0.2 and 51/255 are the same.
+    return least is not None and min(base_colour(shown)[0][3], 1.0) < least * (1 - 1e-5)
 
 
 def texture_slots(shown: Item) -> Iterator[tuple[str, Item]]:

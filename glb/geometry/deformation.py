@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from glb.accessors import accessor_numbers
 from glb.document import Document
-from glb.geometry.placements import Placements
-from glb.geometry.vertex_values import decoded_values
 from glb.glb_error import malformed
+from glb.placements import Placements
 from glb.skins import joint_sets
 
 __all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
@@ -41,7 +41,7 @@ def skin_placements(document: Document, skin: int, world: Placements) -> Placeme
     joints = world[item["joints"]]
     if item.get("inverseBindMatrices") is None:
         return joints
-    values = decoded_values(document, item["inverseBindMatrices"], len(item["joints"]))
+    values = accessor_numbers(document, item["inverseBindMatrices"], len(item["joints"]))
     inverse_bind = values.reshape(-1, 4, 4).transpose(0, 2, 1)
     return joints[range(len(values))].then(inverse_bind)
 

@@ -17,11 +17,11 @@ from glb.geometry.deformation import (
     place_by_joints,
     skin_placements,
 )
-from glb.geometry.placements import Placements, instance_matrices, world_placements
 from glb.geometry.surface import Surface
 from glb.geometry.vertex_values import DracoDecoder, PrimitiveValues, read_primitive
 from glb.glb_error import GlbError
 from glb.node_tree import NodeTree
+from glb.placements import Placements, instance_matrices, world_placements
 from glb.shown_materials import texture_coordinate_set, texture_slots
 from glb.skins import joint_sets
 

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float64, Int32, Shaped
 
 from core.failures import FailureKind
-from glb.accessors import accessor_type, accessor_values
+from glb.accessors import accessor_numbers, accessor_type, accessor_values, stored_numbers
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
 from glb.glb_error import GlbError, malformed
 
-__all__ = ["DecodedMesh", "DracoDecoder", "PrimitiveValues", "decoded_values", "read_primitive"]
+__all__ = ["DecodedMesh", "DracoDecoder", "PrimitiveValues", "read_primitive"]
 
 _STRIP, _FAN, _TRIANGLES = 5, 6, 4
 
@@ -44,14 +44,6 @@ class PrimitiveValues:
     faces: Int32[np.ndarray, "f 3"]
 
 
-def decoded_values(
-    document: Document, index: int, count: int | None = None
-) -> Float64[np.ndarray, "n _"]:
-    """Return an accessor's first `count` values as numbers; values that are not finite become 0."""
-    accessor = document.item("accessors", index)
-    return _as_numbers(accessor_values(document, accessor)[:count], accessor)
-
-
 def read_primitive(
     document: Document, primitive: Item, names: set[str], draco: DracoDecoder
 ) -> PrimitiveValues | None:
@@ -79,7 +71,7 @@ def read_primitive(
 def _read_target(document: Document, target: Item, count: int) -> dict[str, np.ndarray]:
     """Return the differences of positions and normals; normals of a wrong type have no effect."""
     values = {
-        name: decoded_values(document, target[name], count)
+        name: accessor_numbers(document, target[name], count)
         for name in ("POSITION", "NORMAL")
         if target.get(name) is not None
     }
@@ -108,7 +100,7 @@ def _read_arrays(
     compressed = extension(primitive, DRACO)
     ids = {} if compressed is None else compressed["attributes"]
     attributes = {
-        name: decoded_values(document, primitive["attributes"][name])
+        name: accessor_numbers(document, primitive["attributes"][name])
         for name in sorted(names - ids.keys())
     }
     if compressed is None:
@@ -123,22 +115,12 @@ def _read_arrays(
     types = {ids[name]: accessor_type(accessor) for name, accessor in accessors.items()}
     mesh = draco(document.view(compressed["bufferView"]), types)
     for name, accessor in accessors.items():
-        attributes[name] = _as_numbers(mesh.attributes[ids[name]], accessor)
+        attributes[name] = stored_numbers(mesh.attributes[ids[name]], accessor)
         if name == "POSITION" and not np.isfinite(mesh.attributes[ids[name]]).all():
             raise GlbError(FailureKind.MALFORMED, "a vertex position is not finite")
     if "POSITION" not in attributes:
         raise malformed(f"{DRACO}: it has no positions")
     return attributes, mesh.indices
-
-
-def _as_numbers(values: np.ndarray, accessor: Item) -> np.ndarray:
-    numbers = values.astype(np.float64)
-    if values.dtype.kind == "f":
-        numbers[~np.isfinite(numbers)] = 0
-    elif accessor.get("normalized"):
-        numbers /= np.iinfo(values.dtype).max
-        np.maximum(numbers, -1, out=numbers)
-    return numbers
 
 
 def _triangles(corners: Int32[np.ndarray, "n"], mode: int) -> Int32[np.ndarray, "f 3"]:

@@ -14,7 +14,7 @@ from glb.document import Document, Item
 from glb.glb_error import GlbError
 from glb.image_headers import is_cut_off
 from glb.shown_materials import GLOSSY, image_of_texture, shown_material, texture_slots
-from glb.texture_fallbacks import drop_unreadable_textures
+from render.blender.gltf.texture_fallbacks import drop_unreadable_textures
 
 __all__ = ["GLOSSINESS", "ReducedMaterials", "reduce_materials"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 
 from glb.document import Item
 from glb.geometry.surface import Surface
-from glb.shown_materials import GLOSSY
+from glb.shown_materials import MIN_OPACITY, base_colour, least_opacity
 from render.blender.surfaces.alpha_texture import AlphaTexture, shows_alpha, texture_coordinates
 from render.blender.surfaces.triangles import (
     corner_positions,
@@ -16,17 +16,13 @@ from render.blender.surfaces.triangles import (
     squares,
 )
 
-__all__ = ["base_colour", "drawn_faces"]
+__all__ = ["drawn_faces"]
 
 _MIN_HEIGHT = 1e-6
 """Of a triangle over its longest side, in units of that side: 8 roundings of float32. Nothing
 thinner is seen: the longest side is at most the object's diagonal, 1000 pixels or less."""
 _ROUNDINGS = 8
 """Heights of this many roundings of the corners' float64 coordinates are no height either."""
-_MIN_OPACITY = 0.5 / 255
-"""Less is 0 in a picture of 8 bits."""
-_CUTOFF = 0.5
-"""glTF's default of alphaCutoff."""
 
 
 def drawn_faces(
@@ -44,26 +40,13 @@ def drawn_faces(
     """
     drawn = _have_area(surface)
     for index, material in materials.items():
-        mode = material.get("alphaMode")
-        if mode not in {"MASK", "BLEND"}:
+        limit = least_opacity(material)
+        if limit is None:
             continue
         faces = np.flatnonzero(drawn & (surface.materials == index))
         if len(faces):
-            cutoff = material.get("alphaCutoff")
-            limit = (_CUTOFF if cutoff is None else cutoff) if mode == "MASK" else _MIN_OPACITY
             drawn[faces] = _show(surface, faces, material, limit, textures.get(index))
     return drawn
-
-
-def base_colour(material: Item) -> tuple[Float64[np.ndarray, "4"], Item | None]:
-    """Return the factor of the base or diffuse colour, and its texture's JSON object or None."""
-    glossy = material["extensions"].get(GLOSSY)
-    if glossy is not None:
-        factor, slot = glossy.get("diffuseFactor"), glossy.get("diffuseTexture")
-    else:
-        plain = material.get("pbrMetallicRoughness") or {}
-        factor, slot = plain.get("baseColorFactor"), plain.get("baseColorTexture")
-    return np.array(factor or (1, 1, 1, 1), dtype=np.float64), slot
 
 
 def _have_area(surface: Surface) -> np.ndarray:
@@ -102,6 +85,6 @@ def _show(
     shown = opacity >= limit * (1 - 1e-5)
     if slot is None or texture is None or not shown.any():
         return shown
-    level = limit / max(opacity.max(), _MIN_OPACITY)
+    level = limit / max(opacity.max(), MIN_OPACITY)
     shown[shown] = shows_alpha(texture, texture_coordinates(surface, slot, faces[shown]), level)
     return shown

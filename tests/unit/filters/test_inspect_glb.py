@@ -83,9 +83,10 @@ def test_only_the_default_scene_is_counted() -> None:
 def test_gpu_instances_are_counted() -> None:
     def instanced(*counts: int) -> bytes:
         arrays = DOCUMENT["accessors"] + [
-            {"componentType": 5126, "count": count, "type": "VEC3"} for count in counts
+            {"componentType": 5126, "count": count, "type": kind}
+            for count, kind in zip(counts, ("VEC3", "VEC4"), strict=False)
         ]
-        names = ("TRANSLATION", "SCALE")
+        names = ("TRANSLATION", "ROTATION")
         attributes = {name: 3 + i for i, name in enumerate(names[: len(counts)])}
         extension = {"EXT_mesh_gpu_instancing": {"attributes": attributes}}
         nodes = [{"mesh": 0, "extensions": extension}]
@@ -96,6 +97,22 @@ def test_gpu_instances_are_counted() -> None:
     assert inspect_error(instanced(5, 6)).kind == "malformed"
     assert inspect_error(instanced()).kind == "empty"
     assert inspect_error(instanced(10**9)).kind == "too_large"
+
+
+def test_what_draws_nothing_is_not_counted() -> None:
+    """Neither a node without extent, nor a material without opacity, draws anything."""
+    flat = {"mesh": 0, "scale": [0, 0, 1]}
+    below = {"children": [3], "scale": [1, 0, 1]}
+    nodes = [{"children": [1, 2, 4]}, flat, below, {"mesh": 0, "scale": [0, 1, 1]}, {"mesh": 0}]
+    assert inspect_glb(changed_square(nodes=nodes)).num_triangles == 2
+    for changed in (
+        {"alphaMode": "BLEND", "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0]}},
+        {"alphaMode": "MASK", "alphaCutoff": 1.5},
+        {"alphaMode": "MASK", "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0.4]}},
+    ):
+        assert inspect_error(changed_square(materials=[changed])).kind == "empty"
+    opaque = {"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0]}}
+    assert inspect_glb(changed_square(materials=[opaque])).num_triangles == 2
 
 
 # Base-colour maps
@@ -206,17 +223,17 @@ def test_a_texture_named_only_by_an_unsupported_extension_is_rejected() -> None:
     alone = [{"extensions": {name: {"source": 0}}}]
     error = inspect_error(changed_square(textures=alone, extensionsUsed=[name]))
     assert (error.kind, name in error.message) == ("unsupported_extension", True)
-    assert states(**hidden(alone)) == [(name, "not_shown")]
+    assert states(**hidden(alone)) == []
     fallback = [{"source": 0, "extensions": {name: {"source": 0}}}]
     assert states(textures=fallback, extensionsUsed=[name]) == [("core", "detailed")]
     wrong = [{"extensions": {name: {"source": "0"}}}]
     assert inspect_error(changed_square(textures=wrong)).kind == "unsupported_extension"
-    assert states(**hidden(wrong)) == [("core", "missing")]
+    assert states(**hidden(wrong)) == []
 
 
 def test_a_texture_without_an_image_is_malformed_unless_hidden() -> None:
     assert inspect_error(changed_square(textures=[{}])).kind == "malformed"
-    assert states(**hidden([{}])) == [("core", "missing")]
+    assert states(**hidden([{}])) == []
 
 
 def hidden(textures: list[dict]) -> dict[str, list]:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glb.geometry.placements import compose
 from glb.geometry.scene_surface import SceneSurface, scene_surface
 from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 from glb.parse import read_glb
+from glb.placements import compose
 from glb.shown_materials import shown_primitives
 from render.blender.gltf.materials import reduce_materials
 from tests.support.gltf_builder import GltfBuilder

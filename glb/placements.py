@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
+from glb.accessors import accessor_numbers
 from glb.document import Document, Item, extension
 from glb.extensions import INSTANCING
-from glb.geometry.vertex_values import decoded_values
 
-__all__ = ["Placements", "compose", "world_placements"]
+__all__ = ["Placements", "compose", "instance_matrices", "world_placements"]
+
+
+_MIN_SPREAD = 1e-7
+"""Width of an image over its length, below which it is a line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +43,23 @@ class Placements:
         bounds: np.ndarray = (self.reach @ corner)[:, :3].max(axis=1)
         return bounds
 
+    def has_area(self) -> Bool[np.ndarray, "n"]:
+        """Return which matrices do not flatten a surface to a line or a point."""
+        linear = self.matrices[:, :3, :3]
+        largest = np.abs(linear).max(axis=(1, 2), initial=0)
+        known = (largest > 0) & np.isfinite(largest)
+        scaled = linear[known] / largest[known, None, None]
+        spread: np.ndarray = ~np.isfinite(largest)  # overflow is refused where points are placed
+        spread[known] = np.linalg.svd(scaled, compute_uv=False)[:, 1] > _MIN_SPREAD
+        return spread
+
 
 def world_placements(document: Document) -> Placements:
-    """Return the placement of every node of the file, in scenes or not."""
-    nodes = document.items("nodes")
+    """Return the placement of every node that is used; other nodes count as empty."""
+    nodes = [
+        node if document.is_used("nodes", index) else {}
+        for index, node in enumerate(document.items("nodes"))
+    ]
     local = _local_matrices(nodes)
     world = Placements(local.copy(), np.abs(local))
     children = {child for node in nodes for child in node.get("children") or []}
@@ -63,7 +80,7 @@ def instance_matrices(document: Document, node: Item) -> Float64[np.ndarray, "n 
         return None
     attributes = instancing["attributes"]
     arrays = {
-        name: decoded_values(document, attributes[name]).astype(np.float64)
+        name: accessor_numbers(document, attributes[name]).astype(np.float64)
         for name in ("TRANSLATION", "ROTATION", "SCALE")
         if attributes.get(name) is not None
     }
