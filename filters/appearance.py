@@ -22,8 +22,8 @@ class TexturedConfig(Config):
     enabled: bool = True
     """Drop objects without a texture map."""
     min_triangle_share: Fraction = 0.0
-    """Minimum share of the drawn triangles that a texture map
-    covers (0.5 is half of them). With 0 any share above 0 passes."""
+    """Minimum share of the drawn triangles that a texture map covers (0.5 is half of them). With 0
+    any share above 0 passes."""
 
 
 class MissingTextureConfig(Config):
@@ -35,8 +35,7 @@ class MissingTextureConfig(Config):
     enabled: bool = True
     """Drop objects with a missing or unreadable base-colour image."""
     max_triangle_share: Fraction = 0.0
-    """Maximum share of the drawn triangles whose base-colour
-    image may be missing or unreadable."""
+    """Maximum share of the drawn triangles whose base-colour image may be missing or unreadable."""
 
 
 def _share(inspected: Mapping[str, Any], *states: str) -> float:

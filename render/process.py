@@ -104,6 +104,10 @@ class SceneReport:
     special_triangles: dict[str, int]
     """Triangles that draw nothing (`invisible`) or repeat others (`coincident`), and those that are
     drawn from their front only (`culled`)."""
+    num_materials: int
+    """Distinct materials that are drawn."""
+    base_colour_images: list[int]
+    """Images of the file that their base colours show."""
     notes: list[str]
     """One line for each thing that the file has but the picture lacks."""
     num_images: int

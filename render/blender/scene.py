@@ -70,6 +70,9 @@ def open_scene(request: OpenRequest) -> OpenScene:
     pass_short_rays()
     objects = create_meshes(surface, materials, cleaned.shells)
     cull_backs(objects)
+    drawn = np.unique(surface.materials).tolist()
+    used = prepared.base_colours
+    images = {used[index].image for index in drawn if index in used}
     report = {
         "num_nodes": prepared.num_nodes,
         "num_triangles": len(surface.faces),
@@ -78,6 +81,8 @@ def open_scene(request: OpenRequest) -> OpenScene:
             "coincident": cleaned.num_coincident,
             "culled": int(cleaned.shells.sum()),
         },
+        "num_materials": len(drawn),
+        "base_colour_images": sorted(images),
         "notes": list(prepared.notes),
         "scale": normalised.scale,
         "centre": list(normalised.centre),
