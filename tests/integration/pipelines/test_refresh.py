@@ -212,6 +212,7 @@ CHANGES: dict[str, Callable[[ChangingDataset, dict[str, str]], Any]] = {
     "a filter turned off": options("--filters.caption.enabled", "false"),
     "limits of the inspection": options("--inspect.max-nodes", "1000"),
     "render settings": options("--render.resolution", "32"),
+    "shells drawn from both sides": options("--no-render.cull-shells"),
     "a different rig": options("--rig", "one2345"),
     "a rig with a different normalisation": options("--rig", "zero123plus"),
     "other points of the geometry": options("--surface.points", "101"),

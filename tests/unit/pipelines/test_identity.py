@@ -12,6 +12,7 @@ from pipelines.building.stages.identity_keys import (
     INSPECT_KEYS,
     LIMIT_KEYS,
     RENDER_KEYS,
+    SCENE_KEYS,
     SURFACE_KEYS,
     IdentityKey,
     identity_of,
@@ -23,10 +24,10 @@ from pipelines.building.stages.stage import RigScope, Stage
 LRM32 = {
     "fetch": "",
     "inspect": "b6664caa92344f18",
-    "measure": "0214ba7931394dbe",
-    "render": "e706aaab3e5d0d04",
-    "geometry": "867a9e63136f7c34",
-    "pack": "e706aaab3e5d0d04",
+    "measure": "e0111c81f2192273",
+    "render": "345a2ae6410fe5ce",
+    "geometry": "2b0cdb838f3ed284",
+    "pack": "345a2ae6410fe5ce",
 }
 """Identities of the default configuration. Another value renders every dataset again, so change
 one only together with a version (RENDERER_VERSION, INSPECT_VERSION, ...)."""
@@ -44,16 +45,16 @@ def settings(**values: object) -> dict[str, str]:
 def test_identities_are_frozen():
     assert settings() == LRM32
     other = settings(rig="zero123plus", render={"resolution": 96, "samples": 2})
-    assert other["measure"] == "3a96800064d427cb"
-    assert settings(render={"resolution": 96, "samples": 2})["render"] == "1cedb29671dd0b42"
-    assert other["geometry"] == "7e4de7ef49d242ec"
+    assert other["measure"] == "4dd019cb38f30086"
+    assert settings(render={"resolution": 96, "samples": 2})["render"] == "0a0709e3691f6f85"
+    assert other["geometry"] == "67371d546828682d"
     assert Identities(build()).limits == "2d8b9944a9916b96"
 
 
 @pytest.mark.parametrize(
     ("section", "keys"),
     [
-        ("render", RENDER_KEYS),
+        ("render", (*RENDER_KEYS, *SCENE_KEYS)),
         ("inspect", INSPECT_KEYS),
         ("surface", SURFACE_KEYS),
         ("blender", LIMIT_KEYS),
