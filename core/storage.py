@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-
 from core.atomic import atomic_file, atomic_write
-from core.errors import BadInput
+from core.paths.locations import open_location
 from core.ranges import Range, coalesce
 
 __all__ = ["Storage", "object_store_errors", "storage_errors"]
@@ -38,15 +36,11 @@ class Storage:
     shows an object only when its upload is complete.
     """
 
-    def __init__(self, uri: str) -> None:
-        try:
-            # Other processes also write here; a cached listing would hide their files.
-            self._fs, base = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
-            raise BadInput(f"{uri}: cannot open this storage: {error}") from None
-        self._base = str(base).rstrip("/")
+    def __init__(self, uri: str | Path) -> None:
+        self._fs, base = open_location(uri)
+        self._base = base.rstrip("/")
         self.is_local = "file" in _protocols(self._fs)
-        self.uri = self._base if self.is_local else uri.rstrip("/")
+        self.uri = self._base if self.is_local else str(uri).rstrip("/")
         """Absolute path of a local folder, so that it is valid in every process; else the URI."""
 
     def __repr__(self) -> str:

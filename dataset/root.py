@@ -6,6 +6,7 @@ from typing import Any
 from core.config import canonical_json
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage
+from dataset.catalog.table_uri import table_uri
 
 __all__ = [
     "DATASET_FOLDERS",
@@ -35,8 +36,10 @@ def open_root(uri: str) -> Storage:
 def check_root(root: Storage) -> bool:
     """Return whether the storage contains a dataset; False if it is empty.
 
-    Raises BadInput if the dataset has another format, or if the storage contains other files.
+    Raises BadInput if the dataset has another format, if the storage contains other files, or if
+    the catalog's library cannot use its path.
     """
+    table_uri(root)
     try:
         version = json.loads(root.read(FORMAT_FILE))["format"]
     except FileNotFoundError:

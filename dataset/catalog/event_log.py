@@ -26,6 +26,7 @@ from core.errors import WorkFailed
 from core.lock import LockCheck
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
+from dataset.catalog.table_uri import table_uri
 from dataset.columns import Column
 
 __all__ = ["Catalog", "Event", "StageRecord"]
@@ -135,7 +136,7 @@ class Catalog:
 
     def __init__(self, root: Storage) -> None:
         self._root = root
-        self._uri = f"{root.uri}/catalog"
+        self._uri = table_uri(root)
         self._options = _delta_options(root)
         self._table: DeltaTable | None = None
 
@@ -317,10 +318,14 @@ class Catalog:
     def _retrying(self, work: Callable[[], T]) -> T:
         """Return the result of `work`, which is retried while an object store fails.
 
-        Raises WorkFailed after the last attempt. Work on a local table is not retried.
+        Raises WorkFailed after the last attempt, of which there is one for a local table.
         """
         if self._root.is_local:
-            return work()
+            try:
+                return work()
+            except DeltaError as error:
+                problem = _one_line(error)
+                raise WorkFailed(f"{self._uri}: cannot use the catalog: {problem}") from error
         try:
             return retry(
                 work,

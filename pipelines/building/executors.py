@@ -15,7 +15,7 @@ from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
 from pipelines.building.stages.worker_context import WorkerContext
 from pipelines.building.tasks import Finished, Task, run_task
-from pipelines.ray_session import start_ray
+from pipelines.ray_session import ray_session
 from pipelines.sources import Source
 
 __all__ = ["Executor", "InProcess", "OnRay", "max_in_flight", "open_executor"]
@@ -86,7 +86,8 @@ class OnRay:
         import ray
 
         self._ray = ray
-        start_ray(config.address)
+        self._session = contextlib.ExitStack()
+        self._session.enter_context(ray_session(config.address))
         # A driver may have registered additional stages: the workers need them, too.
         self._setup = ray.put((config, source, work or run_task, STAGES.added))
         queues = STAGES.queues(config)
@@ -196,7 +197,7 @@ class OnRay:
             if self._max_request:
                 self._request_nodes(0)
         finally:
-            self._ray.shutdown()
+            self._session.close()
 
 
 def open_executor(config: BuildConfig, source: Source) -> Executor:

@@ -1,15 +1,12 @@
 """The `lrm` command. `python -m pipelines.cli` does the same."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from core.errors import LrmError, Stopped, first_line
 from core.options import Parser
-from core.safe_text import printable
-from core.storage import object_store_errors
+from pipelines.cli.process_setup import describe_failure, flush_output, prepare_process
 from pipelines.cli.registry import COMMANDS, GROUPS
 
 __all__ = ["main", "make_parser"]
@@ -56,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     name = "lrm"
     words = sys.argv[1:] if argv is None else argv
+    prepare_process()
     try:
         parser = make_parser()
         if not words:
@@ -65,21 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"lrm {arguments.command}"
         code = arguments.run(arguments)
         sys.stdout.flush()
-    except Stopped as stop:
-        print(f"{name}: {printable(str(stop))}", file=sys.stderr)
-        return stop.exit_code
-    except LrmError as error:
-        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except object_store_errors() as error:
-        problem = printable(first_line(error))
-        print(f"{name}: error: the object store cannot be used: {problem}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader has closed the pipe (`lrm status | head`).
+        flush_output()
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command continues", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader has closed the pipe (`lrm status | head`): discard what is still buffered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BaseException as error:
+        failure = describe_failure(error)
+        if failure is None:
+            raise
+        print(f"{name}: {failure.line}", file=sys.stderr)
+        flush_output()
+        return failure.exit_code
     return int(code)

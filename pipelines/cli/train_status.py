@@ -53,7 +53,7 @@ def run_status(out: Path) -> dict[str, Any]:
 
 
 def _checkpoints(config: dict[str, Any], out: Path) -> list[dict[str, Any]]:
-    storage = Storage(config["checkpoints"] or str(out / "checkpoints"))
+    storage = Storage(config["checkpoints"] or out / "checkpoints")
     rows = []
     for name in checkpoint_names(storage):
         checkpoint = read_checkpoint(storage, name)

@@ -6,11 +6,19 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from core.paths.temporary_folder import short_folder, write_problem
 from core.quantities import size
 from pipelines.doctor.finding import Finding, State
+from pipelines.ray_session import MAX_RAY_FOLDER, default_ray_folder
 from render.render_config import BlenderLimits
 
-__all__ = ["check_memory", "check_open_files", "check_scratch", "check_shared_memory"]
+__all__ = [
+    "check_memory",
+    "check_open_files",
+    "check_ray_folder",
+    "check_scratch",
+    "check_shared_memory",
+]
 
 _SHARED = Path("/dev/shm")  # noqa: S108 - the folder that Ray, PyTorch and NCCL use
 _ENOUGH_SHARED = 2 * 10**9
@@ -83,7 +91,7 @@ def check_scratch() -> Finding:
     what, needed_for = "scratch folder", "rendered frames, complete and partial downloads"
     tmpdir = os.environ.get("TMPDIR")
     larger = "export TMPDIR=FOLDER  # on a disk with more space"
-    if tmpdir is not None and (problem := _write_problem(Path(tmpdir))):
+    if tmpdir is not None and (problem := write_problem(Path(tmpdir))):
         remedy = f"mkdir -p {shlex.quote(tmpdir)}" if not Path(tmpdir).exists() else larger
         found = f"cannot write to TMPDIR={tmpdir}: {problem}"
         return Finding(
@@ -96,7 +104,7 @@ def check_scratch() -> Finding:
         return Finding(
             what=what, state="missing", found=found, needed_for=needed_for, remedy=larger
         )
-    problem, free = _write_problem(folder), _free(folder)
+    problem, free = write_problem(folder), _free(folder)
     cores = len(os.sched_getaffinity(0))
     state: State = "ok"
     found = f"{size(free)} free in {folder}"
@@ -111,16 +119,25 @@ def check_scratch() -> Finding:
     return Finding(what=what, state=state, found=found, needed_for=needed_for, remedy=remedy)
 
 
-def _write_problem(folder: Path) -> str:
-    """Return why a file of one megabyte cannot be written; an empty text if it can."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
+def check_ray_folder() -> Finding:
+    """Check that Ray can write to its folder, and that the names of its sockets fit."""
+    folder = default_ray_folder()
+    length = len(os.fsencode(folder))
+    state: State = "ok"
+    found = f"{folder}: {length} bytes, at most {MAX_RAY_FOLDER} for the names of sockets"
+    if problem := write_problem(folder):
+        found, state = f"cannot write to {folder}: {problem}", "missing"
+    elif length > MAX_RAY_FOLDER:
+        short = short_folder()
+        state = "note" if short else "missing"
+        found += f"; a local Ray uses {short} instead" if short else ""
+    return Finding(
+        what="folder of Ray",
+        state=state,
+        found=found,
+        needed_for="--address local, ray start",
+        remedy="" if state == "ok" else "export TMPDIR=FOLDER  # with a short name",
+    )
 
 
 def _free(folder: Path) -> int:

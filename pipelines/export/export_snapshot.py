@@ -67,7 +67,7 @@ def export(
         if layout.listing:
             exported = [sample for sample in samples if sample.asset_id not in failed]
             listing = layout.listing([sample_key(sample.asset_id) for sample in exported])
-            Storage(str(folder)).write(*listing)
+            Storage(folder).write(*listing)
     return {
         "layout": layout.name,
         "snapshot": snapshot_id,

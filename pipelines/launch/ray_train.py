@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from pipelines.launch.cluster_resources import worker_bundle, workers_have_gpus
 from pipelines.launch.elasticity import is_elastic, restart_on_growth, wait_for_slots
 from pipelines.ray_session import ray_session
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
+from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.loop.engine import Recipe, train
 from train.loop.preflight import preflight
 from train.monitoring.metrics_log import read_metrics
@@ -73,15 +73,14 @@ def train_alone(recipe: Recipe) -> None:
 
     if recipe.config.num_workers != 1:
         raise BadInput("--address none trains in this process: use it with --num-workers 1")
-    with tempfile.TemporaryDirectory() as folder:
-        store = f"file://{folder}/store"
-        os.environ.setdefault("LOCAL_RANK", "0")
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
-        try:
-            train(recipe, on_step=ProgressPrinter(recipe.config.steps))
-        finally:
-            dist.destroy_process_group()
+    os.environ.setdefault("LOCAL_RANK", "0")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        train(recipe, on_step=ProgressPrinter(recipe.config.steps))
+    finally:
+        dist.destroy_process_group()
 
 
 def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
@@ -156,7 +155,7 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
 
 def _newest_checkpoint(config: TrainConfig) -> int:
     """Return the step of the newest checkpoint; 0 if there is none."""
-    checkpoints = checkpoint_names(Storage(config.checkpoints or f"{config.out}/checkpoints"))
+    checkpoints = checkpoint_names(checkpoint_storage(config.out, config.checkpoints))
     return checkpoint_step(checkpoints[0]) if checkpoints else 0
 
 

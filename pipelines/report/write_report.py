@@ -35,7 +35,7 @@ def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) 
     page = render_page(data, pictures).encode(errors="replace")
     path = folder / "report.html"
     try:
-        Storage(str(folder)).write(path.name, page)
+        Storage(folder).write(path.name, page)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot write to this folder: {error.strerror}") from None
     num_pictures = sum(bool(picture.uri) for picture in pictures.values())

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-import fsspec
-
 from core.errors import BadInput
-from core.storage import storage_errors
+from core.storage import Storage, storage_errors
 from pipelines.sources.csv_rows import csv_rows
 from pipelines.sources.objaverse_ids import is_objaverse_id
 from pipelines.sources.skipped_rows import SkippedRows, shown
@@ -47,7 +45,7 @@ def read_captions(uri: str) -> Captions:
     texts: dict[str, str] = {}
     skipped = SkippedRows(table=uri)
     try:
-        with fsspec.open(uri, "rb") as file:
+        with Storage(uri).open("") as file:
             stored = _HashingReader(file)
             content = _LimitedReader(
                 gzip.GzipFile(fileobj=stored) if uri.endswith(".gz") else stored, uri

@@ -122,9 +122,10 @@ class Folder:
         where = self._csv or f"{self.name}/{OBJECTS_CSV}"
         try:
             with reading(where):
-                folder, _, file = where.rpartition("/")
-                storage = Storage(folder) if self._csv else self._storage
-                data = read_table_file(storage, file if self._csv else OBJECTS_CSV, _MAX_BYTES)
+                storage, name = (
+                    (Storage(self._csv), "") if self._csv else (self._storage, OBJECTS_CSV)
+                )
+                data = read_table_file(storage, name, _MAX_BYTES)
         except FileNotFoundError as error:
             raise BadInput(f"{where}: cannot read the table of objects: {error}") from None
         self.revision = hashlib.sha256(data).hexdigest()[:16]

@@ -31,7 +31,7 @@ def reading(name: str) -> Iterator[None]:
 
 def read_table_file(storage: Storage, path: str, max_bytes: int) -> bytes:
     """Return the content of a table. Raises FileNotFoundError, or BadInput if it is too large."""
-    require_size(f"{storage.uri}/{path}", storage.size(path), max_bytes)
+    require_size(storage.resolve(path), storage.size(path), max_bytes)
     return storage.read(path)
 
 

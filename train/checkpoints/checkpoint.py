@@ -134,7 +134,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     Raises BadInput if there is none.
     """
     if _NAME.match(path.name):
-        checkpoint = read_checkpoint(Storage(str(path.parent)), path.name)
+        checkpoint = read_checkpoint(Storage(path.parent), path.name)
         if checkpoint is not None and checkpoint.is_intact():
             return checkpoint
         raise BadInput(f"{path}: is not an intact checkpoint")

@@ -14,7 +14,7 @@ __all__ = ["CheckpointPaths", "checkpoint_storage"]
 
 def checkpoint_storage(out: Path | str, uri: str | None) -> Storage:
     """Return the storage of a run's checkpoints: at `uri`, by default below the run's folder."""
-    return Storage(uri or str(Path(out) / "checkpoints"))
+    return Storage(uri or Path(out) / "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)

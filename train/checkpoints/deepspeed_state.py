@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from core.errors import first_line
+from core.paths.plain_name import plain_name
 from train.checkpoints.universal import UNIVERSAL_INFO
 
 __all__ = ["SAVING_ERRORS", "load_state", "write_state"]
@@ -67,9 +68,8 @@ def load_state(engine: Any, folder: Path) -> int | None:
         {name: value for name, value in group.items() if name != "params"}
         for group in engine.optimizer.param_groups
     ]
-    path, client = engine.load_checkpoint(
-        str(folder.parent), tag=folder.name, load_module_strict=True
-    )
+    with plain_name(folder.parent) as parent:
+        path, client = engine.load_checkpoint(str(parent), tag=folder.name, load_module_strict=True)
     if path is None:
         return None
     # ZeRO 3 loads the hyperparameters of the first group into all groups: restore them.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.atomic import atomic_folder
 from core.errors import WorkFailed
+from core.paths.plain_name import plain_name
 
 __all__ = ["UNIVERSAL_INFO", "convert"]
 
@@ -27,11 +28,16 @@ def convert(source: Path, target: Path) -> None:
 
 
 def _run_converter(source: Path, target: Path) -> None:
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    command += ["--input_folder", str(source), "--output_folder", str(target)]
-    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    # The converter also writes to the parent of its output.
+    with plain_name(source.parent) as read, plain_name(target.parent) as written:
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+        command += ["--input_folder", str(read / source.name)]
+        command += ["--output_folder", str(written / target.name)]
+        command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+        result = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=environment
+        )
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise WorkFailed(

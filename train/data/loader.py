@@ -2,6 +2,8 @@
 
 import functools
 import multiprocessing
+import multiprocessing.util
+import tempfile
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -9,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from core.paths.temporary_folder import MAX_SOCKET_NAME, short_folder
 from train.data.sample_dataset import Item, Reading
 from train.resilience.damaged_samples import Replacement
 
@@ -16,6 +19,8 @@ __all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
 _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
 """Modules that are imported once, in the server process that loader workers are forked from."""
+_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+"""Name of a socket of `multiprocessing` in the folder of temporary files."""
 
 
 class PositionDataset(Protocol):
@@ -47,6 +52,7 @@ def make_loader(
         # A plain fork would inherit the threads of gloo and DeepSpeed.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
+        _shorten_socket_names()
     loader = DataLoader(
         _Readings(dataset),
         collate_fn=_collate,
@@ -60,6 +66,20 @@ def make_loader(
         generator=torch.Generator(),
     )
     return _each(loader) if num_workers else _one_ahead(loader)
+
+
+def _shorten_socket_names() -> None:
+    """Make `multiprocessing` create its sockets in a folder whose name is short enough.
+
+    The folder is chosen at the first use, inherited by all processes of this one, and removed when
+    this process ends.
+    """
+    if len(tempfile.gettempdir()) + len(_SOCKET) > MAX_SOCKET_NAME:
+        before, tempfile.tempdir = tempfile.tempdir, str(short_folder() or tempfile.gettempdir())
+        try:
+            multiprocessing.util.get_temp_dir()
+        finally:
+            tempfile.tempdir = before
 
 
 class _Readings(Dataset[Reading]):

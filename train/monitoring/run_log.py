@@ -78,7 +78,7 @@ class RunLog:
             "versions": installed_versions(),
             "config": dict(config),
         }
-        Storage(str(self._out)).write(RUN_FILE, json.dumps(record, indent=1).encode())
+        Storage(self._out).write(RUN_FILE, json.dumps(record, indent=1).encode())
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Log the metrics of one optimizer step."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -146,4 +147,4 @@ def load_init(config: LRMTrainConfig, model: LRM, *, published_threshold: bool =
     report = initialize(model, config.init, published_threshold=published_threshold)
     if not dist.is_initialized() or dist.get_rank() == 0:
         record = {"init": config.init, **dataclasses.asdict(report)}
-        Storage(config.out).write(_INIT_FILE, json.dumps(record, indent=1).encode())
+        Storage(Path(config.out)).write(_INIT_FILE, json.dumps(record, indent=1).encode())

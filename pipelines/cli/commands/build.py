@@ -9,6 +9,7 @@ from core.config import merge
 from core.errors import BadInput
 from core.lock import exclusive_lock
 from core.options import Parser, add_wait_option, load_config, settings_from_options
+from core.paths.temporary_folder import check_temporary_folder
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.root import check_root, open_root, read_build, write_build
@@ -55,6 +56,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
 
     config = load_config(BuildConfig, arguments).checked()
     if config.address in ("local", "none"):
+        check_temporary_folder()
         _require_system_libraries()
     root = Storage(config.root)
     source = open_source(config.source, config.fetch, config.captions)

@@ -103,6 +103,7 @@ def _build(child: Callable[..., "ProbeResult"]) -> list[Finding]:
         machine.check_memory(),
         machine.check_shared_memory("Ray's objects"),
         machine.check_scratch(),
+        machine.check_ray_folder(),
         machine.check_open_files(),
     ]
 

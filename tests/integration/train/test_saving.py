@@ -62,6 +62,7 @@ def resume_cut_runs(
 def test_a_run_resumed_with_the_same_world_size_is_bit_identical(
     ranks, sphere_dataset, runs, tmp_path
 ):
+    tmp_path /= "[1]*"  # DeepSpeed would take the name for a pattern
     resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, 2, kinds="0123b")
     for kind in "0123b":
         assert losses(tmp_path / kind) == losses(runs / f"full{kind}")
@@ -77,6 +78,7 @@ def test_a_run_can_be_resumed_with_another_world_size(
     ranks, sphere_dataset, runs, tmp_path, world_size
 ):
     """The run converts to DeepSpeed's universal checkpoint, and deletes it after loading."""
+    tmp_path /= "[1]*"  # DeepSpeed's converter would take the name for a pattern
     resume_cut_runs(ranks, sphere_dataset, runs, tmp_path, world_size)
     for kind in "0123":
         assert losses(tmp_path / kind) == pytest.approx(losses(runs / f"full{kind}"), abs=1e-5)

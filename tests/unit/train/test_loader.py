@@ -1,11 +1,15 @@
 """The loader: the same batches from a thread and from processes, limited prefetch, errors."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
 from dataset.snapshots.snapshot import open_snapshot
+from tests.support.paths import REPOSITORY
 from train.data.loader import make_loader
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.sample_dataset import Reading
@@ -68,3 +72,27 @@ def test_an_error_in_the_thread_is_raised_when_its_batch_is_requested():
     assert [next(loader).tensors["n"].item() for _ in range(2)] == [0, 1]
     with pytest.raises(ValueError, match="no item 2"):
         next(loader)
+
+
+def test_loader_processes_start_with_a_long_temporary_folder(tmp_path):
+    """Their sockets would be in it, and names of sockets have at most 107 bytes."""
+    long_folder = tmp_path / ("n" * 110)
+    long_folder.mkdir()
+    script = tmp_path / "load.py"
+    script.write_text("""
+import torch
+from train.data.loader import make_loader
+from train.data.sample_dataset import Reading
+
+class Numbers:
+    def read(self, position):
+        return Reading({"n": torch.tensor(position)})
+
+if __name__ == "__main__":
+    print(*(batch.tensors["n"].item() for batch in make_loader(Numbers(), [[3], [5]], 1)))
+""")
+    environment = {**os.environ, "TMPDIR": str(long_folder), "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(
+        [sys.executable, script], env=environment, cwd="/", capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (0, "3 5\n"), result.stderr

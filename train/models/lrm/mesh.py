@@ -21,6 +21,7 @@ from train.models.surfaces.flexicubes import (
     SurfaceCells,
     cube_corners,
     find_surface,
+    grid_axis,
     grid_vertices,
     shape_surface,
 )
@@ -55,6 +56,8 @@ class MeshConfig(Config):
     """Whether surfaces may be open at the border and empty shapes become shells, as released."""
     published_weights: bool = False
     """Whether the weights of all cubes are computed, even without surface, as released."""
+    published_grid: bool = False
+    """Whether the grid's vertices are rounded to five decimals of its side, as released."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,8 +178,14 @@ class MeshSynthesizer(nn.Module):
 
     def features(self, planes: Float[Tensor, "3 c r r"]) -> GridFeatures:
         """Return one object's triplane features at the vertices of its grid."""
-        half, side = self.config.grid_size / 2, self.config.grid_resolution + 1
-        return GridFeatures(planes, torch.linspace(-half, half, side, device=planes.device))
+        config = self.config
+        axis = grid_axis(
+            config.grid_resolution,
+            config.grid_size,
+            planes.device,
+            published=config.published_grid,
+        )
+        return GridFeatures(planes, axis)
 
     def _surface(
         self, features: GridFeatures, sdf: Float[Tensor, "v"], centred: bool, frozen: bool
@@ -185,16 +194,18 @@ class MeshSynthesizer(nn.Module):
 
         Returns the mesh and the raw weights that were computed.
         """
-        resolution = self.config.grid_resolution
+        config, resolution = self.config, self.config.grid_resolution
         cells = find_surface(sdf, resolution)
         # Only vertices of cubes with surface affect the mesh.
         vertices = cells.corners.unique()
         offsets = self.decoder.deformation(features.at(vertices), resolution)
         offsets = offsets.detach() if frozen else offsets
-        grid = grid_vertices(resolution, self.config.grid_size, sdf.device)
+        grid = grid_vertices(
+            resolution, config.grid_size, sdf.device, published=config.published_grid
+        )
         deformed = grid.index_put((vertices,), grid[vertices] + offsets)
         raw, raw_at_surface = self.weights(features, cells)
-        weights = CubeWeights.from_raw(raw_at_surface, self.config.weight_scale)
+        weights = CubeWeights.from_raw(raw_at_surface, config.weight_scale)
         return shape_surface(cells, deformed, sdf, weights, centred=centred), raw
 
     def weights(

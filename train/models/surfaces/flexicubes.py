@@ -21,6 +21,7 @@ __all__ = [
     "SurfaceCells",
     "cube_corners",
     "find_surface",
+    "grid_axis",
     "grid_vertices",
     "sdf_sign_loss",
     "shape_surface",
@@ -85,11 +86,24 @@ class Surface:
     and the mean distance of that vertex's crossings."""
 
 
+def grid_axis(
+    resolution: int, size: float, device: torch.device | None = None, *, published: bool = False
+) -> Float[Tensor, "n"]:
+    """Return the coordinates of a grid's vertices along one axis; `grid_vertices` has the grid.
+
+    `published`: each is rounded to five decimals of the side, as the released code does.
+    """
+    if not published:
+        return torch.linspace(-size / 2, size / 2, resolution + 1, device=device)
+    steps = torch.arange(resolution + 1, device=device) / resolution
+    return (steps.round(decimals=5) - 0.5) * size
+
+
 def grid_vertices(
-    resolution: int, size: float, device: torch.device | None = None
+    resolution: int, size: float, device: torch.device | None = None, *, published: bool = False
 ) -> Float[Tensor, "v 3"]:
     """Return the vertices of a grid of resolution^3 cubes of total side `size`, at the origin."""
-    axis = torch.linspace(-size / 2, size / 2, resolution + 1, device=device)
+    axis = grid_axis(resolution, size, device, published=published)
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).flatten(0, 2)
 
 

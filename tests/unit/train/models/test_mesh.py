@@ -10,7 +10,13 @@ from train.models.lrm.mesh import MeshConfig, MeshSynthesizer
 from train.models.lrm.mesh_fields import GridFeatures
 from train.models.lrm.mesh_render import render_mesh, vertex_normals
 from train.models.lrm.triplane import sample_planes
-from train.models.surfaces.flexicubes import cube_corners, grid_vertices, sdf_sign_loss
+from train.models.surfaces.flexicubes import (
+    cube_corners,
+    find_surface,
+    grid_vertices,
+    sdf_sign_loss,
+    shape_surface,
+)
 from train.models.surfaces.rasterize import open_rasterizer
 
 TORCH = open_rasterizer("torch", torch.device("cpu"))
@@ -26,7 +32,7 @@ def synthesizer_of(oracle, **settings):
         grid_resolution=oracle.config["grid_res"],
         grid_size=oracle.config["grid_scale"],
         rasterizer="torch",
-        **{"published_repair": True, "published_weights": True} | settings,
+        **{"published_repair": True, "published_weights": True, "published_grid": True} | settings,
     )
     synthesizer = MeshSynthesizer(config, oracle.config["triplane_dim"])
     synthesizer.load_state_dict(weights, strict=True)
@@ -37,8 +43,8 @@ def test_fields_match_the_oracle(oracle):
     expected = oracle("mesh_fields")
     synthesizer = synthesizer_of(expected)
     decoder, resolution = synthesizer.decoder, expected.config["grid_res"]
-    grid = grid_vertices(resolution, expected.config["grid_scale"])
-    torch.testing.assert_close(grid, expected["out.grid_verts"], atol=2e-5, rtol=0)
+    grid = grid_vertices(resolution, expected.config["grid_scale"], published=True)
+    assert torch.equal(grid, expected["out.grid_verts"])
     corners = cube_corners(torch.arange(resolution**3), resolution)
     assert torch.equal(corners, expected["out.cubes"].long())
     axis = grid[: resolution + 1, 2]
@@ -219,6 +225,40 @@ def test_a_camera_that_faces_away_shows_white():
     assert (views.rgb == 1).all()
     for image in (views.alpha, views.depth, views.normals):
         assert (image == 0).all()
+
+
+def published_vertices(resolution, size):
+    """Return the grid as the released code makes it: the corners of all cubes, rounded, unique."""
+    cubes = torch.ones(resolution, resolution, resolution).nonzero().float() / resolution
+    steps = torch.tensor([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)]) / resolution
+    corners = (cubes[:, None] + steps).flatten(0, 1)
+    return (((corners * 10**5).round() / 10**5).unique(dim=0) - 0.5) * size
+
+
+@pytest.mark.parametrize("resolution", [*range(5, 14), 32])
+def test_the_published_grid_has_the_rounded_vertices_of_the_released_code(resolution):
+    expected = published_vertices(resolution, 2.1)
+    assert torch.equal(grid_vertices(resolution, 2.1, published=True), expected)
+    differs = (grid_vertices(resolution, 2.1) - expected).abs().max() > 1e-6
+    assert differs == bool(10**5 % resolution)
+
+
+@pytest.mark.parametrize("resolution", range(5, 14))
+def test_fields_on_the_published_grid_are_those_at_its_vertices(resolution):
+    """The distances, and the vertices that the deformation moves, are those of the rounded grid."""
+    torch.manual_seed(resolution)
+    config = MeshConfig(grid_resolution=resolution, decoder_width=16, published_grid=True)
+    model = MeshSynthesizer(config, 4)
+    planes = 300 * torch.randn(3, 4, 64, 64)
+    vertices = published_vertices(resolution, config.grid_size)
+    features = sample_planes(planes[None], vertices[None])[0]
+    expected = model.decoder.net_sdf(features)[:, 0]
+    distances = model.distances(planes[None])[0]
+    torch.testing.assert_close(distances, expected, atol=1e-4, rtol=1e-5)
+    inside = torch.where(vertices.norm(dim=1) < 0.7, -1.0, 1.0)
+    ball = FixedDistances(inside, published_grid=True).geometry(PLANES, centred=False).surfaces[0]
+    expected = shape_surface(find_surface(inside, resolution), vertices, inside)
+    torch.testing.assert_close(ball.vertices, expected.vertices, atol=1e-6, rtol=0)
 
 
 def test_weights_computed_only_near_the_surface_give_the_same_mesh():

@@ -1,0 +1,1 @@
+"""Folders as users and libraries name them."""
