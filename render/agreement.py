@@ -9,12 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Int64
 
 from dataset.cameras import Camera, project
 from dataset.views import ViewSet
 
-__all__ = ["Patches", "depth_agreement", "find_patches", "pairs_to_compare"]
+__all__ = [
+    "Patches",
+    "PointsInView",
+    "depth_agreement",
+    "find_patches",
+    "find_points",
+    "pairs_to_compare",
+]
 
 _DEPTH_TOLERANCE = 0.01
 """Maximum relative difference of depths that agree."""
@@ -74,22 +81,54 @@ def depth_agreement(
     1 %, and the number of visible patches. A patch behind the surface of the other view is hidden
     and not counted; one in front of it, or over background, counts as a disagreement.
     """
-    height, width = depth.shape
-    image, expected = project(camera, patches.points)
     sight = camera.camera_to_world[:3, 3] - patches.points
     cosine = (sight * patches.facing).sum(axis=-1) / np.linalg.norm(sight, axis=-1)
-    column, row = np.floor(image * (width, height)).astype(int).T
-    valid = (expected > 0) & (np.abs(cosine) > _MIN_COSINE)
-    valid &= (column > 0) & (row > 0) & (column < width - 1) & (row < height - 1)
-    image, expected, row, column = image[valid], expected[valid], row[valid], column[valid]
-    planes = _planes(camera, depth, row, column)
-    right, down = image[:, 0] * width - column - 0.5, image[:, 1] * height - row - 0.5
-    ratio = expected * (planes.inverse + planes.step_x * right + planes.step_y * down)
+    found = find_points(patches.points[np.abs(cosine) > _MIN_COSINE], camera, depth)
+    row, column = found.row, found.column
     empty = ~np.any([depth[row + j, column + i] for j in (-1, 0, 1) for i in (-1, 0, 1)], axis=0)
-    visible = empty | (planes.smooth & (ratio < 1 + _DEPTH_TOLERANCE))
-    agrees = planes.smooth & (np.abs(ratio - 1) < _DEPTH_TOLERANCE)
+    visible = empty | (found.smooth & (found.ratio < 1 + _DEPTH_TOLERANCE))
+    agrees = found.smooth & (np.abs(found.ratio - 1) < _DEPTH_TOLERANCE)
     count = int(visible.sum())
     return (float(agrees.sum() / count) if count else 1.0), count
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointsInView:
+    """Points within the image of a view, and the surface that the view shows at each of them."""
+
+    numbers: Int64[np.ndarray, "m"]
+    """Which of the given points they are."""
+    row: Int64[np.ndarray, "m"]
+    column: Int64[np.ndarray, "m"]
+    smooth: Bool[np.ndarray, "m"]
+    """Whether the view shows one smooth surface around the point; else `ratio` has no meaning."""
+    depth: Float32[np.ndarray, "m"]
+    """Planar depth of the point."""
+    ratio: Float32[np.ndarray, "m"]
+    """This depth divided by the one of the surface: above 1 the point is hidden."""
+
+
+def find_points(
+    points: Float32[np.ndarray, "n 3"], camera: Camera, depth: Float32[np.ndarray, "h w"]
+) -> PointsInView:
+    """Return the points that project into the image of a view, except for its outermost pixels."""
+    height, width = depth.shape
+    image, distance = project(camera, points)
+    column, row = np.floor(image * (width, height)).astype(np.int64).T
+    inside = (distance > 0) & (column > 0) & (row > 0)
+    numbers = np.flatnonzero(inside & (column < width - 1) & (row < height - 1))
+    image, distance, row, column = image[numbers], distance[numbers], row[numbers], column[numbers]
+    planes = _planes(camera, depth, row, column)
+    right, down = image[:, 0] * width - column - 0.5, image[:, 1] * height - row - 0.5
+    ratio = distance * (planes.inverse + planes.step_x * right + planes.step_y * down)
+    return PointsInView(
+        numbers=numbers,
+        row=row,
+        column=column,
+        smooth=planes.smooth,
+        depth=distance.astype(np.float32),
+        ratio=ratio.astype(np.float32),
+    )
 
 
 def pairs_to_compare(cameras: Sequence[Camera]) -> list[tuple[int, int]]:

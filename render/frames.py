@@ -1,22 +1,45 @@
 """Reading of the EXR frames that Blender wrote, and their conversion to views."""
 
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import OpenEXR
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from dataset.cameras import Camera
 from dataset.views import ViewSet
 from render.job import Window
 
-__all__ = ["FrameError", "empty_views", "read_silhouettes", "read_view", "srgb_from_linear"]
+__all__ = [
+    "BaseColours",
+    "FrameError",
+    "empty_views",
+    "read_base_colours",
+    "read_silhouettes",
+    "read_view",
+    "srgb_from_linear",
+]
 
 _FRAMES = ("colour", "geometry")
 
 _BACKGROUND_DEPTH = 1e9
 """Depths from here on are background; Cycles writes 1e10."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaseColours:
+    """The base colour of an object at points of its surface, by its file alone."""
+
+    points: Float32[np.ndarray, "n 3"]
+    """Spread evenly by area, also over hidden parts."""
+    colours: Float32[np.ndarray, "n 3"]
+    """Linear RGB in [0, 1]; 0 where the material lets light pass, because the picture then shows
+    what is behind it, too."""
+    lit: Bool[np.ndarray, "n"]
+    """Whether the point reflects light; otherwise it shows its base colour."""
 
 
 class FrameError(Exception):
@@ -63,6 +86,24 @@ def read_silhouettes(folder: Path, count: int) -> Float32[np.ndarray, "v h w"]:
     if len({frame.shape for frame in frames}) != 1:
         raise FrameError("the silhouettes are not all of one size")
     return np.stack(frames)
+
+
+def read_base_colours(folder: Path) -> BaseColours:
+    """Return the points and colours of base_colours.npz. Raises FrameError."""
+    path = folder / "base_colours.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            colours = BaseColours(
+                points=arrays["points"], colours=arrays["colours"], lit=arrays["lit"]
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise FrameError(f"{path.name}: unreadable: {error}") from error
+    count = len(colours.lit)
+    if colours.points.shape != (count, 3) or colours.colours.shape != (count, 3):
+        raise FrameError(f"{path.name}: has not {count} points with a colour each")
+    if not (np.isfinite(colours.points).all() and np.isfinite(colours.colours).all()):
+        raise FrameError(f"{path.name}: contains non-finite values")
+    return colours
 
 
 def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:

@@ -97,7 +97,7 @@ class RenderRequest:
     light_gradient: float
     seed: int
     out: str
-    """Folder for colour_NNN.exr and geometry_NNN.exr (views count from 0)."""
+    """Folder for colour_NNN.exr and geometry_NNN.exr (views count from 0), and base_colours.npz."""
 
 
 @dataclass(frozen=True, kw_only=True)

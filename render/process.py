@@ -23,7 +23,14 @@ from dataset.format.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
 from glb.limits import GlbLimits
 from render.child import Child
-from render.frames import FrameError, empty_views, read_silhouettes, read_view
+from render.frames import (
+    BaseColours,
+    FrameError,
+    empty_views,
+    read_base_colours,
+    read_silhouettes,
+    read_view,
+)
 from render.job import (
     CameraSpec,
     CompileRequest,
@@ -128,6 +135,7 @@ class RenderReport:
     """Samples per pixel of the colours, as chosen for this object."""
     timings: dict[str, float]
     """Seconds per part; see docs/reference/rendering.md."""
+    base_colours: BaseColours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -268,9 +276,9 @@ class BlenderProcess:
     ) -> tuple[ViewSet, RenderReport]:
         """Render all views of the open object. Raises RenderFailure.
 
-        Returns the views and a report. Its timings `prepare`, `geometry`, `probe`, `colour` and
-        `handover` add up to the duration of this call; `handover` is the time in which the child is
-        idle: while it receives the request, and while the last views are read.
+        Returns the views and a report. Its timings `prepare`, `geometry`, `probe`, `colour`,
+        `base_colours` and `handover` add up to the duration of this call; `handover` is the time in
+        which the child is idle: while it receives the request, and while the last views are read.
 
         `on_view` is called with the number of every view as soon as the view is filled in, while
         Blender renders the next one. An error that it raises ends the child and is passed on.
@@ -305,6 +313,7 @@ class BlenderProcess:
             )
             try:
                 data = self._call(request, self._limits.render_seconds, collect)
+                colours = read_base_colours(Path(out))
             except FrameError as error:
                 raise self._invalid_render(str(error)) from error
             except BaseException:
@@ -314,7 +323,8 @@ class BlenderProcess:
         nested = split_seconds(log, config.denoise) | {"read": reading}
         handover = time.monotonic() - began - sum(data["timings"].values())
         timings = data["timings"] | {"handover": handover} | nested
-        return views, RenderReport(samples=data["samples"], timings=timings)
+        report = RenderReport(samples=data["samples"], timings=timings, base_colours=colours)
+        return views, report
 
     def _call(
         self,

@@ -18,7 +18,7 @@ from benchmarks.fuzz.mutations import mutate
 from core.failures import FailureKind
 from dataset.views import ViewSet, depth_scale_for, encode_view
 from filters.inspect_glb import GlbError, Inspection, inspect_glb
-from render.check import check_views
+from render.check import check_render
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
@@ -146,8 +146,8 @@ def _render(blender: BlenderProcess, glb: Path) -> None:
     def encode(view: int, views: ViewSet) -> None:
         encode_view(view, views.rgba[view], views.depth[view], views.normals[view], scale)
 
-    views, _ = blender.render(_CAMERAS, _CONFIG, on_view=encode)
-    check_views(views)
+    views, rendering = blender.render(_CAMERAS, _CONFIG, on_view=encode)
+    check_render(views, rendering, _CONFIG)
     if not (np.isfinite([report.scale, *report.centre]).all() and report.scale > 0):
         raise ValueError(f"the normalisation is not finite and positive: {report}")
     if not ((measured.coverage >= 0) & (measured.coverage <= 1)).all():

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.help_text import benchmark_parser
 from benchmarks.real_models import choose_models
 from dataset.views import ViewSet
-from render.check import check_views
+from render.check import check_render
 from render.contact_sheet import contact_sheet
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import BlenderLimits, RenderConfig
@@ -75,8 +75,8 @@ def main() -> None:
 def _render(blender: BlenderProcess, path: Path, count: int, config: RenderConfig) -> ViewSet:
     blender.open(path, "cube")
     cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:count]
-    views, _ = blender.render(cameras, config)
-    check_views(views)
+    views, report = blender.render(cameras, config)
+    check_render(views, report, config)
     return views
 
 

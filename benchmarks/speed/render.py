@@ -29,7 +29,7 @@ from benchmarks.help_text import benchmark_parser
 from benchmarks.real_models import choose_models
 from dataset.cameras import Camera
 from dataset.views import ViewSet, depth_scale_for, encode_view
-from render.check import check_views
+from render.check import check_render
 from render.process import BlenderProcess
 from render.render_config import BlenderLimits, RenderConfig
 from render.rigs import get_rig
@@ -150,7 +150,7 @@ def render_object(path: Path, cameras: Sequence[Camera], config: RenderConfig) -
 
     views, rendering = blender.render(cameras, config, on_view=encode)
     rendered = time.monotonic()
-    check_views(views)
+    check_render(views, rendering, config)
     ended = time.monotonic()
     timings = report.timings | rendering.timings
     timings |= {"encode": sum(encoding), "check": ended - rendered}

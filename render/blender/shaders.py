@@ -15,6 +15,7 @@ from render.blender.gltf.materials import GLOSSINESS
 __all__ = [
     "check_textures",
     "connect_glossiness",
+    "has_linear_pixels",
     "image_pixels",
     "node_trees",
     "unreadable_images",
@@ -45,12 +46,20 @@ def unreadable_images() -> set[int]:
 
 
 def image_pixels(index: int) -> Float32[np.ndarray, "h w 4"]:
-    """Return the values of an image of the file, encoded as in the file, the top row first."""
+    """Return the values of an image of the file, the top row first (`has_linear_pixels`)."""
     image = bpy.data.images[image_name(index)]
     pixels = np.empty(len(image.pixels), dtype=np.float32)
     image.pixels.foreach_get(pixels)
     width, height = image.size
     return pixels.reshape(height, width, 4)[::-1]
+
+
+def has_linear_pixels(index: int) -> bool:
+    """Return whether Blender has decoded an image's colours to linear values.
+
+    It does so for images of more than 8 bits; the values of others are as in the file.
+    """
+    return bool(bpy.data.images[image_name(index)].is_float)
 
 
 def _images() -> list[Any]:

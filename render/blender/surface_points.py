@@ -1,19 +1,41 @@
 """The surface of the open object: evenly spread points, and its mesh."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from core.failures import FailureKind
 from glb.geometry.surface import Surface
 from render.blender.failure import SceneFailure
 from render.job import GeometryRequest
 
-__all__ = ["sample_surface", "write_surface"]
+__all__ = ["Places", "sample_places", "sample_surface", "write_surface"]
 
 _MIN_AREA = 1e-14
 """Of a triangle, in the normalised frame; in single precision smaller ones are lines."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Places on triangles."""
+
+    faces: Int64[np.ndarray, "n"]
+    u: Float64[np.ndarray, "n 1"]
+    """Weight of the second corner; the first has the rest."""
+    v: Float64[np.ndarray, "n 1"]
+    """Weight of the third corner."""
+
+    def mix(self, corners: Float[np.ndarray, "n 3 c"]) -> Float64[np.ndarray, "n c"]:
+        """Interpolate values at the corners of each place's triangle."""
+        first, second, third = corners.transpose(1, 0, 2)
+        return first + self.u * (second - first) + self.v * (third - first)
+
+    def select(self, mask: Bool[np.ndarray, "n"]) -> Self:
+        """Return the places in the mask."""
+        return type(self)(faces=self.faces[mask], u=self.u[mask], v=self.v[mask])
 
 
 def sample_surface(surface: Surface, num_points: int, seed: int) -> Float32[np.ndarray, "n 3"]:
@@ -21,10 +43,17 @@ def sample_surface(surface: Surface, num_points: int, seed: int) -> Float32[np.n
 
     Raises SceneFailure (`empty`) if there is no area.
     """
-    triangles = surface.triangles
-    areas = np.linalg.norm(_area_vectors(triangles), axis=1)
-    points, _ = _spread(triangles, areas, num_points, np.random.default_rng(seed))
-    return points
+    places = sample_places(surface, num_points, seed)
+    return places.mix(surface.triangles[places.faces]).astype(np.float32)
+
+
+def sample_places(surface: Surface, num_points: int, seed: int) -> Places:
+    """Return places on a surface, spread evenly by area.
+
+    Raises SceneFailure (`empty`) if there is no area.
+    """
+    areas = np.linalg.norm(_area_vectors(surface.triangles), axis=1)
+    return _spread(areas, num_points, np.random.default_rng(seed))
 
 
 def write_surface(surface: Surface, request: GeometryRequest) -> None:
@@ -41,8 +70,9 @@ def write_surface(surface: Surface, request: GeometryRequest) -> None:
     solid = areas > 2 * _MIN_AREA
     faces, vectors, areas = corners[solid], vectors[solid], areas[solid]
     rng = np.random.default_rng(request.seed)
-    points, chosen = _spread(triangles[solid], areas, request.num_points, rng)
-    normals = (vectors[chosen] / areas[chosen, None]).astype(np.float32)
+    places = _spread(areas, request.num_points, rng)
+    points = places.mix(triangles[solid][places.faces]).astype(np.float32)
+    normals = (vectors[places.faces] / areas[places.faces, None]).astype(np.float32)
     # Points are ordered by triangle; shuffled, any part of the list covers the whole surface.
     order = rng.permutation(request.num_points)
     used, indices = np.unique(faces, return_inverse=True)
@@ -67,10 +97,8 @@ def _area_vectors(triangles: np.ndarray) -> np.ndarray:
     return np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
 
 
-def _spread(
-    triangles: np.ndarray, areas: np.ndarray, num_points: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return points (n, 3), float32, uniform by area, and their triangles. Raises SceneFailure."""
+def _spread(areas: np.ndarray, num_points: int, rng: np.random.Generator) -> Places:
+    """Return places that are uniform by area. Raises SceneFailure."""
     edges = np.cumsum(areas, dtype=np.float64)
     if not len(edges) or not edges[-1] > 0:
         raise SceneFailure(FailureKind.EMPTY, "the surface has no area")
@@ -79,7 +107,4 @@ def _spread(
     chosen = np.minimum(np.searchsorted(edges, positions, side="right"), len(areas) - 1)
     u, v = rng.random((2, num_points, 1))
     outside = u + v > 1
-    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
-    first, second, third = triangles[chosen].transpose(1, 0, 2)
-    points = first + u * (second - first) + v * (third - first)
-    return points.astype(np.float32), chosen
+    return Places(faces=chosen, u=np.where(outside, 1 - u, u), v=np.where(outside, 1 - v, v))

@@ -114,7 +114,7 @@ class _Session:
 
     def execute(self, request: Request) -> dict[str, object]:
         """Execute a request and return the data of its reply. Raises StageFailed."""
-        from render.blender import devices, passes, scene, surface_points
+        from render.blender import base_colours, devices, passes, scene, surface_points
 
         if isinstance(request, DevicesRequest):
             return devices.list_gpus()
@@ -137,7 +137,10 @@ class _Session:
         if isinstance(request, GeometryRequest):
             surface_points.write_surface(self._scene.body, request)
             return {}
-        return passes.render_views(self._scene.surface, request, self._on_view)
+        report = passes.render_views(self._scene.surface, request, self._on_view)
+        # Images have been scaled down by now.
+        report["timings"]["base_colours"] = base_colours.write_base_colours(self._scene, request)
+        return report
 
 
 if __name__ == "__main__":

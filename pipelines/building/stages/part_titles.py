@@ -13,6 +13,7 @@ _TITLES = {
     "geometry": "depth and normals",
     "probe": "choosing samples",
     "colour": "colour",
+    "base_colours": "base colours",
     "sync": "loading the scene",
     "sample": "sampling",
     "denoise": "denoising",

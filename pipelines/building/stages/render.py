@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from dataset.columns import integer, text
+from dataset.columns import integer, number, text
 from dataset.format.shards import write_sample_tar
 from dataset.object_record import sample_key
 from dataset.views import SAMPLE_FORMAT, ViewSet, depth_scale_for, encode_meta, encode_view
@@ -28,10 +28,15 @@ from pipelines.building.stages.stage import (
 from pipelines.building.stages.worker_context import WorkerContext
 from render.rigs import Rig, get_rig
 
-__all__ = ["BYTES", "RENDER", "STAGING", "render_identity"]
+__all__ = ["BYTES", "DARK_SHARE", "RENDER", "STAGING", "render_identity"]
 
 STAGING = text("render", "staging", "path of the staged sample", detail=True)
 BYTES = integer("render", "bytes", "size of the sample")
+DARK_SHARE = number(
+    "render",
+    "dark_share",
+    "share of the visible surface that is black, although its base colour is not",
+)
 
 _FOLDER = "staging"
 _SECONDS = 37.0
@@ -51,7 +56,7 @@ def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
 
 
 def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
-    from render.check import check_views
+    from render.check import check_render
 
     _, seconds = open_scene(state, context)
     cameras = context.rig.cameras(state.asset_id)
@@ -68,7 +73,7 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 
     views, report = context.blender.render(cameras, context.config.render, on_view=encode)
     rendered = time.monotonic()
-    check_views(views)
+    dark_share = check_render(views, report, context.config.render)
     coverage = [round(float((rgba[..., 3] > 127).mean()), 6) for rgba in views.rgba]
     checked = time.monotonic()
     render_key = context.identities.key(RENDER, state)
@@ -89,6 +94,7 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     return {
         STAGING.name: staging,
         BYTES.name: sum(len(data) for data in members.values()),
+        DARK_SHARE.name: round(dark_share, 6),
         "coverage": coverage,
         "samples": report.samples,
         "timings": rounded(seconds),
@@ -108,7 +114,7 @@ RENDER = Stage(
     identity=render_identity,
     rig=RigScope.CAMERAS,
     enabled_by=lambda _: True,
-    columns=(STAGING, BYTES),
+    columns=(STAGING, BYTES, DARK_SHARE),
     queue=RENDER_QUEUE,
     run=_render,
     uses_blender=True,

@@ -11,7 +11,7 @@ from glb.shown_materials import texture_coordinate_set
 
 __all__ = ["AlphaTexture", "shows_alpha", "texture_coordinates"]
 
-_CLAMP, _MIRROR, _REPEAT = 33071, 33648, 10497
+CLAMP, MIRROR, REPEAT = 33071, 33648, 10497
 _FARTHEST = 2.0**40
 """In texels; coordinates beyond are as good as infinite."""
 
@@ -24,8 +24,8 @@ class AlphaTexture:
 
     alpha: UInt8[np.ndarray, "h w"] | Float32[np.ndarray, "h w"]
     """In bytes or [0, 1]; the first row is the top of the image."""
-    wrap_s: int = _REPEAT
-    wrap_t: int = _REPEAT
+    wrap_s: int = REPEAT
+    wrap_t: int = REPEAT
 
 
 def texture_coordinates(
@@ -83,11 +83,11 @@ def _texel_ranges(low: np.ndarray, high: np.ndarray, size: int, wrap: int) -> li
         known = (np.abs(first) < _FARTHEST) & (np.abs(last) < _FARTHEST)
     first = np.where(known, first, 0).astype(np.int64)
     last = np.where(known, last, 2 * size).astype(np.int64)
-    if wrap == _CLAMP:
+    if wrap == CLAMP:
         # A coordinate that is not a number may be anywhere.
         start = np.where(known, np.clip(first, 0, size - 1), 0)
         return [(start, np.clip(last, 0, size - 1) + 1)]
-    if wrap == _MIRROR:
+    if wrap == MIRROR:
         return [_mirrored(first, last, size)]
     everything = last - first + 1 >= size
     start = np.where(everything, 0, first % size)

@@ -1,0 +1,65 @@
+"""Parts of a picture that are far darker than the light can make the surface's base colour.
+
+A renderer draws a surface black where its rays meet themselves, its normals are wrong or a texture
+is missing. The base colour, computed from the file alone, tells such a place from a black material.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from dataset.views import ViewSet
+from render.agreement import find_points
+from render.frames import BaseColours, srgb_from_linear
+
+__all__ = ["dark_share"]
+
+_TOLERANCE = 2e-3
+"""Distance in world units between a point and the surface in a view that still shows the point."""
+_MIN_EXPECTED = 0.04
+"""Linear value from which a colour is compared. Less is too close to black in 8 bits."""
+_DARK = 0.03
+"""A pixel is dark below this share of the least value that an unshaded surface has there."""
+_CELLS = 32
+"""Cells along a side of the image, in which dark points are counted against dark base colours."""
+_MIN_POINTS = 200
+"""Visible points, over all views, below which a share has no meaning."""
+
+
+def dark_share(
+    views: ViewSet, base: BaseColours, light_strength: float, light_gradient: float
+) -> float:
+    """Return the share of the visible surface that is black, although its base colour is not.
+
+    The light is that of `RenderConfig`. A point is dark if its pixel has less than 3 % of the value
+    that this light gives to an unshaded matt surface of its colour on the darkest side.
+
+    A dark pixel may also show a dark surface beside the point, or so close in front of it that the
+    depths are the same, or be seen through another surface. So in each cell of the image, as many
+    dark points are excused as there are points with a dark colour or in front of what is shown.
+    """
+    # A matt surface receives the mean of the radiance, weighted by the cosine: 2/3 of the gradient.
+    least = max(light_strength - 2 / 3 * light_gradient, 0)
+    expected = base.colours.max(axis=-1) * np.where(base.lit, least, 1)
+    limits = np.rint(srgb_from_linear(_DARK * expected.clip(0, 1)) * 255)
+    num_visible, num_dark = 0, 0
+    for view, camera in enumerate(views.cameras):
+        found = find_points(base.points, camera, views.depth[view])
+        offset = found.depth * (found.ratio - 1)
+        pixels = views.rgba[view, found.row, found.column]
+        shown = found.smooth & (np.abs(offset) < _TOLERANCE) & (pixels[:, 3] == 255)
+        bright = expected[found.numbers] >= _MIN_EXPECTED
+        dark = shown & bright & (pixels[:, :3].max(axis=-1) < limits[found.numbers])
+        in_front = found.smooth & (offset <= -_TOLERANCE)
+        height, width = views.depth.shape[1:]
+        cells = found.row * _CELLS // height * _CELLS + found.column * _CELLS // width
+        num_visible += int(shown.sum())
+        num_dark += _excess(cells, dark, in_front | (shown & ~bright))
+    return num_dark / num_visible if num_visible >= _MIN_POINTS else 0.0
+
+
+def _excess(
+    cells: Int64[np.ndarray, "n"], dark: Bool[np.ndarray, "n"], excused: Bool[np.ndarray, "n"]
+) -> int:
+    """Return by how many the dark points exceed the excused ones, summed over cells."""
+    counts = [np.bincount(cells[mask], minlength=_CELLS**2) for mask in (dark, excused)]
+    return int((counts[0] - counts[1]).clip(0).sum())
