@@ -2,7 +2,8 @@
 
 `python -m benchmarks light --source DIR` renders views of every model below DIR. For each it prints
 the percentage of the object's opaque pixels with a channel at 255, with all channels at 255, and
-with all channels below 8, and the median brightness (0 to 255). `--sheets DIR` saves a contact
+with all channels below 8, the percentage of the visible surface that is black although its base
+colour is not, and the median brightness (0 to 255). `--sheets DIR` saves a contact
 sheet of each model. docs/notes/rendering.md shows the figures of a run.
 """
 
@@ -36,6 +37,8 @@ class Shares:
     """Share with all channels at 255."""
     dark: float
     """Share with all channels below 8."""
+    unexplained: float
+    """Share of the visible surface that is black, although its base colour is not."""
     median: float
     """Median over the pixels of the channels' mean, 0 to 255; not a share."""
 
@@ -62,45 +65,48 @@ def main() -> None:
     with BlenderProcess(BlenderLimits()) as blender:
         for path in models:
             try:
-                views = _render(blender, path, args.views, config)
+                views, unexplained = _render(blender, path, args.views, config)
             except RenderFailure as error:
                 failed[path.stem] = f"{error.kind}: {error}"
                 continue
-            measured[path.stem] = measure(views)
+            measured[path.stem] = measure(views, unexplained)
             if args.sheets:
                 contact_sheet(views, title=path.stem).save(args.sheets / f"{path.stem}.png")
     _report(measured, failed)
 
 
-def _render(blender: BlenderProcess, path: Path, count: int, config: RenderConfig) -> ViewSet:
+def _render(
+    blender: BlenderProcess, path: Path, count: int, config: RenderConfig
+) -> tuple[ViewSet, float]:
+    """Return views of a model, and the share of its surface that is black without a reason."""
     blender.open(path, "cube")
     cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:count]
     views, report = blender.render(cameras, config)
-    check_render(views, report, config)
-    return views
+    return views, check_render(views, report, config)
 
 
-def measure(views: ViewSet) -> Shares:
+def measure(views: ViewSet, unexplained: float) -> Shares:
     """Return the shares over all views."""
     pixels = views.rgba[views.rgba[..., 3] == 255][:, :3]
     if not len(pixels):
-        return Shares(0, 0, 0, 0)
+        return Shares(0, 0, 0, unexplained, 0)
     return Shares(
         clipped=float((pixels == _WHITE).any(axis=-1).mean()),
         white=float((pixels == _WHITE).all(axis=-1).mean()),
         dark=float((pixels < _DARK).all(axis=-1).mean()),
+        unexplained=unexplained,
         median=float(np.median(pixels.mean(axis=-1))),
     )
 
 
 def _report(measured: dict[str, Shares], failed: dict[str, str]) -> None:
-    print("| model | one channel at 255 | all at 255 | all below 8 | median |")
-    print("|---|---|---|---|---|")
+    print("| model | one channel at 255 | all at 255 | all below 8 | unexplained | median |")
+    print("|---|---|---|---|---|---|")
     for name, shares in sorted(measured.items(), key=lambda item: -item[1].clipped - item[1].dark):
-        columns = (shares.clipped, shares.white, shares.dark)
+        columns = (shares.clipped, shares.white, shares.dark, shares.unexplained)
         print(f"| {name[:8]} | {' | '.join(f'{c:.2%}' for c in columns)} | {shares.median:.0f} |")
     print(f"\n{len(measured)} models rendered, {len(failed)} failed")
-    for kind in ("clipped", "white", "dark"):
+    for kind in ("clipped", "white", "dark", "unexplained"):
         print(f"{kind}: {_spread([getattr(shares, kind) for shares in measured.values()])}")
     for name, reason in failed.items():
         print(f"failed {name}: {reason}")

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from glb.document import Item
+from glb.geometry.surface import Surface
 from glb.shown_materials import UNLIT
-from glb.surface import Surface
 from render.blender.gltf.prepare import PreparedScene
 from render.blender.scene import OpenScene
 from render.blender.shaders import has_linear_pixels, image_pixels

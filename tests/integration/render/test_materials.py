@@ -13,6 +13,7 @@ import pytest
 
 from dataset.cameras import Camera, intrinsics_from_fov, look_at, project
 from dataset.views import ViewSet
+from render.darkness import dark_share
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from tests.support.gltf_builder import GltfBuilder, encode_image
@@ -40,7 +41,9 @@ def look(blender: BlenderProcess, tmp_path: Path) -> Look:
         config: RenderConfig = CONFIG,
     ) -> ViewSet:
         blender.open(builder.save(tmp_path / "object.glb", used, required), "cube")
-        return blender.render([camera], config)[0]
+        views, report = blender.render([camera], config)
+        assert dark_share(views, report.base_colours, *WHITE_LIGHT.values()) == 0
+        return views
 
     return render
 

@@ -9,7 +9,7 @@ import pytest
 from dataset.cameras import project
 from dataset.views import ViewSet
 from render.agreement import depth_agreement, find_patches, pairs_to_compare
-from render.check import check_views
+from render.check import check_render, check_views
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from render.rigs import get_rig
@@ -26,8 +26,8 @@ def test_models_render_and_pass_the_check(blender: BlenderProcess, mirror: Path,
         cameras = get_rig("lrm32").cameras(f"objaverse:{path.stem}")[:4]
         measured = blender.measure(cameras, num_points=20_000)
         assert np.abs(measured.points).max() == pytest.approx(1, abs=0.05)
-        views, _ = blender.render(cameras, CONFIG)
-        check_views(views)
+        views, rendering = blender.render(cameras, CONFIG)
+        assert check_render(views, rendering, CONFIG) < 0.01
         rendered = (views.rgba[..., 3] / 255).mean(axis=(1, 2))
         np.testing.assert_allclose(measured.coverage, rendered, atol=0.02)
         _assert_points_are_covered(measured.points, views)

@@ -99,12 +99,6 @@ def empty(views: ViewSet) -> ViewSet:
     return changed(views, rgba=np.zeros_like(views.rgba))
 
 
-def black(views: ViewSet) -> ViewSet:
-    rgba = views.rgba.copy()
-    rgba[..., :3] = 0
-    return changed(views, rgba=rgba)
-
-
 def opaque_background(views: ViewSet) -> ViewSet:
     rgba = views.rgba.copy()
     rgba[..., 3] = 255
@@ -181,7 +175,6 @@ def test_a_view_that_does_not_show_the_object_passes():
         (no_normals, "unit length"),
         (nan_depth, "non-finite"),
         (empty, "empty"),
-        (black, "black"),
         (opaque_background, "alpha and depth disagree"),
         (normals_in_camera_axes, "normals fit the depth at only"),
         (inverted_normals, "normals fit the depth at only 0.0% of the pixels"),
