@@ -179,7 +179,7 @@ class FailureKind(StrEnum):
     )
     BAD_OUTPUT = (
         "bad_output",
-        "the rendered views are invalid, contradict each other, or are black where the object is not",
+        "the views are invalid, contradict each other, or are black where the object is not",
         Fault.OBJECT,
         Retry.NEVER,
         "nothing; report the object if it looks right in other viewers",

@@ -50,15 +50,18 @@ def dark_share(
         found = find_points(base.points, camera, views.depth[view])
         offset = found.depth * (found.ratio - 1)
         pixels = views.rgba[view, found.row, found.column]
-        shown = found.smooth & (np.abs(offset) < _TOLERANCE) & (pixels[:, 3] == 255)
+        shown = found.smooth & (np.abs(offset) < _TOLERANCE)
+        # Nothing is smooth on thin parts, but rays through the centres of some pixels hit points.
+        shown |= np.abs(views.depth[view, found.row, found.column] - found.depth) < _TOLERANCE
+        in_front = found.smooth & ~shown & (offset < 0)
+        shown &= pixels[:, 3] == 255
         bright = expected[found.numbers] >= _MIN_EXPECTED
         dark = shown & bright & (pixels[:, :3].max(axis=-1) < limits[found.numbers])
         height, width = views.depth.shape[1:]
         cells = found.row * _CELLS // height * _CELLS + found.column * _CELLS // width
-        in_front = _counts(cells[found.smooth & (offset <= -_TOLERANCE)])
         excess = _counts(cells[dark]) - _EXCUSED * _counts(cells[shown & ~bright])
         num_visible += int(shown.sum())
-        num_dark += int(excess.clip(0)[in_front == 0].sum())
+        num_dark += int(excess.clip(0)[_counts(cells[in_front]) == 0].sum())
     return num_dark / num_visible if num_visible >= _MIN_POINTS else 0.0
 
 

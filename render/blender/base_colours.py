@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float64
 
 from glb.document import Item
 from glb.geometry.surface import Surface
-from glb.shown_materials import UNLIT
+from glb.shown_materials import UNLIT, base_colour
 from render.blender.gltf.prepare import PreparedScene
 from render.blender.scene import OpenScene
 from render.blender.shaders import has_linear_pixels, image_pixels
 from render.blender.surface_points import Places, sample_places
 from render.blender.surfaces.alpha_texture import texture_coordinates
-from render.blender.surfaces.drawn import base_colour
 from render.blender.surfaces.texels import linear_from_srgb, nearest_texels
 from render.job import RenderRequest
 

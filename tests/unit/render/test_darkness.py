@@ -15,6 +15,7 @@ from render.darkness import dark_share
 from render.frames import BaseColours
 from render.process import RenderFailure, RenderReport
 from render.render_config import RenderConfig
+from tests.support.analytic_shapes import Box, cast_rays_at_boxes
 from tests.support.sphere_datasets import sphere_views
 
 LIGHT = (0.78, 0.28)
@@ -98,6 +99,31 @@ def test_a_body_in_the_dark_is_not_compared_unless_it_is_unlit():
 def test_a_few_points_say_nothing():
     _, points = bodies()
     assert dark_share(blackened(), coloured(points[:20]), *LIGHT) == 0
+
+
+def test_thin_parts_are_compared():
+    """Rods are two pixels wide: no pixel there has neighbours on one smooth surface."""
+    rods = [
+        Box(low=(x, -0.02, -0.9), high=(x + 0.04, 0.02, 0.9), colour=(255, 255, 255))
+        for x in (-0.8, -0.2, 0.4)
+    ]
+    cameras = bodies()[0].cameras
+    truths = [cast_rays_at_boxes(rods, camera, 96) for camera in cameras]
+    hit = np.stack([truth.face >= 0 for truth in truths])[..., None]
+    views = ViewSet(
+        cameras=cameras,
+        rgba=np.concatenate(
+            [np.zeros((*hit.shape[:3], 3), np.uint8), np.uint8(255) * hit], axis=-1
+        ),
+        depth=np.stack([truth.depth for truth in truths]).astype(np.float32),
+        normals=np.stack([truth.normals for truth in truths]).astype(np.float32),
+    )
+    assert sum(len(find_patches(views, view).points) for view in range(6)) < 0.05 * hit.sum()
+    rng = np.random.default_rng(0)
+    low, high = (np.array([getattr(rod, end) for rod in rods]) for end in ("low", "high"))
+    points = rng.uniform(low, high, (800, 3, 3)).reshape(-1, 3)
+    points[:, 1] = rng.choice([-0.02, 0.02], len(points))
+    assert dark_share(views, coloured(points), *LIGHT) == 1
 
 
 def stripes(heights: np.ndarray, black: float) -> np.ndarray:
