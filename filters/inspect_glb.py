@@ -25,9 +25,9 @@ class InspectLimits(Config):
     max_json_bytes: PositiveInt = GlbLimits.max_json_bytes
     """Maximum size of its JSON chunk in bytes; parsed, it takes many times as much memory."""
     max_nodes: PositiveInt = GlbLimits.max_nodes
-    """Maximum number of nodes plus GPU instances: Blender creates an object for each."""
+    """Maximum number of nodes plus GPU instances."""
     max_node_depth: PositiveInt = GlbLimits.max_node_depth
-    """Maximum depth of the node tree in levels; Blender's importer recurses once per level."""
+    """Maximum depth of the node tree in levels; deeper trees are damaged files."""
     max_triangles: PositiveInt = GlbLimits.max_triangles
     """Maximum number of drawn triangles, counted once per instance."""
     max_elements: PositiveInt = GlbLimits.max_elements

@@ -137,7 +137,7 @@ def _array(
     data = document.view(part["bufferView"])
     start, row = part.get("byteOffset") or 0, dtype.itemsize * shape[1]
     step = stride or row
-    # numpy and the importer reject larger strides, even for a single element.
+    # numpy rejects larger strides, even for a single element.
     if not row <= step <= sys.maxsize or step % dtype.itemsize:
         raise malformed(f"a stride of {step} bytes is invalid for elements of {row} bytes")
     if shape[0] == 0:

@@ -27,8 +27,7 @@ REMOVED_EXTENSIONS = frozenset(
         "MSFT_lod",
     }
 )
-"""Extensions that the Blender child removes or resolves when it reduces a document to what a still
-picture shows; the importer never sees them."""
+"""Extensions that are resolved before Blender's importer reads the materials, or show nothing."""
 
 IMPORTABLE_EXTENSIONS = REMOVED_EXTENSIONS | {
     DRACO,
@@ -47,5 +46,5 @@ IMPORTABLE_EXTENSIONS = REMOVED_EXTENSIONS | {
     "KHR_mesh_quantization",
     "KHR_texture_transform",
 }
-"""Extensions that `extensionsRequired` may name: those that the importer of Blender 4.5 reads, and
-those that it never sees."""
+"""Extensions that `extensionsRequired` may name: those of Blender 4.5's importer, and those that it
+never sees."""

@@ -14,9 +14,9 @@ class GlbLimits:
     max_json_bytes: int = 1 << 25
     """Bytes of the JSON chunk; parsed JSON takes many times as much memory."""
     max_nodes: int = 20_000
-    """Nodes and GPU instances together: Blender creates an object for each."""
+    """Nodes and GPU instances together: each is a step of the evaluation."""
     max_node_depth: int = 256
-    """Levels of the node tree: the importer recurses once per level."""
+    """Levels of the node tree. Deeper trees are damaged files; each level takes a step."""
     max_triangles: int = 5_000_000
     """Drawn triangles, counted once per instance."""
     max_elements: int = 50_000_000

@@ -171,7 +171,7 @@ def _instance_arrays(document: Document, node: Item) -> dict[str, Item] | None:
 
 
 def _check_instances(document: Document, node: Item) -> None:
-    """Raise GlbError (`malformed`) if the importer cannot read a node's instances."""
+    """Raise GlbError (`malformed`) if a node's instances have wrong types or infinite values."""
     for name, accessor in (_instance_arrays(document, node) or {}).items():
         require_type(accessor, f"{INSTANCING}: {name}", _INSTANCE_TYPES[name])
         require_finite(document, accessor, f"{INSTANCING}: {name}")

@@ -211,7 +211,7 @@ def _check_decoded(
 
 
 def _num_decoded(document: Document, primitive: Item, stated: int) -> int:
-    """Return the minimum number of triangles that the importer decodes from a primitive."""
+    """Return the minimum number of triangles that a primitive has after decoding."""
     draco = extension(primitive, DRACO)
     has_positions = "POSITION" in primitive["attributes"] and draws_triangles(primitive)
     if draco is None or not has_positions:
@@ -249,7 +249,7 @@ def _check_compressed(
     arrays: Sequence[tuple[str, int, Item]],
     checked: set[tuple[str, int]],
 ) -> None:
-    """Check the uncompressed arrays, and what the importer's Draco decoder does not check."""
+    """Check the uncompressed arrays, and what the Draco decoder does not check."""
     name, _, indices = arrays[-1]
     if name != INDICES or not _are_indices(indices):
         raise malformed(f"{DRACO}: a primitive has no valid indices")
@@ -260,7 +260,7 @@ def _check_compressed(
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     replaced = [array for array in arrays[:-1] if array[:2] in decoded]
     for name, _, accessor in [*replaced, arrays[-1]]:
-        # The importer would apply the offset and the sparse values to the decoded array.
+        # Neither has a meaning for an array that is decoded from other data.
         if accessor.get("byteOffset") or (accessor.get("sparse") or {}).get("count"):
             raise malformed(f"{DRACO}: {name[:40]!r} has an offset or sparse values")
         accessor_arrays(document, accessor | {"bufferView": None})
