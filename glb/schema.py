@@ -13,9 +13,11 @@ from glb.type_checks import (
     SWITCH,
     TEXT,
     Check,
+    Choice,
     Entries,
     Items,
     Object,
+    Range,
 )
 
 __all__ = [
@@ -30,44 +32,45 @@ __all__ = [
 
 
 def _object(required: str = "", **fields: Check) -> Object:
-    """Return the type of an item that Blender's importer reads."""
-    extensions = Entries(Entries(ANYTHING))
-    return Object({"extensions": extensions, **fields}, frozenset(required.split()), {"name": TEXT})
-
-
-def _geometry(required: str = "", **fields: Check) -> Object:
-    """Return the type of an item that only this parser reads."""
     return Object({"extensions": Entries(ANYTHING), **fields}, frozenset(required.split()))
 
 
-def _material(texture: Check, colour: Check, colour_and_alpha: Check) -> Object:
+def _material(texture: Check, emission: Check, base_colour: Check) -> Object:
     metallic_roughness = _object(
-        baseColorFactor=colour_and_alpha,
+        baseColorFactor=base_colour,
         baseColorTexture=texture,
-        metallicFactor=NUMBER,
+        metallicFactor=_UNIT,
         metallicRoughnessTexture=texture,
-        roughnessFactor=NUMBER,
+        roughnessFactor=_UNIT,
     )
-    return _object(
-        alphaCutoff=NUMBER,
-        alphaMode=TEXT,
-        doubleSided=SWITCH,
-        emissiveFactor=colour,
-        emissiveTexture=texture,
-        normalTexture=texture,
-        occlusionTexture=texture,
-        pbrMetallicRoughness=metallic_roughness,
-    )
+    fields: dict[str, Check] = {
+        "extensions": Entries(ANYTHING),
+        "alphaCutoff": NUMBER,
+        "doubleSided": SWITCH,
+        "emissiveFactor": emission,
+        "emissiveTexture": texture,
+        "normalTexture": texture,
+        "occlusionTexture": texture,
+        "pbrMetallicRoughness": metallic_roughness,
+    }
+    return Object(fields, loose={"alphaMode": Choice(frozenset({"OPAQUE", "MASK", "BLEND"}))})
+
+
+def _positive(value: Any) -> str:
+    return NUMBER(value) or ("" if value > 0 else ": not above 0")
 
 
 _INDICES = Items(INDEX)
 _NUMBERS, _TWO = Items(NUMBER), Items(NUMBER, 2)
 _THREE, _FOUR = Items(NUMBER, 3, or_empty=True), Items(NUMBER, 4, or_empty=True)
-_COLOUR = Items(NUMBER, 3, 3)
+_UNIT = Range(0, 1)
+_INTENSITY = Range(0, 1e6)
+"""A factor without an upper limit; a product of two is far below the limit of float32."""
+_COLOUR, _INTENSE_COLOUR = Items(_UNIT, 3, 3), Items(_INTENSITY, 3, 3)
 _TEXTURE_FIELDS: dict[str, Check] = {
     "index": INDEX,
     "texCoord": INDEX,
-    "scale": NUMBER,
+    "scale": Range(-1000, 1000),
     "strength": NUMBER,
 }
 _TRANSFORM = Object({"offset": _TWO, "rotation": NUMBER, "scale": _TWO, "texCoord": INDEX})
@@ -77,16 +80,16 @@ _SHOWN_TEXTURE = Object(
     frozenset({"index"}),
 )
 
-_SPARSE_INDICES = _geometry(
+_SPARSE_INDICES = _object(
     "bufferView componentType", bufferView=INDEX, byteOffset=INDEX, componentType=INTEGER
 )
-_SPARSE = _geometry(
+_SPARSE = _object(
     "count indices values",
     count=INDEX,
     indices=_SPARSE_INDICES,
-    values=_geometry("bufferView", bufferView=INDEX, byteOffset=INDEX),
+    values=_object("bufferView", bufferView=INDEX, byteOffset=INDEX),
 )
-_ACCESSOR = _geometry(
+_ACCESSOR = _object(
     "componentType count type",
     bufferView=INDEX,
     byteOffset=INDEX,
@@ -103,7 +106,7 @@ _BUFFER_VIEW = _object(
     byteOffset=INDEX,
     byteStride=INDEX,
 )
-_PRIMITIVE = _geometry(
+_PRIMITIVE = _object(
     "attributes",
     attributes=Entries(ANYTHING),
     indices=INDEX,
@@ -127,7 +130,12 @@ _NODE = Object(
     loose={"weights": WEIGHTS},
 )
 _MESH = Object({"primitives": Items(_PRIMITIVE)}, frozenset({"primitives"}), {"weights": WEIGHTS})
-_SAMPLER = _object(magFilter=INTEGER, minFilter=INTEGER, wrapS=INTEGER, wrapT=INTEGER)
+_WRAP = Choice(frozenset({33071, 33648, 10497}))
+"""CLAMP_TO_EDGE, MIRRORED_REPEAT, REPEAT."""
+_SAMPLER = Object(
+    {"extensions": Entries(ANYTHING), "magFilter": INTEGER, "minFilter": INTEGER},
+    loose={"wrapS": _WRAP, "wrapT": _WRAP},
+)
 
 DOCUMENT = Object(
     {
@@ -143,7 +151,7 @@ ITEMS: dict[str, Object] = {
     "scenes": Object({"nodes": _INDICES}),
     "nodes": _NODE,
     "meshes": _MESH,
-    "skins": _geometry("joints", joints=Items(INDEX, 1), inverseBindMatrices=INDEX),
+    "skins": _object("joints", joints=Items(INDEX, 1), inverseBindMatrices=INDEX),
     "accessors": _ACCESSOR,
     "bufferViews": _BUFFER_VIEW,
     "buffers": _object("byteLength", byteLength=INDEX, uri=TEXT),
@@ -163,33 +171,28 @@ EMPTY_ITEMS: dict[str, dict[str, Any]] = {name: {} for name in ITEMS} | {
 }
 """What replaces an item that nothing uses, so that the indices of the others stay."""
 
-SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _THREE, _FOUR)
+SHOWN_MATERIAL = _material(
+    _SHOWN_TEXTURE, Items(_INTENSITY, 3, or_empty=True), Items(_UNIT, 4, or_empty=True)
+)
 """A material of the scene: also checks the colours and texture transforms, which Blender reads."""
 
 MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_unlit": Object({}),
     "KHR_materials_pbrSpecularGlossiness": Object(
         {
-            "diffuseFactor": Items(NUMBER, 4),
+            "diffuseFactor": Items(_UNIT, 4),
             "diffuseTexture": _SHOWN_TEXTURE,
             "specularFactor": _COLOUR,
-            "glossinessFactor": NUMBER,
+            "glossinessFactor": _UNIT,
             "specularGlossinessTexture": _SHOWN_TEXTURE,
         }
     ),
-    "KHR_materials_emissive_strength": Object({"emissiveStrength": NUMBER}),
-    "KHR_materials_anisotropy": Object(
-        {
-            "anisotropyStrength": NUMBER,
-            "anisotropyRotation": NUMBER,
-            "anisotropyTexture": _SHOWN_TEXTURE,
-        }
-    ),
+    "KHR_materials_emissive_strength": Object({"emissiveStrength": _INTENSITY}),
     "KHR_materials_clearcoat": Object(
         {
-            "clearcoatFactor": NUMBER,
+            "clearcoatFactor": _UNIT,
             "clearcoatTexture": _SHOWN_TEXTURE,
-            "clearcoatRoughnessFactor": NUMBER,
+            "clearcoatRoughnessFactor": _UNIT,
             "clearcoatRoughnessTexture": _SHOWN_TEXTURE,
             "clearcoatNormalTexture": _SHOWN_TEXTURE,
         }
@@ -199,28 +202,28 @@ MATERIAL_EXTENSIONS: dict[str, Object] = {
         {
             "sheenColorFactor": _COLOUR,
             "sheenColorTexture": _SHOWN_TEXTURE,
-            "sheenRoughnessFactor": NUMBER,
+            "sheenRoughnessFactor": _UNIT,
             "sheenRoughnessTexture": _SHOWN_TEXTURE,
         }
     ),
     "KHR_materials_specular": Object(
         {
-            "specularFactor": NUMBER,
+            "specularFactor": _UNIT,
             "specularTexture": _SHOWN_TEXTURE,
-            "specularColorFactor": _COLOUR,
+            "specularColorFactor": _INTENSE_COLOUR,
             "specularColorTexture": _SHOWN_TEXTURE,
         }
     ),
     "KHR_materials_transmission": Object(
-        {"transmissionFactor": NUMBER, "transmissionTexture": _SHOWN_TEXTURE}
+        {"transmissionFactor": _UNIT, "transmissionTexture": _SHOWN_TEXTURE}
     ),
     "KHR_materials_volume": Object(
         {
-            "thicknessFactor": NUMBER,
+            "thicknessFactor": _INTENSITY,
             "thicknessTexture": _SHOWN_TEXTURE,
-            "attenuationDistance": NUMBER,
             "attenuationColor": _COLOUR,
-        }
+        },
+        loose={"attenuationDistance": _positive},
     ),
 }
 """Fields of material extensions that Blender's importer reads."""

@@ -87,7 +87,8 @@ def shown_material(material: Item) -> Item:
     Occlusion is omitted, because the renderer computes it. Raises GlbError (`malformed`) for wrong
     types.
     """
-    used = (material.get("extensions") or {}).keys() & MATERIAL_EXTENSIONS.keys()
+    present = material.get("extensions") or {}
+    used = {name for name in MATERIAL_EXTENSIONS if present.get(name) is not None}
     omitted = {"extensions", "occlusionTexture"}
     if UNLIT in used:
         used, omitted = {UNLIT}, omitted | {"normalTexture", "emissiveTexture", "emissiveFactor"}

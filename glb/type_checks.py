@@ -20,9 +20,11 @@ __all__ = [
     "SWITCH",
     "TEXT",
     "Check",
+    "Choice",
     "Entries",
     "Items",
     "Object",
+    "Range",
 ]
 
 Check = Callable[[Any], str]
@@ -69,6 +71,33 @@ ANYTHING: Check = _anything
 
 
 @dataclass(frozen=True)
+class Range:
+    """A finite number; one outside the range means the nearer end."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: Any) -> str:
+        """Return the problem of a value, or an empty string."""
+        return _number(value)
+
+    def pick(self, value: float) -> float:
+        """Return the number of the range that a valid value means."""
+        return min(max(value, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    values: frozenset[Any]
+
+    def __call__(self, value: Any) -> str:
+        """Return the problem of a value, or an empty string."""
+        return "" if type(value) in (int, str) and value in self.values else ": not a known value"
+
+
+@dataclass(frozen=True)
 class Items:
     """A list with bounds on the number of its items, as Blender's importer requires."""
 
@@ -97,6 +126,10 @@ class Items:
             if problem:
                 return f".{index}{problem}"
         return ""
+
+    def pick(self, value: list[Any]) -> list[Any]:
+        """Return the items as their check means them."""
+        return [_picked(self.check, item) for item in value]
 
 
 @dataclass(frozen=True)
@@ -142,9 +175,13 @@ class Object:
         for name, check in self.fields.items():
             item = value.get(name)
             if item is not None:
-                picked[name] = check.pick(item) if isinstance(check, Object) else item
+                picked[name] = _picked(check, item)
         for name, check in self.loose.items():
             item = value.get(name)
             if item is not None and not check(item):
-                picked[name] = item
+                picked[name] = _picked(check, item)
         return picked
+
+
+def _picked(check: Check, item: Any) -> Any:
+    return check.pick(item) if isinstance(check, Object | Items | Range) else item

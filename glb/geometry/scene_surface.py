@@ -28,6 +28,8 @@ from glb.skins import joint_sets
 __all__ = ["SceneSurface", "scene_surface"]
 
 _VECTORS = ("POSITION", "NORMAL")
+_FARTHEST_UV = 2.0**24
+"""Beyond, float32 has no fractions, and the tangents of normal maps overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,10 @@ def scene_surface(
     if not all(np.isfinite(part.positions).all() for part in parts):
         raise GlbError(FailureKind.REFUSED, "coordinates are infinite or not a number")
     drawn = sorted({part.material for part in parts})
-    return SceneSurface(_joined(parts, drawn), drawn, np.array([part.reach for part in parts]))
+    used = sorted(set().union(*(sets[index] for index in drawn)))
+    return SceneSurface(
+        _joined(parts, drawn, used), drawn, np.array([part.reach for part in parts])
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,26 +179,34 @@ def _z_up(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)
 
 
-def _joined(parts: Sequence[_Part], materials: Sequence[int]) -> Surface:
+def _joined(parts: Sequence[_Part], materials: Sequence[int], sets: Sequence[int]) -> Surface:
+    """Return the parts as one surface, with the sets of texture coordinates of its materials.
+
+    A set that no part has is zero: without it, Blender would use another one in its place.
+    """
     numbers_of_materials = {index: number for number, index in enumerate(materials)}
     of_parts = [numbers_of_materials[part.material] for part in parts]
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
-    names = {name for part in parts for name in part.values}
-    sets = sorted(int(name.removeprefix("TEXCOORD_")) for name in names if "TEXCOORD_" in name)
+    has_colours = any("COLOR_0" in part.values for part in parts)
     numbers = np.arange(len(parts))
     flat = np.array([not part.normals.any() for part in parts])
     faces = [part.faces + start for part, start in zip(parts, starts, strict=True)]
     return Surface(
         positions=np.concatenate([part.positions for part in parts]),
         normals=np.concatenate([part.normals for part in parts]),
-        uvs={number: _column(parts, f"TEXCOORD_{number}", 2, 0) for number in sets},
-        colours=_column(parts, "COLOR_0", 4, 1) if "COLOR_0" in names else None,
+        uvs={number: _texture_coordinates(parts, number) for number in sets},
+        colours=_column(parts, "COLOR_0", 4, 1) if has_colours else None,
         faces=np.concatenate(faces).astype(np.int32),
         materials=np.repeat(of_parts, counts).astype(np.int32),
         parts=np.repeat(numbers, counts).astype(np.int32),
         flat=np.repeat(flat, counts),
     )
+
+
+def _texture_coordinates(parts: Sequence[_Part], number: int) -> np.ndarray:
+    column = _column(parts, f"TEXCOORD_{number}", 2, 0)
+    return np.clip(column, -_FARTHEST_UV, _FARTHEST_UV, out=column)
 
 
 def _column(parts: Sequence[_Part], name: str, width: int, default: float) -> np.ndarray:

@@ -99,28 +99,33 @@ def _read_arrays(
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     compressed = extension(primitive, DRACO)
     ids = {} if compressed is None else compressed["attributes"]
+    accessors = {name: _accessor(document, primitive, name) for name in sorted(names)}
     attributes = {
-        name: accessor_numbers(document, primitive["attributes"][name])
-        for name in sorted(names - ids.keys())
+        name: stored_numbers(accessor_values(document, accessor), accessor)
+        for name, accessor in accessors.items()
+        if name not in ids
     }
     if compressed is None:
         index = primitive.get("indices")
         if index is None:
             return attributes, None
         return attributes, accessor_values(document, document.item("accessors", index))[:, 0]
-    accessors = {
-        name: document.item("accessors", primitive["attributes"][name])
-        for name in sorted(names & ids.keys())
-    }
-    types = {ids[name]: accessor_type(accessor) for name, accessor in accessors.items()}
+    decoded = {name: accessor for name, accessor in accessors.items() if name in ids}
+    types = {ids[name]: accessor_type(accessor) for name, accessor in decoded.items()}
     mesh = draco(document.view(compressed["bufferView"]), types)
-    for name, accessor in accessors.items():
+    for name, accessor in decoded.items():
         attributes[name] = stored_numbers(mesh.attributes[ids[name]], accessor)
         if name == "POSITION" and not np.isfinite(mesh.attributes[ids[name]]).all():
             raise GlbError(FailureKind.MALFORMED, "a vertex position is not finite")
     if "POSITION" not in attributes:
         raise malformed(f"{DRACO}: it has no positions")
     return attributes, mesh.indices
+
+
+def _accessor(document: Document, primitive: Item, name: str) -> Item:
+    """Return the accessor of an attribute; integers of colours are normalised, as glTF requires."""
+    accessor = document.item("accessors", primitive["attributes"][name])
+    return accessor | {"normalized": True} if name.startswith("COLOR_") else accessor
 
 
 def _triangles(corners: Int32[np.ndarray, "n"], mode: int) -> Int32[np.ndarray, "f 3"]:

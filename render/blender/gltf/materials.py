@@ -12,7 +12,7 @@ from core.failures import FailureKind
 from glb.decoders.images import blender_image
 from glb.document import Document, Item
 from glb.glb_error import GlbError
-from glb.image_headers import is_cut_off
+from glb.image_headers import is_cut_off, is_known_format
 from glb.shown_materials import GLOSSY, image_of_texture, shown_material, texture_slots
 from render.blender.gltf.texture_fallbacks import drop_unreadable_textures
 
@@ -21,12 +21,11 @@ __all__ = ["GLOSSINESS", "ReducedMaterials", "reduce_materials"]
 GLOSSINESS = "glossiness"
 """Custom property of a Blender material: the factor for `shaders.connect_glossiness`."""
 
-_DEFAULT: Item = {"name": "none", "pbrMetallicRoughness": {"metallicFactor": 0.0}}
+_DEFAULT: Item = {"pbrMetallicRoughness": {"metallicFactor": 0.0}}
 """The material of primitives without one: white and matt. The default of glTF is a metal, and that
 of Blender is grey."""
 _DATA = frozenset(
     (
-        "anisotropyTexture",
         "clearcoatNormalTexture",
         "clearcoatRoughnessTexture",
         "clearcoatTexture",
@@ -45,7 +44,7 @@ class ReducedMaterials:
 
     by_index: Mapping[int, Item]
     converted: Mapping[int, bytes]
-    """By index, the images whose format Blender does not read, as PNG."""
+    """By index, the images in another form, because Blender does not read theirs."""
     notes: Sequence[str]
     """One line for each texture that is left out because it cannot be read."""
 
@@ -67,10 +66,15 @@ def reduce_materials(
         data = document.image(image)
         if image in unreadable:
             raise GlbError(FailureKind.IMPORT_ERROR, f"image {image} cannot be read")
+        if not is_known_format(data):
+            message = f"image {image} is not a PNG, JPEG, WebP or KTX 2"
+            raise GlbError(FailureKind.IMPORT_ERROR, message)
         if is_cut_off(data):
             raise GlbError(FailureKind.IMPORT_ERROR, f"image {image} is truncated")
-        if image not in converted and (png := blender_image(data, document.limits)) is not None:
-            converted[image] = png
+        if image not in converted:
+            encoded = blender_image(data, document.limits)
+            if encoded is not None:
+                converted[image] = encoded
 
     for index in _used_materials(document, primitives):
         materials = document.json["materials"]
@@ -81,7 +85,9 @@ def reduce_materials(
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
         ]
-    _separate_colour_and_data(document.json, slots)
+    for image, copied in _separate_colour_and_data(document.json, slots).items():
+        if image in converted:
+            converted[copied] = converted[image]
     return ReducedMaterials(reduced, converted, notes)
 
 
@@ -104,8 +110,13 @@ def _defer_glossiness(material: Item) -> None:
         glossy["glossinessFactor"] = 0
 
 
-def _separate_colour_and_data(document: Item, slots: Sequence[tuple[str, Item, int]]) -> None:
-    """Copy images that serve both as data and as colour, so that each use has its own."""
+def _separate_colour_and_data(
+    document: Item, slots: Sequence[tuple[str, Item, int]]
+) -> Mapping[int, int]:
+    """Copy images that serve both as data and as colour, so that each use has its own.
+
+    Return the index of the copy by that of the image.
+    """
     colours = {image for name, _, image in slots if name not in _DATA}
     copies: dict[int, int] = {}
     for name, slot, image in slots:
@@ -117,3 +128,4 @@ def _separate_colour_and_data(document: Item, slots: Sequence[tuple[str, Item, i
             copies[image] = len(images) - 1
         textures.append(textures[slot["index"]] | {"source": copies[image]})
         slot["index"] = len(textures) - 1
+    return copies

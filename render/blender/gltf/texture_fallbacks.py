@@ -10,7 +10,6 @@ from glb.shown_materials import BASE_COLOUR_TEXTURES, image_of_texture, material
 __all__ = ["drop_unreadable_textures"]
 
 _NO_EFFECT: dict[str, tuple[str, Any]] = {
-    "anisotropyTexture": ("anisotropyStrength", 0.0),
     "clearcoatTexture": ("clearcoatFactor", 0.0),
     "emissiveTexture": ("emissiveFactor", [0.0, 0.0, 0.0]),
     "metallicRoughnessTexture": ("metallicFactor", 0.0),
