@@ -12,9 +12,10 @@ from PIL import Image
 
 from core.failures import FailureKind
 from glb.decoders.ktx2 import decode_ktx2
+from glb.decoders.png import essential_png
 from glb.document import Document
 from glb.glb_error import GlbError
-from glb.image_headers import check_image_size, is_ktx2
+from glb.image_headers import check_image_size, is_ktx2, is_png
 from glb.limits import GlbLimits
 from glb.primitives import DrawnPrimitive
 from glb.shown_materials import (
@@ -104,7 +105,14 @@ def base_colour_maps(
 
 def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
     data = document.image(index)
-    return _decode_ktx2(data, limits) if is_ktx2(data) else _decode_other(index, data, limits)
+    if is_ktx2(data):
+        return _decode_ktx2(data, limits)
+    try:
+        # Pillow rejects long texts and broken parts that Blender skips, and reads what it rejects.
+        encoded = essential_png(data) if is_png(data) else data
+    except GlbError:
+        return _Decoded()
+    return _decode_other(index, encoded, limits)
 
 
 def _decode_ktx2(data: memoryview, limits: GlbLimits) -> _Decoded:
@@ -118,7 +126,7 @@ def _decode_ktx2(data: memoryview, limits: GlbLimits) -> _Decoded:
     return _Decoded(pixels.shape[1], pixels.shape[0], _state(levels.astype(int)))
 
 
-def _decode_other(index: int, data: memoryview, limits: GlbLimits) -> _Decoded:
+def _decode_other(index: int, data: memoryview | bytes, limits: GlbLimits) -> _Decoded:
     width = height = 0
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:

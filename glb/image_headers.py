@@ -1,12 +1,13 @@
 """Headers of encoded images: the size, and whether the file is truncated."""
 
 import struct
+from collections.abc import Iterator
 
 from core.failures import FailureKind
 from glb.glb_error import GlbError
 from glb.limits import GlbLimits
 
-__all__ = ["check_image_size", "image_size", "is_cut_off", "is_known_format", "is_ktx2"]
+__all__ = ["check_image_size", "image_size", "is_cut_off", "is_known_format", "is_ktx2", "is_png"]
 
 _PNG, _JPEG, _KTX2 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xabKTX 20\xbb\r\n\x1a\n"
 
@@ -14,12 +15,13 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of segments that contain the size: SOF0 to SOF15, without DHT, JPG and DAC."""
 _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 """Markers that no segment follows."""
+_JPEG_SCAN = 0xDA
 
 
 def image_size(data: memoryview) -> tuple[int, int] | None:
     """Return width and height of a PNG, JPEG, WebP or KTX 2; None for other and broken files."""
     try:
-        if data[:8] == _PNG and data[12:16] == b"IHDR":
+        if is_png(data) and data[12:16] == b"IHDR":
             return struct.unpack_from(">II", data, 16)
         if data[:2] == _JPEG:
             return _jpeg_size(data)
@@ -32,6 +34,11 @@ def image_size(data: memoryview) -> tuple[int, int] | None:
     return None
 
 
+def is_png(data: memoryview) -> bool:
+    """Return whether an image is a PNG by its first bytes."""
+    return data[:8] == _PNG
+
+
 def is_ktx2(data: memoryview) -> bool:
     """Return whether an image is KTX 2 by its first bytes, whatever its media type says."""
     return data[:12] == _KTX2
@@ -39,7 +46,7 @@ def is_ktx2(data: memoryview) -> bool:
 
 def is_known_format(data: memoryview) -> bool:
     """Return whether an image is PNG, JPEG, WebP or KTX 2 by its first bytes."""
-    return data[:8] == _PNG or data[:2] == _JPEG or _is_webp(data) or is_ktx2(data)
+    return is_png(data) or data[:2] == _JPEG or _is_webp(data) or is_ktx2(data)
 
 
 def check_image_size(name: str, size: tuple[int, int], limits: GlbLimits) -> None:
@@ -53,7 +60,9 @@ def check_image_size(name: str, size: tuple[int, int], limits: GlbLimits) -> Non
 def is_cut_off(data: memoryview) -> bool:
     """Return whether a JPEG or WebP is truncated; Blender would fill up the missing part."""
     if data[:2] == _JPEG:
-        return b"\xff\xd9" not in bytes(data)
+        # A preview in an earlier segment has an end of its own.
+        scans = (offset for marker, offset in _jpeg_segments(data) if marker == _JPEG_SCAN)
+        return b"\xff\xd9" not in bytes(data[next(scans, len(data)) :])
     if data[:4] == b"RIFF" and len(data) >= 8:
         return struct.unpack_from("<I", data, 4)[0] + 8 > len(data)
     return False
@@ -64,19 +73,27 @@ def _is_webp(data: memoryview) -> bool:
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
+    for marker, offset in _jpeg_segments(data):
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, offset + 5)
+            return width, height
+    return None
+
+
+def _jpeg_segments(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield marker and offset of the segments up to the first scan, or to the end of the file."""
     offset = 2
-    while offset < len(data):
+    while offset + 3 < len(data):
         marker = data[offset + 1] if data[offset] == 0xFF else 0
         if marker in (0, 0xFF):  # padding, or bytes between two segments, which decoders skip
             offset += 1
         elif marker in _JPEG_BARE:
             offset += 2
-        elif marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, offset + 5)
-            return width, height
         else:
+            yield marker, offset
+            if marker == _JPEG_SCAN:
+                return
             offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
-    return None
 
 
 def _webp_size(data: memoryview) -> tuple[int, int] | None:

@@ -67,10 +67,7 @@ def scene_surface(
     if not all(np.isfinite(part.positions).all() for part in parts):
         raise GlbError(FailureKind.REFUSED, "coordinates are infinite or not a number")
     drawn = sorted({part.material for part in parts})
-    used = sorted(set().union(*(sets[index] for index in drawn)))
-    return SceneSurface(
-        _joined(parts, drawn, used), drawn, np.array([part.reach for part in parts])
-    )
+    return SceneSurface(_joined(parts, drawn), drawn, np.array([part.reach for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,16 +176,13 @@ def _z_up(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)
 
 
-def _joined(parts: Sequence[_Part], materials: Sequence[int], sets: Sequence[int]) -> Surface:
-    """Return the parts as one surface, with the sets of texture coordinates of its materials.
-
-    A set that no part has is zero: without it, Blender would use another one in its place.
-    """
+def _joined(parts: Sequence[_Part], materials: Sequence[int]) -> Surface:
     numbers_of_materials = {index: number for number, index in enumerate(materials)}
     of_parts = [numbers_of_materials[part.material] for part in parts]
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
-    has_colours = any("COLOR_0" in part.values for part in parts)
+    names = {name for part in parts for name in part.values}
+    sets = sorted(int(name.removeprefix("TEXCOORD_")) for name in names if "TEXCOORD_" in name)
     numbers = np.arange(len(parts))
     flat = np.array([not part.normals.any() for part in parts])
     faces = [part.faces + start for part, start in zip(parts, starts, strict=True)]
@@ -196,7 +190,7 @@ def _joined(parts: Sequence[_Part], materials: Sequence[int], sets: Sequence[int
         positions=np.concatenate([part.positions for part in parts]),
         normals=np.concatenate([part.normals for part in parts]),
         uvs={number: _texture_coordinates(parts, number) for number in sets},
-        colours=_column(parts, "COLOR_0", 4, 1) if has_colours else None,
+        colours=_column(parts, "COLOR_0", 4, 1) if "COLOR_0" in names else None,
         faces=np.concatenate(faces).astype(np.int32),
         materials=np.repeat(of_parts, counts).astype(np.int32),
         parts=np.repeat(numbers, counts).astype(np.int32),

@@ -45,6 +45,8 @@ def _new_mesh(surface: Surface, faces: np.ndarray) -> Any:
     mesh.polygons.add(len(faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 3, dtype=np.int32))
     for number, uvs in surface.uvs.items():
+        if not uvs[used].any():
+            continue  # without the set, a normal map has no effect
         layer = mesh.uv_layers.new(name=uv_layer_name(number), do_init=False)
         bottom_up = uvs[used][corners] * (1, -1) + (0, 1)
         layer.uv.foreach_set("vector", _flat(bottom_up))

@@ -21,6 +21,7 @@ from render.blender.opacity import insert_opacity_nodes
 from render.blender.shaders import (
     check_textures,
     connect_glossiness,
+    connect_texture_coordinates,
     image_pixels,
     unreadable_images,
 )
@@ -66,6 +67,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
     normalised = normalise(cleaned.surface, prepared.surface.reach, request.normalise)
     surface = complete_normals(normalised.surface)
     connect_glossiness()
+    connect_texture_coordinates()
     insert_opacity_nodes()
     pass_short_rays()
     objects = create_meshes(surface, materials, cleaned.shells)
@@ -119,16 +121,24 @@ def _import(request: OpenRequest) -> tuple[PreparedScene, list[Any]]:
 def _clean(prepared: PreparedScene, cull_shells: bool) -> CleanSurface:
     """Return what is drawn of the surface. Raises SceneFailure (`empty`) if that is nothing."""
     surface, materials = prepared.surface.surface, prepared.materials
-    alphas = {
-        number: AlphaTexture(
-            alpha=image_pixels(use.image)[..., 3], wrap_s=use.wrap_s, wrap_t=use.wrap_t
-        )
-        for number, use in prepared.base_colours.items()
-        if materials[number].get("alphaMode") in {"MASK", "BLEND"}
-    }
-    result = clean(surface, materials, alphas, cull_shells)
+    result = clean(surface, materials, _alpha_textures(prepared), cull_shells)
     if not len(result.surface.faces):
         # Triangles far from the origin may have lost their area to rounding.
         normalise(surface, prepared.surface.reach, "cube")
         raise SceneFailure(FailureKind.EMPTY, "no triangle has an area and an opacity above 0")
     return result
+
+
+def _alpha_textures(prepared: PreparedScene) -> dict[int, AlphaTexture]:
+    """Return the alpha of each material's base colour; materials share what they have in common."""
+    shared: dict[tuple[int, int, int], AlphaTexture] = {}
+    textures = {}
+    for number, use in prepared.base_colours.items():
+        if prepared.materials[number].get("alphaMode") in {"MASK", "BLEND"}:
+            key = use.image, use.wrap_s, use.wrap_t
+            if key not in shared:
+                # A copy, because a view would keep the colours in memory.
+                alpha = image_pixels(use.image)[..., 3].copy()
+                shared[key] = AlphaTexture(alpha=alpha, wrap_s=use.wrap_s, wrap_t=use.wrap_t)
+            textures[number] = shared[key]
+    return textures

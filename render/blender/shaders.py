@@ -9,12 +9,13 @@ from jaxtyping import Float32
 
 from core.failures import FailureKind
 from render.blender.failure import SceneFailure
-from render.blender.gltf.material_file import image_name
+from render.blender.gltf.material_file import image_name, uv_layer_name
 from render.blender.gltf.materials import GLOSSINESS
 
 __all__ = [
     "check_textures",
     "connect_glossiness",
+    "connect_texture_coordinates",
     "has_linear_pixels",
     "image_pixels",
     "node_trees",
@@ -88,6 +89,19 @@ def connect_glossiness() -> None:
         roughness.inputs[2].default_value = 1.0
         tree.links.new(texture.outputs["Alpha"], roughness.inputs[0])
         tree.links.new(roughness.outputs[0], surface.inputs["Roughness"])
+
+
+def connect_texture_coordinates() -> None:
+    """Name the set of textures that have none, which Blender would let show any set of a mesh.
+
+    The importer leaves it out for TEXCOORD_0. A set that a mesh does not have is zero.
+    """
+    for tree in node_trees():
+        for node in list(tree.nodes):
+            if node.type == "TEX_IMAGE" and not node.inputs["Vector"].is_linked:
+                coordinates = tree.nodes.new("ShaderNodeUVMap")
+                coordinates.uv_map = uv_layer_name(0)
+                tree.links.new(coordinates.outputs[0], node.inputs["Vector"])
 
 
 def node_trees() -> Iterator[Any]:

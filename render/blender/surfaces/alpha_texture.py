@@ -1,9 +1,9 @@
 """The alpha of a base colour texture: which triangles show a texel of at least some alpha."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from glb.document import Item
 from glb.geometry.surface import Surface
@@ -26,6 +26,21 @@ class AlphaTexture:
     """In bytes or [0, 1]; the first row is the top of the image."""
     wrap_s: int = REPEAT
     wrap_t: int = REPEAT
+    _counts: dict[float, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+
+    def counts(self, level: float) -> Int32[np.ndarray, "h+1 w+1"]:
+        """Return how many texels above and to the left of each have an alpha of at least `level`.
+
+        The last result is kept, because the materials of an atlas ask for the same level.
+        """
+        if level not in self._counts:
+            self._counts.clear()
+            visible = self.alpha >= (level * 255 if self.alpha.dtype == np.uint8 else level)
+            counts = np.zeros((visible.shape[0] + 1, visible.shape[1] + 1), dtype=np.int32)
+            np.cumsum(visible, axis=0, dtype=np.int32, out=counts[1:, 1:])
+            np.cumsum(counts, axis=1, out=counts)
+            self._counts[level] = counts
+        return self._counts[level]
 
 
 def texture_coordinates(
@@ -55,16 +70,11 @@ def shows_alpha(
     `coordinates` are those of the corners. A triangle may show all texels that bilinear
     interpolation reads within the bounds of its corners: one that shows such alpha is never missed.
     """
-    alpha = texture.alpha
     # Factors are rounded: without a tolerance, a texel of just this level could be missed.
-    level *= 1 - 1e-5
-    visible = alpha >= (level * 255 if alpha.dtype == np.uint8 else level)
-    if visible.all() or not visible.any():
-        return np.full(len(coordinates), bool(visible.all()))
-    height, width = visible.shape
-    counts = np.zeros((height + 1, width + 1), dtype=np.int32)
-    np.cumsum(visible, axis=0, dtype=np.int32, out=counts[1:, 1:])
-    np.cumsum(counts, axis=1, out=counts)
+    counts = texture.counts(level * (1 - 1e-5))
+    if counts[-1, -1] in (0, texture.alpha.size):
+        return np.full(len(coordinates), bool(counts[-1, -1]))
+    height, width = texture.alpha.shape
     low, high = coordinates.min(axis=1), coordinates.max(axis=1)
     columns = _texel_ranges(low[:, 0], high[:, 0], width, texture.wrap_s)
     rows = _texel_ranges(low[:, 1], high[:, 1], height, texture.wrap_t)

@@ -78,7 +78,7 @@ def _show(
 ) -> np.ndarray:
     """Return which of the faces (n,) may have an opacity of at least `limit` somewhere."""
     factor, slot = base_colour(material)
-    opacity = np.full(len(faces), min(factor[3], 1.0), dtype=np.float64)
+    opacity = np.full(len(faces), factor[3], dtype=np.float64)
     if surface.colours is not None:
         opacity *= np.minimum(surface.colours[surface.faces[faces], 3].max(axis=1), 1)
     # Factors are written as decimal numbers, colours as bytes: 0.2 and 51/255 are the same.
