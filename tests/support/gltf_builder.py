@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["GltfBuilder", "encode_image"]
+__all__ = ["GltfBuilder", "encode_image", "png_chunk"]
 
 _COMPONENT_TYPES = {"<f4": 5126, "<u4": 5125, "<u2": 5123, "|u1": 5121}
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
@@ -21,6 +22,12 @@ def encode_image(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes
     out = io.BytesIO()
     Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(out, kind, **options)
     return out.getvalue()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
 
 
 class GltfBuilder:

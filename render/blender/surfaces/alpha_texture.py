@@ -28,7 +28,7 @@ class AlphaTexture:
     wrap_t: int = REPEAT
     _counts: dict[float, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
-    def counts(self, level: float) -> Int32[np.ndarray, "h+1 w+1"]:
+    def counts(self, level: float) -> Int32[np.ndarray, "rows columns"]:
         """Return how many texels above and to the left of each have an alpha of at least `level`.
 
         The last result is kept, because the materials of an atlas ask for the same level.

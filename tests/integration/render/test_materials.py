@@ -493,3 +493,83 @@ def test_non_finite_normals_are_replaced(look: Look, number: float):
     odd = np.full((4, 3), number)
     views = look(square(lambda builder: builder.material((0.5, 0.2, 0.1, 1)), NORMAL=odd))
     np.testing.assert_allclose(colour(views), expected, atol=LEVELS)
+
+
+def extended(name: str, **values: Any) -> dict[str, Any]:
+    return {"extensions": {name: values}}
+
+
+METAL = {"pbrMetallicRoughness": {"baseColorFactor": [0.5, 0.2, 0.1, 1], "roughnessFactor": 0.5}}
+STRENGTH, COAT = "KHR_materials_emissive_strength", "KHR_materials_clearcoat"
+UNLIKELY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "emission below 0": ({"emissiveFactor": [-1, -1, -1]}, {}),
+    "emission beyond float32": (
+        {"emissiveFactor": [1, 1, 1]} | extended(STRENGTH, emissiveStrength=1e39),
+        {"emissiveFactor": [1, 1, 1]} | extended(STRENGTH, emissiveStrength=1e3),
+    ),
+    "a coat beyond float32": (
+        extended(COAT, clearcoatFactor=1e39),
+        extended(COAT, clearcoatFactor=1),
+    ),
+    "an attenuation distance of 0": (
+        extended("KHR_materials_volume", thicknessFactor=1, attenuationDistance=0),
+        {},
+    ),
+    "an anisotropic metal": (
+        METAL | extended("KHR_materials_anisotropy", anisotropyStrength=0.5),
+        METAL,
+    ),
+}
+"""Materials, and those that they should look like."""
+
+
+@pytest.mark.parametrize("name", UNLIKELY)
+def test_unlikely_values_are_not_black(look: Look, name: str):
+    """Blender would fail, or compute colours that are no numbers."""
+    unlikely, likely = (
+        look(
+            square(lambda builder, values=values: builder.material((0.5, 0.2, 0.1, 1), **values)),
+            used=list(values.get("extensions", {})),
+        )
+        for values in UNLIKELY[name]
+    )
+    np.testing.assert_allclose(colour(unlikely), colour(likely), atol=LEVELS)
+
+
+def test_a_normal_map_of_any_scale_gives_normals(look: Look):
+    tilted = np.full((4, 4, 3), (191, 166, 231), dtype=np.uint8)
+    for scale in (1e39, -1e39):
+        builder = square(
+            lambda b, scale=scale: b.material(
+                normalTexture={"index": b.texture(tilted), "scale": scale}
+            )
+        )
+        normals = look(builder).normals[0]
+        assert np.linalg.norm(normals[SIZE // 2, SIZE // 2], axis=-1) == pytest.approx(1, abs=0.01)
+
+
+def test_a_material_of_an_unknown_alpha_mode_is_drawn_opaque(look: Look):
+    views = look(square(lambda b: b.material(texture=b.texture(THIN_THICK), alphaMode="blend")))
+    assert alpha(views, LEFT) == 1
+    np.testing.assert_allclose(colour(views, LEFT), plain(look, 1, 0, 0), atol=LEVELS)
+
+
+def test_a_texture_without_its_coordinates_does_not_use_others(look: Look):
+    """It shows its first texel; a normal map without coordinates has no effect."""
+
+    def material(builder: GltfBuilder) -> int:
+        tilted = builder.texture(np.full((4, 4, 3), (191, 166, 231), dtype=np.uint8))
+        index = builder.material(texture=builder.texture(RED_BLUE))
+        return builder.add(
+            "materials",
+            builder.document["materials"][index]
+            | {"normalTexture": {"index": tilted}, "emissiveTexture": {"index": 0, "texCoord": 1}},
+        )
+
+    builder = square(material, TEXCOORD_1=[[0, 1], [1, 1], [1, 0], [0, 0]])
+    del builder.document["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"]
+    views = look(builder)
+    left, right = colour(views, LEFT), colour(views, RIGHT)
+    np.testing.assert_allclose(left, right, atol=LEVELS)
+    normals = views.normals[0][pixels_around(views)]
+    np.testing.assert_allclose(normals, np.full((7, 7, 3), [0, -1, 0]), atol=1e-3)

@@ -10,6 +10,7 @@ import pytest
 
 from filters.inspect_glb import GlbError, Inspection, InspectLimits, inspect_glb
 from glb.limits import GlbLimits
+from tests.support.gltf_builder import png_chunk
 from tests.support.small_glbs import (
     changed_square,
     pack_glb,
@@ -147,21 +148,29 @@ def test_an_image_that_decodes_is_detailed(kind: str) -> None:
         (picture("JPEG", flat=True), "flat"),
         (picture(size=(1, 1)), "flat"),
         (picture()[:-30], "unreadable"),
+        (picture()[:-20] + b"junk" + picture()[-16:], "unreadable"),
         (picture("JPEG", (64, 64))[:600], "unreadable"),
         (picture("BMP"), "unreadable"),
         (b"\xabKTX 20\xbb\r\n\x1a\n" + bytes(80), "unreadable"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable"),
     ],
-    ids=["flat", "flat JPEG", "1x1", "cut PNG", "cut JPEG", "BMP", "KTX2", "EPS"],
+    ids=["flat", "flat JPEG", "1x1", "cut PNG", "damaged PNG", "cut JPEG", "BMP", "KTX2", "EPS"],
 )
 def test_a_flat_or_unreadable_image_is_reported(image: bytes, state: str) -> None:
     (texture,) = inspect_glb(pack_glb(*textured_square(image))).base_colour_maps
     assert texture.state == state
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + check
+@pytest.mark.parametrize(
+    "part",
+    [png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(3_000_000))), bytes(4) + b"tEXtjunk"],
+    ids=["a long text", "a wrong checksum"],
+)
+def test_parts_without_pixels_do_not_make_an_image_unreadable(part: bytes) -> None:
+    data = picture()
+    document, binary = textured_square(data[:33] + part + data[33:])
+    (texture,) = inspect_glb(pack_glb(document, binary)).base_colour_maps
+    assert texture.state == "detailed"
 
 
 def png_with_a_small_text_first() -> bytes:

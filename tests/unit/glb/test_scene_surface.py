@@ -142,6 +142,28 @@ def test_quantised_values_are_numbers(tmp_path: Path):
     np.testing.assert_allclose(surface.colours, [[1, 0, 0.2, 1]] * 3, rtol=1e-6)
 
 
+def test_colours_of_integers_are_fractions_even_if_the_file_forgot_it(tmp_path: Path):
+    for dtype, largest in (("|u1", 255), ("<u2", 65535)):
+        builder = GltfBuilder()
+        colours = builder.accessor(np.array([[1, 0, 0.2]] * 3) * largest, dtype)
+        attributes = {"POSITION": builder.accessor(CORNERS), "COLOR_0": colours}
+        builder.node(mesh=builder.add("meshes", {"primitives": [{"attributes": attributes}]}))
+        surface = evaluate(builder, tmp_path).surface
+        assert surface.colours is not None
+        np.testing.assert_allclose(surface.colours, [[1, 0, 0.2, 1]] * 3, rtol=1e-6)
+
+
+def test_huge_texture_coordinates_are_moved_to_where_float32_has_no_fractions(tmp_path: Path):
+    builder = GltfBuilder()
+    material = builder.material(texture=builder.texture(np.zeros((2, 2, 3))))
+    uvs = [[0, 0.5], [1e30, -1e38], [2.0**24, 7]]
+    mesh = triangle(builder, TEXCOORD_0=uvs)
+    builder.document["meshes"][mesh]["primitives"][0]["material"] = material
+    builder.node(mesh=mesh)
+    found = evaluate(builder, tmp_path).surface.uvs[0]
+    np.testing.assert_array_equal(found, [[0, 0.5], [2.0**24, -(2.0**24)], [2.0**24, 7]])
+
+
 def test_targets_move_positions_and_turn_normals(tmp_path: Path):
     builder = GltfBuilder()
     mesh = triangle(builder, NORMAL=[[0, 0, 1]] * 3)

@@ -94,3 +94,14 @@ def test_the_set_is_the_one_of_the_texture_unless_the_transform_names_one():
     assert np.allclose(texture_coordinates(surface, slot, np.array([1])), surface.uvs[1][[0, 2, 3]])
     slot["extensions"] = {"KHR_texture_transform": {"texCoord": 0}}
     assert np.allclose(texture_coordinates(surface, slot, np.array([1])), surface.uvs[0][[0, 2, 3]])
+
+
+def test_one_texture_answers_for_several_levels():
+    alpha = np.array([[0, 100], [200, 255]], dtype=np.uint8)
+    texture = AlphaTexture(alpha=alpha, wrap_s=33071, wrap_t=33071)
+    corners = np.full((1, 3, 2), 0.0)  # the first texel only
+    corners[0, 1] = [0.9, 0.1]  # and the second
+    levels = (0.3, 0.5, 0.3, 0.0, 0.5)
+    assert [bool(shows_alpha(texture, corners, level)[0]) for level in levels] == [
+        level < 100 / 255 for level in levels
+    ]

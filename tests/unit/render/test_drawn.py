@@ -149,3 +149,9 @@ def test_bodies_are_drawn_wholly_and_what_is_drawn_stays_so():
     mask = drawn_faces(surface, {0: material()}, {})
     assert mask.tolist() == [True] * (len(mask) - 1) + [False]
     assert drawn_faces(surface.select(mask), {0: material()}, {}).all()
+
+
+def test_a_factor_of_integers_is_a_number_like_any_other():
+    colours = np.array([[1, 1, 1, 0.25]] * 4, dtype=np.float32)
+    blended = material(alphaMode="BLEND", pbrMetallicRoughness={"baseColorFactor": [1, 1, 1, 1]})
+    assert drawn(replace(quad(), colours=colours), [blended]) == [True] * 2
