@@ -44,7 +44,7 @@ class ReducedMaterials:
 
     by_index: Mapping[int, Item]
     converted: Mapping[int, bytes]
-    """By index, the images in another form, because Blender does not read theirs."""
+    """By index, the images that Blender reads only in this other form."""
     notes: Sequence[str]
     """One line for each texture that is left out because it cannot be read."""
 
