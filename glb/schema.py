@@ -1,6 +1,7 @@
 """Tables of the types in a glTF 2.0 document.
 
-Materials, textures, images and their bytes are as strict as Blender's importer, which reads them.
+Numbers of materials are moved into the ranges of the specification and its extensions. Where these
+have no upper limit, one keeps single precision finite.
 """
 
 from typing import Any

@@ -172,8 +172,11 @@ def oracle() -> Callable[[str], Oracle]:
 
 @pytest.fixture(scope="session")
 def blender() -> Iterator[BlenderProcess]:
-    """Start a Blender child with default limits for this test process. Tests must not kill it."""
-    with BlenderProcess(BlenderLimits()) as process:
+    """Start a Blender child for this test process, with default limits. Tests must not kill it.
+
+    It is not replaced after a number of objects, because tests compare its process id.
+    """
+    with BlenderProcess(BlenderLimits(objects_per_child=100_000)) as process:
         yield process
 
 
