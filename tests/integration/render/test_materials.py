@@ -493,3 +493,21 @@ def test_non_finite_normals_are_replaced(look: Look, number: float):
     odd = np.full((4, 3), number)
     views = look(square(lambda builder: builder.material((0.5, 0.2, 0.1, 1)), NORMAL=odd))
     np.testing.assert_allclose(colour(views), expected, atol=LEVELS)
+
+
+@pytest.mark.parametrize("decal_first", [False, True])
+def test_a_decal_in_the_plane_of_a_wall_is_shown_wholly(look: Look, decal_first: bool):
+    """Each ray would meet either of the two at random."""
+    builder = GltfBuilder()
+    mask = builder.material((0, 0, 1, 1), alphaMode="MASK")
+    meshes = [
+        builder.quad(builder.material((1, 0, 0, 1))),
+        builder.quad(mask, corners=((-0.7, -0.5), (0.6, 0.5))),
+    ]
+    for mesh in reversed(meshes) if decal_first else meshes:
+        builder.node(mesh=mesh)
+    views = look(builder)
+    expected = plain(look, 0, 0, 1)
+    for point in (LEFT, (0.0, 0.0), (0.5, 0.3)):
+        pixels = views.rgba[0][pixels_around(views, point)][..., :3]
+        np.testing.assert_allclose(pixels.reshape(-1, 3).mean(axis=0), expected, atol=LEVELS)

@@ -52,7 +52,7 @@ def test_the_last_row_of_a_matrix_has_no_effect(tmp_path: Path, row: list[float]
     child = as_matrix if odd == "child" else as_translation
     builder.node(parent, mesh=triangle(builder), **child)
     positions = evaluate(builder, tmp_path).surface.positions
-    np.testing.assert_allclose(positions, world(CORNERS + (2, 4, 6)))
+    np.testing.assert_allclose(positions, world(np.add(CORNERS, [2, 4, 6])))
 
 
 def skin(builder: GltfBuilder, nodes: list[int], joints: Any, weights: Any, **fields: Any) -> int:
@@ -75,7 +75,7 @@ def test_the_last_row_of_a_bind_matrix_has_no_effect(tmp_path: Path, row: list[f
     joint = builder.node(translation=[1, 2, 3])
     skin(builder, [joint], [[0] * 4] * 3, [[1, 0, 0, 0]] * 3, inverseBindMatrices=matrices)
     positions = evaluate(builder, tmp_path).surface.positions
-    np.testing.assert_allclose(positions, world(CORNERS + (1, 2, 3)))
+    np.testing.assert_allclose(positions, world(np.add(CORNERS, [1, 2, 3])))
 
 
 def test_a_joint_without_a_weight_may_have_any_number(tmp_path: Path):
@@ -83,7 +83,7 @@ def test_a_joint_without_a_weight_may_have_any_number(tmp_path: Path):
     joint = builder.node(translation=[1, 2, 3])
     skin(builder, [joint], [[200, 0, 255, 255]] * 3, [[0, 1, 0, 0]] * 3)
     positions = evaluate(builder, tmp_path).surface.positions
-    np.testing.assert_allclose(positions, world(CORNERS + (1, 2, 3)))
+    np.testing.assert_allclose(positions, world(np.add(CORNERS, [1, 2, 3])))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1])
@@ -112,7 +112,7 @@ def test_a_target_of_normals_that_a_primitive_lacks_moves_only_positions(tmp_pat
     item["primitives"][0]["targets"] = [{"POSITION": differences, "NORMAL": differences}]
     builder.node(mesh=mesh, weights=[1.0])
     surface = evaluate(builder, tmp_path).surface
-    np.testing.assert_allclose(surface.positions, world(CORNERS + (1, 2, 3)))
+    np.testing.assert_allclose(surface.positions, world(np.add(CORNERS, [1, 2, 3])))
     assert surface.flat.all()
 
 
@@ -121,7 +121,7 @@ def test_instances_with_attributes_of_their_own_only_are_drawn(tmp_path: Path):
     extensions = {"EXT_mesh_gpu_instancing": {"attributes": {"_ID": builder.accessor([0.0, 1.0])}}}
     builder.node(mesh=triangle(builder), extensions=extensions, translation=[1, 2, 3])
     positions = evaluate(builder, tmp_path).surface.positions
-    np.testing.assert_allclose(positions, world(CORNERS + (1, 2, 3)))
+    np.testing.assert_allclose(positions, world(np.add(CORNERS, [1, 2, 3])))
 
 
 def test_sparse_values_replace_indices_that_are_out_of_range(tmp_path: Path):
