@@ -33,10 +33,8 @@ def import_materials(path: Path, count: int) -> list[Any]:
             logging.getLogger(name).handlers.clear()
     meshes = [bpy.data.meshes[material_name(number)] for number in range(count)]
     materials = [mesh.materials[0] for mesh in meshes]
-    for item in list(bpy.data.objects):
-        bpy.data.objects.remove(item, do_unlink=True)
-    for mesh in list(bpy.data.meshes):
-        bpy.data.meshes.remove(mesh)
+    # Removed one by one, each would be searched for in everything that uses it.
+    bpy.data.batch_remove([*bpy.data.objects, *bpy.data.meshes])
     return materials
 
 
