@@ -42,7 +42,7 @@ def lift(
     surface: Surface, faces: Int64[np.ndarray, "n"], shifts: Float64[np.ndarray, "n"]
 ) -> Surface:
     """Return the surface with faces moved along their normals by `shifts` longest sides."""
-    faces, shifts = faces[shifts > 0], shifts[shifts > 0]
+    faces, shifts = faces[shifts != 0], shifts[shifts != 0]
     if not len(faces):
         return surface
     mask = np.zeros((len(surface.faces), 3), dtype=bool)

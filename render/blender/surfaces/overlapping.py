@@ -1,5 +1,6 @@
 """Triangles of one plane that overlap in part: the order in which they lie."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -63,7 +64,8 @@ def separate_overlapping(surface: Surface, materials: Mapping[int, Item]) -> Sur
     anew: decals, and the two sides of a card that are divided into triangles differently, would be
     mixed at random. As in `coincident`, each side of the plane is a stack of its own, and a
     triangle that is drawn later lies over an earlier one: opaque before MASK before BLEND, each in
-    the order of the file. Layers are 3e-5 of the longest side of the bounds apart along their
+    the order of the file. A double-sided triangle over the back of an earlier single-sided one is
+    on the front of that one. Layers are 3e-5 of the longest side of the bounds apart along their
     normals, or closer if there are more than ten.
 
     Triangles that look the same without a texture stay. Triangles smaller than a pixel of 512
@@ -77,14 +79,21 @@ def separate_overlapping(surface: Surface, materials: Mapping[int, Item]) -> Sur
     if not len(pairs):
         return surface
     one, other = pairs.T
-    alike = np.einsum("ij,ij->i", flat.normals[one], flat.normals[other]) > 0
-    modes = drawing_modes(surface.materials[flat.faces], materials)
+    indices = surface.materials[flat.faces]
+    modes = drawing_modes(indices, materials)
     order = np.lexsort((flat.faces, surface.parts[flat.faces], modes)).argsort()
     later = order[other] > order[one]
-    low, high = np.where(later, one, other)[alike], np.where(later, other, one)[alike]
-    layers = _stack(low, high, len(flat.faces))
+    low, high = np.where(later, one, other), np.where(later, other, one)
+    alike = np.einsum("ij,ij->i", flat.normals[low], flat.normals[high]) > 0
+    # What has two fronts is on that side of a single-sided surface from which both are seen.
+    double = by_material(indices, lambda index: bool(materials[index].get("doubleSided"))) > 0
+    turned = np.zeros(len(flat.faces), dtype=bool)
+    turned[high[~alike & double[high] & ~double[low]]] = True
+    alike ^= turned[low] ^ turned[high]
+    layers = _stack(low[alike], high[alike], len(flat.faces))
     layers[np.unique(pairs[~alike])] += 0.5
-    return lift(surface, flat.faces, layers * min(_STEP, _MAX_SHIFT / max(layers.max(), 1)))
+    layers *= min(_STEP, _MAX_SHIFT / max(layers.max(), 1))
+    return lift(surface, flat.faces, np.where(turned, -layers, layers))
 
 
 def _stack(low: np.ndarray, high: np.ndarray, num: int) -> np.ndarray:
@@ -151,7 +160,7 @@ def _overlaps(flat: _Flat, rows: np.ndarray, groups: np.ndarray) -> Iterator[np.
     counts = np.maximum(ends - np.arange(len(rows)) - 1, 0)
     counts[np.cumsum(counts) > _MAX_TESTS] = 0
     stops = np.unique(np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum(), _CHUNK)))
-    for first, last in zip(stops, [*stops[1:], len(rows)], strict=True):
+    for first, last in itertools.pairwise([*stops, len(rows)]):
         number = counts[first:last]
         one = np.repeat(np.arange(first, last), number)
         other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(number) - number, number)

@@ -22,12 +22,13 @@ from tests.support.triangle_surfaces import (
     surface_of,
 )
 
-RED, BLUE, MASK, BLEND, TEXTURED = range(5)
+RED, BLUE, MASK, BLEND, TEXTURED, DOUBLE = range(6)
 MATERIALS = {
     RED: material(),
     BLUE: material(),
     MASK: material(alphaMode="MASK"),
     BLEND: material(alphaMode="BLEND"),
+    DOUBLE: material(doubleSided=True),
     TEXTURED: material(pbrMetallicRoughness={"baseColorTexture": {"index": 0}}),
 }
 STEP = 3e-5
@@ -77,6 +78,15 @@ def test_layers_of_a_body_lie_outside_it():
     np.testing.assert_allclose(z, 0.5 + STEP, atol=1e-9)
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_a_double_sided_decal_may_be_wound_against_a_single_sided_wall(double: bool):
+    """With a double-sided wall it is a card with two looks, and each has its own side."""
+    decal = reverse(moved_by(quad(0.7), (0.1, 0.2, 0)))
+    surface = join(painted(quad(2), RED), painted(decal, DOUBLE))
+    result = separate_overlapping(surface, MATERIALS | {RED: material(doubleSided=double)})
+    assert heights(result) == ({RED: [0.5], DOUBLE: [-0.5]} if double else {RED: [0], DOUBLE: [1]})
+
+
 def test_each_decal_on_others_is_a_layer():
     """Of the same texture, too: it may be an atlas."""
     sizes = (2, 1.5, 1, 0.5)
@@ -110,11 +120,12 @@ def test_each_side_of_a_card_is_seen_from_its_side(other: Surface):
         sphere(),
         cube(),
         join(painted(quad(), RED), painted(moved_by(quad(), (1, 0, 0)), BLUE)),
+        join(painted(quad(), RED), painted(moved_by(quad(), (1.5, 0, 0)), BLUE)),
         join(painted(quad(), RED), painted(moved_by(quad(), (0.3, 0.2, 0)), RED)),
         join(painted(quad(), RED), painted(moved_by(quad(), (0.3, 0.2, 1e-5)), BLUE)),
         join(painted(quad(), RED), painted(moved_by(quad(1e-3), (0.3, 0.2, 0)), BLUE)),
     ],
-    ids=["sphere", "cube", "neighbours", "one look", "another plane", "a pixel"],
+    ids=["sphere", "cube", "neighbours", "apart", "one look", "another plane", "a pixel"],
 )
 def test_what_does_not_need_layers_stays(surface: Surface):
     assert separate_overlapping(surface, MATERIALS) is surface
