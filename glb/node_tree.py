@@ -152,7 +152,7 @@ def _num_copies(
         if arrays is None:
             copies[index] = int(node.get("mesh") is not None)
             continue
-        copies[index] = counts.pop() if counts else 0
+        copies[index] = counts.pop() if counts else int(bool(_instance_attributes(node)))
         num_objects += copies[index]
     if num_objects > limits.max_nodes:
         message = f"{num_objects} nodes and instances; the limit is {limits.max_nodes}"
@@ -162,12 +162,16 @@ def _num_copies(
 
 def _instance_arrays(document: Document, node: Item) -> dict[str, Item] | None:
     """Return the accessors of a node's instances by name; None without a mesh or instances."""
-    instancing = None if node.get("mesh") is None else extension(node, INSTANCING)
-    if instancing is None:
+    attributes = None if node.get("mesh") is None else _instance_attributes(node)
+    if attributes is None:
         return None
-    attributes = instancing["attributes"]
     names = [name for name in _INSTANCE_TYPES if attributes.get(name) is not None]
     return {name: document.item("accessors", attributes[name]) for name in names}
+
+
+def _instance_attributes(node: Item) -> Item | None:
+    instancing = extension(node, INSTANCING)
+    return None if instancing is None else instancing["attributes"]
 
 
 def _check_instances(document: Document, node: Item) -> None:

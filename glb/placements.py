@@ -10,11 +10,13 @@ from glb.accessors import accessor_numbers
 from glb.document import Document, Item, extension
 from glb.extensions import INSTANCING
 
-__all__ = ["Placements", "compose", "instance_matrices", "world_placements"]
-
+__all__ = ["LAST_ROW", "Placements", "compose", "instance_matrices", "world_placements"]
 
 _MIN_SPREAD = 1e-7
 """Width of an image over its length, below which it is a line."""
+LAST_ROW = (0.0, 0, 0, 1)
+"""Of every matrix. Some exporters write others, which viewers ignore; in a product they would move
+and distort what is below."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,10 @@ def world_placements(document: Document) -> Placements:
 
 
 def instance_matrices(document: Document, node: Item) -> Float64[np.ndarray, "n 4 4"] | None:
-    """Return the local matrices of a node's GPU instances; None for a node without them."""
+    """Return the local matrices of a node's GPU instances; None for a node without them.
+
+    Instances with only attributes of their own, such as numbers, are all at the node's place: one.
+    """
     instancing = extension(node, INSTANCING)
     if instancing is None:
         return None
@@ -84,7 +89,7 @@ def instance_matrices(document: Document, node: Item) -> Float64[np.ndarray, "n 
         for name in ("TRANSLATION", "ROTATION", "SCALE")
         if attributes.get(name) is not None
     }
-    count = len(next(iter(arrays.values()))) if arrays else 0
+    count = len(next(iter(arrays.values()))) if arrays else int(bool(attributes))
     return compose(
         arrays.get("TRANSLATION", np.zeros((count, 3))),
         arrays.get("ROTATION", np.tile([0.0, 0, 0, 1], (count, 1))),
@@ -129,4 +134,5 @@ def _local_matrices(nodes: Sequence[Item]) -> Float64[np.ndarray, "n 4 4"]:
         if node.get("matrix"):
             # The file lists columns.
             matrices[index] = np.array(node["matrix"][:16], dtype=np.float64).reshape(4, 4).T
+    matrices[:, 3] = LAST_ROW
     return matrices

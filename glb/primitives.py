@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.failures import FailureKind
-from glb.accessors import accessor_arrays, require_finite, require_type
+from glb.accessors import accessor_arrays, accessor_values, require_finite, require_type
 from glb.decoders.draco_header import num_draco_triangles
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
@@ -177,9 +177,8 @@ def _check_arrays(
 def _check_indices(document: Document, accessor: Item, vertices: int) -> None:
     if not _are_indices(accessor):
         raise malformed("indices are not unsigned integers")
-    for array in accessor_arrays(document, accessor):
-        if int(array.max(initial=0)) >= vertices:
-            raise malformed(f"an index is out of range for {vertices} vertices")
+    if int(accessor_values(document, accessor).max(initial=0)) >= vertices:
+        raise malformed(f"an index is out of range for {vertices} vertices")
 
 
 def _are_indices(accessor: Item) -> bool:

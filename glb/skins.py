@@ -66,20 +66,42 @@ def joint_sets(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:
-    """Return the largest joint index of the drawn vertices of a mesh, or -1 without joints."""
-    largest = -1
-    for part in primitives:
-        attributes = part["attributes"]
-        sets = joint_sets(attributes) if "POSITION" in attributes else []
-        drawn = _drawn_vertices(document, part) if sets else np.zeros(0, dtype=bool)
-        for suffix in sets:
-            for name in ("JOINTS", "WEIGHTS"):
-                accessor = document.item("accessors", attributes[f"{name}_{suffix}"])
-                require_type(accessor, f"{name}_{suffix}", "VEC4")
-            if f"JOINTS_{suffix}" not in compressed_attributes(part):
-                accessor = document.item("accessors", attributes[f"JOINTS_{suffix}"])
-                largest = max(largest, _largest_integer(document, accessor, drawn))
-    return largest
+    """Return the largest joint index that moves a drawn vertex of a mesh, or -1 without joints."""
+    return max((_joint_of_primitive(document, part) for part in primitives), default=-1)
+
+
+def _joint_of_primitive(document: Document, primitive: Item) -> int:
+    attributes, compressed = primitive["attributes"], compressed_attributes(primitive)
+    sets = joint_sets(attributes) if "POSITION" in attributes else []
+    for name in (f"{kind}_{suffix}" for suffix in sets for kind in ("JOINTS", "WEIGHTS")):
+        require_type(document.item("accessors", attributes[name]), name, "VEC4")
+    # Only the decoder knows the joints and weights of compressed data.
+    readable = [suffix for suffix in sets if f"JOINTS_{suffix}" not in compressed]
+    if not readable:
+        return -1
+    drawn = _drawn_vertices(document, primitive)
+
+    def values(kind: str) -> np.ndarray:
+        names = [f"{kind}_{suffix}" for suffix in readable]
+        items = [document.item("accessors", attributes[name]) for name in names]
+        if kind == "JOINTS" and not all(map(_is_integer, items)):
+            raise malformed("joints are not integers")
+        arrays = [accessor_values(document, item)[: len(drawn)][drawn] for item in items]
+        return np.concatenate(arrays, axis=1, dtype=np.float64)
+
+    joints = values("JOINTS")
+    if joints.min(initial=0) < 0:
+        raise malformed("a joint is negative")
+    if any(f"WEIGHTS_{suffix}" in compressed for suffix in sets):
+        return -1
+    used = values("WEIGHTS") > 0
+    # A vertex without weights follows its first joint.
+    used[:, 0] |= ~used.any(axis=1)
+    return int(joints[used].max(initial=-1))
+
+
+def _is_integer(accessor: Item) -> bool:
+    return accessor["componentType"] != _FLOAT and not accessor.get("normalized")
 
 
 def _drawn_vertices(document: Document, primitive: Item) -> np.ndarray:
@@ -92,12 +114,3 @@ def _drawn_vertices(document: Document, primitive: Item) -> np.ndarray:
     indices = accessor_values(document, document.item("accessors", primitive["indices"]))
     drawn[indices.reshape(-1)] = True
     return drawn
-
-
-def _largest_integer(document: Document, accessor: Item, drawn: np.ndarray) -> int:
-    if accessor["componentType"] == _FLOAT or accessor.get("normalized"):
-        raise malformed("joints are not integers")
-    values = accessor_values(document, accessor)[: len(drawn)][drawn]
-    if values.min(initial=0) < 0:
-        raise malformed("a joint is negative")
-    return int(values.max(initial=0)) if len(values) else -1

@@ -6,12 +6,12 @@ Joints have the places that the file's nodes give them; animations are not appli
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from glb.accessors import accessor_numbers
 from glb.document import Document
 from glb.glb_error import malformed
-from glb.placements import Placements
+from glb.placements import LAST_ROW, Placements
 from glb.skins import joint_sets
 
 __all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
@@ -20,8 +20,8 @@ _CHUNK = 100_000
 """Vertices per step, which bounds the memory of their matrices."""
 
 Values = Mapping[str, Float64[np.ndarray, "v _"]]
-Placed = tuple[Float64[np.ndarray, "v 3"], Float64[np.ndarray, "v 3"], bool]
-"""Positions, normals (of any length), and whether the front of the faces is reversed."""
+Placed = tuple[Float64[np.ndarray, "v 3"], Float64[np.ndarray, "v 3"], Bool[np.ndarray, "#v"]]
+"""Positions, normals (of any length), and where a reflection reverses the front of the faces."""
 
 
 def apply_targets(
@@ -43,6 +43,7 @@ def skin_placements(document: Document, skin: int, world: Placements) -> Placeme
         return joints
     values = accessor_numbers(document, item["inverseBindMatrices"], len(item["joints"]))
     inverse_bind = values.reshape(-1, 4, 4).transpose(0, 2, 1)
+    inverse_bind[:, 3] = LAST_ROW
     return joints[range(len(values))].then(inverse_bind)
 
 
@@ -50,7 +51,7 @@ def place(attributes: Values, matrix: Float64[np.ndarray, "4 4"]) -> Placed:
     """Return the positions and normals of a rigid primitive in world axes (y up)."""
     linear = matrix[:3, :3]
     positions = attributes["POSITION"] @ linear.T + matrix[:3, 3]
-    mirrored = bool(np.linalg.det(linear / max(np.abs(linear).max(), 1e-300)) < 0)
+    mirrored = np.array([np.linalg.det(linear / max(np.abs(linear).max(), 1e-300)) < 0])
     normals = attributes.get("NORMAL")
     if normals is None:
         return positions, np.zeros_like(positions), mirrored
@@ -64,13 +65,15 @@ def place_by_joints(attributes: Values, joints: Placements) -> Placed:
     viewers. Raises GlbError (`malformed`) for a joint that does not exist.
     """
     numbers, weights = _joints_and_weights(attributes)
+    # Joints without a weight may have any number.
+    numbers = np.where(weights > 0, numbers, 0)
     # The parser cannot check the joints of compressed data.
     if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= len(joints.matrices):
         raise malformed(f"a joint is out of range for a skin of {len(joints.matrices)} joints")
     matrices = joints.matrices[:, :3, :]
     positions = np.empty_like(attributes["POSITION"])
     normals = np.zeros_like(positions)
-    mirrored = 0
+    mirrored = np.zeros(len(positions), dtype=bool)
     for start in range(0, len(positions), _CHUNK):
         part = slice(start, start + _CHUNK)
         blended = np.einsum("vk,vkij->vij", weights[part], matrices[numbers[part]])
@@ -79,8 +82,8 @@ def place_by_joints(attributes: Values, joints: Placements) -> Placed:
         positions[part] = (linear @ local[..., None])[..., 0] + blended[..., 3]
         if "NORMAL" in attributes:
             normals[part] = _turn(attributes["NORMAL"][part], linear)
-        mirrored += int((np.linalg.det(linear) < 0).sum())
-    return positions, normals, mirrored > len(positions) / 2
+        mirrored[part] = np.linalg.det(linear) < 0
+    return positions, normals, mirrored
 
 
 def _joints_and_weights(attributes: Values) -> tuple[np.ndarray, np.ndarray]:

@@ -165,10 +165,21 @@ def _part(
         _z_up(positions),
         _z_up(unit).astype(np.float32),
         {name: values for name, values in attributes.items() if name not in _VECTORS},
-        faces[:, ::-1] if mirrored else faces,  # a reflection reverses the orientation
+        _turn(faces, mirrored),
         material,
         reach,
     )
+
+
+def _turn(faces: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Return faces with the order of corners reversed where a reflection reverses the front.
+
+    A skin may mirror a part of a primitive: most corners of a face decide.
+    """
+    if len(mirrored) == 1 or not mirrored.any():
+        return faces[:, ::-1] if mirrored.any() else faces
+    turned = mirrored[faces].sum(axis=1, keepdims=True) > 1
+    return np.where(turned, faces[:, ::-1], faces)
 
 
 def _z_up(vectors: np.ndarray) -> np.ndarray:

@@ -64,16 +64,24 @@ def read_primitive(
         corners = np.arange(count)
     if len(corners) and int(corners.max()) >= count:
         raise malformed(f"an index is out of range for {count} vertices")
-    targets = [_read_target(document, target, count) for target in primitive.get("targets") or []]
+    targets = [
+        _read_target(document, target, attributes) for target in primitive.get("targets") or []
+    ]
     return _compact(attributes, targets, _triangles(corners.astype(np.int32), mode))
 
 
-def _read_target(document: Document, target: Item, count: int) -> dict[str, np.ndarray]:
-    """Return the differences of positions and normals; normals of a wrong type have no effect."""
+def _read_target(
+    document: Document, target: Item, attributes: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the differences of positions and normals.
+
+    Those of a wrong type, and of normals that the primitive does not have, have no effect.
+    """
+    count = len(attributes["POSITION"])
     values = {
         name: accessor_numbers(document, target[name], count)
         for name in ("POSITION", "NORMAL")
-        if target.get(name) is not None
+        if target.get(name) is not None and name in attributes
     }
     return {name: array for name, array in values.items() if array.shape == (count, 3)}
 

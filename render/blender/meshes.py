@@ -21,11 +21,14 @@ def create_meshes(
     `materials` are Blender's. Every vertex of a face must have a normal.
     """
     culled = []
-    groups = np.stack([surface.materials, shells], axis=1)
-    for index, is_shell in np.unique(groups, axis=0):
-        faces = surface.faces[(groups == (index, is_shell)).all(axis=1)]
-        mesh = _new_mesh(surface, faces)
-        mesh.materials.append(materials[int(index)])
+    groups = surface.materials * 2 + shells
+    # A pass over all faces for each material would take minutes for thousands of both.
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    for rows in np.split(order, starts[1:]) if len(order) else []:
+        index, is_shell = divmod(int(groups[rows[0]]), 2)
+        mesh = _new_mesh(surface, surface.faces[rows])
+        mesh.materials.append(materials[index])
         item = bpy.data.objects.new(mesh.name, mesh)
         bpy.context.scene.collection.objects.link(item)
         if is_shell:
@@ -34,11 +37,9 @@ def create_meshes(
 
 
 def _new_mesh(surface: Surface, faces: np.ndarray) -> Any:
-    used = np.zeros(len(surface.positions), dtype=bool)
-    used[faces] = True
-    corners = (np.cumsum(used) - 1).astype(np.int32)[faces].ravel()
+    used, corners = _compact(faces)
     mesh = bpy.data.meshes.new("surface")
-    mesh.vertices.add(int(used.sum()))
+    mesh.vertices.add(len(used))
     mesh.vertices.foreach_set("co", _flat(surface.positions[used]))
     mesh.loops.add(len(corners))
     mesh.loops.foreach_set("vertex_index", corners)
@@ -58,6 +59,18 @@ def _new_mesh(surface: Surface, faces: np.ndarray) -> Any:
     layer.data.foreach_set("vector", _flat(surface.normals[used]))
     mesh.update(calc_edges=True)
     return mesh
+
+
+def _compact(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices (n,) of faces (f, 3), ascending, and the corners (3 f,) among them."""
+    first, num = int(faces.min()), int(np.ptp(faces)) + 1
+    if num > 30 * faces.size:  # a few faces here and there
+        used, corners = np.unique(faces, return_inverse=True)
+        return used, corners.ravel().astype(np.int32)
+    mask = np.zeros(num, dtype=bool)
+    mask[faces - first] = True
+    corners = (np.cumsum(mask) - 1).astype(np.int32)[faces - first]
+    return np.flatnonzero(mask) + first, corners.ravel()
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -110,7 +110,7 @@ def _import(request: OpenRequest) -> tuple[PreparedScene, list[Any]]:
         path = Path(folder) / "materials.glb"
         while True:
             prepared = prepare(Path(request.glb), request.limits, path, decode_draco, unreadable)
-            materials = import_materials(path, len(prepared.materials))
+            materials = import_materials(path)
             found = unreadable_images()
             if found <= unreadable:
                 return prepared, materials

@@ -9,14 +9,14 @@ import bpy
 
 from core.failures import FailureKind
 from render.blender.failure import SceneFailure
-from render.blender.gltf.material_file import material_name
+from render.blender.gltf.material_file import MESH_NAME
 
 __all__ = ["import_materials"]
 
 _LACKS_EXTENSION = re.compile(r"Extension \S+ is not available")
 
 
-def import_materials(path: Path, count: int) -> list[Any]:
+def import_materials(path: Path) -> list[Any]:
     """Return Blender's materials, from the file of `write_material_file`.
 
     Raises SceneFailure.
@@ -31,12 +31,9 @@ def import_materials(path: Path, count: int) -> list[Any]:
         for name in ("glTFImporter", "glTFImporter_errors"):
             # The importer does not remove its own handlers when it fails.
             logging.getLogger(name).handlers.clear()
-    meshes = [bpy.data.meshes[material_name(number)] for number in range(count)]
-    materials = [mesh.materials[0] for mesh in meshes]
-    for item in list(bpy.data.objects):
-        bpy.data.objects.remove(item, do_unlink=True)
-    for mesh in list(bpy.data.meshes):
-        bpy.data.meshes.remove(mesh)
+    materials = list(bpy.data.meshes[MESH_NAME].materials)
+    # Removed one by one, each would be searched for in everything that uses it.
+    bpy.data.batch_remove([*bpy.data.objects, *bpy.data.meshes])
     return materials
 
 

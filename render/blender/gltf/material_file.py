@@ -14,15 +14,12 @@ from glb.document import Document, Item
 from glb.shown_materials import image_of_texture, texture_coordinate_set, texture_slots
 from render.blender.gltf.materials import ReducedMaterials
 
-__all__ = ["COLOUR_LAYER", "image_name", "material_name", "uv_layer_name", "write_material_file"]
+__all__ = ["COLOUR_LAYER", "MESH_NAME", "image_name", "uv_layer_name", "write_material_file"]
 
 COLOUR_LAYER = "Color"
 """Name that the importer gives the layer of COLOR_0."""
-
-
-def material_name(number: int) -> str:
-    """Return the name of the mesh that shows a material, by its place among the drawn ones."""
-    return f"material {number}"
+MESH_NAME = "materials"
+"""Name of the mesh with the materials, in their order."""
 
 
 def image_name(index: int) -> str:
@@ -62,15 +59,11 @@ def write_material_file(
     _add_images(content, data, document, reduced.converted, slots)
     sets = {texture_coordinate_set(slot) for slot in slots}
     attributes = _add_triangle(content, data, sets, has_colours)
-    content["meshes"] = [
-        {
-            "name": material_name(number),
-            "primitives": [{"attributes": attributes, "material": index}],
-        }
-        for number, index in enumerate(drawn)
-    ]
-    content["nodes"] = [{"mesh": number} for number in range(len(drawn))]
-    content["scenes"] = [{"nodes": list(range(len(drawn)))}]
+    # One mesh: with one for each of thousands of materials, the importer takes minutes.
+    primitives = [{"attributes": attributes, "material": index} for index in drawn]
+    content["meshes"] = [{"name": MESH_NAME, "primitives": primitives}]
+    content["nodes"] = [{"mesh": 0}]
+    content["scenes"] = [{"nodes": [0]}]
     content["buffers"] = [{"byteLength": len(data)}]
     write_glb(path, {name: part for name, part in content.items() if part}, data)
 

@@ -13,6 +13,7 @@ from render.blender.surfaces.alpha_texture import AlphaTexture
 from render.blender.surfaces.coincident import separate_coincident
 from render.blender.surfaces.drawn import drawn_faces
 from render.blender.surfaces.orientation import orient
+from render.blender.surfaces.overlapping import separate_overlapping
 from render.blender.surfaces.shells import inward_shells
 from render.blender.surfaces.triangles import unshare
 
@@ -55,7 +56,8 @@ def clean(
     marked = dataclasses.replace(
         marked, materials=marked.materials + first * shells.astype(np.int32)
     )
-    result = separate_coincident(orient(marked), {**materials, **own})
+    everything = {**materials, **own}
+    result = separate_overlapping(separate_coincident(orient(marked), everything), everything)
     shells = result.materials >= first
     return CleanSurface(
         _shift_materials(result, -first * shells),

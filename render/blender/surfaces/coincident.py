@@ -1,7 +1,7 @@
 """Triangles at the same place: which of them are drawn, and in which order they lie."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from glb.document import Item
 from glb.geometry.surface import Surface
 from glb.shown_materials import texture_slots
 from render.blender.surfaces.diagonals import align_diagonals
+from render.blender.surfaces.layers import OPAQUE, by_material, drawing_modes, lift
 from render.blender.surfaces.sheets import outward_choice
-from render.blender.surfaces.triangles import area_vectors, squares, unshare
 from render.blender.surfaces.welding import weld
 
 __all__ = ["separate_coincident"]
@@ -30,8 +30,6 @@ _MAX_LOOKS = 64
 """Different looks that are told apart at one place; more are taken as different from each other."""
 _HASH = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 """Odd numbers without a pattern."""
-_OPAQUE = 0
-_MODES = {"MASK": 1, "BLEND": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +67,8 @@ def separate_coincident(surface: Surface, materials: Mapping[int, Item]) -> Surf
     closer if there are more than ten.
 
     Flat quads are divided along the same diagonal before (`align_diagonals`). Other triangles that
-    overlap in part are not coincident here, nor are those whose corners are closer than 1e-5 of the
-    size.
+    overlap in part are not coincident here (`overlapping`), nor are those whose corners are closer
+    than 1e-5 of the size.
     """
     welded = weld(surface)
     surface, welded = align_diagonals(surface, welded, ~_coincide(welded))
@@ -85,7 +83,7 @@ def separate_coincident(surface: Surface, materials: Mapping[int, Item]) -> Surf
     kept = np.zeros(len(stacks.faces), dtype=bool)
     kept[_one_of_each(surface, stacks, np.flatnonzero(alike))] = True
     kept[rows] = True
-    surface = _shift(surface, stacks.faces[rows], shifts)
+    surface = lift(surface, stacks.faces[rows], shifts)
     mask = np.ones(len(surface.faces), dtype=bool)
     mask[stacks.faces[~kept]] = False
     return surface.select(mask)
@@ -113,10 +111,7 @@ def _find_stacks(surface: Surface, welded: np.ndarray, materials: Mapping[int, I
     num = int(high.max(initial=0)) + 1
     sides = np.unique(low * num + middle, return_inverse=True)[1]
     places = np.unique(sides * num + high, return_inverse=True)[1]
-    modes = _by_face(
-        surface.materials[faces],
-        lambda index: _MODES.get(str(materials[index].get("alphaMode")), _OPAQUE),
-    )
+    modes = drawing_modes(surface.materials[faces], materials)
     order = np.lexsort((faces, surface.parts[faces], modes, places))
     faces, modes, places = faces[order], modes[order], places[order]
     corners = np.argsort(welded[faces], axis=1)
@@ -130,23 +125,17 @@ def _find_stacks(surface: Surface, welded: np.ndarray, materials: Mapping[int, I
     )
 
 
-def _by_face(materials: np.ndarray, value: Callable[[int], int]) -> np.ndarray:
-    """Return a value of the material of each face (n,)."""
-    indices, faces = np.unique(materials, return_inverse=True)
-    return np.array([value(int(index)) for index in indices], dtype=np.int64)[faces]
-
-
 def _looks(surface: Surface, materials: Mapping[int, Item], stacks: _Stacks) -> np.ndarray:
     """Return for each row (n,) the first row of its place that looks the same."""
     numbers: dict[str, int] = {}
     for index, item in materials.items():
         numbers.setdefault(json.dumps(item | {"name": None}, sort_keys=True), index)
     indices = surface.materials[stacks.faces]
-    names = _by_face(
+    names = by_material(
         indices,
         lambda index: numbers[json.dumps(materials[index] | {"name": None}, sort_keys=True)],
     )
-    textured = _by_face(indices, lambda index: any(texture_slots(materials[index])))
+    textured = by_material(indices, lambda index: any(texture_slots(materials[index])))
     looks = np.arange(len(stacks.faces))
     rows = looks.copy()
     for _ in range(_MAX_LOOKS):
@@ -160,7 +149,7 @@ def _looks(surface: Surface, materials: Mapping[int, Item], stacks: _Stacks) -> 
                 alike &= near | (textured[rows] == 0)
             if surface.colours is not None:
                 near = np.abs(surface.colours[one] - surface.colours[other]) <= _COLOUR_TOLERANCE
-                near[stacks.modes[rows] == _OPAQUE, 3] = True
+                near[stacks.modes[rows] == OPAQUE, 3] = True
                 alike &= near.all(axis=1)
         looks[rows[alike]] = leaders[alike]
         rows = rows[~alike & ~first]
@@ -192,7 +181,7 @@ def _layers(stacks: _Stacks, looks: np.ndarray, rows: np.ndarray) -> tuple[np.nd
     """Return the rows to keep of places with different looks, and their shifts (n,) in sizes."""
     piles = stacks.places[rows] * 2 + stacks.odd[rows]
     rows = rows[np.argsort(piles, kind="stable")]
-    opaque, rest = (rows[mask] for mask in (stacks.modes[rows] == _OPAQUE, stacks.modes[rows] > 0))
+    opaque, rest = (rows[mask] for mask in (stacks.modes[rows] == OPAQUE, stacks.modes[rows] > 0))
     piles = stacks.places * 2 + stacks.odd
     last = np.flatnonzero(np.diff(piles[opaque], append=-1))
     _, first = np.unique(piles[rest] * len(looks) + looks[rest], return_index=True)
@@ -204,22 +193,3 @@ def _layers(stacks: _Stacks, looks: np.ndarray, rows: np.ndarray) -> tuple[np.nd
     # The outermost layers of two sides are apart, too, and none is at the place of the other side.
     sided = np.bincount(stacks.places[kept], minlength=len(looks))[stacks.places[kept]] > sizes
     return kept, (layers + 0.5 * sided) * np.minimum(_STEP, _MAX_SHIFT / sizes)
-
-
-def _shift(surface: Surface, faces: np.ndarray, shifts: np.ndarray) -> Surface:
-    """Return the surface with faces (n,) moved along their normals by `shifts` (n,) sizes."""
-    faces, shifts = faces[shifts > 0], shifts[shifts > 0]
-    if not len(faces):
-        return surface
-    corners = surface.positions[surface.faces].reshape(-1, 3)
-    size = (corners.max(axis=0) - corners.min(axis=0)).max()
-    mask = np.zeros((len(surface.faces), 3), dtype=bool)
-    mask[faces] = True
-    distances = np.zeros(len(surface.faces))
-    distances[faces] = shifts * size
-    moved = np.flatnonzero(mask[:, 0])
-    vectors = area_vectors(surface.select(mask[:, 0]))
-    vectors *= (distances[moved] / np.sqrt(squares(vectors)))[:, None]
-    surface, new = unshare(surface, mask)
-    surface.positions[new] += np.repeat(vectors, 3, axis=0)
-    return surface

@@ -573,3 +573,21 @@ def test_a_texture_without_its_coordinates_does_not_use_others(look: Look):
     np.testing.assert_allclose(left, right, atol=LEVELS)
     normals = views.normals[0][pixels_around(views)]
     np.testing.assert_allclose(normals, np.full((7, 7, 3), [0, -1, 0]), atol=1e-3)
+
+
+@pytest.mark.parametrize("decal_first", [False, True])
+def test_a_decal_in_the_plane_of_a_wall_is_shown_wholly(look: Look, decal_first: bool):
+    """Each ray would meet either of the two at random."""
+    builder = GltfBuilder()
+    mask = builder.material((0, 0, 1, 1), alphaMode="MASK")
+    meshes = [
+        builder.quad(builder.material((1, 0, 0, 1))),
+        builder.quad(mask, corners=((-0.7, -0.5), (0.6, 0.5))),
+    ]
+    for mesh in reversed(meshes) if decal_first else meshes:
+        builder.node(mesh=mesh)
+    views = look(builder)
+    expected = plain(look, 0, 0, 1)
+    for point in (LEFT, (0.0, 0.0), (0.3, 0.2)):
+        pixels = views.rgba[0][pixels_around(views, point)][..., :3]
+        np.testing.assert_allclose(pixels.reshape(-1, 3).mean(axis=0), expected, atol=LEVELS)
