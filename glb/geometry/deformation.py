@@ -16,8 +16,8 @@ from glb.skins import joint_sets
 
 __all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
 
-_CHUNK = 100_000
-"""Vertices per step, which bounds the memory of their matrices."""
+_CHUNK = 400_000
+"""Matrices per step, of all joints of some vertices, which bounds their memory."""
 
 Values = Mapping[str, Float64[np.ndarray, "v _"]]
 Placed = tuple[Float64[np.ndarray, "v 3"], Float64[np.ndarray, "v 3"], Bool[np.ndarray, "#v"]]
@@ -30,8 +30,9 @@ def apply_targets(
     """Return the attributes with the weighted differences of the morph targets added."""
     result = dict(attributes)
     for target, weight in zip(targets, weights, strict=False):
-        for name, difference in target.items() if weight else ():
-            result[name] = result[name] + weight * difference
+        for name, difference in target.items():
+            if weight and name in result:
+                result[name] = result[name] + float(weight) * difference
     return result
 
 
@@ -74,8 +75,9 @@ def place_by_joints(attributes: Values, joints: Placements) -> Placed:
     positions = np.empty_like(attributes["POSITION"])
     normals = np.zeros_like(positions)
     mirrored = np.zeros(len(positions), dtype=bool)
-    for start in range(0, len(positions), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    chunk = max(_CHUNK // weights.shape[1], 1)
+    for start in range(0, len(positions), chunk):
+        part = slice(start, start + chunk)
         blended = np.einsum("vk,vkij->vij", weights[part], matrices[numbers[part]])
         linear = blended[..., :3]
         local = attributes["POSITION"][part]

@@ -22,7 +22,6 @@ from glb.geometry.vertex_values import DracoDecoder, PrimitiveValues, read_primi
 from glb.glb_error import GlbError
 from glb.node_tree import NodeTree
 from glb.placements import Placements, instance_matrices, world_placements
-from glb.shown_materials import texture_coordinate_set, texture_slots
 from glb.skins import joint_sets
 
 __all__ = ["SceneSurface", "scene_surface"]
@@ -46,28 +45,26 @@ class SceneSurface:
 def scene_surface(
     document: Document,
     tree: NodeTree,
-    materials: Mapping[int, Item],
+    texture_sets: Mapping[int, Sequence[int]],
     max_triangles: int,
     draco: DracoDecoder,
 ) -> SceneSurface:
     """Return the triangles that a still picture of the default scene shows.
 
-    `materials` are the shown materials by index; every drawn primitive names one of them. Raises
-    GlbError: `malformed`, `import_error` for undecodable compressed data, `too_large`, `refused` if
-    coordinates exceed double precision, `empty` without a triangle.
+    `texture_sets` are the sets of texture coordinates that each material uses, in the order of
+    `Surface.uvs`; every drawn primitive names one of these materials. Raises GlbError: `malformed`,
+    `import_error` for undecodable compressed data, `too_large`, `refused` if coordinates exceed
+    double precision, `empty` without a triangle.
     """
-    sets = {
-        index: {texture_coordinate_set(slot) for _, slot in texture_slots(material)}
-        for index, material in materials.items()
-    }
     with np.errstate(over="ignore", invalid="ignore"):
-        parts = _limited(_parts(document, tree, sets, draco), max_triangles)
+        parts = _limited(_parts(document, tree, texture_sets, draco), max_triangles)
     if not parts:
         raise GlbError(FailureKind.EMPTY, "the scene has no triangle")
     if not all(np.isfinite(part.positions).all() for part in parts):
         raise GlbError(FailureKind.REFUSED, "coordinates are infinite or not a number")
     drawn = sorted({part.material for part in parts})
-    return SceneSurface(_joined(parts, drawn), drawn, np.array([part.reach for part in parts]))
+    reach = np.array([part.reach for part in parts])
+    return SceneSurface(_joined(parts, drawn, texture_sets), drawn, reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +92,29 @@ def _limited(parts: Iterable[_Part], max_triangles: int) -> list[_Part]:
 
 
 def _parts(
-    document: Document, tree: NodeTree, sets: Mapping[int, set[int]], draco: DracoDecoder
+    document: Document, tree: NodeTree, sets: Mapping[int, Sequence[int]], draco: DracoDecoder
 ) -> Iterator[_Part]:
     world = world_placements(document)
+    skins: dict[int, Placements] = {}
     read: dict[tuple[int, bool], list[tuple[int, PrimitiveValues]]] = {}
+    posed: dict[tuple[int, bool, tuple[float, ...]], list[Values]] = {}
     for index in tree.shown:
         node = document.item("nodes", index)
         if node.get("mesh") is None:
             continue
         mesh = document.item("meshes", node["mesh"])
-        joints = _joints(document, node, world)
+        joints = _joints(document, node, world, skins)
         key = node["mesh"], joints is not None
         if key not in read:
             read[key] = list(_primitives(document, mesh, sets, draco, skinned=key[1]))
-        weights = node.get("weights") or mesh.get("weights") or []
+        weights = tuple(node.get("weights") or mesh.get("weights") or ())
+        pose = (*key, weights)
+        if pose not in posed:
+            posed[pose] = [
+                apply_targets(values.attributes, values.targets, weights) for _, values in read[key]
+            ]
         copies = _copies(document, node, world[index])
-        for material, values in read[key]:
-            attributes = apply_targets(values.attributes, values.targets, weights)
+        for (material, values), attributes in zip(read[key], posed[pose], strict=True):
             if joints is not None and "JOINTS_0" in attributes:
                 reach = float(joints.farthest(attributes["POSITION"]).max(initial=0))
                 placed = place_by_joints(attributes, joints)
@@ -126,7 +129,7 @@ def _parts(
 def _primitives(
     document: Document,
     mesh: Item,
-    sets: Mapping[int, set[int]],
+    sets: Mapping[int, Sequence[int]],
     draco: DracoDecoder,
     skinned: bool,
 ) -> Iterator[tuple[int, PrimitiveValues]]:
@@ -142,11 +145,16 @@ def _primitives(
             yield material, values
 
 
-def _joints(document: Document, node: Item, world: Placements) -> Placements | None:
+def _joints(
+    document: Document, node: Item, world: Placements, skins: dict[int, Placements]
+) -> Placements | None:
     """Return the placements by the joints of a node's skin; an instanced mesh has none."""
-    if node.get("skin") is None or extension(node, INSTANCING) is not None:
+    skin = node.get("skin")
+    if skin is None or extension(node, INSTANCING) is not None:
         return None
-    return skin_placements(document, node["skin"], world)
+    if skin not in skins:
+        skins[skin] = skin_placements(document, skin, world)
+    return skins[skin]
 
 
 def _copies(document: Document, node: Item, placed: Placements) -> Placements:
@@ -187,21 +195,23 @@ def _z_up(vectors: np.ndarray) -> np.ndarray:
     return np.stack([vectors[:, 0], -vectors[:, 2], vectors[:, 1]], axis=1)
 
 
-def _joined(parts: Sequence[_Part], materials: Sequence[int]) -> Surface:
+def _joined(
+    parts: Sequence[_Part], materials: Sequence[int], sets: Mapping[int, Sequence[int]]
+) -> Surface:
     numbers_of_materials = {index: number for number, index in enumerate(materials)}
     of_parts = [numbers_of_materials[part.material] for part in parts]
     counts = [len(part.faces) for part in parts]
     starts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
     names = {name for part in parts for name in part.values}
-    sets = sorted(int(name.removeprefix("TEXCOORD_")) for name in names if "TEXCOORD_" in name)
+    num_sets = max(len(sets[index]) for index in materials)
     numbers = np.arange(len(parts))
     flat = np.array([not part.normals.any() for part in parts])
     faces = [part.faces + start for part, start in zip(parts, starts, strict=True)]
     return Surface(
         positions=np.concatenate([part.positions for part in parts]),
         normals=np.concatenate([part.normals for part in parts]),
-        uvs={number: _texture_coordinates(parts, number) for number in sets},
-        colours=_column(parts, "COLOR_0", 4, 1) if "COLOR_0" in names else None,
+        uvs={number: _texture_coordinates(parts, sets, number) for number in range(num_sets)},
+        colours=_column(parts, ["COLOR_0"] * len(parts), 4, 1) if "COLOR_0" in names else None,
         faces=np.concatenate(faces).astype(np.int32),
         materials=np.repeat(of_parts, counts).astype(np.int32),
         parts=np.repeat(numbers, counts).astype(np.int32),
@@ -209,17 +219,22 @@ def _joined(parts: Sequence[_Part], materials: Sequence[int]) -> Surface:
     )
 
 
-def _texture_coordinates(parts: Sequence[_Part], number: int) -> np.ndarray:
-    column = _column(parts, f"TEXCOORD_{number}", 2, 0)
+def _texture_coordinates(
+    parts: Sequence[_Part], sets: Mapping[int, Sequence[int]], number: int
+) -> np.ndarray:
+    """Return the coordinates of each material's set at a place in its list."""
+    of_parts = (sets[part.material] for part in parts)
+    names = [f"TEXCOORD_{used[number]}" if number < len(used) else "" for used in of_parts]
+    column = _column(parts, names, 2, 0)
     return np.clip(column, -_FARTHEST_UV, _FARTHEST_UV, out=column)
 
 
-def _column(parts: Sequence[_Part], name: str, width: int, default: float) -> np.ndarray:
-    """Return an attribute of all vertices; `default` fills what a primitive does not have."""
+def _column(parts: Sequence[_Part], names: Sequence[str], width: int, default: float) -> np.ndarray:
+    """Return an attribute of all vertices, named for each part; `default` where it is absent."""
     total = sum(len(part.positions) for part in parts)
     column = np.full((total, width), default, dtype=np.float32)
     start = 0
-    for part in parts:
+    for part, name in zip(parts, names, strict=True):
         values = part.values.get(name)
         end = start + len(part.positions)
         if values is not None:

@@ -18,7 +18,8 @@ class Surface:
     normals: Float32[np.ndarray, "v 3"]
     """Unit vectors; zero where the file has no usable normal."""
     uvs: dict[int, Float32[np.ndarray, "v 2"]]
-    """Texture coordinates per set, v downwards as in glTF; zero where a primitive has none."""
+    """Texture coordinates, v downwards as in glTF, by the numbers that materials give their sets
+    (gltf.materials); zero where a primitive has none."""
     colours: Float32[np.ndarray, "v 4"] | None
     """Linear COLOR_0; one where a primitive has none. None if no primitive has any."""
     faces: Int32[np.ndarray, "f 3"]

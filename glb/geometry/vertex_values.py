@@ -120,6 +120,8 @@ def _read_arrays(
         return attributes, accessor_values(document, document.item("accessors", index))[:, 0]
     decoded = {name: accessor for name, accessor in accessors.items() if name in ids}
     types = {ids[name]: accessor_type(accessor) for name, accessor in decoded.items()}
+    if len(types) < len(decoded):
+        raise malformed(f"{DRACO}: two attributes have the same id")
     mesh = draco(document.view(compressed["bufferView"]), types)
     for name, accessor in decoded.items():
         attributes[name] = stored_numbers(mesh.attributes[ids[name]], accessor)

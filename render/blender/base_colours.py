@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float64
 from glb.document import Item
 from glb.geometry.surface import Surface
 from glb.shown_materials import UNLIT, base_colour
-from render.blender.gltf.prepare import PreparedScene
 from render.blender.scene import OpenScene
 from render.blender.shaders import has_linear_pixels, image_pixels
 from render.blender.surface_points import Places, sample_places
@@ -38,9 +37,9 @@ def write_base_colours(opened: OpenScene, request: RenderRequest) -> float:
     behind it, too.
     """
     started = time.monotonic()
-    surface, materials = opened.body, opened.prepared.materials
+    surface, materials = opened.body, opened.materials
     places = sample_places(surface, _NUM_POINTS, request.seed)
-    colours = _colours(surface, places, opened.prepared)
+    colours = _colours(surface, places, opened)
     used = surface.materials[places.faces]
     opaque = np.ones(_NUM_POINTS, dtype=bool)
     lit = np.ones(_NUM_POINTS, dtype=bool)
@@ -58,9 +57,7 @@ def write_base_colours(opened: OpenScene, request: RenderRequest) -> float:
     return time.monotonic() - started
 
 
-def _colours(
-    surface: Surface, places: Places, prepared: PreparedScene
-) -> Float64[np.ndarray, "n 4"]:
+def _colours(surface: Surface, places: Places, opened: OpenScene) -> Float64[np.ndarray, "n 4"]:
     """Return factor * texel * COLOR_0 at places of the surface, as linear RGBA."""
     if surface.colours is None:
         colours = np.ones((len(places.faces), 4))
@@ -69,13 +66,13 @@ def _colours(
     used = surface.materials[places.faces]
     textured: dict[int, list[int]] = {}
     for number in np.unique(used).tolist():
-        colours[used == number] *= base_colour(prepared.materials[number])[0]
-        if number in prepared.base_colours:
-            textured.setdefault(prepared.base_colours[number].image, []).append(number)
+        colours[used == number] *= base_colour(opened.materials[number])[0]
+        if number in opened.base_colours:
+            textured.setdefault(opened.base_colours[number].image, []).append(number)
     for image, numbers in textured.items():
         pixels = image_pixels(image)
         for number in numbers:
-            use, own = prepared.base_colours[number], used == number
+            use, own = opened.base_colours[number], used == number
             corners = texture_coordinates(surface, use.slot, places.faces[own])
             coordinates = places.select(own).mix(corners)
             texels = nearest_texels(pixels, coordinates, use.wrap_s, use.wrap_t)

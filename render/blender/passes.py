@@ -7,7 +7,8 @@ each pixel, which is exact; passes of the colour render would be jittered or ave
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +136,28 @@ def render_silhouettes(opened: OpenScene, request: MeasureRequest) -> None:
     Shells around the object are left out.
     """
     scene = bpy.context.scene
-    for item in opened.shell_objects:
-        item.hide_render = True
     use_device(scene, "cpu", request.threads)
     _common_settings(scene)
     _geometry_settings(scene)
     scene.cycles.filter_width = 1.0
     camera = _new_camera(scene)
     whole = Window(left=0, top=0, width=request.resolution, height=request.resolution)
-    for number, spec in enumerate(request.cameras):
-        view = _View(spec, whole, request.resolution)
-        view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
-    for item in opened.shell_objects:
-        item.hide_render = False
+    with _hidden(opened.shell_objects):
+        for number, spec in enumerate(request.cameras):
+            view = _View(spec, whole, request.resolution)
+            view.render(scene, camera, Path(request.out) / f"silhouette_{number:03d}.exr")
+
+
+@contextmanager
+def _hidden(objects: Sequence[Any]) -> Iterator[None]:
+    """Leave objects out of renders until the end of the block."""
+    for item in objects:
+        item.hide_render = True
+    try:
+        yield
+    finally:
+        for item in objects:
+            item.hide_render = False
 
 
 def compile_kernels(request: CompileRequest) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from core.failures import FailureKind
+from glb.document import Item
 from glb.geometry.surface import Surface
 from render.blender.failure import SceneFailure
+from render.blender.gltf.base_colour_image import BaseColourImage
 from render.blender.gltf.draco_library import decode_draco
 from render.blender.gltf.import_materials import import_materials
 from render.blender.gltf.prepare import PreparedScene, prepare
@@ -28,7 +31,7 @@ from render.blender.shaders import (
 from render.blender.surfaces.alpha_texture import AlphaTexture
 from render.blender.surfaces.clean import CleanSurface, clean
 from render.blender.surfaces.complete_normals import complete_normals
-from render.blender.surfaces.normalise import normalise
+from render.blender.surfaces.normalise import Normalised, check_distance, compose, normalise
 from render.blender.transparency import cull_backs, pass_short_rays
 from render.job import OpenRequest
 
@@ -45,8 +48,10 @@ class OpenScene:
     """Faces that are drawn from their front only and do not belong to the object itself."""
     shell_objects: list[Any]
     """Blender's objects of these faces."""
-    prepared: PreparedScene
-    """The materials of the surface."""
+    materials: Mapping[int, Item]
+    """The materials of the surface, with only what a picture shows."""
+    base_colours: Mapping[int, BaseColourImage]
+    """The base colour's image of each of the materials that have one."""
     report: dict[str, Any]
     """The fields of `SceneReport`."""
 
@@ -63,8 +68,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
     prepared, materials = _import(request)
     imported = time.monotonic()
     textures = check_textures(request.limits.max_total_pixels)
-    cleaned = _clean(prepared, request.cull_shells)
-    normalised = normalise(cleaned.surface, prepared.surface.reach, request.normalise)
+    cleaned, normalised = _clean(prepared, request)
     surface = complete_normals(normalised.surface)
     connect_glossiness()
     connect_texture_coordinates()
@@ -87,7 +91,7 @@ def open_scene(request: OpenRequest) -> OpenScene:
         "base_colour_images": sorted(images),
         "notes": list(prepared.notes),
         "scale": normalised.scale,
-        "centre": list(normalised.centre),
+        "centre": normalised.centre.tolist(),
         **textures,
         "timings": {
             "import": imported - started,
@@ -98,7 +102,8 @@ def open_scene(request: OpenRequest) -> OpenScene:
         surface=surface,
         shells=cleaned.shells,
         shell_objects=objects,
-        prepared=prepared,
+        materials=prepared.materials,
+        base_colours=used,
         report=report,
     )
 
@@ -118,15 +123,22 @@ def _import(request: OpenRequest) -> tuple[PreparedScene, list[Any]]:
             bpy.ops.wm.read_factory_settings(use_empty=True)
 
 
-def _clean(prepared: PreparedScene, cull_shells: bool) -> CleanSurface:
-    """Return what is drawn of the surface. Raises SceneFailure (`empty`) if that is nothing."""
-    surface, materials = prepared.surface.surface, prepared.materials
-    result = clean(surface, materials, _alpha_textures(prepared), cull_shells)
-    if not len(result.surface.faces):
+def _clean(prepared: PreparedScene, request: OpenRequest) -> tuple[CleanSurface, Normalised]:
+    """Apply the rules to the surface, and normalise what is drawn of it.
+
+    Raises SceneFailure: `empty` if nothing is drawn, `refused` if it is too far from the origin.
+    """
+    # The rules compare squares and products of coordinates, which may be of any size in the file.
+    whole = normalise(prepared.surface.surface, "cube")
+    textures = _alpha_textures(prepared)
+    cleaned = clean(whole.surface, prepared.materials, textures, request.cull_shells)
+    if not len(cleaned.surface.faces):
         # Triangles far from the origin may have lost their area to rounding.
-        normalise(surface, prepared.surface.reach, "cube")
+        check_distance(whole, prepared.surface.reach)
         raise SceneFailure(FailureKind.EMPTY, "no triangle has an area and an opacity above 0")
-    return result
+    normalised = compose(whole, normalise(cleaned.surface, request.normalise))
+    check_distance(normalised, prepared.surface.reach)
+    return cleaned, normalised
 
 
 def _alpha_textures(prepared: PreparedScene) -> dict[int, AlphaTexture]:

@@ -13,7 +13,13 @@ from glb.decoders.images import blender_image
 from glb.document import Document, Item
 from glb.glb_error import GlbError
 from glb.image_headers import is_cut_off, is_known_format
-from glb.shown_materials import GLOSSY, image_of_texture, shown_material, texture_slots
+from glb.shown_materials import (
+    GLOSSY,
+    image_of_texture,
+    shown_material,
+    texture_coordinate_set,
+    texture_slots,
+)
 from render.blender.gltf.texture_fallbacks import drop_unreadable_textures
 
 __all__ = ["GLOSSINESS", "ReducedMaterials", "reduce_materials"]
@@ -21,6 +27,8 @@ __all__ = ["GLOSSINESS", "ReducedMaterials", "reduce_materials"]
 GLOSSINESS = "glossiness"
 """Custom property of a Blender material: the factor for `shaders.connect_glossiness`."""
 
+_MAX_SETS = 8
+"""Layers of texture coordinates that a mesh of Blender may have."""
 _DEFAULT: Item = {"pbrMetallicRoughness": {"metallicFactor": 0.0}}
 """The material of primitives without one: white and matt. The default of glTF is a metal, and that
 of Blender is grey."""
@@ -43,6 +51,9 @@ class ReducedMaterials:
     """The materials of some primitives with only what a picture shows."""
 
     by_index: Mapping[int, Item]
+    texture_sets: Mapping[int, Sequence[int]]
+    """By index, the sets of texture coordinates that a material uses. In the reduced material, the
+    number of a set is its place in this list."""
     converted: Mapping[int, bytes]
     """By index, the images that Blender reads only in this other form."""
     notes: Sequence[str]
@@ -61,6 +72,7 @@ def reduce_materials(
     reduced: dict[int, Item] = {}
     notes: list[str] = []
     converted: dict[int, bytes] = {}
+    texture_sets: dict[int, list[int]] = {}
 
     def read(image: int) -> None:
         data = document.image(image)
@@ -82,13 +94,14 @@ def reduce_materials(
         dropped = drop_unreadable_textures(document, material, read)
         notes += [f"material {index}: {note}" for note in dropped]
         _defer_glossiness(material)
+        texture_sets[index] = _renumber_sets(material)
         slots += [
             (name, slot, image_of_texture(document, slot)) for name, slot in texture_slots(material)
         ]
     for image, copied in _separate_colour_and_data(document.json, slots).items():
         if image in converted:
             converted[copied] = converted[image]
-    return ReducedMaterials(reduced, converted, notes)
+    return ReducedMaterials(reduced, texture_sets, converted, notes)
 
 
 def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]:
@@ -100,6 +113,23 @@ def _used_materials(document: Document, primitives: Sequence[Item]) -> list[int]
         for primitive in bare:
             primitive["material"] = len(materials) - 1
     return list(dict.fromkeys(primitive["material"] for primitive in primitives))
+
+
+def _renumber_sets(material: Item) -> list[int]:
+    """Give the sets of texture coordinates of a material numbers from 0, in place; return the old.
+
+    Blender has 8 layers of coordinates; a file may use any numbers. Raises GlbError for more sets.
+    """
+    slots = [slot for _, slot in texture_slots(material)]
+    sets = sorted({texture_coordinate_set(slot) for slot in slots})
+    if len(sets) > _MAX_SETS:
+        message = f"a material uses {len(sets)} sets of texture coordinates, more than {_MAX_SETS}"
+        raise GlbError(FailureKind.REFUSED, message)
+    for slot in slots:
+        number = sets.index(texture_coordinate_set(slot))
+        slot.get("extensions", {}).get("KHR_texture_transform", {}).pop("texCoord", None)
+        slot["texCoord"] = number
+    return sets
 
 
 def _defer_glossiness(material: Item) -> None:

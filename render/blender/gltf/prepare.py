@@ -53,7 +53,7 @@ def prepare(
         raise SceneFailure(FailureKind.IMPORT_ERROR, message) from None
     document = glb.document
     reduced = reduce_materials(document, shown_primitives(document, glb.tree), unreadable)
-    surface = scene_surface(document, glb.tree, reduced.by_index, limits.max_triangles, draco)
+    surface = scene_surface(document, glb.tree, reduced.texture_sets, limits.max_triangles, draco)
     materials = {n: reduced.by_index[index] for n, index in enumerate(surface.materials)}
     has_colours = surface.surface.colours is not None
     write_material_file(document, reduced, surface.materials, has_colours, material_file)

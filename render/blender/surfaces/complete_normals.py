@@ -14,7 +14,7 @@ def complete_normals(surface: Surface) -> Surface:
     """Return the surface with a unit normal at every vertex of a face.
 
     Flat faces get vertices of their own with the face's normal. A vertex without a normal gets the
-    mean of its faces' normals, weighted by area. No face may be without area.
+    mean of its faces' normals, weighted by area.
     """
     surface = _separate_flat_faces(surface)
     incomplete = surface.select((surface.normals[surface.faces] == 0).all(axis=-1).any(axis=-1))
@@ -30,6 +30,8 @@ def complete_normals(surface: Surface) -> Surface:
     cancelled = np.linalg.norm(sums, axis=1, keepdims=True) < 1e-12
     normals = surface.normals.copy()
     normals[missing] = _unit(np.where(cancelled, last, sums)[missing])
+    # A face may have lost its area to rounding when it was normalised.
+    normals[(normals == 0).all(axis=-1)] = (0, 0, 1)
     return dataclasses.replace(surface, normals=normals)
 
 

@@ -102,11 +102,9 @@ SCENES: dict[str, tuple[int, Callable[[GltfBuilder], object]]] = {
 def drawn_bounds(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the triangles with an area, evaluated without Blender."""
     glb = read_glb(path, GlbLimits())
-    materials = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree)).by_index
-    surface = scene_surface(glb.document, glb.tree, materials, 10**6, no_decoder).surface
-    kept = [
-        item["alphaCutoff"] <= 1 if "alphaCutoff" in item else True for item in materials.values()
-    ]
+    reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
+    surface = scene_surface(glb.document, glb.tree, reduced.texture_sets, 10**6, no_decoder).surface
+    kept = [item.get("alphaCutoff", 0) <= 1 for item in reduced.by_index.values()]
     edges = surface.triangles - surface.triangles[:, :1]
     solid = np.linalg.norm(np.cross(edges[:, 1], edges[:, 2]), axis=1) > 1e-9
     points = surface.triangles[solid & np.array(kept)[surface.materials]]

@@ -24,7 +24,7 @@ CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=float)
 def evaluate(builder: GltfBuilder, folder: Path) -> SceneSurface:
     glb = read_glb(builder.save(folder / "scene.glb"), GlbLimits())
     reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
-    return scene_surface(glb.document, glb.tree, reduced.by_index, 1000, no_decoder)
+    return scene_surface(glb.document, glb.tree, reduced.texture_sets, 1000, no_decoder)
 
 
 def no_decoder(*_: object) -> Any:
@@ -237,11 +237,54 @@ def test_attributes_that_a_primitive_lacks_are_filled(tmp_path: Path):
     for mesh in (plain, textured):
         builder.node(mesh=mesh)
     surface = evaluate(builder, tmp_path).surface
-    assert list(surface.uvs) == [1]
-    np.testing.assert_allclose(surface.uvs[1], [[0, 0]] * 3 + [[0.5, 0.25]] * 3)
+    assert list(surface.uvs) == [0]
+    np.testing.assert_allclose(surface.uvs[0], [[0, 0]] * 3 + [[0.5, 0.25]] * 3)
     assert surface.colours is not None
     np.testing.assert_allclose(surface.colours, [[1] * 4] * 3 + [[0.1, 0.2, 0.3, 1]] * 3)
     assert surface.flat.tolist() == [False, True]
+
+
+def test_each_material_numbers_its_own_sets(tmp_path: Path):
+    """Blender has 8 layers of texture coordinates, and files may use any numbers."""
+    builder = GltfBuilder()
+    texture = builder.texture(np.zeros((2, 2, 3)))
+    for number in (0, 7, 3_000_000):
+        slot = {"index": texture, "texCoord": 5}
+        slot["extensions"] = {"KHR_texture_transform": {"texCoord": number}}
+        material = {"pbrMetallicRoughness": {"baseColorTexture": slot}}
+        mesh = triangle(builder, **{f"TEXCOORD_{number}": [[0.5, number / 4e6]] * 3})
+        primitive = builder.document["meshes"][mesh]["primitives"][0]
+        primitive["material"] = builder.add("materials", material)
+        builder.node(mesh=mesh)
+    surface = evaluate(builder, tmp_path).surface
+    assert list(surface.uvs) == [0]
+    np.testing.assert_allclose(surface.uvs[0][::3], [[0.5, 0], [0.5, 0], [0.5, 0.75]], atol=1e-5)
+
+
+def test_more_sets_than_blender_has_are_refused(tmp_path: Path):
+    builder = GltfBuilder()
+    index = builder.texture(np.zeros((2, 2, 3)))
+    slots = iter({"index": index, "texCoord": number} for number in range(9))
+    material: dict[str, Any] = {"normalTexture": next(slots), "emissiveTexture": next(slots)}
+    material["pbrMetallicRoughness"] = {
+        name: next(slots) for name in ("baseColorTexture", "metallicRoughnessTexture")
+    }
+    names = {
+        "KHR_materials_clearcoat": ("clearcoatTexture", "clearcoatRoughnessTexture"),
+        "KHR_materials_sheen": ("sheenColorTexture", "sheenRoughnessTexture"),
+        "KHR_materials_transmission": ("transmissionTexture",),
+    }
+    material["extensions"] = {
+        extension: {name: next(slots) for name in textures} for extension, textures in names.items()
+    }
+    mesh = triangle(builder)
+    builder.document["meshes"][mesh]["primitives"][0]["material"] = builder.add(
+        "materials", material
+    )
+    builder.node(mesh=mesh)
+    with pytest.raises(GlbError, match="9 sets of texture coordinates") as caught:
+        evaluate(builder, tmp_path)
+    assert caught.value.kind == "refused"
 
 
 def test_coordinates_that_overflow_are_refused(tmp_path: Path):

@@ -21,7 +21,7 @@ CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=float)
 def evaluate(builder: GltfBuilder, folder: Path) -> SceneSurface:
     glb = read_glb(builder.save(folder / "scene.glb"), GlbLimits())
     reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
-    return scene_surface(glb.document, glb.tree, reduced.by_index, 1000, no_decoder)
+    return scene_surface(glb.document, glb.tree, reduced.texture_sets, 1000, no_decoder)
 
 
 def no_decoder(*_: object) -> Any:
