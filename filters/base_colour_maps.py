@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from core.failures import FailureKind
-from glb.decoders.ktx2 import decode_ktx2
+from glb.decoders.ktx2 import basis_size, decode_ktx2
 from glb.decoders.png import essential_png
 from glb.document import Document
 from glb.glb_error import GlbError
@@ -117,6 +117,11 @@ def _decode(document: Document, index: int, limits: GlbLimits) -> _Decoded:
 
 def _decode_ktx2(data: memoryview, limits: GlbLimits) -> _Decoded:
     try:
+        # Its decoder is native code, which runs in the Blender child only; such an image is taken
+        # as one of more than one colour.
+        size = basis_size(data, limits)
+        if size is not None:
+            return _Decoded(*size, "detailed")
         pixels = decode_ktx2(data, limits)[:, :, :3]
     except GlbError as error:
         if error.kind is FailureKind.TOO_LARGE:

@@ -19,7 +19,7 @@ from glb.glb_error import GlbError, malformed
 from glb.image_headers import check_image_size, is_ktx2
 from glb.limits import GlbLimits
 
-__all__ = ["check_ktx2", "decode_ktx2"]
+__all__ = ["basis_size", "check_ktx2", "decode_ktx2"]
 
 _HEADER = struct.Struct("<12s9I4I2Q3Q")
 """Identifier; format to supercompression; three ranges; offset, size and uncompressed size of level
@@ -70,6 +70,16 @@ def check_ktx2(data: memoryview, limits: GlbLimits) -> None:
     except GlbError as error:
         if error.kind is not FailureKind.MALFORMED:
             raise
+
+
+def basis_size(data: memoryview, limits: GlbLimits) -> tuple[int, int] | None:
+    """Return width and height of an image in Basis Universal; None for other KTX 2 images.
+
+    Such images are decoded by a native library, which should run in a confined process only.
+    Raises GlbError as `decode_ktx2` does.
+    """
+    header = _read_header(data, limits)
+    return (header.width, header.height) if header.vk_format in _BASIS else None
 
 
 def decode_ktx2(data: memoryview, limits: GlbLimits) -> NDArray[np.uint8]:

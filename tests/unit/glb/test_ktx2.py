@@ -238,3 +238,19 @@ def test_the_first_image_of_a_known_format_is_shown(
     extensions: dict[str, Any], images: list[bytes], expected: tuple[int, str, str]
 ) -> None:
     assert maps(file_of({"source": 0, "extensions": extensions}, *images)) == [expected]
+
+
+@pytest.mark.parametrize("data", [ETC1S, UASTC], ids=["ETC1S", "UASTC"])
+def test_the_inspection_decodes_no_basis_universal(
+    monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Its decoder is native code, which runs in the confined Blender child only."""
+
+    def decode_basis(*_: object) -> None:
+        raise AssertionError("decoded outside the Blender child")
+
+    monkeypatch.setattr(ktx2, "_decode_basis", decode_basis)
+    (item,) = inspect_glb(file_of({"source": 0}, data)).base_colour_maps
+    assert ((item.width, item.height), item.state) == (image_size(memoryview(data)), "detailed")
+    (item,) = inspect_glb(file_of({"source": 0}, data[: len(data) // 2])).base_colour_maps
+    assert item.state == "unreadable"
