@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 from filters.inspect_glb import inspect_glb
-from glb.geometry.scene_surface import scene_surface
 from glb.glb_error import GlbError
-from glb.limits import GlbLimits
-from glb.parse import read_glb
-from glb.shown_materials import shown_primitives
-from render.blender.gltf.materials import reduce_materials
 from render.process import BlenderProcess, RenderFailure
+from tests.support.evaluated_files import evaluate_file
 from tests.support.gltf_builder import GltfBuilder
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
@@ -101,18 +97,13 @@ SCENES: dict[str, tuple[int, Callable[[GltfBuilder], object]]] = {
 
 def drawn_bounds(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the triangles with an area, evaluated without Blender."""
-    glb = read_glb(path, GlbLimits())
-    reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
-    surface = scene_surface(glb.document, glb.tree, reduced.texture_sets, 10**6, no_decoder).surface
+    scene, reduced = evaluate_file(path)
+    surface = scene.surface
     kept = [item.get("alphaCutoff", 0) <= 1 for item in reduced.by_index.values()]
     edges = surface.triangles - surface.triangles[:, :1]
     solid = np.linalg.norm(np.cross(edges[:, 1], edges[:, 2]), axis=1) > 1e-9
     points = surface.triangles[solid & np.array(kept)[surface.materials]]
     return points.min(axis=(0, 1)), points.max(axis=(0, 1))
-
-
-def no_decoder(*_: object) -> Any:
-    raise AssertionError("compressed data was decoded")
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -8,33 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glb.geometry.scene_surface import SceneSurface, scene_surface
 from glb.glb_error import GlbError
-from glb.limits import GlbLimits
-from glb.parse import read_glb
 from glb.placements import compose
-from glb.shown_materials import shown_primitives
-from render.blender.gltf.materials import reduce_materials
+from tests.support.evaluated_files import CORNERS, evaluate, triangle
 from tests.support.gltf_builder import GltfBuilder
-
-CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=float)
-"""A triangle in glTF's axes that faces +z."""
-
-
-def evaluate(builder: GltfBuilder, folder: Path) -> SceneSurface:
-    glb = read_glb(builder.save(folder / "scene.glb"), GlbLimits())
-    reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
-    return scene_surface(glb.document, glb.tree, reduced.texture_sets, 1000, no_decoder)
-
-
-def no_decoder(*_: object) -> Any:
-    raise AssertionError("compressed data was decoded")
-
-
-def triangle(builder: GltfBuilder, corners: np.ndarray = CORNERS, **attributes: Any) -> int:
-    arrays = {name: builder.accessor(values) for name, values in attributes.items()}
-    primitive = {"attributes": {"POSITION": builder.accessor(corners)} | arrays}
-    return builder.add("meshes", {"primitives": [primitive]})
 
 
 def world(points: np.ndarray) -> np.ndarray:

@@ -6,26 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glb.geometry.scene_surface import SceneSurface, scene_surface
 from glb.glb_error import GlbError
-from glb.limits import GlbLimits
-from glb.parse import read_glb
-from glb.shown_materials import shown_primitives
-from render.blender.gltf.materials import reduce_materials
+from tests.support.evaluated_files import CORNERS, evaluate
 from tests.support.gltf_builder import GltfBuilder
-
-CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=float)
-"""A triangle in glTF's axes that faces +z."""
-
-
-def evaluate(builder: GltfBuilder, folder: Path) -> SceneSurface:
-    glb = read_glb(builder.save(folder / "scene.glb"), GlbLimits())
-    reduced = reduce_materials(glb.document, shown_primitives(glb.document, glb.tree))
-    return scene_surface(glb.document, glb.tree, reduced.texture_sets, 1000, no_decoder)
-
-
-def no_decoder(*_: object) -> Any:
-    raise AssertionError("compressed data was decoded")
 
 
 def triangle(builder: GltfBuilder, corners: np.ndarray = CORNERS, **attributes: int) -> int:
