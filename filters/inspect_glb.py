@@ -48,9 +48,9 @@ class Inspection:
 
     num_bytes: int
     num_nodes: int
-    """Nodes of the default scene."""
+    """Nodes of the default scene that a picture shows."""
     num_meshes: int
-    """Distinct meshes of the default scene."""
+    """Distinct meshes of these nodes."""
     num_primitives: int
     """Distinct primitives with triangles that a picture shows."""
     num_triangles: int
@@ -86,10 +86,10 @@ def inspect_glb(source: Path | str | bytes, limits: InspectLimits | None = None)
     glb_limits = (limits or InspectLimits()).glb_limits()
     glb = read_glb(source, glb_limits)
     document = glb.document
-    meshes = [document.item("nodes", index).get("mesh") for index in glb.tree.in_scene]
+    meshes = [document.item("nodes", index).get("mesh") for index in glb.tree.shown]
     return Inspection(
         num_bytes=document.container.num_bytes,
-        num_nodes=len(glb.tree.in_scene),
+        num_nodes=len(glb.tree.shown),
         num_meshes=len(set(meshes) - {None}),
         num_primitives=len(glb.drawn),
         num_triangles=sum(item.triangles * item.copies for item in glb.drawn),

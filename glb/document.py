@@ -60,10 +60,6 @@ class Document:
             self._used.add((group, index))
         return item
 
-    def is_used(self, group: str, index: int) -> bool:
-        """Return whether something has used an item, which is valid therefore."""
-        return (group, index) in self._used
-
     def drop_unused(self) -> None:
         """Make items that nothing used empty, and drop fields that were not checked, in place.
 

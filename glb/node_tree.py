@@ -1,6 +1,6 @@
-"""The node tree: the nodes of the default scene, the visible ones, and their number of copies."""
+"""The node tree: the visible nodes of the default scene, and those on which their places depend."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from glb.extensions import INSTANCING
 from glb.glb_error import GlbError, malformed
 from glb.limits import GlbLimits
 
-__all__ = ["NodeTree", "read_joints", "walk_nodes"]
+__all__ = ["NodeTree", "skins_of_meshes", "walk_nodes"]
 
 _INSTANCE_TYPES = {"TRANSLATION": "VEC3", "ROTATION": "VEC4", "SCALE": "VEC3"}
 
@@ -20,84 +20,50 @@ _INSTANCE_TYPES = {"TRANSLATION": "VEC3", "ROTATION": "VEC4", "SCALE": "VEC3"}
 class NodeTree:
     """The nodes of the default scene: scene 0 if none is named, or all roots without scenes."""
 
-    roots: Sequence[int]
-    """The scene's root nodes, without duplicates and without descendants of other roots."""
-    in_scene: Sequence[int]
-    """All nodes of the scene, in ascending order."""
     shown: Sequence[int]
     """Nodes that a still picture shows, in ascending order: without hidden nodes
     (KHR_node_visibility), coarser levels of detail (MSFT_lod) and their descendants."""
-    copies: Mapping[int, int]
-    """Number of times that each node of the scene draws its mesh, by index; absent is none."""
 
 
 def walk_nodes(document: Document, limits: GlbLimits) -> NodeTree:
-    """Walk the nodes of the default scene without recursion; no others are read.
+    """Find the visible nodes, and the joints that move them, without recursion.
 
-    Invalid nodes below hidden ones are removed from the document. Raises GlbError: `malformed` if
-    the scene is not a tree or a visible node or instance is invalid, `too_large`.
+    All other nodes become empty, in place, and may be invalid. Raises GlbError: `malformed` if the
+    nodes that remain are not trees, or one of them or its instances is invalid, `too_large`.
     """
     listed = _listed_roots(document)
-    nodes, invalid = _reachable_nodes(document, listed)
-    parents = _parents(nodes, limits)
-    roots = [index for index in listed if index not in parents]
     items = document.items("nodes")
-    known = (index for index in [*nodes, *invalid] if index < len(items))
+    children = _reachable(items, listed)
+    known = [index for index in children if 0 <= index < len(items)]
     hidden = {index for index in known if _is_hidden(items[index])}
-    hidden.update(*(_coarser_levels(node) for node in nodes.values()))
-    shown = _descendants(nodes, roots, hidden)
-    for index in shown:
-        if index in invalid:
-            raise invalid[index]
-    _keep_children(nodes)
-    copies = _num_copies(document, nodes, set(shown), limits)
-    for index in shown:
+    hidden.update(*(_coarser_levels(items[index]) for index in known))
+    below = _descendants(children, (child for i in hidden for child in children.get(i, ())), ())
+    shown = _descendants(children, listed, hidden | below)
+    kept = {index: _shown_children(document, index, hidden, below) for index in sorted(shown)}
+    _add_joints(document, sorted(shown), kept)
+    for index, item in enumerate(items):
+        if index not in kept:
+            items[index] = {}
+        elif type(item) is dict and item.get("children") is not None:
+            item["children"] = kept[index]
+    nodes = {index: document.item("nodes", index) for index in kept}
+    _check_tree(kept, limits)
+    tree = NodeTree(sorted(shown))
+    _check_num_nodes(document, len(kept), tree, limits)
+    for index in tree.shown:
         _check_instances(document, nodes[index])
-    valid_roots = [index for index in roots if index in nodes]
-    return NodeTree(valid_roots, sorted(nodes), shown, copies)
+    return tree
 
 
-def read_joints(document: Document, tree: NodeTree, joints: Iterable[int]) -> None:
-    """Read the joints of a skin, and the nodes outside the scene on which they depend.
-
-    Of such nodes only the children on the way to a joint remain. Raises GlbError (`malformed`).
-    """
-    in_scene = set(tree.in_scene)
-    outside = [joint for joint in joints if joint not in in_scene]
-    if not outside:
-        return
-    nodes = document.items("nodes")
-    parents: dict[int, int] = {}
-    for index, item in enumerate(nodes):
-        children = item.get("children") if type(item) is dict else None
-        for child in children if type(children) is list else ():
-            if type(child) is int:
-                parents.setdefault(child, index)
-    # The children of each node on the way from a root to a joint; a dictionary keeps their order.
-    kept: dict[int, dict[int, None]] = {}
-    for joint in outside:
-        node: int | None = joint
-        below: list[int] = []
-        way: set[int] = set()
-        while node is not None and node not in kept:
-            kept[node] = dict.fromkeys(below)
-            way.add(node)
-            below, node = [node], parents.get(node)
-        if node in way:
-            raise malformed("the node tree has a cycle")
-        if node is not None:
-            kept[node].update(dict.fromkeys(below))
-    for index, on_the_way in kept.items():
-        if index < len(nodes) and type(nodes[index]) is dict:
-            nodes[index]["children"] = list(on_the_way)
-        document.item("nodes", index)
-
-
-def _keep_children(nodes: Mapping[int, Item]) -> None:
-    """Remove from the children of each node those that are not among the nodes, in place."""
-    for node in nodes.values():
-        if node.get("children"):
-            node["children"] = [child for child in node["children"] if child in nodes]
+def skins_of_meshes(document: Document, shown: Iterable[int]) -> dict[int, set[int]]:
+    """Return the skins of the meshes of some nodes, by mesh; a mesh without a skin is absent."""
+    meshes: dict[int, set[int]] = {}
+    for node in (document.item("nodes", index) for index in shown):
+        # Each instance has its own place, so the skin of an instanced mesh has no effect.
+        instanced = INSTANCING in (node.get("extensions") or {})
+        if node.get("mesh") is not None and node.get("skin") is not None and not instanced:
+            meshes.setdefault(node["mesh"], set()).add(node["skin"])
+    return meshes
 
 
 def _listed_roots(document: Document) -> Sequence[int]:
@@ -108,56 +74,123 @@ def _listed_roots(document: Document) -> Sequence[int]:
     return list(dict.fromkeys(document.item("scenes", scene or 0).get("nodes") or []))
 
 
-def _reachable_nodes(
-    document: Document, listed: Iterable[int]
-) -> tuple[dict[int, Item], dict[int, GlbError]]:
-    """Return the valid nodes of the scene by index, and the errors of the others."""
-    nodes: dict[int, Item] = {}
-    invalid: dict[int, GlbError] = {}
+def _reachable(items: Sequence[Any], listed: Iterable[int]) -> dict[int, list[int]]:
+    """Return the children of all nodes of the scene, hidden or not, none of which is checked."""
+    children: dict[int, list[int]] = {}
     stack = list(listed)
     while stack:
         index = stack.pop()
-        if index in nodes or index in invalid:
-            continue
-        try:
-            node = document.item("nodes", index)
-            extension(node, "MSFT_lod")
-        except GlbError as error:
-            invalid[index] = error
-            continue
-        nodes[index] = node
-        stack.extend(node.get("children") or [])
-    return nodes, invalid
+        if index not in children:
+            item = items[index] if 0 <= index < len(items) else None
+            children[index] = _indices(item, "children")
+            stack.extend(children[index])
+    return children
 
 
-def _num_copies(
-    document: Document, nodes: Mapping[int, Item], shown: Container[int], limits: GlbLimits
-) -> Mapping[int, int]:
-    """Return the number of times each node draws its mesh: once, or once per instance.
+def _indices(item: Any, *names: str) -> list[int]:
+    """Return the integers of a list in a part of the JSON that may be invalid."""
+    for name in names:
+        item = item.get(name) if type(item) is dict else None
+    return [index for index in item if type(index) is int] if type(item) is list else []
 
-    An instance is one of EXT_mesh_gpu_instancing. Hidden nodes with invalid instances draw nothing.
+
+def _descendants(
+    children: Mapping[int, Iterable[int]], tops: Iterable[int], excluded: Collection[int]
+) -> set[int]:
+    """Return nodes and their descendants, without `excluded` nodes and those below only these."""
+    visited: set[int] = set()
+    stack = list(tops)
+    while stack:
+        index = stack.pop()
+        if index not in visited and index not in excluded:
+            visited.add(index)
+            stack.extend(children.get(index, ()))
+    return visited
+
+
+def _is_hidden(node: Any) -> bool:
+    """Return whether a file hides a node, which may otherwise be invalid."""
+    value = node
+    for name in ("extensions", "KHR_node_visibility", "visible"):
+        value = value.get(name) if type(value) is dict else None
+    return value is False
+
+
+def _coarser_levels(node: Any) -> list[int]:
+    """Return the nodes that replace a node at a distance (MSFT_lod)."""
+    return _indices(node, "extensions", "MSFT_lod", "ids")
+
+
+def _shown_children(
+    document: Document, index: int, hidden: Collection[int], below: Collection[int]
+) -> list[int]:
+    """Return the visible children of a visible node. Raises GlbError (`malformed`)."""
+    node = document.item("nodes", index)
+    extension(node, "MSFT_lod")
+    children = [child for child in node.get("children") or [] if child not in hidden]
+    for child in children:
+        if child in below:
+            raise malformed(f"node {child} has several parents")
+    return children
+
+
+def _add_joints(document: Document, shown: Sequence[int], kept: dict[int, list[int]]) -> None:
+    """Add the joints of visible meshes that are not visible themselves, and their ancestors.
+
+    `kept` has the children of each node; of the added nodes those on the way to a joint.
     """
-    num_objects = len(nodes)
-    copies = {}
-    for index, node in nodes.items():
-        try:
-            arrays = _instance_arrays(document, node)
-            counts = {array["count"] for array in (arrays or {}).values()}
-            if len(counts) > 1:
-                raise malformed(f"{INSTANCING}: arrays of different lengths")
-        except GlbError:
-            if index in shown:
-                raise
-            continue
-        if arrays is None:
-            copies[index] = int(node.get("mesh") is not None)
-            continue
-        copies[index] = counts.pop() if counts else int(bool(_instance_attributes(node)))
-        num_objects += copies[index]
-    if num_objects > limits.max_nodes:
-        message = f"{num_objects} nodes and instances; the limit is {limits.max_nodes}"
+    skins = set().union(*skins_of_meshes(document, shown).values())
+    joints = [joint for skin in sorted(skins) for joint in document.item("skins", skin)["joints"]]
+    nodes = document.items("nodes")
+    parents: dict[int, int] = {}
+    if any(joint not in kept for joint in joints):
+        # The parents in the scene come first: the others may name the same nodes.
+        for index in [*shown, *range(len(nodes))]:
+            for child in _indices(nodes[index], "children"):
+                parents.setdefault(child, index)
+    for joint in joints:
+        node: int | None = joint
+        below: list[int] = []
+        while node is not None and node not in kept:
+            kept[node] = below
+            below, node = [node], parents.get(node)
+        if node is not None:
+            kept[node] += below
+
+
+def _check_tree(children: Mapping[int, Sequence[int]], limits: GlbLimits) -> None:
+    """Raise GlbError if the nodes are not trees or too deep."""
+    below: set[int] = set()
+    for child in (child for index in children for child in children[index]):
+        if child in below:
+            raise malformed(f"node {child} has several parents")
+        below.add(child)
+    level = [index for index in children if index not in below]
+    visited = depth = 0
+    while level:
+        visited += len(level)
+        depth += 1
+        if depth > limits.max_node_depth:
+            message = f"nodes nest deeper than the limit of {limits.max_node_depth} levels"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        level = [child for index in level for child in children[index]]
+    if visited < len(children):
+        raise malformed("the node tree has a cycle")
+
+
+def _check_num_nodes(
+    document: Document, num_nodes: int, tree: NodeTree, limits: GlbLimits
+) -> None:
+    """Raise GlbError (`too_large`) for too many nodes and instances (EXT_mesh_gpu_instancing)."""
+    total = num_nodes
+    for node in (document.item("nodes", index) for index in tree.shown):
+        counts = {array["count"] for array in (_instance_arrays(document, node) or {}).values()}
+        if len(counts) > 1:
+            raise malformed(f"{INSTANCING}: arrays of different lengths")
+        total += max(counts, default=0)
+    if total > limits.max_nodes:
+        message = f"{total} nodes and instances; the limit is {limits.max_nodes}"
         raise GlbError(FailureKind.TOO_LARGE, message)
-    return copies
 
 
 def _instance_arrays(document: Document, node: Item) -> dict[str, Item] | None:
@@ -179,51 +212,3 @@ def _check_instances(document: Document, node: Item) -> None:
     for name, accessor in (_instance_arrays(document, node) or {}).items():
         require_type(accessor, f"{INSTANCING}: {name}", _INSTANCE_TYPES[name])
         require_finite(document, accessor, f"{INSTANCING}: {name}")
-
-
-def _parents(nodes: Mapping[int, Item], limits: GlbLimits) -> dict[int, int]:
-    """Return the parents of nodes. Raises GlbError if the nodes are not trees or too deep."""
-    parents: dict[int, int] = {}
-    for index, node in nodes.items():
-        for child in node.get("children") or []:
-            if child in parents:
-                raise malformed(f"node {child} has several parents")
-            parents[child] = index
-    level = [index for index in nodes if index not in parents]
-    visited = depth = 0
-    while level:
-        visited += len(level)
-        depth += 1
-        if depth > limits.max_node_depth:
-            message = f"nodes nest deeper than the limit of {limits.max_node_depth} levels"
-            raise GlbError(FailureKind.TOO_LARGE, message)
-        children = [child for index in level for child in nodes[index].get("children") or []]
-        level = [child for child in children if child in nodes]
-    if visited < len(nodes):
-        raise malformed("the node tree has a cycle")
-    return parents
-
-
-def _descendants(nodes: Mapping[int, Item], roots: Iterable[int], excluded: set[int]) -> list[int]:
-    """Return the roots and their descendants, without `excluded` nodes and their descendants."""
-    visited: set[int] = set()
-    stack = list(roots)
-    while stack:
-        index = stack.pop()
-        if index not in visited and index not in excluded:
-            visited.add(index)
-            stack.extend(nodes.get(index, {}).get("children") or [])
-    return sorted(visited)
-
-
-def _is_hidden(node: Any) -> bool:
-    """Return whether a file hides a node, which may otherwise be invalid."""
-    value = node
-    for name in ("extensions", "KHR_node_visibility", "visible"):
-        value = value.get(name) if type(value) is dict else None
-    return value is False
-
-
-def _coarser_levels(node: Item) -> list[int]:
-    """Return the nodes that replace a node at a distance (MSFT_lod)."""
-    return (extension(node, "MSFT_lod") or {}).get("ids") or []

@@ -57,11 +57,8 @@ class Placements:
 
 
 def world_placements(document: Document) -> Placements:
-    """Return the placement of every node that is used; other nodes count as empty."""
-    nodes = [
-        node if document.is_used("nodes", index) else {}
-        for index, node in enumerate(document.items("nodes"))
-    ]
+    """Return the placement of every node. glb.node_tree has made them trees."""
+    nodes = document.items("nodes")
     local = _local_matrices(nodes)
     world = Placements(local.copy(), np.abs(local))
     children = {child for node in nodes for child in node.get("children") or []}

@@ -47,7 +47,7 @@ def check_materials(document: Document, tree: NodeTree) -> set[int]:
 
     Raises GlbError: `malformed`, `too_large`, or `unsupported_extension` for a base colour whose
     image cannot be shown: only an unknown extension names it, or its format is unknown. Other
-    textures may lack an image (glb.texture_fallbacks).
+    textures may lack an image: the renderer leaves them out.
     """
     indices = (primitive.get("material") for primitive in shown_primitives(document, tree))
     images: set[int] = set()

@@ -7,9 +7,9 @@ import numpy as np
 
 from glb.accessors import accessor_values, require_finite, require_type
 from glb.document import Document, Item, extension
-from glb.extensions import DRACO, INSTANCING
+from glb.extensions import DRACO
 from glb.glb_error import malformed
-from glb.node_tree import NodeTree, read_joints
+from glb.node_tree import NodeTree, skins_of_meshes
 from glb.primitives import compressed_attributes
 
 __all__ = ["check_skins", "joint_sets"]
@@ -19,16 +19,8 @@ _FLOAT = 5126
 
 def check_skins(document: Document, tree: NodeTree) -> None:
     """Check the skins of visible meshes. Raises GlbError (`malformed`)."""
-    meshes: dict[int, set[int]] = {}
-    nodes = document.items("nodes")
-    for node in (nodes[index] for index in tree.shown):
-        # Each instance has its own place, so the skin of an instanced mesh has no effect.
-        instanced = INSTANCING in (node.get("extensions") or {})
-        if node.get("mesh") is not None and node.get("skin") is not None and not instanced:
-            meshes.setdefault(node["mesh"], set()).add(node["skin"])
+    meshes = skins_of_meshes(document, tree.shown)
     num_joints = _num_joints(document, set().union(*meshes.values()))
-    used = (document.item("skins", index)["joints"] for index in num_joints)
-    read_joints(document, tree, (joint for joints in used for joint in joints))
     for mesh, skins in sorted(meshes.items()):
         allowed = min(num_joints[skin] for skin in skins)
         joint = _largest_joint(document, document.item("meshes", mesh)["primitives"])
