@@ -64,21 +64,24 @@ def accessor_arrays(document: Document, accessor: Item) -> list[np.ndarray]:
     return arrays
 
 
-def accessor_values(document: Document, accessor: Item) -> np.ndarray:
-    """Return the values (n, components) of an accessor with its sparse values applied.
+def accessor_values(document: Document, accessor: Item, count: int | None = None) -> np.ndarray:
+    """Return the first `count` values (n, components) of an accessor, sparse values applied.
 
-    Raises GlbError (`malformed`) if the file does not contain them.
+    Without `count` all values, whose number the caller has limited. Raises GlbError (`malformed`)
+    if the file does not contain them.
     """
     arrays = accessor_arrays(document, accessor)
     sparse = accessor.get("sparse")
     if sparse is None and arrays:
-        return arrays[0]
+        return arrays[0][:count]
     dtype, width = accessor_type(accessor)
-    values = np.zeros((accessor["count"], width), dtype)
+    number = accessor["count"] if count is None else min(count, accessor["count"])
+    values = np.zeros((number, width), dtype)
     if accessor.get("bufferView") is not None:
-        values[:] = arrays[0]
+        values[:] = arrays[0][:number]
     if sparse is not None:
-        values[_sparse_indices(document, accessor)[:, 0]] = arrays[-1]
+        indices = _sparse_indices(document, accessor)[:, 0]
+        values[indices[indices < number]] = arrays[-1][indices < number]
     return values
 
 
@@ -87,7 +90,7 @@ def accessor_numbers(
 ) -> Float64[np.ndarray, "n c"]:
     """Return an accessor's first `count` values as numbers; values that are not finite become 0."""
     accessor = document.item("accessors", index)
-    return stored_numbers(accessor_values(document, accessor)[:count], accessor)
+    return stored_numbers(accessor_values(document, accessor, count), accessor)
 
 
 def stored_numbers(values: Shaped[np.ndarray, "n c"], accessor: Item) -> Float64[np.ndarray, "n c"]:

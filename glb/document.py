@@ -4,7 +4,10 @@ import base64
 import binascii
 import copy
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 
 from core.failures import FailureKind
@@ -22,6 +25,9 @@ Item = dict[str, Any]
 """A JSON object."""
 
 _INLINE = ";base64,"
+_LONG = b"0" * 19
+"""Digits of the shortest integers that may have more than 64 bits."""
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +37,11 @@ class Document:
     json: Item
     container: Container
     limits: GlbLimits
-    _buffers: dict[int, memoryview] = field(default_factory=dict, repr=False)
-    _images: dict[int, memoryview] = field(default_factory=dict, repr=False)
-    """Bytes of the images that are data URIs, by index."""
-    _decoded: dict[int, memoryview] = field(default_factory=dict, repr=False)
-    """Bytes of the buffer views that were decoded, by index."""
+    _bytes: dict[tuple[str, int], memoryview | GlbError] = field(default_factory=dict, repr=False)
+    """By group and index, the bytes of buffers, of images that are data URIs and of buffer views
+    that were decoded; or why there are none, so that no user tries again."""
+    _num_decoded: Counter[str] = field(default_factory=Counter, repr=False)
+    """Bytes of all buffer views that were decoded, before and after that."""
     _used: set[tuple[str, int]] = field(default_factory=set, repr=False)
     """Group and index of the items that were used, and therefore checked."""
 
@@ -82,8 +88,6 @@ class Document:
         Raises GlbError: `malformed` if they are missing, `too_large` for decoded bytes beyond the
         limits.
         """
-        if index in self._decoded:
-            return self._decoded[index]
         view = self.item("bufferViews", index)
         compressed = [found for name in MESHOPT if (found := extension(view, name)) is not None]
         try:
@@ -91,11 +95,7 @@ class Document:
         except GlbError:
             if not compressed:
                 raise
-        try:
-            self._decoded[index] = self._decode(index, view, compressed[0])
-        except GlbError as error:
-            raise GlbError(error.kind, f"compressed buffer view {index}: {error}") from None
-        return self._decoded[index]
+        return self._once("bufferViews", index, lambda: self._decode(index, view, compressed[0]))
 
     def image(self, index: int) -> memoryview:
         """Return the bytes of an encoded image. Raises GlbError (`malformed`) without them."""
@@ -106,14 +106,24 @@ class Document:
             raise malformed(message)
         if view is not None:
             return self.view(view)
-        if index not in self._images:
-            self._images[index] = self._inline(str(uri))
-        return self._images[index]
+        return self._once("images", index, lambda: self._inline(str(uri)))
 
     def image_key(self, index: int) -> tuple[str, int]:
         """Return a key that is equal for images that share a buffer view."""
         view = self.item("images", index).get("bufferView")
         return ("image", index) if view is None else ("view", view)
+
+    def _once(self, group: str, index: int, read: Callable[[], memoryview]) -> memoryview:
+        """Return the bytes of an item, or raise the reason against them; `read` is called once."""
+        if (group, index) not in self._bytes:
+            try:
+                self._bytes[group, index] = read()
+            except GlbError as error:
+                self._bytes[group, index] = error
+        result = self._bytes[group, index]
+        if isinstance(result, GlbError):
+            raise GlbError(result.kind, result.message)
+        return result
 
     def _range(self, index: int, part: Item) -> memoryview:
         """Return the range of a buffer that a buffer view names, or the extension of one."""
@@ -125,44 +135,51 @@ class Document:
 
     def _decode(self, index: int, view: Item, compressed: Item) -> memoryview:
         count, stride, size = compressed["count"], compressed["byteStride"], view["byteLength"]
-        if count * stride != size:
-            raise malformed(f"{count} elements of {stride} bytes are not its {size} bytes")
-        if count > self.limits.max_elements:
-            message = f"{count} elements; the limit is {self.limits.max_elements}"
-            raise GlbError(FailureKind.TOO_LARGE, message)
+        try:
+            if count * stride != size:
+                raise malformed(f"{count} elements of {stride} bytes are not its {size} bytes")
+            if count > self.limits.max_elements:
+                message = f"{count} elements; the limit is {self.limits.max_elements}"
+                raise GlbError(FailureKind.TOO_LARGE, message)
+            data = self._range(index, compressed)
+            self._count_decoded(len(data), size)
+            return decode_meshopt(
+                data,
+                count=count,
+                stride=stride,
+                mode=compressed["mode"],
+                filter_name=compressed.get("filter") or "NONE",
+            )
+        except GlbError as error:
+            raise GlbError(error.kind, f"compressed buffer view {index}: {error}") from None
+
+    def _count_decoded(self, before: int, after: int) -> None:
+        """Raise GlbError if the decoded views have too many bytes in total, valid or not."""
+        self._num_decoded.update(before=before, after=after)
+        # Overlapping views would make decoding them all slower than linear in the file size.
+        if self._num_decoded["before"] > 2 * self.container.num_bytes:
+            raise malformed("the compressed buffer views overlap in the file")
         # The file is as large as if it had never been compressed.
-        total = size + sum(len(data) for data in self._decoded.values())
+        total = self._num_decoded["after"]
         if total > self.limits.max_file_bytes:
             message = f"{total} bytes after decoding; the limit is {self.limits.max_file_bytes}"
             raise GlbError(FailureKind.TOO_LARGE, message)
-        return decode_meshopt(
-            self._range(index, compressed),
-            count=count,
-            stride=stride,
-            mode=compressed["mode"],
-            filter_name=compressed.get("filter") or "NONE",
-        )
 
     def _buffer(self, index: int) -> memoryview:
-        if index not in self._buffers:
-            buffer = self.item("buffers", index)
-            if buffer.get("uri"):
-                self._buffers[index] = self._inline(buffer["uri"])
-            elif index == 0 and self.container.binary is not None:
-                self._buffers[index] = self.container.binary
-            else:
-                raise malformed(f"buffer {index} has no data")
-        return self._buffers[index]
+        return self._once("buffers", index, lambda: self._read_buffer(index))
+
+    def _read_buffer(self, index: int) -> memoryview:
+        buffer = self.item("buffers", index)
+        if buffer.get("uri"):
+            return self._inline(buffer["uri"])
+        if index == 0 and self.container.binary is not None:
+            return self.container.binary
+        raise malformed(f"buffer {index} has no data")
 
     def _inline(self, uri: str) -> memoryview:
         """Return the bytes of a data URI. Raises GlbError for one that names another file."""
         if not uri.startswith("data:"):
-            items = [*self.items("buffers"), *self.items("images")]
-            uris = [item.get("uri") for item in items if type(item) is dict]
-            external = [name for name in uris if type(name) is str and name[:5] != "data:"]
-            names = ", ".join(repr(name[:80]) for name in external[:3])
-            files = "1 other file" if len(external) == 1 else f"{len(external)} other files"
-            raise GlbError(FailureKind.EXTERNAL_REFERENCE, f"needs {files}: {names}")
+            raise GlbError(FailureKind.EXTERNAL_REFERENCE, self._other_files)
         head, separator, data = uri.partition(_INLINE)
         if not separator:
             raise malformed(f"a data URI is not base64-encoded: {head[:40]!r}")
@@ -170,6 +187,16 @@ class Document:
             return memoryview(base64.b64decode(data))
         except (binascii.Error, ValueError):
             raise malformed("a data URI contains invalid base64") from None
+
+    @cached_property
+    def _other_files(self) -> str:
+        """The error message of a file that needs other files."""
+        items = [*self.items("buffers"), *self.items("images")]
+        uris = [item.get("uri") for item in items if type(item) is dict]
+        external = [name for name in uris if type(name) is str and name[:5] != "data:"]
+        names = ", ".join(repr(name[:80]) for name in external[:3])
+        files = "1 other file" if len(external) == 1 else f"{len(external)} other files"
+        return f"needs {files}: {names}"
 
 
 def read_document(container: Container, limits: GlbLimits) -> Document:
@@ -208,7 +235,12 @@ def extension(part: Item, name: str) -> Item | None:
 def _parse(data: bytes) -> Any:
     try:
         text = data.decode()
-        document = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        # A call for each integer would be slow, so only files with long ones make it.
+        is_long = _LONG in data.translate(_DIGITS)
+        parse_int = _integer if is_long else None
+        document = json.loads(
+            text, parse_constant=_not_finite, parse_float=_finite, parse_int=parse_int
+        )
         if "\\ud" in text or "\\uD" in text:
             # Half a surrogate pair is not a character and cannot be stored or printed.
             json.dumps(document, ensure_ascii=False).encode()
@@ -217,6 +249,12 @@ def _parse(data: bytes) -> Any:
     except RecursionError:
         raise malformed("JSON: it is nested too deeply") from None
     return document
+
+
+def _integer(text: str) -> int | float:
+    """Return a number without a fraction; numpy has no integers of more than 64 bits."""
+    value = int(text) if len(text) <= len(_LONG) + 1 else None
+    return value if value is not None and -(2**63) <= value < 2**63 else _finite(text)
 
 
 def _finite(text: str) -> float:

@@ -178,9 +178,7 @@ def _check_tree(children: Mapping[int, Sequence[int]], limits: GlbLimits) -> Non
         raise malformed("the node tree has a cycle")
 
 
-def _check_num_nodes(
-    document: Document, num_nodes: int, tree: NodeTree, limits: GlbLimits
-) -> None:
+def _check_num_nodes(document: Document, num_nodes: int, tree: NodeTree, limits: GlbLimits) -> None:
     """Raise GlbError (`too_large`) for too many nodes and instances (EXT_mesh_gpu_instancing)."""
     total = num_nodes
     for node in (document.item("nodes", index) for index in tree.shown):

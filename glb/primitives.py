@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.failures import FailureKind
 from glb.accessors import accessor_arrays, accessor_values, require_finite, require_type
@@ -67,9 +68,7 @@ def drawn_primitives(
     names = NeededNames(document, tree)
     triangles = _check_stored(document, sorted(copies), names, limits)
     _check_decoded(document, copies, triangles, names, limits)
-    for node in (document.item("nodes", index) for index in tree.shown):
-        if node.get("mesh") is not None:
-            _check_weights(document, node)
+    _check_weights(document, tree)
     for mesh in triangles:
         for primitive in _primitives(document, mesh):
             drop_unneeded(primitive, names.of(mesh, primitive))
@@ -254,7 +253,9 @@ def _check_compressed(
         raise malformed(f"{DRACO}: a primitive has no valid indices")
     if not compressed.keys() <= attributes.keys():
         raise malformed(f"{DRACO}: it names an attribute that the primitive does not have")
-    decoded = {(name, attributes[name]) for name in compressed}
+    # Attributes that nothing needs may be anything. Arrays of morph targets are not compressed.
+    needed = {name for name, _, _ in arrays[:-1]} & compressed.keys()
+    decoded = {(name, attributes[name]) for name in needed}
     plain = [array for array in arrays[:-1] if array[:2] not in decoded]
     _check_arrays(document, arrays[0][2]["count"], plain, checked)
     replaced = [array for array in arrays[:-1] if array[:2] in decoded]
@@ -265,9 +266,19 @@ def _check_compressed(
         accessor_arrays(document, accessor | {"bufferView": None})
 
 
-def _check_weights(document: Document, node: Item) -> None:
-    mesh = document.item("meshes", node["mesh"])
-    if any(primitive.get("targets") for primitive in mesh["primitives"]):
-        problem = WEIGHTS(node.get("weights") or mesh.get("weights") or [])
+def _check_weights(document: Document, tree: NodeTree) -> None:
+    """Raise GlbError (`malformed`) if a weight of a morph target is not a number."""
+    of_nodes: dict[int, list[Any]] = {}
+    for node in (document.item("nodes", index) for index in tree.shown):
+        if node.get("mesh") is not None:
+            of_nodes.setdefault(node["mesh"], []).append(node.get("weights") or None)
+    for mesh, weights in of_nodes.items():
+        item = document.item("meshes", mesh)
+        if not any(primitive.get("targets") for primitive in item["primitives"]):
+            continue
+        used = [own for own in weights if own is not None]
+        if len(used) < len(weights):
+            used.append(item.get("weights") or [])
+        problem = next(filter(None, map(WEIGHTS, used)), "")
         if problem:
             raise malformed(f"weights of morph targets{problem}")

@@ -61,9 +61,14 @@ def _positive(value: Any) -> str:
     return NUMBER(value) or ("" if value > 0 else ": not above 0")
 
 
-_INDICES = Items(INDEX)
-_NUMBERS, _TWO = Items(NUMBER), Items(NUMBER, 2)
-_THREE, _FOUR = Items(NUMBER, 3, or_empty=True), Items(NUMBER, 4, or_empty=True)
+def _vector(check: Check, size: int, or_empty: bool = True) -> Items:
+    """Return the check of a vector, of which Blender's importer reads the first `size` numbers."""
+    return Items(check, size, or_empty=or_empty, max_picked=size)
+
+
+_INDICES, _NUMBERS = Items(INDEX), Items(NUMBER)
+_TWO = _vector(NUMBER, 2, or_empty=False)
+_THREE, _FOUR = _vector(NUMBER, 3), _vector(NUMBER, 4)
 _UNIT = Range(0, 1)
 _INTENSITY = Range(0, 1e6)
 """A factor without an upper limit; a product of two is far below the limit of float32."""
@@ -123,7 +128,7 @@ _NODE = Object(
         "children": _INDICES,
         "mesh": INDEX,
         "skin": INDEX,
-        "matrix": Items(NUMBER, 16),
+        "matrix": _vector(NUMBER, 16, or_empty=False),
         "translation": _THREE,
         "rotation": _FOUR,
         "scale": _THREE,
@@ -172,16 +177,14 @@ EMPTY_ITEMS: dict[str, dict[str, Any]] = {name: {} for name in ITEMS} | {
 }
 """What replaces an item that nothing uses, so that the indices of the others stay."""
 
-SHOWN_MATERIAL = _material(
-    _SHOWN_TEXTURE, Items(_INTENSITY, 3, or_empty=True), Items(_UNIT, 4, or_empty=True)
-)
+SHOWN_MATERIAL = _material(_SHOWN_TEXTURE, _vector(_INTENSITY, 3), _vector(_UNIT, 4))
 """A material of the scene: also checks the colours and texture transforms, which Blender reads."""
 
 MATERIAL_EXTENSIONS: dict[str, Object] = {
     "KHR_materials_unlit": Object({}),
     "KHR_materials_pbrSpecularGlossiness": Object(
         {
-            "diffuseFactor": Items(_UNIT, 4),
+            "diffuseFactor": _vector(_UNIT, 4, or_empty=False),
             "diffuseTexture": _SHOWN_TEXTURE,
             "specularFactor": _COLOUR,
             "glossinessFactor": _UNIT,

@@ -115,7 +115,7 @@ def base_colour(shown: Item) -> tuple[Sequence[float], Item | None]:
     else:
         plain = shown.get("pbrMetallicRoughness") or {}
         factor, slot = plain.get("baseColorFactor"), plain.get("baseColorTexture")
-    return (factor or (1.0, 1.0, 1.0, 1.0))[:4], slot
+    return factor or (1.0, 1.0, 1.0, 1.0), slot
 
 
 def least_opacity(shown: Item) -> float | None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from glb.accessors import accessor_values, require_finite, require_type
+from core.failures import FailureKind
+from glb.accessors import accessor_values, require_type
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
-from glb.glb_error import malformed
+from glb.glb_error import GlbError, malformed
 from glb.node_tree import NodeTree, skins_of_meshes
 from glb.primitives import compressed_attributes
 
@@ -31,21 +32,24 @@ def check_skins(document: Document, tree: NodeTree) -> None:
 def _num_joints(document: Document, skins: Iterable[int]) -> dict[int, int]:
     """Return the number of joints with a bind matrix for each skin."""
     counts = {}
-    checked: set[int] = set()
+    elements = 0
     for index in sorted(skins):
         skin = document.item("skins", index)
-        for joint in skin["joints"]:
-            document.item("nodes", joint)
         counts[index] = len(skin["joints"])
         matrices = skin.get("inverseBindMatrices")
         if matrices is None:
             continue
         accessor = document.item("accessors", matrices)
-        counts[index] = min(counts[index], accessor["count"])
-        if matrices not in checked:
-            checked.add(matrices)
-            require_type(accessor, "a bind matrix", "MAT4")
-            require_finite(document, accessor, "a bind matrix")
+        require_type(accessor, "a bind matrix", "MAT4")
+        # Any number of skins may share sparse values, all of which are read.
+        elements += (accessor.get("sparse") or {}).get("count", 0)
+        if elements > document.limits.max_elements:
+            message = f"more sparse bind matrices than the limit of {document.limits.max_elements}"
+            raise GlbError(FailureKind.TOO_LARGE, message)
+        values = accessor_values(document, accessor, counts[index])
+        if not np.isfinite(values).all():
+            raise malformed("a bind matrix is not finite")
+        counts[index] = len(values)
     return counts
 
 
@@ -78,17 +82,17 @@ def _joint_of_primitive(document: Document, primitive: Item) -> int:
         items = [document.item("accessors", attributes[name]) for name in names]
         if kind == "JOINTS" and not all(map(_is_integer, items)):
             raise malformed("joints are not integers")
-        arrays = [accessor_values(document, item)[: len(drawn)][drawn] for item in items]
+        arrays = [accessor_values(document, item, len(drawn))[drawn] for item in items]
         return np.concatenate(arrays, axis=1, dtype=np.float64)
 
     joints = values("JOINTS")
-    if joints.min(initial=0) < 0:
-        raise malformed("a joint is negative")
     if any(f"WEIGHTS_{suffix}" in compressed for suffix in sets):
         return -1
     used = values("WEIGHTS") > 0
     # A vertex without weights follows its first joint.
     used[:, 0] |= ~used.any(axis=1)
+    if joints[used].min(initial=0) < 0:
+        raise malformed("a joint is negative")
     return int(joints[used].max(initial=-1))
 
 

@@ -106,6 +106,8 @@ class Items:
     max_items: int | None = None
     or_empty: bool = False
     """Whether an empty list is valid too; Blender's importer then uses a default."""
+    max_picked: int | None = None
+    """Number of items with a meaning; more are valid, but ignored."""
 
     def __call__(self, value: Any) -> str:
         """Return the problem of a value, or an empty string.
@@ -128,8 +130,8 @@ class Items:
         return ""
 
     def pick(self, value: list[Any]) -> list[Any]:
-        """Return the items as their check means them."""
-        return [_picked(self.check, item) for item in value]
+        """Return the items with a meaning, as their check means them."""
+        return [_picked(self.check, item) for item in value[: self.max_picked]]
 
 
 @dataclass(frozen=True)
