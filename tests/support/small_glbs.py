@@ -22,6 +22,12 @@ def pack_glb(document: dict[str, Any] | bytes, binary: bytes | None = b"") -> by
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
+def pack_scene(builder: GltfBuilder) -> bytes:
+    """Return the GLB of a builder."""
+    buffers = [{"byteLength": len(builder.binary)}]
+    return pack_glb(builder.document | {"buffers": buffers}, builder.binary)
+
+
 @functools.cache
 def picture(kind: str = "PNG", size: tuple[int, int] = (8, 8), flat: bool = False) -> bytes:
     """Return an encoded image of noise, or of one colour if `flat`."""

@@ -278,6 +278,11 @@ def joint_replaced_by_a_sparse_value(builder: GltfBuilder) -> None:
     primitive(builder)["attributes"]["JOINTS_0"] = joints
 
 
+def negative_joint_without_a_weight(builder: GltfBuilder) -> None:
+    joints = builder.accessor([[1, 255, 0, 0]] * 4, "|u1", componentType=5120)
+    primitive(builder)["attributes"]["JOINTS_0"] = joints
+
+
 def bind_matrix_of_the_first_joint_only(builder: GltfBuilder) -> None:
     builder.document["skins"][0]["inverseBindMatrices"] = builder.accessor([np.eye(4).reshape(16)])
     primitive(builder)["attributes"]["JOINTS_0"] = builder.accessor([[0, 0, 0, 0]] * 4, "|u1")
@@ -335,6 +340,7 @@ RENDERED: dict[str, Callable[[GltfBuilder], object]] = {
     "a set of joints that is not the next": add_attributes(
         JOINTS_2=([[9] * 4] * 4, "|u1"), WEIGHTS_2=(np.ones((4, 4)),)
     ),
+    "a negative joint without a weight": negative_joint_without_a_weight,
     "a joint that a sparse value replaces": joint_replaced_by_a_sparse_value,
     "fewer bind matrices than joints": bind_matrix_of_the_first_joint_only,
     "an invalid skin that nothing uses": unused_invalid_skin,
