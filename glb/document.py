@@ -57,7 +57,7 @@ class Document:
         """
         items = self.items(group)
         if type(index) is not int or not 0 <= index < len(items):
-            raise malformed(f"{group}: {str(index)[:20]} does not exist")
+            raise malformed(f"{group}: {str(index)[:24]} does not exist")
         item: Item = items[index]
         if (group, index) not in self._used:
             problem = ITEMS[group](item)
