@@ -37,7 +37,9 @@ class Placements:
 
     def then(self, local: Float64[np.ndarray, "#n 4 4"]) -> "Placements":
         """Return the placements of something that is placed by `local` below these."""
-        return Placements(self.matrices @ local, self.reach @ np.abs(local))
+        # Infinite positions are refused where they are used.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return Placements(self.matrices @ local, self.reach @ np.abs(local))
 
     def farthest(self, positions: Float64[np.ndarray, "v 3"]) -> Float64[np.ndarray, "n"]:
         """Return a bound on all coordinates in the computation of the placed positions."""
