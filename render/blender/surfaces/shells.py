@@ -1,6 +1,7 @@
 """Shells around a scene that are seen from inside only: outlines of cartoons, skies, rooms."""
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -30,6 +31,8 @@ _MIN_HIDING = 0.4
 sides of a box have 0.5, a room without a ceiling 0.8; the seats' side of a car's body 0.2."""
 _MIN_FILLED = 0.6
 """Share of those in which something lies behind an outline: it follows a body."""
+_MIN_OUTLINES = 0.75
+"""Share of a material's area in outlines, from which it is a material of outlines."""
 _MIN_CONVEX = 0.9
 """Share of the area of a room or sky that faces its centre. What it contains may be small."""
 _MIN_CONTAINED = 0.5
@@ -50,12 +53,15 @@ def inward_shells(surface: Surface, materials: Mapping[int, Item]) -> Bool[np.nd
       (90 % of its area faces its centre and what is inside) and contains half of everything else
       (a sky, a room).
 
+    If a material consists of outlines by three quarters of its area, its other components that face
+    inward are outlines, too: those of thin parts.
+
     So an object with reversed faces is no shell, nor is the inside of a mug or a car, which its
     outside hides. Larger shells are found before smaller ones.
 
     Limits: walls that do not share corners are not one room. An outline of open sheets has no
     volume. A convex reversed object that contains most of the scene cannot be told from a room, and
-    of several rooms side by side none contains most. A shell smaller than 2 % of the bounds'
+    of several rooms side by side none contains most. Alone, a shell smaller than 2 % of the bounds'
     diagonal is not found.
     """
     single = [index for index, item in materials.items() if not item.get("doubleSided")]
@@ -66,10 +72,34 @@ def inward_shells(surface: Surface, materials: Mapping[int, Item]) -> Bool[np.nd
     lines = AxisLines(surface)
     candidates = _largest(lines, components, len(surface.faces))
     body = ~_mask(surface, np.concatenate(components))
+    outlines = shells.copy()
     for faces in candidates:
-        if not shells[faces].all() and _is_shell(surface, faces, lines, shells, body):
-            shells[faces] = True
-    return shells
+        if shells[faces].all():
+            continue
+        kind = _shell_kind(surface, faces, lines, shells, body)
+        shells[faces] |= kind is not None
+        outlines[faces] |= kind == "outline"
+    return shells | _outlines_of_thin_parts(surface, outlines, components)
+
+
+def _outlines_of_thin_parts(
+    surface: Surface, outlines: np.ndarray, components: list[np.ndarray]
+) -> np.ndarray:
+    """Return a mask of the inward components of materials that consist mostly of outlines.
+
+    The outline of an arm or a nose may be as thick as the part itself, which fills little of it.
+    """
+    mask = np.zeros(len(outlines), dtype=bool)
+    if not outlines.any():
+        return mask
+    areas = np.sqrt(squares(area_vectors(surface)))
+    num = int(surface.materials.max()) + 1
+    total = np.bincount(surface.materials, areas, num)
+    found = np.bincount(surface.materials, areas * outlines, num) > _MIN_OUTLINES * total
+    for faces in components:
+        if found[surface.materials[faces]].all():
+            mask[faces] = True
+    return mask
 
 
 def _inward_components(surface: Surface, single_sided: np.ndarray) -> list[np.ndarray]:
@@ -122,15 +152,17 @@ def _mask(surface: Surface, faces: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _is_shell(
+def _shell_kind(
     surface: Surface, faces: np.ndarray, lines: AxisLines, shells: np.ndarray, body: np.ndarray
-) -> bool:
-    """Return whether a component that faces inward hides what is inside it."""
+) -> Literal["outline", "room"] | None:
+    """Return which kind of shell a component that faces inward is, if it hides what is inside."""
     member = _mask(surface, faces)
     hiding, filled = _views(surface, faces, lines, member | ~shells, body)
     if hiding < _MIN_HIDING:
-        return False
-    return filled >= _MIN_FILLED or _contains_scene(surface, faces, lines, ~member & ~shells)
+        return None
+    if filled >= _MIN_FILLED:
+        return "outline"
+    return "room" if _contains_scene(surface, faces, lines, ~member & ~shells) else None
 
 
 def _views(

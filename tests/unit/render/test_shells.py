@@ -96,6 +96,16 @@ def test_outlines_of_the_limbs_of_a_figure_are_shells():
     assert shells(*FIGURE, ground, box, *outlines[:3]) == [8, 9, 10]
 
 
+def test_outlines_of_thin_parts_are_found_by_their_material():
+    """An outline as thick as an arm is filled too little to be found by its shape."""
+    body, arm = sphere(), moved(stretched(sphere(0.05), 6, 1, 1), 1.25, 0, 0)
+    thick = hull(arm, 0.12)
+    assert shells(body, arm, thick) == []
+    assert shells(body, arm, hull(body), thick) == [2, 3]
+    # A reversed part with a material of its own is no outline.
+    assert shells(body, hull(body), painted(reverse(arm), BODY)) == [1]
+
+
 def test_an_outline_that_touches_its_body_is_a_shell():
     outline = hull(sphere())
     positions = outline.positions.copy()
