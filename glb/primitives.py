@@ -91,6 +91,7 @@ def _primitives(document: Document, mesh: int) -> list[Item]:
 def _copies_of_meshes(document: Document, tree: NodeTree) -> Mapping[int, int]:
     """Return the number of copies of each mesh, without copies that are flattened to a line."""
     world = world_placements(document)
+    has_area = world.has_area().tolist()
     copies: Counter[int] = Counter()
     for index in tree.shown:
         node = document.item("nodes", index)
@@ -100,8 +101,10 @@ def _copies_of_meshes(document: Document, tree: NodeTree) -> Mapping[int, int]:
         if instances is None and node.get("skin") is not None:
             copies[node["mesh"]] += 1  # its joints place it
             continue
-        placed = world[index] if instances is None else world[index].then(instances)
-        copies[node["mesh"]] += int(placed.has_area().sum())
+        if instances is None:
+            copies[node["mesh"]] += has_area[index]
+        else:
+            copies[node["mesh"]] += int(world[index].then(instances).has_area().sum())
     return copies
 
 

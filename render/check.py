@@ -53,7 +53,8 @@ def check_render(views: ViewSet, report: RenderReport, config: RenderConfig) -> 
     Raises RenderFailure (`bad_output`) if it is too large, or as `check_views` does.
     """
     check_views(views)
-    dark = dark_share(views, report.base_colours, config.light_strength, config.light_gradient)
+    light = config.light_strength, config.light_gradient
+    dark = dark_share(views, report.base_colours, *light, report.samples)
     if dark > _MAX_DARK:
         problem = f"{dark:.1%} of the visible surface is black, although its base colour is not"
         raise RenderFailure(FailureKind.BAD_OUTPUT, problem)

@@ -121,8 +121,10 @@ def test_a_snapshot_keeps_its_id(root: Storage):
 def test_commands_accept_the_dataset(root: Storage):
     status = run_lrm("status", "--root", root.uri, "--json").json()
     assert status["listed"] == 4
-    # With another version of the renderer, objects are pending instead of kept.
-    assert status["kept"] + status["pending"] == 2
+    # With another version of a stage, objects are pending instead of kept or dropped.
+    assert (status["kept"], status["pending"]) in {(2, 0), (0, 2), (0, 3)}
+    dropped, failed = (sum(status[name].values()) for name in ("dropped", "failed"))
+    assert status["kept"] + status["pending"] + dropped + failed == 4
     verified = run_lrm("verify", "--root", root.uri)
     assert verified.code == 0, verified.out
     listed = run_lrm("snapshot", "--root", root.uri, "--list")

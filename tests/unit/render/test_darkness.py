@@ -60,6 +60,19 @@ def test_a_white_body_in_a_black_picture_is_dark_everywhere():
     assert dark_share(blackened(), coloured(points), *LIGHT) == 1
 
 
+def test_noise_of_few_samples_is_not_dark():
+    """One sample of a rough metal gives black pixels; a black part is black everywhere."""
+    views, points = bodies()
+    noise = np.random.default_rng(0).random(views.depth.shape) < 0.36
+    noisy = painted(views, noise & (views.depth > 0))
+    assert dark_share(noisy, coloured(points), *LIGHT, samples=1) < 0.001
+    assert dark_share(noisy, coloured(points), *LIGHT, samples=4) > 0.3
+    half = views.normals[..., 0] > 0
+    expected = dark_share(painted(views, half), coloured(points), *LIGHT)
+    share = dark_share(painted(noisy, half), coloured(points), *LIGHT, samples=1)
+    assert 0.3 < share == pytest.approx(expected, abs=0.05)
+
+
 @pytest.mark.parametrize("colour", [0.0, 0.04], ids=["black", "nearly black"])
 def test_a_black_body_is_not_dark(colour: float):
     _, points = bodies()
