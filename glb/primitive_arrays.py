@@ -1,6 +1,7 @@
 """The arrays that the picture of a primitive needs, by their names."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from typing import Any
 
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
@@ -14,6 +15,7 @@ __all__ = [
     "NeededNames",
     "draws_triangles",
     "drop_unneeded",
+    "joint_sets",
     "primitive_arrays",
     "primitive_mode",
 ]
@@ -41,14 +43,18 @@ class NeededNames:
             slots = texture_slots(shown_material(self.document.item("materials", material)))
             self.sets[material] = {f"TEXCOORD_{texture_coordinate_set(slot)}" for _, slot in slots}
         names = {"POSITION", "NORMAL", "COLOR_0"} | self.sets[material]
-        number = 0
-        while (
-            mesh in self.skinned
-            and {f"JOINTS_{number}", f"WEIGHTS_{number}"} <= primitive["attributes"].keys()
-        ):
-            names |= {f"JOINTS_{number}", f"WEIGHTS_{number}"}
-            number += 1
+        if mesh in self.skinned:
+            for number in joint_sets(primitive["attributes"]):
+                names |= {f"JOINTS_{number}", f"WEIGHTS_{number}"}
         return names
+
+
+def joint_sets(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of a primitive's sets of joints and weights: 0 and those that follow."""
+    sets: list[str] = []
+    while all(f"{name}_{len(sets)}" in attributes for name in ("JOINTS", "WEIGHTS")):
+        sets.append(str(len(sets)))
+    return sets
 
 
 def primitive_arrays(

@@ -1,7 +1,6 @@
 """Checks of the skins of visible meshes, and of the joints that their vertices refer to."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,9 +10,10 @@ from glb.document import Document, Item, extension
 from glb.extensions import DRACO
 from glb.glb_error import GlbError, malformed
 from glb.node_tree import NodeTree, skins_of_meshes
+from glb.primitive_arrays import joint_sets
 from glb.primitives import compressed_attributes
 
-__all__ = ["check_skins", "joint_sets"]
+__all__ = ["check_skins"]
 
 _FLOAT = 5126
 
@@ -51,14 +51,6 @@ def _num_joints(document: Document, skins: Iterable[int]) -> dict[int, int]:
             raise malformed("a bind matrix is not finite")
         counts[index] = len(values)
     return counts
-
-
-def joint_sets(attributes: Mapping[str, Any]) -> list[str]:
-    """Return the numbers of a primitive's sets of joints and weights: 0 and those that follow."""
-    sets: list[str] = []
-    while all(f"{name}_{len(sets)}" in attributes for name in ("JOINTS", "WEIGHTS")):
-        sets.append(str(len(sets)))
-    return sets
 
 
 def _largest_joint(document: Document, primitives: Iterable[Item]) -> int:

@@ -12,7 +12,7 @@ from glb.accessors import accessor_numbers
 from glb.document import Document
 from glb.glb_error import malformed
 from glb.placements import LAST_ROW, Placements
-from glb.skins import joint_sets
+from glb.primitive_arrays import joint_sets
 
 __all__ = ["apply_targets", "place", "place_by_joints", "skin_placements"]
 

@@ -22,7 +22,7 @@ from glb.geometry.vertex_values import DracoDecoder, PrimitiveValues, read_primi
 from glb.glb_error import GlbError
 from glb.node_tree import NodeTree
 from glb.placements import Placements, instance_matrices, world_placements
-from glb.skins import joint_sets
+from glb.primitive_arrays import joint_sets
 
 __all__ = ["SceneSurface", "scene_surface"]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
 
-__all__ = ["Surface"]
+__all__ = ["Surface", "grouped_faces"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,3 +48,10 @@ class Surface:
             parts=self.parts[mask],
             flat=self.flat[mask],
         )
+
+
+def grouped_faces(keys: Int[np.ndarray, "f"]) -> list[Int64[np.ndarray, "n"]]:
+    """Return the faces of each distinct key, by ascending key: one pass, however many keys."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order])) + 1
+    return np.split(order, starts) if len(order) else []

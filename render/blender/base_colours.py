@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64
 
 from glb.document import Item
 from glb.geometry.surface import Surface
-from glb.shown_materials import UNLIT, base_colour
+from glb.shown_materials import UNLIT, base_colour, least_opacity
 from render.blender.scene import OpenScene
 from render.blender.shaders import has_linear_pixels, image_pixels
 from render.blender.surface_points import Places, sample_places
@@ -87,6 +87,6 @@ def _is_opaque(material: Item, alpha: Float64[np.ndarray, "n"]) -> Bool[np.ndarr
     transmission = material["extensions"].get(_TRANSMISSION, {}).get("transmissionFactor", 0)
     if transmission > 0:
         return np.zeros(len(alpha), dtype=bool)
-    if material.get("alphaMode") not in {"MASK", "BLEND"}:
+    if least_opacity(material) is None:
         return np.ones(len(alpha), dtype=bool)
     return alpha >= _OPAQUE

@@ -7,7 +7,7 @@ import bpy
 import numpy as np
 from jaxtyping import Bool
 
-from glb.geometry.surface import Surface
+from glb.geometry.surface import Surface, grouped_faces
 from render.blender.gltf.material_file import COLOUR_LAYER, uv_layer_name
 
 __all__ = ["create_meshes"]
@@ -22,10 +22,7 @@ def create_meshes(
     """
     culled = []
     groups = surface.materials * 2 + shells
-    # A pass over all faces for each material would take minutes for thousands of both.
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    for rows in np.split(order, starts[1:]) if len(order) else []:
+    for rows in grouped_faces(groups):
         index, is_shell = divmod(int(groups[rows[0]]), 2)
         mesh = _new_mesh(surface, surface.faces[rows])
         mesh.materials.append(materials[index])

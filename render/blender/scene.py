@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from core.failures import FailureKind
 from glb.document import Item
 from glb.geometry.surface import Surface
+from glb.shown_materials import least_opacity
 from render.blender.failure import SceneFailure
 from render.blender.gltf.base_colour_image import BaseColourImage
 from render.blender.gltf.draco_library import decode_draco
@@ -146,7 +147,7 @@ def _alpha_textures(prepared: PreparedScene) -> dict[int, AlphaTexture]:
     shared: dict[tuple[int, int, int], AlphaTexture] = {}
     textures = {}
     for number, use in prepared.base_colours.items():
-        if prepared.materials[number].get("alphaMode") in {"MASK", "BLEND"}:
+        if least_opacity(prepared.materials[number]) is not None:
             key = use.image, use.wrap_s, use.wrap_t
             if key not in shared:
                 # A copy, because a view would keep the colours in memory.

@@ -52,10 +52,7 @@ def clean(
     # Shells get materials of their own, by which they are known after the next rules.
     first = max(materials, default=0) + 1
     own = {first + index: item for index, item in materials.items()}
-    marked = _flatten(drawn, shells)
-    marked = dataclasses.replace(
-        marked, materials=marked.materials + first * shells.astype(np.int32)
-    )
+    marked = _shift_materials(_flatten(drawn, shells), first * shells)
     everything = {**materials, **own}
     result = separate_overlapping(separate_coincident(orient(marked), everything), everything)
     shells = result.materials >= first

@@ -1,12 +1,12 @@
 """Which triangles draw something: those with an area, and with an opacity that a picture shows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool
 
 from glb.document import Item
-from glb.geometry.surface import Surface
+from glb.geometry.surface import Surface, grouped_faces
 from glb.shown_materials import MIN_OPACITY, base_colour, least_opacity
 from render.blender.surfaces.alpha_texture import AlphaTexture, shows_alpha, texture_coordinates
 from render.blender.surfaces.triangles import (
@@ -35,25 +35,18 @@ def drawn_faces(
     below `alphaCutoff` (MASK) or what 8 bits show (BLEND). As in glTF, opacity is the product of
     the factor, the texture and COLOR_0; OPAQUE ignores it.
 
-    `materials` are shown materials by index. `textures` has the alpha of base
-    colour textures by material; a material that is not in it may show any alpha.
+    `materials` are shown materials by index. `textures` has the alpha of base colour textures by
+    material; a material that is not in it may show any alpha.
     """
     drawn = _have_area(surface)
-    limits = {index: least_opacity(material) for index, material in materials.items()}
-    for index, faces in _by_material(surface, drawn):
-        limit = limits[index]
+    solid = np.flatnonzero(drawn)
+    for rows in grouped_faces(surface.materials[solid]):
+        faces = solid[rows]
+        index = int(surface.materials[faces[0]])
+        limit = least_opacity(materials[index])
         if limit is not None:
             drawn[faces] = _show(surface, faces, materials[index], limit, textures.get(index))
     return drawn
-
-
-def _by_material(surface: Surface, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each material with its drawn faces (n,): one pass over the faces, however many."""
-    faces = np.flatnonzero(drawn)
-    faces = faces[np.argsort(surface.materials[faces], kind="stable")]
-    starts = np.flatnonzero(np.diff(surface.materials[faces], prepend=-1))
-    for rows in np.split(faces, starts[1:]) if len(faces) else []:
-        yield int(surface.materials[rows[0]]), rows
 
 
 def _have_area(surface: Surface) -> np.ndarray:

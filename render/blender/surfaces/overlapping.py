@@ -112,9 +112,10 @@ def _flat_triangles(surface: Surface, materials: Mapping[int, Item]) -> _Flat:
     """Return the triangles that are large enough to be compared."""
     corners = surface.positions[surface.faces]
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
-    corners = (corners - (low + high) / 2) / max(float((high - low).max()), 1e-300)
+    size = max(float((high - low).max()), 1e-300)
+    corners = (corners - (low + high) / 2) / size
     longest = np.max([squares(corners[:, k] - corners[:, k - 1]) for k in range(3)], axis=0)
-    vectors = area_vectors(surface) / max(float((high - low).max()), 1e-300) ** 2
+    vectors = area_vectors(surface) / size**2
     areas = np.sqrt(squares(vectors))
     large = (longest > _MIN_SIDE**2) & (areas > _MIN_HEIGHT * np.sqrt(longest))
     faces = np.flatnonzero(large)

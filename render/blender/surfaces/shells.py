@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from glb.document import Item
-from glb.geometry.surface import Surface
+from glb.geometry.surface import Surface, grouped_faces
 from render.blender.surfaces.axis_lines import AxisLines
 from render.blender.surfaces.triangles import (
     area_vectors,
@@ -116,9 +116,8 @@ def _inward_components(surface: Surface, single_sided: np.ndarray) -> list[np.nd
         components = connected(*ends, num)[corners[:, 0]]
         volumes = relative_volumes(points, vectors, components, num)
         inward = np.flatnonzero((volumes < -_MIN_VOLUME)[components])
-        order = inward[np.argsort(components[inward], kind="stable")]
-        breaks = np.flatnonzero(np.diff(components[order])) + 1
-        for group in np.split(order, breaks) if len(order) else []:
+        for rows in grouped_faces(components[inward]):
+            group = inward[rows]
             found[int(group[0]), len(group)] = faces[group]
     return list(found.values())
 
