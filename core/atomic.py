@@ -19,6 +19,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.errors import is_disk_full
+
 __all__ = ["atomic_file", "atomic_folder", "atomic_write", "move_file"]
 
 _MAX_NAME = 100
@@ -45,6 +47,10 @@ def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> I
             temporary.replace(target)
         else:
             os.link(temporary, target)
+    except OSError as error:
+        if is_disk_full(error) and error.filename is None:
+            error.filename = str(target)  # the system names no file if a write fails
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

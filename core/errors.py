@@ -1,5 +1,7 @@
 """Errors that the command line reports: each has an exit code and a message of one line."""
 
+import errno
+
 __all__ = [
     "BadInput",
     "Damaged",
@@ -7,8 +9,14 @@ __all__ = [
     "LrmError",
     "Stopped",
     "WorkFailed",
+    "cannot_write",
     "first_line",
+    "is_disk_full",
 ]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ENVIRONMENT = _FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
+"""Errors of the machine, its disks and its network, with any path."""
 
 
 class LrmError(Exception):
@@ -47,3 +55,17 @@ class Stopped(LrmError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message; the name of its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether a write failed for lack of space or quota."""
+    return error.errno in _FULL
+
+
+def cannot_write(place: str, error: OSError) -> LrmError:
+    """Return the error to raise if a folder cannot be written.
+
+    It is BadInput for a wrong folder, and WorkFailed if the same folder can be written later.
+    """
+    kind = WorkFailed if error.errno in _ENVIRONMENT else BadInput
+    return kind(f"{place}: cannot write here: {error.strerror or error}")

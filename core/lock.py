@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from core.errors import BadInput, WorkFailed
+from core.errors import BadInput, WorkFailed, cannot_write
 from core.storage import Storage, storage_errors
 
-__all__ = ["LEASE_SECONDS", "LockCheck", "exclusive_lock"]
+__all__ = ["LEASE_SECONDS", "LockCheck", "LockHolder", "exclusive_lock", "lock_holder"]
 
 LEASE_SECONDS = 120.0
 """Lifetime in seconds of a lease that is not renewed. The clocks of the machines must agree to
@@ -39,7 +39,7 @@ LockCheck = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Holder:
+class LockHolder:
     """The process that holds a lock, as stored in the lock."""
 
     command: str
@@ -54,8 +54,17 @@ class _Holder:
     started: str = ""
     """Start time of the process in clock ticks; tells it from a later process with the same id."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that users are shown, for JSON."""
+        return {name: getattr(self, name) for name in ("command", "host", "pid", "since")}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this process sees the holder's process id."""
+        return bool(self.kernel) and self.kernel == _kernel()
+
     @classmethod
-    def of_this_process(cls, command: str) -> "_Holder":
+    def of_this_process(cls, command: str) -> "LockHolder":
         return cls(
             command=command,
             host=socket.gethostname(),
@@ -68,7 +77,7 @@ class _Holder:
 
     def is_dead(self) -> bool:
         """Return whether the holder ran on this machine and has ended."""
-        return bool(self.kernel) and self.kernel == _kernel() and _started(self.pid) != self.started
+        return self.is_local and _started(self.pid) != self.started
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -91,7 +100,7 @@ def exclusive_lock(
     If another process holds the lock: with `on_wait`, call it once with a message for the user and
     wait; without it, raise BadInput that names the holder.
     """
-    holder = _Holder.of_this_process(command)
+    holder = LockHolder.of_this_process(command)
     with contextlib.ExitStack() as stack:
         notified = False
         while True:
@@ -113,6 +122,14 @@ def exclusive_lock(
                 notified = True
                 time.sleep(min(1.0, lease_seconds / _RENEWALS))
         yield check
+
+
+def lock_holder(root: Storage, name: str = "shards") -> LockHolder | None:
+    """Return the process that holds a lock of the root; None if it is free.
+
+    It takes no lock, so it delays no command that does.
+    """
+    return _flock_holder(root, name) if root.is_local else _lease_holder(root, name)
 
 
 def _kernel() -> str:
@@ -139,37 +156,74 @@ class _HeldByOther(Exception):
 
 
 @contextlib.contextmanager
-def _flock(root: Storage, name: str, holder: _Holder) -> Iterator[LockCheck]:
+def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
     with contextlib.ExitStack() as stack:
         try:
             Path(root.uri).mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b"))
+            # Unbuffered: an entry that a full disk refuses is not written again at the end.
+            file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b", buffering=0))
         except OSError as error:
-            raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _HeldByOther(_read_holder(file)) from None
+            raise cannot_write(root.uri, error) from None
+        # `_flock_holder` of another machine may have the file locked for an instant.
+        if not (_try_flock(file, fcntl.LOCK_EX) or _try_flock(file, fcntl.LOCK_EX, wait=0.1)):
+            # Without an entry, the holder has not written it yet.
+            raise _HeldByOther(str(_read_holder(file) or "another command"))
         # The file is never deleted: after that, two processes could lock two files of this name.
-        file.truncate(0)
-        file.write(holder.dump())
-        file.flush()
+        # On a full disk the lock counts without an entry: `lrm compact` frees space.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(holder.dump())
         try:
             yield lambda: None
         finally:
             file.truncate(0)
 
 
-def _read_holder(file: IO[bytes]) -> str:
+def _try_flock(file: IO[bytes], operation: int, wait: float = 0.0) -> bool:
+    """Return whether the file could be locked at once, after a wait in seconds."""
+    time.sleep(wait)
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_holder(file: IO[bytes]) -> LockHolder | None:
+    """Return the entry of a lock file; None if it is empty or not complete."""
     file.seek(0)
     try:
-        return str(_Holder(**json.loads(file.read())))
+        return LockHolder(**json.loads(file.read()))
     except (ValueError, TypeError):
-        return "another command"  # it holds the lock but has not written its entry yet
+        return None
+
+
+def _flock_holder(root: Storage, name: str) -> LockHolder | None:
+    """Return the holder of a lock file. A holder that ends by itself empties the file."""
+    path = root.resolve(f".{name}.lock")
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+        holder = _read_holder(file)
+        if holder is None:
+            return None
+        # Processes of another machine or container are not visible: try the lock for an instant.
+        is_free = holder.is_dead() if holder.is_local else _try_flock(file, fcntl.LOCK_SH)
+        return None if is_free else holder
+    return None
+
+
+def _lease_holder(root: Storage, name: str) -> LockHolder | None:
+    """Return the holder of the newest lease; None if it has expired or the holder is dead."""
+    folder = f"{_LEASES}/{name}"
+    for file in reversed(root.list_files(folder)):
+        # A new holder deletes the older leases.
+        with contextlib.suppress(FileNotFoundError):
+            holder = LockHolder(**json.loads(root.read(f"{folder}/{file}")))
+            return holder if holder.expires > time.time() and not holder.is_dead() else None
+    return None
 
 
 @contextlib.contextmanager
-def _lease(root: Storage, name: str, holder: _Holder, seconds: float) -> Iterator[LockCheck]:
+def _lease(root: Storage, name: str, holder: LockHolder, seconds: float) -> Iterator[LockCheck]:
     lease = _Lease(root, name, holder, seconds)
     lease.acquire()
     try:
@@ -186,7 +240,7 @@ class _Lease:
     No object is deleted that another process may just have written.
     """
 
-    def __init__(self, root: Storage, name: str, holder: _Holder, seconds: float) -> None:
+    def __init__(self, root: Storage, name: str, holder: LockHolder, seconds: float) -> None:
         self._folder = f"{_LEASES}/{name}"
         self._root = root
         self._holder = holder
@@ -200,7 +254,7 @@ class _Lease:
         """Acquire the lease and renew it in a thread. Raises _HeldByOther."""
         newest = self._newest()
         if newest:
-            holder = _Holder(**json.loads(self._root.read(self._path(newest))))
+            holder = LockHolder(**json.loads(self._root.read(self._path(newest))))
             if holder.expires > time.time() and not holder.is_dead():
                 raise _HeldByOther(str(holder))
         self._number = newest + 1
@@ -241,7 +295,7 @@ class _Lease:
                 self._root.write(self._path(self._number), extended.dump())
                 self._held_until = extended.expires
 
-    def _extended(self) -> _Holder:
+    def _extended(self) -> LockHolder:
         return replace(self._holder, expires=time.time() + self._seconds)
 
     def _newest(self) -> int:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from core.config import canonical_json
-from core.errors import BadInput, WorkFailed
+from core.errors import BadInput, WorkFailed, cannot_write
 from core.storage import Storage
 from dataset.catalog.table_uri import table_uri
 
@@ -66,14 +66,14 @@ def check_root(root: Storage) -> bool:
 def write_build(root: Storage, build: dict[str, Any]) -> None:
     """Record the format version and the configuration of a build that is about to start.
 
-    Raises BadInput if the root cannot be written.
+    Raises BadInput if the root cannot be written, and WorkFailed if its disk is full.
     """
     try:
         root.write(_BUILD_FILE, canonical_json(build).encode())
         if not root.exists(FORMAT_FILE):
             root.write(FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
     except OSError as error:
-        raise BadInput(f"{root.uri}: cannot write here: {error.strerror or error}") from None
+        raise cannot_write(root.uri, error) from None
 
 
 def read_build(root: Storage) -> dict[str, Any]:

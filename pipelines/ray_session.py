@@ -1,7 +1,9 @@
 """Connections to a Ray cluster, or to a local Ray that lives as long as the command."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -70,7 +72,8 @@ def _start(address: str, folder: str | None) -> None:
         options |= {"include_dashboard": False, "_temp_dir": folder}
     _require_reachable(address)
     try:
-        ray.init(address=address, **options)
+        with _kept_handler():
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise BadInput(f"--address {address}: cannot connect to Ray: {first_line(error)}") from None
     except Exception as error:
@@ -78,6 +81,17 @@ def _start(address: str, folder: str | None) -> None:
         if not isinstance(error, OSError) and "startup" not in str(error):
             raise
         raise WorkFailed(f"--address {address}: cannot start Ray: {first_line(error)}") from None
+
+
+@contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block: Ray sets one that exits with code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _require_reachable(address: str) -> None:

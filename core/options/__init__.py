@@ -1,10 +1,16 @@
 """Command-line options: the parser, its help, and options made from configurations."""
 
-from core.options.config_options import add_config_options, load_config, settings_from_options
+from core.options.config_options import (
+    add_config_options,
+    given_setting,
+    load_config,
+    settings_from_options,
+)
 from core.options.field_values import Choices
 from core.options.parser import Parser
 from core.options.shared_options import (
     add_json_option,
+    add_monitoring_options,
     add_old_option,
     add_root_options,
     add_wait_option,
@@ -15,9 +21,11 @@ __all__ = [
     "Parser",
     "add_config_options",
     "add_json_option",
+    "add_monitoring_options",
     "add_old_option",
     "add_root_options",
     "add_wait_option",
+    "given_setting",
     "load_config",
     "settings_from_options",
 ]

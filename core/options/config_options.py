@@ -20,7 +20,7 @@ from core.options.field_values import (
 )
 from core.options.parser import warn_of_old_option
 
-__all__ = ["add_config_options", "load_config", "settings_from_options"]
+__all__ = ["add_config_options", "given_setting", "load_config", "settings_from_options"]
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
@@ -107,6 +107,11 @@ def settings_from_options(config: type[Config], arguments: argparse.Namespace) -
     file = arguments.config
     in_file = config.with_new_names(read_yaml(file), where=file) if file else {}
     return merge(in_file, config.with_new_names(getattr(arguments, _DEST), where="options"))
+
+
+def given_setting(arguments: argparse.Namespace, name: str) -> Any:
+    """Return the value of a setting that was given as an option, or None."""
+    return getattr(arguments, name, None) or getattr(arguments, _DEST, {}).get(name)
 
 
 class _Store(argparse.Action):

@@ -5,7 +5,15 @@ from typing import Any
 
 from core.options.parser import warn_of_old_option
 
-__all__ = ["add_json_option", "add_old_option", "add_root_options", "add_wait_option"]
+__all__ = [
+    "add_json_option",
+    "add_monitoring_options",
+    "add_old_option",
+    "add_root_options",
+    "add_wait_option",
+]
+
+_PORTS = 2**16
 
 
 def add_root_options(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +34,31 @@ def add_wait_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Wait while another command holds the dataset's lock, instead of failing.",
     )
+
+
+def add_monitoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--metrics-port` and `--notify`, which are never stored: a hook may hold a token."""
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="Serve metrics for Prometheus at http://HOST:PORT/metrics, on all network interfaces, "
+        "while the command runs. By default none are served.",
+    )
+    parser.add_argument(
+        "--notify",
+        metavar="COMMAND",
+        help="Shell command that is run when the work ends, however it ends, with LRM_OUTCOME "
+        "(done, failed, stopped or refused), LRM_MESSAGE and LRM_SUBJECT in its environment.",
+    )
+
+
+def _port(text: str) -> int:
+    """Return the number of a port."""
+    number = int(text) if text.isdecimal() else 0
+    if not 0 < number < _PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give 1 to {_PORTS - 1}")
+    return number
 
 
 def add_old_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from core.options import Parser
+from core.errors import first_line
+from core.monitoring.notify import outcome_of
+from core.options import Parser, given_setting
+from pipelines.cli.command_end import CommandEnd
 from pipelines.cli.process_setup import describe_failure, flush_output, prepare_process
 from pipelines.cli.registry import COMMANDS, GROUPS
+from pipelines.cli.stop_signals import StopSignals, stop_code
 
 __all__ = ["main", "make_parser"]
 
@@ -49,32 +53,45 @@ class _Version(argparse.Action):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: done, 1: work failed, 2: bad usage or input, 130: interrupted, 143: stopped on request.
+    0: done; 1: work failed, or is left undone because of the environment; 2: bad usage or input;
+    130: interrupted; 143: stopped on request.
     """
-    name = "lrm"
     words = sys.argv[1:] if argv is None else argv
     prepare_process()
-    try:
-        parser = make_parser()
-        if not words:
-            parser.print_help(sys.stderr)
-            return 2
-        arguments = parser.parse_args(words)
-        name = f"lrm {arguments.command}"
-        code = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has closed the pipe (`lrm status | head`).
-        flush_output()
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command continues", file=sys.stderr)
-        return 130
-    except BaseException as error:
-        failure = describe_failure(error)
-        if failure is None:
-            raise
-        print(f"{name}: {failure.line}", file=sys.stderr)
-        flush_output()
-        return failure.exit_code
-    return int(code)
+    end = CommandEnd()
+    with StopSignals(end.report_stop, end.is_reported):
+        try:
+            return _run(words, end)
+        except BrokenPipeError:
+            # The reader has closed the pipe (`lrm status | head`).
+            flush_output()
+            end.report("failed", message="the reader of the output has closed it")
+            return 1
+        except BaseException as error:
+            code = stop_code(error)
+            if code is not None:
+                end.report_stop(code)
+                return code
+            failure = describe_failure(error)
+            if failure is None:
+                end.report(outcome_of(error), message=first_line(error))
+                raise
+            end.report(outcome_of(error), failure.line)
+            flush_output()
+            return failure.exit_code
+
+
+def _run(words: Sequence[str], end: CommandEnd) -> int:
+    """Run the command of these words, and its hook if no error is raised."""
+    parser = make_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    arguments = parser.parse_args(words)
+    end.name = f"lrm {arguments.command}"
+    end.hook = getattr(arguments, "notify", None)
+    end.subject = " ".join(filter(None, (end.name, given_setting(arguments, "root"))))
+    code = int(arguments.run(arguments))
+    sys.stdout.flush()
+    end.report("failed" if code else "done")
+    return code

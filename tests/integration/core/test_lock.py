@@ -1,8 +1,10 @@
 """The lock of one writer: its holder is named, and a dead holder releases it."""
 
 import contextlib
+import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput, WorkFailed
-from core.lock import exclusive_lock
+from core.lock import exclusive_lock, lock_holder
 from core.storage import Storage
 from tests.support.paths import REPOSITORY
 
@@ -169,3 +171,57 @@ def test_only_one_of_many_writers_takes_over_a_lease(bucket):
     for thread in threads:
         thread.join()
     assert (len(acquired), len(refused)) == (1, 7)
+
+
+def test_the_holder_is_known_while_it_holds_the_lock(root):
+    assert lock_holder(root) is None
+    with exclusive_lock(root, "lrm build"):
+        values = lock_holder(root).to_dict()
+        assert (values["command"], values["pid"]) == ("lrm build", os.getpid())
+        assert set(values) == {"command", "host", "pid", "since"}
+        assert lock_holder(root, "snapshots") is None
+    assert lock_holder(root) is None
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=REPOSITORY
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    root, entry = Storage(str(tmp_path)), tmp_path / ".shards.lock"
+    assert lock_holder(root).pid == holder.pid
+    # A process of another container is not visible, but its lock is.
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"kernel": "other"}))
+    assert lock_holder(root).pid == holder.pid
+    holder.kill()
+    holder.communicate()
+    assert entry.read_text()
+    assert lock_holder(root) is None
+
+
+def test_asking_for_the_holder_refuses_no_writer(tmp_path):
+    """`lock_holder` locks a file whose entry is of another machine for an instant."""
+    root = Storage(str(tmp_path))
+    acquire(root)
+    with open(tmp_path / ".shards.lock") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        release = threading.Timer(0.03, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        release.start()
+        acquire(root)
+        release.join()
+
+
+def test_a_lock_is_held_without_an_entry_on_a_full_disk(tmp_path):
+    """The limit on the size of a file refuses the entry as a full disk does."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    root = Storage(str(tmp_path))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with exclusive_lock(root, "lrm compact"), pytest.raises(BadInput, match="another command"):
+            acquire(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    acquire(root)
