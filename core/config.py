@@ -14,6 +14,7 @@ import yaml
 from core.errors import BadInput
 
 __all__ = [
+    "ABSENT",
     "Config",
     "Fraction",
     "Renamed",
@@ -23,12 +24,14 @@ __all__ = [
     "nested",
     "nested_renames",
     "read_yaml",
+    "without",
 ]
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 """A number from 0 to 1: a share of a whole, or a probability."""
 
-_ABSENT = object()
+ABSENT = object()
+"""The value of a setting that is not there; None is a value."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Renamed:
 
     path: str
     """Its path today, such as `inspect.max_nodes`."""
-    dropped_at: Any = _ABSENT
+    dropped_at: Any = ABSENT
     """A value of the old name that is ignored: the default that stored configurations hold."""
     combine: Callable[[Any, Any], Any] | None = None
     """Merge the values of the old and the new name into one; by default two values are an error."""
@@ -95,16 +98,16 @@ class Config(pydantic.BaseModel):
         Raises BadInput if the old and the new name of a setting have different values.
         """
         for path, new in cls.renamed.items():
-            values, old = _without(values, path.split("."))
-            if old is _ABSENT or old == new.dropped_at:
+            values, old = without(values, path.split("."))
+            if old is ABSENT or old == new.dropped_at:
                 continue
-            _, given = _without(values, new.path.split("."))
+            _, given = without(values, new.path.split("."))
             value = old
             if new.combine is not None:
                 # A value of the wrong type is named by the validation.
                 with contextlib.suppress(TypeError):
-                    value = new.combine(old, _default(cls, new.path) if given is _ABSENT else given)
-            elif given not in (_ABSENT, old):
+                    value = new.combine(old, _default(cls, new.path) if given is ABSENT else given)
+            elif given not in (ABSENT, old):
                 raise BadInput(
                     f"{where}: {path} and {new.path} are the same setting and have different "
                     f"values: remove {path}"
@@ -163,6 +166,20 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def without(values: Any, path: Sequence[str]) -> tuple[Any, Any]:
+    """Return the values without the one at a path, and that value or `ABSENT`."""
+    if not isinstance(values, Mapping) or path[0] not in values:
+        return values, ABSENT
+    rest = {name: value for name, value in values.items() if name != path[0]}
+    if len(path) == 1:
+        return rest, values[path[0]]
+    below, value = without(values[path[0]], path[1:])
+    if value is ABSENT:
+        return values, value
+    # A section whose last setting has moved may not exist any more.
+    return rest | {path[0]: below} if below else rest, value
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -173,25 +190,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
-def _without(values: Any, path: list[str]) -> tuple[Any, Any]:
-    """Return the values without the one at a path, and that value or `_ABSENT`."""
-    if not isinstance(values, Mapping) or path[0] not in values:
-        return values, _ABSENT
-    rest = {name: value for name, value in values.items() if name != path[0]}
-    if len(path) == 1:
-        return rest, values[path[0]]
-    below, value = _without(values[path[0]], path[1:])
-    if value is _ABSENT:
-        return values, value
-    # A section whose last setting has moved may not exist any more.
-    return rest | {path[0]: below} if below else rest, value
-
-
 def _without_empty(values: Mapping[str, Any], section: list[str]) -> Mapping[str, Any]:
     """Return the values without a section that is empty, because its settings have moved."""
     if not section:
         return values
-    rest, content = _without(values, section)
+    rest, content = without(values, section)
     return rest if content == {} else values
 
 

@@ -4,9 +4,10 @@ from core.options.config_options import (
     add_config_options,
     given_setting,
     load_config,
+    load_settings,
     settings_from_options,
 )
-from core.options.field_values import Choices
+from core.options.field_values import Choices, leaves
 from core.options.parser import Parser
 from core.options.shared_options import (
     add_json_option,
@@ -26,6 +27,8 @@ __all__ = [
     "add_root_options",
     "add_wait_option",
     "given_setting",
+    "leaves",
     "load_config",
+    "load_settings",
     "settings_from_options",
 ]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from core.config import Config, merge, nested, read_yaml
+from core.config import ABSENT, Config, merge, nested, read_yaml, without
 from core.errors import BadInput
 from core.options.field_values import (
     choices_of,
@@ -20,7 +20,13 @@ from core.options.field_values import (
 )
 from core.options.parser import warn_of_old_option
 
-__all__ = ["add_config_options", "given_setting", "load_config", "settings_from_options"]
+__all__ = [
+    "add_config_options",
+    "given_setting",
+    "load_config",
+    "load_settings",
+    "settings_from_options",
+]
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
@@ -82,11 +88,39 @@ def load_config(
     `defaults` are values of settings that neither of them has. Raises BadInput with one line that
     names every wrong key or value; without `--config`, settings are named as options.
     """
-    settings = {**defaults, **settings_from_options(config, arguments)}
-    if arguments.config:
-        return config.load(settings, where=f"{arguments.config} and options")
+    given = settings_from_options(config, arguments)
+    return load_settings(config, given, arguments.config, defaults)
+
+
+def load_settings(
+    config: type[ConfigType],
+    given: Mapping[str, Any],
+    file: str | None,
+    defaults: Mapping[str, Any] = types.MappingProxyType({}),
+) -> ConfigType:
+    """Return the configuration of the settings that `settings_from_options` returned.
+
+    `file` is the value of `--config`, for errors; see `load_config`.
+    """
+    settings = merge(_without_given(config, defaults, given), given)
+    if file:
+        return config.load(settings, where=f"{file} and options")
     paths = {path for path, _ in leaves(config)}
     return config.load(settings, where="", name_of=lambda path: _name_of(path, paths))
+
+
+def _without_given(
+    config: type[Config], defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the defaults without the settings that are given.
+
+    Otherwise a given mapping would be merged with its default, of which no key could be removed.
+    """
+    for path, _ in leaves(config):
+        names = path.split(".")
+        if without(given, names)[1] is not ABSENT:
+            defaults, _ = without(defaults, names)
+    return defaults
 
 
 def _name_of(path: str, options: Set[str]) -> str:

@@ -59,6 +59,11 @@ class Parser(argparse.ArgumentParser):
         self._common = list(names)
         self._help_all.help = "Show all options by group and exit."
 
+    def set_default_text(self, name: str, text: str) -> None:
+        """Say in the help where the value of an option comes from that need not be given."""
+        action: Any = self._option_string_actions[name]
+        action.is_required, action.shown_default = False, text
+
     def format_usage(self) -> str:
         """Return the usage line: required options, optional ones as a word, positionals."""
         self.populate()

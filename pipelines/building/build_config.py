@@ -100,7 +100,7 @@ class BuildConfig(Config):
 
     source: str
     """Where the objects come from: `objaverse`, `objaverse@REVISION`, or the folder or URI of a
-    mirror or of GLB files, such as /data/models."""
+    mirror or of GLB files, such as /data/models. A dataset remembers it, as most other settings."""
     root: str
     """Folder or URI of the dataset, such as /data/lrm or s3://bucket/lrm."""
     captions: str | None = None

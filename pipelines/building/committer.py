@@ -36,7 +36,8 @@ class Committer:
         self._catalog = catalog
         self._latest = latest
         self._limits = limits
-        self._run = uuid.uuid4().hex
+        self.run = uuid.uuid4().hex
+        """The id that the catalog stores with every event of this writer."""
         self._batch = 0
         self._events: list[Event] = []
         self._last_flush = time.monotonic()
@@ -78,7 +79,7 @@ class Committer:
 
     def _commit(self, events: Sequence[Event]) -> None:
         self._batch += 1
-        self._catalog.commit(events, self._run, self._batch, self._check_lock)
+        self._catalog.commit(events, self.run, self._batch, self._check_lock)
         self._events_since_update += len(events)
 
     def _update_base(self) -> None:

@@ -60,6 +60,7 @@ GEOMETRY = Stage(
     inputs=("fetch",),
     input_version=SHA256,
     identity=_identity,
+    version=GEOMETRY_VERSION,
     rig=RigScope.FRAME,
     option="--geometry",
     enabled_by=lambda config: config.geometry,

@@ -25,6 +25,7 @@ INSPECT = Stage(
     inputs=("fetch",),
     input_version=SHA256,
     identity=lambda config, _: [INSPECT_VERSION, identity_of(config, INSPECT_KEYS)],
+    version=INSPECT_VERSION,
     enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,

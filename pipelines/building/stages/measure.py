@@ -46,6 +46,7 @@ MEASURE = Stage(
     inputs=("fetch",),
     input_version=SHA256,
     identity=lambda config, rig: [MEASURE_VERSION, *scene_identity(config), camera_identity(rig)],
+    version=MEASURE_VERSION,
     rig=RigScope.CAMERAS,
     enabled_by=lambda _: True,
     queue=RENDER_QUEUE,

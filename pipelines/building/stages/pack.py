@@ -16,6 +16,7 @@ from dataset.columns import category, text
 from dataset.format.shards import read_sample_tar, write_shard
 from dataset.maintenance.repair import restore_shard
 from dataset.object_record import sample_key
+from dataset.views import SAMPLE_FORMAT
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identities import Identities
 from pipelines.building.stages.object_state import ObjectState
@@ -184,6 +185,7 @@ PACK = Stage(
     inputs=("render",),
     input_version=SHA256,
     identity=render_identity,
+    version=SAMPLE_FORMAT,
     rig=RigScope.CAMERAS,
     enabled_by=lambda _: True,
     columns=SAMPLE_LOCATION,

@@ -112,6 +112,7 @@ RENDER = Stage(
     inputs=("fetch",),
     input_version=SHA256,
     identity=render_identity,
+    version=SAMPLE_FORMAT,
     rig=RigScope.CAMERAS,
     enabled_by=lambda _: True,
     columns=(STAGING, BYTES, DARK_SHARE),

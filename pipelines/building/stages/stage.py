@@ -97,7 +97,7 @@ class Stage:
     default is `version`, the rig's part in `rig`, and the stage's `settings` that differ from their
     defaults."""
     version: int = 1
-    """For the default identity: increment when the same settings give another result."""
+    """Part of the identity: increment when the same settings give another result."""
     rig: RigScope = RigScope.NOTHING
     settings: type[Config] | None = None
     """The settings of a stage without a section in `BuildConfig`; see `BuildConfig.stages`."""

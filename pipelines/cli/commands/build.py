@@ -2,26 +2,22 @@
 
 import argparse
 import contextlib
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.config import merge
 from core.errors import BadInput
 from core.lock import exclusive_lock
-from core.options import Parser, add_wait_option, load_config, settings_from_options
+from core.options import Parser, add_wait_option
 from core.paths.temporary_folder import check_temporary_folder
 from core.storage import Storage
-from dataset.catalog.event_log import Catalog
-from dataset.root import check_root, open_root, read_build, write_build
-from pipelines.building.progress import print_when_waiting
+from dataset.root import check_root
+from pipelines.cli.build_settings import BuildSettings, as_yaml
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
-from pipelines.cli.tables import print_warnings
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
-    from pipelines.building.plan import Plan
+    from pipelines.cli.build_preparation import Preparation
 
 __all__ = ["COMMAND"]
 
@@ -36,107 +32,81 @@ def _options(parser: Parser) -> None:
         help="Only apply other --filters options to the measurements in the catalog. Needs no "
         "--source, downloads and renders nothing.",
     )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="Print the settings that the build would use, as YAML for --config, and build "
+        "nothing.",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Do what is missing, or (`--filters-only`) evaluate the filters again."""
-    return _apply_filters_only(arguments) if arguments.filters_only else _build_all(arguments)
+    if arguments.print_config:
+        settings = BuildSettings(arguments)
+        print(as_yaml(settings.config(settings.memory())), end="")
+        return 0
+    if arguments.filters_only:
+        from pipelines.cli.filters_only import apply_filters
+
+        return print_status(apply_filters(arguments), arguments.json)
+    return _build_all(arguments)
 
 
 def _build_all(arguments: argparse.Namespace) -> int:
     """Plan, run every stage that is missing, and print the status."""
-    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.build_record import BuildRecord
     from pipelines.building.committer import Committer
     from pipelines.building.executors import InProcess, open_executor
-    from pipelines.building.object_table import latest_of
-    from pipelines.building.plan import load_plan
-    from pipelines.building.progress import Progress
+    from pipelines.building.progress import Progress, print_when_waiting
     from pipelines.building.run import Build
-    from pipelines.sources import open_source
+    from pipelines.cli.build_preparation import prepare
 
-    config = load_config(BuildConfig, arguments).checked()
+    settings = BuildSettings(arguments)
+    config = settings.config(settings.memory())
     if config.address in ("local", "none"):
         check_temporary_folder()
         _require_system_libraries()
     root = Storage(config.root)
-    source = open_source(config.source, config.fetch, config.captions)
-    catalog = Catalog(root)
-    latest = latest_of(root, catalog)
     lock = exclusive_lock(root, "lrm build", on_wait=print_when_waiting(arguments.wait))
     with contextlib.ExitStack() as stack:
         check_lock = stack.enter_context(lock) if check_root(root) else None
         # Errors in the input are found here, before the first byte is written.
-        plan = load_plan(config, source, root, latest)
-        print_warnings("build", plan.warnings())
-        executor = open_executor(config, source) if plan.work else InProcess(config, source)
-        progress = Progress([stage.name for stage in plan.decisions.stages])
+        ready = prepare(settings)
+        config = ready.config
+        make_executor = open_executor if ready.plan.work else InProcess
+        executor = make_executor(config, ready.source)
+        progress = Progress([stage.name for stage in ready.plan.decisions.stages])
         try:
             if check_lock is None:
                 check_lock = stack.enter_context(lock)
-                # Another process may have built here before this one got the lock.
-                plan = load_plan(config, source, root, latest) if check_root(root) else plan
-            record = {
-                "config": config.dump(),
-                "captions_revision": plan.captions_revision,
-                "source_revision": source.revision,
-                **_estimate_of(plan, config, root),
-            }
-            write_build(root, record)
-            committer = Committer(catalog, latest, config.execution, check_lock)
-            Build(config, plan, committer, executor, progress, check_lock).run()
-            write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
+                if check_root(root):
+                    ready = _prepare_again(settings, config)
+            record = BuildRecord(root, config, ready.memory, {})
+            record.start(ready.plan, ready.source.revision)
+            committer = Committer(ready.catalog, ready.latest, config.execution, check_lock)
+            Build(config, ready.plan, committer, executor, progress, check_lock).run()
+            record.end()
         finally:
             progress.close()
             executor.close()
     return print_status(root, arguments.json)
 
 
-def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
-    """Return the estimate that `lrm status` compares the cost with.
+def _prepare_again(settings: BuildSettings, config: "BuildConfig") -> "Preparation":
+    """Return the plan for a dataset that another process has built since the first plan.
 
-    A build that resumes a stopped one keeps the estimate of the first start, and a build with
-    nothing to do keeps that of the build before; any other gets its own.
+    Raises BadInput if that build has left other settings than those of the first plan.
     """
-    from pipelines.building.estimates.spending import estimate_record
+    from pipelines.cli.build_preparation import prepare
 
-    last_build = read_build(root) if check_root(root) else {}
-    resumes = "ended" not in last_build and _is_stored_as(config, last_build.get("config", {}))
-    if "estimate" in last_build and (resumes or not plan.work):
-        return {"estimate": last_build["estimate"]}
-    return {"estimate": estimate_record(plan.estimate)}
-
-
-def _is_stored_as(config: "BuildConfig", values: dict[str, Any]) -> bool:
-    """Return whether stored values, perhaps under old names, give the same configuration."""
-    with contextlib.suppress(BadInput):
-        return type(config).load(values) == config
-    return False
-
-
-def _apply_filters_only(arguments: argparse.Namespace) -> int:
-    """Store other filter settings and print the status under them."""
-    from pipelines.building.build_config import BuildConfig
-    from pipelines.building.dataset_status import stored_config
-
-    given = settings_from_options(BuildConfig, arguments)
-    if "root" not in given:
-        raise BadInput("--filters-only needs --root")
-    root = open_root(str(given["root"]))
-    with exclusive_lock(
-        root, "lrm build --filters-only", on_wait=print_when_waiting(arguments.wait)
-    ):
-        build = read_build(root)
-        before = stored_config(root).dump()
-        # Use the root as the last build wrote it: one folder has many spellings.
-        config = BuildConfig.load(merge(before, given | {"root": before["root"]}))
-        changed = {name for name, value in config.dump().items() if value != before.get(name)}
-        if changed - {"filters"}:
-            others = ", ".join(sorted(changed - {"filters"}))
-            raise BadInput(
-                f"--filters-only changes only filters, but these settings differ, too: {others}"
-            )
-        write_build(root, build | {"config": config.dump()})
-    return print_status(root, arguments.json)
+    ready = prepare(settings)
+    if ready.config != config:
+        raise BadInput(
+            f"{config.root}: another command has built here with other settings since this one "
+            "started: run the same command again"
+        )
+    return ready
 
 
 def _require_system_libraries() -> None:

@@ -3,9 +3,8 @@
 import argparse
 import json
 
-from core.options import Parser, add_config_options, add_json_option, load_config
-from core.storage import Storage
-from dataset.root import check_root
+from core.options import Parser, add_json_option
+from pipelines.cli.build_settings import BuildSettings, add_build_options
 from pipelines.cli.command import Command
 
 __all__ = ["COMMAND", "PLAN_COMMON", "plan_options"]
@@ -21,30 +20,20 @@ PLAN_COMMON = (
 
 def plan_options(parser: Parser) -> None:
     """Add the options of `lrm plan`."""
-    from pipelines.building.build_config import BuildConfig
-
-    add_config_options(parser, BuildConfig)
+    add_build_options(parser)
     add_json_option(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Print the work and its cost."""
-    from pipelines.building.build_config import BuildConfig
-    from pipelines.building.object_table import latest_of
-    from pipelines.building.plan import load_plan
-    from pipelines.cli.tables import print_warnings, show_plan
-    from pipelines.sources import open_source
+    from pipelines.cli.build_preparation import prepare
+    from pipelines.cli.tables import show_plan
 
-    config = load_config(BuildConfig, arguments).checked()
-    root = Storage(config.root)
-    check_root(root)
-    source = open_source(config.source, config.fetch, config.captions)
-    plan = load_plan(config, source, root, latest_of(root))
-    print_warnings("plan", plan.warnings())
+    plan = prepare(BuildSettings(arguments)).plan.to_dict()
     if arguments.json:
-        print(json.dumps(plan.to_dict()))
+        print(json.dumps(plan))
     else:
-        show_plan(plan.to_dict())
+        show_plan(plan)
     return 0
 
 

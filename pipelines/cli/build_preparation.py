@@ -1,0 +1,54 @@
+"""What `lrm build` and `lrm plan` find out before anything is written."""
+
+from dataclasses import dataclass
+
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from dataset.catalog.latest import LatestEvents
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.guard.remembered import Memory
+from pipelines.building.object_table import latest_of
+from pipelines.building.plan import Plan, load_plan
+from pipelines.cli.build_settings import BuildSettings
+from pipelines.cli.tables import print_warnings
+from pipelines.sources import Source, open_source
+
+__all__ = ["Preparation", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preparation:
+    """The settings of a build, and its plan under them."""
+
+    config: BuildConfig
+    memory: Memory
+    """What the dataset remembers of the builds before."""
+    root: Storage
+    source: Source
+    catalog: Catalog
+    latest: LatestEvents
+    plan: Plan
+
+
+def prepare(settings: BuildSettings) -> Preparation:
+    """Return the settings and the plan of a build, and print the warnings about them.
+
+    Raises BadInput for settings, a source or a root that cannot be used.
+    """
+    memory = settings.memory()
+    config = settings.config(memory)
+    root = Storage(config.root)
+    source = open_source(config.source, config.fetch, config.captions)
+    catalog = Catalog(root)
+    latest = latest_of(root, catalog)
+    plan = load_plan(config, source, root, latest)
+    print_warnings(settings.command, [*settings.notes(config, memory), *plan.warnings()])
+    return Preparation(
+        config=config,
+        memory=memory,
+        root=root,
+        source=source,
+        catalog=catalog,
+        latest=latest,
+        plan=plan,
+    )

@@ -1,0 +1,74 @@
+"""The settings of `lrm build` and `lrm plan`: options, `--config`, the dataset's memory."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from core.options import Parser, add_config_options, load_settings, settings_from_options
+from core.storage import Storage
+
+if TYPE_CHECKING:
+    from pipelines.building.build_config import BuildConfig
+    from pipelines.building.guard.remembered import Memory
+
+__all__ = ["BuildSettings", "add_build_options", "as_yaml"]
+
+
+def add_build_options(parser: Parser) -> None:
+    """Add an option for every setting of a build."""
+    from pipelines.building.build_config import BuildConfig
+
+    add_config_options(parser, BuildConfig)
+    parser.set_default_text("--source", "the dataset's last source")
+    parser.set_default_text("--rig", "the rig of the last build, at first lrm32")
+
+
+class BuildSettings:
+    """The settings that were given on the command line and in the file of `--config`."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from pipelines.building.build_config import BuildConfig
+
+        self._file = arguments.config
+        self.command: str = arguments.command
+        # Read once: the file may be a pipe.
+        self.given: dict[str, Any] = settings_from_options(BuildConfig, arguments)
+
+    def memory(self) -> "Memory":
+        """Return what the dataset remembers; nothing if no root was given, which `config` reports.
+
+        Raises BadInput if the root cannot be used.
+        """
+        from pipelines.building.guard.remembered import Memory, read_memory
+
+        root = self.given.get("root")
+        return read_memory(Storage(root)) if isinstance(root, str) and root else Memory()
+
+    def config(self, memory: "Memory") -> "BuildConfig":
+        """Return the configuration: what was given, on top of what the dataset remembers.
+
+        Raises BadInput for settings that are wrong or missing.
+        """
+        from pipelines.building.build_config import BuildConfig
+
+        rig = self.given.get("rig")
+        remembered = memory.of(rig if isinstance(rig, str) else None)
+        defaults = {} if remembered is None else remembered.entry()["settings"]
+        if remembered is not None and rig is None:
+            defaults["rig"] = remembered.config.rig
+        return load_settings(BuildConfig, self.given, self._file, defaults).checked()
+
+    def notes(self, config: "BuildConfig", memory: "Memory") -> list[str]:
+        """Return a line if the dataset has no build with this rig yet."""
+        if memory.last_rig is None or config.rig in memory.rigs:
+            return []
+        return [
+            f"the dataset has no build with the rig {config.rig} yet: settings that were not "
+            f"given are those of its last build (rig {memory.last_rig})"
+        ]
+
+
+def as_yaml(config: "BuildConfig") -> str:
+    """Return a configuration as YAML that `--config` reads."""
+    return yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True)
