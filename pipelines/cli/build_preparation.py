@@ -1,11 +1,14 @@
 """What `lrm build` and `lrm plan` find out before anything is written."""
 
+import argparse
 from dataclasses import dataclass
+from typing import Any
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import LatestEvents
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.guard.comparison import Comparison
 from pipelines.building.guard.remembered import Memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
@@ -28,6 +31,19 @@ class Preparation:
     catalog: Catalog
     latest: LatestEvents
     plan: Plan
+    comparison: Comparison
+
+    def lines(self) -> list[str]:
+        """Return a line for each change since the last build."""
+        return self.comparison.changes.lines()
+
+    def check(self, arguments: argparse.Namespace) -> None:
+        """Raise BadInput if the build would redo much that it was not told to redo."""
+        self.comparison.changes.check(arguments.accept_changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON of `lrm plan --json`."""
+        return self.plan.to_dict() | {"changes": self.comparison.changes.to_dict()}
 
 
 def prepare(settings: BuildSettings) -> Preparation:
@@ -42,6 +58,7 @@ def prepare(settings: BuildSettings) -> Preparation:
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
     plan = load_plan(config, source, root, latest)
+    comparison = Comparison(plan, config, memory.of(config.rig))
     print_warnings(settings.command, [*settings.notes(config, memory), *plan.warnings()])
     return Preparation(
         config=config,
@@ -51,4 +68,5 @@ def prepare(settings: BuildSettings) -> Preparation:
         catalog=catalog,
         latest=latest,
         plan=plan,
+        comparison=comparison,
     )

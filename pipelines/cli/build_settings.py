@@ -22,6 +22,14 @@ def add_build_options(parser: Parser) -> None:
     add_config_options(parser, BuildConfig)
     parser.set_default_text("--source", "the dataset's last source")
     parser.set_default_text("--rig", "the rig of the last build, at first lrm32")
+    parser.add_argument(
+        "--accept-changes",
+        metavar="NAMES",
+        type=_names,
+        default=(),
+        help="Changed settings or versions for which more than 10 core-hours of work may be done "
+        "again, such as '[render.resolution, renderer]'. Without them, such a build is refused.",
+    )
 
 
 class BuildSettings:
@@ -67,6 +75,11 @@ class BuildSettings:
             f"the dataset has no build with the rig {config.rig} yet: settings that were not "
             f"given are those of its last build (rig {memory.last_rig})"
         ]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of a list such as `[render.resolution, renderer]`."""
+    return tuple(name.strip() for name in text.strip("[] ").split(",") if name.strip())
 
 
 def as_yaml(config: "BuildConfig") -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "counted",
     "make_table",
     "minute",
+    "print_notes",
     "print_warnings",
     "show_object",
     "show_plan",
@@ -65,6 +66,12 @@ def print_warnings(command: str, warnings: Sequence[str]) -> None:
     for warning in warnings:
         line = printable(warning).replace("\n", " ")
         print(f"lrm {command}: warning: {line}", file=sys.stderr)
+
+
+def print_notes(command: str, notes: Sequence[str]) -> None:
+    """Print what a command is about to change on standard error, one line each."""
+    for note in notes:
+        print(f"lrm {command}: {printable(note)}", file=sys.stderr)
 
 
 def show_object(state: Mapping[str, Any]) -> None:

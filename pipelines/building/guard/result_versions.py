@@ -16,7 +16,7 @@ RENDERER, RIG = "renderer", "rig"
 def present_versions(config: BuildConfig) -> dict[str, str]:
     """Return the versions of the renderer, of the rig, and of each stage by the stage's name."""
     rig = get_rig(config.rig)
-    stages = {stage.name: f"{stage.name}/{stage.version}" for stage in STAGES.enabled(config)}
+    stages = {stage.name: f"{stage.name}/{stage.version}" for stage in STAGES}
     return {RENDERER: RENDERER_VERSION, RIG: f"{rig.name}/{rig.version}", **stages}
 
 

@@ -14,6 +14,7 @@ from pipelines.cli.build_settings import BuildSettings, as_yaml
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
+from pipelines.cli.tables import print_notes
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
@@ -73,6 +74,8 @@ def _build_all(arguments: argparse.Namespace) -> int:
         check_lock = stack.enter_context(lock) if check_root(root) else None
         # Errors in the input are found here, before the first byte is written.
         ready = prepare(settings)
+        ready.check(arguments)
+        print_notes("build", ready.lines())
         config = ready.config
         make_executor = open_executor if ready.plan.work else InProcess
         executor = make_executor(config, ready.source)
@@ -82,7 +85,8 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 check_lock = stack.enter_context(lock)
                 if check_root(root):
                     ready = _prepare_again(settings, config)
-            record = BuildRecord(root, config, ready.memory, {})
+                    ready.check(arguments)
+            record = BuildRecord(root, config, ready.memory, ready.comparison.accepted)
             record.start(ready.plan, ready.source.revision)
             committer = Committer(ready.catalog, ready.latest, config.execution, check_lock)
             Build(config, ready.plan, committer, executor, progress, check_lock).run()

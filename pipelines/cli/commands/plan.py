@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import sys
 
 from core.options import Parser, add_json_option
+from core.safe_text import printable
 from pipelines.cli.build_settings import BuildSettings, add_build_options
 from pipelines.cli.command import Command
 
@@ -29,11 +31,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.cli.build_preparation import prepare
     from pipelines.cli.tables import show_plan
 
-    plan = prepare(BuildSettings(arguments)).plan.to_dict()
+    ready = prepare(BuildSettings(arguments))
     if arguments.json:
-        print(json.dumps(plan))
+        print(json.dumps(ready.to_dict()))
     else:
-        show_plan(plan)
+        show_plan(ready.to_dict())
+        for line in ready.lines():
+            print(printable(line))
+    # The forecast comes first: it shows what is refused.
+    sys.stdout.flush()
+    ready.check(arguments)
     return 0
 
 

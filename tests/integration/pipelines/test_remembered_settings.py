@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.building.stages.registry import STAGES
 from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import Answer, run_lrm
 
@@ -137,24 +136,3 @@ def test_filters_only_changes_no_other_setting(root):
     answer = run_lrm(*words, "--render.resolution", "64", "--geometry")
     refused(answer, "only filters", "geometry, render.resolution")
     refused(run_lrm(*words, "--rig", "orbit21"), "orbit21", "only with lrm32")
-
-
-def test_every_setting_is_remembered_or_one_of_the_machine():
-    """A new section of the configuration needs a decision."""
-    from pipelines.building.build_config import BuildConfig
-    from pipelines.building.guard.remembered import REMEMBERED
-
-    of_one_call = {"address", "blender", "execution", "fetch", "limit", "prices"}
-    assert set(BuildConfig.model_fields) == {*REMEMBERED, "root", "rig"} | of_one_call
-
-
-def test_a_setting_that_is_a_mapping_is_replaced_as_a_whole():
-    """Otherwise no stage could be turned off again."""
-    from core.options import load_settings
-    from pipelines.building.build_config import BuildConfig
-
-    remembered = {"source": "s", "root": "r", "stages": {"sdf": {"size": 64}}}
-    given = {"stages": {}, "render": {"samples": 2}}
-    config = load_settings(BuildConfig, given, None, remembered | {"render": {"resolution": 40}})
-    assert (config.stages, config.render.samples, config.render.resolution) == ({}, 2, 40)
-    assert STAGES.enabled(config)

@@ -1,0 +1,156 @@
+"""Changed settings are named with the work that they cause; much repeated work is refused."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.storage import Storage
+from dataset.catalog.event_log import Catalog
+from pipelines.building.build_record import BuildRecord
+from pipelines.building.guard.comparison import Comparison
+from pipelines.building.guard.remembered import read_memory
+from pipelines.building.object_table import latest_of
+from pipelines.building.plan import load_plan
+from pipelines.sources import open_source
+from tests.support.datasets import BuiltDataset, events_of
+from tests.support.lrm import run_lrm
+
+EXPENSIVE = ["--blender.threads", "1000000"]
+"""A render reserves this many cores: every repeated render costs more than 10 core-hours."""
+
+
+@pytest.fixture
+def root(built_dataset: BuiltDataset, tmp_path: Path) -> Path:
+    """Return a copy of the demo dataset: 9 kept objects of 15."""
+    return shutil.copytree(built_dataset.root, tmp_path / "root")
+
+
+def plan(root: Path, *words: Any, code: int = 0) -> dict[str, dict[str, Any]]:
+    """Return the changes in the forecast, by name."""
+    answer = run_lrm("plan", "--root", root, "--json", *words)
+    assert answer.code == code, answer.err
+    return {change["name"]: change for change in json.loads(answer.out)["changes"]}
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def record(root: Path, **changes: Any) -> None:
+    """Change what the dataset remembers of its only rig."""
+    path = root / "build.json"
+    build = json.loads(path.read_text())
+    build["rigs"]["lrm32"] = {**build["rigs"]["lrm32"], **changes}
+    path.write_text(json.dumps(build))
+
+
+def make_older(root: Path, stages: Sequence[str]) -> None:
+    """Add the events that another version of the software would have written."""
+    catalog = Catalog(Storage(str(root)))
+    names = {row["asset_id"] for row in events_of(root)}
+    events = [item.event for name in sorted(names) for item in catalog.history(name)]
+    older = [replace(event, settings="0" * 16) for event in events if event.stage in stages]
+    catalog.commit(older, "older", 1)
+
+
+def test_each_setting_is_listed_with_its_own_work(root):
+    words = ["--render.resolution", "64", "--inspect.max-nodes", "9000", "--geometry"]
+    words += ["--shards.samples-per-shard", "9", "--filters.caption.enabled", "false"]
+    changes = plan(root, *words, "--filters.occupancy.min-share", "0.99")
+    assert list(changes) == [
+        *("geometry", "filters.caption.enabled", "filters.occupancy.min_share"),
+        *("render.resolution", "inspect.max_nodes", "shards.samples_per_shard"),
+    ]
+    assert changes["inspect.max_nodes"]["again"] == {"inspect": 12}
+    assert (changes["geometry"]["again"], changes["shards.samples_per_shard"]["again"]) == ({}, {})
+    assert changes["filters.caption.enabled"]["undropped"] == 1
+    assert changes["filters.occupancy.min_share"]["dropped"] > 0
+    changes = plan(root, "--render.resolution", "64", "--geometry")
+    assert changes["render.resolution"]["again"] == {"pack": 9, "render": 9}
+    assert changes["render.resolution"]["core_hours"] > 0
+    assert changes["geometry"]["new"] == {"geometry": 9}
+    answer = run_lrm("plan", "--root", root, "--render.resolution", "64")
+    assert "render.resolution 40 → 64: 9 objects again (render, pack), 0.0" in answer.out
+
+
+def test_much_repeated_work_must_be_accepted(root):
+    before = files(root)
+    words = ["--render.resolution", "64", "--render.samples", "2", *EXPENSIVE]
+    answer = run_lrm("build", "--root", root, "--address", "none", *words)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert "render.resolution 40 → 64: 9 objects again (render, pack)" in line
+    assert line.endswith("--accept-changes '[render.resolution, render.samples]'")
+    plan(root, *words, code=2)
+    plan(root, *words, "--accept-changes", "[render.resolution]", code=2)
+    plan(root, *words, "--accept-changes", "[render.resolution, render.samples]")
+    plan(root, *words, "--accept-changes", "render")
+    plan(root, *EXPENSIVE)
+    plan(root, "--geometry", "--filters.occupancy.min-share", "0.99", *EXPENSIVE)
+    assert {path: data for path, data in files(root).items() if "lock" not in path} == {
+        path: data for path, data in before.items() if "lock" not in path
+    }
+
+
+@pytest.mark.parametrize(
+    ("versions", "name", "before"),
+    [
+        ({"renderer": "blender-4.5/3", "rig": "lrm32/1"}, "renderer", "blender-4.5/3"),
+        (None, "renderer", "an earlier version"),
+    ],
+)
+def test_a_changed_renderer_is_a_change(root, versions, name, before):
+    make_older(root, ["measure", "render", "pack"])
+    record(root, versions=versions)
+    changes = plan(root, *EXPENSIVE, code=2)
+    assert list(changes) == [name]
+    assert changes[name]["before"] == before
+    assert changes[name]["again"] == {"measure": 11, "render": 9, "pack": 9}
+    plan(root, *EXPENSIVE, "--accept-changes", f"[{name}]")
+
+
+@pytest.mark.parametrize(
+    ("versions", "stages"),
+    [({"rig": "lrm32/0"}, ["measure", "render", "pack"]), ({"inspect": "inspect/2"}, ["inspect"])],
+)
+def test_the_versions_of_a_rig_and_of_a_stage_are_changes(root, versions, stages):
+    make_older(root, stages)
+    record(root, versions=versions)
+    ((name, change),) = plan(root).items()
+    assert (name, change["before"]) == next(iter(versions.items()))
+    assert list(change["again"]) == sorted(stages)
+
+
+def test_a_trial_with_a_limit_does_not_hide_the_change(root):
+    """The trial becomes what the dataset remembers; the rest is still refused."""
+    words = ["--limit", "4", "--render.resolution", "32", "--address", "none"]
+    assert run_lrm("build", "--root", root, *words).code == 0
+    rest = plan(root, *EXPENSIVE, code=2)
+    assert list(rest) == ["render", "pack"]
+    assert 0 < rest["render"]["again"]["render"] < 9
+    plan(root, *EXPENSIVE, "--accept-changes", "[render, pack]")
+
+
+def test_an_interrupted_build_continues_without_being_asked_again(root):
+    memory = read_memory(Storage(str(root)))
+    remembered = memory.of("lrm32")
+    values = remembered.config.dump()
+    values["render"]["resolution"] = 64
+    config = type(remembered.config).load(values)
+    source = open_source(config.source, None, config.captions)
+    storage = Storage(config.root)
+    the_plan = load_plan(config, source, storage, latest_of(storage))
+    accepted = Comparison(the_plan, config, remembered).accepted
+    assert {name: work["objects"] for name, work in accepted.items()} == {"render": 9, "pack": 9}
+    build = BuildRecord(storage, config, memory, accepted)
+    build.start(the_plan, source.revision)
+    assert plan(root, *EXPENSIVE) == {}
+    # Other settings were not accepted, and neither is more work under the same ones.
+    assert list(plan(root, *EXPENSIVE, "--render.seed", "1", code=2)) == ["render.seed"]
+    build.end()
+    plan(root, *EXPENSIVE, code=2)
