@@ -9,6 +9,7 @@ from core.storage import Storage
 from dataset.catalog.table_uri import table_uri
 
 __all__ = [
+    "BUILDS_FOLDER",
     "DATASET_FOLDERS",
     "FORMAT_FILE",
     "FORMAT_VERSION",
@@ -21,7 +22,8 @@ __all__ = [
 FORMAT_VERSION = 2
 FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
-DATASET_FOLDERS = ("catalog", "latest", "locks", "snapshots")
+BUILDS_FOLDER = "builds"
+DATASET_FOLDERS = (BUILDS_FOLDER, "catalog", "latest", "locks", "snapshots")
 """Folders of the dataset itself; the stages have folders of their own for the files they write."""
 
 

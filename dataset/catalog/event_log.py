@@ -69,6 +69,17 @@ _STAGE_TOTALS = pa.schema(
         ("bytes", pa.float64()),
     ]
 )
+_RUN_TOTALS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("stage", pa.string()),
+        ("status", pa.string()),
+        ("events", pa.int64()),
+        ("seconds", pa.float64()),
+        ("started", pa.timestamp("us", tz="UTC")),
+        ("ended", pa.timestamp("us", tz="UTC")),
+    ]
+)
 _BATCH_BITS = 24
 """seq = table version << 24 | index in the batch: grows with every event."""
 _LATE_VERSIONS = 64
@@ -229,6 +240,19 @@ class Catalog:
         """  # noqa: S608 - names that the code declares
         result = self._select(query, {"since": since})
         return _STAGE_TOTALS.empty_table() if result is None else result.cast(_STAGE_TOTALS)
+
+    def run_totals(self) -> pa.Table:
+        """Return the number of events, their seconds and times, by run, stage and status.
+
+        Columns: run, stage, status, events, seconds, started (first event), ended (last event).
+        """
+        query = """
+            SELECT run, stage, status, count(*) AS events, sum(seconds) AS seconds,
+                min(time) AS started, max(time) AS ended
+            FROM events GROUP BY run, stage, status ORDER BY started, run, stage, status
+        """
+        result = self._select(query, {})
+        return _RUN_TOTALS.empty_table() if result is None else result.cast(_RUN_TOTALS)
 
     def newest(self, asset_ids: Sequence[str], stage: str, rig: str) -> dict[str, Event]:
         """Return the last event of a stage and rig for each of some objects, by asset id."""

@@ -7,9 +7,9 @@ from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.root import open_root
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.build_record import store_filters
 from pipelines.building.guard.remembered import Memory, differences
 from pipelines.building.progress import print_when_waiting
+from pipelines.building.records.build_record import store_filters
 from pipelines.cli.build_settings import BuildSettings
 
 __all__ = ["apply_filters"]

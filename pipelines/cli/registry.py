@@ -11,6 +11,7 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
         CommandEntry("build", "Build a dataset, or refresh it: do what is missing."),
         CommandEntry("plan", "Show what build would do and what it would cost."),
         CommandEntry("status", "Show how many objects are kept, dropped, failed, pending."),
+        CommandEntry("history", "Show all builds of a dataset, with their changes and costs."),
         CommandEntry("inspect", "Show everything known of one object."),
         CommandEntry("report", "Write an HTML page with the funnel, pictures, time and bytes."),
         CommandEntry("verify", "Read every shard and compare it with its checksums."),

@@ -56,10 +56,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _build_all(arguments: argparse.Namespace) -> int:
     """Plan, run every stage that is missing, and print the status."""
-    from pipelines.building.build_record import BuildRecord
     from pipelines.building.committer import Committer
     from pipelines.building.executors import InProcess, open_executor
     from pipelines.building.progress import Progress, print_when_waiting
+    from pipelines.building.records.build_record import BuildRecord
     from pipelines.building.run import Build
     from pipelines.cli.build_preparation import prepare
 
@@ -86,11 +86,11 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 if check_root(root):
                     ready = _prepare_again(settings, config)
                     ready.check(arguments)
-            record = BuildRecord(root, config, ready.memory, ready.comparison.accepted)
-            record.start(ready.plan, ready.source.revision)
             committer = Committer(ready.catalog, ready.latest, config.execution, check_lock)
-            Build(config, ready.plan, committer, executor, progress, check_lock).run()
-            record.end()
+            build = Build(config, ready.plan, committer, executor, progress, check_lock)
+            record = BuildRecord(root, config, ready.memory, ready.comparison)
+            with record.of(ready.plan, ready.source.revision, committer.run) as results:
+                results["objects"] = build.run()
         finally:
             progress.close()
             executor.close()

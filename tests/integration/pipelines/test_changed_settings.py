@@ -11,17 +11,17 @@ import pytest
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
-from pipelines.building.build_record import BuildRecord
 from pipelines.building.guard.comparison import Comparison
 from pipelines.building.guard.remembered import read_memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import load_plan
+from pipelines.building.records.build_record import BuildRecord
 from pipelines.sources import open_source
 from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
 
-EXPENSIVE = ["--blender.threads", "1000000"]
-"""A render reserves this many cores: every repeated render costs more than 10 core-hours."""
+EXPENSIVE = ["--blender.threads", "1000000", "--execution.fetch-cpus", "1e9"]
+"""Reserved cores: with this many, the stages of a few objects cost more than 10 core-hours."""
 
 
 @pytest.fixture
@@ -128,12 +128,13 @@ def test_the_versions_of_a_rig_and_of_a_stage_are_changes(root, versions, stages
 
 def test_a_trial_with_a_limit_does_not_hide_the_change(root):
     """The trial becomes what the dataset remembers; the rest is still refused."""
-    words = ["--limit", "4", "--render.resolution", "32", "--address", "none"]
+    words = ["--limit", "5", "--inspect.max-nodes", "9000", "--address", "none"]
     assert run_lrm("build", "--root", root, *words).code == 0
     rest = plan(root, *EXPENSIVE, code=2)
-    assert list(rest) == ["render", "pack"]
-    assert 0 < rest["render"]["again"]["render"] < 9
-    plan(root, *EXPENSIVE, "--accept-changes", "[render, pack]")
+    assert list(rest) == ["inspect"]
+    assert (rest["inspect"]["before"], rest["inspect"]["after"]) == ("other settings", "inspect/3")
+    assert 0 < rest["inspect"]["again"]["inspect"] < 12
+    plan(root, *EXPENSIVE, "--accept-changes", "[inspect]")
 
 
 def test_an_interrupted_build_continues_without_being_asked_again(root):
@@ -145,12 +146,12 @@ def test_an_interrupted_build_continues_without_being_asked_again(root):
     source = open_source(config.source, None, config.captions)
     storage = Storage(config.root)
     the_plan = load_plan(config, source, storage, latest_of(storage))
-    accepted = Comparison(the_plan, config, remembered).accepted
-    assert {name: work["objects"] for name, work in accepted.items()} == {"render": 9, "pack": 9}
-    build = BuildRecord(storage, config, memory, accepted)
-    build.start(the_plan, source.revision)
-    assert plan(root, *EXPENSIVE) == {}
-    # Other settings were not accepted, and neither is more work under the same ones.
-    assert list(plan(root, *EXPENSIVE, "--render.seed", "1", code=2)) == ["render.seed"]
-    build.end()
+    comparison = Comparison(the_plan, config, remembered)
+    begun = {name: work["objects"] for name, work in comparison.accepted.items()}
+    assert begun == {"render": 9, "pack": 9}
+    with BuildRecord(storage, config, memory, comparison).of(the_plan, source.revision, "run"):
+        assert plan(root, *EXPENSIVE) == {}
+        # Other settings were not accepted.
+        assert list(plan(root, *EXPENSIVE, "--render.seed", "1", code=2)) == ["render.seed"]
+    # What a build leaves undone at its end is asked for again.
     plan(root, *EXPENSIVE, code=2)

@@ -97,7 +97,7 @@ def test_settings_of_one_call_are_not_remembered(root, tmp_path):
 def test_every_rig_has_its_own_settings(root):
     """A new rig starts from the settings of the last build; the first keeps its own."""
     other = ["--rig", "zero123plus", "--render.resolution", "32", "--address", "none"]
-    answer = run_lrm("build", "--root", root, "--limit", "3", *other)
+    answer = run_lrm("build", "--root", root, "--limit", "1", *other)
     assert answer.code == 0
     assert "no build with the rig zero123plus yet" in answer.err
     last = print_config("--root", root)

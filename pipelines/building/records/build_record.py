@@ -1,7 +1,7 @@
 """The record of the last build in build.json, and the settings that the dataset remembers."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,9 +11,11 @@ from core.storage import Storage
 from dataset.root import check_root, read_build, write_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.estimates.spending import estimate_record
-from pipelines.building.guard.remembered import REMEMBERED, Memory, Remembered
+from pipelines.building.guard.comparison import Comparison
+from pipelines.building.guard.remembered import REMEMBERED, Memory, Remembered, differences
 from pipelines.building.guard.result_versions import present_versions
 from pipelines.building.plan import Plan
+from pipelines.building.records.history_record import recorded
 
 __all__ = ["BuildRecord", "store_filters"]
 
@@ -22,51 +24,71 @@ class BuildRecord:
     """The record of one build: written when it starts, completed when it ends."""
 
     def __init__(
-        self,
-        root: Storage,
-        config: BuildConfig,
-        memory: Memory,
-        accepted: Mapping[str, Any],
+        self, root: Storage, config: BuildConfig, memory: Memory, comparison: Comparison
     ) -> None:
-        """`memory` is that of the dataset before the build, `accepted` the work done again."""
+        """`memory` is that of the dataset before the build, `comparison` that of its plan."""
         self._root = root
         self._config = config
         self._rigs = memory.rigs
+        self._comparison = comparison
         self._remembered = Remembered(
-            config=config, versions=present_versions(config), accepted=accepted
+            config=config, versions=present_versions(config), accepted=comparison.accepted
         )
-        self._values: dict[str, Any] = {}
 
-    def start(self, plan: Plan, source_revision: str) -> None:
-        """Write the record of a build that starts now. Raises BadInput if the root cannot be."""
-        self._values = {
+    @contextlib.contextmanager
+    def of(self, plan: Plan, source_revision: str, run: str) -> Iterator[dict[str, Any]]:
+        """Record the start of the build, and its end when the block ends.
+
+        `run` is the id of the build's events. The block adds the final states of the plan's objects
+        as `objects`. Raises BadInput if the root cannot be written.
+        """
+        values = {
             "config": self._config.dump(),
             "captions_revision": plan.captions_revision,
             "source_revision": source_revision,
             **_estimate_of(plan, self._config, self._root),
         }
-        self._write(self._remembered)
+        self._write(values, self._remembered)
+        stages = plan.decisions.stages
+        details = self._details() | {
+            "estimate": plan.estimate.to_dict(),
+            "work": plan.work,
+            "reserves": {stage.name: stage.reserves(self._config) for stage in stages},
+            "changes": self._comparison.changes.to_dict(),
+        }
+        with recorded(self._root, "lrm build", details, run) as record:
+            yield record
+            values["ended"] = datetime.now(UTC).isoformat()
+            self._write(values, replace(self._remembered, accepted={}))
 
-    def end(self) -> None:
-        """Record that all work is done."""
-        self._values["ended"] = datetime.now(UTC).isoformat()
-        self._write(replace(self._remembered, accepted={}))
+    def _details(self) -> dict[str, Any]:
+        """Return the settings of the build, for its record."""
+        entry = self._remembered.entry()
+        of_call = {"rig": self._config.rig, "limit": self._config.limit}
+        return of_call | {name: entry[name] for name in ("settings", "versions")}
 
-    def _write(self, remembered: Remembered) -> None:
+    def _write(self, values: Mapping[str, Any], remembered: Remembered) -> None:
         rigs = Memory(rigs={**self._rigs, self._config.rig: remembered}).entries()
-        write_build(self._root, self._values | {"rigs": rigs})
+        write_build(self._root, {**values, "rigs": rigs})
 
 
 def store_filters(root: Storage, config: BuildConfig, memory: Memory) -> None:
     """Make the filters of `config` settings of the dataset and of its rig; nothing is built."""
     build = read_build(root)
     last = BuildConfig.load(build["config"], where=f"{root.uri}: build.json")
-    remembered = replace(memory.rigs[config.rig], config=config)
+    before = memory.rigs[config.rig]
+    remembered = replace(before, config=config)
     # The other settings of the machine or of one call stay those of the last build.
     changed = {name: getattr(config, name) for name in (*REMEMBERED, "rig", "root")}
     rigs = Memory(rigs={**memory.rigs, config.rig: remembered}).entries()
-    config = last.model_copy(update=changed)
-    write_build(root, build | {"config": config.dump(), "rigs": rigs})
+    changes = [
+        {"name": path, "before": old, "after": new}
+        for path, (old, new) in differences(before.config, config).items()
+    ]
+    details = {"rig": config.rig, "settings": remembered.entry()["settings"], "changes": changes}
+    with recorded(root, "lrm build --filters-only", details):
+        now = last.model_copy(update=changed)
+        write_build(root, build | {"config": now.dump(), "rigs": rigs})
 
 
 def _estimate_of(plan: Plan, config: BuildConfig, root: Storage) -> dict[str, Any]:

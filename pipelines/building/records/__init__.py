@@ -1,0 +1,1 @@
+"""The records of builds: that of the last one in build.json, and one of each in builds/."""

@@ -1,0 +1,127 @@
+"""`lrm history`: one row per build, with its changes and costs."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import Stopped, WorkFailed
+from core.lock import exclusive_lock
+from core.storage import Storage
+from pipelines.building.records.history_record import recorded
+from tests.support.datasets import BuiltDataset, events_of
+from tests.support.lrm import run_lrm
+
+
+@pytest.fixture
+def root(built_dataset: BuiltDataset, tmp_path: Path) -> Path:
+    return shutil.copytree(built_dataset.root, tmp_path / "root")
+
+
+def builds(root: Path) -> list[dict[str, Any]]:
+    return run_lrm("history", "--root", root, "--json").json()["builds"]
+
+
+def test_every_build_is_a_row(root):
+    words = ["build", "--root", root, "--address", "none"]
+    filters = ["--filters-only", "--filters.occupancy.min-share", "0.11"]
+    assert run_lrm(*words, *filters).code == 0
+    assert run_lrm(*words, "--limit", "5", "--inspect.max-nodes", "9000").code == 0
+    first, second, third = builds(root)
+    assert first["objects"] == {"dropped": 3, "failed": 1, "kept": 9}
+    assert first["events"]["render"] == {"ok": 9}
+    assert (first["state"], first["changes"], first["limit"]) == ("done", [], None)
+    assert (first["host"], first["pid"]) == (os.uname().nodename, first["pid"])
+    seconds = sum(
+        row["seconds"] * (0.25 if row["stage"] in ("fetch", "inspect") else 1)
+        for row in events_of(root)
+        if row["run"] == first["run"]
+    )
+    assert first["spent"]["core_hours"] == pytest.approx(seconds / 3600, abs=2e-4)
+    assert first["expected"]["core_hours"] > 0
+    assert (second["command"], second["events"]) == ("lrm build --filters-only", {})
+    (change,) = second["changes"]
+    assert change == {"name": "filters.occupancy.min_share", "before": 0.1, "after": 0.11}
+    assert (third["limit"], third["rig"], third["pid"]) == (5, "lrm32", os.getpid())
+    (change,) = third["changes"]
+    assert (change["name"], change["before"], change["after"]) == (
+        *("inspect.max_nodes", 20_000),
+        9000,
+    )
+    assert change["again"].keys() == third["events"].keys() == {"inspect"}
+    assert change["again"]["inspect"] == third["events"]["inspect"]["ok"]
+    table = run_lrm("history", "--root", root)
+    assert table.code == 0
+    assert "filters.occupancy.min_share 0.1 → 0.11" in table.out
+    assert "inspect.max_nodes 20000 → 9000" in table.out
+    assert "9 kept" in table.out
+
+
+def test_a_refused_build_and_a_plan_are_no_rows(root):
+    before = builds(root)
+    words = ["--root", root, "--render.resolution", "64", "--blender.threads", "1000000"]
+    assert run_lrm("build", *words, "--address", "none").code == 2
+    assert run_lrm("plan", *words).code == 2
+    assert builds(root) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "text"),
+    [
+        (WorkFailed("the store failed\nmore"), "failed", "the store failed"),
+        (OSError(28, "No space left on device"), "failed", "[Errno 28] No space left on device"),
+        (Stopped("stopped on request"), "stopped", "stopped on request"),
+        (KeyboardInterrupt(), "stopped", "interrupted"),
+    ],
+)
+def test_how_a_build_ended(root, error, state, text):
+    storage = Storage(str(root))
+    with pytest.raises(type(error)), recorded(storage, "lrm build", {"rig": "lrm32"}):
+        raise error
+    last = builds(root)[-1]
+    assert (last["state"], last["error"]) == (state, text)
+    assert last["started"] < last["ended"]
+
+
+def test_a_running_build_and_a_killed_one(root):
+    storage = Storage(str(root))
+    child = os.fork()
+    if child == 0:
+        block = recorded(storage, "lrm build", {})
+        block.__enter__()
+        os._exit(9)
+    os.waitpid(child, 0)
+    with exclusive_lock(storage, "lrm build"), recorded(storage, "lrm build", {}):
+        killed, running = builds(root)[-2:]
+        assert [(row["state"], row["ended"]) for row in (killed, running)] == [
+            *(("stopped", None), ("running", None)),
+        ]
+        assert "running" in run_lrm("history", "--root", root).out
+    assert [row["state"] for row in builds(root)[-2:]] == ["stopped", "done"]
+
+
+def test_builds_of_an_earlier_version_are_known_from_their_events(root):
+    assert run_lrm("retry", "--root", root, "--kind", "malformed").code == 0
+    shutil.rmtree(root / "builds")
+    (build,) = builds(root)
+    assert (build["state"], build["user"], build["spent"]["core_hours"]) == ("unknown", None, None)
+    assert build["events"]["render"] == {"ok": 9}
+    assert "render 9" in run_lrm("history", "--root", root).out
+
+
+def test_a_damaged_record_hides_no_other(root):
+    (root / "builds" / "20260101T000000Z-x.json").write_text("{")
+    (root / "builds" / "20260102T000000Z-y.json").write_text(json.dumps({"started": "2026-01-02"}))
+    first, second = builds(root)
+    assert (first["started"], first["user"]) == ("2026-01-02", None)
+    assert second["state"] == "done"
+
+
+def test_maintenance_leaves_the_records(root):
+    files = sorted((root / "builds").iterdir())
+    assert run_lrm("verify", "--root", root).code == 0
+    assert run_lrm("compact", "--root", root).code == 0
+    assert sorted((root / "builds").iterdir()) == files
