@@ -11,13 +11,13 @@ from core.quantities import amount, short_duration
 from core.safe_text import printable
 from dataset.root import open_root
 from pipelines.cli.command import Command
-from pipelines.cli.tables import make_table, minute
+from pipelines.cli.tables import minute
 
 __all__ = ["COMMAND"]
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Print one row per build, oldest first."""
+    """Print the builds, oldest first."""
     from pipelines.building.records.history import history
 
     builds = history(open_root(arguments.root))
@@ -29,38 +29,32 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show(builds: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False)
     if not builds:
-        console.print("no build yet")
-        return
-    table = make_table(
-        "builds", ["started", "took", "by", "rig", "result", "changes"], ["core-hours", "expected"]
-    )
+        print("no build yet")
     for build in builds:
         by = "" if build["user"] is None else f"{build['user']}@{build['host']} ({build['pid']})"
-        spent, expected = build["spent"]["core_hours"], build["expected"]["core_hours"]
-        table.add_row(
-            minute(build["started"]),
-            _took(build),
-            Text(printable(by)),
-            build["rig"] or "",
-            Text(printable(_result(build))),
-            Text(printable(_changes(build))),
-            "" if spent is None else amount(spent),
-            "" if expected is None else amount(expected),
-        )
-    console.print(table)
+        rig = "" if build["rig"] is None else f"rig {build['rig']}"
+        heading = [minute(build["started"]), _took(build), by, rig]
+        lines = ["  ".join(filter(None, heading)), f"  {_result(build)}{_hours(build)}"]
+        lines += [f"  {line}" for line in _changes(build)]
+        print(printable("\n".join(lines)))
+
+
+def _hours(build: Mapping[str, Any]) -> str:
+    """Return the hours that a build spent and those that it was expected to spend."""
+    texts = []
+    for kind, title in (("core_hours", "core-hours"), ("gpu_hours", "GPU-hours")):
+        spent, expected = build["spent"][kind], build["expected"][kind]
+        if spent or expected:
+            texts.append(f"{amount(spent or 0)} {title} (expected {amount(expected or 0)})")
+    return "".join(f"; {text}" for text in texts)
 
 
 def _took(build: Mapping[str, Any]) -> str:
     """Return how long a build took; its state if it has not ended by itself."""
     if build["ended"] is None:
         return str(build["state"])
-    times = (datetime.fromisoformat(build[name]) for name in ("started", "ended"))
-    started, ended = times
+    started, ended = (datetime.fromisoformat(build[name]) for name in ("started", "ended"))
     return short_duration((ended - started).total_seconds())
 
 
@@ -80,14 +74,12 @@ def _result(build: Mapping[str, Any]) -> str:
     return ", ".join(parts) or ("nothing to do" if build["state"] == "done" else "")
 
 
-def _changes(build: Mapping[str, Any]) -> str:
-    """Return the changed settings; the number of further ones after the first three."""
-    lines = [
+def _changes(build: Mapping[str, Any]) -> list[str]:
+    """Return a line per changed setting or version."""
+    return [
         f"{change['name']} {_text(change['before'])} → {_text(change['after'])}"
         for change in build["changes"]
     ]
-    more = [f"and {len(lines) - 3} more"] if len(lines) > 3 else []
-    return "\n".join([*lines[:3], *more])
 
 
 def _text(value: Any) -> str:
