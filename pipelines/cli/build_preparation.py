@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import LatestEvents
@@ -54,7 +55,7 @@ def prepare(settings: BuildSettings) -> Preparation:
     memory = settings.memory()
     config = settings.config(memory)
     root = Storage(config.root)
-    source = open_source(config.source, config.fetch, config.captions)
+    source = _open_source(config, is_given="source" in settings.given)
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
     plan = load_plan(config, source, root, latest)
@@ -70,3 +71,14 @@ def prepare(settings: BuildSettings) -> Preparation:
         plan=plan,
         comparison=comparison,
     )
+
+
+def _open_source(config: BuildConfig, *, is_given: bool) -> Source:
+    """Open the source; an error says where its name comes from if it was not given."""
+    try:
+        return open_source(config.source, config.fetch, config.captions)
+    except BadInput as error:
+        if is_given:
+            raise
+        hint = "this is the source of the last build: if it has moved, give --source"
+        raise BadInput(f"{error} ({hint})") from None

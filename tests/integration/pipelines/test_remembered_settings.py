@@ -136,3 +136,13 @@ def test_filters_only_changes_no_other_setting(root):
     answer = run_lrm(*words, "--render.resolution", "64", "--geometry")
     refused(answer, "only filters", "geometry, render.resolution")
     refused(run_lrm(*words, "--rig", "orbit21"), "orbit21", "only with lrm32")
+
+
+def test_a_source_that_has_moved_is_named_as_remembered(root, tmp_path):
+    record = build_record(root)
+    record["rigs"]["lrm32"]["settings"]["source"] = str(tmp_path / "moved")
+    (root / "build.json").write_text(json.dumps(record))
+    answer = run_lrm("build", "--root", root, "--address", "none")
+    refused(answer, str(tmp_path / "moved"), "the source of the last build", "give --source")
+    answer = run_lrm("plan", "--root", root, "--source", tmp_path / "moved")
+    assert "last build" not in answer.err
