@@ -17,7 +17,7 @@ from pipelines.building.progress import print_when_waiting
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
-from pipelines.cli.tables import print_warnings
+from pipelines.cli.tables import print_notes, print_warnings
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
@@ -68,6 +68,8 @@ def _build_all(arguments: argparse.Namespace) -> int:
         # Errors in the input are found here, before the first byte is written.
         plan = load_plan(config, source, root, latest)
         print_warnings("build", plan.warnings())
+        print_notes("build", plan.notes())
+        plan.check_losses(arguments.accept_loss)
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
         try:
@@ -75,6 +77,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 check_lock = stack.enter_context(lock)
                 # Another process may have built here before this one got the lock.
                 plan = load_plan(config, source, root, latest) if check_root(root) else plan
+                plan.check_losses(arguments.accept_loss)
             record = {
                 "config": config.dump(),
                 "captions_revision": plan.captions_revision,

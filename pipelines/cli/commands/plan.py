@@ -7,6 +7,7 @@ from core.options import Parser, add_config_options, add_json_option, load_confi
 from core.storage import Storage
 from dataset.root import check_root
 from pipelines.cli.command import Command
+from pipelines.cli.loss_option import add_accept_loss_option
 
 __all__ = ["COMMAND", "PLAN_COMMON", "plan_options"]
 
@@ -24,6 +25,7 @@ def plan_options(parser: Parser) -> None:
     from pipelines.building.build_config import BuildConfig
 
     add_config_options(parser, BuildConfig)
+    add_accept_loss_option(parser)
     add_json_option(parser)
 
 
@@ -41,10 +43,12 @@ def _run(arguments: argparse.Namespace) -> int:
     source = open_source(config.source, config.fetch, config.captions)
     plan = load_plan(config, source, root, latest_of(root))
     print_warnings("plan", plan.warnings())
+    forecast = plan.to_dict(arguments.accept_loss)
     if arguments.json:
-        print(json.dumps(plan.to_dict()))
+        print(json.dumps(forecast))
     else:
-        show_plan(plan.to_dict())
+        show_plan(forecast, plan.notes())
+    plan.check_losses(arguments.accept_loss)
     return 0
 
 

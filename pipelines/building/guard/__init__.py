@@ -1,0 +1,1 @@
+"""What a build would lose or redo, said before anything is written."""
