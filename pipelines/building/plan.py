@@ -100,10 +100,6 @@ class Plan:
         text = "listed objects will be dropped, because they have no caption"
         return [f"{number} {num_objects:,} {text}: {remedy}"]
 
-    def check_losses(self, accept: float | None) -> None:
-        """Raise BadInput if the listing loses more than `accept` of the kept objects."""
-        self.losses.check(accept, "restore the source or the captions (--captions)")
-
     def to_dict(self, accept_loss: float | None = None) -> dict[str, Any]:
         """Return the JSON of `lrm plan --json`; `accept_loss` is the option of that name."""
         return {

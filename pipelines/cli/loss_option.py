@@ -11,9 +11,9 @@ def add_accept_loss_option(parser: argparse.ArgumentParser) -> None:
         "--accept-loss",
         type=_share,
         metavar="SHARE",
-        help="Go on although changed data loses up to this share of the kept objects (0 to 1). By "
-        "default the command ends with exit code 2 if a source or captions that changed lose "
-        "more than 0.05 of them and more than one.",
+        help="Largest share of the objects with a sample, 0 to 1, that a changed source or changed "
+        "captions may lose; by default 0.05. If they lose more, and more than one, the command "
+        "ends with exit code 2 and changes nothing. What filter options drop does not count.",
     )
 
 

@@ -15,7 +15,7 @@ from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import Group, group_of
 from pipelines.building.guard.refresh import Refresh, is_in_use
 
-__all__ = ["ListingChanges", "find_changes"]
+__all__ = ["ListingChanges", "find_changes", "groups_by_reason"]
 
 _SENTENCES = {
     "vanished": ("object vanishes from the source", "objects vanish from the source"),

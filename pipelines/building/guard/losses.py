@@ -18,14 +18,15 @@ from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import Group, group_of
 from pipelines.building.guard.refresh import Refresh, is_in_use
 
-__all__ = ["MAX_SHARE", "Losses", "find_losses", "list_reasons"]
+__all__ = ["MAX_SHARE", "VANISHED", "Losses", "find_losses", "list_reasons"]
 
 MAX_SHARE = 0.05
 """Largest share of the kept objects that may be lost without `--accept-loss`. The loss of a single
 object is always accepted: a small dataset changes by such shares."""
-_VANISHED = "vanished"
+VANISHED = "vanished"
+"""The cause of an object that is not listed any more."""
 _TITLES = {
-    _VANISHED: "not listed any more",
+    VANISHED: "not listed any more",
     FailureKind.MISSING: "file missing from the source",
     FailureKind.BAD_ANNOTATION: "annotation cannot be used",
 }
@@ -40,6 +41,8 @@ class Losses:
     """The number of objects that were kept until now; the lost ones are part of them."""
     causes: Mapping[str, Group]
     """The lost objects by cause: `vanished`, a failure kind, or the reason of a filter."""
+    remedy: str
+    """What to do instead of losing them, for messages."""
 
     @property
     def objects(self) -> int:
@@ -51,28 +54,31 @@ class Losses:
         """The share of the kept objects that is lost."""
         return self.objects / self.kept if self.kept else 0.0
 
-    def refused(self, accept: float | None) -> bool:
-        """Return whether this is too much to go on; `accept` is the share that the user accepts."""
-        return self.objects > 1 and self.share > (MAX_SHARE if accept is None else accept)
+    def refusal(self, accept: float | None) -> str:
+        """Return one line if this is too much to go on, else an empty string.
 
-    def message(self) -> str:
-        """Return one line that says how many objects are lost, why, and which."""
+        `accept` is the share that the user accepts. The line says how many objects are lost, why,
+        which, and what to do.
+        """
+        if self.objects <= 1 or self.share <= (MAX_SHARE if accept is None else accept):
+            return ""
         causes = (
             f"{group.count:,} {_TITLES.get(cause) or f'dropped as {reason_title(cause)}'} "
             f"({group.named})"
             for cause, group in self.causes.items()
         )
-        share = percent(self.objects, self.kept)
-        count = f"{self.objects:,} of {self.kept:,} kept objects ({share}) would be lost"
-        return f"{count}: {'; '.join(causes)}"
+        count = f"{self.objects:,} of {self.kept:,} objects with a sample would be lost"
+        option = f"--accept-loss {math.ceil(100 * self.share) / 100:g}"
+        return (
+            f"{count} ({percent(self.objects, self.kept)}): {'; '.join(causes)}; {self.remedy}, "
+            f"or accept the loss with {option}"
+        )
 
-    def check(self, accept: float | None, remedy: str) -> None:
-        """Raise BadInput if this is too much to go on; `remedy` says what else to do."""
-        if self.refused(accept):
-            share = math.ceil(100 * self.share) / 100
-            raise BadInput(
-                f"{self.message()}; {remedy}, or accept the loss with --accept-loss {share:g}"
-            )
+    def check(self, accept: float | None) -> None:
+        """Raise BadInput if this is more than the share that the user accepts."""
+        refusal = self.refusal(accept)
+        if refusal:
+            raise BadInput(refusal)
 
     def to_dict(self, accept: float | None) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -81,7 +87,8 @@ class Losses:
             "kept": self.kept,
             "share": self.share,
             "limit": MAX_SHARE if accept is None else accept,
-            "refused": self.refused(accept),
+            "refused": bool(self.refusal(accept)),
+            "message": self.refusal(accept),
             "causes": {cause: group.to_dict() for cause, group in self.causes.items()},
         }
 
@@ -97,7 +104,7 @@ def find_losses(refresh: Refresh, sampled: pa.Array) -> Losses:
     now, ids = refresh.now, refresh.before.ids
     is_dropped = np.isin(now.reason, list_reasons(now))
     by_cause = {
-        _VANISHED: refresh.vanished,
+        VANISHED: refresh.vanished,
         FailureKind.BAD_ANNOTATION: refresh.afterwards(now.failed == 0),
     }
     for index in np.unique(now.reason[is_dropped]).tolist():
@@ -113,7 +120,8 @@ def find_losses(refresh: Refresh, sampled: pa.Array) -> Losses:
     )
     has_sample = pc.is_in(refresh.after.ids, value_set=sampled)
     others = is_in_use(now) & pc.and_(unchanged, has_sample).to_numpy()
-    return Losses(kept=int(was_kept.sum() + others.sum()), causes=causes)
+    remedy = "restore the source or the captions (--captions)"
+    return Losses(kept=int(was_kept.sum() + others.sum()), causes=causes, remedy=remedy)
 
 
 def list_reasons(decisions: Decisions) -> list[int]:

@@ -69,7 +69,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         plan = load_plan(config, source, root, latest)
         print_warnings("build", plan.warnings())
         print_notes("build", plan.notes())
-        plan.check_losses(arguments.accept_loss)
+        plan.losses.check(arguments.accept_loss)
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
         try:
@@ -77,7 +77,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
                 check_lock = stack.enter_context(lock)
                 # Another process may have built here before this one got the lock.
                 plan = load_plan(config, source, root, latest) if check_root(root) else plan
-                plan.check_losses(arguments.accept_loss)
+                plan.losses.check(arguments.accept_loss)
             record = {
                 "config": config.dump(),
                 "captions_revision": plan.captions_revision,

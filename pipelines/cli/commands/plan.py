@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(forecast))
     else:
         show_plan(forecast, plan.notes())
-    plan.check_losses(arguments.accept_loss)
+    plan.losses.check(arguments.accept_loss)
     return 0
 
 
