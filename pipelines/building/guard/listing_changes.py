@@ -68,21 +68,20 @@ def find_changes(refresh: Refresh, with_last_filters: Decisions | None) -> Listi
     if these differ from the present ones.
     """
     ids, listing = refresh.before.ids, refresh.listing
-    licence = refresh.differs(LIST.licence)
+    # A warning of its own names the objects whose annotation cannot be used.
+    is_described = ~refresh.vanished & ~refresh.afterwards(refresh.now.failed == 0)
+    caption, licence, version = (
+        refresh.differs(column) for column in (LIST.caption, LIST.licence, LIST.version)
+    )
     has_licence = refresh.afterwards(refresh.after.columns.present(LIST.licence))
-    changed = {
-        "captions_changed": refresh.differs(LIST.caption),
-        "licences_changed": licence & has_licence,
-        "licences_unknown": licence & ~has_licence,
-    }
-    other_file = refresh.differs(LIST.version)
-    other = ~refresh.vanished & ~other_file & ~np.logical_or.reduce(list(changed.values()))
     masks = {
         "vanished": refresh.vanished,
         "files_missing": refresh.missing,
-        **changed,
-        "annotations_changed": other,
-        "files_changed": other_file & ~refresh.missing,
+        "captions_changed": caption & is_described,
+        "licences_changed": licence & is_described & has_licence,
+        "licences_unknown": licence & is_described & ~has_licence,
+        "annotations_changed": is_described & ~caption & ~licence & ~version,
+        "files_changed": version & ~refresh.missing,
     }
     added = listing.changed["asset_id"]
     known = pa.concat_arrays([ids.combine_chunks(), listing.returned])
