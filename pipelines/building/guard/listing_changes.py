@@ -15,9 +15,9 @@ from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import Group, group_of
 from pipelines.building.guard.refresh import Refresh, is_in_use
 
-__all__ = ["ListingChanges", "find_changes", "groups_by_reason"]
+__all__ = ["CHANGE_KINDS", "ListingChanges", "find_changes", "groups_by_reason"]
 
-_SENTENCES = {
+CHANGE_KINDS = {
     "vanished": ("object vanishes from the source", "objects vanish from the source"),
     "files_missing": ("file is missing from the source", "files are missing from the source"),
     "captions_changed": ("caption changes", "captions change"),
@@ -28,7 +28,7 @@ _SENTENCES = {
     "returned": ("object is listed again", "objects are listed again"),
     "new": ("object is new", "objects are new"),
 }
-"""For every group: the words after the number 1, and after other numbers."""
+"""The kinds of change, each with the words after the number 1 and after other numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,14 @@ class ListingChanges:
     """The objects that a build would list or decide in another way than the last one."""
 
     groups: Mapping[str, Group]
-    """The objects by kind of change; the kinds are the keys of `_SENTENCES`."""
+    """The objects by kind of change; the kinds are the keys of `CHANGE_KINDS`."""
     dropped: Mapping[str, Group]
     """The objects that would be newly dropped, by reason."""
 
     def lines(self) -> list[str]:
         """Return a line for every kind of change that occurs."""
         lines = [
-            f"{group.count:,} {_SENTENCES[kind][group.count != 1]}: {group.named}"
+            f"{group.count:,} {CHANGE_KINDS[kind][group.count != 1]}: {group.named}"
             for kind, group in self.groups.items()
             if group.count
         ]
