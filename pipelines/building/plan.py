@@ -21,7 +21,7 @@ from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import estimate_rest
 from pipelines.building.guard.listing_changes import ListingChanges, find_changes
 from pipelines.building.guard.losses import Losses, find_losses
-from pipelines.building.guard.refresh import Refresh
+from pipelines.building.guard.refreshed_objects import Refresh
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans

@@ -29,7 +29,7 @@ def open_source(name: str, fetch: FetchConfig | None = None, captions: str | Non
         if storage.exists(OBJECT_PATHS):
             return Mirror(name)
         if not storage.exists(""):
-            raise BadInput(f"{name}: there is no such folder: check --source")
+            raise BadInput(f"{name}: there is no such folder or bucket: check --source")
         if storage.exists(LVIS):
             text = f"is an Objaverse mirror without {OBJECT_PATHS}: download that file again"
             raise BadInput(f"{name}: {text}")

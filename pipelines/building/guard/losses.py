@@ -16,7 +16,7 @@ from dataset.catalog.event_columns import LIST
 from filters.chain import reason_title
 from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import Group, group_of
-from pipelines.building.guard.refresh import Refresh, is_in_use
+from pipelines.building.guard.refreshed_objects import Refresh, is_in_use
 
 __all__ = ["MAX_SHARE", "VANISHED", "Losses", "find_losses", "list_reasons"]
 
