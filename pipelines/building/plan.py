@@ -19,8 +19,8 @@ from pipelines.building.dataset_status import stored_config
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import estimate_rest
+from pipelines.building.guard.kept_losses import Losses, find_losses
 from pipelines.building.guard.listing_changes import ListingChanges, find_changes
-from pipelines.building.guard.losses import Losses, find_losses
 from pipelines.building.guard.refreshed_objects import Refresh
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen

@@ -17,8 +17,8 @@ from dataset.catalog.event_log import Catalog
 from dataset.maintenance.compact import StoredSample
 from pipelines.building.dataset_status import DatasetState, load_dataset_state
 from pipelines.building.guard.groups import group_of
+from pipelines.building.guard.kept_losses import VANISHED, Losses, list_reasons
 from pipelines.building.guard.listing_changes import groups_by_reason
-from pipelines.building.guard.losses import VANISHED, Losses, list_reasons
 from pipelines.building.guard.refreshed_objects import is_in_use
 from pipelines.building.object_table import latest_of, widen
 from pipelines.building.projection import listed_row, projection

@@ -13,12 +13,14 @@ from dataset.root import write_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decider
 from pipelines.building.guard.groups import Group
-from pipelines.building.guard.losses import Losses
+from pipelines.building.guard.kept_losses import Losses
 from pipelines.building.listing import write_parts
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
 from pipelines.building.projection import with_event
+from pipelines.sources.folder import Folder
 from pipelines.sources.stored_files import MISSING
+from tests.support.fake_glbs import fake_glb
 from tests.support.listings import STAGE_DATA, MemorySource
 
 NAMES = [f"{number:02}" for number in range(40)]
@@ -29,7 +31,7 @@ class SmallDataset:
     """A dataset of events only. Tests may change its source and its captions."""
 
     folder: Path
-    source: MemorySource
+    source: MemorySource | Folder
 
     @property
     def root(self) -> Storage:
@@ -232,6 +234,50 @@ def test_the_changes_of_a_listing_are_counted_by_kind(dataset):
     }
     assert plan.notes()[0] == "1 object vanishes from the source: objaverse:08"
     assert "2 other annotations change: objaverse:06, objaverse:07" in plan.notes()
+
+
+def delete_models(folder: Path) -> None:
+    for path in sorted(folder.glob("*.glb"))[:5]:
+        path.unlink()
+
+
+def cut_table(folder: Path) -> None:
+    """Cut the table in the row of the eighth model: its own caption is shorter, others are lost."""
+    lines = (folder / "objects.csv").read_text().splitlines(keepends=True)
+    (folder / "objects.csv").write_text("".join(lines[:8]) + lines[8][:-4])
+
+
+def only_header(folder: Path) -> None:
+    (folder / "objects.csv").write_text("path,caption\n")
+
+
+def delete_table(folder: Path) -> None:
+    (folder / "objects.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("collapse", "expected", "changed"),
+    [
+        (delete_models, {"vanished": 5}, {"vanished": 5}),
+        (cut_table, {"no_caption": 32}, {"captions_changed": 33}),
+        (only_header, {"no_caption": 40}, {"captions_changed": 40}),
+        (delete_table, {"no_caption": 40}, {"captions_changed": 40}),
+    ],
+)
+def test_a_folder_of_models_that_loses_files_or_captions(dataset, collapse, expected, changed):
+    folder = dataset.folder / "models"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / f"{name}.glb").write_bytes(fake_glb(number, size=1000))
+    table = ["path,caption\n", *(f"{name}.glb,a thing\n" for name in NAMES)]
+    (folder / "objects.csv").write_text("".join(table))
+    dataset.source = Folder(str(folder), None)
+    dataset.build()
+    assert (causes(dataset.plan()), counts(dataset.plan())) == ({}, {})
+    collapse(folder)
+    plan = dataset.plan()
+    assert (causes(plan), counts(plan)) == (expected, changed)
+    assert plan.losses.refusal(None)
 
 
 @pytest.mark.parametrize(
