@@ -80,6 +80,7 @@ _RUN_TOTALS = pa.schema(
         ("ended", pa.timestamp("us", tz="UTC")),
     ]
 )
+_RESULTS = pa.schema([("asset_id", pa.string()), ("content", pa.string()), ("data", pa.string())])
 _BATCH_BITS = 24
 """seq = table version << 24 | index in the batch: grows with every event."""
 _LATE_VERSIONS = 64
@@ -265,6 +266,20 @@ class Catalog:
         parameters = {"stage": stage, "rig": rig, "asset_ids": list(asset_ids)}
         return {record.event.asset_id: record.event for record in self._query(query, parameters)}
 
+    def distinct_results(self, asset_ids: pa.Array, stage: str) -> pa.Table:
+        """Return the results that a stage ever had for these objects, each once.
+
+        Columns: asset_id, content, data (JSON). Only events with status `ok` count.
+        """
+        query = """
+            SELECT asset_id, content, any_value(data) AS data
+            FROM events SEMI JOIN wanted USING (asset_id)
+            WHERE stage = $stage AND status = 'ok' GROUP BY asset_id, content
+        """
+        wanted = pa.table({"asset_id": asset_ids})
+        result = self._select(query, {"stage": stage}, wanted=wanted)
+        return _RESULTS.empty_table() if result is None else result.cast(_RESULTS)
+
     def files(self) -> frozenset[str]:
         """Return the names of the current files of the log."""
         table = self._retrying(self._open)
@@ -326,17 +341,25 @@ class Catalog:
         result = self._select(query, parameters)
         return [] if result is None else [_record(row) for row in result.to_pylist()]
 
-    def _select(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
-        """Return the result of a query on the table `events`; None before the first commit."""
-        return self._retrying(lambda: self._run_query(query, parameters))
+    def _select(
+        self, query: str, parameters: dict[str, Any], **tables: pa.Table
+    ) -> pa.Table | None:
+        """Return the result of a query on the table `events` and on the given ones.
 
-    def _run_query(self, query: str, parameters: dict[str, Any]) -> pa.Table | None:
+        Returns None before the first commit.
+        """
+        return self._retrying(lambda: self._run_query(query, parameters, tables))
+
+    def _run_query(
+        self, query: str, parameters: dict[str, Any], tables: Mapping[str, pa.Table]
+    ) -> pa.Table | None:
         table = self._open()
         if table is None:
             return None
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.register("events", table.to_pyarrow_dataset())
+            for name, values in {**tables, "events": table.to_pyarrow_dataset()}.items():
+                connection.register(name, values)
             return connection.sql(query, params=parameters).to_arrow_table()
 
     def _retrying(self, work: Callable[[], T]) -> T:

@@ -47,6 +47,10 @@ class Listing:
     """The listed objects that are new or differ from the catalog."""
     delisted: pa.Array
     """Asset ids that the catalog has and the source no longer lists."""
+    previous: pa.Table
+    """The catalog's rows of the objects in `changed` and `delisted` that it listed until now."""
+    returned: pa.Array
+    """Asset ids in `changed` that the source listed before, but not at the last build."""
     selected: pa.Array
     """Asset ids that this build works on: those of its source, up to its limit."""
     parts: Mapping[str, str]
@@ -120,6 +124,7 @@ def read_listing(
     known = known.select(_SCHEMA.names)
     of_others = _where(known, is_active & ~of_source)
     active = _where(known, is_active & of_source)
+    gone = known["asset_id"].filter(pa.array(~is_active)).combine_chunks()
     del known
     selection = _select(source, config, sorted(part_versions))
     ids, part = _column(active, "asset_id"), _column(active, "part").cast(pa.string())
@@ -151,14 +156,18 @@ def read_listing(
     problems: dict[str, str] = {}
     read = [_table(source, name, wanted, captions, problems) for name in to_read.to_pylist()]
     new = pa.concat_tables([updated, *read])
-    old = active.select(["asset_id", "content"]).filter(pa.array(~is_unchanged))
+    old = active.filter(pa.array(~is_unchanged))
     old_content = old["content"].take(pc.index_in(new["asset_id"], _column(old, "asset_id")))
-    is_changed = pc.fill_null(pc.not_equal(new["content"], old_content), True)
-    is_listed = pc.is_in(old["asset_id"], value_set=_column(new, "asset_id"))
+    is_same_record = mask(pc.equal(new["content"], old_content))
+    same = _column(_where(new, is_same_record), "asset_id")
+    changed = _where(new, ~is_same_record)
+    is_listed = mask(pc.is_in(old["asset_id"], value_set=_column(new, "asset_id")))
     return Listing(
         listed=pa.concat_tables([of_others, _where(active, is_unchanged), new]),
-        changed=new.filter(is_changed),
-        delisted=old["asset_id"].filter(pc.invert(is_listed)).combine_chunks(),
+        changed=changed,
+        delisted=old["asset_id"].filter(pa.array(~is_listed)).combine_chunks(),
+        previous=_where(old, ~mask(pc.is_in(old["asset_id"], value_set=same))),
+        returned=_column(changed.filter(pc.is_in(changed["asset_id"], value_set=gone)), "asset_id"),
         selected=selection.ids,
         parts={name: part_versions[name] for name in sorted(selection.complete)},
         problems=problems,

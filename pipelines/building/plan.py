@@ -1,24 +1,31 @@
 """The plan of a build: what it would do, and why, from listing, catalog and configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
-from dataset.catalog.latest import LatestEvents
+from dataset.catalog.latest import LatestEvents, StageRig, rows_with
+from filters.provenance import CAPTION
 from pipelines.building.build_config import BuildConfig, PriceConfig
+from pipelines.building.dataset_status import stored_config
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import estimate_rest
+from pipelines.building.guard.kept_losses import Losses, find_losses
+from pipelines.building.guard.listing_changes import ListingChanges, find_changes
+from pipelines.building.guard.refreshed_objects import Refresh
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
+from pipelines.building.stages.pack import PACK
 from pipelines.sources import Source
 from pipelines.sources.captions import read_captions
 from pipelines.sources.skipped_rows import SkippedRows
@@ -36,6 +43,8 @@ class Plan:
     """The decisions on the objects, in the same order."""
     rows: Int64[np.ndarray, "m"]
     """Rows of the selected objects that need a stage."""
+    num_without_caption: int
+    """Number of selected objects that the caption filter drops."""
     estimate: Cost
     """Expected cost of all the work."""
     prices: PriceConfig
@@ -43,6 +52,10 @@ class Plan:
     """Digest of the captions file; empty without one."""
     skipped: Sequence[SkippedRows]
     """The tables of source and captions of which rows were skipped."""
+    changes: ListingChanges
+    """What the listing and the filters change for objects."""
+    losses: Losses
+    """The kept objects that the present listing would lose."""
 
     @cached_property
     def work(self) -> dict[str, dict[str, int]]:
@@ -68,22 +81,36 @@ class Plan:
             noun = "object fails" if len(problems) == 1 else "objects fail"
             cause = "because the annotation cannot be used"
             lines.append(f"{len(problems):,} listed {noun} {cause}: {'; '.join(some)}{more}")
-        captions = self.listing.listed[LIST.caption.name]
-        if self.captions_revision and len(captions) and captions.null_count == len(captions):
-            lines.append(
-                "no listed object has a caption: are the ids of --captions those of the source?"
-            )
-        return lines
+        return [*lines, *self._without_caption()]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON of `lrm plan --json`."""
+    def notes(self) -> list[str]:
+        """Return a line for each kind of change of the listing; none for a first build."""
+        is_first = self.listing.changed.num_rows == self.listing.listed.num_rows
+        return [] if is_first and not self.listing.previous.num_rows else self.changes.lines()
+
+    def _without_caption(self) -> list[str]:
+        """Return a line if the caption filter drops most of the selected objects."""
+        num_objects, num_dropped = len(self.listing.selected), self.num_without_caption
+        if 2 * num_dropped <= num_objects:
+            return []
+        number = f"{num_dropped:,} of" if num_dropped < num_objects else "all"
+        remedy = "give --captions FILE, or keep them with --no-filters.caption.enabled"
+        if self.captions_revision:
+            remedy = "are the ids in --captions those of the source?"
+        text = "listed objects will be dropped, because they have no caption"
+        return [f"{number} {num_objects:,} {text}: {remedy}"]
+
+    def to_dict(self, accept_loss: float | None = None) -> dict[str, Any]:
+        """Return the JSON of `lrm plan --json`; `accept_loss` is the option of that name."""
         return {
             "work": self.work,
             "listing": {
                 "changed": self.listing.changed.num_rows,
                 "gone": len(self.listing.delisted),
                 "failed": len(self.listing.problems),
+                **self.changes.to_dict(),
             },
+            "loss": self.losses.to_dict(accept_loss),
             "skipped": [table.to_dict() for table in self.skipped],
             "estimate": self.estimate.to_dict() | {"money": money(self.estimate, self.prices)},
         }
@@ -99,37 +126,60 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         captions = read_captions(config.captions)
     decider = Decider(config)
     tables = latest.tables(decider.stage_rigs.values(), columns_for_plans())
-    listed = decider.stage_rigs[LIST.stage]
-    parts = read_parts(root, config) if tables[listed].num_rows else {}
+    known = tables.pop(decider.stage_rigs[LIST.stage])
+    last = stored_config(root) if known.num_rows else None
+    parts = read_parts(root, config) if last else {}
     texts = captions.texts if captions else {}
-    listing = read_listing(source, config, texts, tables.pop(listed), parts)
+    listing = read_listing(source, config, texts, known, parts)
     read = [*source.skipped_rows(), *([captions.skipped] if captions else [])]
     revision = captions.revision if captions else ""
-    del captions, texts
-    skipped = [table for table in read if table.num_skipped]
+    del captions, texts, known
+    sampled = _sampled(latest, tables, decider)
+    before = widen(listing.previous, dict(tables), decider)
+    was = decider.decide_all(before.columns)
     objects = widen(listing.listed, tables, decider)
-    return _make_plan(listing, objects, config, revision, skipped)
-
-
-def _make_plan(
-    listing: Listing,
-    objects: Objects,
-    config: BuildConfig,
-    captions_revision: str,
-    skipped: Sequence[SkippedRows],
-) -> Plan:
-    """Decide on every object and return the plan for those that the listing selects."""
-    decider = Decider(config)
     decisions = decider.decide_all(objects.columns)
+    refresh = Refresh(listing, before, was, objects, decisions)
     is_selected = pc.is_in(objects.ids, value_set=listing.selected).to_numpy()
     rows = np.flatnonzero((decisions.stage >= 0) & is_selected)
+    caption = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
     return Plan(
         listing=listing,
         objects=objects,
         decisions=decisions,
         rows=rows,
+        num_without_caption=int((np.isin(decisions.reason, caption) & is_selected).sum()),
         estimate=estimate_rest(rows, decisions, objects.columns, config),
         prices=config.prices,
-        captions_revision=captions_revision,
-        skipped=skipped,
+        captions_revision=revision,
+        skipped=[table for table in read if table.num_skipped],
+        changes=find_changes(refresh, _with_last_filters(objects, config, last)),
+        losses=find_losses(refresh, sampled),
+    )
+
+
+def _with_last_filters(
+    objects: Objects, config: BuildConfig, last: BuildConfig | None
+) -> Decisions | None:
+    """Return the decisions with the filters of the last build; None if these are the same."""
+    if last is None or last.filters == config.filters:
+        return None
+    changed = config.model_copy(update={"filters": last.filters})
+    return Decider(changed).decide_all(objects.columns)
+
+
+def _sampled(
+    latest: LatestEvents, tables: Mapping[StageRig, pa.Table], decider: Decider
+) -> pa.Array:
+    """Return the ids of the objects that have a sample of the present rig.
+
+    If there is none, a build of a new rig begins; then the samples of all rigs count.
+    """
+    packed = [tables[decider.stage_rigs[PACK.name]]]
+    if not packed[0].num_rows:
+        of_any_rig = [key for key in latest.stage_rigs() if key[0] == PACK.name]
+        packed += latest.tables(of_any_rig, [PACK.events.status.name]).values()
+    ids = [rows_with(table, PACK.events.status.name, "ok")["asset_id"] for table in packed]
+    return pc.unique(
+        pa.chunked_array([chunk for each in ids for chunk in each.chunks], pa.string())
     )

@@ -35,16 +35,17 @@ class Preparation:
     comparison: Comparison
 
     def lines(self) -> list[str]:
-        """Return a line for each change since the last build."""
-        return self.comparison.changes.lines()
+        """Return a line for each change since the last build: of the listing, then of settings."""
+        return [*self.plan.notes(), *self.comparison.changes.lines()]
 
     def check(self, arguments: argparse.Namespace) -> None:
-        """Raise BadInput if the build would redo much that it was not told to redo."""
+        """Raise BadInput if the build would lose or redo much that it was not told to."""
+        self.plan.losses.check(arguments.accept_loss)
         self.comparison.changes.check(arguments.accept_changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON of `lrm plan --json`."""
-        return self.plan.to_dict() | {"changes": self.comparison.changes.to_dict()}
+    def to_dict(self, accept_loss: float | None) -> dict[str, Any]:
+        """Return the JSON of `lrm plan --json`; `accept_loss` is the option of that name."""
+        return self.plan.to_dict(accept_loss) | {"changes": self.comparison.changes.to_dict()}
 
 
 def prepare(settings: BuildSettings) -> Preparation:

@@ -7,6 +7,7 @@ import yaml
 
 from core.options import Parser, add_config_options, load_settings, settings_from_options
 from core.storage import Storage
+from pipelines.cli.loss_option import add_accept_loss_option
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
@@ -30,6 +31,7 @@ def add_build_options(parser: Parser) -> None:
         help="Changed settings or versions for which more than 10 core-hours of work may be done "
         "again, such as '[render.resolution, renderer]'. Without them, such a build is refused.",
     )
+    add_accept_loss_option(parser)
 
 
 class BuildSettings:

@@ -44,14 +44,17 @@ def show_status(summary: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def show_plan(plan: Mapping[str, Any]) -> None:
-    """Print the JSON of `lrm plan` as tables and a line."""
+def show_plan(plan: Mapping[str, Any], notes: Sequence[str]) -> None:
+    """Print the notes on the listing, then the JSON of `lrm plan` as tables and a line."""
     console = Console(highlight=False)
+    for note in notes:
+        console.print(Text(printable(note)), soft_wrap=True)
     table = make_table("next stage per object", ["stage", "reason"], ["objects"])
     for stage, reasons in plan["work"].items():
         for why, count in reasons.items():
             table.add_row(stage, why, f"{count:,}")
-    console.print(table if plan["work"] else "nothing to do")
+    nothing = "no object needs a stage" if notes else "nothing to do"
+    console.print(table if plan["work"] else nothing)
     if plan["work"]:
         table = make_table("estimate", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
         for stage, cost in plan["estimate"]["stages"].items():

@@ -17,6 +17,7 @@ from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, read
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
+from pipelines.maintenance.garbage_losses import find_garbage_losses
 
 __all__ = ["compact_dataset"]
 
@@ -28,29 +29,39 @@ pending."""
 
 
 def compact_dataset(
-    root: Storage, max_garbage_ratio: float, released: str | None, dry_run: bool, wait: bool
+    root: Storage,
+    max_garbage_ratio: float,
+    released: str | None,
+    accept_loss: float | None,
+    dry_run: bool,
+    wait: bool,
 ) -> dict[str, Any]:
     """Delete the garbage of a dataset and return the JSON of `lrm compact --json`.
 
     Shards whose garbage ratio exceeds `max_garbage_ratio` are rewritten. The protection of the
     snapshot `released` ends first. With `wait`, waits while another command holds a lock. Raises
-    BadInput if there is no snapshot `released`, or if another command is writing; WorkFailed if the
-    storage fails.
+    BadInput if there is no snapshot `released`, if another command is writing, or if a changed
+    source made garbage of more objects than the share `accept_loss` (not for a dry run, whose
+    result has the message); WorkFailed if the storage fails.
     """
     if released is not None:
         read_manifest(root, released)
     if dry_run:
-        plan, pinned = _plan(root, read_usage(root), max_garbage_ratio, released)
-        return _summary(plan, pinned, deleted=None)
+        usage = read_usage(root)
+        plan, pinned = _plan(root, usage, max_garbage_ratio, released)
+        loss = find_garbage_losses(root, usage.samples).to_dict(accept_loss)
+        return _summary(plan, pinned, deleted=None) | {"loss": loss}
     on_wait = print_when_waiting(wait)
     with (
         exclusive_lock(root, _COMMAND, on_wait=on_wait) as check_shards,
         exclusive_lock(root, _COMMAND, name="snapshots", on_wait=on_wait) as check_snapshots,
         tempfile.TemporaryDirectory(prefix="lrm-compact-") as scratch,
     ):
+        usage = read_usage(root)
+        losses = find_garbage_losses(root, usage.samples)
+        losses.check(accept_loss)
         if released is not None:
             release(root, released)
-        usage = read_usage(root)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         ledger = CatalogLedger(root, usage, (check_shards, check_snapshots))
         size = usage.samples_per_shard
@@ -61,7 +72,7 @@ def compact_dataset(
                 f"{root.uri}: compaction interrupted: {error}; no data is lost: run the same "
                 "command again"
             ) from error
-    return _summary(plan, pinned, deleted)
+    return _summary(plan, pinned, deleted) | {"loss": losses.to_dict(accept_loss)}
 
 
 def _plan(

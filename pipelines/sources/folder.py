@@ -106,7 +106,8 @@ class Folder:
                 files = self._storage.versions(deep=True)
             names = SkippedRows(table=self.name)
             models = _models(files, names)
-            table = self._read_csv(OBJECTS_CSV in files, models)
+            # Without models, the folder is what is wrong, not the table.
+            table = self._read_csv(OBJECTS_CSV in files, models) if models else None
             parts: dict[str, dict[str, str]] = defaultdict(dict)
             for path in sorted(models, key=_asset_id):
                 parts[f"{zlib.crc32(path.encode()) & 0xFF:02x}"][path] = models[path]

@@ -22,10 +22,10 @@ from pipelines.sources.source import SourceObject
 from pipelines.sources.stored_files import MISSING
 from pipelines.transfers.outcome import FetchedFile, FetchFailed
 
-__all__ = ["OBJECT_PATHS", "ObjaverseSource"]
+__all__ = ["LVIS", "OBJECT_PATHS", "ObjaverseSource"]
 
 OBJECT_PATHS = "object-paths.json.gz"
-_LVIS = "lvis-annotations.json.gz"
+LVIS = "lvis-annotations.json.gz"
 _GLB_PATH = re.compile(r"glbs/([\w-]{1,64})/[\w-]{1,128}\.glb", re.ASCII)
 
 
@@ -121,10 +121,10 @@ class ObjaverseSource(ABC):
     def _read_index(self) -> _Index:
         if self._index is None:
             paths, lvis = (
-                SkippedRows(table=f"{self.name}: {path}") for path in (OBJECT_PATHS, _LVIS)
+                SkippedRows(table=f"{self.name}: {path}") for path in (OBJECT_PATHS, LVIS)
             )
             folders = _folders(self._read_json(OBJECT_PATHS), paths)
-            categories = _categories(self._read_json(_LVIS), lvis)
+            categories = _categories(self._read_json(LVIS), lvis)
             self._index = _Index(folders, categories, (paths, lvis))
         return self._index
 

@@ -4,7 +4,7 @@ from core.errors import BadInput
 from core.storage import Storage
 from pipelines.sources.folder import Folder
 from pipelines.sources.mirror import Mirror
-from pipelines.sources.objaverse import OBJECT_PATHS
+from pipelines.sources.objaverse import LVIS, OBJECT_PATHS
 from pipelines.sources.source import Source
 from pipelines.sources.stored_files import reading
 from pipelines.transfers.fetch_config import FetchConfig
@@ -28,6 +28,11 @@ def open_source(name: str, fetch: FetchConfig | None = None, captions: str | Non
     with reading(name):
         if storage.exists(OBJECT_PATHS):
             return Mirror(name)
+        if not storage.exists(""):
+            raise BadInput(f"{name}: there is no such folder or bucket: check --source")
+        if storage.exists(LVIS):
+            text = f"is an Objaverse mirror without {OBJECT_PATHS}: download that file again"
+            raise BadInput(f"{name}: {text}")
         folder = Folder(name, captions)
         if not folder.parts():
             text = f"is neither an Objaverse mirror (no {OBJECT_PATHS}) nor a folder of .glb files"

@@ -1,1 +1,1 @@
-"""Protection around a refresh: the settings that a dataset remembers, and what changes redo."""
+"""Protection of a dataset: its remembered settings, and what a build would lose or redo."""

@@ -10,6 +10,7 @@ from core.errors import BadInput
 from core.options import Parser, add_old_option, add_root_options, add_wait_option
 from dataset.root import open_root
 from pipelines.cli.command import Command
+from pipelines.cli.loss_option import add_accept_loss_option
 from pipelines.cli.tables import counted, minute
 
 __all__ = ["COMMAND"]
@@ -32,6 +33,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--release", metavar="ID", help="End the protection of this snapshot first."
     )
+    add_accept_loss_option(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="Print what would be done, and change nothing."
     )
@@ -47,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
         open_root(arguments.root),
         arguments.garbage_ratio,
         arguments.release,
+        arguments.accept_loss,
         dry_run=arguments.dry_run,
         wait=arguments.wait,
     )
@@ -54,6 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         _show(result)
+    if result["loss"]["refused"]:
+        raise BadInput(result["loss"]["message"])
     return 0
 
 

@@ -5,7 +5,6 @@ import json
 import sys
 
 from core.options import Parser, add_json_option
-from core.safe_text import printable
 from pipelines.cli.build_settings import BuildSettings, add_build_options
 from pipelines.cli.command import Command
 
@@ -32,12 +31,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.cli.tables import show_plan
 
     ready = prepare(BuildSettings(arguments))
+    forecast = ready.to_dict(arguments.accept_loss)
     if arguments.json:
-        print(json.dumps(ready.to_dict()))
+        print(json.dumps(forecast))
     else:
-        show_plan(ready.to_dict())
-        for line in ready.lines():
-            print(printable(line))
+        show_plan(forecast, ready.lines())
     # The forecast comes first: it shows what is refused.
     sys.stdout.flush()
     ready.check(arguments)

@@ -74,7 +74,7 @@ def test_a_bucket_of_models_is_a_source(bucket, tmp_path):
 
 
 def test_a_missing_bucket_is_refused(endpoint, tmp_path):
-    with pytest.raises(BadInput, match="neither an Objaverse mirror"):
+    with pytest.raises(BadInput, match="no such folder or bucket"):
         open_source("s3://no-such-bucket/mirror")
 
 

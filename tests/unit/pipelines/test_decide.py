@@ -21,7 +21,7 @@ from pipelines.building.stages.geometry import GEOMETRY
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
-from tests.support.listings import listed_state
+from tests.support.listings import STAGE_DATA, listed_state
 
 CONFIG = BuildConfig.load(
     {
@@ -31,15 +31,6 @@ CONFIG = BuildConfig.load(
     }
 )
 WITH_GEOMETRY = BuildConfig.load(CONFIG.dump() | {"geometry": True})
-ISLANDS = {"whole": {"1": {"groups": [], "islands": []}, "2": {"groups": []}}, "slab": None}
-DATA = {
-    "fetch": {"sha256": "f" * 64, "bytes": 1, "raw": None},
-    "inspect": {"num_triangles": 1, "base_colour_maps": []},
-    "measure": {"coverage": [0.2] * 32, "islands": ISLANDS, "thickness": 0.5},
-    "render": {"staging": "staging/x.tar", "bytes": 1, "coverage": [0.2] * 32},
-    "geometry": {"path": "geometry/cube/x.npz", "bytes": 1},
-    "pack": {"shard": "shards/lrm32/x.tar", "sample": "x", "shard_sha256": ""},
-}
 
 
 NAMES = [stage.name for stage in STAGES]
@@ -60,7 +51,7 @@ def next_stage(decision: Decision) -> str | None:
 def after_event(stage: str, state: ObjectState, config: BuildConfig, **fields: Any) -> ObjectState:
     """Return the state after one more event of a stage."""
     if fields.get("status", "ok") == "ok":
-        fields = {"data": DATA[stage]} | fields
+        fields = {"data": STAGE_DATA[stage]} | fields
     event = Decider(config).identities.event(stage_named(stage), state, **fields)
     return with_event(state, event)
 
@@ -130,7 +121,7 @@ def test_rigs_of_one_normalisation_share_the_geometry(tmp_path):
     data = {column.name: state.get(column) for column in LIST.listed}
     events.append(Event(asset_id=state.asset_id, stage="list", data=data))
     for stage in STAGES:
-        events.append(decider.identities.event(stage, state, data=DATA[stage.name]))
+        events.append(decider.identities.event(stage, state, data=STAGE_DATA[stage.name]))
         state = with_event(state, events[-1])
     root = Storage(str(tmp_path))
     Catalog(root).commit(events, "run", 1)
@@ -153,7 +144,9 @@ def test_an_object_without_a_caption_is_dropped_before_its_download():
 
 def test_all_known_reasons_are_reported_and_the_first_counts():
     state = passed("fetch", "inspect", "measure", caption=None, tags=("lowpoly",))
-    state = after_event("measure", state, CONFIG, data=DATA["measure"] | {"coverage": [0.01] * 32})
+    state = after_event(
+        "measure", state, CONFIG, data=STAGE_DATA["measure"] | {"coverage": [0.01] * 32}
+    )
     decision = Decider(CONFIG).decide(state)
     reasons = [verdict.reason for verdict in decision.verdicts if not verdict.keep]
     assert reasons == ["no_caption", "lowpoly_tag", "low_occupancy"]
@@ -184,7 +177,7 @@ def test_a_changed_file_is_fetched_again_and_new_bytes_are_inspected_again():
     assert (next_stage(decision), decision.why) == ("fetch", "file changed")
     same = after_event("fetch", changed, CONFIG)
     assert decider.decide(same).state == "kept"
-    other = after_event("fetch", changed, CONFIG, data=DATA["fetch"] | {"sha256": "e" * 64})
+    other = after_event("fetch", changed, CONFIG, data=STAGE_DATA["fetch"] | {"sha256": "e" * 64})
     decision = decider.decide(other)
     assert (next_stage(decision), decision.why) == ("inspect", "bytes changed")
 
@@ -295,7 +288,7 @@ def objects(draw: st.DrawFn) -> ObjectState:
             )
         )
         if stage == "measure" and not fields and draw(st.booleans()):
-            fields = {"data": DATA["measure"] | {"coverage": [0.01]}}
+            fields = {"data": STAGE_DATA["measure"] | {"coverage": [0.01]}}
         config = draw(st.sampled_from([WITH_GEOMETRY, SMALL]))
         state = after_event(stage, state, config, **fields)
     changes = draw(st.sampled_from([{}, {}, {"list.version": "2"}, {"fetch.sha256": "d" * 64}]))

@@ -1,7 +1,7 @@
 """The changes that a refresh detects in a source, and the annotations that it reads for them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
@@ -9,58 +9,12 @@ import pytest
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
-from dataset.object_record import ObjectRecord
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.listing import Listing, read_listing, read_parts, write_parts
 from pipelines.building.object_table import latest_of
-from pipelines.sources import SourceObject
+from tests.support.listings import MemorySource
 
 LIST_EVENTS = ("list", "")
-
-
-@dataclass
-class MemorySource:
-    """A source in memory: objects by part, as name -> (version, tags, categories)."""
-
-    content: dict[str, dict[str, tuple[str, str, str]]]
-    prefix: str = "objaverse"
-    has_captions: bool = False
-    is_local: bool = True
-    problems: dict[str, str] = field(default_factory=dict)
-    """Why an object's annotation cannot be used, by name."""
-    read: list[str] = field(default_factory=list)
-    """The parts whose annotations were read."""
-
-    def parts(self) -> Mapping[str, str]:
-        return {part: str([v[1:] for v in items.values()]) for part, items in self.content.items()}
-
-    def files(self, part: str, lvis: bool) -> Mapping[str, str]:
-        items = sorted(self.content[part].items())
-        return {f"{self.prefix}:{k}": v[0] for k, v in items if v[2] or not lvis}
-
-    def read_part(self, name: str) -> list[SourceObject]:
-        self.read.append(name)
-        return [
-            SourceObject(
-                record=self.record(key, *value[1:]),
-                version=value[0],
-                problem=self.problems.get(key, ""),
-            )
-            for key, value in sorted(self.content[name].items())
-        ]
-
-    def record(self, key: str, tag: str, category: str) -> ObjectRecord:
-        return ObjectRecord(
-            asset_id=f"{self.prefix}:{key}",
-            path=f"{key}.glb",
-            name=key,
-            licence="by",
-            author=None,
-            tags=(tag,) if tag else (),
-            categories=(category,) if category else (),
-            caption="own caption" if self.has_captions else None,
-            age_restricted=False,
-        )
 
 
 @dataclass
