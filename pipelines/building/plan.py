@@ -15,13 +15,14 @@ from dataset.catalog.event_columns import LIST
 from dataset.catalog.latest import LatestEvents, StageRig, rows_with
 from filters.provenance import CAPTION
 from pipelines.building.build_config import BuildConfig, PriceConfig
-from pipelines.building.dataset_status import stored_config
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import estimate_rest
+from pipelines.building.estimates.unit_costs import earlier_measurements
 from pipelines.building.guard.kept_losses import Losses, find_losses
 from pipelines.building.guard.listing_changes import ListingChanges, find_changes
 from pipelines.building.guard.refreshed_objects import Refresh
+from pipelines.building.guard.remembered import read_memory
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
@@ -127,7 +128,9 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     decider = Decider(config)
     tables = latest.tables(decider.stage_rigs.values(), columns_for_plans())
     known = tables.pop(decider.stage_rigs[LIST.stage])
-    last = stored_config(root) if known.num_rows else None
+    memory = read_memory(root)
+    remembered = memory.of(config.rig)
+    last = remembered.config if remembered and known.num_rows else None
     parts = read_parts(root, config) if last else {}
     texts = captions.texts if captions else {}
     listing = read_listing(source, config, texts, known, parts)
@@ -142,6 +145,7 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     refresh = Refresh(listing, before, was, objects, decisions)
     is_selected = pc.is_in(objects.ids, value_set=listing.selected).to_numpy()
     rows = np.flatnonzero((decisions.stage >= 0) & is_selected)
+    earlier = earlier_measurements(latest, config, memory.configs)
     caption = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
     return Plan(
         listing=listing,
@@ -149,7 +153,7 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         decisions=decisions,
         rows=rows,
         num_without_caption=int((np.isin(decisions.reason, caption) & is_selected).sum()),
-        estimate=estimate_rest(rows, decisions, objects.columns, config),
+        estimate=estimate_rest(rows, decisions, objects.columns, config, earlier),
         prices=config.prices,
         captions_revision=revision,
         skipped=[table for table in read if table.num_skipped],

@@ -60,7 +60,13 @@ def prepare(settings: BuildSettings) -> Preparation:
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
     plan = load_plan(config, source, root, latest)
-    comparison = Comparison(plan, config, memory.of(config.rig))
+    comparison = Comparison(
+        config,
+        memory.of(config.rig),
+        decisions=plan.decisions,
+        rows=plan.rows,
+        estimate=plan.estimate,
+    )
     print_warnings(settings.command, [*settings.notes(config, memory), *plan.warnings()])
     return Preparation(
         config=config,

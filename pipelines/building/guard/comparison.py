@@ -7,16 +7,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from core.config import merge, nested, without
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decider, Decisions
-from pipelines.building.estimates.cost import StageCost
+from pipelines.building.estimates.cost import Cost, StageCost
 from pipelines.building.guard.changes import Change, Changes
 from pipelines.building.guard.remembered import Remembered, differences
 from pipelines.building.guard.result_versions import RENDERER, RIG, present_versions, versions_of
-from pipelines.building.plan import Plan
 from pipelines.building.stages.identities import Identities
 from pipelines.building.stages.stage import Stage
 
@@ -28,9 +27,23 @@ _FILTERS = "filters."
 class Comparison:
     """Compares the plan of a build with what the dataset remembers."""
 
-    def __init__(self, plan: Plan, config: BuildConfig, remembered: Remembered | None) -> None:
-        """`config` is that of the plan; `remembered` is what its rig starts from, if anything."""
-        self._plan = plan
+    def __init__(
+        self,
+        config: BuildConfig,
+        remembered: Remembered | None,
+        *,
+        decisions: Decisions,
+        rows: Int64[np.ndarray, "m"],
+        estimate: Cost,
+    ) -> None:
+        """Compare a plan under `config` with `remembered`, what its rig starts from, if anything.
+
+        `rows` are the objects that need a stage, and `estimate` is the cost of all their work.
+        """
+        self._decisions = decisions
+        self._columns = decisions.columns
+        self._rows = rows
+        self._estimate = estimate
         self._config = config
         self._remembered = remembered
         self._decider = Decider(config)
@@ -78,7 +91,7 @@ class Comparison:
 
     def _cost(self, stage: Stage, count: int) -> StageCost:
         """Return the expected cost of a stage for this many objects of the plan."""
-        mean = self._plan.estimate.stages.get(stage.name)
+        mean = self._estimate.stages.get(stage.name)
         if mean is None or not mean.objects:
             return StageCost(objects=count)
         share = count / mean.objects
@@ -90,7 +103,7 @@ class Comparison:
 
         Their file is the same; the settings or versions of the stage differ.
         """
-        columns, events = self._plan.objects.columns, stage.events
+        columns, events = self._columns, stage.events
         has_result = columns.one_of(events.status, {"ok", "failed"})
         same_file = columns.same(events.content, stage.input_version)
         same_settings = columns.one_of(events.settings, {self._digest(stage)})
@@ -98,14 +111,14 @@ class Comparison:
 
     def _is_new(self, stage: Stage) -> Bool[np.ndarray, "n"]:
         """Return a mask of the objects that pass the stage for the first time."""
-        valid = self._decider.valid(stage, self._plan.objects.columns)
+        valid = self._decider.valid(stage, self._columns)
         return self._reaches(stage) & ~valid & ~self._is_again(stage)
 
     def _reaches(self, stage: Stage) -> Bool[np.ndarray, "n"]:
         """Return a mask of the objects of the plan whose next stage is this or an earlier one."""
-        reaches = np.zeros(len(self._plan.objects), dtype=bool)
-        reaches[self._plan.rows] = True
-        return reaches & (self._plan.decisions.stage <= self._stages.index(stage))
+        reaches = np.zeros(len(self._columns), dtype=bool)
+        reaches[self._rows] = True
+        return reaches & (self._decisions.stage <= self._stages.index(stage))
 
     def _digest(self, stage: Stage) -> str:
         return self._decider.identities.settings(stage)
@@ -138,7 +151,7 @@ class Comparison:
         """
         config = _with(self._before, change.name, change.after)
         was = self._decisions_before.where("dropped")
-        now = Decider(config).decide_all(self._plan.objects.columns).where("dropped")
+        now = Decider(config).decide_all(self._columns).where("dropped")
         return replace(
             change, num_dropped=int((now & ~was).sum()), num_undropped=int((was & ~now).sum())
         )
@@ -152,7 +165,7 @@ class Comparison:
 
     @cached_property
     def _decisions_before(self) -> Decisions:
-        return Decider(self._before).decide_all(self._plan.objects.columns)
+        return Decider(self._before).decide_all(self._columns)
 
     def _versions(self, again: Mapping[str, StageCost]) -> list[Change]:
         """Return the changes of versions since the last build, if it recorded them."""

@@ -60,6 +60,11 @@ class Memory:
     last_rig: str | None = None
     """The rig of the last build; None for a dataset without a build."""
 
+    @property
+    def configs(self) -> list[BuildConfig]:
+        """The remembered settings of all rigs."""
+        return [remembered.config for remembered in self.rigs.values()]
+
     def of(self, rig: str | None) -> Remembered | None:
         """Return what is remembered of a rig; of the last build's rig for None or an unknown one.
 

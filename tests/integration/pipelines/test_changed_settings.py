@@ -146,7 +146,13 @@ def test_an_interrupted_build_continues_without_being_asked_again(root):
     source = open_source(config.source, None, config.captions)
     storage = Storage(config.root)
     the_plan = load_plan(config, source, storage, latest_of(storage))
-    comparison = Comparison(the_plan, config, remembered)
+    comparison = Comparison(
+        config,
+        remembered,
+        decisions=the_plan.decisions,
+        rows=the_plan.rows,
+        estimate=the_plan.estimate,
+    )
     begun = {name: work["objects"] for name, work in comparison.accepted.items()}
     assert begun == {"render": 9, "pack": 9}
     with BuildRecord(storage, config, memory, comparison).of(the_plan, source.revision, "run"):

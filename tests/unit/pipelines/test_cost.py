@@ -3,18 +3,17 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
 from pipelines.building.build_config import BuildConfig, PriceConfig
-from pipelines.building.estimates.cost import Cost, StageCost, expected_objects, money
+from pipelines.building.estimates.cost import Cost, StageCost, money
 from pipelines.building.estimates.estimate import first_estimate
 from pipelines.building.estimates.spending import compare, estimate_record, measured_cost
 from pipelines.building.stages.measure import MEASURE
 from pipelines.building.stages.render import RENDER
+from pipelines.cli.tables import show_plan, show_status
 from tests.support.lrm import run_lrm
 
 CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})
@@ -52,19 +51,6 @@ def test_an_estimate_survives_build_json_and_invalid_content_is_reported() -> No
         Cost.from_dict({"stages": {"render": {"wrong": 1}}})
 
 
-def test_objects_of_later_stages_come_from_all_earlier_ones() -> None:
-    objects = expected_objects({"a": 10, "b": 4}, ("a", "b", "c"), {"b": 0.5, "c": 0.25, "a": 1.0})
-    assert objects == {"a": 10.0, "b": 9.0, "c": 2.25}
-
-
-@given(st.lists(st.integers(0, 1000), min_size=3, max_size=3), st.floats(0, 1))
-def test_no_stage_expects_more_objects_than_there_are(starting: list[int], share: float) -> None:
-    stages = ("a", "b", "c")
-    shares = dict.fromkeys(stages, share)
-    objects = expected_objects(dict(zip(stages, starting, strict=True)), stages, shares)
-    assert max(objects.values()) <= sum(starting) + 1e-9
-
-
 def test_a_gpu_render_counts_its_share_of_the_gpu_and_no_cores() -> None:
     assert RENDER.reserves(CPU) == {"core_hours": 4.0}
     assert RENDER.reserves(GPU) == {"gpu_hours": 0.5}
@@ -87,18 +73,58 @@ def test_the_spending_is_summed_from_the_events_since_a_time(tmp_path) -> None:
 
 def test_the_estimation_error_is_reported_only_after_the_build_has_ended(tmp_path) -> None:
     catalog = Catalog(Storage(str(tmp_path)))
-    expected = Cost(stages={"render": StageCost(objects=2, core_hours=0.08, bytes=2_000)})
+    render = StageCost(objects=2, core_hours=0.08, bytes=2_000, range_factor=1.6)
+    expected = Cost(stages={"render": render})
     build = {"estimate": estimate_record(expected)}
     catalog.commit(events("render", 3, 36.0, data={"bytes": 1_000}), "now", 1)
     running = compare(build, catalog, CPU)
     assert running is not None
     assert running["error"] == {"core_hours": None, "gpu_hours": None, "bytes": None}
+    assert running["within_range"] == running["error"]
     priced = CPU.model_copy(update={"prices": PriceConfig(core_hour=1.0)})
     ended = compare(build | {"ended": "2026"}, catalog, priced)
     assert ended is not None
     assert ended["error"] == {"core_hours": 0.5, "gpu_hours": None, "bytes": 0.5}
+    assert ended["within_range"] == {"core_hours": True, "gpu_hours": None, "bytes": True}
     assert ended["took"]["money"]["work"] == 0.12
     assert compare({"config": {}}, catalog, CPU) is None
+
+
+def test_the_text_of_a_plan_shows_the_range_of_its_estimate(capsys) -> None:
+    render = StageCost(objects=5, core_hours=12, bytes=4e9, range_factor=2.0)
+    estimate = Cost(stages={"render": render}).to_dict() | {"money": None}
+    show_plan({"work": {"render": {"new": 5}}, "estimate": estimate})
+    text = capsys.readouterr().out.splitlines()[-1]
+    amounts = "12 core-hours (6 to 24), 0 GPU-hours, 4.0 GB (2.0 GB to 8.0 GB) stored"
+    assert text == f"in total about {amounts}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (36.0, "(50 % above the estimate, within its range)"),
+        (60.0, "(150 % above the estimate)"),
+        (6.0, "(75 % below the estimate)"),
+    ],
+)
+def test_the_status_says_whether_the_cost_is_within_the_range(
+    tmp_path, capsys, seconds, words
+) -> None:
+    catalog = Catalog(Storage(str(tmp_path)))
+    render = StageCost(objects=2, core_hours=0.08, bytes=2_000, range_factor=1.6)
+    build = {"estimate": estimate_record(Cost(stages={"render": render})), "ended": "2026"}
+    catalog.commit(events("render", 3, seconds, data={"bytes": 1_000}), "now", 1)
+    counts = dict.fromkeys(("listed", "kept", "pending", "unsure"), 0)
+    empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
+    cost = compare(build, catalog, CPU)
+    show_status({**counts, **empty, "throughput": None, "cost": cost})
+    assert words in capsys.readouterr().out
+
+
+def test_an_estimate_of_an_earlier_version_has_no_range() -> None:
+    stages = {"render": {"objects": 2, "core_hours": 1.0, "gpu_hours": 0.0, "bytes": 5.0}}
+    cost = Cost.from_dict({"stages": stages})
+    assert cost.range_of("core_hours") == (1.0, 1.0)
 
 
 def test_the_estimate_of_a_first_build_is_that_of_the_plan(demo_source, tmp_path):
