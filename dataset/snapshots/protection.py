@@ -21,6 +21,7 @@ __all__ = [
     "PROTECT_DAYS",
     "SnapshotFiles",
     "days_from_now",
+    "end_protection",
     "files_of_snapshots",
     "list_snapshots",
     "manifest_path",
@@ -28,7 +29,6 @@ __all__ = [
     "mark_compacted",
     "protected_until",
     "read_manifest",
-    "release",
     "write_manifest",
 ]
 
@@ -95,7 +95,7 @@ def days_from_now(days: float) -> str:
     return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
 
 
-def release(root: Storage, snapshot_id: str) -> None:
+def end_protection(root: Storage, snapshot_id: str) -> None:
     """End a snapshot's protection now. Raises BadInput if there is no such snapshot."""
     manifest = read_manifest(root, snapshot_id)
     if protected_until(manifest) > datetime.now(UTC):

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,8 @@ from core.errors import WorkFailed
 from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
-from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, read_manifest, release
+from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
+from dataset.snapshots.references import resolve
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
@@ -28,17 +29,16 @@ pending."""
 
 
 def compact_dataset(
-    root: Storage, max_garbage_ratio: float, released: str | None, dry_run: bool, wait: bool
+    root: Storage, max_garbage_ratio: float, release: Collection[str], dry_run: bool, wait: bool
 ) -> dict[str, Any]:
     """Delete the garbage of a dataset and return the JSON of `lrm compact --json`.
 
     Shards whose garbage ratio exceeds `max_garbage_ratio` are rewritten. The protection of the
-    snapshot `released` ends first. With `wait`, waits while another command holds a lock. Raises
-    BadInput if there is no snapshot `released`, or if another command is writing; WorkFailed if the
+    snapshots `release` ends first. With `wait`, waits while another command holds a lock. Raises
+    BadInput if there is no such snapshot, or if another command is writing; WorkFailed if the
     storage fails.
     """
-    if released is not None:
-        read_manifest(root, released)
+    released = {resolve(root, reference) for reference in release}
     if dry_run:
         plan, pinned = _plan(root, read_usage(root), max_garbage_ratio, released)
         return _summary(plan, pinned, deleted=None)
@@ -48,8 +48,8 @@ def compact_dataset(
         exclusive_lock(root, _COMMAND, name="snapshots", on_wait=on_wait) as check_snapshots,
         tempfile.TemporaryDirectory(prefix="lrm-compact-") as scratch,
     ):
-        if released is not None:
-            release(root, released)
+        for snapshot_id in released:
+            end_protection(root, snapshot_id)
         usage = read_usage(root)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         ledger = CatalogLedger(root, usage, (check_shards, check_snapshots))
@@ -65,12 +65,12 @@ def compact_dataset(
 
 
 def _plan(
-    root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: str | None
+    root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: Collection[str]
 ) -> tuple[Compaction, list[SnapshotFiles]]:
     """Return the plan, and the snapshots with the time until which each is protected."""
     now = datetime.now(UTC)
     pinned = [
-        replace(snapshot, protected_until=now) if snapshot.snapshot_id == released else snapshot
+        replace(snapshot, protected_until=now) if snapshot.snapshot_id in released else snapshot
         for snapshot in files_of_snapshots(root)
     ]
     plan = plan_compaction(
