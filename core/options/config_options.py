@@ -1,6 +1,7 @@
 """Options made from a configuration: every field can be set, and nothing else."""
 
 import argparse
+import sys
 import types
 from collections.abc import Mapping, Set
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ __all__ = ["add_config_options", "given_setting", "load_config", "settings_from_
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
+_ABSENT = object()
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
@@ -147,8 +149,33 @@ class _Store(argparse.Action):
             parser.error(f"{option_string} takes no value, got {values!r}")
         if values is None:
             values = "false" if switches_off else "true"
-        given = nested(self._path, _parse(values, self._annotation))
-        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), given))
+        before, now = getattr(namespace, self.dest), _parse(values, self._annotation)
+        self._check_repeat(parser, option_string, before, now)
+        setattr(namespace, self.dest, merge(before, nested(self._path, now)))
+
+    def _check_repeat(
+        self, parser: Any, option: str | None, before: Mapping[str, Any], now: Any
+    ) -> None:
+        """Warn if the option was given before with another value, or fail for two lists.
+
+        Scripts append options to override their own, so the last value of a setting counts. With
+        two lists a user may expect both. Mappings are merged.
+        """
+        first = _value_at(before, self._path)
+        if first is _ABSENT or first == now or isinstance(now, Mapping):
+            return
+        if isinstance(now, list) and isinstance(first, list):
+            parser.error(f"{option} is given twice: give one list with all values")
+        print(f"{parser.prog}: warning: {option} is given twice: {now!r} counts", file=sys.stderr)
+
+
+def _value_at(values: Any, path: str) -> Any:
+    """Return the value at a dotted path of nested mappings; `_ABSENT` if there is none."""
+    for name in path.split("."):
+        if not isinstance(values, Mapping) or name not in values:
+            return _ABSENT
+        values = values[name]
+    return values
 
 
 def _option(path: str) -> str:
