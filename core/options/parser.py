@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Return the value of one occurrence of an option; fail if an earlier one differs."""
-        value = super()._get_values(action, arg_strings)  # type: ignore[misc]
+        value = super()._get_values(action, arg_strings)
         if isinstance(action, argparse._StoreAction) and action.option_strings:
             first = self._given.setdefault(action.dest, value)
             if first != value:

@@ -243,9 +243,14 @@ def read_rows(
             f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
             " update the software"
         )
-    file = pq.ParquetFile(io.BytesIO(root.read(f"snapshots/{snapshot_id}.parquet")))
-    names = file.schema_arrow.names
-    return file.read(names if columns is None else [name for name in columns if name in names])
+    path = f"snapshots/{snapshot_id}.parquet"
+    if columns is None:
+        return pq.read_table(io.BytesIO(root.read(path)))
+    # The columns of the members, which may not be among them, have most of the bytes.
+    with root.open(path) as file:
+        rows = pq.ParquetFile(file)
+        names = rows.schema_arrow.names
+        return rows.read([name for name in columns if name in names])
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:
