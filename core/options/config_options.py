@@ -1,7 +1,6 @@
 """Options made from a configuration: every field can be set, and nothing else."""
 
 import argparse
-import sys
 import types
 from collections.abc import Mapping, Set
 from typing import Any, TypeVar
@@ -25,7 +24,6 @@ __all__ = ["add_config_options", "given_setting", "load_config", "settings_from_
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
-_ABSENT = object()
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
@@ -149,32 +147,19 @@ class _Store(argparse.Action):
             parser.error(f"{option_string} takes no value, got {values!r}")
         if values is None:
             values = "false" if switches_off else "true"
-        before, now = getattr(namespace, self.dest), _parse(values, self._annotation)
-        self._check_repeat(parser, option_string, before, now)
-        setattr(namespace, self.dest, merge(before, nested(self._path, now)))
-
-    def _check_repeat(
-        self, parser: Any, option: str | None, before: Mapping[str, Any], now: Any
-    ) -> None:
-        """Warn if the option was given before with another value, or fail for two lists.
-
-        Scripts append options to override their own, so the last value of a setting counts. With
-        two lists a user may expect both. Mappings are merged.
-        """
-        first = _value_at(before, self._path)
-        if first is _ABSENT or first == now or isinstance(now, Mapping):
-            return
-        if isinstance(now, list) and isinstance(first, list):
-            parser.error(f"{option} is given twice: give one list with all values")
-        print(f"{parser.prog}: warning: {option} is given twice: {now!r} counts", file=sys.stderr)
+        given, value = getattr(namespace, self.dest), _parse(values, self._annotation)
+        # Scripts append options to override their own, so the last value of a setting counts, and
+        # mappings are merged. With two lists, users expect both.
+        before = _value_at(given, self._path)
+        if isinstance(before, list) and isinstance(value, list) and before != value:
+            parser.error(f"{option_string} is given twice: give one list with all values")
+        setattr(namespace, self.dest, merge(given, nested(self._path, value)))
 
 
 def _value_at(values: Any, path: str) -> Any:
-    """Return the value at a dotted path of nested mappings; `_ABSENT` if there is none."""
+    """Return the value at a dotted path of nested mappings; None if there is none."""
     for name in path.split("."):
-        if not isinstance(values, Mapping) or name not in values:
-            return _ABSENT
-        values = values[name]
+        values = values.get(name) if isinstance(values, Mapping) else None
     return values
 
 

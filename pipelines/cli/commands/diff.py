@@ -31,8 +31,8 @@ def _options(parser: Parser) -> None:
         "--ids",
         metavar="KIND",
         choices=_KINDS,
-        help="Print only the ids of this kind, one per line: added, removed, rendered (again) or "
-        "changed (caption or other metadata).",
+        help="Print only the ids of this kind, one per line; `rendered` means rendered again, "
+        "`changed` another caption or other metadata.",
     )
 
 
