@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.errors import BadInput
 from core.storage import Storage
@@ -12,11 +13,15 @@ from dataset.snapshots.protection import read_manifest
 from dataset.snapshots.references import NOW, names_of, resolve
 from dataset.snapshots.snapshot import read_rows
 from pipelines.building.dataset_status import DatasetState
+from pipelines.building.projection import columns_for_counts
 from pipelines.building.stages.geometry import GEOMETRY, PATH
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 from pipelines.export.create_snapshot import state_of_rig
 
 __all__ = ["compare_snapshots", "summary_of"]
+
+
+_DETAILS = (SHARD, SAMPLE, *LIST.of_snapshot)
 
 
 def compare_snapshots(
@@ -39,7 +44,8 @@ def compare_snapshots(
     }
     if NOW in (before, after):
         (other,) = tables.values()
-        tables[NOW] = _kept_rows(state_of_rig(root, other["rig"][0].as_py()))
+        columns = [*columns_for_counts(), *(column.name for column in _DETAILS), PATH.name]
+        tables[NOW] = _kept_rows(state_of_rig(root, other["rig"][0].as_py(), columns))
     sides = [
         {
             "snapshot": manifests[reference]["snapshot"] if reference in manifests else NOW,
@@ -80,14 +86,18 @@ def _kept_rows(dataset_state: DatasetState) -> pa.Table:
         "key": SAMPLE.key,
         **{column.name: column.key for column in LIST.of_snapshot},
     }
-    table = pa.table({name: objects[key].filter(kept) for name, key in sources.items()})
+    table = pa.table({name: _column(objects, key).filter(kept) for name, key in sources.items()})
     identities = dataset_state.decider.identities
     inputs = zip(table["asset_id"].to_pylist(), table["sha256"].to_pylist(), strict=True)
     keys = [identities.key_of(PACK, asset_id, content) for asset_id, content in inputs]
     rig = pa.repeat(pa.scalar(dataset_state.config.rig), len(table))
     table = table.append_column("rig", rig).append_column("render_key", pa.array(keys, pa.string()))
-    if PATH.key in objects.column_names:
-        paths = objects[PATH.key].combine_chunks()
-        paths = pa.compute.if_else(pa.array(has_geometry), paths, None)
-        return table.append_column("geometry", paths.filter(kept))
-    return table.append_column("geometry", pa.nulls(len(table), pa.string()))
+    paths = pc.if_else(pa.array(has_geometry), _column(objects, PATH.key), None)
+    return table.append_column("geometry", paths.filter(kept))
+
+
+def _column(objects: pa.Table, key: str) -> pa.Array:
+    """Return a column of the table of objects; null everywhere if it does not exist."""
+    if key not in objects.column_names:
+        return pa.nulls(len(objects), pa.string())
+    return objects[key].combine_chunks()

@@ -56,13 +56,14 @@ def snapshot_lock(root: Storage) -> AbstractContextManager[LockCheck]:
     )
 
 
-def state_of_rig(root: Storage, rig: str | None) -> DatasetState:
+def state_of_rig(root: Storage, rig: str | None, columns: list[str] | None = None) -> DatasetState:
     """Return the dataset state under the settings of a rig, by default of the last build's.
 
-    Raises BadInput if the rig has no samples.
+    `columns` limits the columns as in `load_dataset_state`. Raises BadInput if the rig has no
+    samples.
     """
     if rig is None:
-        return load_dataset_state(root)
+        return load_dataset_state(root, columns)
     known = [name for stage, name in latest_of(root).stage_rigs() if stage == PACK.name]
     if rig not in known:
         there_are = f"there are samples of: {', '.join(known)}" if known else "there is no sample"
@@ -70,7 +71,7 @@ def state_of_rig(root: Storage, rig: str | None) -> DatasetState:
             f"--rig {rig}: {root.uri} has no sample of this rig; {there_are}; build them with "
             f"`lrm build --rig {rig}`"
         )
-    return load_dataset_state(root, config=_config_of_rig(root, rig))
+    return load_dataset_state(root, columns, _config_of_rig(root, rig))
 
 
 def _config_of_rig(root: Storage, rig: str) -> BuildConfig:
