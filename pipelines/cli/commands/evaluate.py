@@ -59,7 +59,7 @@ def _options(parser: Parser) -> None:
     truth.add_argument("--root", metavar="URI", help="Folder or URI of a dataset.")
     truth.add_argument(
         "--snapshot",
-        metavar="SNAPSHOT",
+        metavar="ID",
         help="Snapshot of it: id, start of an id, name, or latest.",
     )
     truth.add_argument(

@@ -19,7 +19,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--snapshot",
         required=True,
-        metavar="SNAPSHOT",
+        metavar="ID",
         help="Snapshot: id, start of an id, name, or latest.",
     )
     parser.add_argument(
