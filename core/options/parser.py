@@ -41,8 +41,8 @@ class Parser(argparse.ArgumentParser):
         self._populate = populate
         self._command_groups: Mapping[str, Sequence[str]] = {}
         self._common: list[str] | None = None
-        self._given: dict[str, Any] = {}
-        """Value of each option on the command line that is being parsed, by destination."""
+        self._given: dict[str, str] = {}
+        """The words after each option of the command line that is being parsed, by destination."""
 
     def populate(self) -> None:
         """Add the options now, if they have not been added yet."""
@@ -126,9 +126,11 @@ class Parser(argparse.ArgumentParser):
         """Return the value of one occurrence of an option; fail if an earlier one differs."""
         value = super()._get_values(action, arg_strings)
         if isinstance(action, argparse._StoreAction) and action.option_strings:
-            first = self._given.setdefault(action.dest, value)
-            if first != value:
-                self.error(f"{action.option_strings[0]} is given twice: {first!r} and {value!r}")
+            # As written, because a value may differ from itself (nan).
+            words = " ".join(arg_strings)
+            first = self._given.setdefault(action.dest, words)
+            if first != words:
+                self.error(f"{action.option_strings[0]} is given twice: {first} and {words}")
         return value
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -1,6 +1,7 @@
 """Options that are generated from configurations, for every kind of field."""
 
 import argparse
+import math
 from typing import Annotated, Literal
 
 import pytest
@@ -270,6 +271,11 @@ def test_no_option_of_a_command_ignores_its_first_value(name, capsys):
 def test_an_option_may_be_repeated_with_the_same_value():
     words = ["--root", "r", "--garbage-ratio", "0.5"]
     assert command_parser("compact").parse_args([*words, *words]).garbage_ratio == 0.5
+
+
+def test_a_number_that_differs_from_itself_may_be_given():
+    words = ["--root", "r", "--garbage-ratio", "nan"]
+    assert math.isnan(command_parser("compact").parse_args(words).garbage_ratio)
 
 
 def test_the_old_and_the_new_name_of_an_option_count_as_the_same(capsys):
