@@ -13,11 +13,11 @@ def pin_snapshot(config: TrainConfig) -> TrainConfig:
     """Return the configuration with the id of its snapshot, which it may give in another way.
 
     `latest` is the newest snapshot at the first start of a run: a run that resumes keeps the one of
-    its checkpoint, because the same command must continue it. Raises BadInput if there is no such
-    snapshot.
+    its checkpoint, because the same command must continue it, unless `accept_changes` names the
+    snapshot. Raises BadInput if there is no such snapshot.
     """
     checkpoint = None
-    if config.snapshot == LATEST:
+    if config.snapshot == LATEST and "snapshot" not in config.accept_changes:
         checkpoint = latest_checkpoint(CheckpointPaths.of(config).storage)
     if checkpoint is not None and "snapshot" in checkpoint.manifest.config:
         snapshot_id = checkpoint.manifest.config["snapshot"]

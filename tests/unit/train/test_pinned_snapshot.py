@@ -48,6 +48,8 @@ def test_latest_means_the_same_snapshot_when_a_run_resumes(root: Storage, tmp_pa
     assert resumed.snapshot == first
     assert find_resumable(resumed) is not None
     assert pinned(root, tmp_path / "other", "latest").snapshot == second
+    accepting = settings(out, root=root.uri, snapshot="latest", accept_changes=["snapshot"])
+    assert pin_snapshot(accepting).snapshot == second
 
 
 def test_a_name_that_was_given_to_other_samples_does_not_resume(root: Storage, tmp_path: Path):
