@@ -56,9 +56,11 @@ def _train(name: str, config: "TrainConfig") -> None:
     import torch
     import torch.distributed as dist
 
+    from train.checkpoints.pinned_snapshot import pin_snapshot
     from train.loop.engine import train
     from train.monitoring.progress_line import ProgressPrinter
     from train.recipes.registry import make_recipe
+    from train.resilience.collectives import on_rank_0
     from train.resilience.stop_file import StopFile
 
     world_size = int(os.environ.get("WORLD_SIZE", "0"))
@@ -79,8 +81,10 @@ def _train(name: str, config: "TrainConfig") -> None:
         # A stop file of an earlier start would end this one.
         StopFile(Path(config.out)).remove()
     dist.barrier()
+    # On one rank: a snapshot that is created meanwhile would be `latest` for some ranks only.
+    pinned = on_rank_0(lambda: pin_snapshot(config))
     try:
-        train(make_recipe(name, config.dump()), on_step=ProgressPrinter(config.steps))
+        train(make_recipe(name, pinned.dump()), on_step=ProgressPrinter(config.steps))
         # Without this barrier a rank could exit while others still communicate with it.
         dist.barrier()
     finally:

@@ -89,28 +89,21 @@ class FitObject:
         return FitViews(**{name: value.to(device) for name, value in parts.items()})
 
 
-def export_objects(root: str, snapshot_id: str | None, chosen: list[str], out: Path) -> list[Path]:
+def export_objects(root: str, snapshot: str, chosen: list[str], out: Path) -> list[Path]:
     """Write one file for each of the `chosen` objects of a snapshot, or for all if it is empty.
 
-    `snapshot_id` None means the newest snapshot. Raises BadInput if an object is not in the
-    snapshot or was built without geometry.
+    Raises BadInput if an object is not in the snapshot or was built without geometry.
     """
     from core.storage import Storage
     from dataset.format.geometry import read_geometry
     from dataset.format.shards import read_members
-    from dataset.snapshots.protection import manifests
     from dataset.snapshots.snapshot import open_snapshot
 
     storage = Storage(root)
-    if snapshot_id is None:
-        snapshots = manifests(storage)
-        if not snapshots:
-            raise BadInput(f"{root} has no snapshot; run `lrm snapshot --root {root}`")
-        snapshot_id = snapshots[-1]["snapshot"]
-    samples = {sample.asset_id: sample for sample in open_snapshot(storage, snapshot_id).samples}
+    samples = {sample.asset_id: sample for sample in open_snapshot(storage, snapshot).samples}
     missing = [name for name in chosen if name not in samples]
     if missing:
-        raise BadInput(f"{', '.join(missing)}: not in snapshot {snapshot_id}")
+        raise BadInput(f"{', '.join(missing)}: not in snapshot {snapshot}")
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name in chosen or list(samples):

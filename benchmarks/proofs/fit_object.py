@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--root", metavar="DATASET", help="folder or URI of a dataset")
     source.add_argument("--data", metavar="FILE", nargs="+", type=Path, help="exported objects")
     add = parser.add_argument
-    add("--snapshot", metavar="ID", help="snapshot of the dataset [default: the newest]")
+    add("--snapshot", default="latest", help="snapshot of the dataset [default: the newest]")
     add(
         "--object",
         metavar="ID",

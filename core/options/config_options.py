@@ -181,8 +181,20 @@ class _Store(argparse.Action):
             parser.error(f"{option_string} takes no value, got {values!r}")
         if values is None:
             values = "false" if switches_off else "true"
-        given = nested(self._path, _parse(values, self._annotation))
-        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), given))
+        given, value = getattr(namespace, self.dest), _parse(values, self._annotation)
+        # Scripts append options to override their own, so the last value of a setting counts, and
+        # mappings are merged. With two lists, users expect both.
+        before = _value_at(given, self._path)
+        if isinstance(before, list) and isinstance(value, list) and before != value:
+            parser.error(f"{option_string} is given twice: give one list with all values")
+        setattr(namespace, self.dest, merge(given, nested(self._path, value)))
+
+
+def _value_at(values: Any, path: str) -> Any:
+    """Return the value at a dotted path of nested mappings; None if there is none."""
+    for name in path.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _option(path: str) -> str:

@@ -18,7 +18,11 @@ _SWITCH_NOTE = (
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose help fits a screen and whose errors are one line."""
+    """An argument parser whose help fits a screen and whose errors are one line.
+
+    argparse keeps the last value of an option that is given twice. Here another value than the
+    first one is an error, unless the option collects its values (`append`, `extend`).
+    """
 
     def __init__(
         self,
@@ -37,6 +41,8 @@ class Parser(argparse.ArgumentParser):
         self._populate = populate
         self._command_groups: Mapping[str, Sequence[str]] = {}
         self._common: list[str] | None = None
+        self._given: dict[str, str] = {}
+        """The words after each option of the command line that is being parsed, by destination."""
 
     def populate(self) -> None:
         """Add the options now, if they have not been added yet."""
@@ -102,6 +108,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """Parse as argparse does, but name the closest option if one is unknown."""
         self.populate()
+        self._given = {}
         result, unknown = super().parse_known_args(*args, **options)
         mistyped = next((word for word in unknown if word.startswith("--")), None)
         if mistyped is not None:
@@ -119,6 +126,17 @@ class Parser(argparse.ArgumentParser):
             for word in action.option_strings
             if name.startswith("--no-") or not word.startswith("--no-")
         ]
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the value of one occurrence of an option; fail if an earlier one differs."""
+        value = super()._get_values(action, arg_strings)
+        if isinstance(action, argparse._StoreAction) and action.option_strings:
+            # As written, because a value may differ from itself (nan).
+            words = " ".join(arg_strings)
+            first = self._given.setdefault(action.dest, words)
+            if first != words:
+                self.error(f"{action.option_strings[0]} is given twice: {first} and {words}")
+        return value
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the closest subcommand if one is unknown."""
@@ -149,7 +167,7 @@ def _positional(action: argparse.Action) -> str:
     name = invocation(action)
     if isinstance(action, argparse._SubParsersAction):
         return f"{name} ..."
-    return f"[{name} ...]" if action.nargs == "*" else name
+    return {"*": f"[{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:

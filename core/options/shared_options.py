@@ -75,7 +75,7 @@ def add_old_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:
     )
 
 
-class _OldOption(argparse.Action):
+class _OldOption(argparse._StoreAction):
     """Stores a value under the name of the option that has replaced this one."""
 
     def __init__(self, replaced_by: str, **options: Any) -> None:

@@ -1,5 +1,8 @@
 """Compaction: copy live samples out of shards with much garbage, and delete garbage.
 
+A dataset never grows: a shard is rewritten only if it can be deleted afterwards, and new shards
+are not smaller than those they replace, so that there are not more of them.
+
 It is safe to kill at any time, because of its order: first new shards are written, then the catalog
 records where the samples are, and only then files are deleted. A copy that the catalog does not
 record is garbage, which the next compaction deletes.
@@ -10,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -63,7 +67,8 @@ class Compaction:
     delete: Mapping[str, int]
     """Files to delete after the rewrite, with their sizes in bytes."""
     kept_for_snapshots: Mapping[str, Mapping[str, int]]
-    """Per protected snapshot: garbage that it reads, which is kept, with sizes in bytes."""
+    """Per protected snapshot: the files with garbage that it reads, and the bytes of that garbage.
+    They stay as they are: copies of their live samples would only add bytes."""
     read_by_expired: Mapping[str, Collection[str]]
     """Per snapshot whose protection has ended: the files to delete that it reads."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -86,9 +91,9 @@ def plan_compaction(
     """Plan which shards to rewrite and which files to delete.
 
     A shard is rewritten if more than `max_garbage_ratio` (0 to 1) of its samples are not live, or
-    if a sample was taken down. `referenced` are the companion, staged and raw files in use.
-    `excluded` are shards that must not be changed, with the reason. Files in `folders` that neither
-    a live sample nor these arguments refer to are deleted.
+    if a sample was taken down; unless a protected snapshot reads it. `referenced` are the
+    companion, staged and raw files in use. `excluded` are shards that must not be changed, with the
+    reason. Files in `folders` that neither a live sample nor these arguments refer to are deleted.
     """
     sizes = {path: size for folder in folders for path, size in root.find_files(folder).items()}
     live: dict[str, list[StoredSample]] = defaultdict(list)
@@ -99,15 +104,17 @@ def plan_compaction(
     torn = [shard for shard, total in totals.items() if total is None]
     skipped = {**excluded, **dict.fromkeys(torn, _TORN_INDEX)}
     taken_down = {sample.shard for sample in stored if sample.removed}
-    rewrite = {
-        shard: live[shard]
-        for shard, total in totals.items()
-        if total
-        and (shard in taken_down or _garbage_ratio(len(live[shard]), total) > max_garbage_ratio)
-    }
+    ratios = {shard: 1 - len(live[shard]) / total for shard, total in totals.items() if total}
+    crowded = {shard for shard, ratio in ratios.items() if ratio > max_garbage_ratio}
+    crowded |= taken_down & ratios.keys()
+    # Once, because a protection may end meanwhile.
+    protected = [snapshot for snapshot in pinned if snapshot.is_protected]
+    held = crowded.intersection({shard for snapshot in protected for shard in snapshot.samples})
+    rewrite = {shard: live[shard] for shard in sorted(crowded - held)}
     used = {*referenced, *_files_of({*live, *skipped} - rewrite.keys())}
-    garbage = {path: size for path, size in sorted(sizes.items()) if path not in used}
-    delete, kept_for_snapshots, read_by_expired = _apply_protection(garbage, pinned)
+    garbage = {path: size for path, size in sizes.items() if path not in used}
+    garbage |= {shard: round(sizes[shard] * ratios[shard]) for shard in held}
+    delete, kept_for_snapshots, read_by_expired = _apply_protection(garbage, pinned, protected)
     return Compaction(
         rewrite=rewrite,
         delete=delete,
@@ -117,34 +124,29 @@ def plan_compaction(
     )
 
 
-def _garbage_ratio(live: int, total: int) -> float:
-    """Return the fraction of a shard's samples that are not live, 0 to 1."""
-    return 1 - live / total
-
-
 def _files_of(shards: Iterable[str]) -> set[str]:
     """Return the paths of shards and of their indexes."""
     return {path for shard in shards for path in (shard, index_path(shard))}
 
 
 def _apply_protection(
-    garbage: Mapping[str, int], pinned: Sequence[SnapshotFiles]
+    garbage: Mapping[str, int],
+    pinned: Sequence[SnapshotFiles],
+    protected: Sequence[SnapshotFiles],
 ) -> tuple[dict[str, int], dict[str, dict[str, int]], dict[str, list[str]]]:
     """Divide garbage by the protection of snapshots into the files to delete and those to keep.
 
     Returns the fields `delete`, `kept_for_snapshots` and `read_by_expired` of `Compaction`.
     """
-    protected = {snapshot.snapshot_id for snapshot in pinned if snapshot.is_protected}
     read = {snapshot.snapshot_id: _read_by(snapshot, garbage) for snapshot in pinned}
-    kept_for_snapshots = {
-        name: files for name, files in read.items() if files and name in protected
-    }
+    names = {snapshot.snapshot_id for snapshot in protected}
+    kept_for_snapshots = {name: files for name, files in read.items() if files and name in names}
     kept = {path for files in kept_for_snapshots.values() for path in files}
-    delete = {path: size for path, size in garbage.items() if path not in kept}
+    delete = {path: size for path, size in sorted(garbage.items()) if path not in kept}
     read_by_expired = {
         name: [path for path in files if path in delete]
         for name, files in read.items()
-        if name not in protected
+        if name not in names
     }
     read_by_expired = {name: paths for name, paths in read_by_expired.items() if paths}
     return delete, kept_for_snapshots, read_by_expired
@@ -205,34 +207,46 @@ def _copy(
 ) -> None:
     """Copy the live samples of the shards to rewrite into full shards, rig by rig.
 
-    A damaged shard is kept: once its damage is found, no further samples of it are copied.
+    No sample of a damaged shard is copied, because the shard is kept.
     """
     by_rig: dict[str, deque[StoredSample]] = defaultdict(deque)
     for shard in sorted(plan.rewrite):
         for sample in sorted(plan.rewrite[shard], key=lambda sample: sample.key):
             by_rig[sample.rig].append(sample)
     for rig, queue in by_rig.items():
+        # Smaller shards than the present ones would be more, each with an end and an index.
+        size = max(samples_per_shard, *Counter(sample.shard for sample in queue).values())
         while queue:
-            group = [queue.popleft() for _ in range(min(samples_per_shard, len(queue)))]
+            group = [queue.popleft() for _ in range(min(size, len(queue)))]
+            rest = _first_of_shard(group[-1].shard, queue)
             try:
-                _copy_group(root, rig, group, plan, ledger, scratch)
+                _copy_group(root, rig, group, rest, plan, ledger, scratch)
             except _Unreadable as error:
                 plan.skipped[error.shard] = f"{error}: run `lrm verify`, then `lrm build`"
                 rest = [sample for sample in (*group, *queue) if sample.shard != error.shard]
                 queue = deque(rest)
 
 
+def _first_of_shard(shard: str, samples: Iterable[StoredSample]) -> list[StoredSample]:
+    """Return the samples at the beginning that are in a shard."""
+    return list(takewhile(lambda sample: sample.shard == shard, samples))
+
+
 def _copy_group(
     root: Storage,
     rig: str,
     group: Sequence[StoredSample],
+    rest: Sequence[StoredSample],
     plan: Compaction,
     ledger: Ledger,
     scratch: Path,
 ) -> None:
-    """Write and record one new shard. Raises _Unreadable, or WorkFailed for a wrong copy."""
+    """Write and record one new shard, if the `rest` of its last source can be read, too.
+
+    Raises _Unreadable, or WorkFailed for a wrong copy.
+    """
     sources: dict[str, SampleEntry] = {}
-    samples = _read(root, group, sources)
+    samples = _read(root, group, rest, sources)
     # The name is a digest of the content, so a repeated compaction writes the same shard.
     shard, sha256, entries = write_shard(
         root, samples, scratch, name=lambda digest: f"shards/{rig}/{digest[:16]}.tar"
@@ -251,14 +265,17 @@ def _copy_group(
 
 
 def _read(
-    root: Storage, group: Sequence[StoredSample], sources: dict[str, SampleEntry]
+    root: Storage,
+    group: Sequence[StoredSample],
+    rest: Sequence[StoredSample],
+    sources: dict[str, SampleEntry],
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield each sample's key and verified members, and add its index entry to `sources`.
+    """Yield the key and verified members of each sample of the group, then verify the `rest`.
 
-    Raises _Unreadable.
+    Adds the index entries to `sources`. Raises _Unreadable.
     """
     shard, index = "", dict[str, SampleEntry]()
-    for sample in group:
+    for number, sample in enumerate([*group, *rest]):
         try:
             if sample.shard != shard:
                 shard, index = sample.shard, {e.key: e for e in read_index(root, sample.shard)[0]}
@@ -268,7 +285,8 @@ def _read(
             raise _Unreadable(sample.shard, KeyError(f"{sample.key} is not in the index")) from None
         except (WorkFailed, OSError, EOFError, ValueError) as error:
             raise _Unreadable(sample.shard, error) from error
-        yield sample.key, members
+        if number < len(group):
+            yield sample.key, members
 
 
 def _checksums(entry: SampleEntry) -> dict[str, int]:

@@ -4,6 +4,7 @@ The end of the protection is stored in the snapshot's manifest, not in its rows,
 change the snapshot's id.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ __all__ = [
     "PROTECT_DAYS",
     "SnapshotFiles",
     "days_from_now",
+    "end_protection",
     "files_of_snapshots",
     "list_snapshots",
+    "manifest_path",
     "manifests",
     "mark_compacted",
     "protected_until",
     "read_manifest",
-    "release",
     "write_manifest",
 ]
 
@@ -61,21 +63,23 @@ def list_snapshots(root: Storage) -> list[str]:
 def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
     """Read the manifest of a snapshot. Raises BadInput if the snapshot does not exist."""
     try:
-        return json.loads(root.read(_path(snapshot_id)))
+        return json.loads(root.read(manifest_path(snapshot_id)))
     except FileNotFoundError:
-        known = ", ".join(list_snapshots(root))
-        hint = f"there are: {known}" if known else f"create one: lrm snapshot --root {root.uri}"
-        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; {hint}") from None
+        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}") from None
 
 
 def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
     """Write the manifest of a snapshot."""
-    root.write(_path(manifest["snapshot"]), json.dumps(manifest, indent=1).encode())
+    root.write(manifest_path(manifest["snapshot"]), json.dumps(manifest, indent=1).encode())
 
 
 def manifests(root: Storage) -> list[dict[str, Any]]:
     """Return all manifests, that of the oldest snapshot first."""
-    unsorted = [read_manifest(root, snapshot_id) for snapshot_id in list_snapshots(root)]
+    unsorted = []
+    for snapshot_id in list_snapshots(root):
+        # A snapshot that is deleted meanwhile does not exist.
+        with contextlib.suppress(BadInput):
+            unsorted.append(read_manifest(root, snapshot_id))
     return sorted(unsorted, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
 
 
@@ -91,7 +95,7 @@ def days_from_now(days: float) -> str:
     return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
 
 
-def release(root: Storage, snapshot_id: str) -> None:
+def end_protection(root: Storage, snapshot_id: str) -> None:
     """End a snapshot's protection now. Raises BadInput if there is no such snapshot."""
     manifest = read_manifest(root, snapshot_id)
     if protected_until(manifest) > datetime.now(UTC):
@@ -130,5 +134,6 @@ def mark_compacted(root: Storage, snapshot_ids: Collection[str]) -> None:
         write_manifest(root, manifest | {"compacted": days_from_now(0)})
 
 
-def _path(snapshot_id: str) -> str:
+def manifest_path(snapshot_id: str) -> str:
+    """Return the path of a snapshot's manifest below the root."""
     return f"snapshots/{snapshot_id}.json"

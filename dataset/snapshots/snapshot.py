@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, overload
 
@@ -27,8 +28,17 @@ from dataset.snapshots.protection import (
     read_manifest,
     write_manifest,
 )
+from dataset.snapshots.references import check_name_is_free, names_of, resolve
 
-__all__ = ["Sample", "Samples", "Snapshot", "open_snapshot", "split_of", "write_snapshot"]
+__all__ = [
+    "Sample",
+    "Samples",
+    "Snapshot",
+    "open_snapshot",
+    "read_rows",
+    "split_of",
+    "write_snapshot",
+]
 
 SNAPSHOT_FORMAT = 2
 _BATCH = 1000
@@ -129,13 +139,18 @@ def split_of(asset_id: str, validation_share: float) -> str:
 
 
 def write_snapshot(
-    root: Storage, samples: Iterable[Sample], where: str | None, protect_days: float = PROTECT_DAYS
+    root: Storage,
+    samples: Iterable[Sample],
+    where: str | None,
+    protect_days: float = PROTECT_DAYS,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Create a snapshot of the samples that satisfy `where`, a SQL condition on its columns.
 
     Returns the manifest: id, number of samples, licence counts, end of the protection and more. The
     id is a digest of the rows, so equal samples give the same snapshot; creating it again extends
-    its protection. Raises BadInput if `where` is invalid or selects no sample.
+    its protection and adds the `name`. Raises BadInput if `where` is invalid or selects no sample,
+    or if the name is that of another snapshot.
     """
     rows, blocks = map(_row, samples), [SCHEMA.empty_table()]
     while block := list(islice(rows, _BATCH)):
@@ -145,10 +160,14 @@ def write_snapshot(
         condition = f" where {where}" if where else ""
         raise BadInput(f"{root.uri}: no kept sample for a snapshot{condition}")
     snapshot_id = _digest(table)
+    if name is not None:
+        check_name_is_free(root, name, snapshot_id)
     licences = Counter(licence or "unknown" for licence in table["licence"].to_pylist())
     manifest = {
         "format": SNAPSHOT_FORMAT,
         "snapshot": snapshot_id,
+        "names": [] if name is None else [name],
+        "rig": table["rig"][0].as_py(),
         "samples": table.num_rows,
         "splits": dict(Counter(table["split"].to_pylist())),
         "licences": dict(licences),
@@ -156,6 +175,8 @@ def write_snapshot(
         "where": where,
         "credits": f"snapshots/{snapshot_id}.credits.md",
         "protected_until": days_from_now(protect_days),
+        # With microseconds, because `latest` is the greatest of all snapshots.
+        "last_created": datetime.now(UTC).isoformat(),
     }
     return _write(root, manifest, table)
 
@@ -175,6 +196,7 @@ def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str
         existing = read_manifest(root, snapshot_id)
         longest = max(manifest, existing, key=protected_until)
         manifest |= {"created": existing["created"], "where": existing["where"]}
+        manifest["names"] = sorted({*names_of(existing), *manifest["names"]})
         manifest |= {"protected_until": protected_until(longest).isoformat()}
     else:
         manifest |= {"created": days_from_now(0)}
@@ -190,26 +212,45 @@ def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str
     return manifest
 
 
-def open_snapshot(root: Storage, snapshot_id: str) -> Snapshot:
-    """Read a snapshot.
+def open_snapshot(root: Storage, reference: str) -> Snapshot:
+    """Read a snapshot by its id, the start of its id, its name, or `latest`.
 
     Raises BadInput if it does not exist, if its format is newer, or if a compaction deleted shards
     of it after its protection had ended.
     """
+    snapshot_id = resolve(root, reference)
     manifest = read_manifest(root, snapshot_id)
-    if manifest["format"] > SNAPSHOT_FORMAT:
-        raise BadInput(
-            f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
-            " update the software"
-        )
     if "compacted" in manifest:
         raise BadInput(
             f"snapshot {snapshot_id}: shards of it are gone: its protection ended on "
             f"{protected_until(manifest):%Y-%m-%d} and `lrm compact` deleted them; create a new "
             "snapshot with `lrm snapshot`"
         )
-    table = pq.read_table(io.BytesIO(root.read(f"snapshots/{snapshot_id}.parquet")))
-    return Snapshot(snapshot_id=snapshot_id, samples=Samples(table))
+    return Snapshot(snapshot_id=snapshot_id, samples=Samples(read_rows(root, manifest)))
+
+
+def read_rows(
+    root: Storage, manifest: Mapping[str, Any], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return the rows of a snapshot, also of one whose shards are gone.
+
+    `columns` limits the columns that are read; those that its format lacks are left out. Raises
+    BadInput if its format is newer.
+    """
+    snapshot_id = manifest["snapshot"]
+    if manifest["format"] > SNAPSHOT_FORMAT:
+        raise BadInput(
+            f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
+            " update the software"
+        )
+    path = f"snapshots/{snapshot_id}.parquet"
+    if columns is None:
+        return pq.read_table(io.BytesIO(root.read(path)))
+    # The columns of the members, which may not be among them, have most of the bytes.
+    with root.open(path) as file:
+        rows = pq.ParquetFile(file)
+        names = rows.schema_arrow.names
+        return rows.read([name for name in columns if name in names])
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:

@@ -31,7 +31,7 @@ __all__ = ["DatasetState", "inspect_object", "load_dataset_state", "stored_confi
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetState:
-    """All listed objects and the decisions on them under the configuration of the last build."""
+    """All listed objects and the decisions on them under one configuration."""
 
     config: BuildConfig
     objects: Objects
@@ -57,7 +57,7 @@ class DatasetState:
 
     @cached_property
     def decider(self) -> Decider:
-        """The decider for the configuration of the last build."""
+        """The decider for the configuration."""
         return Decider(self.config)
 
 
@@ -66,12 +66,15 @@ def stored_config(root: Storage) -> BuildConfig:
     return BuildConfig.load(read_build(root)["config"], where=f"{root.uri}: build.json")
 
 
-def load_dataset_state(root: Storage, columns: list[str] | None = None) -> DatasetState:
+def load_dataset_state(
+    root: Storage, columns: list[str] | None = None, config: BuildConfig | None = None
+) -> DatasetState:
     """Read the catalog and decide on every object: verdicts are computed, not stored.
 
     `columns` limits which columns are read, by their names without the stage; by default all.
+    `config` replaces the configuration of the last build.
     """
-    config = stored_config(root)
+    config = config or stored_config(root)
     decider = Decider(config)
     objects = load_objects(latest_of(root), decider, columns)
     decisions = decider.decide_all(objects.columns)

@@ -12,6 +12,7 @@ from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.cli.run_size_tables import show_run_size
+from train.checkpoints.pinned_snapshot import pin_snapshot
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import find_device, size_run
 from train.recipes.registry import RECIPES
@@ -76,6 +77,8 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
         raise BadInput("--utilisation must be above 0 and at most 1")
     # Only the check of the base class: weights may exist on the machine of the run alone.
     TrainConfig.check(config)
+    if config.root and config.snapshot:
+        config = pin_snapshot(config)
     machine = find_device(device)
     recipe = RECIPES[name].make(config)
     size = size_run(recipe, on_gpu=device != "cpu")
@@ -118,6 +121,7 @@ def _data(recipe: Any, config: TrainConfig) -> dict[str, Any]:
         dataset[position]
     each = root.bytes_read / num_read
     return {
+        "snapshot": config.snapshot,
         "samples": len(samples),
         "samples_read": num_read,
         "bytes_per_sample": each,

@@ -26,6 +26,9 @@ that people use most. This page is generated:
 - `--[no-]NAME` is an on/off option: `--NAME` or `--NAME true` switches it on, `--no-NAME` or
   `--NAME false` off. After `--no-` the ending `.enabled` may be left out: `--no-filters.caption`.
 - Lists and mappings are written as in YAML: `--filters.licence.allowed '[by, cc0]'`.
+- An option of a command that is given twice with different values is an error, unless it collects
+  them, as `lrm compact --release` does. Of a setting the last value counts, so that a script's
+  options can be overridden behind them; mappings are merged, and two lists are an error.
 - An option that was renamed is still accepted under its old name, with a warning that names the
   new one.
 """

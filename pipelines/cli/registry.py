@@ -19,6 +19,7 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
         CommandEntry("remove", "Take objects down, for all later snapshots and builds."),
         CommandEntry("compact", "Delete unused files, and rewrite shards that are mostly unused."),
         CommandEntry("snapshot", "Create an immutable list of the kept samples, to train on."),
+        CommandEntry("diff", "Compare two snapshots, or one with the samples that are kept now."),
         CommandEntry("export", "Write a snapshot in the folder layout of another trainer."),
     ),
     "training": (

@@ -1,6 +1,7 @@
 """The creation of a snapshot from the catalog: the samples that are kept now, with their bytes."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import Any
 
@@ -8,33 +9,69 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import WorkFailed
-from core.lock import exclusive_lock
+from core.errors import BadInput, WorkFailed
+from core.lock import LockCheck, exclusive_lock
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index
+from dataset.snapshots.references import check_name
 from dataset.snapshots.snapshot import Sample, split_of, write_snapshot
 from pipelines.building.dataset_status import DatasetState, load_dataset_state
+from pipelines.building.guard.remembered import remembered_settings
+from pipelines.building.object_table import latest_of
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import PACK, SAMPLE, SHARD
 
-__all__ = ["create_snapshot", "kept_samples"]
+__all__ = ["create_snapshot", "kept_samples", "snapshot_lock", "state_of_rig"]
 
 
 def create_snapshot(
-    root: Storage, where: str | None, validation_share: float, protect_days: float
+    root: Storage,
+    where: str | None,
+    validation_share: float,
+    protect_days: float,
+    rig: str | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Create a snapshot of all kept samples that satisfy `where`; return its manifest.
 
     `validation_share` is the share of objects in the validation split; `lrm compact` keeps the
-    snapshot's bytes for `protect_days`.
+    snapshot's bytes for `protect_days`. The samples are those of a rig, by default of the last
+    build's. Raises BadInput if the rig has no samples, or if another snapshot has the name.
     """
-    # The lock excludes a compaction, which would not know the new snapshot and could move samples.
-    with exclusive_lock(
+    if name is not None:
+        check_name(name)
+    with snapshot_lock(root):
+        samples = kept_samples(root, state_of_rig(root, rig), validation_share)
+        return write_snapshot(root, samples, where, protect_days, name)
+
+
+def snapshot_lock(root: Storage) -> AbstractContextManager[LockCheck]:
+    """Return the lock for creating and deleting snapshots; it waits for its holder.
+
+    It excludes a compaction, which would not know a new snapshot and could move its samples.
+    """
+    return exclusive_lock(
         root, "lrm snapshot", name="snapshots", on_wait=print_when_waiting(wait=True)
-    ):
-        samples = kept_samples(root, load_dataset_state(root), validation_share)
-        return write_snapshot(root, samples, where, protect_days)
+    )
+
+
+def state_of_rig(root: Storage, rig: str | None, columns: list[str] | None = None) -> DatasetState:
+    """Return the dataset state under the settings of a rig, by default of the last build's.
+
+    `columns` limits the columns as in `load_dataset_state`. Raises BadInput if the rig has no
+    samples.
+    """
+    if rig is None:
+        return load_dataset_state(root, columns)
+    known = [name for stage, name in latest_of(root).stage_rigs() if stage == PACK.name]
+    if rig not in known:
+        there_are = f"there are samples of: {', '.join(known)}" if known else "there is no sample"
+        raise BadInput(
+            f"--rig {rig}: {root.uri} has no sample of this rig; {there_are}; build them with "
+            f"`lrm build --rig {rig}`"
+        )
+    return load_dataset_state(root, columns, remembered_settings(root, rig))
 
 
 def kept_samples(

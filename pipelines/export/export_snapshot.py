@@ -1,7 +1,6 @@
 """The export of a snapshot in the folder layout of another trainer; it can be resumed."""
 
 import contextlib
-import difflib
 import functools
 import json
 import multiprocessing
@@ -25,7 +24,7 @@ from core.quantities import duration
 from core.storage import Storage
 from dataset.format.shards import read_members
 from dataset.object_record import sample_key
-from dataset.snapshots.protection import list_snapshots
+from dataset.snapshots.references import resolve
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from dataset.views import ViewSet, decode_views
 from pipelines.building.progress import Display
@@ -43,15 +42,17 @@ Outcome = tuple[str, str]
 
 
 def export(
-    root: Storage, snapshot_id: str, layout_name: str, split: str, out: str, workers: int
+    root: Storage, reference: str, layout_name: str, split: str, out: str, workers: int
 ) -> dict[str, Any]:
-    """Write the snapshot's samples of a split (or `all`) in a layout; return the summary.
+    """Write a snapshot's samples of a split (or `all`) in a layout; return the summary.
 
-    Objects that were completely exported from the same render are skipped. An object that cannot be
-    read or does not fit the layout is reported as failed, and the layout's listing omits it. Raises
-    BadInput before anything is written, and WorkFailed if writing to `out` fails later.
+    `reference` is an id, the start of one, a name or `latest`. Objects that were completely
+    exported from the same render are skipped. An object that cannot be read or does not fit the
+    layout is reported as failed, and the layout's listing omits it. Raises BadInput before anything
+    is written, and WorkFailed if writing to `out` fails later.
     """
     layout = get_layout(layout_name)
+    snapshot_id = resolve(root, reference)
     samples = _samples(root, snapshot_id, split)
     folder = _folder(out)
     _check_layout(root, samples, layout)
@@ -81,10 +82,6 @@ def export(
 
 
 def _samples(root: Storage, snapshot_id: str, split: str) -> Sequence[Sample]:
-    known = list_snapshots(root)
-    close = difflib.get_close_matches(snapshot_id, known, n=1)
-    if snapshot_id not in known and close:
-        raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}; did you mean {close[0]!r}?")
     snapshot = open_snapshot(root, snapshot_id)
     samples = snapshot.samples if split == "all" else snapshot.of_split(split)
     if not samples:

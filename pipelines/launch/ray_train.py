@@ -17,6 +17,7 @@ from pipelines.launch.elasticity import is_elastic, restart_on_growth, wait_for_
 from pipelines.ray_session import ray_session
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
 from train.checkpoints.checkpoint_paths import checkpoint_storage
+from train.checkpoints.pinned_snapshot import pin_snapshot
 from train.loop.engine import Recipe, train
 from train.loop.preflight import preflight
 from train.monitoring.metrics_log import read_metrics
@@ -44,7 +45,7 @@ def launch(name: str, config: TrainConfig) -> dict[str, Any]:
     paths = {"root": Storage(config.root).uri, "out": str(Path(config.out).absolute())}
     if config.checkpoints is not None:
         paths["checkpoints"] = Storage(config.checkpoints).uri
-    config = config.model_copy(update=paths)
+    config = pin_snapshot(config.model_copy(update=paths))
     first = preflight(config).first_step
     if first < config.steps:
         stop_file = StopFile(Path(config.out))

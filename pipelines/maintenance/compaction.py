@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,8 @@ from core.errors import WorkFailed
 from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
-from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, read_manifest, release
+from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
+from dataset.snapshots.references import resolve
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
@@ -31,7 +32,7 @@ pending."""
 def compact_dataset(
     root: Storage,
     max_garbage_ratio: float,
-    released: str | None,
+    release: Collection[str],
     accept_loss: float | None,
     dry_run: bool,
     wait: bool,
@@ -39,13 +40,12 @@ def compact_dataset(
     """Delete the garbage of a dataset and return the JSON of `lrm compact --json`.
 
     Shards whose garbage ratio exceeds `max_garbage_ratio` are rewritten. The protection of the
-    snapshot `released` ends first. With `wait`, waits while another command holds a lock. Raises
-    BadInput if there is no snapshot `released`, if another command is writing, or if a changed
-    source made garbage of more objects than the share `accept_loss` (not for a dry run, whose
-    result has the message); WorkFailed if the storage fails.
+    snapshots `release` ends first. With `wait`, waits while another command holds a lock. Raises
+    BadInput if there is no such snapshot, if another command is writing, or if a changed source
+    made garbage of more objects than the share `accept_loss` (not for a dry run, whose result has
+    the message); WorkFailed if the storage fails.
     """
-    if released is not None:
-        read_manifest(root, released)
+    released = {resolve(root, reference) for reference in release}
     if dry_run:
         usage = read_usage(root)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
@@ -60,8 +60,8 @@ def compact_dataset(
         usage = read_usage(root)
         losses = find_garbage_losses(root, usage.samples)
         losses.check(accept_loss)
-        if released is not None:
-            release(root, released)
+        for snapshot_id in released:
+            end_protection(root, snapshot_id)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         ledger = CatalogLedger(root, usage, (check_shards, check_snapshots))
         size = usage.samples_per_shard
@@ -76,12 +76,12 @@ def compact_dataset(
 
 
 def _plan(
-    root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: str | None
+    root: Storage, usage: CatalogUsage, max_garbage_ratio: float, released: Collection[str]
 ) -> tuple[Compaction, list[SnapshotFiles]]:
     """Return the plan, and the snapshots with the time until which each is protected."""
     now = datetime.now(UTC)
     pinned = [
-        replace(snapshot, protected_until=now) if snapshot.snapshot_id == released else snapshot
+        replace(snapshot, protected_until=now) if snapshot.snapshot_id in released else snapshot
         for snapshot in files_of_snapshots(root)
     ]
     plan = plan_compaction(

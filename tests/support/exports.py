@@ -35,13 +35,15 @@ class ExportDataset:
         return decode_views(members)[0]
 
     def words(self, layout: str, out: Path, *more: Any) -> list[Any]:
-        """Return the arguments of `lrm export` for this dataset."""
-        snapshot_options = ["--root", self.root.uri, "--snapshot", self.snapshot]
-        return ["export", *snapshot_options, "--layout", layout, "--out", out, *more]
+        """Return the arguments of `lrm export` for this dataset; `more` replaces options."""
+        values = {"--root": self.root.uri, "--snapshot": self.snapshot}
+        values |= {"--layout": layout, "--out": out, "--workers": "1"}
+        own = [word for name, value in values.items() if name not in more for word in (name, value)]
+        return ["export", *own, *more]
 
     def export(self, layout: str, out: Path, *more: Any) -> Answer:
         """Export this dataset with one worker process."""
-        return run_lrm(*self.words(layout, out, "--workers", "1", *more))
+        return run_lrm(*self.words(layout, out, *more))
 
 
 def write_export_dataset(folder: Path) -> ExportDataset:

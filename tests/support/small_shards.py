@@ -1,9 +1,10 @@
 """Shards with a few bytes per sample, written with the code of a build."""
 
 from pathlib import Path
+from typing import Any
 
 from core.storage import Storage
-from dataset.format.shards import write_shard
+from dataset.format.shards import SampleEntry, write_shard
 from dataset.snapshots.snapshot import Sample, write_snapshot
 
 MEMBERS = ("000.depth.webp", "000.rgba.webp", "json")
@@ -17,6 +18,27 @@ def key(number: int) -> str:
 def content(number: int) -> dict[str, bytes]:
     """Return the members of a sample; no two members or samples have the same bytes."""
     return {name: (f"{name} of {number} " * (20 + 7 * number)).encode() for name in MEMBERS}
+
+
+def small_sample(number: int, **fields: Any) -> Sample:
+    """Return a row of a snapshot; its shard does not exist."""
+    entry = SampleEntry(key=key(number), members=("json",), offsets=(0,), sizes=(5,), crc32=(1,))
+    return Sample(
+        **{
+            "asset_id": f"objaverse:{number:032x}",
+            "split": "train",
+            "rig": "test",
+            "sha256": f"file {number}",
+            "render_key": f"render {number}",
+            "shard": "shards/test/a.tar",
+            "entry": entry,
+            "name": f"object {number}",
+            "caption": None,
+            "licence": "by",
+            "author": None,
+        }
+        | fields
+    )
 
 
 def write_small_shard(root: Storage, shard: str, numbers: list[int]) -> str:

@@ -52,7 +52,8 @@ class TrainConfig(Config):
     root: str
     """Folder or URI of the dataset."""
     snapshot: str
-    """Id of the snapshot to train on, as `lrm snapshot` prints it."""
+    """Snapshot to train on: its id, the start of its id, its name, or `latest`. The run keeps the
+    snapshot that this means at its first start."""
     out: str
     """Folder of the run: metrics, checkpoints, previews, TensorBoard files. All workers must share
     it."""

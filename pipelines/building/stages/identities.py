@@ -48,10 +48,14 @@ class Identities:
 
     def key(self, stage: Stage, state: ObjectState) -> str:
         """Return the identity of a stage's result: equal keys mean the same bytes."""
-        identity = [self.content(stage, state), self.settings(stage)]
+        return self.key_of(stage, state.asset_id, self.content(stage, state))
+
+    def key_of(self, stage: Stage, asset_id: str, content: str) -> str:
+        """Return the identity of a stage's result for an input of this version."""
+        identity = [content, self.settings(stage)]
         # The cameras depend on the asset id: two objects with equal files have different views.
         uses_cameras = stage.rig is RigScope.CAMERAS
-        return digest([state.asset_id, *identity] if uses_cameras else identity)
+        return digest([asset_id, *identity] if uses_cameras else identity)
 
     def content(self, stage: Stage, state: ObjectState) -> str:
         """Return the version of a stage's input, such as the file's sha256; empty if unknown."""

@@ -26,12 +26,16 @@ def _options(parser: Parser) -> None:
         default=0.3,
         metavar="SHARE",
         help="Rewrite a shard if more than this share of its samples is garbage: not the "
-        "current sample of a kept object. Samples that a protected snapshot reads count as "
-        "garbage, too, but stay until its protection ends.",
+        "current sample of a kept object. A shard that a protected snapshot reads is rewritten "
+        "when its protection has ended.",
     )
     add_old_option(parser, "--dead-share", "--garbage-ratio")
     parser.add_argument(
-        "--release", metavar="ID", help="End the protection of this snapshot first."
+        "--release",
+        action="append",
+        default=[],
+        metavar="SNAPSHOT",
+        help="End the protection of this snapshot first; may be repeated.",
     )
     add_accept_loss_option(parser)
     parser.add_argument(
@@ -74,7 +78,8 @@ def _show(result: Mapping[str, Any]) -> None:
     for name, held in result["held"].items():
         print(
             f"snapshot {name} keeps {quantities.size(held['bytes'])} of garbage in "
-            f"{counted(len(held['shards']), 'shard')} until {minute(held['protected_until'])}; "
+            f"{counted(len(held['shards']), 'shard')} until {minute(held['protected_until'])}: "
+            "until then, rewriting them would only add bytes; "
             f"--release {name} ends its protection now"
         )
     for name in result["outlived"]:

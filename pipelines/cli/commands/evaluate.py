@@ -57,7 +57,11 @@ def _options(parser: Parser) -> None:
     """Add the options of the command."""
     truth = parser.add_argument_group("ground truth")
     truth.add_argument("--root", metavar="URI", help="Folder or URI of a dataset.")
-    truth.add_argument("--snapshot", metavar="ID", help="Id of a snapshot of it.")
+    truth.add_argument(
+        "--snapshot",
+        metavar="ID",
+        help="Snapshot of it: id, start of an id, name, or latest.",
+    )
     truth.add_argument(
         "--split",
         choices=("validation", "train", "all"),

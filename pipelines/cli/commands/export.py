@@ -16,7 +16,12 @@ __all__ = ["COMMAND"]
 def _options(parser: Parser) -> None:
     """Add the options of `lrm export`."""
     add_root_options(parser)
-    parser.add_argument("--snapshot", required=True, metavar="ID", help="Id of the snapshot.")
+    parser.add_argument(
+        "--snapshot",
+        required=True,
+        metavar="ID",
+        help="Snapshot: id, start of an id, name, or latest.",
+    )
     parser.add_argument(
         "--layout", required=True, help="Folder layout to write: instantmesh or trellis."
     )

@@ -135,6 +135,7 @@ def test_the_commands_equal_the_contract():
         "remove",
         "compact",
         "snapshot",
+        "diff",
         "export",
         "train",
         "weights",

@@ -1,5 +1,7 @@
 """Options that are generated from configurations, for every kind of field."""
 
+import argparse
+import math
 from typing import Annotated, Literal
 
 import pytest
@@ -239,3 +241,73 @@ def test_a_word_too_many_is_named(capsys):
     with pytest.raises(SystemExit):
         read("extra")
     assert capsys.readouterr().err.endswith("error: unexpected argument extra\n")
+
+
+def command_parser(name: str) -> Parser:
+    parser = Parser(prog=f"lrm {name}")
+    next(entry for entry in COMMANDS if entry.name == name).load().options(parser)
+    return parser
+
+
+def value_options(parser: Parser) -> list[argparse.Action]:
+    """Return the options of a command that keep one value."""
+    parser.populate()
+    kinds = (argparse._StoreAction,)
+    return [a for a in parser._actions if isinstance(a, kinds) and a.option_strings]
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in COMMANDS])
+def test_no_option_of_a_command_ignores_its_first_value(name, capsys):
+    parser = command_parser(name)
+    for action in value_options(parser):
+        option, two = action.option_strings[0], list(action.choices or ())[:2]
+        words = [f"{option}={value}" for value in two or ("3", "4")]
+        with pytest.raises(SystemExit) as exited:
+            parser.parse_args(words)
+        assert exited.value.code == 2
+        assert f"{option} is given twice" in capsys.readouterr().err
+
+
+def test_an_option_may_be_repeated_with_the_same_value():
+    words = ["--root", "r", "--garbage-ratio", "0.5"]
+    assert command_parser("compact").parse_args([*words, *words]).garbage_ratio == 0.5
+
+
+def test_a_number_that_differs_from_itself_may_be_given():
+    words = ["--root", "r", "--garbage-ratio", "nan"]
+    assert math.isnan(command_parser("compact").parse_args(words).garbage_ratio)
+
+
+def test_the_old_and_the_new_name_of_an_option_count_as_the_same(capsys):
+    words = ["--root", "r", "--garbage-ratio", "0.5", "--dead-share", "0.4"]
+    with pytest.raises(SystemExit):
+        command_parser("compact").parse_args(words)
+    assert "is given twice: 0.5 and 0.4" in capsys.readouterr().err
+
+
+def test_options_that_collect_keep_all_values():
+    released = command_parser("compact").parse_args("--root r --release a --release b".split())
+    assert released.release == ["a", "b"]
+    deleted = command_parser("snapshot").parse_args("--root r --delete a b --delete c".split())
+    assert deleted.delete == ["a", "b", "c"]
+
+
+def test_the_last_value_of_a_setting_counts(capsys):
+    """Scripts append options to override their own."""
+    config = read("--rig", "orbit21", "--surface.points", "5", "--rig", "lrm32", "--source", "t")
+    assert (config.rig, config.source, config.surface.points) == ("lrm32", "t", 5)
+    assert capsys.readouterr().err == ""
+
+
+def test_two_lists_of_a_setting_are_refused(capsys):
+    option = "--filters.licence.allowed"
+    with pytest.raises(SystemExit) as exited:
+        read(option, "[by]", option, "[cc0]")
+    assert exited.value.code == 2
+    assert f"{option} is given twice: give one list" in capsys.readouterr().err
+    assert read(option, "[by]", option, "[by]").filters.licence.allowed == ("by",)
+
+
+def test_mappings_of_a_setting_are_merged():
+    option = "--execution.render-resources"
+    assert read(option, "{a: 1}", option, "{b: 2}").execution.render_resources == {"a": 1, "b": 2}

@@ -14,7 +14,12 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members
 from dataset.maintenance.compact import Compaction, StoredSample, compact, plan_compaction
-from dataset.snapshots.protection import SnapshotFiles, files_of_snapshots, release, write_manifest
+from dataset.snapshots.protection import (
+    SnapshotFiles,
+    end_protection,
+    files_of_snapshots,
+    write_manifest,
+)
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, key, write_small_shard, write_test_snapshot
 
@@ -173,7 +178,7 @@ def test_a_protected_snapshot_keeps_its_bytes_until_it_is_released(root, tmp_pat
         } == set(SHARDS)
         check_live(root, ledger)
     assert read_snapshot(root, snapshot) == before
-    release(root, snapshot)
+    end_protection(root, snapshot)
     compaction = run(root, ledger, tmp_path, ratio=0.2)
     assert (compaction.kept_for_snapshots, set(compaction.read_by_expired)) == ({}, {snapshot})
     assert not any(root.exists(shard) for shard in SHARDS)
@@ -204,6 +209,58 @@ def test_a_damaged_shard_stays_and_is_reported(root, tmp_path):
     assert root.exists("shards/test/a.tar")
     assert not root.exists("shards/test/b.tar")
     assert ledger.shard_of[2] == "shards/test/a.tar"
+
+
+@pytest.mark.parametrize("damaged", [5, 9])
+def test_no_sample_of_a_damaged_shard_is_copied(root, tmp_path, damaged):
+    """The live samples 5, 6 and 9 of a shard are divided among two new shards."""
+    shards = {**SHARDS, "shards/test/b.tar": [4, 5, 6, 8, 9]}
+    write_small_shard(root, "shards/test/b.tar", shards["shards/test/b.tar"])
+    ledger = MemoryLedger(shards)
+    ledger.unused = {1, 4, 8}
+    entry = {entry.key: entry for entry in read_index(root, "shards/test/b.tar")[0]}[key(damaged)]
+    data = bytearray(root.read("shards/test/b.tar"))
+    data[entry.offsets[0]] ^= 1
+    root.write("shards/test/b.tar", bytes(data))
+    compaction = run(root, ledger, tmp_path)
+    assert set(compaction.skipped) == {"shards/test/b.tar"}
+    moved = {number for number, shard in ledger.shard_of.items() if shard in compaction.written}
+    assert moved == {2, 3}
+    assert {ledger.shard_of[number] for number in (5, 6, 9)} == {"shards/test/b.tar"}
+
+
+def test_a_shard_of_a_protected_snapshot_is_not_rewritten(root, tmp_path):
+    """A copy would add bytes and free none."""
+    ledger = MemoryLedger()
+    shards = {key(number): shard for number, shard in ledger.shard_of.items()}
+    read = [entry for entry in entries(root) if entry.key == key(3)]
+    snapshot = write_test_snapshot(root, read, shards)
+    ledger.unused, ledger.removed = {1, 2, 4}, {5}
+    before = root.find_files("shards")
+    compaction = run(root, ledger, tmp_path)
+    assert list(compaction.rewrite) == ["shards/test/b.tar"]
+    after = root.find_files("shards")
+    assert after.keys() >= {"shards/test/a.tar", "shards/test/c.tar"}
+    assert sum(after.values()) < sum(before.values())
+    # Two thirds of the shard are garbage, which the snapshot keeps.
+    held = round(before["shards/test/a.tar"] * 2 / 3)
+    assert compaction.kept_for_snapshots == {snapshot: {"shards/test/a.tar": held}}
+    end_protection(root, snapshot)
+    run(root, ledger, tmp_path)
+    assert not root.exists("shards/test/a.tar")
+    check_live(root, ledger)
+
+
+def test_smaller_new_shards_are_not_more_than_the_old_ones(root, tmp_path):
+    write_small_shard(root, "shards/test/a.tar", [*range(10, 30)])
+    ledger = MemoryLedger({"shards/test/a.tar": [*range(10, 30)]})
+    ledger.removed = {10}
+    before = root.find_files("shards")
+    run(root, ledger, tmp_path)  # with 2 samples per shard
+    after = root.find_files("shards")
+    assert len(after) < len(before)
+    assert sum(after.values()) < sum(before.values())
+    check_live(root, ledger)
 
 
 def test_shards_whose_live_samples_are_unknown_stay(root, tmp_path):
@@ -248,7 +305,9 @@ def test_compaction_can_be_killed_at_every_step(tmp_path, is_pinned):
             write_small_shard(root, shard, numbers)
         ledger = MemoryLedger()
         shards = {key(number): shard for number, shard in ledger.shard_of.items()}
-        snapshot = write_test_snapshot(root, entries(root), shards, days=90 if is_pinned else 0)
+        # The protected snapshot reads a and c, so that b can be rewritten.
+        read = [e for e in entries(root) if not is_pinned or shards[e.key] != "shards/test/b.tar"]
+        snapshot = write_test_snapshot(root, read, shards, days=90 if is_pinned else 0)
         ledger.unused, ledger.removed = {1, 2, 7}, {4}
         root.changes_left, ledger.step = steps, root.step
         try:
@@ -263,12 +322,16 @@ def test_compaction_can_be_killed_at_every_step(tmp_path, is_pinned):
         check_live(root, ledger)
         assert set(ledger.shard_of) - ledger.unused - ledger.removed == {3, 5, 6}
         if is_pinned:
-            assert read_snapshot(root, snapshot) == [content(n) for n in range(1, 8)]
+            assert read_snapshot(root, snapshot) == [content(n) for n in (1, 2, 3, 7)]
         else:
             kept = {path for s in set(ledger.shard_of.values()) for path in (s, index_path(s))}
             assert set(root.find_files("shards")) == kept
         steps += 1
     assert steps >= (6 if is_pinned else 12)
+
+
+def _stored_bytes(sizes: Mapping[str, int]) -> int:
+    return sum(size for path, size in sizes.items() if not path.startswith("snapshots/"))
 
 
 COMPANIONS = [f"geometry/cube/{number}.npz" for number in range(4)]
@@ -336,6 +399,9 @@ def test_files_in_use_survive_and_removed_samples_are_erased(case):
 
         deleted = set(compact_once().delete)
         after = root.find_files("")
+        # The dataset has not grown, except for a few bytes in the manifests.
+        sizes = {path: len(data) for path, data in before.items()}
+        assert _stored_bytes(after) <= _stored_bytes(sizes)
         # Every live sample is intact in the shard that the ledger names.
         live = {number for number, state in case["states"].items() if state == "live"}
         assert {int(sample.asset_id) for sample in ledger.stored_samples() if sample.live} == live
