@@ -73,6 +73,8 @@ class Condition:
     option: str
     """The option that gave it, for messages."""
     text: str
+    table: str
+    """What it may call the table."""
     columns: Mapping[tuple[str, ...], str]
     """The columns that it reads, by the parts of the names that it calls them."""
 
@@ -81,14 +83,14 @@ class Condition:
 
         Raises BadInput if it cannot be evaluated on the values of the table.
         """
-        rows, problem = _select(self.text, self.columns, table)
+        rows, problem = _select(self, table)
         if problem:
             raise _invalid(self.option, self.text, problem)
         return rows
 
 
-def parse_condition(option: str, text: str, schema: pa.Schema) -> Condition:
-    """Return a condition on tables of this schema.
+def parse_condition(option: str, text: str, schema: pa.Schema, table: str) -> Condition:
+    """Return a condition on tables of this schema, which it may call `table`.
 
     Raises BadInput if it is invalid: for an unknown column, the message lists those there are.
     """
@@ -97,28 +99,32 @@ def parse_condition(option: str, text: str, schema: pa.Schema) -> Condition:
     text, tree = _parse(option, text, schema.names)
     names, unknown, columns = ColumnNames(schema.names), [], {}
     for parts in dict.fromkeys(_column_references(tree)):
+        if len(parts) > 1 and parts[0].lower() == table:
+            parts = parts[1:]
         if len(found := names.find(".".join(parts))) == 1:
             columns[parts] = found[0]
         else:
             unknown.append(".".join(parts))
     # A query of a table without rows finds all errors that do not depend on values.
-    _, problem = _select(text, columns, schema.empty_table())
+    condition = Condition(option=option, text=text, table=table, columns=columns)
+    _, problem = _select(condition, schema.empty_table())
     for name in unknown:
         if any(f'"{part}"' in problem for part in name.split(".")):
             names.resolve(option, name)
     if problem:
         raise _invalid(option, text, problem)
-    return Condition(option=option, text=text, columns=columns)
+    return condition
 
 
-def _select(
-    condition: str, columns: Mapping[tuple[str, ...], str], table: pa.Table
-) -> tuple[Int64[np.ndarray, "n"], str]:
+def _select(condition: Condition, table: pa.Table) -> tuple[Int64[np.ndarray, "n"], str]:
     """Return the rows that satisfy a condition, and why it cannot be evaluated, or nothing."""
-    numbered = table.select(sorted(set(columns.values())))
+    numbered = table.select(sorted(set(condition.columns.values())))
     numbered = numbered.append_column(_ROW, pa.array(np.arange(table.num_rows)))
-    names = ", ".join([_quoted(_ROW), *_renamed(columns)])
-    query = f"SELECT {_quoted(_ROW)} FROM (SELECT {names} FROM data) WHERE ({condition}\n)"  # noqa: S608 - the user's own data
+    names = ", ".join([_quoted(_ROW), *_renamed(condition.columns)])
+    query = f"""
+        SELECT {_quoted(_ROW)} FROM (SELECT {names} FROM data) AS {_quoted(condition.table)}
+        WHERE ({condition.text}\n)
+    """  # noqa: S608 - the user's own data
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
         connection.register("data", numbered)
         try:

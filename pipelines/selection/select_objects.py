@@ -58,7 +58,7 @@ def select_objects(
     _require_possible(selection)
     condition = None
     if selection.where is not None:
-        condition = parse_condition("--where", selection.where, schema)
+        condition = parse_condition("--where", selection.where, schema, "objects")
     read = {*wanted.values(), *(condition.columns.values() if condition else ())}
     table = _load(root, selection, read)
     rows = table.rows(selection)

@@ -37,16 +37,21 @@ TABLE = pa.table(
         ("fetch.bytes > 1 and render.bytes > 1", [1]),
         ("fetch.sha256 <> 'é fetch.' and limit = '1'", [0]),
         ("asset_id IN ('c', 'a')", [0, 2]),
+        ("objects.licence = 'by' or Objects.measure.thickness > 0.3", [0, 1]),
         ("true", [0, 1, 2]),
         ("1 = 2", []),
     ],
 )
 def test_a_condition_selects_rows(condition: str, rows: list[int]):
-    assert parse_condition("--where", condition, TABLE.schema).rows(TABLE).tolist() == rows
+    assert (
+        parse_condition("--where", condition, TABLE.schema, "objects").rows(TABLE).tolist() == rows
+    )
 
 
 def test_a_condition_names_the_columns_that_it_reads():
-    condition = parse_condition("--where", "license = 'by' and fetch.bytes > 1", TABLE.schema)
+    condition = parse_condition(
+        "--where", "license = 'by' and fetch.bytes > 1", TABLE.schema, "objects"
+    )
     assert set(condition.columns.values()) == {"list.licence", "fetch.bytes"}
 
 
@@ -68,7 +73,7 @@ def test_a_condition_names_the_columns_that_it_reads():
 )
 def test_an_invalid_condition_is_refused_in_one_line(condition: str, problem: str):
     with pytest.raises(BadInput) as caught:
-        parse_condition("--where", condition, TABLE.schema).rows(TABLE)
+        parse_condition("--where", condition, TABLE.schema, "objects").rows(TABLE)
     assert str(caught.value).startswith("--where")
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
