@@ -1,4 +1,4 @@
-"""Measure the cost of plans, status, lists, filters and commits on a large catalog.
+"""Measure the cost of plans, status, lists, filters and commits on many objects.
 
 `python -m benchmarks catalog --folder DIR` creates annotations and captions of a million objects,
 and a catalog in which each has passed five stages, with random measurements of realistic form and

@@ -70,8 +70,7 @@ def _format_of(arguments: argparse.Namespace) -> str:
 
 
 COMMAND = Command(
-    example="lrm list --root DATASET --state failed --kind timeout | "
-    "lrm retry --root DATASET --from -",
+    example="lrm list --root DATASET --state dropped --columns asset_id,reason,measured",
     options=_options,
     run=_run,
 )
