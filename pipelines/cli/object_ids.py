@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TextIO
 
 from core.errors import BadInput
 from core.options import Parser, add_root_options
@@ -41,14 +43,16 @@ def given_ids(root: Storage, arguments: argparse.Namespace, *, listed: bool) -> 
     from pipelines.selection.object_names import names_in_file, names_of_words, resolve_names
 
     names = names_of_words(arguments.objects)
-    if arguments.file == "-":
-        names += names_in_file(sys.stdin, "--from -")
-    elif arguments.file is not None:
+    if arguments.file is not None:
         where = f"--from {arguments.file}"
         try:
-            with open(arguments.file, encoding="utf-8") as file:
+            with _opened(arguments.file) as file:
                 names += names_in_file(file, where)
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, "strerror", None) or error
             raise BadInput(f"{where}: cannot read the list: {problem}") from None
     return resolve_names(root, names, listed=listed)
+
+
+def _opened(file: str) -> AbstractContextManager[TextIO]:
+    return nullcontext(sys.stdin) if file == "-" else open(file, encoding="utf-8")

@@ -242,6 +242,19 @@ def test_a_table_is_no_list_of_ids(copied: BuiltDataset, tmp_path: Path, command
         assert "line 1: this is the beginning of a table or of JSON" in answer.err
 
 
+def test_bytes_that_are_no_text_are_refused(
+    built_dataset: BuiltDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in `lrm list --format parquet | lrm remove --from -`."""
+    file = tmp_path / "objects.parquet"
+    file.write_bytes(b"PAR1\xff\xfe")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes()), "utf-8"))
+    for name in ("-", file):
+        answer = run_lrm("remove", "--root", built_dataset.root, "--from", name)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert f"--from {name}: cannot read the list: 'utf-8' codec" in answer.err
+
+
 def test_every_command_finds_an_object_without_its_source(copied: BuiltDataset, tmp_path: Path):
     asset_id = ids(copied, "--state", "kept")[0]
     uid = asset_id.removeprefix("objaverse:")
