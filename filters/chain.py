@@ -7,8 +7,10 @@ line to `CHAIN` and a field to `FilterConfig`.
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from core.config import Config, Renamed
-from dataset.columns import Columns
+from dataset.columns import Columns, TableColumns
 from filters.appearance import MISSING_TEXTURE, TEXTURED, MissingTextureConfig, TexturedConfig
 from filters.provenance import (
     AGE,
@@ -34,6 +36,7 @@ from filters.verdict import Fact, Filter, FilterResult, Verdict
 __all__ = [
     "CHAIN",
     "FilterConfig",
+    "all_reasons",
     "facts_of",
     "filter_title",
     "reason_title",
@@ -114,6 +117,17 @@ def verdicts(
 def facts_of(stage: str) -> list[Fact[Any]]:
     """Return the facts that filters read from a stage's measurements."""
     return [fact for filter_ in CHAIN if filter_.needs == stage for fact in filter_.facts]
+
+
+def all_reasons() -> list[str]:
+    """Return every reason for which a filter can drop an object, whether it is enabled or not."""
+    nothing = TableColumns(pa.table({}))
+    results = (
+        filter_.evaluate(nothing, getattr(FilterConfig(), filter_.settings or filter_.name))
+        for filter_ in CHAIN
+    )
+    # What one filter remarks on, a setting may make it drop.
+    return list(dict.fromkeys(name for one in results for name in (*one.drops, *one.remarks)))
 
 
 def filter_title(name: str) -> str:

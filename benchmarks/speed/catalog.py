@@ -1,4 +1,4 @@
-"""Measure the cost of plans, status, filters and commits on a large catalog.
+"""Measure the cost of plans, status, lists, filters and commits on many objects.
 
 `python -m benchmarks catalog --folder DIR` creates annotations and captions of a million objects,
 and a catalog in which each has passed five stages, with random measurements of realistic form and
@@ -75,6 +75,14 @@ def main() -> None:
     plan = [sys.executable, "-m", "benchmarks", "catalog", "--folder", str(args.folder), "--plan"]
     root = ["--root", str(args.folder / "root")]
     figures = measure_command("lrm status", [*lrm, "status", *root, "--json"])
+    listing = [*lrm, "list", *root]
+    figures += measure_command("lrm list, all ids", listing)
+    figures += measure_command(
+        "lrm list, dropped for a reason", [*listing, "--reason", "low_occupancy"]
+    )
+    where = ["--where", "measure.thickness > 0.1 and licence = 'by'", "--format", "csv"]
+    figures += measure_command("lrm list, a condition, CSV", [*listing, *where])
+    figures += measure_command("lrm list, all objects, Parquet", [*listing, "--format", "parquet"])
     figures += measure_command("plan, nothing changed", plan)
     share = ["--filters-only", "--filters.occupancy.min-share"]
     for limit in ("0.12", "0.1"):
@@ -372,7 +380,7 @@ def measure_command(name: str, command: list[str]) -> list[Figure]:
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    output_text = process.stdout.read().decode()
+    output_text = process.stdout.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started

@@ -84,20 +84,24 @@ class LatestEvents:
         self._projection = projection
 
     def tables(
-        self, wanted: Iterable[StageRig], columns: Sequence[str] | None = None
+        self,
+        wanted: Iterable[StageRig],
+        columns: Sequence[str] | None = None,
+        only: pc.Expression | None = None,
     ) -> dict[StageRig, pa.Table]:
         """Return a table per stage and rig with the last event of every object, unordered.
 
-        There is one row per object. `columns` limits the columns that are read.
+        There is one row per object. `columns` limits the columns that are read, and `only`, a
+        condition on `asset_id`, the objects: the others take no memory.
         """
         for _ in range(3):
             base = self._base()
             try:
-                return self._tables(base, set(wanted), columns)
+                return self._tables(base, set(wanted), columns, only)
             except FileNotFoundError:
                 # The base was updated meanwhile, which removed the old files.
                 continue
-        return self._tables(_NO_BASE, set(wanted), columns)
+        return self._tables(_NO_BASE, set(wanted), columns, only)
 
     def stage_rigs(self) -> list[StageRig]:
         """Return every stage and rig that has an event."""
@@ -105,7 +109,11 @@ class LatestEvents:
         return sorted({*base.files, *self._tail(base)})
 
     def _tables(
-        self, base: _Base, wanted: set[StageRig], columns: Sequence[str] | None
+        self,
+        base: _Base,
+        wanted: set[StageRig],
+        columns: Sequence[str] | None,
+        only: pc.Expression | None,
     ) -> dict[StageRig, pa.Table]:
         tails = self._tail(base)
         tables = {}
@@ -113,9 +121,10 @@ class LatestEvents:
             schema = self._projection.schema(key[0])
             names = [name for name in schema.names if columns is None or name in columns]
             names = list(dict.fromkeys(["seq", "asset_id", *names]))
-            parts = [tails[key].select(names)] if key in tails else []
+            tail = [tails[key].select(names)] if key in tails else []
+            parts = [part if only is None else part.filter(only) for part in tail]
             if key in base.files:
-                parts.append(self._read(base.files[key], names))
+                parts.append(self._read(base.files[key], names, only))
             tables[key] = _last_events(parts) if parts else schema.empty_table().select(names)
         return tables
 
@@ -160,9 +169,14 @@ class LatestEvents:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return _NO_BASE
 
-    def _read(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def _read(
+        self,
+        path: str,
+        columns: Sequence[str] | None = None,
+        only: pc.Expression | None = None,
+    ) -> pa.Table:
         with self._root.open(path) as file:
-            return pq.read_table(file, columns=columns and list(columns))
+            return pq.read_table(file, columns=columns and list(columns), filters=only)
 
     def _tail(self, base: _Base) -> dict[StageRig, pa.Table]:
         """Return the last event of every object among those that the base does not cover."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, overload
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ from core.config import canonical_json
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
+from dataset.conditions import parse_condition
 from dataset.format.shards import SampleEntry
 from dataset.snapshots.credits import credit_lines
 from dataset.snapshots.protection import (
@@ -254,23 +255,12 @@ def read_rows(
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:
-    """Return the rows that satisfy a SQL condition, in which `license` means `licence` too."""
+    """Return the rows that satisfy a SQL condition on the columns of the table."""
     if where is None:
         return table
-    with duckdb.connect(config={"enable_external_access": "false"}) as connection:
-        connection.register("samples", table.append_column("license", table["licence"]))
-        try:
-            keys = connection.sql(
-                f"SELECT asset_id FROM samples WHERE ({where})"  # noqa: S608 - the user's own data
-            ).fetchall()
-        except duckdb.Error as error:
-            problem = str(error).splitlines()[0].partition("Error: ")[2] or str(error)
-            if isinstance(error, duckdb.BinderException):
-                problem = f"{problem.rstrip('!')}; the columns are {', '.join(table.column_names)}"
-            raise BadInput(f"--where {where!r} is not a valid condition: {problem}") from None
-    selected = {key for (key,) in keys}
-    mask = pa.array([asset_id in selected for asset_id in table["asset_id"].to_pylist()])
-    return table.filter(mask)
+    selected = np.zeros(table.num_rows, dtype=bool)
+    selected[parse_condition("--where", where, table.schema, "samples").rows(table)] = True
+    return table.filter(pa.array(selected))
 
 
 _ENTRY_FIELDS = ("key", "members", "offsets", "sizes", "crc32")

@@ -1,6 +1,6 @@
 """The state of a dataset: the funnel of `lrm status` and the details of `lrm inspect`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Catalog, StageRecord
 from dataset.columns import sum_by_name
-from dataset.object_record import split_asset_id
 from dataset.root import read_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decider, Decision, Decisions
@@ -26,7 +25,19 @@ from pipelines.building.stages.pack import SAMPLE, SHARD
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
 
-__all__ = ["DatasetState", "inspect_object", "load_dataset_state", "stored_config", "summarise"]
+__all__ = [
+    "DatasetState",
+    "count_dropped",
+    "count_failed",
+    "inspect_object",
+    "inspect_objects",
+    "load_dataset_state",
+    "stored_config",
+    "summarise",
+]
+
+_INSPECTED_AT_ONCE = 500
+"""Objects whose events are in memory at the same time; the log is read once for all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,8 +99,8 @@ def summarise(root: Storage) -> dict[str, Any]:
     return {
         "listed": len(dataset_state.objects),
         "kept": int(decisions.where("kept").sum()),
-        "dropped": _dropped(decisions),
-        "failed": _failed(dataset_state),
+        "dropped": count_dropped(decisions),
+        "failed": count_failed(dataset_state),
         "pending": int(decisions.where("pending").sum()),
         "unsure": _count_uncertain(decisions),
         "bytes": _bytes(dataset_state),
@@ -98,7 +109,7 @@ def summarise(root: Storage) -> dict[str, Any]:
     }
 
 
-def _dropped(decisions: Decisions) -> dict[str, int]:
+def count_dropped(decisions: Decisions) -> dict[str, int]:
     """Return the number of dropped objects per reason; an object counts for its first reason."""
     counts: dict[str, int] = {}
     for (_, reason), number in zip(
@@ -108,7 +119,7 @@ def _dropped(decisions: Decisions) -> dict[str, int]:
     return _largest_first(counts)
 
 
-def _failed(dataset_state: DatasetState) -> dict[str, int]:
+def count_failed(dataset_state: DatasetState) -> dict[str, int]:
     """Return the number of failed objects per failure kind."""
     counts: dict[str, int] = {}
     for index, outcome in enumerate(dataset_state.decisions.outcomes):
@@ -175,12 +186,24 @@ def _parts(objects: Objects, stage: Stage, valid: np.ndarray) -> dict[str, float
 def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
     """Return the JSON of `lrm inspect --json`: everything the catalog holds on one object.
 
-    Raises BadInput for an invalid asset id and for an object that is not listed.
+    Raises BadInput for an object that is not listed.
     """
-    split_asset_id(asset_id)
+    return next(inspect_objects(root, [asset_id]))
+
+
+def inspect_objects(root: Storage, asset_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield what `inspect_object` returns, for several objects."""
     config = stored_config(root)
-    decider = Decider(config)
-    history = Catalog(root).history(asset_id)
+    decider, catalog = Decider(config), Catalog(root)
+    for start in range(0, len(asset_ids), _INSPECTED_AT_ONCE):
+        block = asset_ids[start : start + _INSPECTED_AT_ONCE]
+        for asset_id, history in catalog.histories(block).items():
+            yield _inspected(asset_id, history, decider, config.rig)
+
+
+def _inspected(
+    asset_id: str, history: list[StageRecord], decider: Decider, rig: str
+) -> dict[str, Any]:
     if not history:
         raise BadInput(f"{asset_id}: not in this dataset")
     state, newest = _replay(asset_id, history, decider)
@@ -213,7 +236,7 @@ def inspect_object(root: Storage, asset_id: str) -> dict[str, Any]:
             and newest[stage.name].event.status == "ok"
         },
         "events": [record.to_dict() for record in history],
-        "samples": _samples(state, decider, config.rig) if decision.state == "kept" else [],
+        "samples": _samples(state, decider, rig) if decision.state == "kept" else [],
     }
 
 

@@ -1,6 +1,6 @@
 """All objects of a dataset as one wide table: their listing and the last event of each stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -71,13 +71,18 @@ def latest_of(root: Storage, catalog: Catalog | None = None) -> LatestEvents:
 
 
 def load_objects(
-    latest: LatestEvents, decider: Decider, columns: Sequence[str] | None = None
+    latest: LatestEvents,
+    decider: Decider,
+    columns: Sequence[str] | None = None,
+    stages: Collection[str] | None = None,
 ) -> Objects:
     """Return all objects that the source lists.
 
-    `columns` limits which columns are read, by their names without the stage; by default all.
+    `columns` limits which columns are read, by their names without the stage, and `stages` of which
+    stages, among them `list`; by default all.
     """
-    tables = latest.tables(decider.stage_rigs.values(), columns)
+    wanted = decider.stage_rigs.keys() if stages is None else stages
+    tables = latest.tables([decider.stage_rigs[stage] for stage in wanted], columns)
     listed = tables.pop(decider.stage_rigs[LIST.stage])
     return widen(rows_with(listed, "status", *LISTED), tables, decider)
 

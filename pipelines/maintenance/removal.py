@@ -7,49 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadInput
 from core.storage import Storage
-from dataset.catalog.event_columns import CLEARED, LIST, REMOVE
+from dataset.catalog.event_columns import CLEARED, REMOVE
 from dataset.catalog.event_log import Catalog, Event
-from dataset.object_record import split_asset_id
-from pipelines.building.dataset_status import load_dataset_state
+from pipelines.building.dataset_status import count_failed, load_dataset_state
 from pipelines.building.object_table import latest_of
 from pipelines.building.stages.registry import STAGES
+from pipelines.selection.select_objects import unknown_kind
 
-__all__ = ["read_ids", "remove_objects", "retry_objects"]
-
-
-def read_ids(words: Sequence[str], lines: Iterable[str]) -> list[str]:
-    """Return the asset ids from the command line and from a file, one per line, without repeats.
-
-    `#` starts a comment in the file, but is part of an id of a folder. Raises BadInput for an
-    invalid asset id, or without any.
-    """
-    given = (_without_comment(line) for line in lines)
-    ids = list(dict.fromkeys([*words, *(line for line in given if line)]))
-    for asset_id in ids:
-        split_asset_id(asset_id)
-    if not ids:
-        raise BadInput("no objects given: name asset ids, or give --from FILE")
-    return ids
-
-
-def _without_comment(line: str) -> str:
-    text = line.removeprefix("\ufeff").strip()
-    return text if text.startswith("folder:") else text.partition("#")[0].strip()
+__all__ = ["remove_objects", "retry_objects"]
 
 
 def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -> dict[str, Any]:
-    """Add a tombstone to objects, or (`undo`) clear it, and return the JSON of `lrm remove --json`.
+    """Add a tombstone to objects of the dataset, or (`undo`) clear it.
 
-    Raises BadInput, and writes nothing, if an object was never in the dataset.
+    Returns the JSON of `lrm remove --json`.
     """
-    catalog = Catalog(root)
-    listed, removals = (LIST.stage, ""), (REMOVE.stage, "")
-    tables = latest_of(root, catalog).tables([listed, removals], ["status"])
-    _require_known(root, ids, tables[listed]["asset_id"].to_pylist())
-    rows = tables[removals].to_pylist()
-    removed = {row["asset_id"] for row in rows if row["status"] == "ok"}
+    catalog, removals = Catalog(root), (REMOVE.stage, "")
+    table = latest_of(root, catalog).tables([removals], ["status"])[removals]
+    removed = {row["asset_id"] for row in table.to_pylist() if row["status"] == "ok"}
     changed = [asset_id for asset_id in ids if (asset_id in removed) == undo]
     status = CLEARED if undo else "ok"
     events = [
@@ -62,14 +38,15 @@ def remove_objects(root: Storage, ids: Sequence[str], reason: str, undo: bool) -
 
 
 def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) -> dict[str, Any]:
-    """Clear the failures of these objects, so that the next build retries them.
+    """Clear the failures of these objects of the dataset, so that the next build retries them.
 
     `ids` None means all objects; `kind` limits the failures to one kind. Returns the JSON of
-    `lrm retry --json`. Raises BadInput, and writes nothing, if an object is not in the dataset.
+    `lrm retry --json`. Raises BadInput, and writes nothing, if there is no such kind.
     """
     dataset_state = load_dataset_state(root)
-    if ids is not None:
-        _require_known(root, ids, dataset_state.objects.ids.to_pylist())
+    error = None if kind is None else unknown_kind(kind, count_failed(dataset_state))
+    if error is not None:
+        raise error
     wanted = None if ids is None else set(ids)
     events, kinds = [], Counter[str]()
     for row in np.flatnonzero(dataset_state.decisions.where("failed")).tolist():
@@ -95,11 +72,3 @@ def retry_objects(root: Storage, ids: Sequence[str] | None, kind: str | None) ->
 def _without(ids: Iterable[str], others: Iterable[str]) -> list[str]:
     others = set(others)
     return [asset_id for asset_id in ids if asset_id not in others]
-
-
-def _require_known(root: Storage, ids: Sequence[str], known: Iterable[str]) -> None:
-    known = set(known)
-    unknown = [asset_id for asset_id in ids if asset_id not in known]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise BadInput(f"{unknown[0]}{more}: not in the dataset {root.uri}; nothing was written")

@@ -1,5 +1,6 @@
 """The contact sheet of an object, from its sample in a shard."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from render.contact_sheet import contact_sheet
 __all__ = ["write_sheet"]
 
 
-def write_sheet(root: Storage, inspected: dict[str, Any], path: str) -> None:
+def write_sheet(root: Storage, inspected: Mapping[str, Any], path: str) -> None:
     """Write the contact sheet of an object, given the result of `lrm inspect`.
 
     Raises BadInput if the object has no views or the file cannot be written.

@@ -28,7 +28,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.maintenance.removal import remove_objects
 
     root = open_root(arguments.root)
-    result = remove_objects(root, given_ids(arguments), arguments.reason, arguments.undo)
+    ids = given_ids(root, arguments, listed=False)
+    result = remove_objects(root, ids, arguments.reason, arguments.undo)
     if arguments.json:
         print(json.dumps(result))
         return 0

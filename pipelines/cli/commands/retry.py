@@ -7,7 +7,7 @@ from core.errors import BadInput
 from core.options import Parser
 from dataset.root import open_root
 from pipelines.cli.command import Command
-from pipelines.cli.object_ids import add_object_options, given_ids
+from pipelines.cli.object_ids import add_object_options, given_ids, names_objects
 from pipelines.cli.tables import counted
 
 __all__ = ["COMMAND"]
@@ -26,10 +26,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.maintenance.removal import retry_objects
 
     root = open_root(arguments.root)
-    named = arguments.objects or arguments.file
+    named = names_objects(arguments)
     if not named and arguments.kind is None:
         raise BadInput("give the failures to clear: asset ids, --from FILE or --kind KIND")
-    result = retry_objects(root, given_ids(arguments) if named else None, arguments.kind)
+    ids = given_ids(root, arguments, listed=True) if named else None
+    result = retry_objects(root, ids, arguments.kind)
     if arguments.json:
         print(json.dumps(result))
         return 0

@@ -128,6 +128,7 @@ def test_the_commands_equal_the_contract():
         "build",
         "plan",
         "status",
+        "list",
         "inspect",
         "report",
         "verify",

@@ -43,6 +43,7 @@ def commands(dataset: BuiltDataset, asset_id: str, out: Path) -> list[list]:
         ["plan", *dataset.words],
         ["build", *dataset.words],
         ["status"],
+        ["list", "--where", "state = 'kept'"],
         ["inspect", asset_id],
         ["report", "--out", out / "report", "--thumbnails", 0],
         ["verify"],

@@ -265,7 +265,7 @@ def test_writing_commands_exclude_each_other(copied: BuiltDataset):
             assert "`lrm build` on" in result.err
             assert len(result.err.splitlines()) == 1
         # A command that only appends to the catalog needs no lock.
-        assert run_lrm("retry", "--root", copied.root, "--kind", "none").code == 0
+        assert run_lrm("retry", "--root", copied.root, "--kind", "timeout").code == 0
         answers: list[Answer] = []
         waiting = threading.Thread(target=lambda: answers.append(run_lrm(*build_words, "--wait")))
         waiting.start()

@@ -101,3 +101,18 @@ def test_a_writer_that_loses_its_lock_during_an_outage_commits_nothing(tmp_path,
         monkeypatch.undo()
     assert catalog.last_seq() == before
     assert catalog.history("objaverse:c") == []
+
+
+def test_the_events_of_several_objects_are_read_at_once(tmp_path):
+    catalog = Catalog(Storage(str(tmp_path)))
+    assert catalog.histories([]) == {}
+    assert catalog.histories(["folder:it's"]) == {"folder:it's": []}
+    events = [Event(asset_id=f"folder:{name}", stage="list") for name in ("it's", "b", "c")]
+    catalog.commit(events, "run", 1)
+    catalog.commit([Event(asset_id="folder:it's", stage="fetch")], "run", 2)
+    histories = catalog.histories(["folder:c", "folder:it's", "folder:none"])
+    assert {name: [one.event.stage for one in found] for name, found in histories.items()} == {
+        "folder:c": ["list"],
+        "folder:it's": ["list", "fetch"],
+        "folder:none": [],
+    }

@@ -67,6 +67,9 @@ def test_the_last_event_counts_wherever_the_base_ends(tmp_path_factory, batches)
         if renew:
             latest(root).update_base()
         assert rows(latest(root).tables(STAGE_RIGS)) == expected
+        chosen = ["objaverse:a", "objaverse:c"]
+        some = latest(root).tables(STAGE_RIGS, only=pc.field("asset_id").isin(chosen))
+        assert rows(some) == {key: value for key, value in expected.items() if key[2] in chosen}
     assert len(root.list_files("latest")) <= 2 * len(STAGE_RIGS) + 1
 
 

@@ -18,6 +18,7 @@ from pipelines.building.stages.queues import PACK_QUEUE, RENDER_QUEUE, Queue
 from pipelines.building.stages.registry import STAGES, StageRegistry
 from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import ResultFile, Stage, StoredBytes
+from pipelines.selection.decided_columns import DECIDED
 from tests.support.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs/reference/columns.md"
@@ -53,13 +54,14 @@ def test_every_fact_of_a_filter_is_a_column() -> None:
 
 def test_the_page_describes_every_column() -> None:
     rows = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \|$", PAGE.read_text(), re.MULTILINE)
+    decided = [(name, "text", meaning) for name, meaning in DECIDED.items()]
     common = [(c.name, TYPES[c.type], c.meaning) for c in common_columns()]
     own = [
         (column.key, TYPES[column.type], column.meaning)
         for column in all_columns()
         if column.name not in {shared.name for shared in common_columns()}
     ]
-    assert rows == common + own
+    assert rows == decided + common + own
 
 
 def common_columns():

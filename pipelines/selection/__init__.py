@@ -1,0 +1,1 @@
+"""Objects of a dataset by their ids, their state and their measurements."""
