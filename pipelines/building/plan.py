@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
@@ -142,13 +142,12 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     refresh = Refresh(listing, before, was, objects, decisions)
     is_selected = pc.is_in(objects.ids, value_set=listing.selected).to_numpy()
     rows = np.flatnonzero((decisions.stage >= 0) & is_selected)
-    caption = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
     return Plan(
         listing=listing,
         objects=objects,
         decisions=decisions,
         rows=rows,
-        num_without_caption=int((np.isin(decisions.reason, caption) & is_selected).sum()),
+        num_without_caption=_num_without_caption(decisions, is_selected),
         estimate=estimate_rest(rows, decisions, objects.columns, config),
         prices=config.prices,
         captions_revision=revision,
@@ -156,6 +155,12 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         changes=find_changes(refresh, _with_last_filters(objects, config, last)),
         losses=find_losses(refresh, sampled),
     )
+
+
+def _num_without_caption(decisions: Decisions, is_selected: Bool[np.ndarray, "n"]) -> int:
+    """Return the number of selected objects that the caption filter drops."""
+    reasons = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
+    return int((np.isin(decisions.reason, reasons) & is_selected).sum())
 
 
 def _with_last_filters(
