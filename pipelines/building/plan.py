@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
@@ -146,13 +146,12 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     is_selected = pc.is_in(objects.ids, value_set=listing.selected).to_numpy()
     rows = np.flatnonzero((decisions.stage >= 0) & is_selected)
     earlier = earlier_measurements(latest, config, memory.configs)
-    caption = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
     return Plan(
         listing=listing,
         objects=objects,
         decisions=decisions,
         rows=rows,
-        num_without_caption=int((np.isin(decisions.reason, caption) & is_selected).sum()),
+        num_without_caption=_num_without_caption(decisions, is_selected),
         estimate=estimate_rest(rows, decisions, objects.columns, config, earlier),
         prices=config.prices,
         captions_revision=revision,
@@ -160,6 +159,12 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         changes=find_changes(refresh, _with_last_filters(objects, config, last)),
         losses=find_losses(refresh, sampled),
     )
+
+
+def _num_without_caption(decisions: Decisions, is_selected: Bool[np.ndarray, "n"]) -> int:
+    """Return the number of selected objects that the caption filter drops."""
+    reasons = [i for i, (name, _) in enumerate(decisions.reasons) if name == CAPTION.name]
+    return int((np.isin(decisions.reason, reasons) & is_selected).sum())
 
 
 def _with_last_filters(
