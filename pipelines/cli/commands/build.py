@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from core.config import merge
 from core.errors import BadInput
 from core.lock import exclusive_lock
-from core.options import Parser, add_wait_option, load_config, settings_from_options
+from core.monitoring.endpoint import serve_metrics
+from core.options import (
+    Parser,
+    add_monitoring_options,
+    add_wait_option,
+    load_config,
+    settings_from_options,
+)
 from core.paths.temporary_folder import check_temporary_folder
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
@@ -30,6 +37,7 @@ def _options(parser: Parser) -> None:
     """Add the options of `lrm build`."""
     plan_options(parser)
     add_wait_option(parser)
+    add_monitoring_options(parser)
     parser.add_argument(
         "--filters-only",
         action="store_true",
@@ -70,6 +78,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         print_warnings("build", plan.warnings())
         executor = open_executor(config, source) if plan.work else InProcess(config, source)
         progress = Progress([stage.name for stage in plan.decisions.stages])
+        stack.enter_context(serve_metrics(arguments.metrics_port, progress.metrics))
         try:
             if check_lock is None:
                 check_lock = stack.enter_context(lock)
@@ -83,12 +92,15 @@ def _build_all(arguments: argparse.Namespace) -> int:
             }
             write_build(root, record)
             committer = Committer(catalog, latest, config.execution, check_lock)
-            Build(config, plan, committer, executor, progress, check_lock).run()
+            build = Build(config, plan, committer, executor, progress, check_lock)
+            build.run()
             write_build(root, record | {"ended": datetime.now(UTC).isoformat()})
         finally:
             progress.close()
             executor.close()
-    return print_status(root, arguments.json)
+    code = print_status(root, arguments.json)
+    build.failures.require_none_of_environment()
+    return code
 
 
 def _estimate_of(plan: "Plan", config: "BuildConfig", root: Storage) -> dict[str, Any]:
