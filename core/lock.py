@@ -142,13 +142,17 @@ def _kernel() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return a process's start in ticks since boot; an empty string if it does not exist."""
+    """Return a process's start in ticks since boot; an empty string if it does not run.
+
+    A process that has ended stays in the table until its parent reads its exit code.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
     # The second field is the command's name in brackets, which may contain spaces and brackets.
-    return stat.rpartition(")")[2].split()[_START_FIELD - 3]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[_START_FIELD - 3]
 
 
 class _HeldByOther(Exception):

@@ -66,11 +66,12 @@ def stored_config(root: Storage) -> BuildConfig:
     return BuildConfig.load(read_build(root)["config"], where=f"{root.uri}: build.json")
 
 
-def load_dataset_state(root: Storage, columns: list[str] | None = None) -> DatasetState:
+def load_dataset_state(root: Storage, *, for_counts: bool = False) -> DatasetState:
     """Read the catalog and decide on every object: verdicts are computed, not stored.
 
-    `columns` limits which columns are read, by their names without the stage; by default all.
+    `for_counts` reads only the columns that counts of all objects need, without details.
     """
+    columns = columns_for_counts() if for_counts else None
     config = stored_config(root)
     decider = Decider(config)
     objects = load_objects(latest_of(root), decider, columns)
@@ -78,9 +79,8 @@ def load_dataset_state(root: Storage, columns: list[str] | None = None) -> Datas
     return DatasetState(config=config, objects=objects, decisions=decisions)
 
 
-def summarise(root: Storage) -> dict[str, Any]:
-    """Return the JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
-    dataset_state = load_dataset_state(root, columns_for_counts())
+def summarise(dataset_state: DatasetState) -> dict[str, Any]:
+    """Return the counts of `lrm status --json`: listed = kept + dropped + failed + pending."""
     decisions = dataset_state.decisions
     return {
         "listed": len(dataset_state.objects),
