@@ -167,7 +167,7 @@ def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
             # Unbuffered: an entry that a full disk refuses is not written again at the end.
             file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b", buffering=0))
         except OSError as error:
-            raise cannot_write(root.uri, error) from None
+            raise cannot_write(f"{root.uri}: cannot write here", error) from None
         # `_flock_holder` of another machine may have the file locked for an instant.
         if not (_try_flock(file, fcntl.LOCK_EX) or _try_flock(file, fcntl.LOCK_EX, wait=0.1)):
             # Without an entry, the holder has not written it yet.

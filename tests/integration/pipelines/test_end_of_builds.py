@@ -162,3 +162,14 @@ def test_a_port_is_a_number_of_a_port(tmp_path: Path, port: str):
     answer = run_lrm("build", "--source", "x", "--root", tmp_path, f"--metrics-port={port}")
     assert answer.code == 2
     assert f"{port!r} is not a port" in answer.err
+
+
+def test_a_full_temporary_folder_is_no_bad_input(demo_source: Path, tmp_path: Path, monkeypatch):
+    disk = tmp_path / "disk"
+    monkeypatch.setenv("TMPDIR", str(disk))
+    words = ["--source", demo_source, "--root", tmp_path / "root", *WITHOUT_BLENDER]
+    answer = on_small_disk(disk, "500k", "build", *words)
+    assert answer.code == 1
+    assert answer.err.startswith(f"lrm build: error: TMPDIR={disk}: cannot write temporary files")
+    assert answer.err.endswith(": No space left on device\n")
+    assert not (tmp_path / "root").exists()
