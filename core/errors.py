@@ -62,10 +62,11 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-def cannot_write(place: str, error: OSError) -> LrmError:
-    """Return the error to raise if a folder cannot be written.
+def cannot_write(problem: str, error: OSError) -> LrmError:
+    """Return the error to raise, before any work, if an output cannot be written.
 
-    It is BadInput for a wrong folder, and WorkFailed if the same folder can be written later.
+    It is BadInput for a wrong path, and WorkFailed if the same path can be written later. The
+    message is `problem` with the reason.
     """
     kind = WorkFailed if error.errno in _ENVIRONMENT else BadInput
-    return kind(f"{place}: cannot write here: {error.strerror or error}")
+    return kind(f"{problem}: {error.strerror or error}")

@@ -189,28 +189,30 @@ class FailureKind(StrEnum):
         "another process killed Blender: usually the kernel, because memory ran out, or a user",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "if it happens often, run fewer tasks per node: raise `--execution.render-memory`",
+        "run `lrm build` again; if it happens often, run fewer tasks per node: raise "
+        "`--execution.render-memory`",
     )
     NO_SPACE = (
         "no_space",
         "the scratch disk is full",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "free space on the disk of TMPDIR, or set TMPDIR to a folder on a larger disk",
+        "free space on the disk of TMPDIR, or set TMPDIR to a folder on a larger disk; then run "
+        "`lrm build` again",
     )
     NO_DEVICE = (
         "no_device",
         "a GPU was requested but Cycles finds none",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "run `lrm doctor` on the node and check its GPU driver",
+        "run `lrm doctor` on the node, check its GPU driver, then run `lrm build` again",
     )
     NO_START = (
         "no_start",
         "Blender does not start on this machine",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "run `lrm doctor` on the node; it names the missing library",
+        "run `lrm doctor` on the node, which names the missing library, then `lrm build` again",
     )
     # The dataset's storage, the workers, and this software.
     STORAGE = (
@@ -218,7 +220,7 @@ class FailureKind(StrEnum):
         "the dataset's storage or a local disk failed",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "check the storage and its credentials, then run `lrm build` again",
+        "check the storage: its free space, network and credentials; then run `lrm build` again",
     )
     STAGING_LOST = (
         "staging_lost",

@@ -142,13 +142,17 @@ def _kernel() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return a process's start in ticks since boot; an empty string if it does not exist."""
+    """Return a process's start in ticks since boot; an empty string if it does not run.
+
+    A process that has ended stays in the table until its parent reads its exit code.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
     # The second field is the command's name in brackets, which may contain spaces and brackets.
-    return stat.rpartition(")")[2].split()[_START_FIELD - 3]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[_START_FIELD - 3]
 
 
 class _HeldByOther(Exception):
@@ -163,7 +167,7 @@ def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
             # Unbuffered: an entry that a full disk refuses is not written again at the end.
             file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b", buffering=0))
         except OSError as error:
-            raise cannot_write(root.uri, error) from None
+            raise cannot_write(f"{root.uri}: cannot write here", error) from None
         # `_flock_holder` of another machine may have the file locked for an instant.
         if not (_try_flock(file, fcntl.LOCK_EX) or _try_flock(file, fcntl.LOCK_EX, wait=0.1)):
             # Without an entry, the holder has not written it yet.

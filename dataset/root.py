@@ -75,7 +75,7 @@ def write_build(root: Storage, build: dict[str, Any]) -> None:
         if not root.exists(FORMAT_FILE):
             root.write(FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
     except OSError as error:
-        raise cannot_write(root.uri, error) from None
+        raise cannot_write(f"{root.uri}: cannot write here", error) from None
 
 
 def read_build(root: Storage) -> dict[str, Any]:

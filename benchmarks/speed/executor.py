@@ -123,6 +123,9 @@ class _InProcess:
         tasks, self._queue = self._queue, deque()
         return [Finished(task=task, events=empty_work(task, self._context)) for task in tasks]
 
+    def waiting_for(self) -> str:
+        return ""
+
     def close(self) -> None:
         self._context.close()
 

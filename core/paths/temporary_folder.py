@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import BadInput
+from core.errors import BadInput, cannot_write
 
 __all__ = [
     "MAX_SOCKET_NAME",
@@ -24,28 +24,34 @@ _PROBE = bytes(1 << 20)
 
 
 def check_temporary_folder() -> None:
-    """Raise BadInput if TMPDIR is set to a folder that cannot be written.
+    """Raise BadInput if TMPDIR is set to a folder that cannot be written, WorkFailed if it is full.
 
     Python would use another folder without a message, often one on a smaller disk.
     """
     folder = os.environ.get("TMPDIR")
-    if folder and (problem := write_problem(Path(folder))):
-        raise BadInput(
-            f"TMPDIR={folder}: cannot write temporary files here: {problem}; set TMPDIR to a "
-            "folder that can be written, or unset it"
+    if folder and (error := _write_error(Path(folder))):
+        raise cannot_write(
+            f"TMPDIR={folder}: cannot write temporary files here (set TMPDIR to a folder that can "
+            "be written, or unset it)",
+            error,
         )
 
 
 def write_problem(folder: Path) -> str:
     """Return why a file of one megabyte cannot be written; an empty text if it can."""
+    error = _write_error(folder)
+    return "" if error is None else error.strerror or str(error)
+
+
+def _write_error(folder: Path) -> OSError | None:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(_PROBE)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        return error
+    return None
 
 
 def short_folder() -> Path | None:

@@ -18,7 +18,7 @@ from dataset.root import read_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decider, Decision, Decisions
 from pipelines.building.object_table import Objects, latest_of, load_objects
-from pipelines.building.projection import columns_for_counts, with_event
+from pipelines.building.projection import with_event
 from pipelines.building.stages import geometry
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.pack import SAMPLE, SHARD
@@ -92,9 +92,8 @@ def load_dataset_state(
     return DatasetState(config=config, objects=objects, decisions=decisions)
 
 
-def summarise(root: Storage) -> dict[str, Any]:
-    """Return the JSON of `lrm status --json`: listed = kept + dropped + failed + pending."""
-    dataset_state = load_dataset_state(root, columns_for_counts())
+def summarise(dataset_state: DatasetState) -> dict[str, Any]:
+    """Return the counts of `lrm status --json`: listed = kept + dropped + failed + pending."""
     decisions = dataset_state.decisions
     return {
         "listed": len(dataset_state.objects),

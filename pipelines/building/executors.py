@@ -24,6 +24,8 @@ _RESOURCES_SECONDS = 5.0
 """Seconds between two queries of the cluster's resources."""
 _TASKS_PER_SLOT = 2
 """Tasks in flight per free slot: enough that no worker waits for the driver."""
+_SILENT_SECONDS = 25.0
+"""Seconds without the end of a task after which the driver shows what tasks wait for."""
 _REQUEST_SECONDS = 60.0
 """Minimum seconds between two autoscaler requests."""
 
@@ -42,6 +44,9 @@ class Executor(Protocol):
 
         Waits at most this many seconds for the first of them.
         """
+
+    def waiting_for(self) -> str:
+        """Return what tasks wait for if none has ended for a while, else an empty string."""
 
     def close(self) -> None:
         """Cancel all tasks and release every worker, process and connection."""
@@ -73,6 +78,10 @@ class InProcess:
         task = self._queue.popleft()
         return [Finished(task=task, events=run_task(task, self._context))]
 
+    def waiting_for(self) -> str:
+        """Return an empty string: no task waits for other processes."""
+        return ""
+
     def close(self) -> None:
         """End the Blender child and remove the scratch folder."""
         self._context.close()
@@ -97,6 +106,7 @@ class OnRay:
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
+        self._last_end = time.monotonic()
         self._resources: Mapping[str, float] = {}
         self._resources_at = -math.inf
         self._max_request = config.execution.autoscaler_renders
@@ -182,9 +192,25 @@ class OnRay:
             ready = list(dict.fromkeys([*ready, *more]))
         return [self._collect(reference) for reference in ready]
 
+    def waiting_for(self) -> str:
+        """Return the resources that a task needs and that the cluster has free.
+
+        Only while no task has ended for a while: the driver does not know which tasks have started.
+        """
+        queue = next((name for name, number in self._in_flight.items() if number), None)
+        if queue is None or time.monotonic() - self._last_end < _SILENT_SECONDS:
+            return ""
+        total, free = self._cluster_resources(), self._ray.available_resources()
+        needs = [
+            f"{amount:g} {name} ({free.get(name, 0):g} of {total.get(name, 0):g} free)"
+            for name, amount in self._resources_of[queue].items()
+        ]
+        return f"waiting for the cluster: a {queue} task needs {', '.join(needs)}"
+
     def _collect(self, reference: Any) -> Finished:
         task = self._running.pop(reference)
         self._in_flight[task.queue] -= 1
+        self._last_end = time.monotonic()
         try:
             return Finished(task=task, events=self._ray.get(reference))
         except self._ray.exceptions.RayError as error:

@@ -1,8 +1,9 @@
 """The progress of running work: a table on a terminal, else a line per interval."""
 
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -10,14 +11,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from core.monitoring.endpoint import Metric
 from core.quantities import duration
 from dataset.catalog.event_log import Event
+from pipelines.building.build_metrics import BuildCounts, build_metrics
 from pipelines.building.estimates.forecast import Forecast
 
 __all__ = ["Display", "Progress", "print_when_waiting"]
 
 _REFRESH_SECONDS = 0.25
 """Seconds between two updates of a terminal."""
+_METRICS_SECONDS = 1.0
+"""Minimum seconds between two computations of the metrics."""
 
 
 def print_when_waiting(wait: bool) -> Callable[[str], None] | None:
@@ -70,6 +75,8 @@ class Progress:
         """`stages` are the names of a build's stages, in their order."""
         self._display = Display()
         self._forecast = Forecast(stages, started=self._display.started)
+        self._metrics: Sequence[Metric] = ()
+        self._measured = -math.inf
 
     def add_waiting(self, stage: str, num_objects: int) -> None:
         """Add objects that wait for a stage when the build starts."""
@@ -79,35 +86,40 @@ class Progress:
         """Record the events of an object that waited for a stage; see `Forecast.record`."""
         self._forecast.record(waited, events, then, time.monotonic())
 
-    def tick(self, total: int, finals: Mapping[str, int], unpacked: int) -> None:
-        """Show the progress if the interval has passed.
+    def tick(self, counts: Callable[[], BuildCounts], waiting_for: Callable[[], str] = str) -> None:
+        """Show the progress if the interval has passed, and update the metrics every second.
 
-        `finals` is the number of objects per final state; `unpacked` objects are rendered and wait
-        until their shard is complete.
+        `waiting_for` returns what work waits for that no worker has started, or an empty string.
         """
         now = time.monotonic()
+        if now - self._measured >= _METRICS_SECONDS:
+            self._metrics, self._measured = build_metrics(counts(), self._forecast, now), now
         self._display.show(
             lambda: " | ".join(
-                [self._summary(total, finals, now, unpacked), self._stage_counts(now)]
+                filter(None, [self._summary(counts(), now), self._stage_counts(now), waiting_for()])
             ),
-            lambda: Group(self._table(now), Text(self._summary(total, finals, now, unpacked))),
+            lambda: Group(self._table(now), Text(self._summary(counts(), now))),
         )
 
-    def done(self, total: int, finals: Mapping[str, int]) -> None:
+    def metrics(self) -> Sequence[Metric]:
+        """Return the metrics of the last tick. Threads may call it."""
+        return self._metrics
+
+    def done(self, counts: BuildCounts) -> None:
         """Print the last line and restore the terminal."""
-        if total:
-            self._display.end(self._summary(total, finals, time.monotonic()))
+        if counts.total:
+            self._display.end(self._summary(counts, time.monotonic()))
 
     def close(self) -> None:
         """Restore the terminal."""
         self._display.close()
 
-    def _summary(self, total: int, finals: Mapping[str, int], now: float, unpacked: int = 0) -> str:
+    def _summary(self, counts: BuildCounts, now: float) -> str:
         """Return one line: elapsed time, objects done of all, their states, rate, time left."""
-        done = sum(finals.values())
-        states = [f"{count:,} {state}" for state, count in sorted(finals.items())]
-        if unpacked:
-            states.append(f"{unpacked:,} to pack")
+        total, done = counts.total, counts.num_done
+        states = [f"{count:,} {state}" for state, count in sorted(counts.finals.items())]
+        if counts.unpacked:
+            states.append(f"{counts.unpacked:,} to pack")
         objects = "object" if total == 1 else "objects"
         line = f"[{duration(now - self._display.started)}] {done:,} of {total:,} {objects} done"
         if states:

@@ -11,15 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int64
 
 from core.failures import FailureKind
 from core.lock import LockCheck
 from core.storage import Storage
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.build_metrics import BuildCounts
 from pipelines.building.committer import Committer
-from pipelines.building.decide import Decider
+from pipelines.building.decide import Decider, Decision
 from pipelines.building.executors import Executor
+from pipelines.building.failure_counts import FailureCounts
 from pipelines.building.listing import write_parts
 from pipelines.building.packing import ShardGroups
 from pipelines.building.plan import Plan
@@ -41,15 +44,19 @@ _MAX_WAITING = 2_000
 class _Backlog:
     """The waiting tasks of a queue: those of the plan, and those that other queues add."""
 
-    def __init__(self, queue: str, planned: Iterator[ObjectState]) -> None:
+    def __init__(self, queue: str, planned: Iterator[ObjectState], num_planned: int) -> None:
         self._queue = queue
         self._planned = planned
+        self._num_planned = num_planned
         self._added: deque[Task] = deque()
 
     @property
     def num_added(self) -> int:
         """The number of waiting tasks that are not of the plan."""
         return len(self._added)
+
+    def __len__(self) -> int:
+        return self._num_planned + len(self._added)
 
     def add(self, *states: ObjectState) -> None:
         """Append a task for these objects."""
@@ -64,7 +71,10 @@ class _Backlog:
         if self._added:
             return self._added.popleft()
         state = next(self._planned, None)
-        return None if state is None else Task(queue=self._queue, states=(state,))
+        if state is None:
+            return None
+        self._num_planned -= 1
+        return Task(queue=self._queue, states=(state,))
 
 
 class Build:
@@ -91,13 +101,13 @@ class Build:
         self._groups = self._shard_groups()
         self._backlogs = {
             # Objects to pack are first grouped into shards.
-            queue.name: _Backlog(
-                queue.name, iter(()) if queue is PACK.queue else self._planned(queue.name)
-            )
+            queue.name: self._backlog(queue.name, planned=queue is not PACK.queue)
             for queue in STAGES.queues(config)
         }
-        self._in_flight = 0
+        self._in_flight: Counter[str] = Counter()
         self._finals: Counter[str] = Counter()
+        self.failures = FailureCounts()
+        """The objects that failed in this build."""
         self._files_to_delete: list[str] = []
         """Staged files whose samples are in a shard that is not committed yet."""
 
@@ -108,22 +118,22 @@ class Build:
         self._files_to_delete.extend(self._leftovers())
         for stage, reasons in self._plan.work.items():
             self._progress.add_waiting(stage, sum(reasons.values()))
-        for state in self._planned(PACK.queue.name):
+        for state in self._plan.objects.states(self._rows_of(PACK.queue.name)):
             self._groups.resolve(state.asset_id, state)
         self._queue_groups()
-        while self._submit() or self._in_flight:
+        while self._submit() or self._in_flight.total():
             for finished in self._executor.wait(seconds=1.0):
-                self._in_flight -= 1
+                self._in_flight[finished.task.queue] -= 1
                 self._record(finished)
             self._queue_groups()
             self._check_lock()
             if self._committer.tick():
                 self._delete_staged_files()
-            self._progress.tick(self._total, self._finals, self._groups.waiting)
+            self._progress.tick(self._counts, self._executor.waiting_for)
         self._check_lock()
         self._committer.close()
         self._delete_staged_files()
-        self._progress.done(self._total, self._finals)
+        self._progress.done(self._counts())
         return self._finals
 
     def _shard_groups(self) -> ShardGroups:
@@ -137,12 +147,27 @@ class Build:
                 damaged[location[SHARD.name]].append(state.asset_id)
         return ShardGroups(order, self._config.shards.samples_per_shard, damaged)
 
-    def _planned(self, queue: str) -> Iterator[ObjectState]:
-        """Return an iterator over the objects whose next stage belongs to a queue."""
+    def _counts(self) -> BuildCounts:
+        backlogs, in_flight = self._backlogs, self._in_flight
+        return BuildCounts(
+            total=self._total,
+            finals=dict(self._finals),
+            unpacked=self._groups.waiting,
+            failures=dict(self.failures.counts),
+            queues={name: (len(backlogs[name]), in_flight[name]) for name in backlogs},
+        )
+
+    def _backlog(self, queue: str, *, planned: bool) -> _Backlog:
+        """Return the waiting tasks of a queue; without those of the plan unless `planned`."""
+        rows = self._rows_of(queue) if planned else np.empty(0, dtype=np.int64)
+        return _Backlog(queue, self._plan.objects.states(rows), len(rows))
+
+    def _rows_of(self, queue: str) -> Int64[np.ndarray, "m"]:
+        """Return the rows of the objects whose next stage belongs to a queue."""
         stages = self._decider.stages
         indices = [index for index, stage in enumerate(stages) if stage.queue.name == queue]
         next_stages = self._plan.decisions.stage[self._plan.rows]
-        return self._plan.objects.states(self._plan.rows[np.isin(next_stages, indices)])
+        return self._plan.rows[np.isin(next_stages, indices)]
 
     def _queue_groups(self) -> None:
         """Queue a pack task for every complete group of objects."""
@@ -160,8 +185,8 @@ class Build:
                 if task is None:
                     break
                 self._executor.submit(task)
+                self._in_flight[queue] += 1
                 started += 1
-        self._in_flight += started
         return started
 
     @property
@@ -203,7 +228,7 @@ class Build:
         """
         decision = self._decider.decide(state)
         if decision.stage is None or decision.state == "failed":
-            self._finals[decision.state] += 1
+            self._count(decision)
             self._groups.resolve(state.asset_id, None)
             return None
         if decision.stage is PACK:
@@ -214,13 +239,19 @@ class Build:
 
     def _end_packed(self, state: ObjectState) -> None:
         """Count the final state of a packed object and mark its staged files for deletion."""
-        final = self._decider.decide(state).state
-        self._finals[final] += 1
-        if final == "kept":
+        decision = self._decider.decide(state)
+        self._count(decision)
+        if decision.state == "kept":
             for file in self._files_until_packed():
                 path = state.get(file.path)
                 if path is not None:
                     self._files_to_delete.append(path)
+
+    def _count(self, decision: Decision) -> None:
+        """Count the final state of an object."""
+        self._finals[decision.state] += 1
+        if decision.failure is not None:
+            self.failures.add(decision.failure.kind, decision.failure.message)
 
     def _worker_lost_events(self, finished: Finished) -> list[Event]:
         """Return a failed event for each object of a task whose worker was lost too often."""

@@ -11,7 +11,7 @@ from core.options import Parser, given_setting
 from pipelines.cli.command_end import CommandEnd
 from pipelines.cli.process_setup import describe_failure, flush_output, prepare_process
 from pipelines.cli.registry import COMMANDS, GROUPS
-from pipelines.cli.stop_signals import StopSignals, stop_code
+from pipelines.cli.stop_signals import StopSignals
 
 __all__ = ["main", "make_parser"]
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     prepare_process()
     end = CommandEnd()
-    with StopSignals(end.report_stop, end.is_reported):
+    with StopSignals(end.report_stop, end.is_reported) as signals:
         try:
             return _run(words, end)
         except BrokenPipeError:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             end.report("failed", message="the reader of the output has closed it")
             return 1
         except BaseException as error:
-            code = stop_code(error)
+            code = signals.code_of(error)
             if code is not None:
                 end.report_stop(code)
                 return code

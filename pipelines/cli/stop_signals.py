@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["StopSignals", "Terminated", "stop_code"]
+__all__ = ["StopSignals"]
 
 REPORT_SECONDS = 1.5
 """Time in seconds after which a stop is reported although the command has not ended: Ray kills the
@@ -18,12 +18,8 @@ END_SECONDS = 5.0
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM. It is raised in the main thread and, like Ctrl-C, handled by no other code."""
-
-
 class StopSignals:
-    """Raises KeyboardInterrupt at SIGINT and Terminated at SIGTERM in the main thread.
+    """Raises KeyboardInterrupt in the main thread at SIGINT and at SIGTERM.
 
     The main thread receives a signal only between two steps of Python code: not while a library
     reads, writes or waits. A thread therefore calls `report` if the command has not reported its
@@ -41,6 +37,7 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         self._fd_before = -1
         self._thread: threading.Thread | None = None
+        self._received: int | None = None
 
     def __enter__(self) -> Self:
         """Set the handlers; outside the main thread, where Python allows none, do nothing."""
@@ -51,7 +48,7 @@ class StopSignals:
             for number in _NUMBERS:
                 # A signal that the starter of this process has disabled (`nohup`) stays disabled.
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, _raise)
+                    self._before[number] = signal.signal(number, self._raise)
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
@@ -77,7 +74,7 @@ class StopSignals:
     def _watch(self) -> None:
         """Wait for signals, and bound the time until the command ends after one."""
         while number := self._reader.recv(1)[0]:
-            if not _ends_the_command(number):
+            if not self._ends_the_command(number):
                 continue
             code = 128 + number
             if self._is_reported.wait(REPORT_SECONDS):
@@ -87,21 +84,24 @@ class StopSignals:
                 os._exit(code)
             return
 
+    def code_of(self, error: BaseException) -> int | None:
+        """Return the exit code if the command ended with this error because of a signal, or None.
 
-def stop_code(error: BaseException) -> int | None:
-    """Return the exit code of a command that ended with this error because of a signal, or None."""
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-    # Ray's own handler, which is set while Ray starts.
-    is_ray = isinstance(error, SystemExit) and error.code == signal.SIGTERM
-    return 128 + signal.SIGTERM if is_ray else None
+        Libraries may turn the error of the handler into another one.
+        """
+        # Ray's own handler of SIGTERM, which is set while Ray starts.
+        is_of_ray = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+        number = signal.SIGTERM if is_of_ray else self._received
+        if number is None and isinstance(error, KeyboardInterrupt):
+            number = signal.SIGINT
+        return None if number is None else 128 + number
 
+    def _raise(self, number: int, _frame: Any) -> None:
+        self._received = number
+        raise KeyboardInterrupt
 
-def _raise(number: int, _frame: Any) -> None:
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-
-def _ends_the_command(number: int) -> bool:
-    """Return whether the present handler of a signal ends the command at once."""
-    handler = signal.getsignal(number)
-    return handler is _raise or getattr(handler, "__module__", "").startswith("ray.")
+    def _ends_the_command(self, number: int) -> bool:
+        """Return whether the present handler of a signal ends the command at once."""
+        handler = signal.getsignal(number)
+        is_of_ray = str(getattr(handler, "__module__", "")).startswith("ray.")
+        return handler == self._raise or is_of_ray

@@ -1,11 +1,12 @@
 """Text output of commands on a dataset: its funnel, a plan, one object."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,7 @@ __all__ = [
     "show_object",
     "show_plan",
     "show_status",
+    "status_view",
 ]
 
 _PARTS_OF_COLOUR = {"sync", "sample", "denoise"}
@@ -33,15 +35,36 @@ _MIN_PART = 0.05
 def show_status(summary: Mapping[str, Any]) -> None:
     """Print the JSON of `lrm status` as tables."""
     console = Console(highlight=False)
-    console.print(_funnel(summary))
+    for part in _status_parts(summary):
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def status_view(summary: Mapping[str, Any]) -> Group:
+    """Return what `show_status` prints, to be shown in place of an earlier status."""
+    return Group(*_status_parts(summary))
+
+
+def _status_parts(summary: Mapping[str, Any]) -> Iterator[Table | str]:
+    """Yield the tables and the lines of a status, the most important first: a terminal is short."""
+    yield _running(summary)
+    yield _funnel(summary)
     if summary["stages"]:
-        console.print(_stages(summary["stages"]))
-        for line in _longest_parts(summary["stages"]):
-            console.print(line, soft_wrap=True)
+        yield _stages(summary["stages"])
+        yield from _longest_parts(summary["stages"])
     sizes = ", ".join(f"{name} {size(count)}" for name, count in summary["bytes"].items())
-    console.print(f"stored: {sizes}", soft_wrap=True)
-    for line in [*_throughput(summary), *_cost(summary["cost"])]:
-        console.print(line, soft_wrap=True)
+    yield f"stored: {sizes}"
+    yield from [*_throughput(summary), *_cost(summary["cost"])]
+
+
+def _running(summary: Mapping[str, Any]) -> str:
+    """Return a line that says which command writes to the dataset, or how the last build ended."""
+    holder = summary["building"]
+    if holder is not None:
+        command, host = escape(printable(holder["command"])), escape(printable(holder["host"]))
+        return f"running: {command} on {host} (process {holder['pid']}, since {holder['since']})"
+    stopped = summary["last_build"] == "stopped"
+    note = "; the last one stopped before its end: the same command continues" if stopped else ""
+    return f"no build is running{note}"
 
 
 def show_plan(plan: Mapping[str, Any], notes: Sequence[str]) -> None:
@@ -163,7 +186,7 @@ def _throughput(summary: Mapping[str, Any]) -> list[str]:
     if summary["pending"]:
         left = duration(summary["seconds_to_go"])
         pending = counted(summary["pending"], "object")
-        lines.append(f"pending: {pending}, {left} left at that rate")
+        lines.append(f"pending: {pending}, {left} left if the workers go on as in that time")
     return lines
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.atomic import atomic_folder
-from core.errors import BadInput, LrmError, WorkFailed
+from core.errors import BadInput, LrmError, WorkFailed, cannot_write
 from core.outputs import writing
 from core.quantities import duration
 from core.storage import Storage
@@ -59,9 +59,7 @@ def export(
     try:
         (folder / layout.folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"--out {out}: cannot write to this folder: {error.strerror or error}"
-        ) from None
+        raise cannot_write(f"--out {out}: cannot write to this folder", error) from None
     failed: dict[str, str] = {}
     with writing(out):
         counts = _write_objects(root, samples, layout, folder, workers, failed)

@@ -150,7 +150,7 @@ def gather(root: Storage, sizes: SampleSizes) -> ReportData:
         root=root.uri,
         config=config,
         created=datetime.now(UTC),
-        summary=summarise(root),
+        summary=summarise(dataset_state),
         filters=_filters(config, removed="removed" in chosen.dropped),
         dropped=chosen.dropped,
         failed=chosen.failed,

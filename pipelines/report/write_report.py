@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadInput
+from core.errors import cannot_write
 from core.storage import Storage
 from pipelines.report.gather import SampleSizes, gather
 from pipelines.report.page import render_page
@@ -16,13 +16,14 @@ def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) 
     """Write `report.html`; return the values that `lrm report --json` prints.
 
     The report shows `num_thumbnails` dropped objects per reason (0: a few, without pictures) and
-    samples of at most `num_shards` shards. Raises BadInput if the folder cannot be written.
+    samples of at most `num_shards` shards. Raises BadInput if the folder cannot be written,
+    and WorkFailed if its disk is full.
     """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot create this folder: {error.strerror}") from None
+        raise cannot_write(f"--out {out}: cannot create this folder", error) from None
     sizes = SampleSizes(shards=num_shards)
     if num_thumbnails:
         sizes = SampleSizes(shards=num_shards, per_reason=num_thumbnails)
@@ -37,6 +38,6 @@ def write_report(root: Storage, out: str, num_thumbnails: int, num_shards: int) 
     try:
         Storage(folder).write(path.name, page)
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot write to this folder: {error.strerror}") from None
+        raise cannot_write(f"--out {out}: cannot write to this folder", error) from None
     num_pictures = sum(bool(picture.uri) for picture in pictures.values())
     return {"report": str(path), "bytes": len(page), "pictures": num_pictures}

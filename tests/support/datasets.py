@@ -17,6 +17,12 @@ QUICK = (
     "--render.resolution 40 --render.samples 1 --shards.samples-per-shard 4 --address none"
 ).split()
 
+# Every object is dropped after its inspection, so nothing is rendered.
+WITHOUT_BLENDER = (
+    "--filters.textured.min-triangle-share 1 --no-filters.caption --no-filters.missing-texture "
+    "--address none"
+).split()
+
 
 def events_of(root: Path) -> list[dict[str, Any]]:
     """Return all events of a dataset in their order."""

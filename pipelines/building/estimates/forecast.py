@@ -24,8 +24,14 @@ class StageProgress:
     failed: int
     per_minute: float
     """Objects done or failed per minute, within the window of the forecast."""
-    mean_seconds: float | None
-    """Mean time of one worker for one object; None before the first."""
+    seconds: float
+    """Time of the workers for all objects done or failed."""
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Mean time of one worker for one object; None before the first."""
+        num_ended = self.done + self.failed
+        return self.seconds / num_ended if num_ended else None
 
 
 class Forecast:
@@ -87,7 +93,7 @@ class Forecast:
                 done=self._done[stage],
                 failed=self._failed[stage],
                 per_minute=60 * self._rate(stage, now),
-                mean_seconds=self._mean(stage),
+                seconds=self._seconds[stage],
             )
             for stage in self._stages
             if self._waiting[stage] or self._ended(stage)
@@ -96,6 +102,10 @@ class Forecast:
     def objects_per_minute(self, now: float) -> float:
         """Return how many objects per minute reached their final state, within the window."""
         return 60 * self._rate(_ENDED, now)
+
+    def busy_workers(self, now: float) -> float:
+        """Return the worker seconds done per second, within the window."""
+        return self._rate(_WORK, now)
 
     def seconds_left(self, now: float) -> float | None:
         """Return the seconds until all objects are done.

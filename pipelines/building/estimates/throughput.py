@@ -19,7 +19,6 @@ __all__ = [
     "Timeline",
     "builds",
     "recent_throughput",
-    "seconds_to_go",
     "timeline",
 ]
 
@@ -93,26 +92,34 @@ def builds(outcomes: pa.Table) -> list[BuildThroughput]:
     return sorted(throughputs, key=lambda throughput: throughput.started)
 
 
-def recent_throughput(catalog: Catalog, pending: int) -> dict[str, Any]:
+def recent_throughput(catalog: Catalog, pending: int, work: float) -> dict[str, Any]:
     """Return two fields of `lrm status --json`.
 
     `throughput` is that of the last build, within the hour before the last event. `seconds_to_go`
-    is the time until no object is pending at this throughput; None if it is not known.
+    is the time until no object is pending, if the workers do as many seconds of work per second as
+    in that time; None if that is not known. `work` is the work on the pending objects, in seconds
+    of one worker.
     """
     throughputs = builds(catalog.outcomes(_RECENT))
     recent = throughputs[-1] if throughputs else None
     return {
         "throughput": recent and recent.to_dict(),
-        "seconds_to_go": seconds_to_go(pending, recent),
+        "seconds_to_go": _seconds_to_go(catalog, pending, work, recent),
     }
 
 
-def seconds_to_go(pending: int, recent: BuildThroughput | None) -> float | None:
-    """Return the seconds until no object is pending at a throughput; None if that is unknown."""
+def _seconds_to_go(
+    catalog: Catalog, pending: int, work: float, recent: BuildThroughput | None
+) -> float | None:
     if not pending:
         return 0.0
-    rate = recent.per_hour if recent else None
-    return round(3600 * pending / rate, 1) if rate else None
+    if recent is None:
+        return None
+    # What was committed when the period starts was done before it.
+    totals = catalog.stage_totals(recent.started + timedelta(microseconds=1))
+    done = pc.sum(totals["seconds"]).as_py()
+    seconds = (recent.ended - recent.started).total_seconds()
+    return round(work * seconds / done, 1) if done else None
 
 
 def timeline(outcomes: pa.Table, max_bars: int = 96) -> Timeline | None:

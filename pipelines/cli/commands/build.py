@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import BadInput
 from core.lock import exclusive_lock
-from core.options import Parser, add_wait_option
+from core.monitoring.endpoint import serve_metrics
+from core.options import Parser, add_monitoring_options, add_wait_option
 from core.paths.temporary_folder import check_temporary_folder
 from core.storage import Storage
 from dataset.root import check_root
@@ -27,6 +28,7 @@ def _options(parser: Parser) -> None:
     """Add the options of `lrm build`."""
     plan_options(parser)
     add_wait_option(parser)
+    add_monitoring_options(parser)
     parser.add_argument(
         "--filters-only",
         action="store_true",
@@ -80,6 +82,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
         make_executor = open_executor if ready.plan.work else InProcess
         executor = make_executor(config, ready.source)
         progress = Progress([stage.name for stage in ready.plan.decisions.stages])
+        stack.enter_context(serve_metrics(arguments.metrics_port, progress.metrics))
         try:
             if check_lock is None:
                 check_lock = stack.enter_context(lock)
@@ -90,11 +93,13 @@ def _build_all(arguments: argparse.Namespace) -> int:
             build = Build(config, ready.plan, committer, executor, progress, check_lock)
             record = BuildRecord(root, config, ready.memory, ready.comparison)
             with record.of(ready.plan, ready.source.revision, committer.run) as results:
-                results["objects"] = build.run()
+                results |= {"objects": build.run(), "failures": dict(build.failures.counts)}
         finally:
             progress.close()
             executor.close()
-    return print_status(root, arguments.json)
+    code = print_status(root, arguments.json)
+    build.failures.require_none_of_environment()
+    return code
 
 
 def _prepare_again(settings: BuildSettings, config: "BuildConfig") -> "Preparation":

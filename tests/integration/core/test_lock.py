@@ -191,13 +191,17 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     assert holder.stdout.readline() == b"held\n"
     root, entry = Storage(str(tmp_path)), tmp_path / ".shards.lock"
     assert lock_holder(root).pid == holder.pid
+    visible = json.loads(entry.read_text())["kernel"]
     # A process of another container is not visible, but its lock is.
     entry.write_text(json.dumps(json.loads(entry.read_text()) | {"kernel": "other"}))
     assert lock_holder(root).pid == holder.pid
+    # It ends, but nothing waits for it, as in a container without an init process.
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"kernel": visible}))
     holder.kill()
-    holder.communicate()
+    assert holder.stdout.read() == b""
     assert entry.read_text()
     assert lock_holder(root) is None
+    holder.wait()
 
 
 def test_asking_for_the_holder_refuses_no_writer(tmp_path):

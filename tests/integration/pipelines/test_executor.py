@@ -1,5 +1,6 @@
-"""The requests of the executor on Ray to the autoscaler."""
+"""The executor on Ray: its requests to the autoscaler, and what its tasks wait for."""
 
+import re
 import time
 from pathlib import Path
 
@@ -81,3 +82,22 @@ def test_an_interrupted_autoscaler_request_is_cancelled(config, requested, monke
         OnRay(config, None)
     assert requested == [3, 0]
     assert not ray.is_initialized()
+
+
+def test_a_task_that_no_node_can_run_is_explained(config, requested, monkeypatch, tmp_path):
+    resources = {"render_resources": {"nowhere": 1}, "autoscaler_renders": 0}
+    execution = config.execution.model_copy(update=resources)
+    executor = OnRay(config.model_copy(update={"execution": execution}), None, wait_for_file)
+    try:
+        assert executor.waiting_for() == ""
+        executor.submit(Task(queue="render", states=(tmp_path / "gate",)))
+        executor.wait(0)
+        assert executor.waiting_for() == ""
+        monkeypatch.setattr("pipelines.building.executors._SILENT_SECONDS", 0.0)
+        assert re.fullmatch(
+            r"waiting for the cluster: a render task needs 1 CPU \([0-4] of 4 free\), "
+            r"1 nowhere \(0 of 0 free\)",
+            executor.waiting_for(),
+        )
+    finally:
+        executor.close()

@@ -1,5 +1,6 @@
 """A killed build is resumed: no work is lost or repeated, and no process is left."""
 
+import json
 import signal
 import subprocess
 import time
@@ -73,7 +74,10 @@ def test_a_lost_staged_sample_is_rendered_again(built_dataset: BuiltDataset, tmp
     driver.wait()
     staged = sorted(root.glob("staging/*.tar"))
     staged[0].write_bytes(staged[0].read_bytes()[:1000])
-    first = run_lrm("build", *words, "--json").json()
+    answer = run_lrm("build", *words, "--json")
+    assert answer.code == 1
+    assert "1 object left undone: staging_lost 1 (" in answer.err
+    first = json.loads(answer.out)
     assert first["failed"]["staging_lost"] == 1
     second = run_lrm("build", *words, "--json").json()
     assert "staging_lost" not in second["failed"]

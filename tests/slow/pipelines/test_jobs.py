@@ -140,6 +140,12 @@ def test_a_stopped_build_is_resumed_by_the_next_job(
         time.sleep(0.2)
     assert head.job("stop", "first").returncode == 0
     assert "stopped" in wait_for_end(head, "first")
+    # Ray kills the driver three seconds after the signal.
+    lines = head.job("logs", "first").stdout.split("\n")
+    assert "lrm build: stopped; the same command continues" in lines
+    # Ray takes an id once: the documented command makes a new one each time.
+    again = head.job("submit", "--submission-id", "first", "--no-wait", "--", "true")
+    assert again.returncode != 0
     submit(head, "second", *words)
     job_status = wait_for_end(head, "second")
     assert "succeeded" in job_status, job_status

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from dataset.catalog.event_log import Event
+from pipelines.building.build_metrics import BuildCounts
 from pipelines.building.estimates.forecast import Forecast
 from pipelines.building.progress import Progress
 
@@ -109,8 +110,8 @@ def show(terminal: bool) -> str:
         progress.add_waiting("fetch", 2)
         time.sleep(0.3)
         progress.record("fetch", [event("fetch", seconds=0.5)], "render")
-        progress.tick(2, {"dropped": 1}, 1)
-        progress.done(2, {"dropped": 1, "kept": 1})
+        progress.tick(lambda: BuildCounts(total=2, finals={"dropped": 1}, unpacked=1))
+        progress.done(BuildCounts(total=2, finals={"dropped": 1, "kept": 1}))
         progress.close()
     text = b""
     # At the end, a terminal raises an OSError and a pipe returns no bytes.

@@ -13,7 +13,6 @@ from pipelines.building.estimates.throughput import (
     OUTCOMES,
     builds,
     recent_throughput,
-    seconds_to_go,
     timeline,
 )
 
@@ -46,9 +45,6 @@ def test_a_build_that_only_listed_did_no_work():
 def test_one_commit_has_no_rate():
     (pace,) = builds(endings(("run", 1.0, "pack", "ok", 30)))
     assert pace.per_hour is None
-    assert seconds_to_go(5, pace) is None
-    assert seconds_to_go(0, pace) == 0
-    assert seconds_to_go(5, None) is None
 
 
 def test_outcomes_have_their_own_bars():
@@ -97,7 +93,7 @@ def test_no_object_is_lost_in_the_bars(rows):
 def test_the_catalog_counts_an_object_once_per_run(tmp_path):
     catalog = Catalog(Storage(str(tmp_path)))
     assert catalog.outcomes().num_rows == 0
-    assert recent_throughput(catalog, 3) == {"throughput": None, "seconds_to_go": None}
+    assert recent_throughput(catalog, 3, 9.0) == {"throughput": None, "seconds_to_go": None}
     ids = [f"objaverse:{i:032x}" for i in range(4)]
     listed = [Event(asset_id=asset_id, stage="list", content="c") for asset_id in ids]
     catalog.commit(listed, "first", 1)
@@ -118,7 +114,7 @@ def test_the_catalog_counts_an_object_once_per_run(tmp_path):
     assert [pace.objects for pace in builds(catalog.outcomes())] == [3, 1]
     last = catalog.outcomes(timedelta(0)).to_pylist()
     assert [row["run"] for row in last] == ["second"]
-    assert recent_throughput(catalog, 3)["throughput"]["objects"] == 1
+    assert recent_throughput(catalog, 3, 9.0)["throughput"]["objects"] == 1
 
 
 def test_the_recent_outcomes_read_a_limited_number_of_events(tmp_path, monkeypatch):
