@@ -28,6 +28,7 @@ __all__ = [
     "mask",
     "number",
     "seconds_by_name",
+    "sum_by_name",
     "text",
     "texts",
 ]
@@ -242,3 +243,14 @@ def _is_in_dictionary(chunk: pa.DictionaryArray, value_set: pa.Array) -> Bool[np
 def mask(flags: pa.Array | pa.ChunkedArray) -> Bool[np.ndarray, "n"]:
     """Convert an Arrow column of booleans to numpy; null becomes False."""
     return flags.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def sum_by_name(maps: pa.ChunkedArray) -> dict[str, float]:
+    """Return the sum of the values of each name in a column of maps; null counts as empty."""
+    entries = maps.combine_chunks().drop_null()
+    names = entries.keys.dictionary_encode()
+    values = entries.items.to_numpy(zero_copy_only=False)
+    sums = np.bincount(
+        names.indices.to_numpy(), weights=values, minlength=len(names.dictionary)
+    ).tolist()
+    return dict(zip(names.dictionary.to_pylist(), sums, strict=True))

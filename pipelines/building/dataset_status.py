@@ -13,6 +13,7 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Catalog, StageRecord
+from dataset.columns import sum_by_name
 from dataset.object_record import split_asset_id
 from dataset.root import read_build
 from pipelines.building.build_config import BuildConfig
@@ -164,11 +165,7 @@ def _parts(objects: Objects, stage: Stage, valid: np.ndarray) -> dict[str, float
     key = stage.events.timings.key
     if key not in objects.table.column_names:
         return {}
-    timings = objects.table[key].filter(valid).combine_chunks().drop_null()
-    parts, seconds = timings.keys, timings.items.to_numpy(zero_copy_only=False)
-    names = parts.dictionary_encode()
-    sums = np.bincount(names.indices.to_numpy(), weights=seconds, minlength=len(names.dictionary))
-    totals = zip(names.dictionary.to_pylist(), sums.tolist(), strict=True)
+    totals = sum_by_name(objects.table[key].filter(valid)).items()
     return {part: round(spent, 3) for part, spent in sorted(totals, key=lambda item: -item[1])}
 
 

@@ -106,6 +106,8 @@ class Decisions:
     filter_results: list[tuple[Filter, FilterResult]] = field(repr=False)
     known: Mapping[str, Bool[np.ndarray, "n"]] = field(repr=False)
     """Per stage, the objects whose measurements are valid."""
+    valid: Mapping[str, Bool[np.ndarray, "n"]] = field(repr=False)
+    """Per stage, the objects whose last event, ok or failed, is valid."""
 
     def __len__(self) -> int:
         return len(self.state)
@@ -241,6 +243,7 @@ class Decider:
             reasons=[_REMOVED, *filters.reasons],
             filter_results=filters.filter_results,
             known=filters.known,
+            valid=valid,
         )
 
     def _files_for(self, stage: Stage) -> list[tuple[Stage, ResultFile]]:

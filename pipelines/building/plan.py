@@ -15,7 +15,8 @@ from dataset.catalog.latest import LatestEvents
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
-from pipelines.building.estimates.estimate import estimate_rest
+from pipelines.building.estimates.estimate import Earlier, estimate_rest
+from pipelines.building.estimates.unit_costs import earlier_measurements
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
@@ -108,7 +109,8 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     del captions, texts
     skipped = [table for table in read if table.num_skipped]
     objects = widen(listing.listed, tables, decider)
-    return _make_plan(listing, objects, config, revision, skipped)
+    earlier = earlier_measurements(root, latest, config)
+    return _make_plan(listing, objects, config, revision, skipped, earlier)
 
 
 def _make_plan(
@@ -117,6 +119,7 @@ def _make_plan(
     config: BuildConfig,
     captions_revision: str,
     skipped: Sequence[SkippedRows],
+    earlier: Earlier,
 ) -> Plan:
     """Decide on every object and return the plan for those that the listing selects."""
     decider = Decider(config)
@@ -128,7 +131,7 @@ def _make_plan(
         objects=objects,
         decisions=decisions,
         rows=rows,
-        estimate=estimate_rest(rows, decisions, objects.columns, config),
+        estimate=estimate_rest(rows, decisions, objects.columns, config, earlier),
         prices=config.prices,
         captions_revision=captions_revision,
         skipped=skipped,

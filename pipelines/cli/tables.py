@@ -168,7 +168,8 @@ def _cost(cost: Mapping[str, Any] | None) -> list[str]:
         compared = " (core-hours as estimated)"
     else:
         side = "above" if error > 0 else "below"
-        compared = f" ({100 * abs(error):.0f} % {side} the estimate)"
+        within = ", within its range" if cost["within_range"]["core_hours"] else ""
+        compared = f" ({100 * abs(error):.0f} % {side} the estimate{within})"
     return [
         f"estimated {minute(cost['since'])}: {_amounts(cost['expected'])}",
         f"used{so_far}: {_amounts(cost['took'], compared)}",
@@ -177,14 +178,22 @@ def _cost(cost: Mapping[str, Any] | None) -> list[str]:
 
 def _amounts(cost: Mapping[str, Any], compared: str = "") -> str:
     """Return hours, bytes and money in one line; `compared` follows the core-hours."""
-    core_hours = f"{amount(cost['core_hours'])} core-hours{compared}"
-    line = f"{core_hours}, {amount(cost['gpu_hours'])} GPU-hours, {size(cost['bytes'])} stored"
+    core_hours = f"{amount(cost['core_hours'])} core-hours{_range(cost, 'core_hours')}{compared}"
+    gpu_hours = f"{amount(cost['gpu_hours'])} GPU-hours{_range(cost, 'gpu_hours')}"
+    line = f"{core_hours}, {gpu_hours}, {size(cost['bytes'])}{_range(cost, 'bytes')} stored"
     paid = cost["money"]
     if paid is None:
         return line
     line += f": {paid['work']:,.2f} {paid['currency']}"
     monthly = paid["per_month"]
     return line if monthly is None else f"{line}, and {monthly:,.2f} per month for storage"
+
+
+def _range(cost: Mapping[str, Any], name: str) -> str:
+    """Return ` (8 to 20)`, the range of an estimate; empty if it has none."""
+    low, high = cost[f"{name}_range"]
+    shown = size if name == "bytes" else amount
+    return f" ({shown(low)} to {shown(high)})" if low < high else ""
 
 
 def _whole(number: float) -> str:

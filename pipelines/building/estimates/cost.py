@@ -7,9 +7,11 @@ from typing import Any, Self
 from core.errors import WorkFailed
 from pipelines.building.build_config import PriceConfig
 
-__all__ = ["Cost", "StageCost", "expected_objects", "money"]
+__all__ = ["RANGED", "Cost", "StageCost", "money"]
 
 _GB = 1e9
+RANGED = ("core_hours", "gpu_hours", "bytes")
+"""The costs that have a range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class StageCost:
     gpu_hours: float = 0.0
     bytes: float = 0.0
     """Bytes that the stage adds to the dataset."""
+    range_factor: float = 1.0
+    """The costs are expected between cost / range_factor and cost * range_factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +45,34 @@ class Cost:
         return sum(stage.gpu_hours for stage in self.stages.values())
 
     @property
-    def num_bytes(self) -> int:
+    def bytes(self) -> float:
         """The bytes that all stages add to the dataset."""
-        return round(sum(stage.bytes for stage in self.stages.values()))
+        return sum(stage.bytes for stage in self.stages.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that all stages add to the dataset, as a whole number."""
+        return round(self.bytes)
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """Return the expected range of `core_hours`, `gpu_hours` or `bytes`.
+
+        All stages are assumed to err to the same side, as they do if the number of objects errs.
+        """
+        pairs = [(getattr(stage, name), stage.range_factor) for stage in self.stages.values()]
+        return (
+            sum(cost / factor for cost, factor in pairs),
+            sum(cost * factor for cost, factor in pairs),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
+        ranges = {name: self.range_of(name) for name in RANGED}
         return {
             "core_hours": round(self.core_hours, 4),
             "gpu_hours": round(self.gpu_hours, 4),
             "bytes": self.num_bytes,
+            **{f"{name}_range": [round(end, 4) for end in ranges[name]] for name in RANGED},
             "stages": {
                 name: {key: round(value, 4) for key, value in asdict(stage).items()}
                 for name, stage in self.stages.items()
@@ -83,19 +105,3 @@ def money(cost: Cost, prices: PriceConfig) -> dict[str, Any] | None:
         **machines,
         "per_month": None if storage is None else round(storage, 2),
     }
-
-
-def expected_objects(
-    starting: Mapping[str, float], stages: tuple[str, ...], shares: Mapping[str, float]
-) -> dict[str, float]:
-    """Return the expected number of objects per stage: n_s = starting_s + n_(s-1) * share_s.
-
-    starting_s objects have s as their next stage. Of the objects that passed the previous stage,
-    share_s reach s.
-    """
-    expected: dict[str, float] = {}
-    count = 0.0
-    for stage in stages:
-        count = starting.get(stage, 0.0) + count * shares[stage]
-        expected[stage] = count
-    return expected

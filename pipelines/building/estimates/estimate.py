@@ -1,7 +1,7 @@
 """The expected cost of a build, from the catalog's measurements or from first estimates."""
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
@@ -9,80 +9,131 @@ from jaxtyping import Int64
 from dataset.columns import Columns
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decisions
-from pipelines.building.estimates.cost import Cost, StageCost, expected_objects
+from pipelines.building.estimates.cost import Cost, StageCost
+from pipelines.building.estimates.expected_objects import (
+    Expected,
+    Routes,
+    Share,
+    expected_objects,
+    measured_shares,
+    routes,
+)
+from pipelines.building.estimates.unit_costs import (
+    Measured,
+    UnitCost,
+    measured_now,
+    opens_late,
+    unit_cost,
+)
+from pipelines.building.stages.blender_scene import OPENING_SECONDS
 from pipelines.building.stages.registry import STAGES
-from pipelines.building.stages.stage import FirstEstimate, Stage
+from pipelines.building.stages.stage import Stage
 
-__all__ = ["estimate_rest", "first_estimate"]
+__all__ = ["Earlier", "estimate_rest", "first_estimate", "remaining_work"]
 
-_ENOUGH_OBJECTS = 30
-"""Minimum number of objects from which the share that reaches a stage is measured."""
+Earlier = Mapping[str, Sequence[Measured]]
+"""The measurements of each stage under earlier settings."""
 
 
 def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
     """Return the expected cost of a first build of this many objects."""
     stages = STAGES.enabled(config)
-    estimates = {stage.name: stage.estimate(config) for stage in stages}
-    return _cost(config, stages, {stages[0].name: num_objects}, estimates)
+    new = Routes(
+        start=np.zeros(1, dtype=np.int8),
+        to_do=np.ones((len(stages), 1), dtype=bool),
+        passes=np.full((len(stages), 1), np.nan),
+    )
+    shares = [Share(first=stage.estimate(config).share) for stage in stages]
+    expected = expected_objects(stages, new, shares, num_objects)
+    return _cost(config, stages, expected, {s.name: unit_cost(s, config, ()) for s in stages})
 
 
 def estimate_rest(
-    rows: Int64[np.ndarray, "m"], decisions: Decisions, columns: Columns, config: BuildConfig
+    rows: Int64[np.ndarray, "m"],
+    decisions: Decisions,
+    columns: Columns,
+    config: BuildConfig,
+    earlier: Earlier | None = None,
 ) -> Cost:
     """Return the expected cost of the remaining work on the objects in these rows.
 
-    The next stage of each object is known; the number that reaches later stages is estimated from
-    the shares that pass. Seconds, bytes and shares are measured where the catalog has enough
-    objects, else they are the first estimates of the stages.
+    Each row needs a stage. The number of objects that reach later stages follows from the last
+    results and the present filters, and for objects without results from the shares that pass.
+    Seconds and bytes are measured, under the present settings or scaled from `earlier`, else they
+    are the first estimates of the stages.
     """
+    expected, units = _expectations(rows, decisions, columns, config, earlier or {})
+    return _cost(config, decisions.stages, expected, units)
+
+
+def remaining_work(decisions: Decisions, columns: Columns, config: BuildConfig) -> float:
+    """Return the expected work on all pending objects, in seconds of one worker."""
+    rows = np.flatnonzero(decisions.where("pending"))
+    expected, units = _expectations(rows, decisions, columns, config, {})
+    return sum(_seconds(stage, expected[stage.name], units) for stage in decisions.stages)
+
+
+def _expectations(
+    rows: Int64[np.ndarray, "m"],
+    decisions: Decisions,
+    columns: Columns,
+    config: BuildConfig,
+    earlier: Earlier,
+) -> tuple[dict[str, Expected], dict[str, UnitCost]]:
+    """Return the number of objects that each stage is expected to process, and the cost of one."""
     stages = decisions.stages
-    next_stages = np.bincount(decisions.stage[rows], minlength=len(stages)).tolist()
-    starting = {stage.name: num for stage, num in zip(stages, next_stages, strict=True)}
-    passed = {stage.name: columns.one_of(stage.events.status, {"ok"}) for stage in stages}
-    shares = _measured_shares(decisions, passed)
-    estimates = {}
+    shares = measured_shares(decisions, columns, [s.estimate(config).share for s in stages])
+    shares = [_share(index, share, stages, earlier) for index, share in enumerate(shares)]
+    units = {}
     for stage in stages:
-        first, where = stage.estimate(config), passed[stage.name]
-        seconds = _mean(columns.numbers(stage.events.seconds), where, first.seconds)
-        num_bytes = first.num_bytes
-        if stage.stores is not None and stage.stores.is_output:
-            num_bytes = _mean(columns.numbers(stage.stores.column), where, num_bytes)
-        share = shares.get(stage.name, first.share)
-        estimates[stage.name] = FirstEstimate(seconds=seconds, num_bytes=num_bytes, share=share)
-    return _cost(config, stages, starting, estimates)
+        valid = decisions.valid[stage.name]
+        now = measured_now(stage, columns, valid, config)
+        units[stage.name] = unit_cost(stage, config, [*now, *earlier.get(stage.name, ())])
+    return expected_objects(stages, routes(rows, decisions, columns), shares), units
 
 
-def _mean(values: np.ndarray, where: np.ndarray, default: float) -> float:
-    return float(values[where].mean()) if where.any() else default
-
-
-def _measured_shares(decisions: Decisions, passed: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return per stage the share of the objects that passed the previous stage and this one."""
-    shares = {}
-    for index, (before, stage) in enumerate(pairwise(decisions.stages), start=1):
-        # Objects that still wait for the stage do not count.
-        counted = passed[before.name] & (decisions.stage != index)
-        if counted.sum() >= _ENOUGH_OBJECTS:
-            shares[stage.name] = float((counted & passed[stage.name]).sum() / counted.sum())
-    return shares
+def _share(index: int, share: Share, stages: Sequence[Stage], earlier: Earlier) -> Share:
+    """Return a measured share, or that under earlier settings, such as another rig."""
+    if not index or share.passed:
+        return share
+    before, here = (earlier.get(stages[i].name, ()) for i in (index - 1, index))
+    if not (before and here):
+        return share
+    reached = min(here[0].num, before[0].passed)
+    return Share(first=share.first, passed=before[0].passed, reached=reached)
 
 
 def _cost(
     config: BuildConfig,
     stages: Sequence[Stage],
-    starting: Mapping[str, float],
-    estimates: Mapping[str, FirstEstimate],
+    expected: Mapping[str, Expected],
+    units: Mapping[str, UnitCost],
 ) -> Cost:
-    """Return the expected cost of objects, given how many start at each stage."""
-    shares = {name: estimate.share for name, estimate in estimates.items()}
-    expected = expected_objects(starting, tuple(shares), shares)
+    """Return the cost of the expected objects, each range two standard deviations wide."""
     costs = {}
     for stage in stages:
-        count, estimate = expected[stage.name], estimates[stage.name]
-        if count:
+        count, unit = expected[stage.name], units[stage.name]
+        if count.objects:
             hours = {
-                kind: count * estimate.seconds / 3600 * number
+                kind: _seconds(stage, count, units) / 3600 * number
                 for kind, number in stage.reserves(config).items()
             }
-            costs[stage.name] = StageCost(objects=count, bytes=count * estimate.num_bytes, **hours)
+            chance = unit.spread / max(count.objects, 1.0) ** 0.5
+            deviation = math.hypot(count.deviation, unit.deviation, chance)
+            costs[stage.name] = StageCost(
+                objects=count.objects,
+                bytes=count.objects * unit.num_bytes,
+                range_factor=math.exp(2 * deviation),
+                **hours,
+            )
     return Cost(stages=costs)
+
+
+def _seconds(stage: Stage, count: Expected, units: Mapping[str, UnitCost]) -> float:
+    """Return the seconds of one worker for all objects of a stage.
+
+    The first stage of a task opens the object in Blender. That is part of the first such stage of
+    a build; a later one opens only the objects that start there.
+    """
+    seconds = count.objects * units[stage.name].seconds
+    return seconds + count.starting * OPENING_SECONDS if opens_late(stage) else seconds

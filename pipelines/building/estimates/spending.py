@@ -6,7 +6,7 @@ from typing import Any
 
 from dataset.catalog.event_log import Catalog
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.estimates.cost import Cost, StageCost, money
+from pipelines.building.estimates.cost import RANGED, Cost, StageCost, money
 from pipelines.building.stages.registry import STAGES
 
 __all__ = ["compare", "estimate_record", "measured_cost"]
@@ -33,7 +33,8 @@ def compare(
     """Return the estimate and the measured cost of the last build; None if it has no estimate.
 
     `build` is the content of build.json. `error` in the result is (took - expected) / expected of
-    hours and bytes; its values are None until the build has ended.
+    hours and bytes, `within_range` whether they are in the range of the estimate; their values are
+    None until the build has ended.
     """
     if "estimate" not in build:
         return None
@@ -48,7 +49,11 @@ def compare(
         "took": measured.to_dict() | {"money": money(measured, config.prices)},
         "error": {
             name: _error(measured.to_dict()[name], expected.to_dict()[name]) if ended else None
-            for name in ("core_hours", "gpu_hours", "bytes")
+            for name in RANGED
+        },
+        "within_range": {
+            name: _is_within(getattr(measured, name), expected.range_of(name)) if ended else None
+            for name in RANGED
         },
     }
 
@@ -56,6 +61,12 @@ def compare(
 def estimate_record(cost: Cost) -> dict[str, Any]:
     """Return an estimate as build.json records it, with the present time as its start."""
     return cost.to_dict() | {"since": datetime.now(UTC).isoformat()}
+
+
+def _is_within(measured: float, ends: tuple[float, float]) -> bool | None:
+    """Return whether a cost is in a range; None if there is no range."""
+    low, high = ends
+    return low <= measured <= high if low < high else None
 
 
 def _error(measured: float, expected: float) -> float | None:

@@ -13,7 +13,19 @@ from pipelines.building.stages.worker_context import WorkerContext
 from render.render_config import RENDERER_VERSION
 from render.rigs import Rig
 
-__all__ = ["camera_identity", "open_scene", "rounded", "scene_identity"]
+__all__ = [
+    "OPENING_PARTS",
+    "OPENING_SECONDS",
+    "camera_identity",
+    "open_scene",
+    "rounded",
+    "scene_identity",
+]
+
+OPENING_PARTS = ("bring", "start", "import", "evaluate")
+"""The timed parts of `open_scene`. Only the first stage of a task has them."""
+OPENING_SECONDS = 0.8
+"""Core-seconds of `open_scene`, from real models (docs/notes/scale.md)."""
 
 
 def open_scene(

@@ -12,7 +12,7 @@ from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, Stage, StoredBytes
 from pipelines.building.stages.worker_context import WorkerContext
-from pipelines.sources import FetchFailed
+from pipelines.sources import FetchFailed, is_hub
 from pipelines.transfers.outcome import file_sha256
 
 __all__ = ["BYTES", "FETCH", "RAW", "SHA256", "local_glb"]
@@ -72,7 +72,7 @@ FETCH = Stage(
     columns=(SHA256, BYTES, RAW),
     queue=FETCH_QUEUE,
     run=_fetch,
-    estimate=lambda _: FirstEstimate(seconds=1.0),
+    estimate=lambda config: FirstEstimate(seconds=1.0 if is_hub(config.source) else 0.1),
     stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
     file=ResultFile(location=(RAW,), folder=_FOLDER, required=False),
 )

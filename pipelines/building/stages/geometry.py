@@ -27,6 +27,12 @@ __all__ = ["GEOMETRY", "PATH"]
 GEOMETRY_VERSION = 1
 """Increment when the same scene gives other points or another mesh."""
 
+_POINTS = 100_000
+_MESH_SECONDS, _POINTS_SECONDS = 0.2, 0.3
+"""Core-seconds of the mesh, and of 100,000 points."""
+_MESH_BYTES, _POINTS_BYTES = 300_000, 1_200_000
+"""The same in bytes."""
+
 PATH = text("geometry", "path", "path of the companion file", detail=True)
 BYTES = integer("geometry", "bytes", "size of the companion file")
 
@@ -55,6 +61,14 @@ def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
     return [GEOMETRY_VERSION, *scene_identity(config), rig.normalise, points]
 
 
+def _estimate(config: BuildConfig) -> FirstEstimate:
+    points = config.surface.points / _POINTS
+    return FirstEstimate(
+        seconds=_MESH_SECONDS + _POINTS_SECONDS * points,
+        num_bytes=_MESH_BYTES + _POINTS_BYTES * points,
+    )
+
+
 GEOMETRY = Stage(
     name="geometry",
     inputs=("fetch",),
@@ -67,7 +81,7 @@ GEOMETRY = Stage(
     queue=RENDER_QUEUE,
     run=_geometry,
     uses_blender=True,
-    estimate=lambda _: FirstEstimate(seconds=0.5, num_bytes=1_500_000),
+    estimate=_estimate,
     stores=StoredBytes(column=BYTES, label="geometry"),
     file=ResultFile(location=(PATH,), folder=GEOMETRY_FOLDER, check=check_geometry),
 )

@@ -16,9 +16,11 @@ from dataset.columns import category, text
 from dataset.format.shards import read_sample_tar, write_shard
 from dataset.maintenance.repair import restore_shard
 from dataset.object_record import sample_key
+from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identities import Identities
 from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.picture_work import picture_bytes
 from pipelines.building.stages.queues import PACK_QUEUE
 from pipelines.building.stages.render import RENDER, STAGING, render_identity
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, RigScope, Stage
@@ -43,6 +45,8 @@ SHARDS = "shards"
 """The folder of all shards."""
 SAMPLE_LOCATION = (SHARD, SAMPLE, SHARD_SHA256)
 """The columns that locate a sample: its shard, its key there, and the shard's checksum."""
+_FIXED_SECONDS, _SECONDS_PER_BYTE = 0.025, 5e-8
+"""Core-seconds of a sample, and of each of its bytes (docs/notes/scale.md)."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,10 @@ def _restore(
     return [context.identities.event(PACK, state, data=dict(location)) for state, location in pairs]
 
 
+def _estimate(config: BuildConfig) -> FirstEstimate:
+    return FirstEstimate(seconds=_FIXED_SECONDS + _SECONDS_PER_BYTE * picture_bytes(config))
+
+
 PACK = Stage(
     name="pack",
     inputs=("render",),
@@ -189,6 +197,6 @@ PACK = Stage(
     columns=SAMPLE_LOCATION,
     queue=PACK_QUEUE,
     run_group=_pack,
-    estimate=lambda _: FirstEstimate(seconds=0.2),
+    estimate=_estimate,
     file=ResultFile(location=SAMPLE_LOCATION, folder=SHARDS),
 )

@@ -17,6 +17,7 @@ from pipelines.building.stages.blender_scene import (
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identity_keys import RENDER_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
+from pipelines.building.stages.picture_work import picture_bytes, picture_seconds
 from pipelines.building.stages.queues import RENDER_QUEUE
 from pipelines.building.stages.stage import (
     FirstEstimate,
@@ -26,7 +27,7 @@ from pipelines.building.stages.stage import (
     StoredBytes,
 )
 from pipelines.building.stages.worker_context import WorkerContext
-from render.rigs import Rig, get_rig
+from render.rigs import Rig
 
 __all__ = ["BYTES", "DARK_SHARE", "RENDER", "STAGING", "render_identity"]
 
@@ -39,14 +40,8 @@ DARK_SHARE = number(
 )
 
 _FOLDER = "staging"
-_SECONDS = 37.0
-"""Core-seconds of 32 views at 512 pixels with up to 12 samples (docs/notes/scale.md)."""
-_FIXED_SECONDS = 3.0
-"""The share of `_SECONDS` for scene, kernels and encoding; the rest grows with the pixels."""
-_BYTES = 3_500_000
-"""Bytes of a sample of 32 views at 512 pixels."""
-_PIXELS, _SAMPLES = 32 * 512**2, 12
-"""Pixels and Cycles samples per pixel that the estimates above are for."""
+_FIXED_SECONDS = 0.6
+"""Core-seconds of the parts of a render that do not depend on its pictures."""
 
 
 def render_identity(config: BuildConfig, rig: Rig) -> list[Any]:
@@ -102,9 +97,13 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
 
 
 def _estimate(config: BuildConfig) -> FirstEstimate:
-    scale = get_rig(config.rig).num_views * config.render.resolution**2 / _PIXELS
-    colour = (_SECONDS - _FIXED_SECONDS) * scale * config.render.samples / _SAMPLES
-    return FirstEstimate(seconds=_FIXED_SECONDS + colour, num_bytes=_BYTES * scale, share=0.7)
+    parts = picture_seconds(config)
+    return FirstEstimate(
+        seconds=_FIXED_SECONDS + sum(parts.values()),
+        parts=parts,
+        num_bytes=picture_bytes(config),
+        share=0.7,
+    )
 
 
 RENDER = Stage(

@@ -4,8 +4,8 @@ A new stage is a file in this folder that ends with a `Stage`, and one line in `
 Plan, status, inspect, cost, refresh, verify and compact use only what it declares.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -37,10 +37,17 @@ class RigScope(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstEstimate:
-    """The expected cost of a stage per object, used until the catalog has measurements."""
+    """The expected cost of a stage per object under some settings.
+
+    It is used until the catalog has measurements. Measurements under other settings are scaled by
+    the ratio of the estimates under both, part by part.
+    """
 
     seconds: float
-    """Time of one worker, in seconds."""
+    """Time of one worker for all parts, in seconds."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the timed parts that depend on the settings. The names are those of the `timings`
+    in the stage's events; parts that run at the same time must not both be listed."""
     num_bytes: float = 0.0
     """Bytes that the stage adds to the dataset."""
     share: float = 1.0
