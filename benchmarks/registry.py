@@ -8,6 +8,7 @@ _BY_PACKAGE = {
         "catalog",
         "commits",
         "encoding",
+        "estimates",
         "executor",
         "loader",
         "mesh_memory",

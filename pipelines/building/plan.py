@@ -16,7 +16,7 @@ from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
 from pipelines.building.estimates.cost import Cost, money
 from pipelines.building.estimates.estimate import Earlier, estimate_rest
-from pipelines.building.estimates.unit_costs import earlier_measurements
+from pipelines.building.estimates.unit_costs import earlier_measurements, known_settings
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
@@ -109,7 +109,7 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     del captions, texts
     skipped = [table for table in read if table.num_skipped]
     objects = widen(listing.listed, tables, decider)
-    earlier = earlier_measurements(root, latest, config)
+    earlier = earlier_measurements(latest, config, known_settings(root))
     return _make_plan(listing, objects, config, revision, skipped, earlier)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from jaxtyping import Int64
@@ -97,10 +98,11 @@ def _share(index: int, share: Share, stages: Sequence[Stage], earlier: Earlier) 
     if not index or share.passed:
         return share
     before, here = (earlier.get(stages[i].name, ()) for i in (index - 1, index))
-    if not (before and here):
-        return share
-    reached = min(here[0].num, before[0].passed)
-    return Share(first=share.first, passed=before[0].passed, reached=reached)
+    for one, other in product(before, here):
+        if one.config is other.config:
+            reached = min(other.num, one.passed)
+            return Share(first=share.first, passed=one.passed, reached=reached)
+    return share
 
 
 def _cost(

@@ -129,33 +129,40 @@ def measured_now(
 
 
 def earlier_measurements(
-    root: Storage, latest: LatestEvents, config: BuildConfig
+    latest: LatestEvents, config: BuildConfig, known: Sequence[BuildConfig]
 ) -> dict[str, list[Measured]]:
-    """Return the measurements of each stage under the settings of the last build.
+    """Return the measurements of each stage under other settings, those of the `known` builds.
 
-    Stages whose settings have not changed are left out, as are events of older settings: which they
-    were is not recorded.
+    Events of other settings are left out: which they were is not recorded. Of a stage whose
+    settings have not changed there are none. Measurements of another device do not count.
     """
-    try:
-        before = stored_config(root)
-        identities, now = Identities(before), Identities(config)
-        stages = {
-            (stage.name, identities.rig(stage)): stage
-            for stage in STAGES.enabled(before)
-            if identities.settings(stage) != now.settings(stage)
-            and not (stage.uses_gpu and before.render.device != config.render.device)
-        }
-    except (BadInput, WorkFailed):
-        return {}  # an empty root, or settings of a version that cannot be read any more
+    now, enabled = Identities(config), STAGES.enabled(config)
+    sources = []
+    for before in known:
+        identities = Identities(before)
+        for stage in enabled:
+            same_device = before.render.device == config.render.device or not stage.uses_gpu
+            if same_device and identities.settings(stage) != now.settings(stage):
+                sources.append((stage, before, identities))
     names = {"settings", "status", "seconds", "timings"}
-    names |= {stage.stores.column.name for stage in stages.values() if stage.stores is not None}
-    tables = latest.tables(stages, sorted(names)) if stages else {}
-    found = {}
-    for stage_rig, stage in stages.items():
-        measured = _of_table(stage, tables[stage_rig], identities.settings(stage), before)
+    names |= {stage.stores.column.name for stage, *_ in sources if stage.stores is not None}
+    keys = {(stage.name, identities.rig(stage)) for stage, _, identities in sources}
+    tables = latest.tables(keys, sorted(names)) if keys else {}
+    found: dict[str, list[Measured]] = {}
+    for stage, before, identities in sources:
+        table = tables[stage.name, identities.rig(stage)]
+        measured = _of_table(stage, table, identities.settings(stage), before)
         if measured is not None:
-            found[stage.name] = [measured]
+            found.setdefault(stage.name, []).append(measured)
     return found
+
+
+def known_settings(root: Storage) -> list[BuildConfig]:
+    """Return the settings of earlier builds that the dataset remembers; none for an empty root."""
+    try:
+        return [stored_config(root)]
+    except (BadInput, WorkFailed):
+        return []  # an empty root, or settings of a version that cannot be read any more
 
 
 def _of_table(stage: Stage, table: pa.Table, settings: str, config: BuildConfig) -> Measured | None:

@@ -18,7 +18,7 @@ from render.rigs import get_rig
 __all__ = ["picture_bytes", "picture_seconds", "views"]
 
 _VIEWS = 32
-_GEOMETRY, _DENOISE, _SAMPLE, _CHECK = 2.5, 9.7, 2.2, 0.25
+_GEOMETRY, _DENOISE, _SAMPLE, _CHECK = 2.5, 9.7, 2.15, 0.25
 """Seconds that grow with the area that the object fills; of `_SAMPLE` for each sample."""
 _FIXED_GEOMETRY, _FIXED_COLOUR, _FIXED_CHECK, _FIXED_PROBE = 0.1, 0.4, 0.1, 0.05
 """Seconds at any resolution; all but those of the probe grow with the number of views."""

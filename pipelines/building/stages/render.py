@@ -40,7 +40,7 @@ DARK_SHARE = number(
 )
 
 _FOLDER = "staging"
-_FIXED_SECONDS = 0.6
+_FIXED_SECONDS = 0.7
 """Core-seconds of the parts of a render that do not depend on its pictures."""
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.speed.scale import MARKS, Inputs, limits, tables, work, write_page
+from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.registry import STAGES
 from tests.support.paths import REPOSITORY
 
+BUILD = BuildConfig(source="objaverse", root="r")
 PAGE = REPOSITORY / "docs/notes/scale.md"
 
 
@@ -21,7 +24,10 @@ def test_the_limits_follow_the_formulas_of_the_page():
     inputs = Inputs(objects=1000, cores=10, driver_tasks=100, commit_events=500)
     load = work(inputs, gpu=False)
     fetched, inspected, measured, rendered = 1000, 950, 475, 332.5
-    core_seconds = 0.25 * fetched + 0.25 * 0.1 * inspected + 2 * measured + 37.2 * rendered
+    seconds = {stage.name: stage.estimate(BUILD).seconds for stage in STAGES}
+    core_seconds = 0.25 * (seconds["fetch"] * fetched + seconds["inspect"] * inspected)
+    core_seconds += seconds["measure"] * measured
+    core_seconds += (seconds["render"] + seconds["pack"]) * rendered
     tasks, shards = fetched + measured + rendered / 64, rendered / 64
     events = fetched + fetched + inspected + measured + 2 * rendered
     reads = 2 * (fetched + inspected + measured + rendered)
@@ -41,7 +47,8 @@ def test_gpu_nodes_divide_their_time_between_renders_and_other_stages():
     inputs = replace(Inputs(), gpu_seconds=3.6)
     load = work(inputs, gpu=True)
     assert load.cost.gpu_hours == pytest.approx(266.0)
-    rest = work(inputs, gpu=False).core_hours - 266_000 * 37 / 3600
+    rendering = 266_000 * STAGES["render"].estimate(BUILD).seconds / 3600
+    rest = work(inputs, gpu=False).core_hours - rendering
     assert limits(load, inputs, 10, gpu=True)["nodes"] == pytest.approx(26.6 + rest / 160)
 
 

@@ -13,6 +13,7 @@ from pipelines.building.estimates.estimate import first_estimate
 from pipelines.building.estimates.spending import compare, estimate_record, measured_cost
 from pipelines.building.stages.measure import MEASURE
 from pipelines.building.stages.render import RENDER
+from pipelines.cli.tables import show_plan, show_status
 from tests.support.lrm import run_lrm
 
 CPU = BuildConfig.load({"source": "s", "root": "r", "blender": {"threads": 4}})
@@ -87,6 +88,43 @@ def test_the_estimation_error_is_reported_only_after_the_build_has_ended(tmp_pat
     assert ended["within_range"] == {"core_hours": True, "gpu_hours": None, "bytes": True}
     assert ended["took"]["money"]["work"] == 0.12
     assert compare({"config": {}}, catalog, CPU) is None
+
+
+def test_the_text_of_a_plan_shows_the_range_of_its_estimate(capsys) -> None:
+    render = StageCost(objects=5, core_hours=12, bytes=4e9, range_factor=2.0)
+    estimate = Cost(stages={"render": render}).to_dict() | {"money": None}
+    show_plan({"work": {"render": {"new": 5}}, "estimate": estimate})
+    text = capsys.readouterr().out.splitlines()[-1]
+    amounts = "12 core-hours (6 to 24), 0 GPU-hours, 4.0 GB (2.0 GB to 8.0 GB) stored"
+    assert text == f"in total about {amounts}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (36.0, "(50 % above the estimate, within its range)"),
+        (60.0, "(150 % above the estimate)"),
+        (6.0, "(75 % below the estimate)"),
+    ],
+)
+def test_the_status_says_whether_the_cost_is_within_the_range(
+    tmp_path, capsys, seconds, words
+) -> None:
+    catalog = Catalog(Storage(str(tmp_path)))
+    render = StageCost(objects=2, core_hours=0.08, bytes=2_000, range_factor=1.6)
+    build = {"estimate": estimate_record(Cost(stages={"render": render})), "ended": "2026"}
+    catalog.commit(events("render", 3, seconds, data={"bytes": 1_000}), "now", 1)
+    counts = dict.fromkeys(("listed", "kept", "pending", "unsure"), 0)
+    empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
+    cost = compare(build, catalog, CPU)
+    show_status({**counts, **empty, "throughput": None, "cost": cost})
+    assert words in capsys.readouterr().out
+
+
+def test_an_estimate_of_an_earlier_version_has_no_range() -> None:
+    stages = {"render": {"objects": 2, "core_hours": 1.0, "gpu_hours": 0.0, "bytes": 5.0}}
+    cost = Cost.from_dict({"stages": stages})
+    assert cost.range_of("core_hours") == (1.0, 1.0)
 
 
 def test_the_estimate_of_a_first_build_is_that_of_the_plan(demo_source, tmp_path):

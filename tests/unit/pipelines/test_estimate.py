@@ -22,7 +22,7 @@ from pipelines.building.estimates.expected_objects import (
     measured_shares,
     routes,
 )
-from pipelines.building.estimates.unit_costs import earlier_measurements
+from pipelines.building.estimates.unit_costs import earlier_measurements, known_settings
 from pipelines.building.object_table import latest_of, load_objects
 from pipelines.building.projection import with_event
 from pipelines.building.stages.blender_scene import OPENING_SECONDS
@@ -103,7 +103,8 @@ class Catalogued:
         """Return the estimate of all work under a configuration."""
         decisions = self.decisions(config)
         rows = np.flatnonzero(decisions.stage >= 0)
-        earlier = earlier_measurements(self.root, latest_of(self.root), config)
+        known = known_settings(self.root)
+        earlier = earlier_measurements(latest_of(self.root), config, known)
         return estimate_rest(rows, decisions, decisions.columns, config, earlier)
 
 
