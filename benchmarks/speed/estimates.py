@@ -29,12 +29,17 @@ __all__ = ["main"]
 
 _BASE = "--render.resolution 128 --render.samples 12 --rig lrm32"
 _CHANGES = (
-    "--render.resolution 256",
-    "--render.samples 4",
-    "--render.samples 24 --render.min-samples 24",
     "--rig one2345",
     "--rig zero123plus",
+    "--render.samples 4",
+    "--render.samples 24 --render.min-samples 24",
+    "--render.resolution 256",
     "--render.resolution 512",
+)
+_HEADER = (
+    "| change | stage | objects: expected, measured | seconds: expected, measured | ratio "
+    "| ratio at the same speed | MB: expected, measured |",
+    "|---|---|---|---|---|---|---|",
 )
 _ALL = ("--filters.caption.enabled false --filters.textured.enabled false --address none").split()
 
@@ -83,13 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = json.loads((args.work / "measured.json").read_text())
     without_work = measured["without_work"]
     base_speed = _speed(base, measured["cpu"] - without_work)
+    print(*_HEADER, sep="\n", flush=True)
     compared = []
     for change in args.changes:
         root = args.work / "changed"
         compared.append(_compare(source, base, root, args.base.split(), change, without_work))
-        print(f"{change}: {_corrected(compared[-1], base_speed):.2f}", file=sys.stderr, flush=True)
-    for line in _table(compared, base_speed):
-        print(line)
+        for line in _rows(compared[-1], base_speed):
+            print(line, flush=True)
     worst = max(abs(_corrected(each, base_speed) - 1) for each in compared)
     write_figures(args.figures, [Figure("largest error of an estimate", 100 * worst, "%")])
 
@@ -163,30 +168,25 @@ def _corrected(compared: Comparison, base_speed: float) -> float:
     return taken / expected * compared.speed / base_speed
 
 
-def _table(compared: Sequence[Comparison], base_speed: float) -> list[str]:
-    """Return a Markdown table with a row per change and stage."""
-    lines = [
-        "| change | stage | objects: expected, measured | seconds: expected (range), measured "
-        "| ratio | at the same speed | MB: expected, measured |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in compared:
-        for stage in sorted({*each.expected, *each.taken}, key=list(each.taken).index):
-            pair = [stages.get(stage) for stages in (each.expected, each.taken)]
-            objects, seconds, sizes = (
-                tuple(stage[name] if stage else 0.0 for stage in pair)
-                for name in ("objects", "seconds", "bytes")
-            )
-            ratio = f"{seconds[1] / seconds[0]:.2f}" if seconds[0] else ""
-            megabytes = f"{sizes[0] / 1e6:.1f}, {sizes[1] / 1e6:.1f}" if any(sizes) else ""
-            lines.append(
-                f"|  | {stage} | {objects[0]:.0f}, {objects[1]:.0f} "
-                f"| {seconds[0]:.1f}, {seconds[1]:.1f} | {ratio} |  | {megabytes} |"
-            )
-        expected, taken = each.total("seconds")
-        lines.append(
-            f"| **{each.change}** | all |  | {expected:.0f} ({each.ends[0]:.0f} to "
-            f"{each.ends[1]:.0f}), {taken:.0f} | {taken / expected:.2f} "
-            f"| **{_corrected(each, base_speed):.2f}** |  |"
+def _rows(compared: Comparison, base_speed: float) -> list[str]:
+    """Return the rows of a Markdown table: one per stage, and one for all."""
+    lines = []
+    for stage in compared.taken:
+        pair = [stages.get(stage) for stages in (compared.expected, compared.taken)]
+        objects, seconds, sizes = (
+            tuple(each[name] if each else 0.0 for each in pair)
+            for name in ("objects", "seconds", "bytes")
         )
+        ratio = f"{seconds[1] / seconds[0]:.2f}" if seconds[0] else ""
+        megabytes = f"{sizes[0] / 1e6:.1f}, {sizes[1] / 1e6:.1f}" if any(sizes) else ""
+        lines.append(
+            f"| | {stage} | {objects[0]:.0f}, {objects[1]:.0f} "
+            f"| {seconds[0]:.1f}, {seconds[1]:.1f} | {ratio} | | {megabytes} |"
+        )
+    expected, taken = compared.total("seconds")
+    low, high = compared.ends
+    lines.append(
+        f"| `{compared.change}` | all | | {expected:.0f} ({low:.0f} to {high:.0f}), {taken:.0f} "
+        f"| {taken / expected:.2f} | **{_corrected(compared, base_speed):.2f}** | |"
+    )
     return lines

@@ -42,11 +42,12 @@ def first_estimate(config: BuildConfig, num_objects: int) -> Cost:
     new = Routes(
         start=np.zeros(1, dtype=np.int8),
         to_do=np.ones((len(stages), 1), dtype=bool),
+        has_result=np.zeros((len(stages), 1), dtype=bool),
         passes=np.full((len(stages), 1), np.nan),
     )
     shares = [Share(first=stage.estimate(config).share) for stage in stages]
     expected = expected_objects(stages, new, shares, num_objects)
-    return _cost(config, stages, expected, {s.name: unit_cost(s, config, ()) for s in stages})
+    return _cost(config, stages, expected, {s.name: unit_cost(s, config) for s in stages})
 
 
 def estimate_rest(
@@ -85,12 +86,14 @@ def _expectations(
     stages = decisions.stages
     shares = measured_shares(decisions, columns, [s.estimate(config).share for s in stages])
     shares = [_share(index, share, stages, earlier) for index, share in enumerate(shares)]
+    expected = expected_objects(stages, routes(rows, decisions, columns), shares)
     units = {}
     for stage in stages:
         valid = decisions.valid[stage.name]
         now = measured_now(stage, columns, valid, config)
-        units[stage.name] = unit_cost(stage, config, [*now, *earlier.get(stage.name, ())])
-    return expected_objects(stages, routes(rows, decisions, columns), shares), units
+        measured = [*now, *earlier.get(stage.name, ())]
+        units[stage.name] = unit_cost(stage, config, measured, expected[stage.name].again)
+    return expected, units
 
 
 def _share(index: int, share: Share, stages: Sequence[Stage], earlier: Earlier) -> Share:

@@ -50,6 +50,8 @@ class Expected:
     objects: float
     starting: float
     """Number of those for which the stage is the next one."""
+    again: float = 0.0
+    """Share of `objects` that the stage has processed before."""
     deviation: float = 0.0
     """Standard deviation, divided by `objects`."""
 
@@ -62,6 +64,8 @@ class Routes:
     """Index of each object's next stage."""
     to_do: Bool[np.ndarray, "s m"]
     """Whether a stage processes the object if it arrives there; a valid result is not redone."""
+    has_result: Bool[np.ndarray, "s m"]
+    """Whether the stage has processed the object before."""
     passes: Float64[np.ndarray, "s m"]
     """1 or 0: whether the object goes on after a stage; NaN if that is not known."""
 
@@ -73,17 +77,18 @@ def routes(rows: Int64[np.ndarray, "m"], decisions: Decisions, columns: Columns)
     follows from its last result and the present filters: most results hardly change.
     """
     start = decisions.stage[rows]
-    to_do = np.empty((len(decisions.stages), len(rows)), dtype=bool)
+    to_do, has_result = np.empty((2, len(decisions.stages), len(rows)), dtype=bool)
     passes = np.empty(to_do.shape)
     for index, stage in enumerate(decisions.stages):
         ok = columns.one_of(stage.events.status, {"ok"})[rows]
+        has_result[index] = columns.one_of(stage.events.status, {"ok", "failed"})[rows]
         to_do[index] = ~decisions.valid[stage.name][rows] | (start == index) | (start == 0)
         passes[index] = np.where(ok | ~to_do[index], ok, np.nan)
         for filter_, filter_result in decisions.filter_results:
             if filter_.needs == stage.name:
                 for dropped in filter_result.drops.values():
                     passes[index][ok & dropped[rows]] = 0.0
-    return Routes(start=start, to_do=to_do, passes=passes)
+    return Routes(start=start, to_do=to_do, has_result=has_result, passes=passes)
 
 
 def measured_shares(decisions: Decisions, columns: Columns, first: Sequence[float]) -> list[Share]:
@@ -132,10 +137,14 @@ def expected_objects(
         reaches[ways.start == index] = 1.0
         processed = reaches * ways.to_do[index]
         total = float(processed.sum())
-        part = float(processed[is_guess].sum()) / total if total else 0.0
+        guess, again = (
+            float(processed[which].sum()) / total if total else 0.0
+            for which in (is_guess, ways.has_result[index])
+        )
         expected[stage.name] = Expected(
             objects=weight * total,
             starting=weight * float((ways.start == index).sum()),
-            deviation=part * variance**0.5,
+            again=again,
+            deviation=guess * variance**0.5,
         )
     return expected

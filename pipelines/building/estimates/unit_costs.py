@@ -29,12 +29,14 @@ __all__ = [
     "unit_cost",
 ]
 
-_FIRST_DEVIATION = 0.45
-"""Standard deviation of a first estimate, of the logarithm: a factor of 2.5 for two of them."""
+_FIRST_DEVIATION = 0.6
+"""Standard deviation of a first estimate, of the logarithm: a factor of 3.3 for two of them. First
+builds took up to three times as long on machines with other work.
+"""
 _SCALED_DEVIATION = 0.15
 """The same for measurements under other settings: two of them are the 30 % of docs/notes/scale.md.
 """
-_PRIOR_SPREAD, _PRIOR_OBJECTS = 1.0, 4
+_PRIOR_SPREAD, _PRIOR_OBJECTS = 0.8, 2
 """The spread between objects that is assumed, and the number of measured objects it counts as."""
 _MAX_TIMED = 20_000
 """Number of events that are enough for the mean of each part."""
@@ -51,7 +53,8 @@ class UnitCost:
     deviation: float = 0.0
     """Standard deviation of `seconds` as an expectation, divided by it."""
     spread: float = _PRIOR_SPREAD
-    """Standard deviation of the seconds of single objects, divided by their mean."""
+    """Standard deviation of the seconds of single objects, divided by their mean; 0 for objects
+    that are measured themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +75,24 @@ class Measured:
     parts: Mapping[str, float] = field(default_factory=dict)
     """The share of each timed part in the seconds; parts may be contained in others."""
 
-    def scaled(self, stage: Stage, config: BuildConfig) -> UnitCost:
+    def scaled(self, stage: Stage, config: BuildConfig, again: float) -> UnitCost:
         """Return the cost under another configuration.
 
-        Each part is multiplied by the ratio of its first estimates under both configurations, and
-        so is the rest of the time. The opening of the object is left out in stages after the first
-        one that needs it.
+        `again` is the share of the objects in question that have a result of the stage: those were
+        measured themselves. Each part is multiplied by the ratio of its first estimates under both
+        configurations, and so is the rest of the time. The opening of the object is left out in
+        stages after the first one that needs it.
         """
         old, new = stage.estimate(self.config), stage.estimate(config)
         same = self.config is config
         opening = sum(self.parts.get(part, 0.0) for part in OPENING_PARTS)
         ratio = 1.0 if same else _ratio(self.parts, old, new)
+        spread = (1 - again) * self.spread
         return UnitCost(
             seconds=self.seconds * (ratio - opening if opens_late(stage) else ratio),
             num_bytes=self.num_bytes * (new.num_bytes / old.num_bytes if old.num_bytes else 1.0),
-            deviation=math.hypot(self.spread / self.num**0.5, 0.0 if same else _SCALED_DEVIATION),
-            spread=self.spread,
+            deviation=math.hypot(spread / self.num**0.5, 0.0 if same else _SCALED_DEVIATION),
+            spread=spread,
         )
 
 
@@ -112,11 +117,16 @@ def _ratio(shares: Mapping[str, float], old: FirstEstimate, new: FirstEstimate) 
     return ratio + max(0.0, rest) * (rest_new / rest_old if rest_old > 0 else 1.0)
 
 
-def unit_cost(stage: Stage, config: BuildConfig, measured: Sequence[Measured]) -> UnitCost:
-    """Return the most certain cost of one object: from measurements, or the first estimate."""
+def unit_cost(
+    stage: Stage, config: BuildConfig, measured: Sequence[Measured] = (), again: float = 0.0
+) -> UnitCost:
+    """Return the most certain cost of one object: from measurements, or the first estimate.
+
+    `again` is the share of the objects in question that the stage has processed before.
+    """
     first = stage.estimate(config)
     assumed = UnitCost(seconds=first.seconds, num_bytes=first.num_bytes, deviation=_FIRST_DEVIATION)
-    costs = [assumed, *(each.scaled(stage, config) for each in measured)]
+    costs = [assumed, *(each.scaled(stage, config, again) for each in measured)]
     return min(costs, key=lambda cost: cost.deviation)
 
 
