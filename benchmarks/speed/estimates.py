@@ -1,4 +1,4 @@
-"""Compare the estimates of `lrm plan` for other settings with what builds then take.
+"""Compare the estimates of `lrm plan` for other settings with real builds.
 
 `python -m benchmarks estimates --source DIR --work DIR` builds a few real models with the settings
 of `--base`. For each of the changes it copies this dataset, asks for the estimate, builds, and

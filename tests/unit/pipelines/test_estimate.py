@@ -148,7 +148,7 @@ def test_each_timed_part_follows_its_own_work(tmp_path: Path) -> None:
     [
         ({"samples": 4}, 0.4, 0.75),  # colour without the probes, at four instead of ten samples
         ({"samples": 48, "min_samples": 48}, 2.5, 5.0),
-        ({"quality": 36.0}, 0.5, 0.9),
+        ({"quality": 33.0}, 0.5, 0.9),
         ({"denoise": False}, 0.5, 1.0),
         ({"seed": 1}, 0.999, 1.001),
         ({"light_strength": 1.0}, 0.999, 1.001),
