@@ -139,7 +139,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _is_header(text: str) -> bool:
-    return "asset_id" in (cell.strip('"') for cell in re.split(r"[,;\t ]+", text))
+    cells = re.split(r"[,;\t ]+", text)
+    return ":" not in text and "asset_id" in (cell.strip('"') for cell in cells)
 
 
 def _name_in_line(text: str, where: str) -> GivenName:

@@ -27,6 +27,7 @@ IDS = [
     "folder: edge ",
     'folder:"quoted"',
     "folder:\N{RIGHT-TO-LEFT OVERRIDE}x",
+    "folder:an asset_id",
 ]
 GONE = "objaverse:gone"
 
@@ -105,6 +106,7 @@ def test_an_unknown_id_is_refused_and_similar_ones_are_named(root: Storage, word
 def test_every_id_is_found_in_the_lines_that_list_prints(root: Storage):
     lines = "".join(f"{id_line(asset_id)}\n" for asset_id in [*IDS, GONE])
     assert from_lines(root, *lines.splitlines(keepends=True)) == [*IDS, GONE]
+    assert from_lines(root, "folder:an asset_id") == IDS[-1:]
 
 
 @pytest.mark.parametrize(
