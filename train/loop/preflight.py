@@ -18,7 +18,7 @@ from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import size_run
-from train.monitoring.run_log import check_tensorboard
+from train.monitoring.loggers.registry import check_loggers
 from train.resilience.collectives import gather, on_rank_0
 from train.settings.deepspeed_settings import check_deepspeed
 from train.settings.train_config import TrainConfig
@@ -53,8 +53,7 @@ def preflight(config: TrainConfig) -> Preflight:
     """
     config.check()
     check_deepspeed(config.deepspeed)
-    if config.tensorboard:
-        check_tensorboard()
+    check_loggers(config.loggers)
     snapshot = open_snapshot(RetryingStorage(config.root, config.reading), config.snapshot)
     samples = snapshot.of_split("train")
     if not samples:
