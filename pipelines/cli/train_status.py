@@ -79,7 +79,7 @@ def _state(record: StateRecord | None, step: int, steps: int, saved: int) -> str
     if step >= steps:
         return "done"
     if record is None:
-        return "stopped" if saved == step else "dead"
+        return "stopped" if saved == step > 0 else "dead"
     return record.state
 
 

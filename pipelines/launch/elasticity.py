@@ -48,9 +48,9 @@ def check_machine(config: TrainConfig) -> None:
         return
     available = {kind: machine.get(kind, 0) for kind in worker}
     raise BadInput(
-        f"--num-workers {config.num_workers}: at least {smallest} workers are needed and {slots} "
-        f"fit on this machine: a worker needs {_text(worker)}, the machine has {_text(available)}; "
-        "use fewer workers, smaller --worker-resources, or a cluster (--address auto)"
+        f"--num-workers {config.num_workers}: too many for this machine: {smallest} needed, "
+        f"{slots} fit; each needs {_text(worker)}, the machine has {_text(available)}; use fewer "
+        "workers, smaller --worker-resources, or a cluster (--address auto)"
     )
 
 

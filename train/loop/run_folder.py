@@ -41,8 +41,8 @@ def check_run_folder(config: TrainConfig, recipe_of: RecipeOf) -> None:
         _check_recipe(f"--out {out}", run.get("recipe") or recipe_of(run["config"]), config)
     elif out.is_dir() and (others := _other_entries(out)):
         _log.warning(
-            "--out %s: contains %d files or folders that no run wrote, such as %s",
-            *(out, len(others), others[0]),
+            "--out %s: contains %s that no run wrote: %s",
+            *(out, _count(len(others)), others[0] + (", ..." if len(others) > 1 else "")),
         )
     for name in checkpoint_names(checkpoints)[:1]:
         checkpoint = read_checkpoint(checkpoints, name)
@@ -88,6 +88,10 @@ def _other_entries(out: Path) -> list[str]:
     """
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     return sorted(names - _RUN_ENTRIES)
+
+
+def _count(number: int) -> str:
+    return "1 file or folder" if number == 1 else f"{number} files or folders"
 
 
 _RUN_ENTRIES = frozenset(

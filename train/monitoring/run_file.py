@@ -4,18 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.atomic import atomic_write
-from train.settings.train_config import TrainConfig
 from train.settings.versions import installed_versions
+
+if TYPE_CHECKING:
+    # `lrm train --status` reads the record without importing torch.
+    from train.settings.train_config import TrainConfig
 
 __all__ = ["RUN_FILE", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
 
 
-def write_run(out: Path, config: TrainConfig, first_step: int, hosts: Sequence[str]) -> None:
+def write_run(out: Path, config: "TrainConfig", first_step: int, hosts: Sequence[str]) -> None:
     """Write the record of a start into the run's folder."""
     record: Mapping[str, Any] = {
         "recipe": config.recipe,

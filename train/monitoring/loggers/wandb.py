@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
+from core.errors import BadInput
 from train.monitoring.loggers.logger import LoggedStart
 
 __all__ = ["WandbLogger"]
@@ -15,6 +16,9 @@ class WandbLogger:
     def __init__(self, start: LoggedStart) -> None:
         import wandb
 
+        # Without an account, W&B would ask for one at the terminal.
+        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+            raise BadInput("no account: run `wandb login`, or set WANDB_API_KEY or WANDB_MODE")
         number = start.find_id("wandb")
         # W&B accepts no step twice; the repeated ones have the same values.
         self._skip_until = start.logged_step if number else 0
