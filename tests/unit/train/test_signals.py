@@ -77,7 +77,7 @@ def test_a_signal_after_a_step_is_answered_at_once_and_a_second_one_ends_the_pro
     assert program.stdout is not None
     assert program.stdout.readline() == "requested\n"
     time.sleep(0.1)
-    program.send_signal(signal.SIGINT)  # torchrun repeats it: the same request
+    program.send_signal(signal.SIGINT)  # the launcher forwards it: the same request
     time.sleep(1.0)
     assert program.poll() is None
     program.send_signal(signal.SIGTERM)
