@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from core.errors import BadInput
+from core.errors import BadInput, cannot_write
 from core.retrying_storage import RetryingStorage
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
@@ -114,7 +114,7 @@ def _write_token(out: Path) -> str:
         out.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"")
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
+        raise cannot_write(f"--out {out}", error) from None
     return name
 
 

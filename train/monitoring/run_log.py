@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from train.monitoring.loggers.background import BackgroundLogger
+from train.monitoring.loggers.background_logger import BackgroundLogger
 from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from core.atomic import atomic_write
-from core.errors import BadInput, first_line
+from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
 from core.process_identity import has_ended, kernel_scope, start_ticks
 from train.monitoring.metrics_log import last_metrics
@@ -113,7 +113,10 @@ class RunState:
         self._thread = threading.Thread(target=self._renew, name="run state", daemon=True)
 
     def __enter__(self) -> Self:
-        """Record this process. Raises BadInput if another one trains in the folder."""
+        """Record this process.
+
+        Raises BadInput if another one trains in the folder, or the folder cannot be written.
+        """
         holder = read_state(self._out)
         if holder is not None and holder.is_active and self._is_alive(holder):
             raise BadInput(
@@ -133,8 +136,7 @@ class RunState:
         try:
             self._write()
         except OSError as error:
-            problem = error.strerror or error
-            raise BadInput(f"--out {self._out}: cannot write here: {problem}") from None
+            raise cannot_write(f"--out {self._out}", error) from None
         self._thread.start()
         return self
 

@@ -17,7 +17,7 @@ __all__ = ["SignalHandler", "signal_handler"]
 _log = logging.getLogger(__name__)
 
 _SAME_SIGNAL_SECONDS = 1.0
-"""Signals within this time count as one: a launcher forwards the Ctrl-C that its workers also got."""
+"""Signals within this time count as one: a launcher may forward a Ctrl-C that its workers got."""
 _BLOCKED_SECONDS = 3.0
 """Time after which a main thread that has not seen a signal is blocked by a library."""
 _UNWIND_SECONDS = 15.0

@@ -6,9 +6,12 @@ import time
 import pytest
 
 from core.errors import BadInput
-from train.monitoring.loggers import background
-from train.monitoring.loggers.background import BackgroundLogger
+from core.options import Parser, add_config_options, load_config
+from train.checkpoints.manifest import differences
+from train.monitoring.loggers import background_logger
+from train.monitoring.loggers.background_logger import BackgroundLogger
 from train.monitoring.loggers.registry import check_loggers
+from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 
 
 class Recorder:
@@ -69,8 +72,8 @@ def test_a_logger_that_cannot_be_opened_is_a_warning(caplog):
 
 
 def test_a_slow_logger_loses_values_and_a_hanging_one_is_left(caplog, monkeypatch):
-    monkeypatch.setattr(background, "_MAX_WAITING", 3)
-    monkeypatch.setattr(background, "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(background_logger, "_MAX_WAITING", 3)
+    monkeypatch.setattr(background_logger, "_CLOSE_SECONDS", 0.2)
     recorder = Recorder(waits_at=1)
     started = time.monotonic()
     logger = log_steps(recorder, 50)
@@ -94,3 +97,28 @@ def test_an_unknown_logger_or_a_missing_package_is_refused(names, parts, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=parts):
         check_loggers(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "loggers"),
+    [
+        ("", ("tensorboard",)),
+        ("--no-tensorboard", ()),
+        ("--tensorboard false", ()),
+        ("--tensorboard", ("tensorboard",)),
+        ("--tensorboard false --loggers [tensorboard,mlflow]", ("mlflow",)),
+        ("--loggers []", ()),
+    ],
+)
+def test_the_option_before_the_loggers_still_works(words, loggers, capsys):
+    parser = Parser(prog="train")
+    add_config_options(parser, Zero123PlusTrainConfig)
+    required = {"root": "r", "snapshot": "s", "out": "o"}
+    config = load_config(Zero123PlusTrainConfig, parser.parse_args(words.split()), required)
+    assert config.loggers == loggers
+    assert ("--loggers" in capsys.readouterr().err) == ("tensorboard" in words.split("[")[0])
+    stored = config.dump() | {"tensorboard": bool(loggers)}
+    del stored["loggers"]
+    old = Zero123PlusTrainConfig.load(stored)
+    assert old.loggers == (("tensorboard",) if loggers else ())
+    assert differences(stored, config.dump(), renamed=config.renamed) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.choices import choose
 from core.errors import BadInput
-from train.monitoring.loggers.background import BackgroundLogger
+from train.monitoring.loggers.background_logger import BackgroundLogger
 from train.monitoring.loggers.logger import LoggedStart, Logger
 from train.monitoring.metrics_log import last_metrics
 from train.settings.train_config import TrainConfig
