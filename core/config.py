@@ -44,6 +44,8 @@ class Renamed:
     """A value of the old name that is ignored: the default that stored configurations hold."""
     combine: Callable[[Any, Any], Any] | None = None
     """Merge the values of the old and the new name into one; by default two values are an error."""
+    old_type: Any = None
+    """Type of the old setting; by default that of the new one."""
     deprecated: bool = True
     """Whether the command line warns about the old name; False for a second accepted spelling."""
 

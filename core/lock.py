@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.errors import BadInput, WorkFailed, cannot_write
+from core.process_identity import has_ended, kernel_scope, start_ticks
 from core.storage import Storage, storage_errors
 
 __all__ = ["LEASE_SECONDS", "LockCheck", "LockHolder", "exclusive_lock", "lock_holder"]
@@ -31,8 +32,6 @@ within a minute, because a holder renews its lease only after a quarter of this 
 _RENEWALS = 4
 """Attempts to renew a lease during its lifetime."""
 _LEASES = "locks"
-_START_FIELD = 22
-"""Number of the field `starttime` in /proc/PID/stat, see proc(5)."""
 
 LockCheck = Callable[[], None]
 """A function that raises WorkFailed if the lock is no longer held; call it before each commit."""
@@ -61,7 +60,7 @@ class LockHolder:
     @property
     def is_local(self) -> bool:
         """Whether this process sees the holder's process id."""
-        return bool(self.kernel) and self.kernel == _kernel()
+        return bool(self.kernel) and self.kernel == kernel_scope()
 
     @classmethod
     def of_this_process(cls, command: str) -> "LockHolder":
@@ -71,13 +70,13 @@ class LockHolder:
             pid=os.getpid(),
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             token=uuid.uuid4().hex,
-            kernel=_kernel(),
-            started=_started(os.getpid()),
+            kernel=kernel_scope(),
+            started=start_ticks(os.getpid()),
         )
 
     def is_dead(self) -> bool:
         """Return whether the holder ran on this machine and has ended."""
-        return self.is_local and _started(self.pid) != self.started
+        return has_ended(self.pid, self.kernel, self.started)
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -130,29 +129,6 @@ def lock_holder(root: Storage, name: str = "shards") -> LockHolder | None:
     It takes no lock, so it delays no command that does.
     """
     return _flock_holder(root, name) if root.is_local else _lease_holder(root, name)
-
-
-def _kernel() -> str:
-    """Return the boot id and process namespace; an empty string where /proc does not have them."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """Return a process's start in ticks since boot; an empty string if it does not run.
-
-    A process that has ended stays in the table until its parent reads its exit code.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The second field is the command's name in brackets, which may contain spaces and brackets.
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[_START_FIELD - 3]
 
 
 class _HeldByOther(Exception):

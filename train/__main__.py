@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,12 +57,14 @@ def _train(name: str, config: "TrainConfig") -> None:
     import torch
     import torch.distributed as dist
 
+    from core.monitoring.notify import notify_at_end
     from train.checkpoints.pinned_snapshot import pin_snapshot
     from train.loop.engine import train
+    from train.loop.preflight import preflight
+    from train.loop.run_folder import check_run_folder
     from train.monitoring.progress_line import ProgressPrinter
-    from train.recipes.registry import make_recipe
+    from train.recipes.registry import make_recipe, recipe_of
     from train.resilience.collectives import on_rank_0
-    from train.resilience.stop_file import StopFile
 
     world_size = int(os.environ.get("WORLD_SIZE", "0"))
     if not world_size:
@@ -77,18 +80,43 @@ def _train(name: str, config: "TrainConfig") -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    if dist.get_rank() == 0:
-        # A stop file of an earlier start would end this one.
-        StopFile(Path(config.out)).remove()
-    dist.barrier()
-    # On one rank: a snapshot that is created meanwhile would be `latest` for some ranks only.
-    pinned = on_rank_0(lambda: pin_snapshot(config))
     try:
-        train(make_recipe(name, pinned.dump()), on_step=ProgressPrinter(config.steps))
-        # Without this barrier a rank could exit while others still communicate with it.
-        dist.barrier()
+        with ExitStack() as stack:
+            if dist.get_rank() == 0:
+                subject = f"train {name} --out {config.out}"
+                stack.enter_context(notify_at_end(config.notify, subject))
+            # An error of rank 0 is raised on the other ranks, too.
+            on_rank_0(lambda: check_run_folder(config, recipe_of))
+            # On one rank: a snapshot that is created meanwhile would be `latest` for some ranks.
+            pinned = on_rank_0(lambda: pin_snapshot(config))
+            if preflight(pinned).first_step >= config.steps:
+                return
+            on_rank_0(lambda: _claim(pinned, stack))
+            recipe = make_recipe(name, pinned.for_workers().dump())
+            train(recipe, on_step=ProgressPrinter(config.steps))
+            # Without this barrier a rank could exit while others still communicate with it.
+            dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _claim(config: "TrainConfig", stack: ExitStack) -> None:
+    """Record this run's launcher and serve its metrics while the stack is open. Raises BadInput."""
+    from core.monitoring.endpoint import Metric, serve_metrics
+    from train.monitoring.run_metrics import collect_run_metrics
+    from train.monitoring.run_state import RunState, StartProgress
+    from train.resilience.stop_file import StopFile
+
+    out = Path(config.out).absolute()
+
+    def collect() -> Iterator[Metric]:
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        return collect_run_metrics(out, config.steps, restarts=restarts)
+
+    stack.enter_context(serve_metrics(config.metrics_port, collect))
+    stack.enter_context(RunState(out, StartProgress(out)))
+    # A stop file of an earlier start would end this one.
+    StopFile(out).remove()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.sphere_datasets import write_sphere_dataset
 from train.checkpoints.checkpoint import find_checkpoint
 from train.monitoring.metrics_log import read_metrics
-from train.monitoring.run_log import RUN_FILE
+from train.monitoring.run_file import RUN_FILE
 
 __all__ = ["Kill", "Outcome", "chaos"]
 
@@ -40,7 +40,7 @@ _WORKERS = 2
 _TRAIN_WORKER = "TrainWorker"
 _SETTINGS = (
     "--preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 --data.patch-size 16 "
-    "--data.target-size-min 24 --data.target-size-max 32 --preview-every 0 --tensorboard false "
+    "--data.target-size-min 24 --data.target-size-max 32 --preview-every 0 --loggers [] "
     "--batch-size 2"
 ).split()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 import yaml
+from pydantic.fields import FieldInfo
 
 from core.config import ABSENT, Config, merge, nested, read_yaml, without
 from core.errors import BadInput
@@ -65,12 +66,15 @@ def _add_old_options(parser: argparse.ArgumentParser, config: type[Config]) -> N
     """Add the old names of options, which are not in the help."""
     fields = dict(leaves(config))
     for path, new in config.renamed.items():
+        field = fields[new.path]
+        if new.old_type is not None:
+            field = FieldInfo(annotation=new.old_type, default=None)
         parser.add_argument(
-            *_option_names(path, fields[new.path].annotation),
+            *_option_names(path, field.annotation),
             action=_Store,
             # Without a way to combine both names' values, the last option given counts.
             path=path if new.combine else new.path,
-            field=fields[new.path],
+            field=field,
             replaced_by=_option(new.path) if new.deprecated else "",
             dest=_DEST,
             default={},

@@ -1,6 +1,5 @@
 """`lrm train --status DIR`: progress, speed and checkpoints of a training run."""
 
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from rich.console import Console
 
 from core.errors import BadInput
 from core.quantities import duration, short_duration, size
-from core.storage import Storage
 from pipelines.cli.tables import counted, make_table
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
+from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
-from train.monitoring.run_log import RUN_FILE
+from train.monitoring.run_file import RUN_FILE, read_run
+from train.monitoring.run_state import StateRecord, read_state
 
 __all__ = ["run_status", "show_run_status"]
 
@@ -23,18 +23,26 @@ _RECENT = 20
 """Last steps whose median time is the current speed."""
 
 
-def run_status(out: Path) -> dict[str, Any]:
-    """Return the state of a run as plain values. Raises BadInput if there is no run."""
-    try:
-        run = json.loads((out / RUN_FILE).read_bytes())
-    except (OSError, ValueError):
-        raise BadInput(f"{out}: not the folder of a training run ({RUN_FILE} is missing)") from None
+def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
+    """Return the state of a run as plain values; `verify` reads and hashes every checkpoint.
+
+    Raises BadInput if there is no run.
+    """
+    run, record = read_run(out), read_state(out)
+    if run is None:
+        raise BadInput(_no_run(out, record))
     config, rows = run["config"], read_metrics(out)
     last = rows[-1] if rows else None
     step, steps = (last["step"] if last else 0), config["steps"]
     seconds = statistics.median(row["seconds"] for row in rows[-_RECENT:]) if rows else None
+    checkpoints = _checkpoints(config, out, verify=verify)
+    saved = checkpoints[0]["step"] if checkpoints else 0
     return {
         "out": str(out),
+        "recipe": run.get("recipe") or None,
+        "state": _state(record, step, steps, saved),
+        "message": record.message if record else "",
+        "launcher": {"host": record.host, "pid": record.pid} if record else None,
         "step": step,
         "steps": steps,
         "done": step >= steps,
@@ -48,22 +56,50 @@ def run_status(out: Path) -> dict[str, Any]:
         "validation": next(iter(read_metrics(out, VALIDATION)[-1:]), None),
         "skipped": len(read_metrics(out, SKIPPED)),
         "replaced": len(read_metrics(out, REPLACED)),
-        "checkpoints": _checkpoints(config, out),
+        "checkpoints": checkpoints,
     }
 
 
-def _checkpoints(config: dict[str, Any], out: Path) -> list[dict[str, Any]]:
-    storage = Storage(config["checkpoints"] or out / "checkpoints")
+def _no_run(out: Path, record: StateRecord | None) -> str:
+    """Return why a folder has no state to show."""
+    if record is None:
+        return f"{out}: not the folder of a training run ({RUN_FILE} is missing)"
+    state = "dead" if record.has_vanished() else record.state
+    reason = f": {record.message}" if record.message else ""
+    return f"{out}: no step was reached yet; the run is {state} ({record}){reason}"
+
+
+def _state(record: StateRecord | None, step: int, steps: int, saved: int) -> str:
+    """Return done, starting, running, stopped, failed, or dead (ended without recording its end).
+
+    Versions that recorded no state saved a checkpoint of the last step when they were stopped.
+    """
+    if record is not None and record.is_active:
+        return "dead" if record.has_vanished() else record.state
+    if step >= steps:
+        return "done"
+    if record is None:
+        return "stopped" if saved == step > 0 else "dead"
+    return record.state
+
+
+def _checkpoints(config: dict[str, Any], out: Path, *, verify: bool) -> list[dict[str, Any]]:
+    storage = checkpoint_storage(out, config["checkpoints"])
     rows = []
     for name in checkpoint_names(storage):
         checkpoint = read_checkpoint(storage, name)
         row: dict[str, Any] = {
             "step": checkpoint_step(name),
             "whole": checkpoint is not None and checkpoint.is_complete(),
+            "hashes": "not checked",
+            "damaged": [],
         }
         if checkpoint is not None:
             num_bytes = sum(entry.bytes for entry in checkpoint.manifest.files.values())
             row |= {"workers": checkpoint.manifest.world_size, "bytes": num_bytes}
+            if verify:
+                row["damaged"] = checkpoint.damaged_files()
+                row["hashes"] = "differ" if row["damaged"] else "match"
         rows.append(row)
     return rows
 
@@ -73,14 +109,28 @@ def show_run_status(status: dict[str, Any]) -> None:
     console = Console(highlight=False)
     for line in _lines(status):
         console.print(line, soft_wrap=True)
-    table = make_table("checkpoints", [], ["step", "workers", "size", "complete"])
+    table = make_table("checkpoints", [], ["step", "workers", "size", "complete", "hashes"])
     for row in status["checkpoints"]:
         cells = [f"{row['step']:,}", str(row.get("workers", "")), size(row.get("bytes", 0))]
-        table.add_row(*cells, "yes" if row["whole"] else "no")
+        table.add_row(*cells, "yes" if row["whole"] else "no", row["hashes"])
     console.print(table if status["checkpoints"] else "no checkpoints yet")
+    for row in status["checkpoints"]:
+        for name in row["damaged"]:
+            console.print(f"step {row['step']:,}: {name} is missing or damaged", soft_wrap=True)
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:
+    launcher, reason = status["launcher"], status["message"]
+    where = f"process {launcher['pid']} on {launcher['host']}" if launcher else ""
+    yield {
+        "done": "done",
+        "starting": f"starting: {where}; no step has ended since its start",
+        "running": f"running: {where}",
+        "stopped": "stopped; the same command continues",
+        "failed": f"failed: {reason}",
+        "dead": f"dead: ended without recording why{where and f' ({where})'}; the same command "
+        "continues from the newest checkpoint",
+    }[status["state"]]
     last, step = status["last"], f"step {status['step']:,} of {status['steps']:,}"
     if last is None:
         yield step

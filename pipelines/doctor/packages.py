@@ -28,7 +28,7 @@ TRAIN_PACKAGES: Mapping[str, str] = {
     "ray": "lrm train with more than one worker",
     "safetensors": "weight files",
     "scipy": "lrm evaluate, textures",
-    "tensorboard": "TensorBoard logs of a run (not with --tensorboard false)",
+    "tensorboard": "TensorBoard logs of a run (not with --loggers [])",
     "trimesh": "mesh files, lrm evaluate",
     "xatlas": "lrm reconstruct --texture",
     "diffusers": "Zero123++",

@@ -11,6 +11,7 @@ __all__ = [
     "count_slots",
     "free_slots",
     "has_gpus",
+    "machine_resources",
     "request_nodes",
     "worker_bundle",
     "workers_have_gpus",
@@ -47,6 +48,13 @@ def worker_bundle(config: TrainConfig, *, on_gpu: bool) -> dict[str, float]:
     return {"GPU" if on_gpu else "CPU": 1.0, **config.worker_resources}
 
 
+def machine_resources() -> Resources:
+    """Return the resources that a Ray started on this machine will have, without starting it."""
+    from ray._private.resource_and_label_spec import ResourceAndLabelSpec
+
+    return dict(ResourceAndLabelSpec().resolve(is_head=True).to_resource_dict())
+
+
 def free_slots(worker: Resources) -> int:
     """Return how many workers fit into the free resources of nodes that are not draining."""
     # `ray.available_resources` returns sums over all nodes, but a worker must fit on one node.
@@ -70,4 +78,5 @@ def request_nodes(worker: Resources, workers: int) -> None:
 
 
 def _slots(worker: Resources, node: Resources) -> int:
-    return min(int(node.get(kind, 0.0) / amount) for kind, amount in worker.items())
+    # 0.3 of a resource has three slots of 0.1, but the quotient is just below 3.
+    return min(int(node.get(kind, 0.0) / amount + 1e-6) for kind, amount in worker.items())

@@ -9,11 +9,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from core.errors import Stopped, WorkFailed
+from core.errors import BadInput, Stopped
 from pipelines.launch.cluster_resources import (
+    count_slots,
     free_slots,
+    has_gpus,
+    machine_resources,
     request_nodes,
     worker_bundle,
     workers_have_gpus,
@@ -21,34 +24,45 @@ from pipelines.launch.cluster_resources import (
 from train.resilience.stop_file import StopFile
 from train.settings.train_config import TrainConfig
 
-__all__ = ["is_elastic", "restart_on_growth", "wait_for_slots"]
+__all__ = ["check_machine", "restart_on_growth", "wait_for_slots"]
 
 _log = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 1800.0
-"""Maximum wait for the smallest number of workers to fit: nodes with many GPUs start slowly."""
+_LINE_SECONDS = 30.0
+"""Interval of the lines that a waiting run prints."""
 _RELEASE_SECONDS = 5.0
 """Time in which Ray frees the resources of workers that have ended."""
 _GROWTH_POLL_SECONDS = 60.0
 """Interval at which a running, elastic run checks for free slots."""
 
 
-def is_elastic(config: TrainConfig) -> bool:
-    """Return whether the configuration allows more than one number of workers."""
-    return len(config.worker_counts) > 1
+def check_machine(config: TrainConfig) -> None:
+    """Raise BadInput if this machine cannot hold the smallest allowed number of workers.
+
+    For a Ray that the run starts on this machine: no node can join it later.
+    """
+    machine, smallest = machine_resources(), config.worker_counts[0]
+    worker = worker_bundle(config, on_gpu=has_gpus([machine], config.worker_resources))
+    slots = count_slots(worker, [machine])
+    if slots >= smallest:
+        return
+    available = {kind: machine.get(kind, 0) for kind in worker}
+    raise BadInput(
+        f"--num-workers {config.num_workers}: too many for this machine: {smallest} needed, "
+        f"{slots} fit; each needs {_text(worker)}, the machine has {_text(available)}; use fewer "
+        "workers, smaller --worker-resources, or a cluster (--address auto)"
+    )
 
 
 def wait_for_slots(config: TrainConfig, stop_file: StopFile) -> int:
     """Wait for enough free slots; return the largest allowed number of workers that fits.
 
-    A run with a fixed number of workers returns at once: Ray itself waits, and its autoscaler adds
-    nodes. Raises WorkFailed if there are too few slots after 30 minutes, and Stopped if the stop
-    file requests an end.
+    A line reports the wait every 30 seconds. Meanwhile an autoscaler request is active, so that a
+    cluster that can grow adds nodes; others may get nodes by hand, so there is no time limit.
+    Raises Stopped if the stop file requests an end.
     """
     smallest, largest = config.worker_counts[0], config.worker_counts[-1]
-    if not is_elastic(config):
-        return largest
-    started, requested = time.monotonic(), False
+    started, num_lines, requested = time.monotonic(), 0, False
     try:
         while True:
             if stop_file.is_requested():
@@ -60,20 +74,23 @@ def wait_for_slots(config: TrainConfig, stop_file: StopFile) -> int:
             if fitting and (fitting[-1] == largest or waited > _RELEASE_SECONDS):
                 return fitting[-1]
             if not fitting and not requested:
-                _log.warning("waiting for free slots: %d needed, each with %s", smallest, worker)
                 request_nodes(worker, smallest)
                 requested = True
-            if waited > _WAIT_SECONDS:
-                raise WorkFailed(
-                    f"too few free slots in the cluster: {slots}, but --num-workers "
-                    f"{config.num_workers} needs at least {smallest}, each with {worker}: add "
-                    "nodes, or allow fewer workers"
+            if not fitting and waited >= num_lines * _LINE_SECONDS:
+                num_lines += 1
+                _log.warning(
+                    "waiting for free slots: %d workers needed, %d fit; each needs %s",
+                    *(smallest, slots, _text(worker)),
                 )
             time.sleep(1.0)
     finally:
         # An autoscaler request stays active until it is replaced.
         if requested:
             request_nodes(worker, 0)
+
+
+def _text(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {amount:g}" for kind, amount in resources.items())
 
 
 @contextlib.contextmanager

@@ -1,63 +1,82 @@
 """The start of the training loop (train.loop.engine), in this process or on Ray Train's workers."""
 
+import itertools
 import logging
 import os
 import socket
-import sys
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, FinalFailure, LrmError, WorkFailed
+from core.monitoring.endpoint import Metric, serve_metrics
+from core.monitoring.notify import notify_at_end
 from core.storage import Storage
 from pipelines.launch.cluster_resources import worker_bundle, workers_have_gpus
-from pipelines.launch.elasticity import is_elastic, restart_on_growth, wait_for_slots
+from pipelines.launch.elasticity import check_machine, restart_on_growth, wait_for_slots
+from pipelines.launch.progress_tail import ProgressTail
 from pipelines.ray_session import ray_session
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.pinned_snapshot import pin_snapshot
 from train.loop.engine import Recipe, train
 from train.loop.preflight import preflight
+from train.loop.run_folder import check_run_folder
 from train.monitoring.metrics_log import read_metrics
-from train.monitoring.progress_line import ProgressPrinter, progress_line
-from train.recipes.registry import make_recipe
+from train.monitoring.progress_line import ProgressPrinter
+from train.monitoring.run_metrics import collect_run_metrics
+from train.monitoring.run_state import RunState, StartProgress
+from train.recipes.registry import make_recipe, recipe_of
+from train.resilience.signals import signal_handler
 from train.resilience.stop_file import StopFile
-from train.resilience.stopping import signal_handler
 from train.settings.train_config import TrainConfig
 
 __all__ = ["launch", "train_alone"]
 
 _log = logging.getLogger(__name__)
 
-_PLACEMENT_ATTEMPTS = 3
-"""Attempts, of one minute each, of Ray to find slots after a node was lost."""
-
 
 def launch(name: str, config: TrainConfig) -> dict[str, Any]:
     """Train from the last checkpoint to the configured step; return the run's summary.
 
     Raises BadInput before a worker starts, Stopped after a stop request, and WorkFailed if training
-    fails and is not retried.
+    fails and is not retried. The hook `notify` runs at the end, also after these errors.
     """
+    with notify_at_end(config.notify, f"lrm train {name} --out {config.out}"):
+        return _launch(name, config)
+
+
+def _launch(name: str, config: TrainConfig) -> dict[str, Any]:
     # Workers run in other working directories, so paths must be absolute.
     paths = {"root": Storage(config.root).uri, "out": str(Path(config.out).absolute())}
     if config.checkpoints is not None:
         paths["checkpoints"] = Storage(config.checkpoints).uri
-    config = pin_snapshot(config.model_copy(update=paths))
+    config = config.model_copy(update=paths)
+    out = Path(config.out)
+    config.check()
+    if config.address == "none" and config.num_workers != 1:
+        raise BadInput("--address none trains in this process: use it with --num-workers 1")
+    if config.address == "local":
+        check_machine(config)
+    check_run_folder(config, recipe_of)
+    config = pin_snapshot(config)
     first = preflight(config).first_step
     if first < config.steps:
-        stop_file = StopFile(Path(config.out))
-        stop_file.remove()
-        if config.address == "none":
-            train_alone(make_recipe(name, config.dump()))
-        else:
-            try:
-                _train_on_ray(name, config, stop_file)
-            finally:
-                stop_file.remove()
-    rows = read_metrics(Path(config.out))
+        progress = StartProgress(out)
+
+        def collect() -> Iterator[Metric]:
+            return collect_run_metrics(out, config.steps, restarts=progress.num_restarts)
+
+        with serve_metrics(config.metrics_port, collect):
+            if config.address == "none":
+                with RunState(out, progress), StopFile(out).removed():
+                    train_alone(make_recipe(name, config.for_workers().dump()))
+            else:
+                _train_on_ray(name, config.for_workers(), progress)
+    rows = read_metrics(out)
     return {
         "out": config.out,
         "first_step": first,
@@ -72,8 +91,6 @@ def train_alone(recipe: Recipe) -> None:
     import torch
     import torch.distributed as dist
 
-    if recipe.config.num_workers != 1:
-        raise BadInput("--address none trains in this process: use it with --num-workers 1")
     os.environ.setdefault("LOCAL_RANK", "0")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     store = dist.HashStore()  # type: ignore[attr-defined]
@@ -84,25 +101,30 @@ def train_alone(recipe: Recipe) -> None:
         dist.destroy_process_group()
 
 
-def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
+def _train_on_ray(name: str, config: TrainConfig, progress: StartProgress) -> None:
     """Start training workers, again after failures, until the run reaches its last step.
 
     Each start has as many workers as fit into the cluster. Raises Stopped after a stop request, and
     the workers' error if it is final or after more than `max_failures` starts in a row without a
     new checkpoint.
     """
+    out, stop_file = Path(config.out), StopFile(Path(config.out))
     failures, newest = 0, _newest_checkpoint(config)
-    # The handler is set after Ray has started, because Ray sets one of its own.
     with (
+        signal_handler(stop_file.request_stop, progress.has_steps) as signals,
         ray_session(config.address),
-        signal_handler(stop_file.request_stop),
-        _MetricsTail(Path(config.out), config.steps),
+        RunState(out, progress),
+        stop_file.removed(),
+        ProgressTail(out, config.steps),
     ):
-        while True:
+        if signals is not None:
+            signals.install()  # Ray has installed a handler of its own
+        for start in itertools.count():
+            if start:
+                progress.restart()
             size = wait_for_slots(config, stop_file)
             with restart_on_growth(config, size, stop_file):
-                fixed = config.model_copy(update={"num_workers": size})
-                error = _start(name, fixed, elastic=is_elastic(config))
+                error = _start(name, config.model_copy(update={"num_workers": size}))
             if error is None:
                 return
             if stop_file.is_for_restart():
@@ -110,6 +132,9 @@ def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
                 continue
             if isinstance(error, BadInput | FinalFailure) or stop_file.is_requested():
                 raise error
+            if isinstance(error, _SlotsTaken):
+                _log.warning("%s; waiting again", error)
+                continue
             if _newest_checkpoint(config) > newest:
                 failures, newest = 0, _newest_checkpoint(config)
             failures += 1
@@ -118,15 +143,19 @@ def _train_on_ray(name: str, config: TrainConfig, stop_file: StopFile) -> None:
             _log.warning("training workers ended: %s; restarting them", error)
 
 
-def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
+class _SlotsTaken(WorkFailed):
+    """Ray found no slots for the workers, although there were enough before."""
+
+
+def _start(name: str, config: TrainConfig) -> LrmError | None:
     """Start the workers once; return their error, or None if they reached the last step."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     on_gpu = workers_have_gpus(config)
-    # This module restarts the workers, not Ray. If their number is fixed, Ray waits for free slots.
-    retries: dict[str, Any] = {"max_failures": 0, "max_preemption_failures": 0}
-    retries["controller_failure_limit"] = _PLACEMENT_ATTEMPTS if elastic else -1
+    # This module restarts the workers, not Ray.
+    no_retries: dict[str, Any] = {"max_failures": 0, "max_preemption_failures": 0}
+    no_retries["controller_failure_limit"] = 0
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"name": name, "config": config.dump(), "on_gpu": on_gpu},
@@ -140,18 +169,34 @@ def _start(name: str, config: TrainConfig, *, elastic: bool) -> LrmError | None:
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
             storage_path=str(Path(config.out) / "ray"),
-            failure_config=ray.train.FailureConfig(**retries),
+            failure_config=ray.train.FailureConfig(**no_retries),
         ),
     )
     try:
-        # In the main thread, Ray would handle Ctrl-C itself and end the run without saving.
-        with ThreadPoolExecutor(1) as executor:
-            executor.submit(trainer.fit).result()
+        _in_thread(trainer.fit)
     except ray.train.TrainingFailedError as error:
         return _cause(error)
     except ray.exceptions.RayError as error:
         return WorkFailed(f"training failed: {error}")
     return None
+
+
+def _in_thread(work: Callable[[], object]) -> None:
+    """Call `work` in a thread and raise its error here.
+
+    In the main thread, Ray would handle Ctrl-C itself and end the run without saving. The thread is
+    a daemon: if a signal ends the wait, Ray's shutdown ends its work.
+    """
+    result: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is read
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="training", daemon=True).start()
+    result.result()
 
 
 def _newest_checkpoint(config: TrainConfig) -> int:
@@ -184,6 +229,10 @@ def _is_preempted() -> bool:
 
 def _cause(error: BaseException) -> LrmError:
     """Return the first LrmError among the workers' errors, else WorkFailed with the last line."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return _SlotsTaken("other jobs have taken the free slots of the workers")
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         inner: BaseException | None = failure
@@ -193,30 +242,3 @@ def _cause(error: BaseException) -> LrmError:
             inner = getattr(inner, "cause", None) or inner.__cause__
     lines = str(error).strip().splitlines()
     return WorkFailed(f"training failed: {lines[-1] if lines else type(error).__name__}")
-
-
-class _MetricsTail:
-    """A thread that prints the progress of training from metrics.jsonl, once per interval."""
-
-    def __init__(self, out: Path, steps: int, interval: float = 10.0) -> None:
-        self._out, self._steps, self._interval = out, steps, interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        shown = -1
-        while True:
-            last = self._stop.wait(self._interval)
-            rows = read_metrics(self._out)
-            if rows and rows[-1]["step"] != shown:
-                shown = rows[-1]["step"]
-                print(progress_line(rows[-1], self._steps), file=sys.stderr, flush=True)
-            if last:
-                return

@@ -145,7 +145,7 @@ def make_config(dataset: tuple[Storage, str], out: Path, steps: int, **more: Any
         "checkpoint_every": 2,
         "preview_every": 0,
         "validate_every": 0,
-        "tensorboard": False,
+        "loggers": [],
         "slow_ranks_every": 0,
         "optimizer": {"learning_rate": 1e-2, "schedule_steps": 8, "weight_decay": 0.1},
     }

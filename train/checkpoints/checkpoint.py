@@ -5,9 +5,8 @@ used. DeepSpeed's files are pickles, so their hashes are checked before they are
 checkpoints that your own runs wrote.
 """
 
-import contextlib
 import functools
-import json
+import hashlib
 import logging
 import pickle
 import re
@@ -16,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from core.errors import BadInput
 from core.storage import Storage
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.manifest import Manifest, hash_file
-from train.monitoring.run_log import RUN_FILE
+from train.monitoring.run_file import read_run
 
 if TYPE_CHECKING:
     # `lrm train --status` reads checkpoints without importing torch.
@@ -43,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 _MODULE_FILE = "mp_rank_00_model_states.pt"
 """DeepSpeed's name of the file with the module's weights. Below ZeRO 3 it has all of them."""
+_BLOCK_BYTES = 1 << 20
+"""Bytes that are read at once while a file is hashed."""
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -84,6 +85,23 @@ class Checkpoint:
         folder = Path(self.storage.resolve(self.name))
         files = self.manifest.files.items()
         return all(cached_hash(folder / name) == entry.sha256 for name, entry in files)
+
+    def damaged_files(self) -> list[str]:
+        """Return the files that are missing or have another size or hash than in the manifest.
+
+        Reads every file, also those of an object store. Raises the storage's errors.
+        """
+        return [name for name in self.manifest.files if self._is_damaged(name)]
+
+    def _is_damaged(self, name: str) -> bool:
+        entry, path = self.manifest.files[name], f"{self.name}/{name}"
+        try:
+            if self.storage.size(path) != entry.bytes:
+                return True
+            with self.storage.open(path) as file:
+                return _hash_stream(file) != entry.sha256
+        except FileNotFoundError:
+            return True
 
     def weights(self) -> "dict[str, Tensor]":
         """Return the tensors of the trained module by name, in the precision of the run.
@@ -147,10 +165,8 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 def _storage_of(out: Path) -> Storage:
     """Return the storage of a run's checkpoints, as its last start recorded it."""
-    uri = None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        uri = json.loads((out / RUN_FILE).read_bytes())["config"]["checkpoints"]
-    return checkpoint_storage(out, uri)
+    run = read_run(out)
+    return checkpoint_storage(out, run["config"].get("checkpoints") if run else None)
 
 
 def latest_checkpoint(storage: Storage) -> Checkpoint | None:
@@ -189,6 +205,13 @@ def cached_hash(path: Path) -> str:
 @functools.lru_cache(maxsize=4096)
 def _hash_of_state(path: Path, _state: tuple[int, ...]) -> str:
     return hash_file(path)
+
+
+def _hash_stream(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def read_checkpoint(storage: Storage, name: str) -> Checkpoint | None:

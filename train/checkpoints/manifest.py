@@ -31,6 +31,7 @@ _CHANGEABLE = frozenset(
         "latent_cache",
         "loader_prefetch",
         "loader_workers",
+        "loggers",
         "max_failed_saves",
         "max_failures",
         "micro_batch",
@@ -44,7 +45,6 @@ _CHANGEABLE = frozenset(
         "sample",
         "slow_ranks_every",
         "steps",
-        "tensorboard",
         "validate_every",
         "validation_samples",
         "watchdog_seconds",
@@ -67,6 +67,8 @@ class FileEntry:
 class Manifest:
     """All that is recorded about a checkpoint except the content of its files."""
 
+    recipe: str = ""
+    """Name of the recipe; empty in checkpoints of older versions."""
     step: int
     """Number of optimizer steps done."""
     world_size: int
@@ -82,6 +84,7 @@ class Manifest:
         """Return the content of the manifest file."""
         values = {
             "format": FORMAT,
+            "recipe": self.recipe,
             "step": self.step,
             "world": self.world_size,
             "zero_stage": self.config.get("zero_stage"),
@@ -121,6 +124,7 @@ class Manifest:
             if any(Path(name).name != name for name in values["files"]):
                 return None  # a path could lead out of the checkpoint's folder
             return cls(
+                recipe=values.get("recipe", ""),
                 step=int(values["step"]),
                 world_size=int(values["world"]),
                 config=values["config"],

@@ -108,6 +108,7 @@ class CheckpointSaver:
         if problem:
             return problem
         manifest = Manifest(
+            recipe=self._config.recipe,
             step=step,
             world_size=dist.get_world_size(),
             config=self._config.dump(),

@@ -34,7 +34,9 @@ from train.loop.preflight import Preflight, check_ranks, preflight
 from train.loop.schedule import learning_rate
 from train.loop.validation import Batch, Validatable, Validation, eval_mode
 from train.monitoring.clock import Goodput, StepClock, find_slow_ranks
+from train.monitoring.loggers.registry import open_loggers
 from train.monitoring.metrics_log import read_metrics
+from train.monitoring.run_file import write_run
 from train.monitoring.run_log import RunLog
 from train.monitoring.utilisation import Utilisation
 from train.resilience.damaged_samples import (
@@ -161,9 +163,10 @@ class _Run:
         self._validation = self._make_validation(root)
         self._log: RunLog | None = None
         if dist.get_rank() == 0:
-            log = RunLog(Path(config.out), start.first_step, tensorboard=config.tensorboard)
+            out, first_step = Path(config.out), start.first_step
+            log = RunLog(out, first_step, open_loggers(config, first_step))
             self._log = stack.enter_context(log)
-            self._log.started(config.dump(), start.first_step, hosts)
+            write_run(out, config, first_step, hosts)
             self._goodput = Goodput(read_metrics(Path(config.out)))
             self._utilisation = Utilisation(recipe)
 
@@ -180,7 +183,8 @@ class _Run:
             self._watchdog.heartbeat(f"in step {done}")
             # At the same steps on every rank, because `should_stop` may be a collective call.
             must_stop = should_stop is not None and step % _STOP_POLL_STEPS == 0 and should_stop()
-            result = self._step(clock, must_stop or bool(request))
+            result = self._step(clock, request, must_stop=must_stop)
+            request.has_progress = True
             self._guard.record(result.terms["loss"], result.problem)
             self._faults.record(len(result.replaced))
             self._report(step, result, rate, clock)
@@ -209,8 +213,8 @@ class _Run:
         self._watchdog.heartbeat("waiting for the last checkpoint")
         self._checkpoints.close()
 
-    def _step(self, clock: StepClock, stop: bool) -> _Step:
-        """Run one optimizer step over all micro batches."""
+    def _step(self, clock: StepClock, request: StopRequest, *, must_stop: bool) -> _Step:
+        """Run one optimizer step over all micro batches; the ranks exchange stop requests in it."""
         engine = self._engine
         accumulation = self._config.per_rank_batch // self._config.micro_batch_size
         sums: dict[str, Tensor] = {}
@@ -229,6 +233,7 @@ class _Run:
             if micro_step < accumulation - 1:
                 engine.step()
         with clock.part("agree"):
+            stop = must_stop or bool(request)
             means, stop, num_replaced = _reduce_over_ranks(sums, stop, len(replaced))
             if num_replaced:
                 replaced = gather_replacements(replaced)

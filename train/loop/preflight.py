@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from core.errors import BadInput
+from core.errors import BadInput, cannot_write
 from core.retrying_storage import RetryingStorage
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import size_run
-from train.monitoring.run_log import check_tensorboard
+from train.monitoring.loggers.registry import check_loggers
 from train.resilience.collectives import gather, on_rank_0
 from train.settings.deepspeed_settings import check_deepspeed
 from train.settings.train_config import TrainConfig
@@ -53,8 +53,7 @@ def preflight(config: TrainConfig) -> Preflight:
     """
     config.check()
     check_deepspeed(config.deepspeed)
-    if config.tensorboard:
-        check_tensorboard()
+    check_loggers(config.loggers)
     snapshot = open_snapshot(RetryingStorage(config.root, config.reading), config.snapshot)
     samples = snapshot.of_split("train")
     if not samples:
@@ -115,7 +114,7 @@ def _write_token(out: Path) -> str:
         out.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"")
     except OSError as error:
-        raise BadInput(f"--out {out}: cannot write here: {error.strerror or error}") from None
+        raise cannot_write(f"--out {out}: cannot write here", error) from None
     return name
 
 

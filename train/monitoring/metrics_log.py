@@ -8,15 +8,25 @@
 | replaced.jsonl | damaged sample |
 """
 
+import contextlib
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from core.atomic import atomic_write
 
-__all__ = ["METRICS", "REPLACED", "SKIPPED", "VALIDATION", "MetricsLog", "read_metrics"]
+__all__ = [
+    "METRICS",
+    "REPLACED",
+    "SKIPPED",
+    "VALIDATION",
+    "MetricsLog",
+    "last_metrics",
+    "read_metrics",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +34,8 @@ METRICS = "metrics.jsonl"
 VALIDATION = "validation.jsonl"
 SKIPPED = "skipped.jsonl"
 REPLACED = "replaced.jsonl"
+_TAIL_BYTES = 1 << 16
+"""Bytes at the end of a log that contain a whole line."""
 
 
 class MetricsLog:
@@ -81,3 +93,17 @@ def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def last_metrics(out: Path) -> dict[str, Any] | None:
+    """Return the last whole line of the metrics without reading the rest; None without one."""
+    try:
+        with open(out / METRICS, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            return dict(json.loads(line))
+    return None

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -41,6 +42,8 @@ class MeshOptimizerConfig(OptimizerConfig):
 
 class MeshTrainConfig(LRMTrainConfig):
     """Settings of stage 2, in addition to those of both stages."""
+
+    recipe: ClassVar[str] = "mesh"
 
     data: FrameDataConfig = FrameDataConfig()
     loss: MeshLossConfig = MeshLossConfig()

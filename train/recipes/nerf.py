@@ -1,6 +1,7 @@
 """LRM stage 1: training of a triplane NeRF (InstantMesh, eq. 1)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -27,6 +28,8 @@ __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
 class NerfTrainConfig(LRMTrainConfig):
     """Settings of stage 1, in addition to those of both stages."""
+
+    recipe: ClassVar[str] = "nerf"
 
     data: ViewDataConfig = ViewDataConfig()
     loss: NerfLossConfig = NerfLossConfig()

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.errors import BadInput
 from core.options import Parser
 
 if TYPE_CHECKING:
     from train.loop.engine import Recipe
     from train.settings.train_config import TrainConfig
 
-__all__ = ["RECIPES", "RecipeKind", "add_recipe_parsers", "make_recipe"]
+__all__ = ["RECIPES", "RecipeKind", "add_recipe_parsers", "make_recipe", "recipe_of"]
 
 _COMMON = (
     *("--root", "--snapshot", "--out", "--config", "--preset", "--init"),
@@ -98,6 +99,23 @@ def add_recipe_parsers(
             epilog=f"example:\n  {example.replace('RECIPE', name)}" if example else None,
             populate=functools.partial(populate, name),
         )
+
+
+def recipe_of(values: Mapping[str, Any]) -> str | None:
+    """Return the recipe that a stored configuration is of, by its keys; None if that is uncertain.
+
+    For runs of versions that did not record the name.
+    """
+    fitting = [name for name, kind in RECIPES.items() if _accepts(kind.config, values)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _accepts(config: "type[TrainConfig]", values: Mapping[str, Any]) -> bool:
+    try:
+        config.load(values)
+    except BadInput:
+        return False
+    return True
 
 
 def make_recipe(name: str, values: Mapping[str, Any]) -> "Recipe":

@@ -66,7 +66,9 @@ class SampleConfig(Config):
 class Zero123PlusTrainConfig(TrainConfig):
     """Settings of the fine-tuning, in addition to those of every run."""
 
+    recipe: ClassVar[str] = "zero123plus"
     renamed: ClassVar[Mapping[str, Renamed]] = {
+        **TrainConfig.renamed,
         "blank": Renamed("unconditional_level"),
         **nested_renames("data", SheetDataConfig.renamed),
     }

@@ -13,6 +13,8 @@ and a person can write there without access to the processes. The cost is a dela
 seconds.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["StopFile"]
@@ -50,6 +52,15 @@ class StopFile:
         except FileExistsError:
             return
         self._restart_requested = True
+
+    @contextlib.contextmanager
+    def removed(self) -> Iterator[None]:
+        """Remove the file of an earlier start before the block, and that of this one after it."""
+        self.remove()
+        try:
+            yield
+        finally:
+            self.remove()
 
     def remove(self) -> None:
         """Remove the file; a stop request of this process remains in effect."""

@@ -1,7 +1,8 @@
 """The configuration that every training run has, for any recipe."""
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -12,7 +13,7 @@ from pydantic import (
     field_validator,
 )
 
-from core.config import Config
+from core.config import Config, Renamed
 from core.errors import BadInput
 from core.retrying_storage import ReadConfig
 from train.resilience.damaged_samples import FaultConfig
@@ -46,8 +47,19 @@ class OptimizerConfig(Config):
     """Maximum norm of the gradient over all parameters; 0 turns clipping off."""
 
 
+def _loggers(tensorboard: bool, loggers: Sequence[str]) -> list[str]:
+    """Return the loggers of a configuration with the old setting `tensorboard`."""
+    return [name for name in loggers if tensorboard or name != "tensorboard"]
+
+
 class TrainConfig(Config):
     """Data, output folder, length and resources of a run. Recipes add their own settings."""
+
+    recipe: ClassVar[str] = ""
+    """Name of the recipe that has these settings, as in `train.recipes.registry`."""
+    renamed: ClassVar[Mapping[str, Renamed]] = {
+        "tensorboard": Renamed("loggers", dropped_at=True, combine=_loggers, old_type=bool)
+    }
 
     root: str
     """Folder or URI of the dataset."""
@@ -55,8 +67,7 @@ class TrainConfig(Config):
     """Snapshot to train on: its id, the start of its id, its name, or `latest`. The run keeps the
     snapshot that this means at its first start."""
     out: str
-    """Folder of the run: metrics, checkpoints, previews, TensorBoard files. All workers must share
-    it."""
+    """Folder of the run: metrics, checkpoints, previews. All workers must share it."""
     checkpoints: str | None = None
     """Folder or URI of the checkpoints, such as s3://bucket/run; by default a folder below --out.
     Checkpoints in an object store are uploaded while training continues."""
@@ -129,8 +140,15 @@ class TrainConfig(Config):
     off."""
     validation_samples: PositiveInt = 16
     """Maximum number of objects per validation: the first of the validation split by asset id."""
-    tensorboard: bool = True
-    """Write curves and previews for TensorBoard to a folder below --out."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Programs that also get the metrics, previews and settings: tensorboard (files below --out),
+    wandb, mlflow; such as [tensorboard, wandb], or [] for none."""
+    notify: str | None = None
+    """Shell command that the driver runs when the training ends, however it ends. LRM_OUTCOME is
+    done, failed, stopped or refused, LRM_MESSAGE the reason, LRM_SUBJECT what ended."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the driver's machine at which Prometheus reads speed, loss and goodput
+    (http://HOST:PORT/metrics)."""
     max_failures: NonNegativeInt = 3
     """Maximum number of restarts after a worker died, counted since the newest checkpoint."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -151,6 +169,13 @@ class TrainConfig(Config):
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"give a number, or MIN:MAX such as 2:8, not {given!r}")
         return given if match[2] else int(given)
+
+    def for_workers(self) -> Self:
+        """Return the settings of the training workers, which they also record.
+
+        The driver's own are left out: a hook may contain a password.
+        """
+        return self.model_copy(update={"notify": None, "metrics_port": None})
 
     @property
     def worker_counts(self) -> list[int]:

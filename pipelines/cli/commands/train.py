@@ -21,6 +21,12 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--status", metavar="DIR", help="Show the state of the run in this folder and exit."
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="With --status: read the files of all checkpoints and compare their hashes; exit code "
+        "1 if one is damaged.",
+    )
     add_json_option(parser)
     example = "lrm train RECIPE --root DATASET --snapshot ID --out RUN"
     add_recipe_parsers(parser, _recipe_options, required=False, example=example)
@@ -44,6 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
     name = arguments.recipe
     if arguments.status is not None:
         return _status(arguments)
+    if arguments.verify:
+        raise BadInput("--verify needs --status DIR")
     if name is None:
         raise BadInput(f"give a recipe ({', '.join(RECIPES)}), or --status DIR")
 
@@ -69,12 +77,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from pipelines.cli.train_status import run_status, show_run_status
 
-    status = run_status(Path(arguments.status))
+    status = run_status(Path(arguments.status), verify=arguments.verify)
     if arguments.json:
         print(json.dumps(status))
     else:
         show_run_status(status)
-    return 0
+    return int(any(row["damaged"] for row in status["checkpoints"]))
 
 
 COMMAND = Command(

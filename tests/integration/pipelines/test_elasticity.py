@@ -1,5 +1,6 @@
 """The number of workers of an elastic run, and its restart on growth, on a real Ray cluster."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -30,7 +31,7 @@ def reserve(cpus: int) -> PlacementGroup:
 
 
 def test_an_elastic_run_starts_on_the_free_slots_and_restarts_on_more(
-    ray_address, tmp_path, monkeypatch
+    ray_address, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(elasticity, "_RELEASE_SECONDS", 0.0)
     monkeypatch.setattr(elasticity, "_GROWTH_POLL_SECONDS", 0.1)
@@ -53,6 +54,11 @@ def test_an_elastic_run_starts_on_the_free_slots_and_restarts_on_more(
             wait_until(stop_file.is_for_restart)
         with pytest.raises(Stopped):
             wait_for_slots(elastic, stop_file)
+        stop_file.remove()
         fixed = TrainConfig.load(settings | {"num_workers": num_cpus})
+        monkeypatch.setattr(elasticity, "_LINE_SECONDS", 1.0)
+        release = threading.Timer(3.0, ray.util.remove_placement_group, (worker,))
+        release.start()
         assert wait_for_slots(fixed, stop_file) == num_cpus
-        ray.util.remove_placement_group(worker)
+        line = f"waiting for free slots: {num_cpus} workers needed, {num_cpus - 1} fit"
+        assert caplog.text.count(line) >= 3

@@ -1,16 +1,24 @@
 """Training through the command line: in one process and on Ray, resumed, refused."""
 
+import contextlib
 import json
+import os
+import shutil
+import socket
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from core.process_identity import start_ticks
 from tests.support.local_training import run_local_training
 from tests.support.lrm import run_lrm
 from tests.support.metrics import losses, rows
-from tests.support.train_arguments import nerf_arguments
+from tests.support.train_arguments import mesh_arguments, nerf_arguments
 
 STEPS = 4
 
@@ -80,6 +88,131 @@ def test_a_run_with_other_settings_is_refused(sphere_dataset, undisturbed, more,
     (line,) = answer.err.strip().splitlines()
     for part in parts:
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--num-workers", "600"], ["too many for this machine: 600 needed,", "needs CPU 1"]),
+        (["--num-workers", "600:1200"], ["--num-workers 600:1200", "600 needed"]),
+        (
+            ["--worker-resources", "{CPU: 1, train: 1}"],
+            ["1 needed, 0 fit", "needs CPU 1, train 1", "train 0"],
+        ),
+    ],
+)
+def test_more_workers_than_this_machine_can_hold_are_refused_at_once(
+    sphere_dataset, tmp_path, options, parts
+):
+    """No node can join the Ray that `--address local` starts."""
+    words = nerf_arguments(sphere_dataset, tmp_path / "run", STEPS, *options)
+    words[words.index("--batch-size") + 1] = "1200"
+    started = time.monotonic()
+    answer = run_lrm(*words)
+    assert time.monotonic() - started < 5
+    assert answer.code == 2
+    (line,) = answer.err.strip().splitlines()
+    for part in parts:
+        assert part in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_and_a_run_of_another_recipe_are_no_place_for_a_run(
+    sphere_dataset, undisturbed, tmp_path
+):
+    before = sorted(path.name for path in Path(undisturbed).iterdir())
+    answer = run_lrm(*mesh_arguments(sphere_dataset, undisturbed, STEPS))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "of the recipe nerf, not mesh" in answer.err
+    assert sorted(path.name for path in Path(undisturbed).iterdir()) == before
+    (tmp_path / "dataset.json").write_text('{"format": 2}')
+    answer = run_lrm(*nerf_arguments(sphere_dataset, tmp_path / "run", STEPS))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"{tmp_path} is a dataset" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_status_names_the_state_and_verifies_hashes(undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    status = run_lrm("train", "--status", out, "--json").json()
+    assert (status["state"], status["recipe"], status["done"]) == ("done", "nerf", True)
+    assert [row["step"] for row in status["checkpoints"]] == [4, 2]
+    assert {row["hashes"] for row in status["checkpoints"]} == {"not checked"}
+    (damaged,) = (out / "checkpoints/step-00000002").glob("mp_rank_00_model_states.pt")
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert run_lrm("train", "--status", out).code == 0
+    answer = run_lrm("train", "--status", out, "--verify")
+    assert answer.code == 1
+    assert answer.out.startswith("done\n")
+    assert f"step 2: {damaged.name} is missing or damaged" in answer.out
+    answer = run_lrm("train", "--status", out, "--verify", "--json")
+    rows = json.loads(answer.out)["checkpoints"]
+    assert [row["hashes"] for row in rows] == ["match", "differ"]
+    assert all(row["whole"] for row in rows)
+    answer = run_lrm("train", "--verify")
+    assert (answer.code, "--verify needs --status" in answer.err) == (2, True)
+
+
+def test_the_status_tells_killed_runs_from_stopped_ones(undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    run = json.loads((out / "run.json").read_text())
+    run["config"]["steps"] = 9
+    (out / "run.json").write_text(json.dumps(run))
+    record = json.loads((out / "run_state.json").read_text())
+
+    def state(**changes) -> str:
+        (out / "run_state.json").write_text(json.dumps(record | changes))
+        return run_lrm("train", "--status", out, "--json").json()["state"]
+
+    assert state(state="running", pid=os.getpid(), started=start_ticks(os.getpid())) == "running"
+    assert state(state="running", started="1") == "dead"
+    assert state(state="starting", kernel="of another machine", time=time.time()) == "starting"
+    assert state(state="running", kernel="of another machine", time=time.time() - 99) == "dead"
+    assert state(state="stopped") == "stopped"
+    assert state(state="failed", message="step 5: no space") == "failed"
+    assert "failed: step 5: no space" in run_lrm("train", "--status", out).out
+    (out / "run_state.json").unlink()  # as of an older version: the last step has a checkpoint
+    assert run_lrm("train", "--status", out, "--json").json()["state"] == "stopped"
+    shutil.rmtree(out / "checkpoints" / "step-00000004")
+    assert run_lrm("train", "--status", out, "--json").json()["state"] == "dead"
+
+
+def test_a_run_serves_its_metrics_and_runs_its_hook(sphere_dataset, tmp_path):
+    """Neither the hook nor the port is recorded: a hook may contain a password."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pages: list[str] = []
+
+    def scrape() -> None:
+        while not any("lrm_train_loss " in page for page in pages[-1:]):
+            with contextlib.suppress(OSError):
+                address = f"http://127.0.0.1:{port}/metrics"
+                pages.append(urllib.request.urlopen(address, timeout=5).read().decode())
+            time.sleep(0.05)
+
+    out, hook = tmp_path / "run", tmp_path / "hook.txt"
+    scraper = threading.Thread(target=scrape, daemon=True)
+    scraper.start()
+    options = ["--metrics-port", port, "--notify", f'echo "$LRM_OUTCOME $LRM_SUBJECT" > {hook}']
+    words = nerf_arguments(sphere_dataset, out, 6, *options)
+    assert run_local_training(*words, "--loggers", "[]").code == 0
+    scraper.join(5)
+    values = dict(line.rsplit(" ", 1) for line in pages[-1].splitlines() if line[0] != "#")
+    assert float(values["lrm_train_steps"]) == 6
+    step = int(float(values["lrm_train_step"]))
+    assert float(values["lrm_train_loss"]) == pytest.approx(rows(out)[step - 1]["loss"])
+    assert 0 < float(values["lrm_train_goodput_ratio"]) <= 1
+    assert float(values["lrm_train_samples_per_second"]) > 0
+    assert float(values["lrm_train_restarts_total"]) == 0
+    assert hook.read_text() == f"done lrm train nerf --out {out}\n"
+    recorded = json.loads((out / "run.json").read_text())["config"]
+    assert (recorded["notify"], recorded["metrics_port"]) == (None, None)
+    hook.unlink()
+    assert run_lrm(*words, "--seed", "3").code == 2
+    assert hook.read_text().startswith("refused ")
 
 
 def test_an_unknown_snapshot_is_refused_and_the_others_are_listed(sphere_dataset, tmp_path):

@@ -84,7 +84,7 @@ def runs(ranks, tmp_path_factory) -> Runs:
     answer = run_local_training("train", "zero123plus", "--config", file)
     assert answer.code == 0, answer.err
     latents = str(folder / "latents")
-    silent = {"preview_every": 0, "validate_every": 0, "tensorboard": False}
+    silent = {"preview_every": 0, "validate_every": 0, "loggers": []}
     others = [
         runs.settings("resumed", **silent, micro_batch=1, steps=2),
         runs.settings("resumed", **silent, micro_batch=1),

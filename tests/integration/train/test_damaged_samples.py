@@ -187,7 +187,7 @@ def test_replacement_records_reach_the_batch_complete_and_in_the_order_of_its_it
 
 def test_the_log_truncates_a_long_cause(tmp_path):
     long = dataclasses.replace(FAULT, cause="\u00e9" * 400)
-    with RunLog(tmp_path, 0, tensorboard=False) as log:
+    with RunLog(tmp_path, 0) as log:
         log.replaced(3, Replacement([long, FAULT], "b"))
     first, second = read_metrics(tmp_path, REPLACED)
     assert first["cause"] == "\u00e9" * 160

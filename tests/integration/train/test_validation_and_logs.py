@@ -95,7 +95,7 @@ def test_validation_previews_and_tensorboard_do_not_change_the_training(
     ranks, split_dataset, logged_run, tmp_path
 ):
     """The losses are bit-identical to those of a run without any of them."""
-    unlogged = make_config(split_dataset, tmp_path, 4, validate_every=0, tensorboard=False)
+    unlogged = make_config(split_dataset, tmp_path, 4, validate_every=0, loggers=[])
     train(ranks, unlogged)
     assert read_untimed(tmp_path, "metrics.jsonl") == read_untimed(logged_run, "metrics.jsonl")
     assert [row["step"] for row in read_untimed(logged_run, "metrics.jsonl")] == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ from tests.support.fake_cluster import FakeCluster, processes_with
 from tests.support.paths import REPOSITORY
 from tests.support.train_arguments import nerf_arguments as train_words
 from train.monitoring.metrics_log import read_metrics
-from train.monitoring.run_log import RUN_FILE
+from train.monitoring.run_file import RUN_FILE
 
 RESOURCES = [
     "--execution.render-resources",

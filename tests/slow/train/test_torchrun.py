@@ -16,7 +16,7 @@ from train.monitoring.metrics_log import read_metrics
 NERF = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
     "--data.patch-size 16 --data.target-size-min 16 --data.target-size-max 16 "
-    "--checkpoint-every 1000 --preview-every 0 --tensorboard false --optimizer.schedule-steps 9000"
+    "--checkpoint-every 1000 --preview-every 0 --loggers [] --optimizer.schedule-steps 9000"
 ).split()
 
 

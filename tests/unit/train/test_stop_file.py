@@ -1,10 +1,6 @@
-"""Stop requests: by a user or for a restart, by file or signal, and their races."""
-
-import os
-import signal
+"""Stop requests: by a user or for a restart, by file, and their races."""
 
 from train.resilience.stop_file import StopFile
-from train.resilience.stopping import StopRequest, signal_handler
 
 
 def test_a_file_that_a_user_creates_is_a_stop_request(tmp_path):
@@ -41,16 +37,3 @@ def test_a_stop_request_overrides_a_restart_in_either_order(tmp_path):
     # A signal between the driver's decision to restart and the removal of the file.
     reversed_order.remove()
     assert reversed_order.is_requested()
-
-
-def test_a_signal_is_a_stop_request_and_the_previous_handlers_are_restored(tmp_path):
-    previous = signal.getsignal(signal.SIGTERM)
-    request = StopRequest(tmp_path)
-    with signal_handler(request.set):
-        assert not request
-        # Otherwise the signal would end the process of the tests.
-        assert signal.getsignal(signal.SIGTERM) is not previous
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert request
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) is previous

@@ -1,0 +1,1 @@
+"""Programs that also get the metrics and previews of a run, one file each."""
