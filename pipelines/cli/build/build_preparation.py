@@ -13,7 +13,7 @@ from pipelines.building.guard.comparison import Comparison
 from pipelines.building.guard.remembered import Memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
-from pipelines.cli.build_settings import BuildSettings
+from pipelines.cli.build.build_settings import BuildSettings
 from pipelines.cli.tables import print_warnings
 from pipelines.sources import Source, open_source
 
