@@ -80,5 +80,5 @@ def _open_source(config: BuildConfig, *, is_given: bool) -> Source:
     except BadInput as error:
         if is_given:
             raise
-        hint = "this is the source of the last build: if it has moved, give --source"
+        hint = f"the dataset remembers the source {config.source}: if it has moved, give --source"
         raise BadInput(f"{error} ({hint})") from None
