@@ -11,7 +11,7 @@ from core.options import Parser, add_monitoring_options, add_wait_option
 from core.paths.temporary_folder import check_temporary_folder
 from core.storage import Storage
 from dataset.root import check_root
-from pipelines.cli.build_settings import BuildSettings, as_yaml
+from pipelines.cli.build.build_settings import BuildSettings, as_yaml
 from pipelines.cli.command import Command
 from pipelines.cli.commands.plan import PLAN_COMMON, plan_options
 from pipelines.cli.commands.status import print_status
@@ -19,7 +19,7 @@ from pipelines.cli.tables import print_notes
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig
-    from pipelines.cli.build_preparation import Preparation
+    from pipelines.cli.build.build_preparation import Preparation
 
 __all__ = ["COMMAND"]
 
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(as_yaml(settings.config(settings.memory())), end="")
         return 0
     if arguments.filters_only:
-        from pipelines.cli.filters_only import apply_filters
+        from pipelines.cli.build.filters_only import apply_filters
 
         return print_status(apply_filters(arguments), arguments.json)
     return _build_all(arguments)
@@ -63,7 +63,7 @@ def _build_all(arguments: argparse.Namespace) -> int:
     from pipelines.building.progress import Progress, print_when_waiting
     from pipelines.building.records.build_record import BuildRecord
     from pipelines.building.run import Build
-    from pipelines.cli.build_preparation import prepare
+    from pipelines.cli.build.build_preparation import prepare
 
     settings = BuildSettings(arguments)
     config = settings.config(settings.memory())
@@ -107,7 +107,7 @@ def _prepare_again(settings: BuildSettings, config: "BuildConfig") -> "Preparati
 
     Raises BadInput if that build has left other settings than those of the first plan.
     """
-    from pipelines.cli.build_preparation import prepare
+    from pipelines.cli.build.build_preparation import prepare
 
     ready = prepare(settings)
     if ready.config != config:

@@ -9,8 +9,8 @@ from core import quantities
 from core.errors import BadInput
 from core.options import Parser, add_old_option, add_root_options, add_wait_option
 from dataset.root import open_root
+from pipelines.cli.build.loss_option import add_accept_loss_option
 from pipelines.cli.command import Command
-from pipelines.cli.loss_option import add_accept_loss_option
 from pipelines.cli.tables import counted, minute
 
 __all__ = ["COMMAND"]

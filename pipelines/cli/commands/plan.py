@@ -5,7 +5,7 @@ import json
 import sys
 
 from core.options import Parser, add_json_option
-from pipelines.cli.build_settings import BuildSettings, add_build_options
+from pipelines.cli.build.build_settings import BuildSettings, add_build_options
 from pipelines.cli.command import Command
 
 __all__ = ["COMMAND", "PLAN_COMMON", "plan_options"]
@@ -27,7 +27,7 @@ def plan_options(parser: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Print the work and its cost."""
-    from pipelines.cli.build_preparation import prepare
+    from pipelines.cli.build.build_preparation import prepare
     from pipelines.cli.tables import show_plan
 
     ready = prepare(BuildSettings(arguments))

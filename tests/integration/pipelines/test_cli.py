@@ -128,6 +128,7 @@ def test_the_commands_equal_the_contract():
         "build",
         "plan",
         "status",
+        "history",
         "list",
         "inspect",
         "report",

@@ -143,6 +143,6 @@ def test_a_source_that_has_moved_is_named_as_remembered(root, tmp_path):
     record["rigs"]["lrm32"]["settings"]["source"] = str(tmp_path / "moved")
     (root / "build.json").write_text(json.dumps(record))
     answer = run_lrm("build", "--root", root, "--address", "none")
-    refused(answer, str(tmp_path / "moved"), "the source of the last build", "give --source")
+    refused(answer, str(tmp_path / "moved"), "remembers the source", "give --source")
     answer = run_lrm("plan", "--root", root, "--source", tmp_path / "moved")
-    assert "last build" not in answer.err
+    assert "remembers" not in answer.err

@@ -13,7 +13,7 @@ from pipelines.building.guard.comparison import Comparison
 from pipelines.building.guard.remembered import Memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
-from pipelines.cli.build_settings import BuildSettings
+from pipelines.cli.build.build_settings import BuildSettings
 from pipelines.cli.tables import print_warnings
 from pipelines.sources import Source, open_source
 
@@ -87,5 +87,5 @@ def _open_source(config: BuildConfig, *, is_given: bool) -> Source:
     except BadInput as error:
         if is_given:
             raise
-        hint = "this is the source of the last build: if it has moved, give --source"
+        hint = f"the dataset remembers the source {config.source}: if it has moved, give --source"
         raise BadInput(f"{error} ({hint})") from None

@@ -7,7 +7,7 @@ import yaml
 
 from core.options import Parser, add_config_options, load_settings, settings_from_options
 from core.storage import Storage
-from pipelines.cli.loss_option import add_accept_loss_option
+from pipelines.cli.build.loss_option import add_accept_loss_option
 
 if TYPE_CHECKING:
     from pipelines.building.build_config import BuildConfig

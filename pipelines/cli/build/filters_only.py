@@ -10,7 +10,7 @@ from pipelines.building.build_config import BuildConfig
 from pipelines.building.guard.remembered import Memory, differences
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.records.build_record import store_filters
-from pipelines.cli.build_settings import BuildSettings
+from pipelines.cli.build.build_settings import BuildSettings
 
 __all__ = ["apply_filters"]
 

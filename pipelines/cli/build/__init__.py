@@ -1,0 +1,1 @@
+"""Settings and preparation of `lrm build` and `lrm plan`."""
