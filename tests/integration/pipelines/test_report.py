@@ -194,7 +194,8 @@ def test_without_thumbnails_no_blender_is_needed(built_dataset, tmp_path, capsys
 def test_bad_options_are_refused_before_anything_is_written(built_dataset, tmp_path, capsys):
     file, new = tmp_path / "file", tmp_path / "new"
     file.write_text("")
-    for words in (["--thumbnails", "-1"], ["--shards", "-1"], ["--out", str(file)]):
-        assert main(["report", "--root", str(built_dataset.root), "--out", str(new), *words]) == 2
-        assert words[0] in capsys.readouterr().err
+    for words in (["--thumbnails", "-1"], ["--shards", "-1"], []):
+        out = new if words else file
+        assert main(["report", "--root", str(built_dataset.root), "--out", str(out), *words]) == 2
+        assert (words or ["--out"])[0] in capsys.readouterr().err
     assert not new.exists()

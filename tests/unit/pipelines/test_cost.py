@@ -93,7 +93,7 @@ def test_the_estimation_error_is_reported_only_after_the_build_has_ended(tmp_pat
 def test_the_text_of_a_plan_shows_the_range_of_its_estimate(capsys) -> None:
     render = StageCost(objects=5, core_hours=12, bytes=4e9, range_factor=2.0)
     estimate = Cost(stages={"render": render}).to_dict() | {"money": None}
-    show_plan({"work": {"render": {"new": 5}}, "estimate": estimate})
+    show_plan({"work": {"render": {"new": 5}}, "estimate": estimate}, [])
     text = capsys.readouterr().out.splitlines()[-1]
     amounts = "12 core-hours (6 to 24), 0 GPU-hours, 4.0 GB (2.0 GB to 8.0 GB) stored"
     assert text == f"in total about {amounts}"
@@ -117,7 +117,8 @@ def test_the_status_says_whether_the_cost_is_within_the_range(
     counts = dict.fromkeys(("listed", "kept", "pending", "unsure"), 0)
     empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
     cost = compare(build, catalog, CPU)
-    show_status({**counts, **empty, "throughput": None, "cost": cost})
+    idle = {"throughput": None, "building": None, "last_build": "ended"}
+    show_status({**counts, **empty, **idle, "cost": cost})
     assert words in capsys.readouterr().out
 
 
