@@ -40,6 +40,7 @@ from filters.islands import measure_islands
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.committer import Committer
 from pipelines.building.decide import Decider
+from pipelines.building.guard.remembered import read_memory
 from pipelines.building.listing import write_parts
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
@@ -239,7 +240,7 @@ def _config(folder: Path) -> BuildConfig:
 def _plan(folder: Path) -> Plan:
     config = _config(folder)
     root = Storage(config.root)
-    return load_plan(config, Tables(folder), root, latest_of(root))
+    return load_plan(config, Tables(folder), root, latest_of(root), read_memory(root))
 
 
 def fill(folder: Path) -> None:

@@ -27,6 +27,7 @@ from filters.provenance import LowPolyConfig
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.committer import Committer
 from pipelines.building.executors import Executor, OnRay
+from pipelines.building.guard.remembered import read_memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import load_plan
 from pipelines.building.progress import Progress
@@ -67,7 +68,7 @@ def measure(folder: Path, without_ray: bool, slots: int | None) -> float:
     source, root = Tables(folder), Storage(config.root)
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
-    plan = load_plan(config, source, root, latest)
+    plan = load_plan(config, source, root, latest, read_memory(root))
     write_build(root, {"config": config.dump(), "captions_revision": plan.captions_revision})
     progress = Progress([stage.name for stage in plan.decisions.stages])
     executor: Executor

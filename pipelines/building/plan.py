@@ -1,5 +1,6 @@
 """The plan of a build: what it would do, and why, from listing, catalog and configuration."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Int64
 
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
-from dataset.catalog.latest import LatestEvents, StageRig, rows_with
+from dataset.catalog.latest import LatestEvents
 from filters.provenance import CAPTION
 from pipelines.building.build_config import BuildConfig, PriceConfig
 from pipelines.building.decide import REASONS_TO_WORK, Decider, Decisions
@@ -21,8 +22,9 @@ from pipelines.building.estimates.estimate import estimate_rest
 from pipelines.building.estimates.unit_costs import earlier_measurements
 from pipelines.building.guard.kept_losses import Losses, find_losses
 from pipelines.building.guard.listing_changes import ListingChanges, find_changes
-from pipelines.building.guard.refreshed_objects import Refresh
-from pipelines.building.guard.remembered import read_memory
+from pipelines.building.guard.refreshed_objects import Refresh, is_in_use
+from pipelines.building.guard.remembered import Memory
+from pipelines.building.guard.rig_samples import samples_of_rigs
 from pipelines.building.listing import Listing, read_listing, read_parts
 from pipelines.building.object_table import Objects, widen
 from pipelines.building.projection import columns_for_plans
@@ -56,7 +58,9 @@ class Plan:
     changes: ListingChanges
     """What the listing and the filters change for objects."""
     losses: Losses
-    """The kept objects that the present listing would lose."""
+    """The objects with a sample that the present listing would lose."""
+    other_sources: Mapping[str, int]
+    """Number of objects in use of sources that this build does not read, by prefix of the ids."""
 
     @cached_property
     def work(self) -> dict[str, dict[str, int]]:
@@ -82,7 +86,7 @@ class Plan:
             noun = "object fails" if len(problems) == 1 else "objects fail"
             cause = "because the annotation cannot be used"
             lines.append(f"{len(problems):,} listed {noun} {cause}: {'; '.join(some)}{more}")
-        return [*lines, *self._without_caption()]
+        return [*lines, *self._without_caption(), *self._not_refreshed()]
 
     def notes(self) -> list[str]:
         """Return a line for each kind of change of the listing; none for a first build."""
@@ -101,6 +105,16 @@ class Plan:
         text = "listed objects will be dropped, because they have no caption"
         return [f"{number} {num_objects:,} {text}: {remedy}"]
 
+    def _not_refreshed(self) -> list[str]:
+        """Return a line if this build does not read the sources of all objects in use."""
+        count = sum(self.other_sources.values())
+        if not count:
+            return []
+        names = ", ".join(self.other_sources)
+        text = "object of another source" if count == 1 else "objects of other sources"
+        is_not = "is not" if count == 1 else "are not"
+        return [f"{count:,} {text} ({names}) {is_not} refreshed: give --source for that"]
+
     def to_dict(self, accept_loss: float | None = None) -> dict[str, Any]:
         """Return the JSON of `lrm plan --json`; `accept_loss` is the option of that name."""
         return {
@@ -109,6 +123,7 @@ class Plan:
                 "changed": self.listing.changed.num_rows,
                 "gone": len(self.listing.delisted),
                 "failed": len(self.listing.problems),
+                "other_sources": dict(self.other_sources),
                 **self.changes.to_dict(),
             },
             "loss": self.losses.to_dict(accept_loss),
@@ -117,10 +132,13 @@ class Plan:
         }
 
 
-def load_plan(config: BuildConfig, source: Source, root: Storage, latest: LatestEvents) -> Plan:
+def load_plan(
+    config: BuildConfig, source: Source, root: Storage, latest: LatestEvents, memory: Memory
+) -> Plan:
     """Read captions, listing and catalog, and return the plan. Writes nothing.
 
-    Raises BadInput if the source or the captions cannot be read.
+    `memory` is what the dataset remembers of its builds. Raises BadInput if the source or the
+    captions cannot be read.
     """
     captions = None
     if config.captions and not source.has_captions:
@@ -128,7 +146,6 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     decider = Decider(config)
     tables = latest.tables(decider.stage_rigs.values(), columns_for_plans())
     known = tables.pop(decider.stage_rigs[LIST.stage])
-    memory = read_memory(root)
     remembered = memory.of(config.rig)
     last = remembered.config if remembered and known.num_rows else None
     parts = read_parts(root, config) if last else {}
@@ -137,7 +154,9 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
     read = [*source.skipped_rows(), *([captions.skipped] if captions else [])]
     revision = captions.revision if captions else ""
     del captions, texts, known
-    sampled = _sampled(latest, tables, decider)
+    packed = tables[decider.stage_rigs[PACK.name]]
+    rigs = samples_of_rigs(latest, config, memory, packed)
+    del packed
     before = widen(listing.previous, dict(tables), decider)
     was = decider.decide_all(before.columns)
     objects = widen(listing.listed, tables, decider)
@@ -157,7 +176,8 @@ def load_plan(config: BuildConfig, source: Source, root: Storage, latest: Latest
         captions_revision=revision,
         skipped=[table for table in read if table.num_skipped],
         changes=find_changes(refresh, _with_last_filters(objects, config, last)),
-        losses=find_losses(refresh, sampled),
+        losses=find_losses(refresh, rigs, config),
+        other_sources=_other_sources(objects.ids, decisions, source.prefix),
     )
 
 
@@ -177,18 +197,8 @@ def _with_last_filters(
     return Decider(changed).decide_all(objects.columns)
 
 
-def _sampled(
-    latest: LatestEvents, tables: Mapping[StageRig, pa.Table], decider: Decider
-) -> pa.Array:
-    """Return the ids of the objects that have a sample of the present rig.
-
-    If there is none, a build of a new rig begins; then the samples of all rigs count.
-    """
-    packed = [tables[decider.stage_rigs[PACK.name]]]
-    if not packed[0].num_rows:
-        of_any_rig = [key for key in latest.stage_rigs() if key[0] == PACK.name]
-        packed += latest.tables(of_any_rig, [PACK.events.status.name]).values()
-    ids = [rows_with(table, PACK.events.status.name, "ok")["asset_id"] for table in packed]
-    return pc.unique(
-        pa.chunked_array([chunk for each in ids for chunk in each.chunks], pa.string())
-    )
+def _other_sources(ids: pa.ChunkedArray, decisions: Decisions, prefix: str) -> dict[str, int]:
+    """Return the number of objects in use whose ids have another prefix, by prefix."""
+    is_other = ~pc.starts_with(ids, f"{prefix}:").to_numpy() & is_in_use(decisions)
+    prefixes = pc.split_pattern(ids.filter(pa.array(is_other)), ":", max_splits=1)
+    return dict(sorted(Counter(pc.list_element(prefixes, 0).to_pylist()).items()))

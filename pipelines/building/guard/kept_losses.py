@@ -1,7 +1,7 @@
-"""The kept objects that a build would lose because the data changed, not its settings."""
+"""The objects with a sample that a build would lose because the data changed, not its settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ from core.failures import FailureKind
 from core.quantities import percent
 from dataset.catalog.event_columns import LIST
 from filters.chain import reason_title
+from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import Group, group_of
 from pipelines.building.guard.refreshed_objects import Refresh, is_in_use
+from pipelines.building.guard.rig_samples import RigSamples, decide_listing
 
-__all__ = ["MAX_SHARE", "VANISHED", "Losses", "find_losses", "list_reasons"]
+__all__ = ["MAX_SHARE", "VANISHED", "Losses", "RigLosses", "find_losses", "list_reasons"]
 
 MAX_SHARE = 0.05
 """Largest share of the kept objects that may be lost without `--accept-loss`. The loss of a single
@@ -34,15 +36,14 @@ _TITLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Losses:
-    """The kept objects that would be lost."""
+class RigLosses:
+    """The objects whose samples of one rig would be lost."""
 
+    rig: str
     kept: int
     """The number of objects that were kept until now; the lost ones are part of them."""
     causes: Mapping[str, Group]
     """The lost objects by cause: `vanished`, a failure kind, or the reason of a filter."""
-    remedy: str
-    """What to do instead of losing them, for messages."""
 
     @property
     def objects(self) -> int:
@@ -54,24 +55,60 @@ class Losses:
         """The share of the kept objects that is lost."""
         return self.objects / self.kept if self.kept else 0.0
 
+    def exceeds(self, limit: float) -> bool:
+        """Return whether more than one object and more than this share is lost."""
+        return self.objects > 1 and self.share > limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "rig": self.rig,
+            "objects": self.objects,
+            "kept": self.kept,
+            "share": self.share,
+            "causes": {cause: group.to_dict() for cause, group in self.causes.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The losses of all rigs: no rig may lose more than the accepted share."""
+
+    rigs: Sequence[RigLosses]
+    """The losses of each rig, at least of one; the rig of the build is the first."""
+    remedy: str
+    """What to do instead of losing them, for messages."""
+
+    @property
+    def worst(self) -> RigLosses:
+        """The losses of the rig that loses the largest share; a single object counts least."""
+        return max(self.rigs, key=lambda losses: (losses.objects > 1, losses.share))
+
     def refusal(self, accept: float | None) -> str:
         """Return one line if this is too much to go on, else an empty string.
 
-        `accept` is the share that the user accepts. The line says how many objects are lost, why,
-        which, and what to do.
+        `accept` is the share that the user accepts. The line says how many objects of which rig
+        are lost, why, which, and what to do.
         """
-        if self.objects <= 1 or self.share <= (MAX_SHARE if accept is None else accept):
+        worst, limit = self.worst, MAX_SHARE if accept is None else accept
+        if not worst.exceeds(limit):
             return ""
-        causes = (
+        causes = [
             f"{group.count:,} {_TITLES.get(cause) or f'dropped as {reason_title(cause)}'} "
             f"({group.named})"
-            for cause, group in self.causes.items()
-        )
-        count = f"{self.objects:,} of {self.kept:,} objects with a sample would be lost"
-        option = f"--accept-loss {math.ceil(100 * self.share) / 100:g}"
+            for cause, group in worst.causes.items()
+        ]
+        others = [
+            f"also {losses.objects:,} of {losses.kept:,} for the rig {losses.rig}"
+            for losses in self.rigs
+            if losses is not worst and losses.exceeds(limit)
+        ]
+        count = f"{worst.objects:,} of {worst.kept:,} objects with a sample would be lost"
+        share = percent(worst.objects, worst.kept)
+        option = f"--accept-loss {math.ceil(100 * worst.share) / 100:g}"
         return (
-            f"{count} ({percent(self.objects, self.kept)}): {'; '.join(causes)}; {self.remedy}, "
-            f"or accept the loss with {option}"
+            f"{count} for the rig {worst.rig} ({share}): {'; '.join([*causes, *others])}; "
+            f"{self.remedy}, or accept the loss with {option}"
         )
 
     def check(self, accept: float | None) -> None:
@@ -81,27 +118,40 @@ class Losses:
             raise BadInput(refusal)
 
     def to_dict(self, accept: float | None) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "objects": self.objects,
-            "kept": self.kept,
-            "share": self.share,
+        """Return plain values for JSON: those of the worst rig, and under `rigs` those of each."""
+        refusal = self.refusal(accept)
+        return self.worst.to_dict() | {
             "limit": MAX_SHARE if accept is None else accept,
-            "refused": bool(self.refusal(accept)),
-            "message": self.refusal(accept),
-            "causes": {cause: group.to_dict() for cause, group in self.causes.items()},
+            "refused": bool(refusal),
+            "message": refusal,
+            "rigs": [losses.to_dict() for losses in self.rigs],
         }
 
 
-def find_losses(refresh: Refresh, sampled: pa.Array) -> Losses:
-    """Return the objects that the present listing loses.
+def find_losses(refresh: Refresh, rigs: Sequence[RigSamples], config: BuildConfig) -> Losses:
+    """Return the objects with a sample that each rig loses by the present listing.
 
-    An object counts as kept if it is in `sampled`, the ids of objects with a sample, and if the
-    present settings would keep it with the listing that the catalog has. What the settings drop is
-    intended, and no loss.
+    The decisions of `refresh` count for the rig of `config`, the build. For another rig, only the
+    listing counts, under that rig's own filters: a compaction deletes nothing else of its samples.
     """
-    was_kept = is_in_use(refresh.was) & pc.is_in(refresh.before.ids, value_set=sampled).to_numpy()
-    now, ids = refresh.now, refresh.before.ids
+    of_rigs = []
+    for samples in rigs:
+        was, now = refresh.was, refresh.now
+        if samples.rig != config.rig:
+            was = decide_listing(refresh.before, config, samples.filters)
+            now = decide_listing(refresh.after, config, samples.filters)
+        of_rigs.append(_losses_of(samples, refresh, was, now))
+    return Losses(rigs=of_rigs, remedy="restore the source or the captions (--captions)")
+
+
+def _losses_of(samples: RigSamples, refresh: Refresh, was: Decisions, now: Decisions) -> RigLosses:
+    """Return the objects with a sample of one rig that the present listing loses.
+
+    An object counts as kept if the same settings would keep it with the listing that the catalog
+    has. What the settings drop is intended, and no loss.
+    """
+    ids = refresh.before.ids
+    was_kept = is_in_use(was) & pc.is_in(ids, value_set=samples.ids).to_numpy()
     is_dropped = np.isin(now.reason, list_reasons(now))
     by_cause = {
         VANISHED: refresh.vanished,
@@ -115,13 +165,9 @@ def find_losses(refresh: Refresh, sampled: pa.Array) -> Losses:
         if (rest & where).any():
             causes[str(cause)] = group_of(ids.filter(pa.array(rest & where)))
         rest = rest & ~where
-    unchanged = pc.invert(
-        pc.is_in(refresh.after.ids, value_set=refresh.listing.changed["asset_id"].combine_chunks())
-    )
-    has_sample = pc.is_in(refresh.after.ids, value_set=sampled)
-    others = is_in_use(now) & pc.and_(unchanged, has_sample).to_numpy()
-    remedy = "restore the source or the captions (--captions)"
-    return Losses(kept=int(was_kept.sum() + others.sum()), causes=causes, remedy=remedy)
+    has_sample = pc.is_in(refresh.after.ids, value_set=samples.ids).to_numpy()
+    others = is_in_use(now) & refresh.unchanged & has_sample
+    return RigLosses(rig=samples.rig, kept=int(was_kept.sum() + others.sum()), causes=causes)
 
 
 def list_reasons(decisions: Decisions) -> list[int]:

@@ -48,6 +48,12 @@ class Refresh:
         is_missing = self.after.columns.one_of(LIST.version, {MISSING})
         return self.afterwards(is_missing) & ~self.before.columns.one_of(LIST.version, {MISSING})
 
+    @cached_property
+    def unchanged(self) -> Bool[np.ndarray, "m"]:
+        """The objects in `after` whose listing is that of the catalog."""
+        changed = self.listing.changed["asset_id"].combine_chunks()
+        return ~pc.is_in(self.after.ids, value_set=changed).to_numpy()
+
     def afterwards(self, values: Bool[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
         """Return the values in a mask of `after` for each object; False if it has vanished."""
         return np.append(values, False)[self.rows]

@@ -1,6 +1,8 @@
 """What `lrm build` and `lrm plan` find out before anything is written."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +58,11 @@ def prepare(settings: BuildSettings) -> Preparation:
     memory = settings.memory()
     config = settings.config(memory)
     root = Storage(config.root)
-    source = _open_source(config, is_given="source" in settings.given)
     catalog = Catalog(root)
     latest = latest_of(root, catalog)
-    plan = load_plan(config, source, root, latest)
+    with _naming_remembered(settings, config):
+        source = open_source(config.source, config.fetch, config.captions)
+        plan = load_plan(config, source, root, latest, memory)
     comparison = Comparison(
         config,
         memory.of(config.rig),
@@ -80,12 +83,18 @@ def prepare(settings: BuildSettings) -> Preparation:
     )
 
 
-def _open_source(config: BuildConfig, *, is_given: bool) -> Source:
-    """Open the source; an error says where its name comes from if it was not given."""
+@contextlib.contextmanager
+def _naming_remembered(settings: BuildSettings, config: BuildConfig) -> Iterator[None]:
+    """Say where the name of a source or captions file comes from if an error is about it.
+
+    Their errors start with that name.
+    """
     try:
-        return open_source(config.source, config.fetch, config.captions)
+        yield
     except BadInput as error:
-        if is_given:
-            raise
-        hint = f"the dataset remembers the source {config.source}: if it has moved, give --source"
-        raise BadInput(f"{error} ({hint})") from None
+        for name in ("captions", "source"):
+            value = getattr(config, name)
+            if value and name not in settings.given and f"{error}".startswith(f"{value}: "):
+                hint = f"the dataset remembers the {name} {value}: give --{name} if that has moved"
+                raise BadInput(f"{error} ({hint})") from None
+        raise

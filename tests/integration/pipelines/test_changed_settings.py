@@ -145,7 +145,7 @@ def test_an_interrupted_build_continues_without_being_asked_again(root):
     config = type(remembered.config).load(values)
     source = open_source(config.source, None, config.captions)
     storage = Storage(config.root)
-    the_plan = load_plan(config, source, storage, latest_of(storage))
+    the_plan = load_plan(config, source, storage, latest_of(storage), memory)
     comparison = Comparison(
         config,
         remembered,

@@ -9,6 +9,7 @@ from dataset.root import write_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.committer import Committer
 from pipelines.building.executors import InProcess
+from pipelines.building.guard.remembered import read_memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
 from pipelines.building.progress import Progress
@@ -36,7 +37,7 @@ class LosingExecutor(InProcess):
 def make_plan(config: BuildConfig) -> Plan:
     source = open_source(config.source, config.fetch, config.captions)
     root = Storage(config.root)
-    return load_plan(config, source, root, latest_of(root))
+    return load_plan(config, source, root, latest_of(root), read_memory(root))
 
 
 def build(config: BuildConfig, num_lost: int) -> dict[str, int]:

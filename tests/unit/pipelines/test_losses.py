@@ -13,7 +13,8 @@ from dataset.root import write_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.decide import Decider
 from pipelines.building.guard.groups import Group
-from pipelines.building.guard.kept_losses import Losses
+from pipelines.building.guard.kept_losses import Losses, RigLosses
+from pipelines.building.guard.remembered import read_memory
 from pipelines.building.listing import write_parts
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
@@ -48,7 +49,8 @@ class SmallDataset:
         return BuildConfig.load(values | settings)
 
     def plan(self, **settings) -> Plan:
-        return load_plan(self.config(**settings), self.source, self.root, latest_of(self.root))
+        config, latest = self.config(**settings), latest_of(self.root)
+        return load_plan(config, self.source, self.root, latest, read_memory(self.root))
 
     def build(self, num_packed: int | None = None, **settings) -> None:
         """List the source, and record a result of every stage for all or the first objects."""
@@ -82,7 +84,7 @@ def dataset(tmp_path: Path) -> SmallDataset:
 
 
 def causes(plan: Plan) -> dict[str, int]:
-    return {cause: group.count for cause, group in plan.losses.causes.items()}
+    return {cause: group.count for cause, group in plan.losses.worst.causes.items()}
 
 
 def dropped(plan: Plan) -> dict[str, int]:
@@ -119,7 +121,7 @@ def test_what_changed_data_loses_is_counted_by_cause(dataset, change):
     alter, expected, expected_drops = BY_DATA[change]
     alter(dataset)
     plan = dataset.plan()
-    assert (causes(plan), dropped(plan), plan.losses.kept) == (expected, expected_drops, 40)
+    assert (causes(plan), dropped(plan), plan.losses.worst.kept) == (expected, expected_drops, 40)
     with pytest.raises(BadInput, match=f"{sum(expected.values())} of 40 objects with a sample"):
         plan.losses.check(None)
     plan.losses.check(0.25)
@@ -143,7 +145,8 @@ def test_what_changed_data_loses_is_counted_by_cause(dataset, change):
 )
 def test_a_loss_is_refused_above_the_accepted_share(num_kept, num_lost, accept, is_refused):
     group = Group(count=num_lost, examples=("folder:a", "folder:b", "folder:c")[:num_lost])
-    losses = Losses(kept=num_kept, causes={"vanished": group}, remedy="restore it")
+    rig = RigLosses(rig="lrm32", kept=num_kept, causes={"vanished": group})
+    losses = Losses(rigs=[rig], remedy="restore it")
     assert bool(losses.refusal(accept)) == losses.to_dict(accept)["refused"] == is_refused
     if is_refused:
         # The line names a share that is enough.
@@ -173,7 +176,7 @@ def test_settings_and_data_that_change_together_are_told_apart(dataset):
     dataset.change(NAMES[20:25], tag="low-poly")
     plan = dataset.plan()
     assert (causes(plan), dropped(plan)) == ({"lowpoly_tag": 5}, {"lowpoly_tag": 25})
-    assert plan.losses.kept == 20
+    assert plan.losses.worst.kept == 20
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_samples_that_will_be_redone_count_as_kept(dataset, settings):
     dataset.build()
     dataset.change(NAMES[:5], tag="gone")
     plan = dataset.plan(**settings)
-    assert (causes(plan), plan.losses.kept) == ({"vanished": 5}, 40)
+    assert (causes(plan), plan.losses.worst.kept) == ({"vanished": 5}, 40)
 
 
 def test_objects_without_a_sample_or_removed_are_no_loss(dataset):
@@ -196,7 +199,7 @@ def test_objects_without_a_sample_or_removed_are_no_loss(dataset):
     Catalog(dataset.root).commit(removals, "removals", 1)
     dataset.change([*NAMES[:5], *NAMES[30:]], tag="gone")
     plan = dataset.plan()
-    assert (causes(plan), counts(plan), plan.losses.kept) == ({}, {"vanished": 15}, 25)
+    assert (causes(plan), counts(plan), plan.losses.worst.kept) == ({}, {"vanished": 15}, 25)
 
 
 def test_a_limit_and_another_source_lose_nothing(dataset):
@@ -205,7 +208,7 @@ def test_a_limit_and_another_source_lose_nothing(dataset):
         assert (causes(plan), counts(plan), plan.notes()) == ({}, {}, [])
     dataset.source = MemorySource({"00": {"x": ("1", "", "")}}, "folder", True)
     plan = dataset.plan()
-    assert (causes(plan), counts(plan), plan.losses.kept) == ({}, {"new": 1}, 40)
+    assert (causes(plan), counts(plan), plan.losses.worst.kept) == ({}, {"new": 1}, 40)
 
 
 def test_the_changes_of_a_listing_are_counted_by_kind(dataset):
