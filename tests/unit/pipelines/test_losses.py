@@ -1,86 +1,25 @@
 """Losses of kept objects: what counts as one, and from which share on a build refuses it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from core.errors import BadInput
-from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from dataset.root import write_build
-from pipelines.building.build_config import BuildConfig
-from pipelines.building.decide import Decider
 from pipelines.building.guard.groups import Group
 from pipelines.building.guard.kept_losses import Losses, RigLosses
-from pipelines.building.guard.remembered import read_memory
-from pipelines.building.listing import write_parts
-from pipelines.building.object_table import latest_of
-from pipelines.building.plan import Plan, load_plan
-from pipelines.building.projection import with_event
+from pipelines.building.plan import Plan
 from pipelines.sources.folder import Folder
 from pipelines.sources.stored_files import MISSING
 from tests.support.fake_glbs import fake_glb
-from tests.support.listings import STAGE_DATA, MemorySource
-
-NAMES = [f"{number:02}" for number in range(40)]
-
-
-@dataclass
-class SmallDataset:
-    """A dataset of events only. Tests may change its source and its captions."""
-
-    folder: Path
-    source: MemorySource | Folder
-
-    @property
-    def root(self) -> Storage:
-        return Storage(str(self.folder / "root"))
-
-    def set_captions(self, names: list[str]) -> None:
-        (self.folder / "captions.csv").write_text("".join(f"{name},a thing\n" for name in names))
-
-    def config(self, **settings) -> BuildConfig:
-        filters = {name: {"enabled": False} for name in ("textured", "multi_object")}
-        filters |= settings.pop("filters", {})
-        captions = str(self.folder / "captions.csv")
-        values = {"source": "s", "root": self.root.uri, "captions": captions, "filters": filters}
-        return BuildConfig.load(values | settings)
-
-    def plan(self, **settings) -> Plan:
-        config, latest = self.config(**settings), latest_of(self.root)
-        return load_plan(config, self.source, self.root, latest, read_memory(self.root))
-
-    def build(self, num_packed: int | None = None, **settings) -> None:
-        """List the source, and record a result of every stage for all or the first objects."""
-        config, plan = self.config(**settings), self.plan(**settings)
-        events, decider = list(plan.listing.events()), Decider(config)
-        for state in plan.objects.states(range(len(plan.objects))[:num_packed]):
-            for stage in decider.stages:
-                event = decider.identities.event(stage, state, data=STAGE_DATA[stage.name])
-                state = with_event(state, event)
-                events.append(event)
-        Catalog(self.root).commit(events, f"{len(events)} events", 1)
-        write_build(self.root, {"config": config.dump()})
-        write_parts(self.root, config, plan.listing)
-
-    def change(self, names: list[str], version: str = "1", tag: str = "") -> None:
-        """Change the version and the tag of objects; of those with the tag `gone`, list none."""
-        for part in self.source.content.values():
-            for name in part.keys() & set(names):
-                part[name] = (version, tag, "")
-                if tag == "gone":
-                    del part[name]
+from tests.support.listings import MemorySource
+from tests.support.small_datasets import NAMES, SmallDataset, small_dataset
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> SmallDataset:
-    listed = dict.fromkeys(NAMES, ("1", "", ""))
-    parts = {"p1": dict(list(listed.items())[:10]), "p2": dict(list(listed.items())[10:])}
-    dataset = SmallDataset(tmp_path, MemorySource(parts))
-    dataset.set_captions(NAMES)
-    return dataset
+    return small_dataset(tmp_path)
 
 
 def causes(plan: Plan) -> dict[str, int]:
@@ -192,7 +131,7 @@ def test_samples_that_will_be_redone_count_as_kept(dataset, settings):
 
 
 def test_objects_without_a_sample_or_removed_are_no_loss(dataset):
-    dataset.build(num_packed=30)
+    dataset.build(NAMES[:30])
     removals = [
         Event(asset_id=f"objaverse:{name}", stage="remove", message="asked") for name in NAMES[:5]
     ]
@@ -216,7 +155,7 @@ def test_the_changes_of_a_listing_are_counted_by_kind(dataset):
     dataset.build()
     assert dataset.plan().notes() == []
     dataset.change(NAMES[2:4], tag="gone")
-    dataset.build(num_packed=0)
+    dataset.build([])
     dataset.source.content["p1"] |= {"02": ("1", "", ""), "00": ("1", "", "")}
     dataset.change(["04"], version="2")
     dataset.change(["05"], version=MISSING)
