@@ -138,11 +138,13 @@ def test_filters_only_changes_no_other_setting(root):
     refused(run_lrm(*words, "--rig", "orbit21"), "orbit21", "only with lrm32")
 
 
-def test_a_source_that_has_moved_is_named_as_remembered(root, tmp_path):
+@pytest.mark.parametrize("name", ["source", "captions"])
+def test_a_source_or_captions_that_have_moved_are_named_as_remembered(root, tmp_path, name):
     record = build_record(root)
-    record["rigs"]["lrm32"]["settings"]["source"] = str(tmp_path / "moved")
+    record["rigs"]["lrm32"]["settings"][name] = str(tmp_path / "moved")
     (root / "build.json").write_text(json.dumps(record))
     answer = run_lrm("build", "--root", root, "--address", "none")
-    refused(answer, str(tmp_path / "moved"), "remembers the source", "give --source")
-    answer = run_lrm("plan", "--root", root, "--source", tmp_path / "moved")
+    refused(answer, str(tmp_path / "moved"), f"remembers the {name}", f"give --{name}")
+    answer = run_lrm("plan", "--root", root, f"--{name}", tmp_path / "moved")
+    refused(answer, str(tmp_path / "moved"))
     assert "remembers" not in answer.err
