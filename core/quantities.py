@@ -4,6 +4,7 @@ from datetime import timedelta
 
 __all__ = [
     "amount",
+    "counted",
     "duration",
     "percent",
     "round_duration",
@@ -16,6 +17,11 @@ __all__ = [
 def amount(number: float) -> str:
     """Format a number as `0.0021`, `3.5` or `12,345`: two significant digits, or a whole number."""
     return f"{number:,.0f}" if number == 0 or number >= 9.95 else f"{number:.2g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 shard`, `1,200 shards`: a number with its noun, regular plurals only."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def with_si_prefix(number: float) -> str:

@@ -95,6 +95,11 @@ _SILENT = 3
 """This many consecutive failures are common and not logged."""
 _SCANNED_ROWS = 16_384
 """Rows of the log in memory at a time."""
+_DONE = (
+    "status IN ('ok', 'failed') AND run NOT IN (SELECT run FROM events WHERE status = 'cleared')"
+)
+"""The events of work. A compaction clears the results whose files it deletes, and repeats the
+events of their earlier stages, seconds included, without these files; a build clears nothing."""
 _RECENT_EVENTS = 100_000
 """Enough events to measure the throughput of a build."""
 _CONFIGURATION = {
@@ -218,16 +223,15 @@ class Catalog:
         count, or of a shorter one if there are very many, so that the query is fast on a table of
         any size.
         """
-        query = """
+        query = f"""
             SELECT run, min(started) AS started, time, stage, status, count(*) AS objects
             FROM (
                 SELECT run, min(time) AS started, max(time) AS time,
                     arg_max(stage, seq) AS stage, arg_max(status, seq) AS status
-                FROM events WHERE time >= $since AND status IN ('ok', 'failed')
-                GROUP BY run, asset_id
+                FROM events WHERE time >= $since AND {_DONE} GROUP BY run, asset_id
             )
             GROUP BY run, time, stage, status ORDER BY time, run, stage, status
-        """
+        """  # noqa: S608 - a condition without parameters
         since = datetime.min.replace(tzinfo=UTC) if last is None else self._near_end(last)
         result = self._select(query, {"since": since})
         return _OUTCOMES.empty_table() if result is None else result.cast(_OUTCOMES)
@@ -246,9 +250,9 @@ class Catalog:
         query = f"""
             SELECT stage, count(*) AS objects, sum(seconds) AS seconds,
                 coalesce(sum({num_bytes}), 0)::DOUBLE AS bytes
-            FROM events WHERE time >= $since AND status IN ('ok', 'failed')
+            FROM events WHERE time >= $since AND {_DONE}
             GROUP BY stage ORDER BY stage
-        """  # noqa: S608 - names that the code declares
+        """  # noqa: S608 - names and a condition that the code declares
         result = self._select(query, {"since": since})
         return _STAGE_TOTALS.empty_table() if result is None else result.cast(_STAGE_TOTALS)
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from core.errors import WorkFailed
 from core.failures import FailureKind, Fault
+from core.quantities import counted
 from core.safe_text import printable
 
 __all__ = ["FailureCounts"]
@@ -24,8 +25,8 @@ class FailureCounts:
         self.counts[kind] += 1
         self._messages.setdefault(kind, message)
 
-    def require_none_of_environment(self) -> None:
-        """Raise WorkFailed if the machine, the network or the storage left objects undone.
+    def undone(self) -> str:
+        """Return a line if the machine, the network or the storage left objects undone, else "".
 
         Their files may be good, so the next build tries them again: a job that only succeeds once
         its work is done must fail. That includes `killed` and `worker_lost`: an object that needs
@@ -36,13 +37,16 @@ class FailureCounts:
             for kind in sorted(FailureKind, key=self.counts.__getitem__, reverse=True)
             if kind.fault is Fault.INFRASTRUCTURE and kind in self.counts
         ]
-        if kinds:
-            number = sum(self.counts[kind] for kind in kinds)
-            causes = [f"{kind} {self.counts[kind]:,} ({self._message(kind)})" for kind in kinds]
-            raise WorkFailed(
-                f"{number:,} {'object' if number == 1 else 'objects'} left undone: "
-                f"{', '.join(causes)}; {kinds[0].remedy}"
-            )
+        if not kinds:
+            return ""
+        number = counted(sum(self.counts[kind] for kind in kinds), "object")
+        causes = [f"{kind} {self.counts[kind]:,} ({self._message(kind)})" for kind in kinds]
+        return f"{number} left undone: {', '.join(causes)}; {kinds[0].remedy}"
+
+    def require_none_of_environment(self) -> None:
+        """Raise WorkFailed if the machine, the network or the storage left objects undone."""
+        if undone := self.undone():
+            raise WorkFailed(undone)
 
     def _message(self, kind: str) -> str:
         text = printable(self._messages[kind]).replace("\n", " ")

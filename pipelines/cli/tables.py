@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.failures import FailureKind
-from core.quantities import amount, duration, percent, size
+from core.quantities import amount, counted, duration, percent, size
 from core.safe_text import printable
 
 __all__ = [
@@ -242,11 +242,6 @@ def _time(iso: str) -> str:
 def minute(iso: str) -> str:
     """Return `2026-11-30 08:30 UTC` for a time as it is stored."""
     return f"{iso[:16].replace('T', ' ')} UTC"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 shard`, `1,200 shards`: a number with its noun, regular plurals only."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def make_table(title: str, words: list[str], numbers: list[str]) -> Table:

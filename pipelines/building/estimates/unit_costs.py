@@ -170,8 +170,10 @@ def _of_table(stage: Stage, table: pa.Table, settings: str, config: BuildConfig)
         return None
     table = table.rename_columns([f"{stage.name}.{name}" for name in table.column_names])
     columns = TableColumns(table)
-    ended = columns.one_of(stage.events.status, {"ok", "failed"})
-    where = ended & columns.one_of(stage.events.settings, {settings})
+    where = columns.one_of(stage.events.settings, {settings})
+    if not where.any():
+        return None
+    where &= columns.one_of(stage.events.status, {"ok", "failed"})
     measured = _measured(stage, columns, where, config)
     if measured is None:
         return None

@@ -53,6 +53,12 @@ class ListingChanges:
             lines.append(f"{group.count:,} {text}: {group.named}")
         return lines
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of objects by kind of change; those newly dropped are one kind."""
+        dropped = sum(group.count for group in self.dropped.values())
+        counts = {kind: group.count for kind, group in self.groups.items()} | {"dropped": dropped}
+        return {kind: count for kind, count in counts.items() if count}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the counts and examples as plain values for JSON."""
         groups = {kind: group.to_dict() for kind, group in self.groups.items()}

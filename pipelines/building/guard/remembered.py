@@ -4,15 +4,19 @@ A build starts from them, so that `lrm build --root DIR` is the refresh. Setting
 of one call (`address`, `limit`, `execution`, `fetch`, `blender`, `prices`) are not remembered.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.config import without
+from core.config import canonical_json, without
+from core.errors import BadInput
 from core.options import leaves
 from core.storage import Storage
+from dataset.build_records import read_records
 from dataset.root import check_root, read_build
 from pipelines.building.build_config import BuildConfig
+from render.rigs import get_rig
 
 __all__ = [
     "REMEMBERED",
@@ -21,6 +25,7 @@ __all__ = [
     "differences",
     "read_memory",
     "remembered_settings",
+    "settings_beside_defaults",
 ]
 
 REMEMBERED = (
@@ -28,6 +33,12 @@ REMEMBERED = (
     *("surface", "shards", "stages"),
 )
 """The settings and sections that a dataset remembers for each of its rigs."""
+_OF_RESULTS = ("geometry", "inspect", "render", "surface", "stages")
+"""Those on which results depend."""
+_MAX_FORMER = 50
+"""Number of different settings of former builds that are used."""
+_MAX_RECORDS = 200
+"""Number of newest records of builds in which they are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +70,16 @@ class Memory:
     rigs: Mapping[str, Remembered] = field(default_factory=dict)
     last_rig: str | None = None
     """The rig of the last build; None for a dataset without a build."""
+    former: Sequence[BuildConfig] = ()
+    """The settings of the builds that have a record, the newest first, those with which results
+    differ: results of a build before the last one may exist."""
 
     @property
     def configs(self) -> list[BuildConfig]:
-        """The remembered settings of all rigs."""
-        return [remembered.config for remembered in self.rigs.values()]
+        """The remembered settings of all rigs, and those of former builds with other results."""
+        remembered = [remembered.config for remembered in self.rigs.values()]
+        known = {_of_results(config) for config in remembered}
+        return remembered + [config for config in self.former if _of_results(config) not in known]
 
     def of(self, rig: str | None) -> Remembered | None:
         """Return what is remembered of a rig; of the last build's rig for None or an unknown one.
@@ -92,13 +108,38 @@ def read_memory(root: Storage) -> Memory:
     last = BuildConfig.load(build["config"] | {"root": root.uri}, where=where)
     rigs = {}
     for rig, entry in ({last.rig: {"settings": last.dump()}} | build.get("rigs", {})).items():
-        values = {name: entry["settings"][name] for name in REMEMBERED if name in entry["settings"]}
         rigs[rig] = Remembered(
-            config=BuildConfig.load(values | {"root": root.uri, "rig": rig}, where=where),
+            config=_config(root, rig, entry["settings"], where),
             versions=entry.get("versions"),
             accepted=entry.get("accepted", {}),
         )
-    return Memory(rigs=rigs, last_rig=last.rig)
+    return Memory(rigs=rigs, last_rig=last.rig, former=_former_settings(root))
+
+
+def _config(root: Storage, rig: str, settings: Mapping[str, Any], where: str) -> BuildConfig:
+    """Return the configuration of remembered settings."""
+    values = {name: settings[name] for name in REMEMBERED if name in settings}
+    return BuildConfig.load(values | {"root": root.uri, "rig": rig}, where=where)
+
+
+def _former_settings(root: Storage) -> list[BuildConfig]:
+    """Return the settings of the last builds that have a record: those with which results differ.
+
+    The newest come first. Records that another version of the software wrote, and this one cannot
+    use, are left out.
+    """
+    found: dict[str, BuildConfig] = {}
+    for record in reversed(read_records(root, _MAX_RECORDS)):
+        with contextlib.suppress(BadInput, KeyError, TypeError):
+            config = _config(root, get_rig(record["rig"]).name, record["settings"], root.uri)
+            found.setdefault(_of_results(config), config)
+    return list(found.values())[:_MAX_FORMER]
+
+
+def _of_results(config: BuildConfig) -> str:
+    """Return the settings on which results depend, as a key."""
+    values = config.dump()
+    return canonical_json([config.rig, *(values[name] for name in _OF_RESULTS)])
 
 
 def remembered_settings(root: Storage, rig: str | None = None) -> BuildConfig | None:
@@ -110,6 +151,19 @@ def remembered_settings(root: Storage, rig: str | None = None) -> BuildConfig | 
     if remembered is None:
         return None
     return remembered.config.model_copy(update={"rig": rig or remembered.config.rig})
+
+
+def settings_beside_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of remembered settings that are not their defaults, by path.
+
+    Settings of another version of the software, which this one cannot read, give none.
+    """
+    required: dict[str, Any] = {"root": "", "source": ""}
+    try:
+        config = BuildConfig.load(required | dict(settings))
+    except BadInput:
+        return {}
+    return {p: now for p, (_, now) in differences(BuildConfig.load(required), config).items()}
 
 
 def differences(before: BuildConfig, after: BuildConfig) -> dict[str, tuple[Any, Any]]:

@@ -8,14 +8,16 @@ from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
+from dataset.build_records import recorded
 from dataset.root import check_root, read_build, write_build
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.estimates.spending import estimate_record
+from pipelines.building.guard.changes import Changes
 from pipelines.building.guard.comparison import Comparison
-from pipelines.building.guard.remembered import REMEMBERED, Memory, Remembered, differences
+from pipelines.building.guard.listing_changes import ListingChanges
+from pipelines.building.guard.remembered import REMEMBERED, Memory, Remembered
 from pipelines.building.guard.result_versions import present_versions
 from pipelines.building.plan import Plan
-from pipelines.building.records.history_record import recorded
 
 __all__ = ["BuildRecord", "store_filters"]
 
@@ -24,9 +26,18 @@ class BuildRecord:
     """The record of one build: written when it starts, completed when it ends."""
 
     def __init__(
-        self, root: Storage, config: BuildConfig, memory: Memory, comparison: Comparison
+        self,
+        root: Storage,
+        config: BuildConfig,
+        memory: Memory,
+        comparison: Comparison,
+        accepted: Mapping[str, Any],
     ) -> None:
-        """`memory` is that of the dataset before the build, `comparison` that of its plan."""
+        """`memory` is that of the dataset before the build, `comparison` that of its plan.
+
+        `accepted` are the `loss` and the `changes` that the user accepts, for the record.
+        """
+        self._accepted = accepted
         self._root = root
         self._config = config
         self._rigs = memory.rigs
@@ -54,12 +65,16 @@ class BuildRecord:
             "estimate": plan.estimate.to_dict(),
             "work": plan.work,
             "reserves": {stage.name: stage.reserves(self._config) for stage in stages},
-            "changes": self._comparison.changes.to_dict(),
+            "changes": self._comparison.changes.entries(),
+            "listing": plan.changes.counts(),
+            "accepted": dict(self._accepted),
         }
         with recorded(self._root, "lrm build", details, run) as record:
             yield record
             values["ended"] = datetime.now(UTC).isoformat()
-            self._write(values, replace(self._remembered, accepted={}))
+            # What it did not reach, such as beyond a limit, was accepted before and still is.
+            later = self._comparison.accepted_later
+            self._write(values, replace(self._remembered, accepted=later))
 
     def _details(self) -> dict[str, Any]:
         """Return the settings of the build, for its record."""
@@ -72,8 +87,17 @@ class BuildRecord:
         write_build(self._root, {**values, "rigs": rigs})
 
 
-def store_filters(root: Storage, config: BuildConfig, memory: Memory) -> None:
-    """Make the filters of `config` settings of the dataset and of its rig; nothing is built."""
+def store_filters(
+    root: Storage,
+    config: BuildConfig,
+    memory: Memory,
+    changes: Changes,
+    listing: ListingChanges,
+) -> None:
+    """Make the filters of `config` settings of the dataset and of its rig; nothing is built.
+
+    `changes` and `listing` are what they change, for the record.
+    """
     build = read_build(root)
     last = BuildConfig.load(build["config"], where=f"{root.uri}: build.json")
     before = memory.rigs[config.rig]
@@ -81,11 +105,14 @@ def store_filters(root: Storage, config: BuildConfig, memory: Memory) -> None:
     # The other settings of the machine or of one call stay those of the last build.
     changed = {name: getattr(config, name) for name in (*REMEMBERED, "rig", "root")}
     rigs = Memory(rigs={**memory.rigs, config.rig: remembered}).entries()
-    changes = [
-        {"name": path, "before": old, "after": new}
-        for path, (old, new) in differences(before.config, config).items()
-    ]
-    details = {"rig": config.rig, "settings": remembered.entry()["settings"], "changes": changes}
+    entry = remembered.entry()
+    details = {
+        "rig": config.rig,
+        "settings": entry["settings"],
+        "versions": entry.get("versions"),
+        "changes": changes.entries(),
+        "listing": listing.counts(),
+    }
     with recorded(root, "lrm build --filters-only", details):
         now = last.model_copy(update=changed)
         write_build(root, build | {"config": now.dump(), "rigs": rigs})

@@ -7,14 +7,17 @@ from typing import Any
 
 from core.lock import lock_holder
 from core.storage import Storage
+from dataset.build_records import read_records
+from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog
-from pipelines.building.records.history_record import read_records
 from pipelines.building.stages.pack import PACK
 from pipelines.building.stages.registry import STAGES
 
 __all__ = ["history"]
 
 _FIELDS = ("run", "command", "started", "ended", "user", "host", "pid", "rig", "limit", "error")
+_DETAILS = ("settings", "versions", "listing", "accepted", "failures")
+"""What a record has beside: None in those of earlier versions."""
 
 
 def history(root: Storage) -> list[dict[str, Any]]:
@@ -50,9 +53,13 @@ class _Work:
 
     @property
     def is_build(self) -> bool:
-        """Whether a build wrote the events; a compaction writes only those of packed samples."""
+        """Whether a build wrote the events.
+
+        Maintenance clears results, or moves packed samples; a build clears nothing.
+        """
         of_builds = {stage.name for stage in STAGES} - {PACK.name}
-        return any(
+        clears = any(CLEARED in done for done in self.stages.values())
+        return not clears and any(
             {"ok", "failed"} & self.stages.get(stage, {}).keys() for stage in ("list", *of_builds)
         )
 
@@ -79,6 +86,7 @@ def _row(record: Mapping[str, Any], work: _Work) -> dict[str, Any]:
         "spent": {kind: round(spent[kind], 4) for kind in ("core_hours", "gpu_hours")},
         "expected": {kind: estimate.get(kind) for kind in ("core_hours", "gpu_hours")},
         "changes": record.get("changes", []),
+        **{name: record.get(name) for name in _DETAILS},
     }
 
 
@@ -99,6 +107,7 @@ def _row_without_record(run: str, work: _Work) -> dict[str, Any]:
         "spent": unknown,
         "expected": unknown,
         "changes": [],
+        **dict.fromkeys(_DETAILS),
     }
 
 

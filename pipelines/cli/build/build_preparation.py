@@ -12,6 +12,7 @@ from dataset.catalog.event_log import Catalog
 from dataset.catalog.latest import LatestEvents
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.guard.comparison import Comparison
+from pipelines.building.guard.former_listing import with_former_listing
 from pipelines.building.guard.remembered import Memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import Plan, load_plan
@@ -45,9 +46,10 @@ class Preparation:
         self.plan.losses.check(arguments.accept_loss)
         self.comparison.changes.check(arguments.accept_changes)
 
-    def to_dict(self, accept_loss: float | None) -> dict[str, Any]:
-        """Return the JSON of `lrm plan --json`; `accept_loss` is the option of that name."""
-        return self.plan.to_dict(accept_loss) | {"changes": self.comparison.changes.to_dict()}
+    def to_dict(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """Return the JSON of `lrm plan --json`, with what its options accept."""
+        changes = self.comparison.changes.to_dict(arguments.accept_changes)
+        return self.plan.to_dict(arguments.accept_loss) | {"changes": changes}
 
 
 def prepare(settings: BuildSettings) -> Preparation:
@@ -69,8 +71,11 @@ def prepare(settings: BuildSettings) -> Preparation:
         decisions=plan.decisions,
         rows=plan.rows,
         estimate=plan.estimate,
+        former=memory.configs,
+        columns_before=lambda: with_former_listing(plan.objects, plan.listing).columns,
     )
-    print_warnings(settings.command, [*settings.notes(config, memory), *plan.warnings()])
+    notes = settings.notes(config, memory, latest.stage_rigs())
+    print_warnings(settings.command, [*notes, *plan.warnings()])
     return Preparation(
         config=config,
         memory=memory,

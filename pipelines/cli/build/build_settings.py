@@ -1,6 +1,7 @@
 """The settings of `lrm build` and `lrm plan`: options, `--config`, the dataset's memory."""
 
 import argparse
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -69,19 +70,36 @@ class BuildSettings:
             defaults["rig"] = remembered.config.rig
         return load_settings(BuildConfig, self.given, self._file, defaults).checked()
 
-    def notes(self, config: "BuildConfig", memory: "Memory") -> list[str]:
-        """Return a line if the dataset has no build with this rig yet."""
+    def notes(
+        self, config: "BuildConfig", memory: "Memory", stage_rigs: Collection[tuple[str, str]]
+    ) -> list[str]:
+        """Return a line if the dataset remembers no build with this rig.
+
+        `stage_rigs` are the (stage, rig) of which the catalog has events.
+        """
         if memory.last_rig is None or config.rig in memory.rigs:
             return []
-        return [
-            f"the dataset has no build with the rig {config.rig} yet: settings that were not "
-            f"given are those of its last build (rig {memory.last_rig})"
-        ]
+        others = f"settings that were not given are those of its last build (rig {memory.last_rig})"
+        if any(rig == config.rig for _, rig in stage_rigs):
+            return [f"the settings of the rig {config.rig} are not recorded: give them; {others}"]
+        return [f"the dataset has no build with the rig {config.rig} yet: {others}"]
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names of a list such as `[render.resolution, renderer]`."""
-    return tuple(name.strip() for name in text.strip("[] ").split(",") if name.strip())
+    """Return the names of a list such as `[render.resolution, renderer]`, as training reads it.
+
+    Without brackets, commas separate the names.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"cannot read the list {text!r}") from None
+    names = values.split(",") if isinstance(values, str) else values
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(
+            f"expected a list of names such as '[render.resolution, renderer]', got {text!r}"
+        )
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def as_yaml(config: "BuildConfig") -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput
@@ -39,7 +40,7 @@ def _options(parser: Parser) -> None:
         "--print-config",
         action="store_true",
         help="Print the settings that the build would use, as YAML for --config, and build "
-        "nothing.",
+        "nothing. With --json, print JSON.",
     )
 
 
@@ -47,7 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
     """Do what is missing, or (`--filters-only`) evaluate the filters again."""
     if arguments.print_config:
         settings = BuildSettings(arguments)
-        print(as_yaml(settings.config(settings.memory())), end="")
+        config = settings.config(settings.memory())
+        print(json.dumps(config.dump()) if arguments.json else as_yaml(config).rstrip("\n"))
         return 0
     if arguments.filters_only:
         from pipelines.cli.build.filters_only import apply_filters
@@ -91,9 +93,11 @@ def _build_all(arguments: argparse.Namespace) -> int:
                     ready.check(arguments)
             committer = Committer(ready.catalog, ready.latest, config.execution, check_lock)
             build = Build(config, ready.plan, committer, executor, progress, check_lock)
-            record = BuildRecord(root, config, ready.memory, ready.comparison)
+            accepted = {"loss": arguments.accept_loss, "changes": list(arguments.accept_changes)}
+            record = BuildRecord(root, config, ready.memory, ready.comparison, accepted)
             with record.of(ready.plan, ready.source.revision, committer.run) as results:
                 results |= {"objects": build.run(), "failures": dict(build.failures.counts)}
+                results |= {"error": build.failures.undone() or None}
         finally:
             progress.close()
             executor.close()

@@ -15,6 +15,8 @@ from pipelines.cli.tables import minute
 
 __all__ = ["COMMAND"]
 
+_CHANGE = ("name", "before", "after")
+
 
 def _run(arguments: argparse.Namespace) -> int:
     """Print the builds, oldest first."""
@@ -23,20 +25,21 @@ def _run(arguments: argparse.Namespace) -> int:
     builds = history(open_root(arguments.root))
     if arguments.json:
         print(json.dumps({"builds": builds}))
-    else:
+    elif builds:
         _show(builds)
+    else:
+        print("no build yet")
     return 0
 
 
 def _show(builds: Sequence[Mapping[str, Any]]) -> None:
-    if not builds:
-        print("no build yet")
-    for build in builds:
+    for number, build in enumerate(builds):
         by = "" if build["user"] is None else f"{build['user']}@{build['host']} ({build['pid']})"
         rig = "" if build["rig"] is None else f"rig {build['rig']}"
         heading = [minute(build["started"]), _took(build), by, rig]
         lines = ["  ".join(filter(None, heading)), f"  {_result(build)}{_hours(build)}"]
-        lines += [f"  {line}" for line in _changes(build)]
+        settings = [] if number else _settings(build)
+        lines += [f"  {line}" for line in [*settings, *_changes(build), *_accepted(build)]]
         print(printable("\n".join(lines)))
 
 
@@ -64,8 +67,13 @@ def _result(build: Mapping[str, Any]) -> str:
     parts = [command] if command else []
     if build["limit"]:
         parts.append(f"--limit {build['limit']}")
-    if build["state"] in ("failed", "stopped"):
+    if build["state"] in ("failed", "stopped", "incomplete"):
         parts.append(": ".join(filter(None, (build["state"], build["error"]))))
+    listing = build["listing"] or {}
+    for kind, count in listing.items():
+        parts.append(
+            f"{count:,} {'newly dropped' if kind == 'dropped' else kind.replace('_', ' ')}"
+        )
     if build["objects"]:
         parts += [f"{count:,} {state}" for state, count in build["objects"].items()]
     elif build["objects"] is None:
@@ -76,14 +84,28 @@ def _result(build: Mapping[str, Any]) -> str:
 
 def _changes(build: Mapping[str, Any]) -> list[str]:
     """Return a line per changed setting or version."""
-    return [
-        f"{change['name']} {_text(change['before'])} → {_text(change['after'])}"
-        for change in build["changes"]
-    ]
+    from pipelines.building.guard.changes import change_text
+
+    return [change_text(*(change[key] for key in _CHANGE)) for change in build["changes"]]
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _settings(build: Mapping[str, Any]) -> list[str]:
+    """Return a line with the settings of a build that differ from their defaults."""
+    from pipelines.building.guard.changes import value_text
+    from pipelines.building.guard.remembered import settings_beside_defaults
+
+    settings = settings_beside_defaults(build["settings"] or {})
+    texts = [f"{path} {value_text(value)}" for path, value in settings.items()]
+    return [f"settings: {', '.join(texts)}"] if texts else []
+
+
+def _accepted(build: Mapping[str, Any]) -> list[str]:
+    """Return a line with what a build was told to accept."""
+    accepted = build["accepted"] or {}
+    loss, changes = accepted.get("loss"), accepted.get("changes")
+    texts = [] if loss is None else [f"a loss of {loss:g}"]
+    texts += [f"changes of {', '.join(changes)}"] if changes else []
+    return [f"accepted: {', '.join(texts)}"] if texts else []
 
 
 COMMAND = Command(

@@ -31,7 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.cli.tables import show_plan
 
     ready = prepare(BuildSettings(arguments))
-    forecast = ready.to_dict(arguments.accept_loss)
+    forecast = ready.to_dict(arguments)
     if arguments.json:
         print(json.dumps(forecast))
     else:

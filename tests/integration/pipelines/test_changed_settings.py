@@ -11,11 +11,14 @@ import pytest
 
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
+from pipelines.building.build_config import BuildConfig
 from pipelines.building.guard.comparison import Comparison
 from pipelines.building.guard.remembered import read_memory
 from pipelines.building.object_table import latest_of
 from pipelines.building.plan import load_plan
 from pipelines.building.records.build_record import BuildRecord
+from pipelines.building.stages.identities import Identities
+from pipelines.building.stages.inspect import INSPECT
 from pipelines.sources import open_source
 from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
@@ -34,7 +37,7 @@ def plan(root: Path, *words: Any, code: int = 0) -> dict[str, dict[str, Any]]:
     """Return the changes in the forecast, by name."""
     answer = run_lrm("plan", "--root", root, "--json", *words)
     assert answer.code == code, answer.err
-    return {change["name"]: change for change in json.loads(answer.out)["changes"]}
+    return {change["name"]: change for change in json.loads(answer.out)["changes"]["items"]}
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -131,10 +134,84 @@ def test_a_trial_with_a_limit_does_not_hide_the_change(root):
     words = ["--limit", "5", "--inspect.max-nodes", "9000", "--address", "none"]
     assert run_lrm("build", "--root", root, *words).code == 0
     rest = plan(root, *EXPENSIVE, code=2)
-    assert list(rest) == ["inspect"]
+    assert list(rest) == ["inspect.max_nodes"]
+    change = rest["inspect.max_nodes"]
+    assert (change["before"], change["after"]) == (20_000, 9000)
+    assert 0 < change["again"]["inspect"] < 12
+    plan(root, *EXPENSIVE, "--accept-changes", "inspect")
+    # Without the records of the builds only the stage is known.
+    shutil.rmtree(root / "builds")
+    rest = plan(root, *EXPENSIVE, code=2)
     assert (rest["inspect"]["before"], rest["inspect"]["after"]) == ("other settings", "inspect/3")
-    assert 0 < rest["inspect"]["again"]["inspect"] < 12
-    plan(root, *EXPENSIVE, "--accept-changes", "[inspect]")
+
+
+def test_a_killed_build_hides_no_earlier_measurements(root):
+    """Its settings are remembered, but have no results yet."""
+    words = ["plan", "--root", root, "--json"]
+    before = run_lrm(*words, "--render.resolution", "64").json()["estimate"]["stages"]["render"]
+    settings = json.loads((root / "build.json").read_text())["rigs"]["lrm32"]["settings"]
+    record(root, settings={**settings, "render": {**settings["render"], "resolution": 64}})
+    after = run_lrm(*words).json()
+    assert after["estimate"]["stages"]["render"] == before
+    assert [change["name"] for change in after["changes"]["items"]] == ["render.resolution"]
+
+
+def test_a_limit_between_keeps_the_rest_of_an_interrupted_build_accepted(root):
+    build = json.loads((root / "build.json").read_text())
+    remembered = build["rigs"]["lrm32"]
+    settings = remembered["settings"] | {
+        "inspect": remembered["settings"]["inspect"] | {"max_nodes": 9000}
+    }
+    values = {"root": str(root), **settings}
+    begun = Identities(BuildConfig.load(values)).settings(INSPECT)
+    record(root, settings=settings, accepted={"inspect": {"settings": begun, "objects": 12}})
+    assert plan(root, *EXPENSIVE) == {}
+    words = ["build", "--root", root, "--address", "none"]
+    assert run_lrm(*words, "--limit", "5").code == 0
+    assert 0 < run_lrm("plan", "--root", root, "--json").json()["work"]["inspect"].popitem()[1] < 12
+    assert plan(root, *EXPENSIVE) == {}
+    # Other settings were not accepted.
+    assert list(plan(root, *EXPENSIVE, "--inspect.max-nodes", "8000", code=2)) == [
+        "inspect.max_nodes"
+    ]
+    assert run_lrm(*words).code == 0
+    assert json.loads((root / "build.json").read_text())["rigs"]["lrm32"]["accepted"] == {}
+
+
+def test_a_filter_counts_without_what_changed_data_drop(root, tmp_path):
+    """An object that loses its caption counts for the filter, too: with the earlier one it does."""
+    words = ["--filters.occupancy.min-share", "0.99"]
+    alone = plan(root, *words)["filters.occupancy.min_share"]["dropped"]
+    assert alone == 9
+    with open(json.loads((root / "build.json").read_text())["config"]["captions"]) as file:
+        rows = file.readlines()
+    kept = next(row["asset_id"] for row in events_of(root) if row["stage"] == "render")
+    name = kept.partition(":")[2]
+    (tmp_path / "captions.csv").write_text("".join(row for row in rows if name not in row))
+    changes = plan(root, *words, "--captions", tmp_path / "captions.csv")
+    assert changes["filters.occupancy.min_share"]["dropped"] == alone
+
+
+def test_unknown_names_of_changes_are_refused(root):
+    words = ["plan", "--root", root, "--render.resolution", "64", "--accept-changes"]
+    answer = run_lrm(*words, "[render.resolutoin]")
+    assert answer.code == 2
+    assert "'render.resolutoin' does not exist; did you mean 'render.resolution'?" in answer.err
+    # The same command may continue once the setting is that of the last build.
+    assert run_lrm(*words, "[inspect.max_nodes, surface]").code == 0
+    answer = run_lrm(*words, "[1, 2]")
+    assert (answer.code, "expected a list of names" in answer.err) == (2, True)
+
+
+def test_the_forecast_says_what_is_refused(root):
+    words = ["plan", "--root", root, "--json", "--render.resolution", "64", *EXPENSIVE]
+    answer = run_lrm(*words)
+    changes = json.loads(answer.out)["changes"]
+    assert changes["refused"]
+    assert changes["message"] in answer.err
+    for names in ("[render.resolution]", "render.resolution, renderer"):
+        changes = run_lrm(*words, "--accept-changes", names).json()["changes"]
+        assert (changes["refused"], changes["message"]) == (False, "")
 
 
 def test_an_interrupted_build_continues_without_being_asked_again(root):
@@ -155,7 +232,7 @@ def test_an_interrupted_build_continues_without_being_asked_again(root):
     )
     begun = {name: work["objects"] for name, work in comparison.accepted.items()}
     assert begun == {"render": 9, "pack": 9}
-    with BuildRecord(storage, config, memory, comparison).of(the_plan, source.revision, "run"):
+    with BuildRecord(storage, config, memory, comparison, {}).of(the_plan, source.revision, "run"):
         assert plan(root, *EXPENSIVE) == {}
         # Other settings were not accepted.
         assert list(plan(root, *EXPENSIVE, "--render.seed", "1", code=2)) == ["render.seed"]

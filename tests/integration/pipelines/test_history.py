@@ -11,7 +11,7 @@ import pytest
 from core.errors import Stopped, WorkFailed
 from core.lock import exclusive_lock
 from core.storage import Storage
-from pipelines.building.records.history_record import recorded
+from dataset.build_records import recorded
 from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
 
@@ -23,6 +23,10 @@ def root(built_dataset: BuiltDataset, tmp_path: Path) -> Path:
 
 def builds(root: Path) -> list[dict[str, Any]]:
     return run_lrm("history", "--root", root, "--json").json()["builds"]
+
+
+def json_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "build.json").read_text())
 
 
 def test_every_build_is_a_row(root):
@@ -44,7 +48,15 @@ def test_every_build_is_a_row(root):
     assert first["expected"]["core_hours"] > 0
     assert (second["command"], second["events"]) == ("lrm build --filters-only", {})
     (change,) = second["changes"]
-    assert change == {"name": "filters.occupancy.min_share", "before": 0.1, "after": 0.11}
+    assert (change["name"], change["before"], change["after"]) == (
+        *("filters.occupancy.min_share", 0.1),
+        0.11,
+    )
+    assert first["settings"]["render"]["resolution"] == 40
+    assert first["versions"]["inspect"] == "inspect/3"
+    assert first["listing"] == {"new": 15}
+    assert first["accepted"] == {"loss": None, "changes": []}
+    assert third["listing"] == {}
     assert (third["limit"], third["rig"], third["pid"]) == (5, "lrm32", os.getpid())
     (change,) = third["changes"]
     assert (change["name"], change["before"], change["after"]) == (
@@ -58,6 +70,57 @@ def test_every_build_is_a_row(root):
     assert "filters.occupancy.min_share 0.1 → 0.11" in table.out
     assert "inspect.max_nodes 20000 → 9000" in table.out
     assert "9 kept" in table.out
+    (line,) = (line for line in table.out.splitlines() if "settings: " in line)
+    assert "render.resolution 40" in line
+    assert "texture_size" not in line
+
+
+def test_a_changed_listing_and_what_was_accepted_are_shown(root, tmp_path):
+    """No object needs a stage, but that is not nothing."""
+    source = shutil.copytree(json_of(root)["config"]["source"], tmp_path / "models")
+    words = ["--root", root, "--source", source, "--address", "none", "--captions", "null"]
+    words += ["--accept-loss", "1", "--accept-changes", "captions"]
+    assert run_lrm("build", *words).code == 0
+    last = builds(root)[-1]
+    assert last["objects"] == {}
+    assert last["listing"]["dropped"] > 0
+    assert last["accepted"] == {"loss": 1.0, "changes": ["captions"]}
+    text = run_lrm("history", "--root", root).out
+    assert "accepted: a loss of 1, changes of captions" in text
+    assert f"{last['listing']['dropped']} newly dropped" in text
+    assert "nothing to do" not in text
+
+
+def test_filters_only_lists_what_it_drops(root):
+    filters = ["--filters-only", "--filters.occupancy.min-share", "0.99"]
+    answer = run_lrm("build", "--root", root, *filters)
+    assert answer.code == 0
+    assert "9 objects will be dropped" in answer.err
+    assert "filters.occupancy.min_share 0.1 → 0.99: 9 objects newly dropped" in answer.err
+    last = builds(root)[-1]
+    assert (last["listing"], last["changes"][0]["dropped"]) == ({"dropped": 9}, 9)
+
+
+def test_a_compaction_is_no_build_and_costs_nothing(root):
+    """It repeats the events of the objects whose samples it deletes."""
+    filters = ["--filters-only", "--filters.occupancy.min-share", "0.99"]
+    assert run_lrm("build", "--root", root, *filters).code == 0
+    rows, status = builds(root), run_lrm("status", "--root", root, "--json").json()
+    events = len(events_of(root))
+    assert run_lrm("compact", "--root", root).code == 0
+    assert {row["stage"] for row in events_of(root)[events:]} == {"pack", "render"}
+    assert builds(root) == rows
+    after = run_lrm("status", "--root", root, "--json").json()
+    assert after["cost"] == status["cost"]
+    # Their measurements stay, for the estimate of the next build.
+    assert all(row["seconds"] for row in events_of(root)[events:] if row["stage"] == "render")
+
+
+def test_a_build_that_leaves_objects_undone_is_incomplete(root):
+    with recorded(Storage(str(root)), "lrm build", {}) as record:
+        record["error"] = "3 objects left undone: disk_full 3"
+    assert builds(root)[-1]["state"] == "incomplete"
+    assert "incomplete: 3 objects left undone" in run_lrm("history", "--root", root).out
 
 
 def test_a_refused_build_and_a_plan_are_no_rows(root):

@@ -68,6 +68,11 @@ def test_options_come_before_the_file_and_the_file_before_the_memory(root, tmp_p
     assert print_config("--config", file) == config
 
 
+def test_the_configuration_is_printed_as_json(root):
+    answer = run_lrm("build", "--print-config", "--json", "--root", root)
+    assert answer.json() == print_config("--root", root)
+
+
 def test_the_configuration_can_be_read_from_a_pipe(root, tmp_path):
     (tmp_path / "build.yaml").write_text(f"root: {root}\ngeometry: true\n")
     with open(tmp_path / "build.yaml") as file:
@@ -107,6 +112,15 @@ def test_every_rig_has_its_own_settings(root):
     assert (first["rig"], first["render"]["resolution"]) == ("lrm32", 40)
     answer = run_lrm("plan", "--root", root, "--rig", "lrm32", "--json")
     assert (answer.json()["work"], answer.err) == ({}, "")
+    # A dataset of an earlier version remembers only the settings of its last build.
+    without_memory(root)
+    shutil.rmtree(root / "builds")
+    answer = run_lrm("plan", "--root", root, "--rig", "lrm32", "--json")
+    assert "the settings of the rig lrm32 are not recorded: give them" in answer.err
+    assert "no build" not in answer.err
+    changes = answer.json()["changes"]["items"]
+    assert {change["name"] for change in changes} == {"render", "pack"}
+    assert {change["before"] for change in changes} == {"settings that are not recorded"}
 
 
 def test_filters_only_takes_the_file_of_the_build(root, built_dataset, tmp_path, monkeypatch):

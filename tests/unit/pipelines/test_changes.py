@@ -66,7 +66,7 @@ def test_new_work_and_filters_are_never_refused():
         "filters.occupancy.min_share 1 → 2: 1 object newly dropped, 2 objects no longer dropped",
         "shards.samples_per_shard 1 → 2",
     ]
-    assert json.loads(json.dumps(found.to_dict()))[0]["new"] == {"geometry": 3}
+    assert json.loads(json.dumps(found.to_dict(())))["items"][0]["new"] == {"geometry": 3}
 
 
 def test_every_setting_is_remembered_or_one_of_a_call():

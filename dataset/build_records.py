@@ -1,4 +1,4 @@
-"""The record of one build among all builds of a dataset: a file in builds/."""
+"""The records of the builds of a dataset: one file for each in builds/."""
 
 import contextlib
 import getpass
@@ -29,7 +29,8 @@ def recorded(
     """Write the record of a build when a block starts, and complete it when the block ends.
 
     `run` is the id of the build's events, if it writes any. The block may add to the yielded
-    mapping. Without an end, the process was killed.
+    mapping, also an `error`: then the build did not complete its work. Without an end, the process
+    was killed.
     """
     run = run or uuid.uuid4().hex
     started = datetime.now(UTC)
@@ -44,9 +45,9 @@ def recorded(
         **values,
     }
     root.write(path, canonical_json(record).encode())
-    ending = {"outcome": "done"}
     try:
         yield record
+        ending = {"outcome": "incomplete" if record.get("error") else "done"}
     except BaseException as error:
         ending = _ending(error)
         # The error itself may be a storage that cannot be written.
@@ -56,9 +57,13 @@ def recorded(
     _complete(root, path, record | ending)
 
 
-def read_records(root: Storage) -> list[dict[str, Any]]:
-    """Return the records of all builds, oldest first, without those that cannot be read."""
-    names = [name for name in root.list_files(BUILDS_FOLDER) if name.endswith(".json")]
+def read_records(root: Storage, last: int | None = None) -> list[dict[str, Any]]:
+    """Return the records of all builds, oldest first, without those that cannot be read.
+
+    `last` limits the number of records to the newest ones.
+    """
+    names = sorted(name for name in root.list_files(BUILDS_FOLDER) if name.endswith(".json"))
+    names = names if last is None else names[-last:]
     with ThreadPoolExecutor(_READERS) as readers:
         records = readers.map(lambda name: _read(root, name), names)
         found = [record for record in records if record is not None]
