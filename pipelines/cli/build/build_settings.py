@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.options import Parser, add_config_options, load_settings, settings_from_options
+from core.options.help_text import shown_options, values_and_default
 from core.storage import Storage
 from pipelines.cli.build.loss_option import add_accept_loss_option
 
@@ -20,19 +21,31 @@ __all__ = ["BuildSettings", "add_build_options", "as_yaml"]
 def add_build_options(parser: Parser) -> None:
     """Add an option for every setting of a build."""
     from pipelines.building.build_config import BuildConfig
+    from pipelines.building.guard.remembered import REMEMBERED
 
     add_config_options(parser, BuildConfig)
-    parser.set_default_text("--source", "the dataset's last source")
-    parser.set_default_text("--rig", "the rig of the last build, at first lrm32")
+    _say_what_is_remembered(parser, (*REMEMBERED, "rig"))
     parser.add_argument(
         "--accept-changes",
         metavar="NAMES",
         type=_names,
         default=(),
         help="Changed settings or versions for which more than 10 core-hours of work may be done "
-        "again, such as '[render.resolution, renderer]'. Without them, such a build is refused.",
+        "again. A list of names, such as 'render.resolution, renderer'; without them, such a build "
+        "is refused.",
     )
+    parser.set_default_text("--accept-changes", "")
     add_accept_loss_option(parser)
+
+
+def _say_what_is_remembered(parser: Parser, names: Collection[str]) -> None:
+    """Say in the help that settings, or those of sections, are by default as in the last build."""
+    for action in shown_options(parser):
+        name = action.option_strings[0]
+        if name.removeprefix("--").replace("-", "_").partition(".")[0] in names:
+            _, default = values_and_default(action)
+            first = "" if default in ("", "required") else f", at first {default}"
+            parser.set_default_text(name, f"as the last build{first}")
 
 
 class BuildSettings:

@@ -13,8 +13,8 @@ __all__ = ["COMMAND", "PLAN_COMMON", "plan_options"]
 PLAN_COMMON = (
     *("--source", "--root", "--captions", "--config", "--limit", "--lvis", "--rig", "--geometry"),
     *("--render.resolution", "--render.samples", "--render.device"),
-    *("--filters.licence.enabled", "--filters.licence.allowed", "--filters.caption.enabled"),
-    *("--address", "--json"),
+    *("--filters.licence.enabled", "--filters.caption.enabled"),
+    *("--accept-loss", "--accept-changes", "--address", "--json"),
 )
 """Options of `lrm plan` and `lrm build` that `--help` shows."""
 

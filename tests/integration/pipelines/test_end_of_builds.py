@@ -1,5 +1,6 @@
 """The end of a build for the programs around it: exit codes, last lines, metrics, the hook."""
 
+import json
 import os
 import re
 import signal
@@ -50,7 +51,10 @@ def test_a_full_disk_below_the_root_fails_the_build(demo_source: Path, tmp_path:
     """The catalog fits on the disk, the copies of the GLB files do not."""
     disk, told = tmp_path / "disk", tmp_path / "told"
     words = ["--source", demo_source, "--limit", 2, "--root", disk / "root", *WITHOUT_BLENDER]
-    words += ["--keep-raw", "true", "--execution.attempts", 1, "--notify", HOOK.format(told)]
+    # The disk is gone once the command has ended.
+    history = f"{sys.executable} -m pipelines.cli history --json --root {disk / 'root'}"
+    hook = f"{HOOK.format(told)}; {history} > {tmp_path / 'history'}"
+    words += ["--keep-raw", "true", "--execution.attempts", 1, "--notify", hook]
     answer = on_small_disk(disk, "100k", "build", *words)
     assert answer.code == 1, answer.err
     assert re.search(r"failed +storage +2 ", answer.out)
@@ -63,6 +67,9 @@ def test_a_full_disk_below_the_root_fails_the_build(demo_source: Path, tmp_path:
         f"lrm build {disk}/root",
         line.removeprefix("lrm build: "),
     ]
+    (row,) = json.loads((tmp_path / "history").read_text())["builds"]
+    assert (row["state"], row["failures"]) == ("incomplete", {"storage": 2})
+    assert row["error"] == line.removeprefix("lrm build: error: ")
 
 
 def test_a_disk_that_is_full_at_the_start_is_no_bad_input(demo_source: Path, tmp_path: Path):

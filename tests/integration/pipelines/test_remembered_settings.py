@@ -123,6 +123,13 @@ def test_every_rig_has_its_own_settings(root):
     assert {change["before"] for change in changes} == {"settings that are not recorded"}
 
 
+def test_the_help_says_that_settings_are_remembered():
+    text = " ".join(run_lrm("build", "--help-all").out.split())
+    assert "in pixels. [default: as the last build, at first 512]" in text
+    assert "GLB files. [default: as the last build]" in text
+    assert text.count("[default: local]") == 1
+
+
 def test_filters_only_takes_the_file_of_the_build(root, built_dataset, tmp_path, monkeypatch):
     """Paths in the file are relative, and it has settings that are not remembered."""
     (tmp_path / "models").symlink_to(built_dataset.source)
