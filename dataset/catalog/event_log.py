@@ -95,11 +95,14 @@ _SILENT = 3
 """This many consecutive failures are common and not logged."""
 _SCANNED_ROWS = 16_384
 """Rows of the log in memory at a time."""
-_DONE = (
-    "status IN ('ok', 'failed') AND run NOT IN (SELECT run FROM events WHERE status = 'cleared')"
-)
-"""The events of work. A compaction clears the results whose files it deletes, and repeats the
-events of their earlier stages, seconds included, without these files; a build clears nothing."""
+_DONE = """
+    time >= $since AND status IN ('ok', 'failed')
+    AND run NOT IN (SELECT run FROM events WHERE time >= $since AND status = 'cleared')
+"""
+"""The events of work since a time. A compaction clears the results whose files it deletes, and
+repeats the events of their earlier stages, seconds included, without these files; a build clears
+nothing.
+"""
 _RECENT_EVENTS = 100_000
 """Enough events to measure the throughput of a build."""
 _CONFIGURATION = {
@@ -228,7 +231,7 @@ class Catalog:
             FROM (
                 SELECT run, min(time) AS started, max(time) AS time,
                     arg_max(stage, seq) AS stage, arg_max(status, seq) AS status
-                FROM events WHERE time >= $since AND {_DONE} GROUP BY run, asset_id
+                FROM events WHERE {_DONE} GROUP BY run, asset_id
             )
             GROUP BY run, time, stage, status ORDER BY time, run, stage, status
         """  # noqa: S608 - a condition without parameters
@@ -250,7 +253,7 @@ class Catalog:
         query = f"""
             SELECT stage, count(*) AS objects, sum(seconds) AS seconds,
                 coalesce(sum({num_bytes}), 0)::DOUBLE AS bytes
-            FROM events WHERE time >= $since AND {_DONE}
+            FROM events WHERE {_DONE}
             GROUP BY stage ORDER BY stage
         """  # noqa: S608 - names and a condition that the code declares
         result = self._select(query, {"since": since})
