@@ -15,13 +15,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from core.errors import BadInput, WorkFailed, cannot_write
-from core.process_identity import has_ended, kernel_scope, start_ticks
+from core.process_identity import has_ended, kernel_scope, start_ticks, user_name
 from core.storage import Storage, storage_errors
 
 __all__ = ["LEASE_SECONDS", "LockCheck", "LockHolder", "exclusive_lock", "lock_holder"]
@@ -52,10 +52,12 @@ class LockHolder:
     """Scope of the process id: the machine's boot id and its process namespace; may be empty."""
     started: str = ""
     """Start time of the process in clock ticks; tells it from a later process with the same id."""
+    user: str = ""
+    """Name of the user; empty in the locks of earlier versions."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values that users are shown, for JSON."""
-        return {name: getattr(self, name) for name in ("command", "host", "pid", "since")}
+        return {name: getattr(self, name) for name in ("command", "user", "host", "pid", "since")}
 
     @property
     def is_local(self) -> bool:
@@ -72,7 +74,14 @@ class LockHolder:
             token=uuid.uuid4().hex,
             kernel=kernel_scope(),
             started=start_ticks(os.getpid()),
+            user=user_name(),
         )
+
+    @classmethod
+    def load(cls, data: bytes) -> "LockHolder":
+        """Return a stored holder. Values that only a later version stores are ignored."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(data).items() if name in names})
 
     def is_dead(self) -> bool:
         """Return whether the holder ran on this machine and has ended."""
@@ -82,7 +91,8 @@ class LockHolder:
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
-        return f"`{self.command}` on {self.host} (process {self.pid}, since {self.since})"
+        by = f" by {self.user}" if self.user else ""
+        return f"`{self.command}`{by} on {self.host} (process {self.pid}, since {self.since})"
 
 
 @contextlib.contextmanager
@@ -126,7 +136,7 @@ def exclusive_lock(
 def lock_holder(root: Storage, name: str = "shards") -> LockHolder | None:
     """Return the process that holds a lock of the root; None if it is free.
 
-    It takes no lock, so it delays no command that does.
+    A local lock may be held shared for an instant; `exclusive_lock` allows for that.
     """
     return _flock_holder(root, name) if root.is_local else _lease_holder(root, name)
 
@@ -173,8 +183,8 @@ def _read_holder(file: IO[bytes]) -> LockHolder | None:
     """Return the entry of a lock file; None if it is empty or not complete."""
     file.seek(0)
     try:
-        return LockHolder(**json.loads(file.read()))
-    except (ValueError, TypeError):
+        return LockHolder.load(file.read())
+    except (ValueError, TypeError, AttributeError):
         return None
 
 
@@ -197,7 +207,7 @@ def _lease_holder(root: Storage, name: str) -> LockHolder | None:
     for file in reversed(root.list_files(folder)):
         # A new holder deletes the older leases.
         with contextlib.suppress(FileNotFoundError):
-            holder = LockHolder(**json.loads(root.read(f"{folder}/{file}")))
+            holder = LockHolder.load(root.read(f"{folder}/{file}"))
             return holder if holder.expires > time.time() and not holder.is_dead() else None
     return None
 
@@ -234,7 +244,7 @@ class _Lease:
         """Acquire the lease and renew it in a thread. Raises _HeldByOther."""
         newest = self._newest()
         if newest:
-            holder = LockHolder(**json.loads(self._root.read(self._path(newest))))
+            holder = LockHolder.load(self._root.read(self._path(newest)))
             if holder.expires > time.time() and not holder.is_dead():
                 raise _HeldByOther(str(holder))
         self._number = newest + 1

@@ -4,9 +4,11 @@ The process id alone is not enough: containers number their processes independen
 reused after a restart.
 """
 
+import getpass
+import os
 from pathlib import Path
 
-__all__ = ["has_ended", "kernel_scope", "start_ticks"]
+__all__ = ["has_ended", "kernel_scope", "start_ticks", "user_name"]
 
 _START_FIELD = 22
 """Number of the field `starttime` in /proc/PID/stat, see proc(5)."""
@@ -19,6 +21,14 @@ def kernel_scope() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def user_name() -> str:
+    """Return the name of the user, or the number of one without an entry in the system."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def start_ticks(pid: int) -> str:

@@ -1,7 +1,6 @@
 """The records of the builds of a dataset: one file for each in builds/."""
 
 import contextlib
-import getpass
 import json
 import os
 import socket
@@ -12,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.config import canonical_json
-from core.errors import Stopped, first_line
+from core.errors import first_line
+from core.monitoring.notify import outcome_of
+from core.process_identity import user_name
 from core.storage import Storage, storage_errors
 from dataset.root import BUILDS_FOLDER
 
@@ -39,7 +40,7 @@ def recorded(
         "run": run,
         "command": command,
         "started": started.isoformat(),
-        "user": _user(),
+        "user": user_name(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         **values,
@@ -72,10 +73,9 @@ def read_records(root: Storage, last: int | None = None) -> list[dict[str, Any]]
 
 def _ending(error: BaseException) -> dict[str, str]:
     """Return how a build ended that raised an error."""
-    if isinstance(error, KeyboardInterrupt):
-        return {"outcome": "stopped", "error": "interrupted"}
-    outcome = "stopped" if isinstance(error, Stopped) else "failed"
-    return {"outcome": outcome, "error": first_line(error)}
+    is_interrupt = isinstance(error, KeyboardInterrupt)
+    message = "interrupted" if is_interrupt else first_line(error)
+    return {"outcome": outcome_of(error), "error": message}
 
 
 def _complete(root: Storage, path: str, record: Mapping[str, Any]) -> None:
@@ -90,11 +90,3 @@ def _read(root: Storage, name: str) -> dict[str, Any] | None:
         return {"run": "", "command": "", **record} if "started" in record else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
-
-
-def _user() -> str:
-    """Return the name of the user, or the number of one without an entry in the system."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

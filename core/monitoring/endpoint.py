@@ -49,7 +49,8 @@ def serve_metrics(port: int | None, collect: Callable[[], Iterable[Metric]]) -> 
         server, thread = start_http_server(port, addr=_ADDRESS, registry=registry)
     except OSError as error:
         raise BadInput(
-            f"port {port}: cannot serve metrics: {error.strerror or error}; give another port"
+            f"--metrics-port {port}: cannot serve metrics: {error.strerror or error}; "
+            "give another port"
         ) from None
     try:
         yield

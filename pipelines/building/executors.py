@@ -18,14 +18,14 @@ from pipelines.building.tasks import Finished, Task, run_task
 from pipelines.ray_session import ray_session
 from pipelines.sources import Source
 
-__all__ = ["Executor", "InProcess", "OnRay", "max_in_flight", "open_executor"]
+__all__ = ["Executor", "InProcess", "OnRay", "max_in_flight", "may_run", "open_executor"]
 
 _RESOURCES_SECONDS = 5.0
 """Seconds between two queries of the cluster's resources."""
 _TASKS_PER_SLOT = 2
 """Tasks in flight per free slot: enough that no worker waits for the driver."""
 _SILENT_SECONDS = 25.0
-"""Seconds without the end of a task after which the driver shows what tasks wait for."""
+"""Seconds without the end of a task after which the driver says so."""
 _REQUEST_SECONDS = 60.0
 """Minimum seconds between two autoscaler requests."""
 
@@ -46,7 +46,7 @@ class Executor(Protocol):
         """
 
     def waiting_for(self) -> str:
-        """Return what tasks wait for if none has ended for a while, else an empty string."""
+        """Return why no task has ended for a while; an empty string if one has."""
 
     def close(self) -> None:
         """Cancel all tasks and release every worker, process and connection."""
@@ -95,10 +95,6 @@ class OnRay:
         import ray
 
         self._ray = ray
-        self._session = contextlib.ExitStack()
-        self._session.enter_context(ray_session(config.address))
-        # A driver may have registered additional stages: the workers need them, too.
-        self._setup = ray.put((config, source, work or run_task, STAGES.added))
         queues = STAGES.queues(config)
         self._resources_of = {queue.name: queue.resources(config) for queue in queues}
         self._limits = {queue.name: queue.max_tasks(config) for queue in queues}
@@ -106,20 +102,24 @@ class OnRay:
         self._remote = ray.remote(max_calls=0)(_run_on_worker)
         self._running: dict[Any, Task] = {}
         self._in_flight: Counter[str] = Counter()
-        self._last_end = time.monotonic()
+        self._silent_since = time.monotonic()
+        """The last end of a task, or the first submission after a time without tasks."""
         self._resources: Mapping[str, float] = {}
-        self._resources_at = -math.inf
+        self._free: Mapping[str, float] = {}
+        self._resources_at = self._free_at = -math.inf
         self._max_request = config.execution.autoscaler_renders
         self._requested, self._requested_at = 0, -math.inf
-        if config.address == "local":
-            self._require_local_resources()
-        try:
+        with contextlib.ExitStack() as session:
+            session.enter_context(ray_session(config.address))
+            # A driver may have registered additional stages: the workers need them, too.
+            self._setup = ray.put((config, source, work or run_task, STAGES.added))
+            if config.address == "local":
+                self._require_local_resources()
             if self._max_request:
+                # The autoscaler request stays active until it is replaced.
+                session.callback(self._request_nodes, 0)
                 self._request_nodes(self._max_request)
-        except BaseException:
-            # Cancel the autoscaler request; it stays active until replaced.
-            self.close()
-            raise
+            self._session = session.pop_all()
 
     def _require_local_resources(self) -> None:
         """Raise BadInput if a task needs more than this machine has; Ray would wait forever."""
@@ -127,7 +127,6 @@ class OnRay:
         for needs in self._resources_of.values():
             for name, amount in needs.items():
                 if amount > available.get(name, 0):
-                    self.close()
                     raise BadInput(
                         f"a task needs {amount:g} {name}, but this machine has "
                         f"{available.get(name, 0):g}: lower --blender.threads or the resources in "
@@ -178,6 +177,8 @@ class OnRay:
             max_retries=0,
             enable_task_events=False,
         ).remote(self._setup, task)
+        if not self._running:
+            self._silent_since = time.monotonic()
         self._running[reference] = task
         self._in_flight[task.queue] += 1
 
@@ -193,24 +194,34 @@ class OnRay:
         return [self._collect(reference) for reference in ready]
 
     def waiting_for(self) -> str:
-        """Return the resources that a task needs and that the cluster has free.
+        """Return that no task has ended for a while, and what the tasks wait for if none can run.
 
-        Only while no task has ended for a while: the driver does not know which tasks have started.
+        The driver does not know which tasks have started, but a task that runs holds its resources.
         """
-        queue = next((name for name, number in self._in_flight.items() if number), None)
-        if queue is None or time.monotonic() - self._last_end < _SILENT_SECONDS:
+        queues = [name for name, number in self._in_flight.items() if number]
+        silent = time.monotonic() - self._silent_since
+        if not queues or silent < _SILENT_SECONDS:
             return ""
-        total, free = self._cluster_resources(), self._ray.available_resources()
+        total, free = self._cluster_resources(), self._free_resources()
+        if any(may_run(total, free, self._resources_of[queue]) for queue in queues):
+            return f"no task has ended for {silent:.0f} seconds"
         needs = [
             f"{amount:g} {name} ({free.get(name, 0):g} of {total.get(name, 0):g} free)"
-            for name, amount in self._resources_of[queue].items()
+            for name, amount in self._resources_of[queues[0]].items()
         ]
-        return f"waiting for the cluster: a {queue} task needs {', '.join(needs)}"
+        return f"waiting for the cluster: a {queues[0]} task needs {', '.join(needs)}"
+
+    def _free_resources(self) -> Mapping[str, float]:
+        """Return the resources that no task holds, queried every few seconds."""
+        if time.monotonic() - self._free_at > _RESOURCES_SECONDS:
+            self._free = self._ray.available_resources()
+            self._free_at = time.monotonic()
+        return self._free
 
     def _collect(self, reference: Any) -> Finished:
         task = self._running.pop(reference)
         self._in_flight[task.queue] -= 1
-        self._last_end = time.monotonic()
+        self._silent_since = time.monotonic()
         try:
             return Finished(task=task, events=self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
@@ -219,11 +230,7 @@ class OnRay:
 
     def close(self) -> None:
         """Cancel the autoscaler request and disconnect; a Ray that was started here ends."""
-        try:
-            if self._max_request:
-                self._request_nodes(0)
-        finally:
-            self._session.close()
+        self._session.close()
 
 
 def open_executor(config: BuildConfig, source: Source) -> Executor:
@@ -241,6 +248,18 @@ def max_in_flight(
     slots = min(resources.get(name, 0) / amount for name, amount in needs.items())
     tasks = max(1, int(slots)) * _TASKS_PER_SLOT
     return tasks if limit is None else min(tasks, limit)
+
+
+def may_run(
+    total: Mapping[str, float], free: Mapping[str, float], needs: Mapping[str, float]
+) -> bool:
+    """Return whether the used resources of a cluster allow that a task with these needs runs.
+
+    Other programs may hold them, too.
+    """
+    used = {name: total.get(name, 0) - free.get(name, 0) for name in needs}
+    # Sums of fractions are not exact.
+    return all(used[name] >= 0.99 * amount for name, amount in needs.items())
 
 
 class _Contexts:

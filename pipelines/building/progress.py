@@ -41,9 +41,8 @@ class Display:
         """`interval` is the seconds between two lines where standard error is no terminal."""
         console = Console(stderr=True, highlight=False)
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        if console.is_terminal:
-            self._live.start()
-        self._interval = _REFRESH_SECONDS if console.is_terminal else interval
+        self._is_terminal = console.is_terminal
+        self._interval = _REFRESH_SECONDS if self._is_terminal else interval
         self.started = self._last_shown = time.monotonic()
 
     def show(
@@ -53,7 +52,8 @@ class Display:
         if time.monotonic() - self._last_shown < self._interval:
             return
         self._last_shown = time.monotonic()
-        if self._live.is_started:
+        if self._is_terminal:
+            self._live.start()  # the first one hides the cursor
             self._live.update(live_view() if live_view else Text(line()), refresh=True)
         else:
             print(line(), file=sys.stderr, flush=True)
@@ -89,7 +89,7 @@ class Progress:
     def tick(self, counts: Callable[[], BuildCounts], waiting_for: Callable[[], str] = str) -> None:
         """Show the progress if the interval has passed, and update the metrics every second.
 
-        `waiting_for` returns what work waits for that no worker has started, or an empty string.
+        `waiting_for` returns why no task has ended for a while, or an empty string.
         """
         now = time.monotonic()
         if now - self._measured >= _METRICS_SECONDS:
@@ -98,7 +98,10 @@ class Progress:
             lambda: " | ".join(
                 filter(None, [self._summary(counts(), now), self._stage_counts(now), waiting_for()])
             ),
-            lambda: Group(self._table(now), Text(self._summary(counts(), now))),
+            lambda: Group(
+                self._table(now),
+                *map(Text, filter(None, [self._summary(counts(), now), waiting_for()])),
+            ),
         )
 
     def metrics(self) -> Sequence[Metric]:

@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _PARTS_OF_COLOUR = {"sync", "sample", "denoise"}
+_ENDS = {"incomplete": "is incomplete", "failed": "failed", "refused": "was refused"}
+"""Ends of a build with an error, as verbs."""
 _MAX_PARTS = 3
 _MIN_PART = 0.05
 """Share of a stage's time below which a part is not shown."""
@@ -47,24 +49,30 @@ def status_view(summary: Mapping[str, Any]) -> Group:
 def _status_parts(summary: Mapping[str, Any]) -> Iterator[Table | str]:
     """Yield the tables and the lines of a status, the most important first: a terminal is short."""
     yield _running(summary)
+    yield from _throughput(summary)
     yield _funnel(summary)
     if summary["stages"]:
         yield _stages(summary["stages"])
         yield from _longest_parts(summary["stages"])
     sizes = ", ".join(f"{name} {size(count)}" for name, count in summary["bytes"].items())
     yield f"stored: {sizes}"
-    yield from [*_throughput(summary), *_cost(summary["cost"])]
+    yield from _cost(summary["cost"])
 
 
 def _running(summary: Mapping[str, Any]) -> str:
     """Return a line that says which command writes to the dataset, or how the last build ended."""
-    holder = summary["building"]
-    if holder is not None:
-        command, host = escape(printable(holder["command"])), escape(printable(holder["host"]))
-        return f"running: {command} on {host} (process {holder['pid']}, since {holder['since']})"
-    stopped = summary["last_build"] == "stopped"
-    note = "; the last one stopped before its end: the same command continues" if stopped else ""
-    return f"no build is running{note}"
+    writer = summary["writer"]
+    if writer is not None:
+        command, user, host = (printable(writer[name]) for name in ("command", "user", "host"))
+        by = f" by {user}" if user else ""
+        where = f"(process {writer['pid']}, since {minute(writer['since'])})"
+        return escape(f"running: {command}{by} on {host} {where}")
+    state, note = summary["last_build"], ""
+    if state == "stopped":
+        note = "; the last one stopped before its end: the same command continues"
+    elif state in _ENDS:
+        note = f"; the last one {_ENDS[state]}: {printable(summary['last_error'])}"
+    return escape(f"no build is running{note}")
 
 
 def show_plan(plan: Mapping[str, Any], notes: Sequence[str]) -> None:

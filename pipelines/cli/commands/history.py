@@ -67,7 +67,7 @@ def _result(build: Mapping[str, Any]) -> str:
     parts = [command] if command else []
     if build["limit"]:
         parts.append(f"--limit {build['limit']}")
-    if build["state"] in ("failed", "stopped", "incomplete"):
+    if build["state"] in ("failed", "refused", "stopped", "incomplete"):
         parts.append(": ".join(filter(None, (build["state"], build["error"]))))
     listing = build["listing"] or {}
     for kind, count in listing.items():

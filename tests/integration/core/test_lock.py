@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import getpass
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput, WorkFailed
-from core.lock import exclusive_lock, lock_holder
+from core.lock import LockHolder, exclusive_lock, lock_holder
 from core.storage import Storage
 from tests.support.paths import REPOSITORY
 
@@ -41,7 +42,7 @@ def root(request, tmp_path, bucket) -> Storage:
 
 
 def test_a_second_writer_is_refused_and_the_holder_is_named(root):
-    message = r"`lrm build` on .* \(process \d+, since 20.*--wait"
+    message = r"`lrm build` by .+ on .+ \(process \d+, since 20.*--wait"
     with exclusive_lock(root, "lrm build"), pytest.raises(BadInput, match=message):
         acquire(root)
     acquire(root)
@@ -178,9 +179,20 @@ def test_the_holder_is_known_while_it_holds_the_lock(root):
     with exclusive_lock(root, "lrm build"):
         values = lock_holder(root).to_dict()
         assert (values["command"], values["pid"]) == ("lrm build", os.getpid())
-        assert set(values) == {"command", "host", "pid", "since"}
+        assert values["user"] == getpass.getuser()
+        assert set(values) == {"command", "user", "host", "pid", "since"}
         assert lock_holder(root, "snapshots") is None
     assert lock_holder(root) is None
+
+
+def test_locks_of_other_versions_are_understood():
+    holder = LockHolder.of_this_process("lrm build")
+    values = json.loads(holder.dump())
+    later = json.dumps(values | {"priority": 1}).encode()
+    assert LockHolder.load(later) == holder
+    del values["user"]
+    earlier = LockHolder.load(json.dumps(values).encode())
+    assert str(earlier).startswith(f"`lrm build` on {holder.host} (process {holder.pid}")
 
 
 def test_a_killed_holder_holds_nothing(tmp_path):

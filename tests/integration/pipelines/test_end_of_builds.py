@@ -159,11 +159,26 @@ def test_refused_settings_run_the_hook_and_a_port_in_use_is_refused(
         answer = run_lrm("build", *words)
     assert answer.code == 2
     assert answer.err == (
-        f"lrm build: error: port {port}: cannot serve metrics: Address already in use; "
+        f"lrm build: error: --metrics-port {port}: cannot serve metrics: Address already in use; "
         "give another port\n"
     )
     assert told.read_text().splitlines()[0] == "refused"
     assert not root.exists()
+
+
+def test_a_port_in_use_is_refused_before_nodes_are_requested(
+    ray_address: str, demo_source: Path, tmp_path: Path, monkeypatch
+):
+    requests: list[int] = []
+    monkeypatch.setattr(
+        "ray.autoscaler.sdk.request_resources", lambda bundles: requests.append(len(bundles))
+    )
+    words = ["--source", demo_source, "--limit", 1, "--root", tmp_path / "root", *WITHOUT_BLENDER]
+    words += ["--address", ray_address, "--execution.autoscaler-renders", 3]
+    with socket.create_server(("", 0)) as server:
+        answer = run_lrm("build", *words, "--metrics-port", server.getsockname()[1])
+    assert (answer.code, requests) == (2, [])
+    assert "--metrics-port" in answer.err
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "x", "1.5"])

@@ -8,7 +8,7 @@ import pytest
 
 from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.executors import OnRay
+from pipelines.building.executors import OnRay, may_run
 from pipelines.building.tasks import Task
 
 
@@ -101,3 +101,36 @@ def test_a_task_that_no_node_can_run_is_explained(config, requested, monkeypatch
         )
     finally:
         executor.close()
+
+
+def test_long_work_is_not_taken_for_waiting(config, requested, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipelines.building.executors._SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.building.executors._RESOURCES_SECONDS", 0.0)
+    executor = OnRay(config, None, wait_for_file)
+    gate = tmp_path / "gate"
+    try:
+        executor.submit(Task(queue="render", states=(gate,)))
+        deadline = time.monotonic() + 30
+        while not re.fullmatch(r"no task has ended for \d+ seconds", executor.waiting_for()):
+            assert time.monotonic() < deadline, executor.waiting_for()
+            executor.wait(0.1)
+        gate.touch()
+        assert len(executor.wait(30)) == 1
+        assert executor.waiting_for() == ""
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        ({"CPU": 8.0, "render": 4.0}, False),  # nothing runs
+        ({"CPU": 2.0, "render": 4.0}, False),  # another program uses the cores
+        ({"CPU": 7.0, "render": 3.99}, True),
+        ({}, True),  # Ray leaves out what is used up
+    ],
+)
+def test_a_task_can_run_only_while_its_resources_are_used(free, expected):
+    total = {"CPU": 8.0, "render": 4.0}
+    assert may_run(total, free, {"CPU": 1.0, "render": 0.01}) is expected
+    assert not may_run(total, free, {"CPU": 1.0, "GPU": 1.0})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import Stopped, WorkFailed
+from core.errors import BadInput, Stopped, WorkFailed
 from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.build_records import recorded
@@ -138,6 +138,7 @@ def test_a_refused_build_and_a_plan_are_no_rows(root):
         (OSError(28, "No space left on device"), "failed", "[Errno 28] No space left on device"),
         (Stopped("stopped on request"), "stopped", "stopped on request"),
         (KeyboardInterrupt(), "stopped", "interrupted"),
+        (BadInput("/x: cannot write here"), "refused", "/x: cannot write here"),
     ],
 )
 def test_how_a_build_ended(root, error, state, text):
@@ -147,6 +148,7 @@ def test_how_a_build_ended(root, error, state, text):
     last = builds(root)[-1]
     assert (last["state"], last["error"]) == (state, text)
     assert last["started"] < last["ended"]
+    assert f"{state}: {text}" in run_lrm("history", "--root", root).out
 
 
 def test_a_running_build_and_a_killed_one(root):

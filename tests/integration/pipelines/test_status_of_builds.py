@@ -1,5 +1,6 @@
 """`lrm status` while a build runs, after it was killed, and its time to go in work."""
 
+import getpass
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from core.storage import Storage
+from dataset.build_records import recorded
 from dataset.catalog.event_log import Catalog, Event
 from pipelines.building.estimates.throughput import recent_throughput
 from tests.support.datasets import WITHOUT_BLENDER
@@ -24,7 +26,7 @@ HOLD = """
 import sys
 from core.lock import exclusive_lock
 from core.storage import Storage
-with exclusive_lock(Storage(sys.argv[1]), "lrm build"):
+with exclusive_lock(Storage(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -39,11 +41,11 @@ def root(demo_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def writer(root: Path):
-    """Start a process that holds the dataset's lock as a build does."""
+@pytest.fixture(params=["lrm build"])
+def writer(root: Path, request: pytest.FixtureRequest):
+    """Start a process that holds the dataset's lock as a command does."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(root)],
+        [sys.executable, "-c", HOLD, str(root), request.param],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
@@ -63,13 +65,26 @@ def test_the_running_command_is_named(root: Path, writer):
     running = status(root)
     assert running["building"]["command"] == "lrm build"
     assert running["building"]["pid"] == writer.pid
-    assert set(running["building"]) == {"command", "host", "pid", "since"}
+    assert set(running["building"]) == {"command", "user", "host", "pid", "since"}
+    assert running["writer"] == running["building"]
     assert running["last_build"] == "running"
     text = run_lrm("status", "--root", root).out
-    assert f"running: lrm build on {running['building']['host']} (process {writer.pid}" in text
+    user, host = getpass.getuser(), running["building"]["host"]
+    assert f"running: lrm build by {user} on {host} (process {writer.pid}" in text
     writer.kill()
     writer.wait()
-    assert status(root)["building"] is None
+    ended = status(root)
+    assert (ended["building"], ended["writer"]) == (None, None)
+
+
+@pytest.mark.parametrize("writer", ["lrm compact", "lrm build --filters-only"], indirect=True)
+def test_another_command_that_writes_is_no_build(root: Path, writer):
+    running = status(root)
+    assert running["building"] is None
+    assert running["writer"]["pid"] == writer.pid
+    assert running["last_build"] == "ended"
+    name = running["writer"]["command"]
+    assert f"running: {name} by " in run_lrm("status", "--root", root).out
 
 
 def test_a_build_that_was_killed_is_stopped(root: Path):
@@ -84,6 +99,22 @@ def test_a_build_that_was_killed_is_stopped(root: Path):
         assert "the last one stopped before its end: the same command continues" in text
     finally:
         file.write_text(before)
+
+
+def test_a_build_that_failed_says_why(root: Path):
+    """The newest record of a build has the error; those of other commands do not count."""
+    line = "2 objects left undone: storage 2 (disk [full]); free space"
+    for number, command in enumerate(("lrm build", "lrm build --filters-only")):
+        with recorded(Storage(str(root)), command, {}) as record:
+            record["error"] = None if number else line
+    files = sorted((root / "builds").iterdir())[-2:]
+    try:
+        assert (status(root)["last_build"], status(root)["last_error"]) == ("incomplete", line)
+        assert f"the last one is incomplete: {line}\n" in run_lrm("status", "--root", root).out
+    finally:
+        for file in files:
+            file.unlink()
+    assert (status(root)["last_build"], status(root)["last_error"]) == ("ended", None)
 
 
 def watch(root: Path, *words: str, stdout: int) -> subprocess.Popen:
@@ -114,6 +145,8 @@ def test_watch_redraws_a_terminal_until_it_is_interrupted(root: Path, writer):
     watcher.send_signal(signal.SIGINT)
     assert watcher.wait(30) == 130
     assert b"\x1b[1A" in text  # moves the cursor up: a redraw
+    # A short terminal shows only the first lines.
+    assert text.index(b"running:") < text.index(b"recent work:") < text.index(b"funnel")
     os.close(reader)
 
 

@@ -48,7 +48,7 @@ def test_metrics_are_served_while_the_block_runs():
 def test_a_port_in_use_is_refused():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        refused = pytest.raises(BadInput, match=f"port {port}: .*in use")
+        refused = pytest.raises(BadInput, match=f"^--metrics-port {port}: .*in use")
         with refused, serve_metrics(port, lambda: ()):
             raise AssertionError("the block must not start")
 

@@ -117,7 +117,7 @@ def test_the_status_says_whether_the_cost_is_within_the_range(
     counts = dict.fromkeys(("listed", "kept", "pending", "unsure"), 0)
     empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
     cost = compare(build, catalog, CPU)
-    idle = {"throughput": None, "building": None, "last_build": "ended"}
+    idle = {"throughput": None, "writer": None, "last_build": "ended"}
     show_status({**counts, **empty, **idle, "cost": cost})
     assert words in capsys.readouterr().out
 

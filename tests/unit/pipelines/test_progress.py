@@ -102,7 +102,7 @@ def test_a_sample_lost_before_packing_no_longer_waits():
     assert forecast.seconds_left(1.0) == 0
 
 
-def show(terminal: bool) -> str:
+def show(terminal: bool, waiting_for: str = "", ticks: int = 1) -> str:
     """Return what a build prints on a terminal or into a file."""
     reader, writer = pty.openpty() if terminal else os.pipe()
     with open(writer, "w") as stderr, contextlib.redirect_stderr(stderr):
@@ -110,7 +110,9 @@ def show(terminal: bool) -> str:
         progress.add_waiting("fetch", 2)
         time.sleep(0.3)
         progress.record("fetch", [event("fetch", seconds=0.5)], "render")
-        progress.tick(lambda: BuildCounts(total=2, finals={"dropped": 1}, unpacked=1))
+        counts = BuildCounts(total=2, finals={"dropped": 1}, unpacked=1)
+        for _ in range(ticks):
+            progress.tick(lambda: counts, lambda: waiting_for)
         progress.done(BuildCounts(total=2, finals={"dropped": 1, "kept": 1}))
         progress.close()
     text = b""
@@ -129,3 +131,18 @@ def test_a_terminal_gets_a_table_and_a_file_gets_lines(monkeypatch):
     for word in ("waiting", "seconds each", "fetch", "render", "1 dropped", "1 to pack", "left"):
         assert word in table
     assert show(terminal=False).splitlines() == ["[0:00:00] 2 of 2 objects done: 1 dropped, 1 kept"]
+
+
+def test_a_terminal_shows_what_tasks_wait_for(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    line = "waiting for the cluster: a render task needs 1 GPU [0 of 0]"
+    assert line in show(terminal=True, waiting_for=line)
+
+
+def test_the_cursor_is_hidden_only_once_there_is_progress(monkeypatch):
+    """A build that is refused before its work leaves the terminal as it was."""
+    monkeypatch.setenv("TERM", "xterm")
+    hidden = "\x1b[?25l"
+    assert hidden in show(terminal=True)
+    assert hidden not in show(terminal=True, ticks=0)
