@@ -129,7 +129,7 @@ class SignalWatch:
         self._in_main_thread(number)
 
     def end_soon(self, code: int, *, is_unneeded: Callable[[], bool] = lambda: False) -> None:
-        """Report the end after 1.5 seconds, and end the process after 4 seconds with this exit code.
+        """Report the end after 1.5 seconds, and end the process after 4 with this exit code.
 
         The end of the block cancels both, and so does `is_unneeded` if it returns true after the
         1.5 seconds.

@@ -81,9 +81,7 @@ class _TrainSignals:
 
 
 @contextlib.contextmanager
-def signal_handler(
-    request: Callable[[], None], has_progress: Callable[[], bool]
-) -> Iterator[None]:
+def signal_handler(request: Callable[[], None], has_progress: Callable[[], bool]) -> Iterator[None]:
     """Respond to SIGTERM and SIGINT while the block runs.
 
     `has_progress` returns whether a step has ended in the block. If so, the first signal calls
