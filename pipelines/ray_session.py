@@ -35,7 +35,8 @@ def ray_session(address: str) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with _kept_handler():
+                ray.shutdown()
 
 
 def default_ray_folder() -> Path:
@@ -85,7 +86,11 @@ def _start(address: str, folder: str | None) -> None:
 
 @contextmanager
 def _kept_handler() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block: Ray sets one that exits with code 15."""
+    """Restore the handler of SIGTERM after the block.
+
+    At its start Ray sets one that exits with code 15, and at its end the system's default, of which
+    Python is not informed.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield

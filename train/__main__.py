@@ -1,5 +1,6 @@
 """Train without Ray: `torchrun --nproc-per-node N -m train nerf --root ... --out ...`."""
 
+import argparse
 import logging
 import os
 import sys
@@ -9,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput, LrmError
-from core.options import Parser, add_config_options, load_config
+from core.monitoring.notify import notify_at_end
+from core.options import (
+    Parser,
+    add_config_options,
+    add_monitoring_options,
+    given_setting,
+    load_config,
+)
 from core.safe_text import printable
 
 if TYPE_CHECKING:
@@ -32,32 +40,45 @@ def _recipe_options(name: str, parser: Parser) -> None:
     from train.recipes.registry import RECIPES
 
     add_config_options(parser, RECIPES[name].config)
+    add_monitoring_options(parser)
     parser.set_common(RECIPES[name].common)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as one of torchrun's processes.
 
-    Returns the exit code: 0, 1 (work failed), 2 (bad usage), or 143 if the run was stopped.
+    Returns the exit code: 0, 1 (work failed), 2 (bad usage), or 143 if the run was stopped. Rank 0
+    runs the hook, after the last line.
     """
-    from train.recipes.registry import RECIPES
-
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    hook = arguments.notify if os.environ.get("RANK", "0") == "0" else None
+    out = given_setting(arguments, "out")
+    subject = f"train {arguments.recipe}" + (f" --out {out}" if out else "")
     try:
-        config = load_config(RECIPES[arguments.recipe].config, arguments)
-        _train(arguments.recipe, config)
+        with notify_at_end(hook, subject):
+            _run(arguments)
     except LrmError as error:
-        print(f"train {arguments.recipe}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _train(name: str, config: "TrainConfig") -> None:
+def _run(arguments: argparse.Namespace) -> None:
+    """Train, or print why that failed and raise the error."""
+    from train.recipes.registry import RECIPES
+
+    try:
+        config = load_config(RECIPES[arguments.recipe].config, arguments)
+        _train(arguments.recipe, config, arguments.metrics_port)
+    except LrmError as error:
+        print(f"train {arguments.recipe}: {printable(str(error))}", file=sys.stderr, flush=True)
+        raise
+
+
+def _train(name: str, config: "TrainConfig", metrics_port: int | None) -> None:
     import torch
     import torch.distributed as dist
 
-    from core.monitoring.notify import notify_at_end
     from train.checkpoints.pinned_snapshot import pin_snapshot
     from train.loop.engine import train
     from train.loop.preflight import preflight
@@ -82,17 +103,14 @@ def _train(name: str, config: "TrainConfig") -> None:
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         with ExitStack() as stack:
-            if dist.get_rank() == 0:
-                subject = f"train {name} --out {config.out}"
-                stack.enter_context(notify_at_end(config.notify, subject))
             # An error of rank 0 is raised on the other ranks, too.
             on_rank_0(lambda: check_run_folder(config, recipe_of))
             # On one rank: a snapshot that is created meanwhile would be `latest` for some ranks.
             pinned = on_rank_0(lambda: pin_snapshot(config))
             if preflight(pinned).first_step >= config.steps:
                 return
-            on_rank_0(lambda: _claim(pinned, stack))
-            recipe = make_recipe(name, pinned.for_workers().dump())
+            on_rank_0(lambda: _claim(pinned, metrics_port, stack))
+            recipe = make_recipe(name, pinned.dump())
             train(recipe, on_step=ProgressPrinter(config.steps))
             # Without this barrier a rank could exit while others still communicate with it.
             dist.barrier()
@@ -100,7 +118,7 @@ def _train(name: str, config: "TrainConfig") -> None:
         dist.destroy_process_group()
 
 
-def _claim(config: "TrainConfig", stack: ExitStack) -> None:
+def _claim(config: "TrainConfig", metrics_port: int | None, stack: ExitStack) -> None:
     """Record this run's launcher and serve its metrics while the stack is open. Raises BadInput."""
     from core.monitoring.endpoint import Metric, serve_metrics
     from train.monitoring.run_metrics import collect_run_metrics
@@ -113,7 +131,7 @@ def _claim(config: "TrainConfig", stack: ExitStack) -> None:
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         return collect_run_metrics(out, config.steps, restarts=restarts)
 
-    stack.enter_context(serve_metrics(config.metrics_port, collect))
+    stack.enter_context(serve_metrics(metrics_port, collect))
     stack.enter_context(RunState(out, StartProgress(out)))
     # A stop file of an earlier start would end this one.
     StopFile(out).remove()

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
 from core.errors import BadInput, Stopped, first_line
+from core.signal_watch import before_forced_end
 
 __all__ = ["Outcome", "notify_at_end", "outcome_of", "run_hook"]
 
@@ -21,17 +23,28 @@ Outcome = Literal["done", "failed", "stopped", "refused"]
 
 @contextlib.contextmanager
 def notify_at_end(command: str | None, subject: str) -> Iterator[None]:
-    """Run the hook `command` when the block ends, however it ends; None runs nothing.
+    """Run the hook `command` once when the block ends, however it ends; None runs nothing.
 
     `subject` says what ended, such as `lrm build s3://bucket/lrm`. The hook changes neither the
-    result of the block nor its error.
+    result of the block nor its error. It also runs before a second signal ends the process.
     """
-    try:
-        yield
-    except BaseException as error:
-        run_hook(command, subject, outcome_of(error), first_line(error))
-        raise
-    run_hook(command, subject, "done", "")
+    lock, ended = threading.Lock(), threading.Event()
+
+    def end(outcome: Outcome, message: str) -> None:
+        with lock:
+            if not ended.is_set():
+                ended.set()
+                # A signal during the hook ends the hook.
+                with contextlib.suppress(KeyboardInterrupt):
+                    run_hook(command, subject, outcome, message)
+
+    with before_forced_end(lambda _: end("stopped", "ended by a signal")):
+        try:
+            yield
+        except BaseException as error:
+            end(outcome_of(error), first_line(error))
+            raise
+        end("done", "")
 
 
 def outcome_of(error: BaseException) -> Outcome:

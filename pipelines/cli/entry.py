@@ -90,8 +90,17 @@ def _run(words: Sequence[str], end: CommandEnd) -> int:
     arguments = parser.parse_args(words)
     end.name = f"lrm {arguments.command}"
     end.hook = getattr(arguments, "notify", None)
-    end.subject = " ".join(filter(None, (end.name, given_setting(arguments, "root"))))
+    end.subject = _subject(end.name, arguments)
     code = int(arguments.run(arguments))
     sys.stdout.flush()
     end.report("failed" if code else "done")
     return code
+
+
+def _subject(name: str, arguments: argparse.Namespace) -> str:
+    """Return what the command works on, for the hook."""
+    recipe = getattr(arguments, "recipe", None)
+    if recipe is None:
+        return " ".join(filter(None, (name, given_setting(arguments, "root"))))
+    out = given_setting(arguments, "out")
+    return f"{name} {recipe} --out {out}" if out else f"{name} {recipe}"

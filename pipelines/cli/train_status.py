@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from core.quantities import duration, short_duration, size
 from pipelines.cli.tables import counted, make_table
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
 from train.checkpoints.checkpoint_paths import checkpoint_storage
+from train.checkpoints.manifest import MANIFEST
 from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
 from train.monitoring.run_file import RUN_FILE, read_run
 from train.monitoring.run_state import StateRecord, read_state
@@ -40,7 +41,7 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
     return {
         "out": str(out),
         "recipe": run.get("recipe") or None,
-        "state": _state(record, step, steps, saved),
+        "state": _state(record, last, steps, saved),
         "message": record.message if record else "",
         "launcher": {"host": record.host, "pid": record.pid} if record else None,
         "step": step,
@@ -69,13 +70,20 @@ def _no_run(out: Path, record: StateRecord | None) -> str:
     return f"{out}: no step was reached yet; the run is {state} ({record}){reason}"
 
 
-def _state(record: StateRecord | None, step: int, steps: int, saved: int) -> str:
+def _state(
+    record: StateRecord | None, last: Mapping[str, Any] | None, steps: int, saved: int
+) -> str:
     """Return done, starting, running, stopped, failed, or dead (ended without recording its end).
 
-    Versions that recorded no state saved a checkpoint of the last step when they were stopped.
+    `last` is the last line of the metrics. Versions that recorded no state saved a checkpoint of
+    the last step when they were stopped.
     """
+    step = last["step"] if last else 0
     if record is not None and record.is_active:
-        return "dead" if record.has_vanished() else record.state
+        if record.has_vanished():
+            return "dead"
+        # The launcher renews its record every ten seconds; the metrics are newer.
+        return "running" if last and last["time"] > record.time else record.state
     if step >= steps:
         return "done"
     if record is None:
@@ -94,7 +102,12 @@ def _checkpoints(config: dict[str, Any], out: Path, *, verify: bool) -> list[dic
             "hashes": "not checked",
             "damaged": [],
         }
-        if checkpoint is not None:
+        if checkpoint is None:
+            # Without a manifest the checkpoint is not finished, which is no damage.
+            is_damaged = verify and storage.exists(f"{name}/{MANIFEST}")
+            row["damaged"] = [MANIFEST] if is_damaged else []
+            row["hashes"] = "cannot be checked" if is_damaged else "not checked"
+        else:
             num_bytes = sum(entry.bytes for entry in checkpoint.manifest.files.values())
             row |= {"workers": checkpoint.manifest.world_size, "bytes": num_bytes}
             if verify:
@@ -115,6 +128,9 @@ def show_run_status(status: dict[str, Any]) -> None:
         table.add_row(*cells, "yes" if row["whole"] else "no", row["hashes"])
     console.print(table if status["checkpoints"] else "no checkpoints yet")
     for row in status["checkpoints"]:
+        if not row["whole"] and not row["damaged"]:
+            line = f"step {row['step']:,}: incomplete; a resume skips it"
+            console.print(line, soft_wrap=True)
         for name in row["damaged"]:
             console.print(f"step {row['step']:,}: {name} is missing or damaged", soft_wrap=True)
 

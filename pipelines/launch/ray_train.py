@@ -13,7 +13,6 @@ from typing import Any
 
 from core.errors import BadInput, FinalFailure, LrmError, WorkFailed
 from core.monitoring.endpoint import Metric, serve_metrics
-from core.monitoring.notify import notify_at_end
 from core.storage import Storage
 from pipelines.launch.cluster_resources import worker_bundle, workers_have_gpus
 from pipelines.launch.elasticity import check_machine, restart_on_growth, wait_for_slots
@@ -39,17 +38,12 @@ __all__ = ["launch", "train_alone"]
 _log = logging.getLogger(__name__)
 
 
-def launch(name: str, config: TrainConfig) -> dict[str, Any]:
+def launch(name: str, config: TrainConfig, metrics_port: int | None = None) -> dict[str, Any]:
     """Train from the last checkpoint to the configured step; return the run's summary.
 
-    Raises BadInput before a worker starts, Stopped after a stop request, and WorkFailed if training
-    fails and is not retried. The hook `notify` runs at the end, also after these errors.
+    The port serves the run's metrics. Raises BadInput before a worker starts, Stopped after a stop
+    request, and WorkFailed if training fails and is not retried.
     """
-    with notify_at_end(config.notify, f"lrm train {name} --out {config.out}"):
-        return _launch(name, config)
-
-
-def _launch(name: str, config: TrainConfig) -> dict[str, Any]:
     # Workers run in other working directories, so paths must be absolute.
     paths = {"root": Storage(config.root).uri, "out": str(Path(config.out).absolute())}
     if config.checkpoints is not None:
@@ -70,12 +64,12 @@ def _launch(name: str, config: TrainConfig) -> dict[str, Any]:
         def collect() -> Iterator[Metric]:
             return collect_run_metrics(out, config.steps, restarts=progress.num_restarts)
 
-        with serve_metrics(config.metrics_port, collect):
+        with serve_metrics(metrics_port, collect):
             if config.address == "none":
                 with RunState(out, progress), StopFile(out).removed():
-                    train_alone(make_recipe(name, config.for_workers().dump()))
+                    train_alone(make_recipe(name, config.dump()))
             else:
-                _train_on_ray(name, config.for_workers(), progress)
+                _train_on_ray(name, config, progress)
     rows = read_metrics(out)
     return {
         "out": config.out,
@@ -111,14 +105,12 @@ def _train_on_ray(name: str, config: TrainConfig, progress: StartProgress) -> No
     out, stop_file = Path(config.out), StopFile(Path(config.out))
     failures, newest = 0, _newest_checkpoint(config)
     with (
-        signal_handler(stop_file.request_stop, progress.has_steps) as signals,
+        signal_handler(stop_file.request_stop, progress.has_steps),
         ray_session(config.address),
         RunState(out, progress),
         stop_file.removed(),
         ProgressTail(out, config.steps),
     ):
-        if signals is not None:
-            signals.install()  # Ray has installed a handler of its own
         for start in itertools.count():
             if start:
                 progress.restart()

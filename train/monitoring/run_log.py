@@ -45,8 +45,10 @@ class RunLog:
         self._validation.close()
         self._skipped.close()
         self._replaced.close()
+        # After an interrupt, no logger may delay the end.
+        wait = error is None or isinstance(error, Exception)
         for logger in self._loggers:
-            logger.close(failed=error is not None)
+            logger.close(failed=error is not None, wait=wait)
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Log the metrics of one optimizer step."""

@@ -21,6 +21,7 @@ from core.atomic import atomic_write
 from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
 from core.process_identity import has_ended, kernel_scope, start_ticks
+from core.signal_watch import before_forced_end, call_within
 from train.monitoring.metrics_log import last_metrics
 from train.monitoring.run_file import read_run
 
@@ -34,6 +35,9 @@ _HEARTBEAT_SECONDS = 10.0
 _SILENT_SECONDS = 60.0
 """Age of the record of a launcher on another machine after which it counts as dead. The clocks of
 the machines must agree to within half of this."""
+
+_LAST_WRITE_SECONDS = 1.0
+"""Time for the last record of a process that a signal ends."""
 
 State = Literal["starting", "running", "done", "stopped", "failed"]
 
@@ -110,6 +114,7 @@ class RunState:
     def __init__(self, out: Path, progress: StartProgress) -> None:
         self._out, self._progress = out, progress
         self._ended = threading.Event()
+        self._forced_end = before_forced_end(self._record_forced_end)
         self._thread = threading.Thread(target=self._renew, name="run state", daemon=True)
 
     def __enter__(self) -> Self:
@@ -138,9 +143,11 @@ class RunState:
         except OSError as error:
             raise cannot_write(f"--out {self._out}: cannot write here", error) from None
         self._thread.start()
+        self._forced_end.__enter__()
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        self._forced_end.__exit__(None, None, None)
         self._ended.set()
         self._thread.join()
         outcome = "done" if error is None else outcome_of(error)
@@ -165,6 +172,12 @@ class RunState:
             if now.time != holder.time:
                 return True
         return False
+
+    def _record_forced_end(self, _code: int) -> None:
+        """Record the end before a signal ends the process; the storage may not respond."""
+        self._ended.set()
+        self._record = replace(self._record, state="stopped", message="ended by a signal")
+        call_within(_LAST_WRITE_SECONDS, self._write_if_possible)
 
     def _renew(self) -> None:
         while not self._ended.wait(_HEARTBEAT_SECONDS):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -143,12 +143,6 @@ class TrainConfig(Config):
     loggers: tuple[str, ...] = ("tensorboard",)
     """Programs that also get the metrics, previews and settings: tensorboard (files below --out),
     wandb, mlflow; such as [tensorboard, wandb], or [] for none."""
-    notify: str | None = None
-    """Shell command that the driver runs when the training ends, however it ends. LRM_OUTCOME is
-    done, failed, stopped or refused, LRM_MESSAGE the reason, LRM_SUBJECT what ended."""
-    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the driver's machine at which Prometheus reads speed, loss and goodput
-    (http://HOST:PORT/metrics)."""
     max_failures: NonNegativeInt = 3
     """Maximum number of restarts after a worker died, counted since the newest checkpoint."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -169,13 +163,6 @@ class TrainConfig(Config):
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"give a number, or MIN:MAX such as 2:8, not {given!r}")
         return given if match[2] else int(given)
-
-    def for_workers(self) -> Self:
-        """Return the settings of the training workers, which they also record.
-
-        The driver's own are left out: a hook may contain a password.
-        """
-        return self.model_copy(update={"notify": None, "metrics_port": None})
 
     @property
     def worker_counts(self) -> list[int]:

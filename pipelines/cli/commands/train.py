@@ -5,7 +5,13 @@ import json
 from pathlib import Path
 
 from core.errors import BadInput
-from core.options import Parser, add_config_options, add_json_option, load_config
+from core.options import (
+    Parser,
+    add_config_options,
+    add_json_option,
+    add_monitoring_options,
+    load_config,
+)
 from pipelines.cli.command import Command
 
 __all__ = ["COMMAND"]
@@ -39,6 +45,7 @@ def _recipe_options(name: str, parser: Parser) -> None:
 
     add_config_options(parser, RECIPES[name].config)
     dry_run_options(parser)
+    add_monitoring_options(parser)
     add_json_option(parser)
     parser.set_common([*RECIPES[name].common, *_COMMON])
 
@@ -61,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if is_dry_run(arguments):
         print_dry_run(name, arguments)
         return 0
-    summary = launch(name, load_config(RECIPES[name].config, arguments))
+    summary = launch(name, load_config(RECIPES[name].config, arguments), arguments.metrics_port)
     if arguments.json:
         print(json.dumps(summary))
         return 0

@@ -151,6 +151,13 @@ def test_the_status_names_the_state_and_verifies_hashes(undisturbed, tmp_path):
     rows = json.loads(answer.out)["checkpoints"]
     assert [row["hashes"] for row in rows] == ["match", "differ"]
     assert all(row["whole"] for row in rows)
+    manifest = out / "checkpoints/step-00000002/manifest.json"
+    manifest.write_text(manifest.read_text()[:-20])
+    answer = run_lrm("train", "--status", out, "--verify")
+    assert (answer.code, "step 2: manifest.json is missing or damaged" in answer.out) == (1, True)
+    manifest.unlink()  # as while it is being written
+    answer = run_lrm("train", "--status", out, "--verify")
+    assert (answer.code, "step 2: incomplete; a resume skips it" in answer.out) == (0, True)
     answer = run_lrm("train", "--verify")
     assert (answer.code, "--verify needs --status" in answer.err) == (2, True)
 
@@ -169,6 +176,9 @@ def test_the_status_tells_killed_runs_from_stopped_ones(undisturbed, tmp_path):
     assert state(state="running", pid=os.getpid(), started=start_ticks(os.getpid())) == "running"
     assert state(state="running", started="1") == "dead"
     assert state(state="starting", kernel="of another machine", time=time.time()) == "starting"
+    last = rows(out)[-1]["time"]
+    before = {"started": start_ticks(os.getpid()), "pid": os.getpid(), "time": last - 1}
+    assert state(state="starting", **before) == "running"
     assert state(state="running", kernel="of another machine", time=time.time() - 99) == "dead"
     assert state(state="stopped") == "stopped"
     assert state(state="failed", message="step 5: no space") == "failed"
@@ -181,6 +191,7 @@ def test_the_status_tells_killed_runs_from_stopped_ones(undisturbed, tmp_path):
 
 def test_a_run_serves_its_metrics_and_runs_its_hook(sphere_dataset, tmp_path):
     """Neither the hook nor the port is recorded: a hook may contain a password."""
+    told = 'echo "$LRM_OUTCOME $LRM_SUBJECT: $LRM_MESSAGE"'
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -196,7 +207,7 @@ def test_a_run_serves_its_metrics_and_runs_its_hook(sphere_dataset, tmp_path):
     out, hook = tmp_path / "run", tmp_path / "hook.txt"
     scraper = threading.Thread(target=scrape, daemon=True)
     scraper.start()
-    options = ["--metrics-port", port, "--notify", f'echo "$LRM_OUTCOME $LRM_SUBJECT" > {hook}']
+    options = ["--metrics-port", port, "--notify", f"{told} | tee {hook}"]
     words = nerf_arguments(sphere_dataset, out, 6, *options)
     assert run_local_training(*words, "--loggers", "[]").code == 0
     scraper.join(5)
@@ -207,12 +218,18 @@ def test_a_run_serves_its_metrics_and_runs_its_hook(sphere_dataset, tmp_path):
     assert 0 < float(values["lrm_train_goodput_ratio"]) <= 1
     assert float(values["lrm_train_samples_per_second"]) > 0
     assert float(values["lrm_train_restarts_total"]) == 0
-    assert hook.read_text() == f"done lrm train nerf --out {out}\n"
-    recorded = json.loads((out / "run.json").read_text())["config"]
-    assert (recorded["notify"], recorded["metrics_port"]) == (None, None)
+    assert hook.read_text() == f"done lrm train nerf --out {out}: \n"
+    recorded = (out / "run.json").read_text() + (out / "run_state.json").read_text()
+    assert "LRM_OUTCOME" not in recorded
+    assert str(port) not in recorded
     hook.unlink()
-    assert run_lrm(*words, "--seed", "3").code == 2
-    assert hook.read_text().startswith("refused ")
+    for wrong in (["--seed", "3"], ["--batch-size", "0"]):
+        answer = run_lrm(*words, *wrong)
+        assert answer.code == 2
+        line, by_hook = answer.err.splitlines()[-2:]
+        assert by_hook == f"refused lrm train nerf --out {out}: {line.removeprefix('lrm train: ')}"
+        assert hook.read_text() == f"{by_hook}\n"
+        hook.unlink()
 
 
 def test_an_unknown_snapshot_is_refused_and_the_others_are_listed(sphere_dataset, tmp_path):

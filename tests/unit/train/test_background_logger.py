@@ -11,6 +11,7 @@ from train.checkpoints.manifest import differences
 from train.monitoring.loggers import background_logger
 from train.monitoring.loggers.background_logger import BackgroundLogger
 from train.monitoring.loggers.registry import check_loggers
+from train.monitoring.run_log import RunLog
 from train.recipes.zero123plus_config import Zero123PlusTrainConfig
 
 
@@ -81,6 +82,15 @@ def test_a_slow_logger_loses_values_and_a_hanging_one_is_left(caplog, monkeypatc
     assert time.monotonic() - started < 5
     assert caplog.text.count("too slow") == 1
     assert "does not respond" in caplog.text
+    recorder.go_on.set()
+
+
+def test_an_interrupt_does_not_wait_for_a_logger(tmp_path):
+    recorder = Recorder(waits_at=1)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), RunLog(tmp_path, 0, [log_steps(recorder)]):
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 5
     recorder.go_on.set()
 
 

@@ -1,10 +1,12 @@
 """The response to signals: before and after the first step, twice, and in a blocked process."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,10 @@ from train.resilience.stopping import stop_request
 
 PROGRAM = """
 import hashlib, logging, sys, time
+from pathlib import Path
 from core.errors import LrmError
+from core.signal_watch import before_forced_end
+from train.monitoring.run_state import RunState, StartProgress
 from train.resilience.signals import signal_handler
 
 def sleep():
@@ -30,21 +35,37 @@ def swallow():
 def block():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # the interpreter runs no handler meanwhile
 
-work, has_progress = sys.argv[1], sys.argv[2] == "progress"
+def request():
+    print("requested", flush=True)
+    if work == "full":
+        raise OSError(28, "No space left on device", "RUN/stop")
+    if work == "hanging":
+        time.sleep(30)
+
+def has_progress():
+    if progress == "hanging":
+        time.sleep(30)
+    return progress == "progress"
+
+def report(code):
+    print("ends with", code, flush=True)
+
+work, progress, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 logging.basicConfig(format="%(message)s")
 try:
-    with signal_handler(lambda: print("requested", flush=True), lambda: has_progress):
-        print("ready", flush=True)
-        {"sleep": sleep, "swallow": swallow, "block": block}[work]()
+    with before_forced_end(report), signal_handler(request, has_progress):
+        with RunState(out, StartProgress(out)):
+            print("ready", flush=True)
+            {"swallow": swallow, "block": block}.get(work, sleep)()
 except LrmError as error:
     print(type(error).__name__, flush=True)
     sys.exit(error.exit_code)
 """
 
 
-def start(work: str, progress: str) -> subprocess.Popen:
+def start(out: Path, work: str, progress: str, *starter: str) -> subprocess.Popen:
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, work, progress],
+        [*starter, sys.executable, "-c", PROGRAM, work, progress, str(out)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -56,11 +77,17 @@ def start(work: str, progress: str) -> subprocess.Popen:
     return program
 
 
+def state(out: Path) -> str:
+    return json.loads((out / "run_state.json").read_text())["state"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("work", ["sleep", "swallow", "block"])
-def test_a_signal_before_the_first_step_ends_the_process_within_five_seconds(work, number):
+def test_a_signal_before_the_first_step_ends_the_process_within_five_seconds(
+    tmp_path, work, number
+):
     """Also while a library ignores exceptions, or blocks the main thread."""
-    program = start(work, "nothing")
+    program = start(tmp_path, work, "nothing")
     sent = time.monotonic()
     program.send_signal(number)
     out, errors = program.communicate(timeout=30)
@@ -68,11 +95,16 @@ def test_a_signal_before_the_first_step_ends_the_process_within_five_seconds(wor
     assert program.returncode == 143
     assert "requested" not in out
     assert f"{number.name}: the run ends now: no step has ended" in errors
+    assert errors.splitlines()[-1].endswith("; the same command continues")
+    assert state(tmp_path) == "stopped"
+    assert ("ends with 143" in out) == (work == "block")
 
 
 @pytest.mark.parametrize("work", ["sleep", "block"])
-def test_a_signal_after_a_step_is_answered_at_once_and_a_second_one_ends_the_process(work):
-    program = start(work, "progress")
+def test_a_signal_after_a_step_is_answered_at_once_and_a_second_one_ends_the_process(
+    tmp_path, work
+):
+    program = start(tmp_path, work, "progress")
     program.send_signal(signal.SIGINT)
     assert program.stdout is not None
     assert program.stdout.readline() == "requested\n"
@@ -81,9 +113,44 @@ def test_a_signal_after_a_step_is_answered_at_once_and_a_second_one_ends_the_pro
     time.sleep(1.0)
     assert program.poll() is None
     program.send_signal(signal.SIGTERM)
-    _, errors = program.communicate(timeout=5)
+    out, errors = program.communicate(timeout=5)
     assert program.returncode == 128 + signal.SIGTERM
     assert errors.count("the run ends after the current step with a checkpoint") == 1
+    assert out == "ends with 143\n"
+    assert state(tmp_path) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("work", "progress", "problem"),
+    [
+        ("full", "progress", "cannot write the stop file: [Errno 28] No space left on device"),
+        ("hanging", "progress", ""),
+        ("sleep", "hanging", ""),
+    ],
+)
+def test_storage_that_fails_or_hangs_delays_neither_the_answer_nor_a_second_signal(
+    tmp_path, work, progress, problem
+):
+    program = start(tmp_path, work, progress)
+    program.send_signal(signal.SIGTERM)
+    assert program.stderr is not None
+    line = program.stderr.readline()
+    assert line.startswith("SIGTERM: the run ends after the current step with a checkpoint; ")
+    time.sleep(1.1)
+    program.send_signal(signal.SIGINT)
+    _, errors = program.communicate(timeout=5)
+    assert program.returncode == 128 + signal.SIGINT
+    assert errors.startswith(problem)
+
+
+def test_a_signal_that_the_starter_has_disabled_stays_disabled(tmp_path):
+    program = start(tmp_path, "sleep", "nothing", "sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    program.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert program.poll() is None
+    program.send_signal(signal.SIGTERM)
+    program.communicate(timeout=5)
+    assert program.returncode == 143
 
 
 def test_the_handlers_and_the_process_are_as_before_after_the_block(tmp_path):

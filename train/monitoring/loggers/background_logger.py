@@ -45,10 +45,12 @@ class BackgroundLogger:
         """Log a picture of a step."""
         self._put(lambda logger: logger.picture(step, name, picture))
 
-    def close(self, *, failed: bool) -> None:
-        """Write the waiting calls, for a minute at most."""
+    def close(self, *, failed: bool, wait: bool = True) -> None:
+        """Write the waiting calls, for a minute at most; without `wait`, return at once."""
         self._put(partial(_close, failed=failed))
         self._put(None)
+        if not wait:
+            return
         self._thread.join(_CLOSE_SECONDS)
         if self._thread.is_alive():
             _log.warning(
