@@ -1,11 +1,14 @@
 """The text of `--help`: the options that people use, or with `--help-all` every option by group."""
 
 import argparse
+import inspect
 import re
 import shutil
 import textwrap
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.options.field_values import default_text
 
@@ -64,6 +67,7 @@ def values_and_default(action: argparse.Action) -> tuple[str, str]:
     default = getattr(action, "shown_default", None)
     if default is None:
         plain = None if action.nargs == 0 or action.default is argparse.SUPPRESS else action.default
+        plain = None if plain == [] else plain  # an option that collects values
         name = (action.option_strings or [action.dest])[0]
         default = default_text(name, plain)
     return values, "required" if required else default
@@ -158,9 +162,10 @@ def _names(action: argparse.Action) -> list[str]:
 
 
 def _type_text(action: argparse.Action) -> str:
-    if action.type is int:
-        return "whole number"
-    return "number" if action.type is float else "text"
+    kind: Any = action.type
+    if inspect.isfunction(kind):
+        kind = typing.get_type_hints(kind).get("return")
+    return {int: "whole number", float: "number"}.get(kind, "text")
 
 
 def _width() -> int:
