@@ -15,6 +15,7 @@ from core.options.field_values import default_text
 __all__ = [
     "command_lines",
     "help_lines",
+    "help_width",
     "invocation",
     "meaning",
     "option_groups",
@@ -88,7 +89,7 @@ def help_lines(parser: argparse.ArgumentParser, common: Sequence[str] | None) ->
         options = [("options", "", [by_name[name] for name in names if name in by_name])]
     sections = [("arguments", "", positionals), *options] if positionals else options
     longest = max(len(invocation(action)) for _, _, actions in sections for action in actions)
-    layout = _Layout(_width(), min(_MAX_NAMES, longest) + 4, short=common is not None)
+    layout = _Layout(help_width(), min(_MAX_NAMES, longest) + 4, short=common is not None)
     for title, description, actions in sections:
         yield ""
         yield f"{title}:"
@@ -168,6 +169,6 @@ def _type_text(action: argparse.Action) -> str:
     return {int: "whole number", float: "number"}.get(kind, "text")
 
 
-def _width() -> int:
+def help_width() -> int:
     """Return the columns that help may fill: the terminal's, which COLUMNS overrides."""
     return max(60, shutil.get_terminal_size().columns - 1)

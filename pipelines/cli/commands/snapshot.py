@@ -24,7 +24,7 @@ from dataset.snapshots.protection import (
 from dataset.snapshots.references import names_of
 from dataset.snapshots.snapshot import rig_of
 from pipelines.cli.command import Command
-from pipelines.cli.tables import counted, minute
+from pipelines.cli.tables import counted, minute, print_warnings
 
 __all__ = ["COMMAND"]
 
@@ -166,8 +166,7 @@ def _show_snapshots(root: Storage, as_json: bool) -> int:
     # Only a terminal has a width.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     console.print(table if rows or unreadable else "no snapshot yet", crop=False)
-    for one in unreadable:
-        print(one)
+    print_warnings("snapshot", [str(one) for one in unreadable])
     return 0
 
 

@@ -173,7 +173,9 @@ def test_one_damaged_manifest_leaves_the_other_snapshots_usable(copied: BuiltDat
     listed = lrm(copied, "snapshot", "--list", "--json").json()
     assert [row["snapshot"] for row in listed["snapshots"]] == [good["snapshot"]]
     assert [row["snapshot"] for row in listed["unreadable"]] == [bad]
-    assert bad in lrm(copied, "snapshot", "--list").out
+    text = lrm(copied, "snapshot", "--list")
+    assert f"{bad}   unreadable" in text.out
+    assert f"warning: {copied.root}: snapshot {bad} cannot be read" in text.err
     before = open_root(str(copied.root)).find_files("")
     for words in (
         ["compact", "--release", "good"],

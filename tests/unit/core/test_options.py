@@ -295,6 +295,8 @@ def test_the_help_names_numbers_and_hides_empty_lists():
     ):
         parser = command_parser(command)
         assert values_and_default(parser._option_string_actions[option]) == expected
+    for command in ("export", "evaluate"):
+        assert command_parser(command)._option_string_actions["--snapshot"].metavar == "SNAPSHOT"
 
 
 def test_options_that_collect_keep_all_values():
