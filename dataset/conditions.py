@@ -96,6 +96,7 @@ def parse_condition(option: str, text: str, schema: pa.Schema, table: str) -> Co
     """
     if not text.strip():
         raise BadInput(f"{option}: the condition is empty")
+    given = text
     text, tree = _parse(option, text, schema.names)
     names, unknown, columns = ColumnNames(schema.names), [], {}
     for parts in dict.fromkeys(_column_references(tree)):
@@ -110,6 +111,11 @@ def parse_condition(option: str, text: str, schema: pa.Schema, table: str) -> Co
     _, problem = _select(condition, schema.empty_table())
     for name in unknown:
         if any(f'"{part}"' in problem for part in name.split(".")):
+            if _quoted(name) in given:
+                raise BadInput(
+                    f"{option}: there is no column {_quoted(name)}, and text needs single quotes: "
+                    f"'{name}'"
+                )
             names.resolve(option, name)
     if problem:
         raise _invalid(option, text, problem)

@@ -31,6 +31,8 @@ __all__ = [
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 _DEST = "config_values"
+_INPUTS = frozenset({"root", "source", "captions", "snapshot", "out", "checkpoints", "init"})
+"""Settings that name what is read or written: a second value is more often a mistake."""
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: type[Config]) -> None:
@@ -191,6 +193,8 @@ class _Store(argparse.Action):
         before = _value_at(given, self._path)
         if isinstance(before, list) and isinstance(value, list) and before != value:
             parser.error(f"{option_string} is given twice: give one list with all values")
+        if self._path in _INPUTS and before not in (None, value):
+            parser.error(f"{option_string} is given twice: {before} and {value}")
         setattr(namespace, self.dest, merge(given, nested(self._path, value)))
 
 

@@ -1,17 +1,21 @@
 """The text of `--help`: the options that people use, or with `--help-all` every option by group."""
 
 import argparse
+import inspect
 import re
 import shutil
 import textwrap
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.options.field_values import default_text
 
 __all__ = [
     "command_lines",
     "help_lines",
+    "help_width",
     "invocation",
     "meaning",
     "option_groups",
@@ -64,6 +68,7 @@ def values_and_default(action: argparse.Action) -> tuple[str, str]:
     default = getattr(action, "shown_default", None)
     if default is None:
         plain = None if action.nargs == 0 or action.default is argparse.SUPPRESS else action.default
+        plain = None if plain == [] else plain  # an option that collects values
         name = (action.option_strings or [action.dest])[0]
         default = default_text(name, plain)
     return values, "required" if required else default
@@ -84,7 +89,7 @@ def help_lines(parser: argparse.ArgumentParser, common: Sequence[str] | None) ->
         options = [("options", "", [by_name[name] for name in names if name in by_name])]
     sections = [("arguments", "", positionals), *options] if positionals else options
     longest = max(len(invocation(action)) for _, _, actions in sections for action in actions)
-    layout = _Layout(_width(), min(_MAX_NAMES, longest) + 4, short=common is not None)
+    layout = _Layout(help_width(), min(_MAX_NAMES, longest) + 4, short=common is not None)
     for title, description, actions in sections:
         yield ""
         yield f"{title}:"
@@ -158,11 +163,12 @@ def _names(action: argparse.Action) -> list[str]:
 
 
 def _type_text(action: argparse.Action) -> str:
-    if action.type is int:
-        return "whole number"
-    return "number" if action.type is float else "text"
+    kind: Any = action.type
+    if inspect.isfunction(kind):
+        kind = typing.get_type_hints(kind).get("return")
+    return {int: "whole number", float: "number"}.get(kind, "text")
 
 
-def _width() -> int:
+def help_width() -> int:
     """Return the columns that help may fill: the terminal's, which COLUMNS overrides."""
     return max(60, shutil.get_terminal_size().columns - 1)

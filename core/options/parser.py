@@ -3,10 +3,17 @@
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from core.options.help_text import command_lines, help_lines, invocation, shown_options
+from core.options.help_text import (
+    command_lines,
+    help_lines,
+    help_width,
+    invocation,
+    shown_options,
+)
 
 __all__ = ["Parser", "warn_of_old_option"]
 
@@ -71,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         action.is_required, action.shown_default = False, text
 
     def format_usage(self) -> str:
-        """Return the usage line: required options, optional ones as a word, positionals."""
+        """Return the usage: required options, optional ones as a word, positionals."""
         self.populate()
         needed = [
             invocation(action)
@@ -79,7 +86,10 @@ class Parser(argparse.ArgumentParser):
             if action.required or getattr(action, "is_required", False)
         ]
         positionals = [_positional(action) for action in self._actions if not action.option_strings]
-        return f"usage: {' '.join([self.prog, *needed, '[OPTIONS]', *positionals])}\n"
+        usage = f"usage: {' '.join([self.prog, *needed, '[OPTIONS]', *positionals])}"
+        indent = " " * len("usage: ")
+        lines = textwrap.wrap(usage, help_width(), subsequent_indent=indent, break_on_hyphens=False)
+        return "\n".join(lines) + "\n"
 
     def format_help(self, *, everything: bool = False) -> str:
         """Return the help; `everything` includes the options that are not common."""

@@ -71,6 +71,8 @@ class Compaction:
     They stay as they are: copies of their live samples would only add bytes."""
     read_by_expired: Mapping[str, Collection[str]]
     """Per snapshot whose protection has ended: the files to delete that it reads."""
+    copied_bytes: int
+    """Expected bytes of the live samples to copy."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Shards that are not changed, and why."""
     copied: Counter[str] = field(default_factory=Counter)
@@ -114,12 +116,14 @@ def plan_compaction(
     used = {*referenced, *_files_of({*live, *skipped} - rewrite.keys())}
     garbage = {path: size for path, size in sizes.items() if path not in used}
     garbage |= {shard: round(sizes[shard] * ratios[shard]) for shard in held}
+    copied = sum(sizes[shard] - round(sizes[shard] * ratios[shard]) for shard in rewrite)
     delete, kept_for_snapshots, read_by_expired = _apply_protection(garbage, pinned, protected)
     return Compaction(
         rewrite=rewrite,
         delete=delete,
         kept_for_snapshots=kept_for_snapshots,
         read_by_expired=read_by_expired,
+        copied_bytes=copied,
         skipped=skipped,
     )
 

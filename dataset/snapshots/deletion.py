@@ -3,39 +3,48 @@
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.snapshots.protection import (
+    UnreadableSnapshot,
     list_snapshots,
     manifest_path,
     protected_until,
     read_manifest,
 )
-from dataset.snapshots.references import resolve
+from dataset.snapshots.references import names_of, resolve
 
 __all__ = ["delete_snapshots"]
 
 _OTHER_FILES = re.compile(r"([0-9a-f]{16})\.(parquet|credits\.md)")
 
 
-def delete_snapshots(root: Storage, references: Collection[str], *, force: bool) -> list[str]:
-    """Delete snapshots and return their ids; the caller holds the lock `snapshots`.
+def delete_snapshots(
+    root: Storage, references: Collection[str], *, force: bool
+) -> dict[str, list[str]]:
+    """Delete snapshots and return their ids, each with its names.
 
-    Raises BadInput before anything is deleted if one does not exist, or is protected and not
-    `force`.
+    The caller holds the lock `snapshots`. Raises BadInput before anything is deleted if one does
+    not exist; without `force` also if one is protected, has names besides those given, or cannot be
+    read.
     """
-    ids = list(dict.fromkeys(resolve(root, reference) for reference in references))
-    for snapshot_id in () if force else ids:
-        manifest = read_manifest(root, snapshot_id)
-        # After a compaction has deleted shards of it, no run can read it.
-        if "compacted" not in manifest and protected_until(manifest) > datetime.now(UTC):
-            raise BadInput(
-                f"{root.uri}: snapshot {snapshot_id} is protected until "
-                f"{protected_until(manifest):%Y-%m-%d}, because a training run may need it: add "
-                "--force to delete it"
-            )
-    for snapshot_id in ids:
+    given: dict[str, set[str]] = {}
+    for reference in references:
+        given.setdefault(resolve(root, reference), set()).add(reference)
+    names = {}
+    for snapshot_id, texts in given.items():
+        try:
+            manifest = read_manifest(root, snapshot_id)
+        except UnreadableSnapshot:
+            if not force:
+                raise
+            manifest = {}
+        names[snapshot_id] = names_of(manifest)
+        if not force:
+            _require_unused(root, manifest, texts)
+    for snapshot_id in names:
         # First the manifest, because a snapshot exists while it has a manifest.
         root.delete(manifest_path(snapshot_id))
     existing = set(list_snapshots(root))
@@ -44,4 +53,25 @@ def delete_snapshots(root: Storage, references: Collection[str], *, force: bool)
         match = _OTHER_FILES.fullmatch(name)
         if match and match[1] not in existing:
             root.delete(f"snapshots/{name}")
-    return ids
+    return names
+
+
+def _require_unused(root: Storage, manifest: dict[str, Any], given: Collection[str]) -> None:
+    """Raise BadInput if a snapshot is protected, or if one of its names has other names beside it.
+
+    `given` are the words that refer to it.
+    """
+    names = names_of(manifest)
+    what = f"{root.uri}: snapshot {manifest['snapshot']}"
+    # After a compaction has deleted shards of it, no run can read it.
+    if "compacted" not in manifest and protected_until(manifest) > datetime.now(UTC):
+        named = f" ({', '.join(names)})" if names else ""
+        raise BadInput(
+            f"{what}{named} is protected until {protected_until(manifest):%Y-%m-%d}, because a "
+            "training run may need it: add --force to delete it"
+        )
+    others = [name for name in names if name not in given]
+    if others and set(names) & set(given):
+        raise BadInput(
+            f"{what} is also called {', '.join(others)}: add --force to delete it with all names"
+        )

@@ -30,6 +30,8 @@ class Difference:
     """Number of samples before and after."""
     added: pa.Array
     removed: pa.Array
+    pending: pa.Array
+    """Samples in one list whose object waits for a stage, so that the other lacks them for now."""
     rendered: Mapping[str, pa.Array]
     """Samples in both lists with another render, by what changed: `rig`, `file` or `settings` (also
     the version of the renderer)."""
@@ -39,12 +41,20 @@ class Difference:
     """Samples with the same render in another shard: no difference for a training."""
 
 
-def difference(before: pa.Table, after: pa.Table) -> Difference:
-    """Compare two tables of samples with the columns COMPARED, one row per asset id."""
+def difference(
+    before: pa.Table, after: pa.Table, pending: pa.ChunkedArray | None = None
+) -> Difference:
+    """Compare two tables of samples with the columns COMPARED, one row per asset id.
+
+    Samples of the objects `pending` count as neither added nor removed.
+    """
     ids, other_ids = (table["asset_id"].combine_chunks() for table in (before, after))
     partners = pc.index_in(ids, value_set=other_ids)
     is_common = partners.is_valid()
-    is_new = pc.invert(pc.is_in(other_ids, value_set=ids))
+    added = other_ids.filter(pc.invert(pc.is_in(other_ids, value_set=ids)))
+    removed = ids.filter(pc.invert(is_common))
+    waiting = pa.array([], pa.string()) if pending is None else pending.combine_chunks()
+    waits = [pc.is_in(one, value_set=waiting) for one in (added, removed)]
     left, right = before.filter(is_common), after.take(partners.drop_null())
     common = left["asset_id"].combine_chunks()
     same_render = np.ones(len(common), dtype=bool)
@@ -63,8 +73,9 @@ def difference(before: pa.Table, after: pa.Table) -> Difference:
     }
     return Difference(
         samples=(before.num_rows, after.num_rows),
-        added=_sorted(other_ids.filter(is_new)),
-        removed=_sorted(ids.filter(pc.invert(is_common))),
+        added=_sorted(added.filter(pc.invert(waits[0]))),
+        removed=_sorted(removed.filter(pc.invert(waits[1]))),
+        pending=_sorted(pa.concat_arrays([added.filter(waits[0]), removed.filter(waits[1])])),
         rendered={why: _sorted(ids) for why, ids in rendered.items() if len(ids)},
         changed={name: _sorted(ids) for name, ids in changed.items() if len(ids)},
         moved=_sorted(common.filter(pa.array(moved))),

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import BadInput
+from core.errors import BadInput, first_line
 from core.storage import Storage
 
 __all__ = [
     "MAX_PROTECT_DAYS",
     "PROTECT_DAYS",
     "SnapshotFiles",
+    "UnreadableSnapshot",
     "days_from_now",
     "end_protection",
     "files_of_snapshots",
@@ -29,12 +31,26 @@ __all__ = [
     "mark_compacted",
     "protected_until",
     "read_manifest",
+    "read_manifests",
+    "readable_rows",
     "write_manifest",
 ]
 
 MAX_PROTECT_DAYS = 36500
 PROTECT_DAYS = 90
 """Default protection; also that of older snapshots, whose manifests do not contain it."""
+_TIMES = ("created", "protected_until", "last_created")
+
+
+class UnreadableSnapshot(BadInput):
+    """A snapshot of which a file is damaged or missing."""
+
+    def __init__(self, root: Storage, snapshot_id: str, problem: str) -> None:
+        super().__init__(
+            f"{root.uri}: snapshot {snapshot_id} cannot be read: {problem}; restore the file, or "
+            f"delete the snapshot: lrm snapshot --root {root.uri} --delete {snapshot_id} --force"
+        )
+        self.snapshot_id = snapshot_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +77,25 @@ def list_snapshots(root: Storage) -> list[str]:
 
 
 def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
-    """Read the manifest of a snapshot. Raises BadInput if the snapshot does not exist."""
+    """Read the manifest of a snapshot.
+
+    Raises BadInput if the snapshot does not exist, or UnreadableSnapshot.
+    """
+    path = manifest_path(snapshot_id)
     try:
-        return json.loads(root.read(manifest_path(snapshot_id)))
+        manifest = json.loads(root.read(path))
+        if manifest["snapshot"] != snapshot_id or not isinstance(manifest["format"], int):
+            raise ValueError("its fields `snapshot` and `format`")
+        manifest["samples"], manifest["bytes"], manifest["where"]
+        if None in (_time(manifest, name).tzinfo for name in _TIMES if name in manifest):
+            raise ValueError("a time without a time zone")
+        return manifest
     except FileNotFoundError:
         raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        why = f"no field {error}" if isinstance(error, KeyError) else first_line(error)
+        problem = f"{path} is no manifest ({why})"
+        raise UnreadableSnapshot(root, snapshot_id, problem) from None
 
 
 def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
@@ -74,20 +104,47 @@ def write_manifest(root: Storage, manifest: dict[str, Any]) -> None:
 
 
 def manifests(root: Storage) -> list[dict[str, Any]]:
-    """Return all manifests, that of the oldest snapshot first."""
-    unsorted = []
+    """Return all manifests that can be read, that of the oldest snapshot first."""
+    return read_manifests(root)[0]
+
+
+def read_manifests(root: Storage) -> tuple[list[dict[str, Any]], list[UnreadableSnapshot]]:
+    """Return all manifests, that of the oldest snapshot first, and those that cannot be read."""
+    unsorted, unreadable = [], []
     for snapshot_id in list_snapshots(root):
-        # A snapshot that is deleted meanwhile does not exist.
-        with contextlib.suppress(BadInput):
+        try:
             unsorted.append(read_manifest(root, snapshot_id))
-    return sorted(unsorted, key=lambda manifest: (manifest["created"], manifest["snapshot"]))
+        except UnreadableSnapshot as error:
+            unreadable.append(error)
+        except BadInput:
+            continue  # it was deleted meanwhile
+    by_age = sorted(
+        unsorted, key=lambda manifest: (_time(manifest, "created"), manifest["snapshot"])
+    )
+    return by_age, unreadable
+
+
+def _time(manifest: dict[str, Any], name: str) -> datetime:
+    return datetime.fromisoformat(manifest[name])
+
+
+@contextlib.contextmanager
+def readable_rows(root: Storage, snapshot_id: str) -> Iterator[None]:
+    """Raise UnreadableSnapshot if the block finds the rows of a snapshot missing or damaged."""
+    try:
+        yield
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        problem = "is missing" if missing else f"is damaged ({first_line(error)})"
+        problem = f"snapshots/{snapshot_id}.parquet {problem}"
+        raise UnreadableSnapshot(root, snapshot_id, problem) from None
 
 
 def protected_until(manifest: dict[str, Any]) -> datetime:
     """Return the end of a snapshot's protection."""
     if "protected_until" in manifest:
-        return datetime.fromisoformat(manifest["protected_until"])
-    return datetime.fromisoformat(manifest["created"]) + timedelta(days=PROTECT_DAYS)
+        return _time(manifest, "protected_until")
+    return _time(manifest, "created") + timedelta(days=PROTECT_DAYS)
 
 
 def days_from_now(days: float) -> str:
@@ -103,13 +160,23 @@ def end_protection(root: Storage, snapshot_id: str) -> None:
 
 
 def files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
-    """Yield the files of each snapshot that has not been compacted, the oldest first."""
-    for manifest in manifests(root):
+    """Yield the files of each snapshot that has not been compacted, the oldest first.
+
+    Raises UnreadableSnapshot, because the files of such a snapshot are unknown.
+    """
+    readable, unreadable = read_manifests(root)
+    if unreadable:
+        raise unreadable[0]
+    for manifest in readable:
         if "compacted" in manifest:
             continue
         samples: dict[str, set[str]] = {}
         geometry: set[str] = set()
-        with root.open(f"snapshots/{manifest['snapshot']}.parquet") as file:
+        snapshot_id = manifest["snapshot"]
+        with (
+            readable_rows(root, snapshot_id),
+            root.open(f"snapshots/{snapshot_id}.parquet") as file,
+        ):
             rows = pq.ParquetFile(file)
             names = [
                 name for name in ("shard", "key", "geometry") if name in rows.schema_arrow.names
@@ -120,7 +187,7 @@ def files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
                     if row.get("geometry"):
                         geometry.add(row["geometry"])
         yield SnapshotFiles(
-            snapshot_id=manifest["snapshot"],
+            snapshot_id=snapshot_id,
             protected_until=protected_until(manifest),
             samples=samples,
             geometry=geometry,

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.snapshots.protection import manifest_path, manifests
+from dataset.snapshots.protection import manifest_path, manifests, read_manifests
 
 __all__ = ["LATEST", "NOW", "check_name", "check_name_is_free", "names_of", "resolve"]
 
@@ -26,25 +26,29 @@ def resolve(root: Storage, text: str) -> str:
     """Return the id of the snapshot that a text refers to.
 
     The text is an id, `latest`, a name, or at least the first four characters of an id; the first
-    of these that applies counts. Raises BadInput if there is no such snapshot, or if several ids
-    begin with the text.
+    of these that applies counts. Raises BadInput if there is no such snapshot, if several ids
+    begin with the text, or if the answer depends on a manifest that cannot be read.
     """
     if _ID.fullmatch(text) and root.exists(manifest_path(text)):
         return text
-    known = manifests(root)
-    if text == LATEST and known:
+    known, unreadable = read_manifests(root)
+    if text == LATEST and known and not unreadable:
         return str(max(known, key=_last_created)["snapshot"])
     for manifest in known:
         if text in names_of(manifest):
             return str(manifest["snapshot"])
-    matches = [manifest for manifest in known if manifest["snapshot"].startswith(text)]
+    described = {manifest["snapshot"]: _described(manifest) for manifest in known}
+    described |= {error.snapshot_id: f"{error.snapshot_id} (unreadable)" for error in unreadable}
+    matches = [snapshot_id for snapshot_id in described if snapshot_id.startswith(text)]
     if len(text) >= _MIN_PREFIX and len(matches) == 1:
-        return str(matches[0]["snapshot"])
+        return matches[0]
     if len(text) >= _MIN_PREFIX and matches:
         raise BadInput(
             f"{root.uri}: {text!r} is the start of several snapshots: "
-            f"{', '.join(map(_described, matches))}; give more characters"
+            f"{', '.join(described[match] for match in matches)}; give more characters"
         )
+    if unreadable:  # it may have this name, or be the latest one
+        raise unreadable[0]
     raise BadInput(f"{root.uri}: no snapshot {text!r}; {_hint(root, text, known)}")
 
 

@@ -1,5 +1,6 @@
 """A snapshot: an immutable, content-addressed list of samples that a training run pins."""
 
+import contextlib
 import hashlib
 import io
 from collections import Counter
@@ -27,6 +28,7 @@ from dataset.snapshots.protection import (
     list_snapshots,
     protected_until,
     read_manifest,
+    readable_rows,
     write_manifest,
 )
 from dataset.snapshots.references import check_name_is_free, names_of, resolve
@@ -37,6 +39,7 @@ __all__ = [
     "Snapshot",
     "open_snapshot",
     "read_rows",
+    "rig_of",
     "split_of",
     "write_snapshot",
 ]
@@ -236,7 +239,7 @@ def read_rows(
     """Return the rows of a snapshot, also of one whose shards are gone.
 
     `columns` limits the columns that are read; those that its format lacks are left out. Raises
-    BadInput if its format is newer.
+    BadInput if its format is newer, or if the rows are missing or damaged.
     """
     snapshot_id = manifest["snapshot"]
     if manifest["format"] > SNAPSHOT_FORMAT:
@@ -246,12 +249,25 @@ def read_rows(
         )
     path = f"snapshots/{snapshot_id}.parquet"
     if columns is None:
-        return pq.read_table(io.BytesIO(root.read(path)))
+        with readable_rows(root, snapshot_id):
+            return pq.read_table(io.BytesIO(root.read(path)))
     # The columns of the members, which may not be among them, have most of the bytes.
-    with root.open(path) as file:
+    with readable_rows(root, snapshot_id), root.open(path) as file:
         rows = pq.ParquetFile(file)
         names = rows.schema_arrow.names
         return rows.read([name for name in columns if name in names])
+
+
+def rig_of(root: Storage, manifest: Mapping[str, Any]) -> str | None:
+    """Return the rig of a snapshot's samples; manifests of earlier versions do not contain it.
+
+    None if the rows cannot be read.
+    """
+    if "rig" in manifest:
+        return str(manifest["rig"])
+    with contextlib.suppress(BadInput):
+        return str(read_rows(root, manifest, ["rig"])["rig"][0].as_py())
+    return None
 
 
 def _filter(table: pa.Table, where: str | None) -> pa.Table:

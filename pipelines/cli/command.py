@@ -28,6 +28,8 @@ class CommandEntry:
 
     name: str
     purpose: str
+    only_prints: bool = False
+    """Whether it writes nothing, so that there is nothing to continue after a stop."""
 
     def load(self) -> Command:
         """Import the command's file."""

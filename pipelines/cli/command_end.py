@@ -18,6 +18,8 @@ class CommandEnd:
         """The shell command of `--notify`."""
         self.subject = ""
         """What ends, for the hook."""
+        self.continues = True
+        """Whether the same command continues after a stop."""
         self.is_reported = threading.Event()
         """Set when the last line is printed."""
         self._lock = threading.Lock()
@@ -40,4 +42,4 @@ class CommandEnd:
     def report_stop(self, code: int) -> None:
         """Report the end by a signal, by the exit code of it."""
         word = "interrupted" if code == 130 else "stopped"
-        self.report("stopped", f"{word}; the same command continues")
+        self.report("stopped", f"{word}; the same command continues" if self.continues else word)

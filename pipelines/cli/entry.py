@@ -89,6 +89,9 @@ def _run(words: Sequence[str], end: CommandEnd) -> int:
         return 2
     arguments = parser.parse_args(words)
     end.name = f"lrm {arguments.command}"
+    end.continues = not any(
+        entry.only_prints for entry in COMMANDS if entry.name == arguments.command
+    )
     end.hook = getattr(arguments, "notify", None)
     end.subject = _subject(end.name, arguments)
     code = int(arguments.run(arguments))

@@ -37,11 +37,14 @@ def names_objects(arguments: argparse.Namespace) -> bool:
 def given_ids(root: Storage, arguments: argparse.Namespace, *, listed: bool) -> list[str]:
     """Return the ids of the objects that were named, in their order, without repeats.
 
-    With `listed`, the source must still list them. Raises BadInput if the file cannot be read, if
-    the dataset lacks one of the objects, and if there are none.
+    A file without ids is a list of none, such as the output of `lrm list` without a match. With
+    `listed`, the source must still list them. Raises BadInput if neither ids nor a file were given,
+    if the file cannot be read, and if the dataset lacks one of the objects.
     """
     from pipelines.selection.object_names import names_in_file, names_of_words, resolve_names
 
+    if not names_objects(arguments):
+        raise BadInput("no objects given: name asset ids, or give --from FILE")
     names = names_of_words(arguments.objects)
     if arguments.file is not None:
         where = f"--from {arguments.file}"

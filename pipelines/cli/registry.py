@@ -9,18 +9,30 @@ __all__ = ["COMMANDS", "GROUPS"]
 GROUPS: Mapping[str, Sequence[CommandEntry]] = {
     "data": (
         CommandEntry("build", "Build a dataset, or refresh it: do what is missing."),
-        CommandEntry("plan", "Show what build would do and what it would cost."),
-        CommandEntry("status", "Show how many objects are kept, dropped, failed, pending."),
-        CommandEntry("history", "Show all builds of a dataset, with their changes and costs."),
-        CommandEntry("list", "List objects by state, reason, failure kind or measurement."),
-        CommandEntry("inspect", "Show everything known of objects."),
+        CommandEntry("plan", "Show what build would do and what it would cost.", only_prints=True),
+        CommandEntry(
+            "status", "Show how many objects are kept, dropped, failed, pending.", only_prints=True
+        ),
+        CommandEntry(
+            "history",
+            "Show all builds of a dataset, with their changes and costs.",
+            only_prints=True,
+        ),
+        CommandEntry(
+            "list", "List objects by state, reason, failure kind or measurement.", only_prints=True
+        ),
+        CommandEntry("inspect", "Show everything known of objects.", only_prints=True),
         CommandEntry("report", "Write an HTML page with the funnel, pictures, time and bytes."),
         CommandEntry("verify", "Read every shard and compare it with its checksums."),
         CommandEntry("retry", "Clear failures, so that the next build tries again."),
         CommandEntry("remove", "Take objects down, for all later snapshots and builds."),
         CommandEntry("compact", "Delete unused files, and rewrite shards that are mostly unused."),
         CommandEntry("snapshot", "Create an immutable list of the kept samples, to train on."),
-        CommandEntry("diff", "Compare two snapshots, or one with the samples that are kept now."),
+        CommandEntry(
+            "diff",
+            "Compare two snapshots, or one with the samples that are kept now.",
+            only_prints=True,
+        ),
         CommandEntry("export", "Write a snapshot in the folder layout of another trainer."),
     ),
     "training": (
@@ -33,9 +45,15 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
         CommandEntry("evaluate", "Score a model or meshes: PSNR, LPIPS, Chamfer, F-score."),
     ),
     "machine": (
-        CommandEntry("doctor", "Check this machine, and print how to install what is missing."),
-        CommandEntry("completion", "Print a script for completion in bash, zsh or tcsh."),
-        CommandEntry("help", "Show the help of a command."),
+        CommandEntry(
+            "doctor",
+            "Check this machine, and print how to install what is missing.",
+            only_prints=True,
+        ),
+        CommandEntry(
+            "completion", "Print a script for completion in bash, zsh or tcsh.", only_prints=True
+        ),
+        CommandEntry("help", "Show the help of a command.", only_prints=True),
     ),
 }
 COMMANDS: Sequence[CommandEntry] = tuple(entry for group in GROUPS.values() for entry in group)

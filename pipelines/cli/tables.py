@@ -192,9 +192,9 @@ def _throughput(summary: Mapping[str, Any]) -> list[str]:
     objects = counted(recent["objects"], "object")
     lines = [f"recent work: {objects}{rate}, until {_time(recent['ended'])}"]
     if summary["pending"]:
-        left = duration(summary["seconds_to_go"])
-        pending = counted(summary["pending"], "object")
-        lines.append(f"pending: {pending}, {left} left if the workers go on as in that time")
+        pending, left = counted(summary["pending"], "object"), summary["seconds_to_go"]
+        known = "" if left is None else f", {duration(left)} left at the speed of that work"
+        lines.append(f"pending: {pending}{known}")
     return lines
 
 

@@ -42,10 +42,15 @@ def compare_snapshots(
     tables = {
         reference: read_rows(root, manifest, COMPARED) for reference, manifest in manifests.items()
     }
+    pending = None
     if NOW in (before, after):
         (other,) = tables.values()
         columns = [*columns_for_counts(), *(column.name for column in _DETAILS), PATH.name]
-        tables[NOW] = _kept_rows(state_of_rig(root, other["rig"][0].as_py(), columns))
+        dataset_state = state_of_rig(root, other["rig"][0].as_py(), columns)
+        tables[NOW] = _kept_rows(dataset_state)
+        pending = dataset_state.objects.table["asset_id"].filter(
+            pa.array(dataset_state.decisions.where("pending"))
+        )
     sides = [
         {
             "snapshot": manifests[reference]["snapshot"] if reference in manifests else NOW,
@@ -55,7 +60,7 @@ def compare_snapshots(
         }
         for reference in (before, after)
     ]
-    return difference(tables[before], tables[after]), sides
+    return difference(tables[before], tables[after], pending), sides
 
 
 def summary_of(compared: Difference, sides: list[dict[str, Any]]) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def summary_of(compared: Difference, sides: list[dict[str, Any]]) -> dict[str, A
         "after": sides[1],
         "added": compared.added.to_pylist(),
         "removed": compared.removed.to_pylist(),
+        "pending": compared.pending.to_pylist(),
         "rendered": {why: ids.to_pylist() for why, ids in compared.rendered.items()},
         "changed": {name: ids.to_pylist() for name, ids in compared.changed.items()},
         "moved": compared.moved.to_pylist(),

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -41,7 +41,8 @@ def compact_dataset(
 
     Shards whose garbage ratio exceeds `max_garbage_ratio` are rewritten. The protection of the
     snapshots `release` ends first. With `wait`, waits while another command holds a lock. Raises
-    BadInput if there is no such snapshot, if another command is writing, or if a changed source
+    BadInput if there is no such snapshot, if the files of a snapshot are unknown because it cannot
+    be read, if another command is writing, or if a changed source
     made garbage of more objects than the share `accept_loss` (not for a dry run, whose result has
     the message); WorkFailed if the storage fails.
     """
@@ -60,9 +61,9 @@ def compact_dataset(
         usage = read_usage(root)
         losses = find_garbage_losses(root, usage.samples)
         losses.check(accept_loss)
+        plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         for snapshot_id in released:
             end_protection(root, snapshot_id)
-        plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         ledger = CatalogLedger(root, usage, (check_shards, check_snapshots))
         size = usage.samples_per_shard
         try:
@@ -134,25 +135,66 @@ def _summary(
     plan: Compaction, pinned: list[SnapshotFiles], deleted: dict[str, int] | None
 ) -> dict[str, Any]:
     """Return the JSON of a compaction. `deleted` is None for a dry run."""
-    protected_until = {
-        snapshot.snapshot_id: snapshot.protected_until.isoformat() for snapshot in pinned
-    }
+    protected_until = {snapshot.snapshot_id: snapshot.protected_until for snapshot in pinned}
     files_deleted = plan.delete if deleted is None else deleted
+    deleted_bytes = sum(files_deleted.values())
+    copied_bytes = plan.copied_bytes if deleted is None else plan.copied["bytes"]
     rewritten = {
         shard: samples for shard, samples in plan.rewrite.items() if shard not in plan.skipped
     }
     return {
         "dry_run": deleted is None,
-        "rewritten": {"shards": len(rewritten), "samples": sum(map(len, rewritten.values()))},
-        "deleted": {"files": len(files_deleted), "bytes": sum(files_deleted.values())},
+        "rewritten": {
+            "shards": len(rewritten),
+            "samples": sum(map(len, rewritten.values())),
+            "bytes": copied_bytes,
+        },
+        "deleted": {"files": len(files_deleted), "bytes": deleted_bytes},
+        "freed_bytes": deleted_bytes - copied_bytes,
         "held": {
             name: {
-                "protected_until": protected_until[name],
+                "protected_until": protected_until[name].isoformat(),
                 "bytes": sum(files.values()),
                 "shards": sorted(path for path in files if path.endswith(".tar")),
             }
             for name, files in plan.kept_for_snapshots.items()
         },
+        "held_together": _held_together(plan, protected_until),
         "outlived": sorted(plan.read_by_expired),
         "skipped": plan.skipped,
     }
+
+
+def _held_together(
+    plan: Compaction, protected_until: Mapping[str, datetime]
+) -> list[dict[str, Any]]:
+    """Return the files that snapshots keep, by all snapshots that read them.
+
+    The files of a group are free once the protection of all its snapshots has ended.
+    """
+    holders: dict[str, list[str]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+    for name, files in plan.kept_for_snapshots.items():
+        sizes |= files
+        for path in files:
+            holders[path].append(name)
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path, names in holders.items():
+        groups[tuple(names)].append(path)
+    return [
+        {
+            "snapshots": list(names),
+            "protected_until": max(protected_until[name] for name in names).isoformat(),
+            "shards": _counted([path for path in paths if path.startswith(f"{SHARDS}/")], sizes),
+            "companions": _counted(
+                [path for path in paths if not path.startswith(f"{SHARDS}/")], sizes
+            ),
+        }
+        for names, paths in groups.items()
+    ]
+
+
+def _counted(paths: Collection[str], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of files and their bytes; the index of a shard belongs to the shard."""
+    files = {PurePosixPath(path).with_suffix("") for path in paths}
+    return {"files": len(files), "bytes": sum(sizes[path] for path in paths)}

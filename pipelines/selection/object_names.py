@@ -82,11 +82,11 @@ def resolve_names(root: Storage, names: Iterable[GivenName], *, listed: bool) ->
     """Return the asset ids of the objects with these names, in their order, without repeats.
 
     With `listed`, the source must still list them. Raises BadInput for a name that no object of the
-    dataset has, or that objects of two sources have, and without any name.
+    dataset has, or that objects of two sources have.
     """
     names = list(names)
     if not names:
-        raise BadInput("no objects given: name asset ids, or give --from FILE")
+        return []
     latest = latest_of(root)
     known = _KnownObjects(latest, {reading for name in names for reading in name.readings})
     found = [(name, known.find(name)) for name in names]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from core.errors import BadInput
 from core.safe_text import printable
+from filters.chain import reason_title
 from pipelines.selection.decided_columns import JSON_COLUMNS
 from pipelines.selection.object_names import id_line
 
@@ -32,7 +33,7 @@ def _write_table(schema: pa.Schema, blocks: Iterable[pa.Table]) -> None:
     align = [">" if _is_number(field.type) else "<" for field in schema]
     widths: list[int] = []
     for block in blocks:
-        columns = [list(map(_table_cell, block[name].to_pylist())) for name in schema.names]
+        columns = [_table_cells(name, block[name].to_pylist()) for name in schema.names]
         rows = list(zip(*columns, strict=True))
         if not widths:
             rows = [tuple(schema.names), *rows]
@@ -49,6 +50,13 @@ def _is_number(kind: pa.DataType) -> bool:
 def _table_line(row: Sequence[str], align: Sequence[str], widths: Sequence[int]) -> str:
     cells = zip(row, align, widths, strict=True)
     return "  ".join(f"{text:{side}{width}}" for text, side, width in cells).rstrip() + "\n"
+
+
+def _table_cells(name: str, values: Iterable[Any]) -> list[str]:
+    """Return the cells of a column; reasons are shown as `lrm status` shows them."""
+    if name.lower() == "reason":
+        values = (value and reason_title(value) for value in values)
+    return list(map(_table_cell, values))
 
 
 def _table_cell(value: Any) -> str:

@@ -13,7 +13,7 @@ from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, EventColumns
 from dataset.conditions import ColumnNames, Condition, parse_condition
-from filters.chain import all_reasons
+from filters.chain import all_reasons, reason_title
 from pipelines.building.dataset_status import (
     DatasetState,
     count_dropped,
@@ -76,7 +76,7 @@ def unknown_kind(kind: str, counts: dict[str, int]) -> BadInput | None:
     `counts` are the failures in the dataset, by kind.
     """
     known = dict.fromkeys([*counts, *(one.value for one in FailureKind)])
-    return None if kind in known else unknown_choice("--kind: failure kind", kind, known, counts)
+    return None if kind in known else unknown_choice("--kind", kind, known, counts)
 
 
 def _all_columns() -> pa.Schema:
@@ -95,7 +95,7 @@ def _all_columns() -> pa.Schema:
 def _require_possible(selection: Selection) -> None:
     """Raise BadInput for an unknown state, or for conditions that no object can satisfy."""
     if selection.state is not None:
-        choose("--state: state", selection.state, dict.fromkeys(STATES))
+        choose("--state", selection.state, dict.fromkeys(STATES))
     for option, value, state in (
         ("--reason", selection.reason, "dropped"),
         ("--kind", selection.kind, "failed"),
@@ -165,9 +165,12 @@ def _dropped_for(dataset_state: DatasetState, reason: str) -> Bool[np.ndarray, "
     decisions = dataset_state.decisions
     counts = count_dropped(decisions)
     known = dict.fromkeys([*counts, *(name for _, name in decisions.reasons), *all_reasons()])
-    if reason not in known:
-        raise unknown_choice("--reason: reason", reason, known, counts)
-    numbers = [i for i, (_, name) in enumerate(decisions.reasons) if name == reason]
+    titles = {reason_title(name): name for name in known}
+    if reason not in known and reason not in titles:
+        shown = {reason_title(name): count for name, count in counts.items()}
+        raise unknown_choice("--reason", reason, titles, shown)
+    stored = titles.get(reason, reason)
+    numbers = [i for i, (_, name) in enumerate(decisions.reasons) if name == stored]
     return np.isin(decisions.reason, numbers)
 
 

@@ -72,21 +72,34 @@ def _show(result: Mapping[str, Any]) -> None:
     would = "would be " if dry_run else ""
     rewritten, deleted = result["rewritten"], result["deleted"]
     shards = counted(rewritten["shards"], "shard")
-    print(f"{shards} ({counted(rewritten['samples'], 'used sample')}) {would}rewritten")
+    copies = (
+        f"{counted(rewritten['samples'], 'used sample')}, {quantities.size(rewritten['bytes'])}"
+    )
+    print(f"{shards} ({copies}) {would}rewritten")
     files = counted(deleted["files"], "file")
-    print(f"{files} ({quantities.size(deleted['bytes'])}) {would}deleted")
-    for name, held in result["held"].items():
-        print(
-            f"snapshot {name} keeps {quantities.size(held['bytes'])} of garbage in "
-            f"{counted(len(held['shards']), 'shard')} until {minute(held['protected_until'])}: "
-            "until then, rewriting them would only add bytes; "
-            f"--release {name} ends its protection now"
-        )
+    freed = f"{quantities.size(result['freed_bytes'])} {would}freed"
+    print(f"{files} ({quantities.size(deleted['bytes'])}) {would}deleted: {freed}")
+    for held in result["held_together"]:
+        print(_held_line(held))
     for name in result["outlived"]:
         lost = "would lose samples" if dry_run else "has lost samples"
         print(f"snapshot {name} is not protected any more and {lost}: it cannot be trained on")
     for shard, why in result["skipped"].items():
         print(f"{shard}: left unchanged: {why}")
+
+
+def _held_line(held: Mapping[str, Any]) -> str:
+    """Return which snapshots keep garbage, how much, and the options that free it."""
+    names = held["snapshots"]
+    who = f"snapshot {names[0]} keeps" if len(names) == 1 else f"snapshots {', '.join(names)} keep"
+    what = [
+        f"{quantities.size(held[kind]['bytes'])} in {counted(held[kind]['files'], noun)}"
+        for kind, noun in (("shards", "shard"), ("companions", "companion file"))
+        if held[kind]["files"]
+    ]
+    release = " ".join(f"--release {name}" for name in names)
+    until = minute(held["protected_until"])
+    return f"{who} garbage until {until}: {' and '.join(what)}; {release} frees it now"
 
 
 COMMAND = Command(

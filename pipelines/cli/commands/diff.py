@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from core.choices import choose
 from core.errors import BadInput
 from core.options import Parser, add_root_options
 from core.safe_text import printable
@@ -17,7 +19,7 @@ __all__ = ["COMMAND"]
 
 _EXAMPLES = 3
 _CAUSES = {"rig": "other rig", "file": "file changed", "settings": "settings changed"}
-_KINDS = ("added", "removed", "rendered", "changed")
+_KINDS = ("added", "removed", "pending", "rendered", "changed")
 
 
 def _options(parser: Parser) -> None:
@@ -30,18 +32,20 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--ids",
         metavar="KIND",
-        choices=_KINDS,
-        help="Print only the ids of this kind, one per line; `rendered` means rendered again, "
-        "`changed` another caption or other metadata.",
+        help="Print only these ids, one per line: added, removed, pending (with `now`: they wait "
+        "for a stage), rendered (again) or changed (another caption or other metadata).",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Print what differs, with three ids of each kind."""
     from pipelines.export.compare_snapshots import compare_snapshots, summary_of
+    from pipelines.selection.object_names import id_line
 
-    if arguments.ids and arguments.json:
-        raise BadInput("--ids and --json exclude each other: the JSON has all ids")
+    if arguments.ids is not None:
+        choose("--ids", arguments.ids, dict.fromkeys(_KINDS))
+        if arguments.json:
+            raise BadInput("--ids and --json exclude each other: the JSON has all ids")
     root = open_root(arguments.root)
     summary = summary_of(*compare_snapshots(root, arguments.before, arguments.after))
     if arguments.json:
@@ -49,8 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.ids:
         groups = summary[arguments.ids]
         lists = groups.values() if isinstance(groups, dict) else [groups]
-        for asset_id in sorted({asset_id for ids in lists for asset_id in ids}):
-            print(printable(asset_id))
+        ids = sorted({asset_id for ids in lists for asset_id in ids})
+        sys.stdout.write("".join(f"{id_line(asset_id)}\n" for asset_id in ids))
     else:
         _show(summary)
     return 0
@@ -66,6 +70,7 @@ def _show(summary: Mapping[str, Any]) -> None:
     lines = [
         _line("added", summary["added"]),
         _line("removed", summary["removed"]),
+        _line("not a sample now, because a stage is to be done", summary["pending"]),
         *(_line(f"rendered again, {_CAUSES[why]}", i) for why, i in summary["rendered"].items()),
         *(_line(f"{name} changed", ids) for name, ids in summary["changed"].items()),
     ]

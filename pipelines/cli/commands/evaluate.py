@@ -59,7 +59,7 @@ def _options(parser: Parser) -> None:
     truth.add_argument("--root", metavar="URI", help="Folder or URI of a dataset.")
     truth.add_argument(
         "--snapshot",
-        metavar="ID",
+        metavar="SNAPSHOT",
         help="Snapshot of it: id, start of an id, name, or latest.",
     )
     truth.add_argument(
@@ -190,7 +190,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Raise BadInput for options that exclude or require each other."""
     from_dataset = arguments.root is not None or arguments.snapshot is not None
     if from_dataset == (arguments.truth is not None):
-        raise BadInput("give the ground truth: --root URI --snapshot ID, or --truth DIR")
+        raise BadInput("give the ground truth: --root URI --snapshot SNAPSHOT, or --truth DIR")
     if from_dataset and None in (arguments.root, arguments.snapshot):
         raise BadInput("give --root and --snapshot together")
     by_model = arguments.mesh is not None or arguments.nerf is not None
@@ -341,7 +341,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
 
 
 COMMAND = Command(
-    example="lrm evaluate --root DATASET --snapshot ID --mesh RUN --out RESULT",
+    example="lrm evaluate --root DATASET --snapshot SNAPSHOT --mesh RUN --out RESULT",
     options=_options,
     run=_run,
     common=(

@@ -19,7 +19,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--snapshot",
         required=True,
-        metavar="ID",
+        metavar="SNAPSHOT",
         help="Snapshot: id, start of an id, name, or latest.",
     )
     parser.add_argument(
@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    example="lrm export --root DATASET --snapshot ID --layout instantmesh --out DIR",
+    example="lrm export --root DATASET --snapshot SNAPSHOT --layout instantmesh --out DIR",
     options=_options,
     run=_run,
 )

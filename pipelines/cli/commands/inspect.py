@@ -30,7 +30,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     root = open_root(arguments.root)
     ids = given_ids(root, arguments, listed=True)
-    if arguments.sheet and len(ids) > 1:
+    if arguments.sheet and len(ids) != 1:
         raise BadInput(f"--sheet shows one object, but {len(ids):,} were given")
     states: Iterable[Mapping[str, Any]] = inspect_objects(root, ids)
     if arguments.sheet:
@@ -41,6 +41,8 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         for state in states:
             show_object(state)
+        if not ids:
+            print("0 objects given")
     return 0
 
 
@@ -54,7 +56,7 @@ def _print_json(states: Iterable[Mapping[str, Any]], *, several: bool) -> None:
     for state in states:
         print(separator + json.dumps(state), end="", flush=True)
         separator = ",\n"
-    print("]")
+    print("[]" if separator == "[" else "]")
 
 
 COMMAND = Command(

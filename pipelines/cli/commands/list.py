@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines.selection.select_objects import USUAL_COLUMNS, Selection, select_objects
 
     form = _format_of(arguments)
-    write = choose("--format: format", form, FORMATS)
+    write = choose("--format", form, FORMATS)
     columns: Sequence[str] = ("asset_id",) if form == "ids" else USUAL_COLUMNS
     if arguments.columns is not None:
         columns = [name.strip() for name in arguments.columns.split(",")]

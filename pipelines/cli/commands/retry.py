@@ -34,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result))
         return 0
-    print(f"{counted(len(result['cleared']), 'failure')} cleared; the next build tries again")
+    again = "; the next build tries again" if result["cleared"] else ""
+    print(f"{counted(len(result['cleared']), 'failure')} cleared{again}")
     if result["unchanged"]:
         print(f"{counted(len(result['unchanged']), 'object')} had no such failure")
     if not result["cleared"] and result["kinds"]:

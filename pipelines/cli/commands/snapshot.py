@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from rich.box import SIMPLE
@@ -14,12 +15,23 @@ from core.options import Parser, add_root_options
 from core.storage import Storage
 from dataset.root import open_root
 from dataset.snapshots.deletion import delete_snapshots
-from dataset.snapshots.protection import MAX_PROTECT_DAYS, PROTECT_DAYS, manifests, protected_until
+from dataset.snapshots.protection import (
+    MAX_PROTECT_DAYS,
+    PROTECT_DAYS,
+    protected_until,
+    read_manifests,
+)
 from dataset.snapshots.references import names_of
+from dataset.snapshots.snapshot import rig_of
 from pipelines.cli.command import Command
-from pipelines.cli.tables import counted, minute
+from pipelines.cli.tables import counted, minute, print_warnings
 
 __all__ = ["COMMAND"]
+
+_VALIDATION_SHARE = 0.01
+_OF_CREATION = ("where", "rig", "name", "validation_share", "protect_days")
+_WIDE = 10_000
+"""Width in characters at which no table is wrapped."""
 
 
 def _options(parser: Parser) -> None:
@@ -29,7 +41,7 @@ def _options(parser: Parser) -> None:
         "--where",
         metavar="EXPR",
         help="Keep only samples that this SQL condition selects, such as \"licence = 'by'\"; "
-        "`license` is understood, too.",
+        "`license` is the same.",
     )
     parser.add_argument(
         "--rig", metavar="NAME", help="Rig of the samples. [default: that of the last build]"
@@ -37,20 +49,18 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--name",
         metavar="NAME",
-        help="Name of the snapshot, which all commands understand; a name never moves to another "
-        "snapshot.",
+        help="Name of the snapshot, which all commands accept in place of its id; a name never "
+        "moves to another snapshot.",
     )
     parser.add_argument(
         "--validation-share",
         type=float,
-        default=0.01,
         metavar="SHARE",
         help="Share of the objects in the validation split, chosen by a hash of their ids.",
     )
     parser.add_argument(
         "--protect-days",
         type=float,
-        default=PROTECT_DAYS,
         metavar="N",
         help="Days for which lrm compact deletes none of its samples.",
     )
@@ -66,8 +76,13 @@ def _options(parser: Parser) -> None:
         "compact. A run that trains on one cannot be resumed.",
     )
     parser.add_argument(
-        "--force", action="store_true", help="With --delete: delete protected snapshots, too."
+        "--force",
+        action="store_true",
+        help="With --delete: delete protected snapshots, too, those with other names, and those "
+        "that cannot be read.",
     )
+    parser.set_default_text("--validation-share", f"{_VALIDATION_SHARE:g}")
+    parser.set_default_text("--protect-days", f"{PROTECT_DAYS:g}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -83,8 +98,8 @@ def _run(arguments: argparse.Namespace) -> int:
     manifest = create_snapshot(
         root,
         arguments.where,
-        arguments.validation_share,
-        arguments.protect_days,
+        _or(arguments.validation_share, _VALIDATION_SHARE),
+        _or(arguments.protect_days, PROTECT_DAYS),
         rig=arguments.rig,
         name=arguments.name,
     )
@@ -102,12 +117,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise BadInput for values out of range and options that exclude each other."""
-    if not 0 <= arguments.validation_share < 1:
+    if not 0 <= _or(arguments.validation_share, 0.0) < 1:
         raise BadInput("--validation-share must be at least 0 and less than 1")
-    if not 0 <= arguments.protect_days <= MAX_PROTECT_DAYS:
+    if not 0 <= _or(arguments.protect_days, 0.0) <= MAX_PROTECT_DAYS:
         raise BadInput(f"--protect-days must be between 0 and {MAX_PROTECT_DAYS}")
     of_creation = {
-        f"--{name}": getattr(arguments, name) is not None for name in ("where", "rig", "name")
+        f"--{name.replace('_', '-')}": getattr(arguments, name) is not None for name in _OF_CREATION
     }
     instead = {"--list": arguments.list, "--delete": bool(arguments.delete)}
     given = [name for name, is_given in (instead | of_creation).items() if is_given]
@@ -117,43 +132,67 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadInput("--force needs --delete")
 
 
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
 def _delete(root: Storage, arguments: argparse.Namespace) -> int:
-    """Delete snapshots and print their ids."""
+    """Delete snapshots and print their ids and names."""
     from pipelines.export.create_snapshot import snapshot_lock
 
     with snapshot_lock(root):
         deleted = delete_snapshots(root, arguments.delete, force=arguments.force)
     if arguments.json:
-        print(json.dumps({"deleted": deleted}))
+        print(json.dumps({"deleted": list(deleted), "names": deleted}))
         return 0
-    for snapshot_id in deleted:
-        print(f"deleted snapshot {snapshot_id}: runs that train on it cannot be resumed any more")
+    for snapshot_id, names in deleted.items():
+        what = " ".join([snapshot_id, *names])
+        print(f"deleted snapshot {what}: runs that train on it cannot be resumed any more")
     print("`lrm compact` deletes the files that only these snapshots need")
     return 0
 
 
 def _show_snapshots(root: Storage, as_json: bool) -> int:
     """Print the snapshots of a dataset, as a table or as JSON."""
-    rows = [_snapshot_row(manifest) for manifest in manifests(root)]
+    known, unreadable = read_manifests(root)
+    rows = [_snapshot_row(root, manifest) for manifest in known]
     if as_json:
-        print(json.dumps({"snapshots": rows}))
+        damaged = [{"snapshot": one.snapshot_id, "error": str(one)} for one in unreadable]
+        print(json.dumps({"snapshots": rows, "unreadable": damaged}))
         return 0
-    titles = ("snapshot", "names", "rig", "created", "samples", "size", "protected until")
-    table = Table(*titles, box=SIMPLE)
-    for row in rows:
-        until = "samples were deleted" if row["compacted"] else row["protected_until"][:10]
-        names = ", ".join(row["names"])
-        numbers = (row["created"][:10], str(row["samples"]), quantities.size(row["bytes"]))
-        table.add_row(row["snapshot"], names, row["rig"] or "", *numbers, until)
-    Console(highlight=False).print(table if rows else "no snapshot yet")
+    table = _snapshot_table(rows)
+    for one in unreadable:
+        table.add_row(one.snapshot_id, "unreadable")
+    # Only a terminal has a width.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console.print(table if rows or unreadable else "no snapshot yet", crop=False)
+    print_warnings("snapshot", [str(one) for one in unreadable])
     return 0
 
 
-def _snapshot_row(manifest: dict[str, Any]) -> dict[str, Any]:
+def _snapshot_table(rows: list[dict[str, Any]]) -> Table:
+    """Return a table of snapshots, in which ids and dates are never cut."""
+    table = Table(box=SIMPLE)
+    table.add_column("snapshot", no_wrap=True, min_width=16)
+    table.add_column("names", overflow="fold")
+    table.add_column("rig", overflow="fold")
+    table.add_column("created", no_wrap=True, min_width=10)
+    table.add_column("samples", no_wrap=True)
+    table.add_column("size", no_wrap=True)
+    table.add_column("protected until", min_width=10)
+    for row in rows:
+        until = "samples gone" if row["compacted"] else row["protected_until"][:10]
+        names = ", ".join(row["names"])
+        numbers = (row["created"][:10], str(row["samples"]), quantities.size(row["bytes"]))
+        table.add_row(row["snapshot"], names, row["rig"] or "", *numbers, until)
+    return table
+
+
+def _snapshot_row(root: Storage, manifest: dict[str, Any]) -> dict[str, Any]:
     names = ("snapshot", "created", "samples", "bytes", "where")
     return {name: manifest[name] for name in names} | {
         "names": names_of(manifest),
-        "rig": manifest.get("rig"),
+        "rig": rig_of(root, manifest),
         "protected_until": protected_until(manifest).isoformat(),
         "compacted": manifest.get("compacted"),
     }

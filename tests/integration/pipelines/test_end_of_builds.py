@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.datasets import WITHOUT_BLENDER
+from tests.support.datasets import WITHOUT_BLENDER, BuiltDataset
 from tests.support.lrm import Answer, run_lrm
 from tests.support.paths import REPOSITORY
 
@@ -146,6 +146,30 @@ def test_a_library_that_does_not_return_cannot_delay_the_answer(number, code, wo
     assert line == f"lrm: {word}; the same command continues\n"
     assert process.wait(30) == code
     assert time.monotonic() - sent < 8
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [("inspect", "stopped"), ("remove", "stopped; the same command continues")],
+)
+def test_only_a_command_that_writes_is_said_to_continue(
+    built_dataset: BuiltDataset, command: str, line: str
+):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", command, "--root", built_dataset.root, "--from=-"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    # Number and first argument of the system call in which the process waits: reading 0.
+    while Path(f"/proc/{process.pid}/syscall").read_text().split()[1:2] != ["0x0"]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, problem = process.communicate(timeout=30)
+    assert (process.returncode, problem) == (143, f"lrm {command}: {line}\n")
 
 
 def test_refused_settings_run_the_hook_and_a_port_in_use_is_refused(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.failures import FailureKind
+from dataset.catalog.event_log import Catalog
 from dataset.root import open_root
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.projection import all_columns
@@ -168,7 +169,7 @@ def test_nothing_found_is_no_error(built_dataset: BuiltDataset):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("--state keep", ["--state: state 'keep' does not exist; did you mean 'kept'?", "dropped"]),
+        ("--state keep", ["--state 'keep' does not exist; did you mean 'kept'?", "dropped"]),
         ("--reason low_ocupancy", ["did you mean 'low_occupancy'? there are: low_occupancy ("]),
         ("--reason x", ["there are: ", "removed", "no_caption (", "age_restricted"]),
         ("--kind malformd", ["did you mean 'malformed'? there are: malformed (1)", "timeout"]),
@@ -179,8 +180,12 @@ def test_nothing_found_is_no_error(built_dataset: BuiltDataset):
             ["column '' does not exist; there are: asset_id, state", "STAGE.kind"],
         ),
         ("--where lisence='by'", ["did you mean 'list.licence'? there are: list.licence, "]),
+        (
+            '--where caption="mug"',
+            ["there is no column \"mug\", and text needs single quotes: 'mug'"],
+        ),
         ("--where licence=", ["--where 'licence=' is not a valid condition"]),
-        ("--format tsv", ["--format: format 'tsv' does not exist;", "there are:", "csv"]),
+        ("--format tsv", ["--format 'tsv' does not exist;", "there are:", "csv"]),
         ("--format ids --columns state", ["--format ids prints no columns"]),
         ("--format csv --json", ["--json is --format json"]),
         ("--state kept --reason no_caption", ["--reason selects dropped objects"]),
@@ -199,6 +204,34 @@ def test_what_exists_but_has_no_object_is_an_empty_list(built_dataset: BuiltData
     assert ids(built_dataset, "--kind", FailureKind.TIMEOUT) == []
     assert ids(built_dataset, "--reason", "age_restricted") == []
     assert ids(built_dataset, "--reason", "maybe_several_objects") == []
+
+
+def test_a_reason_is_found_by_the_name_that_the_status_shows(built_dataset: BuiltDataset):
+    """Status, inspect and the table show `multi-object`; stored and in JSON is another name."""
+    stored = ids(built_dataset, "--reason", "several_objects")
+    assert ids(built_dataset, "--reason", "multi-object") == stored
+    words = ["--reason", "multi-object", "--columns", "asset_id,reason"]
+    assert {line.split()[-1] for line in lrm_list(built_dataset, *words).out.splitlines()[1:]} == (
+        {"multi-object"} if stored else set()
+    )
+    assert {row["reason"] for row in rows(built_dataset, *words).values()} <= {"several_objects"}
+    assert "did you mean 'multi-object'?" in refusal(built_dataset, "--reason", "multi-objec")
+
+
+@pytest.mark.parametrize("command", ["remove", "retry", "inspect"])
+def test_an_empty_list_of_objects_is_no_error(copied: BuiltDataset, tmp_path: Path, command: str):
+    (tmp_path / "ids").write_text("")
+    before = Catalog(open_root(str(copied.root))).last_seq()
+    answer = run_lrm(command, "--root", copied.root, "--from", tmp_path / "ids")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("0 ")
+    assert "tries again" not in answer.out
+    json_answer = run_lrm(command, "--root", copied.root, "--from", tmp_path / "ids", "--json")
+    assert json_answer.code == 0
+    assert not any(json_answer.json() if command == "inspect" else json_answer.json().values())
+    assert Catalog(open_root(str(copied.root))).last_seq() == before
+    nothing = run_lrm(command, "--root", copied.root)
+    assert (nothing.code, nothing.err.count("\n")) == (2, 1)
 
 
 def test_the_list_is_piped_into_remove(copied: BuiltDataset):
@@ -281,5 +314,5 @@ def test_several_objects_are_inspected_at_once(built_dataset: BuiltDataset, tmp_
 def test_an_unknown_failure_kind_clears_nothing(built_dataset: BuiltDataset):
     answer = run_lrm("retry", "--root", built_dataset.root, "--kind", "time_out")
     assert (answer.code, answer.out) == (2, "")
-    assert "failure kind 'time_out' does not exist; did you mean 'timeout'?" in answer.err
+    assert "--kind 'time_out' does not exist; did you mean 'timeout'?" in answer.err
     assert "malformed (1)" in answer.err

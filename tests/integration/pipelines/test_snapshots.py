@@ -3,14 +3,15 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataset.catalog.event_log import Catalog
+from dataset.catalog.event_log import Catalog, Event
 from dataset.root import open_root
-from dataset.snapshots.snapshot import open_snapshot
+from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.dataset_status import load_dataset_state, stored_config
 from pipelines.building.stages.identities import Identities
@@ -70,6 +71,8 @@ def test_commands_take_names_latest_and_the_start_of_an_id(copied: BuiltDataset,
         (["--delete", "v9"], "no snapshot 'v9'"),
         (["--delete", "v9", "--list"], "--list and --delete exclude each other"),
         (["--delete", "v9", "--name", "v8"], "--delete and --name exclude each other"),
+        (["--delete", "v9", "--validation-share", "0"], "--delete and --validation-share exclude"),
+        (["--list", "--protect-days", "90"], "--list and --protect-days exclude each other"),
         (["--force"], "--force needs --delete"),
     ],
 )
@@ -116,6 +119,78 @@ def test_a_snapshot_of_another_rig(copied: BuiltDataset):
     assert compared["added"] == kept(copied)[2:]
 
 
+def test_no_id_is_cut_in_a_list_of_snapshots(copied: BuiltDataset):
+    ids = [
+        create(copied, "--where", f"asset_id = '{one}'", "--name", f"a-long-name-{number}")
+        for number, one in enumerate(kept(copied)[:2])
+    ]
+    listed = run_lrm("snapshot", "--list", "--root", copied.root, COLUMNS="60").out
+    for manifest in ids:
+        (line,) = (line for line in listed.splitlines() if manifest["snapshot"] in line)
+        assert manifest["names"][0] in line
+        assert line.split()[-1] == manifest["protected_until"][:10]
+
+
+def test_the_ids_of_a_difference_are_lines_that_remove_reads(copied: BuiltDataset, tmp_path: Path):
+    root = open_root(str(copied.root))
+    odd = ["folder:two\nlines.glb", "folder:end ", "folder:ok.glb", 'folder:"a"']
+    first, *_ = open_snapshot(root, create(copied)["snapshot"]).samples
+    samples = [replace(first, asset_id=one) for one in odd]
+    write_snapshot(root, [first, *samples], None, name="odd")
+    data = {"tags": [], "caption": None, "licence": None, "age_restricted": False}
+    gone = [Event(asset_id=one, stage="list", status="gone", data=data) for one in odd]
+    Catalog(root).commit(gone, "test", 1)
+    lines = lrm(copied, "diff", "odd", "--ids", "removed").out
+    (tmp_path / "ids").write_text(lines)
+    removed = lrm(copied, "remove", "--from", tmp_path / "ids", "--json").json()["removed"]
+    assert sorted(removed) == sorted(odd)
+
+
+def test_samples_that_wait_for_a_stage_are_not_called_removed(copied: BuiltDataset):
+    create(copied, "--name", "before")
+    removed, waiting, *_ = kept(copied)
+    run_lrm("remove", removed, "--root", copied.root)
+    root = open_root(str(copied.root))
+    dataset_state = load_dataset_state(root)
+    (state,) = (one for one in dataset_state.kept if one.asset_id == waiting)
+    event = dataset_state.decider.identities.event(STAGES["render"], state, status="cleared")
+    Catalog(root).commit([event], "test", 1)
+    compared = lrm(copied, "diff", "before", "--json").json()
+    assert (compared["removed"], compared["pending"]) == ([removed], [waiting])
+    reverse = lrm(copied, "diff", "now", "before", "--json").json()
+    assert (reverse["added"], reverse["pending"]) == ([removed], [waiting])
+    assert f"a stage is to be done: 1: {waiting}\n" in lrm(copied, "diff", "before").out
+    assert lrm(copied, "diff", "before", "--ids", "pending").out == f"{waiting}\n"
+    assert "did you mean 'pending'?" in lrm(copied, "diff", "before", "--ids", "pendin").err
+
+
+def test_one_damaged_manifest_leaves_the_other_snapshots_usable(copied: BuiltDataset):
+    good = create(copied, "--name", "good", "--where", f"asset_id = '{kept(copied)[0]}'")
+    bad = create(copied, "--name", "bad")["snapshot"]
+    run_lrm("remove", kept(copied)[0], "--root", copied.root)
+    (copied.root / "snapshots" / f"{bad}.json").write_text("{")
+    assert lrm(copied, "diff", "good", "--json").code == 0
+    listed = lrm(copied, "snapshot", "--list", "--json").json()
+    assert [row["snapshot"] for row in listed["snapshots"]] == [good["snapshot"]]
+    assert [row["snapshot"] for row in listed["unreadable"]] == [bad]
+    text = lrm(copied, "snapshot", "--list")
+    assert f"{bad}   unreadable" in text.out
+    assert f"warning: {copied.root}: snapshot {bad} cannot be read" in text.err
+    before = open_root(str(copied.root)).find_files("")
+    for words in (
+        ["compact", "--release", "good"],
+        ["diff", bad],
+        ["diff", "latest"],
+        ["snapshot", "--delete", bad[:8]],
+    ):
+        answer = lrm(copied, *words)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert f"--delete {bad} --force" in answer.err
+    assert open_root(str(copied.root)).find_files("") == before
+    assert lrm(copied, "snapshot", "--delete", bad, "--force").code == 0
+    assert lrm(copied, "compact", "--dry-run").code == 0
+
+
 def test_a_deleted_snapshot_is_gone(copied: BuiltDataset):
     first, second = create(copied, "--name", "v1"), create(copied, "--where", "licence IS NOT NULL")
     assert first["snapshot"] == second["snapshot"]
@@ -123,7 +198,10 @@ def test_a_deleted_snapshot_is_gone(copied: BuiltDataset):
     assert (protected.code, protected.out) == (2, "")
     assert "is protected until" in protected.err
     words = ["--delete", "v1", first["snapshot"][:6], "--force", "--json"]
-    assert create(copied, *words) == {"deleted": [first["snapshot"]]}
+    assert create(copied, *words) == {
+        "deleted": [first["snapshot"]],
+        "names": {first["snapshot"]: ["v1"]},
+    }
     assert list((copied.root / "snapshots").iterdir()) == []
     assert "no snapshot" in lrm(copied, "snapshot", "--list").out
     assert lrm(copied, "diff", "v1").code == 2
@@ -148,13 +226,14 @@ def test_diff_names_what_changed(copied: BuiltDataset, tmp_path: Path):
     rows[uids[1]] = "something else"
     with open(captions, "w", newline="") as file:
         csv.writer(file).writerows(rows.items())
-    words = [*copied.words, "--captions", str(captions), "--root", str(copied.root)]
+    words = ["--captions", captions, "--address", "none", "--root", copied.root]
     assert run_lrm("build", *words).code == 0
     expected = {
         "before": {"snapshot": before, "names": ["before"], "rig": "lrm32", "samples": count},
         "after": {"snapshot": "now", "names": [], "rig": "lrm32", "samples": count - 2},
         "added": [],
         "removed": sorted([removed, dropped]),
+        "pending": [],
         "rendered": {},
         "changed": {"caption": [changed]},
         "moved": [],
@@ -182,6 +261,29 @@ def test_diff_names_what_changed(copied: BuiltDataset, tmp_path: Path):
         {},
         {},
     ]
+
+
+def test_compact_names_all_snapshots_that_keep_a_file_together(copied: BuiltDataset):
+    """To release one of them frees nothing."""
+    first = kept(copied)[0]
+    ids = [
+        create(copied, *words)["snapshot"] for words in ([], ["--where", f"asset_id = '{first}'"])
+    ]
+    run_lrm("remove", first, "--root", copied.root)
+    report = lrm(copied, "compact", "--dry-run", "--json").json()
+    assert report["freed_bytes"] == 0
+    (held,) = report["held_together"]
+    assert sorted(held["snapshots"]) == sorted(ids)
+    assert (held["shards"]["files"], held["companions"]) == (1, {"files": 0, "bytes": 0})
+    (line,) = [
+        one for one in lrm(copied, "compact", "--dry-run").out.splitlines() if "keep " in one
+    ]
+    options = [word for name in held["snapshots"] for word in ("--release", name)]
+    assert " ".join(options) in line
+    freed = lrm(copied, "compact", *options, "--json").json()
+    assert freed["held_together"] == []
+    assert freed["freed_bytes"] > 0
+    assert freed["deleted"]["bytes"] - freed["rewritten"]["bytes"] == freed["freed_bytes"]
 
 
 def test_compact_releases_every_snapshot_that_is_named(copied: BuiltDataset):

@@ -10,6 +10,7 @@ from pydantic import PositiveFloat
 from core.config import Config
 from core.errors import BadInput
 from core.options import Choices, Parser, add_config_options, add_old_option, load_config
+from core.options.help_text import values_and_default
 from filters.provenance import LicenceConfig
 from pipelines.building.build_config import BuildConfig
 from pipelines.cli.registry import COMMANDS
@@ -261,7 +262,7 @@ def test_no_option_of_a_command_ignores_its_first_value(name, capsys):
     parser = command_parser(name)
     for action in value_options(parser):
         option, two = action.option_strings[0], list(action.choices or ())[:2]
-        words = [f"{option}={value}" for value in two or ("3", "4")]
+        words = [f"{option}={value}" for value in two or ("1", "01")]
         with pytest.raises(SystemExit) as exited:
             parser.parse_args(words)
         assert exited.value.code == 2
@@ -285,6 +286,19 @@ def test_the_old_and_the_new_name_of_an_option_count_as_the_same(capsys):
     assert "is given twice: 0.5 and 0.4" in capsys.readouterr().err
 
 
+def test_the_help_names_numbers_and_hides_empty_lists():
+    for command, option, expected in (
+        ("compact", "--release", ("text", "")),
+        ("compact", "--accept-loss", ("number", "")),
+        ("build", "--metrics-port", ("whole number", "")),
+        ("status", "--watch", ("number", "")),
+    ):
+        parser = command_parser(command)
+        assert values_and_default(parser._option_string_actions[option]) == expected
+    for command in ("export", "evaluate"):
+        assert command_parser(command)._option_string_actions["--snapshot"].metavar == "SNAPSHOT"
+
+
 def test_options_that_collect_keep_all_values():
     released = command_parser("compact").parse_args("--root r --release a --release b".split())
     assert released.release == ["a", "b"]
@@ -294,9 +308,19 @@ def test_options_that_collect_keep_all_values():
 
 def test_the_last_value_of_a_setting_counts(capsys):
     """Scripts append options to override their own."""
-    config = read("--rig", "orbit21", "--surface.points", "5", "--rig", "lrm32", "--source", "t")
-    assert (config.rig, config.source, config.surface.points) == ("lrm32", "t", 5)
+    config = read("--rig", "orbit21", "--surface.points", "5", "--rig", "lrm32")
+    assert (config.rig, config.surface.points) == ("lrm32", 5)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["source", "root", "captions"])
+def test_a_second_input_or_output_is_refused(name: str, capsys):
+    option = f"--{name}"
+    with pytest.raises(SystemExit) as exited:
+        read(option, "one", option, "two")
+    assert exited.value.code == 2
+    first = {"source": "s", "root": "r", "captions": "one"}[name]
+    assert f"{option} is given twice: {first} and " in capsys.readouterr().err
 
 
 def test_two_lists_of_a_setting_are_refused(capsys):

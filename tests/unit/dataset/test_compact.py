@@ -381,7 +381,9 @@ def test_files_in_use_survive_and_removed_samples_are_erased(case):
         for path in COMPANIONS:
             root.write(path, b"x")
         for snapshot in pinned:
-            write_manifest(root, {"snapshot": snapshot.snapshot_id})
+            created = {"created": "2026-01-01T00:00:00+00:00", "where": None}
+            numbers = {"format": 1, "samples": 1, "bytes": 1}
+            write_manifest(root, {"snapshot": snapshot.snapshot_id, **created, **numbers})
         ledger.geometry = case["geometry"]
         ledger.unused = {number for number, state in case["states"].items() if state == "unused"}
         ledger.removed = {number for number, state in case["states"].items() if state == "removed"}

@@ -8,9 +8,15 @@ import pytest
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.snapshots.deletion import delete_snapshots
-from dataset.snapshots.protection import list_snapshots, manifests, write_manifest
+from dataset.snapshots.protection import (
+    UnreadableSnapshot,
+    files_of_snapshots,
+    list_snapshots,
+    manifests,
+    write_manifest,
+)
 from dataset.snapshots.references import check_name, resolve
-from dataset.snapshots.snapshot import Sample, open_snapshot, read_rows, write_snapshot
+from dataset.snapshots.snapshot import Sample, open_snapshot, read_rows, rig_of, write_snapshot
 from tests.support.small_shards import small_sample
 
 
@@ -28,7 +34,8 @@ def write_ids(root: Storage, *ids: str, **names: list[str]) -> None:
     for number, snapshot_id in enumerate(ids):
         created = f"2026-01-{number + 1:02}T00:00:00+00:00"
         extra = {"names": names[snapshot_id]} if snapshot_id in names else {}
-        write_manifest(root, {"snapshot": snapshot_id, "created": created, **extra})
+        values = {"format": 1, "samples": 1, "bytes": 1, "where": None, "created": created}
+        write_manifest(root, {"snapshot": snapshot_id, **values, **extra})
 
 
 A, B, C = "a1b2c3d4e5f60718", "a1b2ffffffffffff", "0123456789abcdef"
@@ -132,7 +139,8 @@ def test_a_deleted_snapshot_leaves_no_file(root: Storage):
         delete_snapshots(root, [others[0], "v9"], force=True)
     assert set(list_snapshots(root)) == {kept, *others}
     root.write("snapshots/notes.txt", b"of a user")
-    assert delete_snapshots(root, [*others, others[0][:8]], force=True) == others
+    deleted = delete_snapshots(root, [*others, others[0][:8]], force=True)
+    assert deleted == {snapshot_id: [] for snapshot_id in others}
     assert list_snapshots(root) == [kept]
     names = {f"{kept}.json", f"{kept}.parquet", f"{kept}.credits.md", "notes.txt"}
     assert set(root.list_files("snapshots")) == names
@@ -145,8 +153,85 @@ def test_a_snapshot_without_protection_is_deleted_at_once(root: Storage):
     manifest = json.loads(root.read(f"snapshots/{compacted}.json"))
     write_manifest(root, manifest | {"compacted": manifest["created"]})
     assert read_rows(root, manifest, ["asset_id", "geometry"]).num_rows == 1
-    assert delete_snapshots(root, [expired, compacted], force=False) == [expired, compacted]
+    assert list(delete_snapshots(root, [expired, compacted], force=False)) == [expired, compacted]
     assert root.list_files("snapshots") == []
+
+
+def test_a_snapshot_with_other_names_is_not_deleted_by_one_of_them(root: Storage):
+    samples = [small_sample(1)]
+    for name in ("v1", "best"):
+        snapshot_id = create(root, samples, name=name, protect_days=0)
+    with pytest.raises(BadInput, match=f"{snapshot_id} is also called best: add --force"):
+        delete_snapshots(root, ["v1"], force=False)
+    for given in (["v1", "best"], [snapshot_id]):
+        assert delete_snapshots(root, given, force=False) == {snapshot_id: ["best", "v1"]}
+        for name in ("v1", "best"):
+            create(root, samples, name=name, protect_days=0)
+    with pytest.raises(BadInput, match=r"\(best, v1\) is protected until"):
+        create(root, samples)
+        delete_snapshots(root, ["v1"], force=False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff",
+        b'{"snapshot": "other"}',
+        b'{"snapshot": "%(id)s", "format": 2, "created": "2026-01-01T00:00:00+00:00"}',
+        b'{"snapshot": "%(id)s", "format": 2, "samples": 1, "bytes": 1, "where": null, '
+        b'"created": "2026-01-01T00:00:00"}',
+        b'{"snapshot": "%(id)s", "format": 2, "samples": 1, "bytes": 1, "where": null, '
+        b'"created": 7}',
+    ],
+)
+def test_a_damaged_manifest_is_an_error_of_its_own_snapshot_only(root: Storage, content: bytes):
+    good = create(root, [small_sample(1)], name="good")
+    bad = create(root, [small_sample(2)], name="bad")
+    root.write(f"snapshots/{bad}.json", content.replace(b"%(id)s", bad.encode()))
+    assert [manifest["snapshot"] for manifest in manifests(root)] == [good]
+    assert (
+        len(open_snapshot(root, "good").samples) == len(open_snapshot(root, good[:6]).samples) == 1
+    )
+    # Whether the damaged one is the latest, or has the name, is unknown.
+    for text in (bad, bad[:6], "latest", "bad"):
+        with pytest.raises(UnreadableSnapshot, match=f"--delete {bad} --force"):
+            open_snapshot(root, text)
+    with pytest.raises(UnreadableSnapshot):
+        list(files_of_snapshots(root))
+    with pytest.raises(UnreadableSnapshot):
+        delete_snapshots(root, [bad], force=False)
+    assert delete_snapshots(root, [bad], force=True) == {bad: []}
+    assert resolve(root, "latest") == good
+
+
+@pytest.mark.parametrize("rows", [None, b"", b"PAR1 no parquet PAR1"])
+def test_missing_or_damaged_rows_are_an_error_with_a_remedy(root: Storage, rows: bytes | None):
+    bad = create(root, [small_sample(1)])
+    if rows is None:
+        root.delete(f"snapshots/{bad}.parquet")
+    else:
+        root.write(f"snapshots/{bad}.parquet", rows)
+    (manifest,) = manifests(root)
+    for read in (
+        lambda: open_snapshot(root, bad),
+        lambda: read_rows(root, manifest, ["rig"]),
+        lambda: list(files_of_snapshots(root)),
+    ):
+        with pytest.raises(UnreadableSnapshot, match=f"{bad}.parquet .* --delete {bad} --force"):
+            read()
+
+
+def test_the_rig_of_an_older_snapshot_is_that_of_its_rows(root: Storage):
+    create(root, [small_sample(1)])
+    (manifest,) = manifests(root)
+    assert rig_of(root, manifest) == "test"
+    del manifest["rig"]
+    assert rig_of(root, manifest) == "test"
 
 
 def test_what_a_killed_deletion_left_is_deleted_by_the_next_one(root: Storage):

@@ -122,6 +122,22 @@ def test_the_status_says_whether_the_cost_is_within_the_range(
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (120.0, "pending: 2 objects, 0:02:00 left at the speed of that work"),
+        (None, "pending: 2 objects"),
+    ],
+)
+def test_the_status_names_the_time_to_go_only_if_it_is_known(capsys, seconds, line) -> None:
+    recent = {"per_hour": 1.0, "objects": 1, "ended": "2026-11-30T16:00:00"}
+    counts = {"listed": 2, "kept": 0, "pending": 2, "unsure": 0, "seconds_to_go": seconds}
+    empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
+    rest = {"throughput": recent, "building": None, "last_build": "ended", "cost": None}
+    show_status({**counts, **empty, **rest})
+    assert line in capsys.readouterr().out.splitlines()
+
+
 def test_an_estimate_of_an_earlier_version_has_no_range() -> None:
     stages = {"render": {"objects": 2, "core_hours": 1.0, "gpu_hours": 0.0, "bytes": 5.0}}
     cost = Cost.from_dict({"stages": stages})
