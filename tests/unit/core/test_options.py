@@ -269,6 +269,13 @@ def test_no_option_of_a_command_ignores_its_first_value(name, capsys):
         assert f"{option} is given twice" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["build", "plan", "compact"])
+def test_a_second_accepted_loss_is_refused(name, capsys):
+    with pytest.raises(SystemExit):
+        command_parser(name).parse_args("--root r --accept-loss 0.1 --accept-loss 0.9".split())
+    assert "--accept-loss is given twice: 0.1 and 0.9" in capsys.readouterr().err
+
+
 def test_an_option_may_be_repeated_with_the_same_value():
     words = ["--root", "r", "--garbage-ratio", "0.5"]
     assert command_parser("compact").parse_args([*words, *words]).garbage_ratio == 0.5
