@@ -1,6 +1,7 @@
 """Options that are generated from configurations, for every kind of field."""
 
 import argparse
+import contextlib
 import math
 from typing import Annotated, Literal
 
@@ -257,12 +258,24 @@ def value_options(parser: Parser) -> list[argparse.Action]:
     return [a for a in parser._actions if isinstance(a, kinds) and a.option_strings]
 
 
+def two_values(action: argparse.Action) -> list[str]:
+    """Return two words that an option accepts."""
+    if action.choices:
+        return list(action.choices)[:2]
+    accepts = action.type or str
+    for words in (["1", "01"], ["[a]", "[b]"]):
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            accepts(words[0])
+            return words
+    raise AssertionError(f"no words for {action.option_strings[0]}")
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in COMMANDS])
 def test_no_option_of_a_command_ignores_its_first_value(name, capsys):
     parser = command_parser(name)
     for action in value_options(parser):
-        option, two = action.option_strings[0], list(action.choices or ())[:2]
-        words = [f"{option}={value}" for value in two or ("1", "01")]
+        option = action.option_strings[0]
+        words = [f"{option}={value}" for value in two_values(action)]
         with pytest.raises(SystemExit) as exited:
             parser.parse_args(words)
         assert exited.value.code == 2
