@@ -18,7 +18,11 @@ from tests.support.lrm import run_lrm
 
 @pytest.fixture
 def root(built_dataset: BuiltDataset, tmp_path: Path) -> Path:
-    return shutil.copytree(built_dataset.root, tmp_path / "root")
+    """Return a copy with the record of the first build alone: tests build in the shared root."""
+    copy = shutil.copytree(built_dataset.root, tmp_path / "root")
+    for record in sorted((copy / "builds").iterdir())[1:]:
+        record.unlink()
+    return copy
 
 
 def builds(root: Path) -> list[dict[str, Any]]:

@@ -267,7 +267,7 @@ def test_writing_commands_exclude_each_other(copied: BuiltDataset):
         for words in (build_words, ["compact", "--root", copied.root]):
             result = run_lrm(*words)
             assert (result.code, result.out) == (2, "")
-            assert "`lrm build` on" in result.err
+            assert "`lrm build` by " in result.err
             assert len(result.err.splitlines()) == 1
         # A command that only appends to the catalog needs no lock.
         assert run_lrm("retry", "--root", copied.root, "--kind", "timeout").code == 0

@@ -424,9 +424,14 @@ def test_no_check_takes_quadratic_time(tmp_path: Path, edit: Callable[[GltfBuild
     builder = skinned_square()
     edit(builder)
     path = write(builder, tmp_path)
+    # The better of two: other work on the processor lengthens the CPU time of one.
+    assert min(seconds_to_read(path) for _ in range(2)) < 1
+
+
+def seconds_to_read(path: Path) -> float:
     started = time.process_time()
     read_glb(path, GlbLimits())
-    assert time.process_time() - started < 1
+    return time.process_time() - started
 
 
 def test_normals_that_are_not_finite_are_missing(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_the_status_names_the_time_to_go_only_if_it_is_known(capsys, seconds, li
     recent = {"per_hour": 1.0, "objects": 1, "ended": "2026-11-30T16:00:00"}
     counts = {"listed": 2, "kept": 0, "pending": 2, "unsure": 0, "seconds_to_go": seconds}
     empty: dict[str, dict] = {"dropped": {}, "failed": {}, "stages": {}, "bytes": {}}
-    rest = {"throughput": recent, "building": None, "last_build": "ended", "cost": None}
+    rest = {"throughput": recent, "writer": None, "last_build": "ended", "cost": None}
     show_status({**counts, **empty, **rest})
     assert line in capsys.readouterr().out.splitlines()
 
