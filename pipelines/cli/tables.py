@@ -80,19 +80,21 @@ def show_plan(plan: Mapping[str, Any], notes: Sequence[str]) -> None:
     console = Console(highlight=False)
     for note in notes:
         console.print(Text(printable(note)), soft_wrap=True)
+    if not plan["work"]:
+        is_changed = notes or plan["listing"]["changed"]
+        console.print("no object needs a stage" if is_changed else "nothing to do")
+        return
     table = make_table("next stage per object", ["stage", "reason"], ["objects"])
     for stage, reasons in plan["work"].items():
         for why, count in reasons.items():
             table.add_row(stage, why, f"{count:,}")
-    nothing = "no object needs a stage" if notes else "nothing to do"
-    console.print(table if plan["work"] else nothing)
-    if plan["work"]:
-        table = make_table("estimate", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
-        for stage, cost in plan["estimate"]["stages"].items():
-            hours = [amount(cost[name]) for name in ("core_hours", "gpu_hours")]
-            table.add_row(stage, _whole(cost["objects"]), *hours, size(cost["bytes"]))
-        console.print(table)
-        console.print(f"in total about {_amounts(plan['estimate'])}", soft_wrap=True)
+    console.print(table)
+    table = make_table("estimate", ["stage"], ["objects", "core-hours", "GPU-hours", "bytes"])
+    for stage, cost in plan["estimate"]["stages"].items():
+        hours = [amount(cost[name]) for name in ("core_hours", "gpu_hours")]
+        table.add_row(stage, _whole(cost["objects"]), *hours, size(cost["bytes"]))
+    console.print(table)
+    console.print(f"in total about {_amounts(plan['estimate'])}", soft_wrap=True)
 
 
 def print_warnings(command: str, warnings: Sequence[str]) -> None:

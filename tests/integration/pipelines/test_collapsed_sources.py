@@ -232,8 +232,10 @@ def test_a_wrong_source_is_named_before_the_captions(demo_source: Path, tmp_path
 
 
 def test_a_first_build_without_captions_says_what_it_will_drop(demo_source: Path, tmp_path: Path):
-    plan = run_lrm("plan", "--source", demo_source, "--root", tmp_path / "root", "--json")
+    words = ["plan", "--source", demo_source, "--root", tmp_path / "root"]
+    plan = run_lrm(*words, "--json")
     assert (plan.json()["work"], plan.json()["loss"]["objects"]) == ({}, 0)
+    assert run_lrm(*words).out == "no object needs a stage\n"
     (warning,) = plan.err.splitlines()
     for part in ("all ", "no caption", "--captions FILE", "--no-filters.caption.enabled"):
         assert part in warning
