@@ -7,6 +7,7 @@ of one call (`address`, `limit`, `execution`, `fetch`, `blender`, `prices`) are 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from core.config import canonical_json, without
@@ -70,16 +71,20 @@ class Memory:
     rigs: Mapping[str, Remembered] = field(default_factory=dict)
     last_rig: str | None = None
     """The rig of the last build; None for a dataset without a build."""
-    former: Sequence[BuildConfig] = ()
-    """The settings of the builds that have a record, the newest first, those with which results
-    differ: results of a build before the last one may exist."""
+    root: Storage | None = None
+    """The dataset; None if there is none."""
 
-    @property
-    def configs(self) -> list[BuildConfig]:
-        """The remembered settings of all rigs, and those of former builds with other results."""
+    @cached_property
+    def configs(self) -> Sequence[BuildConfig]:
+        """The remembered settings of all rigs, and those of former builds with other results.
+
+        Results of a build before the last one may exist. Only the first use reads the records of
+        these builds.
+        """
         remembered = [remembered.config for remembered in self.rigs.values()]
         known = {_of_results(config) for config in remembered}
-        return remembered + [config for config in self.former if _of_results(config) not in known]
+        former = [] if self.root is None else _former_settings(self.root)
+        return remembered + [config for config in former if _of_results(config) not in known]
 
     def of(self, rig: str | None) -> Remembered | None:
         """Return what is remembered of a rig; of the last build's rig for None or an unknown one.
@@ -113,7 +118,7 @@ def read_memory(root: Storage) -> Memory:
             versions=entry.get("versions"),
             accepted=entry.get("accepted", {}),
         )
-    return Memory(rigs=rigs, last_rig=last.rig, former=_former_settings(root))
+    return Memory(rigs=rigs, last_rig=last.rig, root=root)
 
 
 def _config(root: Storage, rig: str, settings: Mapping[str, Any], where: str) -> BuildConfig:
