@@ -92,7 +92,7 @@ class ChildReport:
     blender: str
     """Blender's version."""
     not_confined: str
-    """Why the system did not allow the full confinement (render.blender.confine); empty if it did.
+    """Why the system did not allow the full confinement (core.confined.confine); empty if it did.
     """
     gpus: list[tuple[str, str]]
     """Backend and name of each GPU; `device="gpu"` uses all GPUs of the first backend."""
@@ -347,7 +347,7 @@ class BlenderProcess:
         """Return the failure for a request whose child has ended, or was never started."""
         if self._child is None:
             return RenderFailure(FailureKind.CRASH, "no object is open in a Blender child")
-        return self._failure(*self._child.end_reason("a pause"))
+        return self._failure(*self._child.end_reason("Blender", "a pause"))
 
     def _start(self) -> None:
         """Start a child, and wait until it is ready for its first object."""
@@ -403,7 +403,7 @@ class BlenderProcess:
                 try:
                     answer = decode_answer(line)
                 except (ValueError, KeyError, TypeError):
-                    raise self._failure(*child.end_reason(name)) from None
+                    raise self._failure(*child.end_reason("Blender", name)) from None
                 if isinstance(answer, Reply):
                     return answer
                 if collect is not None:
