@@ -11,7 +11,9 @@ from render.scratch import scratch_folder
 
 __all__ = ["Child"]
 
-_LOG_TAIL_BYTES = 4096
+_LOG_TAIL_BYTES, _LOG_BYTES, _LINE_BYTES = 4096, 1 << 24, 1 << 24
+"""Most bytes that are read of the log's end, of the whole log, and of a line over the socket: a
+child that a file has taken over may write without end."""
 _KERNEL_CACHES = ("CUDA_CACHE_PATH", "OPTIX_CACHE_PATH", "XDG_CACHE_HOME")
 """Variables with the folders of compiled kernels, which must outlive the child and its HOME."""
 
@@ -57,7 +59,7 @@ class Child(ChildProcess):
                 block = self.channel.recv(1 << 16)
             except ConnectionError:
                 block = b""
-            if not block:
+            if not block or len(self._buffer) > _LINE_BYTES:
                 self._has_ended = True
                 return ""
             self._buffer += block
@@ -65,7 +67,7 @@ class Child(ChildProcess):
         if not newline:
             return None
         self._buffer = rest
-        return line.decode()
+        return line.decode(errors="replace")
 
     def log_tail(self) -> str:
         """Return the end of Blender's output."""
@@ -79,7 +81,8 @@ class Child(ChildProcess):
     def log(self) -> str:
         """Return Blender's output since the last `clear_log`."""
         try:
-            return self._log.read_text(errors="replace")
+            with open(self._log, "rb") as log:
+                return log.read(_LOG_BYTES).decode(errors="replace")
         except OSError:
             return ""
 

@@ -122,7 +122,7 @@ class _Session:
             passes.render_silhouettes(self._scene, request)
             body = self._scene.body
             points = surface_points.sample_surface(body, request.num_points, request.seed)
-            np.save(Path(request.out) / "points.npy", points)
+            np.savez(Path(request.out) / "points.npz", points=points)
             return {}
         if isinstance(request, GeometryRequest):
             surface_points.write_surface(self._scene.body, request)
