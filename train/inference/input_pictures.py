@@ -15,12 +15,14 @@ from core.errors import BadInput, WorkFailed
 from core.failures import Fault
 from train.inference.picture_decoder import MAX_PIXELS
 
-__all__ = ["ENDINGS", "check_not_empty", "on_white", "read_picture", "read_pictures"]
+__all__ = ["ENDINGS", "check_not_empty", "decode_file", "on_white", "read_picture", "read_pictures"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """Suffixes of the files in a folder that are read as pictures."""
 _MAX_FILE = 512 << 20
 """Bytes of a picture file: 64 megapixels of 16-bit RGBA, uncompressed."""
+_MAX_SECONDS = 30.0
+"""Time in which it must be decoded."""
 _MAX_MEMORY = 4 << 30
 """Bytes of resident memory of the process that decodes it."""
 _FLAT_RANGE = 2 / 255
@@ -32,18 +34,18 @@ def read_picture(path: Path) -> Image.Image:
     return read_pictures([path])[0]
 
 
-def read_pictures(paths: Sequence[Path], seconds: float = 30.0) -> list[Image.Image]:
+def read_pictures(paths: Sequence[Path]) -> list[Image.Image]:
     """Read pictures as RGBA, turned as their EXIF orientation says.
 
-    They are decoded in a confined process, each in at most `seconds`. Raises BadInput if a file is
-    missing or is not a PNG, JPEG, WebP or TIFF picture that can be decoded within the limits, and
-    WorkFailed if the process does not run.
+    Raises BadInput if a file is missing or is not a PNG, JPEG, WebP or TIFF picture that can be
+    decoded within the limits, and WorkFailed if the process that decodes it does not run.
     """
     with ConfinedProcess("decoding") as process:
-        return [_read(path, process, seconds) for path in paths]
+        return [decode_file(path, process) for path in paths]
 
 
-def _read(path: Path, process: ConfinedProcess, seconds: float) -> Image.Image:
+def decode_file(path: Path, process: ConfinedProcess, seconds: float = _MAX_SECONDS) -> Image.Image:
+    """Read one picture, which `process` decodes; see `read_pictures`."""
     data = _content(path)
     try:
         size, pixels = process.run(

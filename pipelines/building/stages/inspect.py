@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from core.failures import FailureKind
 from filters.inspect_glb import inspect_confined
 from pipelines.building.stages.fetch import SHA256, local_glb
 from pipelines.building.stages.identity_keys import INSPECT_KEYS, identity_of
@@ -37,5 +38,6 @@ INSPECT = Stage(
     enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,
+    limited_kinds=frozenset({FailureKind.TIMEOUT, FailureKind.OUT_OF_MEMORY}),
     estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),
 )

@@ -4,17 +4,18 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from core.confined.confined_process import ConfinedProcess
 from core.errors import BadInput
 from tests.support.gltf_builder import png_chunk
 from tests.support.picture_bombs import encode, jpeg_of_many_scans, large_jpeg, large_png
-from train.inference.input_pictures import read_picture, read_pictures
+from train.inference.input_pictures import decode_file, read_picture, read_pictures
 
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 GREY = Image.fromarray(np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60))
@@ -102,14 +103,22 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[ConfinedProcess]:
+    with ConfinedProcess("decoding") as process:
+        yield process
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_picture_is_refused_with_one_line(tmp_path: Path, name: str) -> None:
+def test_a_picture_is_refused_with_one_line(
+    process: ConfinedProcess, tmp_path: Path, name: str
+) -> None:
     build, message = REFUSED[name]
     path = tmp_path / "picture.png"
     path.write_bytes(build())
     started = time.monotonic()
     with pytest.raises(BadInput) as caught:
-        read_pictures([path], seconds=0.5 if "scans" in name else 60)
+        decode_file(path, process, seconds=0.5 if "scans" in name else 60)
     assert time.monotonic() - started < 30
     assert str(caught.value).startswith(f"{path}: ")
     assert message.lower() in str(caught.value).lower()
