@@ -54,12 +54,12 @@ class ChildProcess:
         log: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
         """Start it in a folder, with a file for its output. Raises OSError."""
-        self.channel, theirs = socket.socketpair()
+        self.channel, child_end = socket.socketpair()
         try:
-            with theirs:
+            with child_end:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", module, str(os.getpid()), *map(str, arguments)],
-                    stdin=theirs.fileno(),
+                    stdin=child_end.fileno(),
                     stdout=log,
                     stderr=log,
                     env=dict(environment),

@@ -7,8 +7,9 @@ import pytest
 
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from filters.inspect_glb import InspectLimits, inspect_confined
-from tests.support.picture_bombs import LARGE_PICTURES, jpeg_of_many_scans
-from tests.support.small_glbs import pack_glb, textured_square
+from tests.support.gltf_builder import GltfBuilder
+from tests.support.picture_bombs import LARGE_PICTURES, jpeg_of_many_scans, large_png
+from tests.support.small_glbs import pack_glb, pack_scene, textured_square
 
 SIDE = 8192
 CHILD_BYTES = 1536 << 20
