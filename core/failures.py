@@ -157,21 +157,22 @@ class FailureKind(StrEnum):
     # The work of Blender.
     TIMEOUT = (
         "timeout",
-        "a step took longer than its limit, such as `--blender.import-seconds`",
+        "a step took longer than its limit, such as `--blender.import-seconds` for the "
+        "inspection and the import",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
         "raise the limit if such objects are worth the time",
     )
     OUT_OF_MEMORY = (
         "out_of_memory",
-        "Blender needed more memory than `--blender.memory-bytes`",
+        "Blender, or the inspection, needed more memory than `--blender.memory-bytes`",
         Fault.SETTINGS,
         Retry.OTHER_LIMITS,
         "raise the limit if the machines have enough memory",
     )
     CRASH = (
         "crash",
-        "Blender crashed while it processed the object",
+        "Blender, or the inspection, crashed while it processed the object",
         Fault.OBJECT,
         Retry.NEVER,
         "read the log with `lrm inspect ASSET_ID`; after an update of bpy, run "
@@ -186,7 +187,8 @@ class FailureKind(StrEnum):
     )
     KILLED = (
         "killed",
-        "another process killed Blender: usually the kernel, because memory ran out, or a user",
+        "another process killed Blender or the inspection: usually the kernel, because memory ran "
+        "out, or a user",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
         "run `lrm build` again; if it happens often, run fewer tasks per node: raise "
@@ -209,10 +211,10 @@ class FailureKind(StrEnum):
     )
     NO_START = (
         "no_start",
-        "Blender does not start on this machine",
+        "Blender, or the process of the inspection, does not start on this machine",
         Fault.INFRASTRUCTURE,
         Retry.AT_ONCE,
-        "run `lrm doctor` on the node, which names the missing library, then `lrm build` again",
+        "run `lrm doctor` on the node, which names what is missing, then `lrm build` again",
     )
     # The dataset's storage, the workers, and this software.
     STORAGE = (

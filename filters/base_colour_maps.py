@@ -141,7 +141,9 @@ def _decode_other(index: int, data: memoryview | bytes, limits: GlbLimits) -> _D
             # A large JPEG is decoded at a fraction of its size; all of its bytes are still read.
             opened.draft(None, (256, 256))
             opened.load()
-            ranges = np.array(opened.convert("RGB").getextrema())
+            # A conversion would copy all pixels.
+            pixels = opened if opened.mode in ("RGB", "RGBA") else opened.convert("RGB")
+            ranges = np.array(pixels.getextrema()[:3])
     except _BOMBS:
         message = f"image {index} has more pixels than the limit of Pillow"
         raise GlbError(FailureKind.TOO_LARGE, message) from None

@@ -1,6 +1,11 @@
-"""Reading of the EXR frames that Blender wrote, and their conversion to views."""
+"""Reading of the files that the Blender child wrote: EXR frames, and arrays.
+
+A stranger's file may have taken over the child. Sizes are therefore known or limited beforehand,
+and read from headers before any content.
+"""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +22,29 @@ __all__ = [
     "BaseColours",
     "FrameError",
     "empty_views",
+    "read_arrays",
     "read_base_colours",
     "read_silhouettes",
     "read_view",
     "srgb_from_linear",
 ]
 
+_MAX_CHANNELS = 8
+"""Channels of a frame; Blender writes four."""
+_MAX_COLOUR_BYTES = 1 << 22
+"""Bytes of the base colours, of which there are some 20,000."""
 _FRAMES = ("colour", "geometry")
 
+_UNREADABLE_ARRAYS = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,  # also NotImplementedError, of an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _BACKGROUND_DEPTH = 1e9
 """Depths from here on are background; Cycles writes 1e10."""
 
@@ -65,6 +85,10 @@ def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> 
     """
     if window is None:
         return
+    sides = ((window.left, window.width), (window.top, window.height))
+    is_inside = all(0 <= low < low + size <= into.rgba.shape[1] for low, size in sides)
+    if not is_inside or not 0 <= view < len(into.cameras):
+        raise FrameError(f"view {view}: there is no {window} in the picture")
     colour_path, geometry_path = (folder / f"{name}_{view:03d}.exr" for name in _FRAMES)
     colour = _read(colour_path, "Combined", "RGBA", window)
     distance = _read(geometry_path, "Depth", "Z", window)[..., 0]
@@ -79,31 +103,43 @@ def read_view(folder: Path, view: int, window: Window | None, into: ViewSet) -> 
     geometry_path.unlink()
 
 
-def read_silhouettes(folder: Path, count: int) -> Float32[np.ndarray, "v h w"]:
+def read_silhouettes(folder: Path, count: int, side: int) -> Float32[np.ndarray, "v s s"]:
     """Return the opacity of silhouette_NNN.exr for `count` views. Raises FrameError."""
     paths = [folder / f"silhouette_{view:03d}.exr" for view in range(count)]
-    frames = [_read(path, "Combined", "A")[..., 0] for path in paths]
-    if len({frame.shape for frame in frames}) != 1:
-        raise FrameError("the silhouettes are not all of one size")
-    return np.stack(frames)
+    window = Window(left=0, top=0, width=side, height=side)
+    return np.stack([_read(path, "Combined", "A", window)[..., 0] for path in paths])
 
 
 def read_base_colours(folder: Path) -> BaseColours:
     """Return the points and colours of base_colours.npz. Raises FrameError."""
     path = folder / "base_colours.npz"
+    arrays = read_arrays(path, _MAX_COLOUR_BYTES)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            colours = BaseColours(
-                points=arrays["points"], colours=arrays["colours"], lit=arrays["lit"]
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FrameError(f"{path.name}: unreadable: {error}") from error
+        colours = BaseColours(**{name: arrays[name] for name in ("points", "colours", "lit")})
+    except KeyError as error:
+        raise FrameError(f"{path.name}: has no {error}") from error
     count = len(colours.lit)
     if colours.points.shape != (count, 3) or colours.colours.shape != (count, 3):
         raise FrameError(f"{path.name}: has not {count} points with a colour each")
     if not (np.isfinite(colours.points).all() and np.isfinite(colours.colours).all()):
         raise FrameError(f"{path.name}: contains non-finite values")
     return colours
+
+
+def read_arrays(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file, which may have `max_bytes` unpacked. Raises FrameError."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(member.file_size for member in file.infolist())
+        if size > max_bytes:
+            raise FrameError(f"{path.name}: {size} bytes of arrays; the limit is {max_bytes}")
+        with np.load(path, allow_pickle=False) as arrays:
+            read = {name: arrays[name] for name in arrays.files}
+        if not all(isinstance(array, np.ndarray) for array in read.values()):
+            raise ValueError("a member is no array")  # numpy returns it as bytes
+        return read
+    except _UNREADABLE_ARRAYS as error:
+        raise FrameError(f"{path.name}: unreadable: {error}") from error
 
 
 def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
@@ -127,20 +163,27 @@ def _unit(normals: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     return np.where(length > 0, normals / np.maximum(length, 1e-12), 0)
 
 
-def _read(
-    path: Path, name: str, parts: str, window: Window | None = None
-) -> Float32[np.ndarray, "h w c"]:
+def _read(path: Path, name: str, parts: str, window: Window) -> Float32[np.ndarray, "h w c"]:
     """Return the channels of one pass, such as ViewLayer.Normal.X, along the last axis."""
     try:
+        with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+            _check_header(path.name, file, window)
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = file.parts[0].channels
             planes = [channels[f"ViewLayer.{name}.{part}"].pixels for part in parts]
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, MemoryError) as error:
         raise FrameError(f"{path.name}: unreadable frame: {error}") from error
-    pixels = np.stack(planes, axis=-1).astype(np.float32)
-    if window is not None and pixels.shape[:2] != (window.height, window.width):
-        height, width = pixels.shape[:2]
-        raise FrameError(
-            f"{path.name}: has {width}x{height} pixels, not {window.width}x{window.height}"
-        )
-    return pixels
+    return np.stack(planes, axis=-1).astype(np.float32)
+
+
+def _check_header(name: str, file: OpenEXR.File, window: Window) -> None:
+    """Raise FrameError unless a frame is a plain image of the window's size."""
+    header = file.parts[0].header
+    low, high = header["dataWindow"]
+    width, height = (int(end) - int(start) + 1 for start, end in zip(low, high, strict=True))
+    if (width, height) != (window.width, window.height):
+        message = f"has {width}x{height} pixels, not {window.width}x{window.height}"
+        raise FrameError(f"{name}: {message}")
+    is_plain = len(file.parts) == 1 and header["type"] == OpenEXR.scanlineimage
+    if not is_plain or len(header["channels"]) > _MAX_CHANNELS:
+        raise FrameError(f"{name}: is not a plain image")

@@ -64,7 +64,7 @@ class MeasureRequest:
     seed: int
     threads: int
     out: str
-    """Folder for silhouette_NNN.exr (views count from 0) and points.npy."""
+    """Folder for silhouette_NNN.exr (views count from 0) and points.npz."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from render.frames import (
     BaseColours,
     FrameError,
     empty_views,
+    read_arrays,
     read_base_colours,
     read_silhouettes,
     read_view,
@@ -59,6 +59,9 @@ __all__ = [
 
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
+_POINT_BYTES, _TRIANGLE_BYTES, _HEADERS = 48, 96, 1 << 16
+"""Most bytes in a file of arrays: of a surface point with its normal, of a triangle with its three
+vertices, each in double precision, and of the headers."""
 _MIN_FREE_BYTES = 4 << 20
 """Free space of the scratch folder below which a failure counts as a full disk."""
 _CHILD_IS_HEALTHY = frozenset(
@@ -92,7 +95,7 @@ class ChildReport:
     blender: str
     """Blender's version."""
     not_confined: str
-    """Why the system did not allow the full confinement (render.blender.confine); empty if it did.
+    """Why the system did not allow the full confinement (core.confined.confine); empty if it did.
     """
     gpus: list[tuple[str, str]]
     """Backend and name of each GPU; `device="gpu"` uses all GPUs of the first backend."""
@@ -244,9 +247,10 @@ class BlenderProcess:
             )
             self._call(request, self._limits.measure_seconds)
             try:
-                alpha = read_silhouettes(Path(out), len(cameras))
-                points = np.load(Path(out) / "points.npy", allow_pickle=False)
-            except (FrameError, OSError, ValueError) as error:
+                alpha = read_silhouettes(Path(out), len(cameras), resolution)
+                arrays = read_arrays(Path(out) / "points.npz", num_points * _POINT_BYTES + _HEADERS)
+                points = arrays["points"]
+            except (FrameError, KeyError) as error:
                 raise self._invalid_render(f"unreadable measurement: {error}") from error
         if points.shape != (num_points, 3) or not np.isfinite(points).all():
             raise self._invalid_render(f"the measurement has no {num_points} finite points")
@@ -258,9 +262,10 @@ class BlenderProcess:
             request = GeometryRequest(num_points=num_points, seed=seed, out=out)
             self._call(request, self._limits.measure_seconds)
             try:
-                with np.load(Path(out) / "surface.npz", allow_pickle=False) as arrays:
-                    surface = surface_from_arrays(arrays)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                triangles = self._glb_limits.max_triangles * _TRIANGLE_BYTES
+                limit = num_points * _POINT_BYTES + triangles + _HEADERS
+                surface = surface_from_arrays(read_arrays(Path(out) / "surface.npz", limit))
+            except (FrameError, ValueError, KeyError) as error:
                 raise self._invalid_render(f"unreadable geometry: {error}") from error
         if len(surface.points) != num_points:
             raise self._invalid_render(
@@ -347,7 +352,7 @@ class BlenderProcess:
         """Return the failure for a request whose child has ended, or was never started."""
         if self._child is None:
             return RenderFailure(FailureKind.CRASH, "no object is open in a Blender child")
-        return self._failure(*self._child.end_reason("a pause"))
+        return self._failure(*self._child.end_reason("Blender", "a pause"))
 
     def _start(self) -> None:
         """Start a child, and wait until it is ready for its first object."""
@@ -403,7 +408,7 @@ class BlenderProcess:
                 try:
                     answer = decode_answer(line)
                 except (ValueError, KeyError, TypeError):
-                    raise self._failure(*child.end_reason(name)) from None
+                    raise self._failure(*child.end_reason("Blender", name)) from None
                 if isinstance(answer, Reply):
                     return answer
                 if collect is not None:

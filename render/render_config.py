@@ -51,7 +51,7 @@ class BlenderLimits(Config):
     threads: PositiveInt = 1
     """CPU threads per Blender child, which are also the cores that Ray reserves for it."""
     import_seconds: PositiveFloat = 120.0
-    """Time limit for loading one object, in seconds."""
+    """Time limit for inspecting one object, and again for loading it, in seconds."""
     measure_seconds: PositiveFloat = 120.0
     """Time limit in seconds for the silhouettes and surface points of one object, and again for its
     companion geometry."""
@@ -60,7 +60,8 @@ class BlenderLimits(Config):
     kernel_compile_seconds: PositiveFloat = 1800.0
     """Time limit in seconds for compiling GPU kernels, once per child, before its first object."""
     memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
-    """Maximum resident memory of a child in bytes; a child that exceeds it is killed."""
+    """Maximum resident memory in bytes of a Blender child, and of the process that inspects files;
+    one that exceeds it is killed."""
     objects_per_child: PositiveInt = 50
     """Number of objects after which a child is replaced, because Blender leaks memory."""
     recycle_bytes: PositiveInt = 3 * 2**30

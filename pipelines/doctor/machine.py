@@ -26,7 +26,7 @@ _ENOUGH_SHARED = 2 * 10**9
 _FRAMES = 500 * 10**6
 """Bytes of an object's rendered frames before any is read: 32 views of 512 pixels."""
 _OPEN_FILES = 4096
-"""Open files of a Blender child (render.blender.confine). With fewer, Ray warns, too."""
+"""Open files of a Blender child (core.confined.confine). With fewer, Ray warns, too."""
 
 
 def check_memory() -> Finding:

@@ -8,21 +8,23 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import trimesh
 
+from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from core.errors import BadInput, WorkFailed
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
+from glb.limits import GlbLimits
 from pipelines.evaluation.evaluate_log import file_fingerprint
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from train.evaluation.scores import PointCloud
-from train.inference.mesh_files import add_unlit_material, encode_unlit_glb
 
 __all__ = ["MeshFolder", "RenderedMesh", "object_name", "surface_cloud"]
 
 _SUFFIXES = (".glb", ".obj", ".ply")
+_READ_SECONDS, _READ_BYTES = 120.0, 8 << 30
+"""Limits on the time and memory of the process that reads a mesh file."""
 _SOURCE = re.compile(r"^(objaverse|folder)[:-]")
 
 
@@ -54,6 +56,8 @@ class MeshFolder:
         if not self._paths:
             raise BadInput(f"{folder}: holds no mesh ({', '.join(_SUFFIXES)})")
         self._blender = blender
+        # It ends with this process at the latest.
+        self._reader = ConfinedProcess("reading a mesh")
 
     @property
     def names(self) -> list[str]:
@@ -83,12 +87,30 @@ class MeshFolder:
         path = self._paths[name]
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                self._blender.open(_as_glb(path, Path(scratch)), normalise)
+                self._blender.open(self._as_glb(path, Path(scratch)), normalise)
                 surface = self._blender.geometry(num_points, seed)
                 views, _ = self._blender.render(cameras, RenderConfig(resolution=side))
         except RenderFailure as error:
             raise WorkFailed(f"{path}: {error.kind}: {error}") from error
         return RenderedMesh(views=views, surface=surface)
+
+    def _as_glb(self, path: Path, scratch: Path) -> Path:
+        """Return a mesh file as a GLB, which is read in a confined process. Raises WorkFailed."""
+        try:
+            is_changed, data = self._reader.run(
+                "train.inference.unlit_glb:mesh_as_glb",
+                str(path.absolute()),
+                seconds=_READ_SECONDS,
+                max_bytes=_READ_BYTES,
+                max_answer=GlbLimits.max_file_bytes,
+            )
+        except ConfinedFailure as error:
+            raise WorkFailed(f"{path}: cannot read this file as a mesh: {error}") from error
+        if not is_changed:
+            return path
+        target = scratch / "mesh.glb"
+        target.write_bytes(data)
+        return target
 
 
 def object_name(stem: str) -> str:
@@ -112,21 +134,3 @@ def surface_cloud(surface: SurfaceGeometry, num_points: int) -> PointCloud:
     return PointCloud.from_surface(
         surface.points[:num_points], surface.vertices[np.unique(surface.faces)]
     )
-
-
-def _as_glb(path: Path, scratch: Path) -> Path:
-    """Return the mesh as a GLB file; vertex colours of `lrm reconstruct` become unlit."""
-    target = scratch / "mesh.glb"
-    if path.suffix.lower() == ".glb":
-        data = path.read_bytes()
-        unlit = add_unlit_material(data)
-        if unlit == data:
-            return path
-        target.write_bytes(unlit)
-        return target
-    try:
-        mesh = trimesh.load_mesh(path)
-        target.write_bytes(encode_unlit_glb(mesh, z_up=path.suffix.lower() == ".ply"))
-    except (ValueError, OSError, KeyError, IndexError, TypeError) as error:
-        raise WorkFailed(f"{path}: cannot read this file as a mesh: {error}") from error
-    return target

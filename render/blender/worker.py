@@ -1,11 +1,10 @@
 """The main loop of the Blender child: one request per line in, one reply per line out.
 
-render.child starts it with `python -m render.blender.worker PARENT_PID IN_FD OUT_FD THREADS`.
+render.child starts it with `python -m render.blender.worker PARENT_PID THREADS`.
+Its standard input is a socket, on which it also replies.
 """
 
-import ctypes
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from core.confined.confine import confine, end_with_parent, take_channel
 from core.failures import FailureKind, StageFailed
-from render.blender.confine import confine
 from render.job import (
     CompileRequest,
     DevicesRequest,
@@ -33,17 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> int:
     """Serve requests until the parent closes the pipe or ends."""
-    parent, in_fd, out_fd, threads = (int(word) for word in sys.argv[1:5])
+    parent, threads = (int(word) for word in sys.argv[1:3])
     not_confined = confine()
     if not_confined:
         print(f"not confined: {not_confined}", flush=True)
-    _end_with_parent(parent)
-    with open(in_fd) as requests, open(out_fd, "w") as replies:
+    end_with_parent(parent)
+    channel = take_channel()
+    with channel.makefile("r") as requests, channel.makefile("w") as replies:
         with _limited_cores(threads):
             import bpy
         version = bpy.app.version_string
@@ -52,14 +50,6 @@ def main() -> int:
         for line in requests:
             _answer(replies, _serve(session, decode_request(line)))
     return 0
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends for any reason."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the parent process ended before this child had started")
 
 
 @contextmanager
@@ -132,7 +122,7 @@ class _Session:
             passes.render_silhouettes(self._scene, request)
             body = self._scene.body
             points = surface_points.sample_surface(body, request.num_points, request.seed)
-            np.save(Path(request.out) / "points.npy", points)
+            np.savez(Path(request.out) / "points.npz", points=points)
             return {}
         if isinstance(request, GeometryRequest):
             surface_points.write_surface(self._scene.body, request)

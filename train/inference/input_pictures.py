@@ -1,52 +1,88 @@
 """Reading and checking of the pictures that a user passes in."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from core.errors import BadInput
+from core.confined.confined_process import ConfinedFailure, ConfinedProcess
+from core.errors import BadInput, WorkFailed
+from core.failures import Fault
+from train.inference.picture_decoder import MAX_PIXELS
 
-__all__ = ["ENDINGS", "check_not_empty", "on_white", "read_picture"]
+__all__ = ["ENDINGS", "check_not_empty", "decode_file", "on_white", "read_picture", "read_pictures"]
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """Suffixes of the files in a folder that are read as pictures."""
+_MAX_FILE = 512 << 20
+"""Bytes of a picture file: 64 megapixels of 16-bit RGBA, uncompressed."""
+_MAX_SECONDS = 30.0
+"""Time in which it must be decoded."""
+_MAX_MEMORY = 4 << 30
+"""Bytes of resident memory of the process that decodes it."""
 _FLAT_RANGE = 2 / 255
 """Largest range of values, on a scale of 1, at which a picture counts as a single colour."""
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Read a picture as RGBA, turned as its EXIF orientation says.
+    """Read a picture as RGBA; see `read_pictures`."""
+    return read_pictures([path])[0]
 
-    Raises BadInput if the file is missing or is not a picture.
+
+def read_pictures(paths: Sequence[Path]) -> list[Image.Image]:
+    """Read pictures as RGBA, turned as their EXIF orientation says.
+
+    Raises BadInput if a file is missing or is not a PNG, JPEG, WebP or TIFF picture that can be
+    decoded within the limits, and WorkFailed if the process that decodes it does not run.
     """
+    with ConfinedProcess("decoding") as process:
+        return [decode_file(path, process) for path in paths]
+
+
+def decode_file(path: Path, process: ConfinedProcess, seconds: float = _MAX_SECONDS) -> Image.Image:
+    """Read one picture, which `process` decodes; see `read_pictures`."""
+    data = _content(path)
     try:
-        with Image.open(path) as image:
-            return _to_8_bits(ImageOps.exif_transpose(image)).convert("RGBA")
+        size, pixels = process.run(
+            "train.inference.picture_decoder:decode_picture",
+            data=data,
+            seconds=seconds,
+            max_bytes=_MAX_MEMORY,
+            max_answer=4 * MAX_PIXELS,
+        )
+    except ConfinedFailure as error:
+        if error.kind.fault is Fault.INFRASTRUCTURE:
+            raise WorkFailed(f"{path}: cannot be decoded now, try again: {error}") from None
+        raise BadInput(f"{path}: cannot be read as a picture: {error}") from None
+    if isinstance(size, str):
+        raise BadInput(f"{path}: {size}")
+    try:
+        return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{path}: its decoder sent invalid pixels: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a picture file. Raises BadInput."""
+    try:
+        if path.is_dir():
+            raise BadInput(f"{path}: is a folder, not a picture")
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: is not a file; save the picture in one")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_FILE:
+                raise BadInput(f"{path}: has {size} bytes; the limit for a picture is {_MAX_FILE}")
+            return file.read(_MAX_FILE)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such picture file or folder") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: is a folder, not a picture") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise BadInput(f"{path}: is not a picture in a known format") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except OSError as error:
         raise BadInput(f"{path}: cannot be read as a picture: {error}") from None
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert grey of 16 or 32 bits, or of floating point, to 8 bits; return other images as given.
-
-    White is 65535 for integers and 1 for floating point, or the largest value if that is above.
-    Pillow's own conversion would clip instead of scaling.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-    white = max(1.0 if image.mode == "F" else 65535.0, values.max())
-    return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def on_white(image: Image.Image) -> Float[Tensor, "3 h w"]:

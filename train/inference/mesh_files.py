@@ -3,17 +3,14 @@
 With these axes, Blender's importers give the same object from all three with their default
 settings. Colours include the lighting of the training images. A textured .glb therefore has an
 unlit material (KHR_materials_unlit). A .glb with vertex colours has no material, because trimesh
-drops vertex colours of meshes with a material; `add_unlit_material` adds an unlit material to such
-a file, which it recognises by the `generator` field.
+drops vertex colours of meshes with a material; `lrm evaluate` adds an unlit material to such a
+file, which it recognises by the `generator` field (`unlit_glb.py`).
 """
 
-import json
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trimesh
@@ -25,15 +22,10 @@ from core.atomic import atomic_write
 from core.errors import BadInput
 from train.inference.lrm import Shape
 from train.inference.texture import bake
+from train.inference.unlit_glb import Y_UP, add_linear_colours, finish_glb
 
-__all__ = ["MeshSummary", "add_unlit_material", "check_mesh_path", "encode_unlit_glb", "write_mesh"]
+__all__ = ["MeshSummary", "check_mesh_path", "write_mesh"]
 
-_UNLIT = "KHR_materials_unlit"
-_GENERATOR = "lrm reconstruct"
-_COLOUR = "_COLOR_LINEAR"
-"""Temporary name of the attribute that becomes COLOR_0."""
-_Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.float64)
-"""Rows: glTF's x, y and z in world axes (docs/reference/conventions.md)."""
 _ENDINGS = (".glb", ".obj", ".ply")
 
 
@@ -78,7 +70,7 @@ def write_mesh(
     mesh = _with_texture(shape, bare, texture) if texture else _with_colours(shape)
     axes = np.eye(4)
     turn = _rotation_about_z(azimuth)
-    axes[:3, :3] = turn if path.suffix == ".ply" else _Y_UP @ turn
+    axes[:3, :3] = turn if path.suffix == ".ply" else Y_UP @ turn
     mesh.apply_transform(axes)
     for name, content in _encode(mesh, path).items():
         atomic_write(path.with_name(name), content)
@@ -91,49 +83,6 @@ def write_mesh(
     )
 
 
-def add_unlit_material(glb: bytes) -> bytes:
-    """Add an unlit material to a .glb that `write_mesh` wrote with vertex colours.
-
-    Any other content is returned unchanged.
-    """
-    length, kind = struct.unpack_from("<I4s", glb, 12) if len(glb) > 20 else (0, b"")
-    if kind != b"JSON":
-        return glb
-    try:
-        tree = json.loads(glb[20 : 20 + length])
-        if tree["asset"].get("generator") != _GENERATOR or tree.get("materials"):
-            return glb
-        _make_unlit(tree)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return glb  # the reader of the file reports what is wrong
-    text = json.dumps(tree).encode()
-    text += b" " * (-len(text) % 4)
-    rest = glb[20 + length :]
-    header = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A)
-    return header + text + rest
-
-
-def encode_unlit_glb(mesh: trimesh.Trimesh, *, z_up: bool) -> bytes:
-    """Encode a mesh of another program as a .glb with an unlit material.
-
-    `z_up`: the mesh has z up instead of glTF's y up.
-    """
-    mesh = mesh.copy()
-    if z_up:
-        axes = np.eye(4)
-        axes[:3, :3] = _Y_UP
-        mesh.apply_transform(axes)
-    if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
-        _add_linear(mesh, mesh.visual.vertex_colors[:, :3] / 255)
-        mesh.visual = ColorVisuals(mesh)
-
-    def finish(tree: dict[str, Any]) -> None:
-        _finish(tree)
-        _make_unlit(tree)
-
-    return trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), tree_postprocessor=finish)
-
-
 def _rotation_about_z(degrees: float) -> Float[np.ndarray, "3 3"]:
     """Return the matrix of a rotation about z, counter-clockwise seen from above."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -144,17 +93,8 @@ def _with_colours(shape: Shape) -> trimesh.Trimesh:
     rgb = shape.colour(shape.vertices)
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
     mesh.visual = ColorVisuals(mesh, vertex_colors=np.rint(rgb * 255).astype(np.uint8))
-    _add_linear(mesh, rgb)
+    add_linear_colours(mesh, rgb)
     return mesh
-
-
-def _add_linear(mesh: trimesh.Trimesh, srgb: Float[np.ndarray, "n 3"]) -> None:
-    """Add linear float32 colours, which `_finish` renames to COLOR_0.
-
-    Eight bits are too coarse for dark linear colours, and trimesh does not read 16 bits.
-    """
-    rgba = np.concatenate([_linear(srgb), np.ones_like(srgb[:, :1])], axis=1)
-    mesh.vertex_attributes[_COLOUR] = rgba.astype(np.float32)
 
 
 def _with_texture(shape: Shape, bare: trimesh.Trimesh, size: int) -> trimesh.Trimesh:
@@ -166,11 +106,6 @@ def _with_texture(shape: Shape, bare: trimesh.Trimesh, size: int) -> trimesh.Tri
         visual=TextureVisuals(uv=baked.uv, image=baked.texture),
         process=False,
     )
-
-
-def _linear(srgb: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Convert sRGB to linear values (IEC 61966-2-1), as glTF's COLOR_0 requires."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _encode(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
@@ -189,36 +124,9 @@ def _glb(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
     scene = trimesh.Scene(mesh)
     return {
         path.name: trimesh.exchange.gltf.export_glb(
-            scene, include_normals=True, tree_postprocessor=_finish
+            scene, include_normals=True, tree_postprocessor=finish_glb
         )
     }
-
-
-def _finish(tree: dict[str, Any]) -> None:
-    """Set the generator, rename the colour attribute to COLOR_0 and make any material unlit."""
-    tree["asset"]["generator"] = _GENERATOR
-    for primitive in _primitives(tree):
-        attributes = primitive["attributes"]
-        if _COLOUR in attributes:
-            attributes["COLOR_0"] = attributes.pop(_COLOUR)
-    if tree.get("materials"):
-        _make_unlit(tree)
-
-
-def _make_unlit(tree: dict[str, Any]) -> None:
-    """Give all primitives the same unlit material."""
-    if not tree.get("materials"):
-        factors = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-        tree["materials"] = [{"pbrMetallicRoughness": factors}]
-    tree["materials"][0]["extensions"] = {_UNLIT: {}}
-    tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", ()), _UNLIT})
-    for primitive in _primitives(tree):
-        primitive["material"] = 0
-
-
-def _primitives(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for mesh in tree["meshes"]:
-        yield from mesh["primitives"]
 
 
 def _obj(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:

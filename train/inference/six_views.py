@@ -18,7 +18,13 @@ from core.errors import BadInput
 from dataset.cameras import Camera
 from dataset.zero123plus_cameras import NUM_TARGETS, target_cameras
 from train.data.resize import resize
-from train.inference.input_pictures import ENDINGS, check_not_empty, on_white, read_picture
+from train.inference.input_pictures import (
+    ENDINGS,
+    check_not_empty,
+    on_white,
+    read_picture,
+    read_pictures,
+)
 from train.models.zero123plus.latents import SHEET
 
 __all__ = [
@@ -87,7 +93,7 @@ def _read_folder(folder: Path) -> list[Image.Image]:
     if len(chosen) != NUM_TARGETS:
         what = "views" if views else "pictures"
         raise BadInput(f"{folder}: has {len(chosen)} {what}; a mesh needs exactly {NUM_TARGETS}")
-    return [read_picture(path) for path in chosen]
+    return read_pictures(chosen)
 
 
 def _read_sheet(path: Path) -> list[Image.Image]:

@@ -35,7 +35,7 @@ class Identities:
 
     @cached_property
     def limits(self) -> str:
-        """Digest of the limits of the Blender child."""
+        """Digest of the limits of the Blender child, which the inspection has, too."""
         return digest(identity_of(self._config, LIMIT_KEYS))
 
     def _settings(self, stage: Stage) -> str:
@@ -64,7 +64,8 @@ class Identities:
     def event(self, stage: Stage, state: ObjectState, **fields: Any) -> Event:
         """Return a new event of an object and stage, with its identity under the configuration."""
         data = dict(fields.pop("data", {}))
-        if stage.uses_blender and fields.get("status") == "failed":
+        is_limited = stage.uses_blender or fields.get("kind") in stage.limited_kinds
+        if is_limited and fields.get("status") == "failed":
             data["limits"] = self.limits
         return Event(
             asset_id=state.asset_id,

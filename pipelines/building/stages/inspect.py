@@ -1,8 +1,9 @@
-"""The stage `inspect`: reads the structure of a GLB file, without Blender."""
+"""The stage `inspect`: reads a GLB file and decodes its images, in a confined process."""
 
 from typing import Any
 
-from filters.inspect_glb import inspect_glb
+from core.failures import FailureKind
+from filters.inspect_glb import inspect_confined
 from pipelines.building.stages.fetch import SHA256, local_glb
 from pipelines.building.stages.identity_keys import INSPECT_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
@@ -13,11 +14,19 @@ from pipelines.building.stages.worker_context import WorkerContext
 __all__ = ["INSPECT"]
 
 INSPECT_VERSION = 3
-"""Increment when filters.inspect_glb gives another result for the same file."""
+"""Increment when filters.inspection gives another result for the same file."""
 
 
 def _inspect(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
-    return inspect_glb(local_glb(state, context), context.config.inspect).to_dict()
+    config = context.config
+    # The Blender child reads the same file later, with the same limits.
+    return inspect_confined(
+        context.inspector,
+        local_glb(state, context),
+        config.inspect,
+        seconds=config.blender.import_seconds,
+        max_bytes=config.blender.memory_bytes,
+    )
 
 
 INSPECT = Stage(
@@ -29,5 +38,6 @@ INSPECT = Stage(
     enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,
+    limited_kinds=frozenset({FailureKind.TIMEOUT, FailureKind.OUT_OF_MEMORY}),
     estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),
 )

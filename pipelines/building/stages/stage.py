@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from core.config import Config
+from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Event
@@ -122,6 +123,9 @@ class Stage:
     events."""
     uses_blender: bool = False
     """Whether the stage uses the Blender child, whose limits may then be the cause of a failure."""
+    limited_kinds: frozenset[FailureKind] = frozenset()
+    """Failure kinds that the limits of the Blender child cause in a stage that does not use it, but
+    has the same limits."""
     uses_gpu: bool = False
     """Whether the stage uses the GPU that its queue reserves, if it reserves one."""
     estimate: Callable[[BuildConfig], FirstEstimate] = lambda _: FirstEstimate(seconds=1.0)

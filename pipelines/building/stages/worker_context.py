@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from core.confined.confined_process import ConfinedProcess
 from core.storage import Storage
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.identities import Identities
@@ -33,7 +34,7 @@ def seconds_before_retry(failures: int) -> float:
 class WorkerContext:
     """The objects that stages work with: storages, a scratch folder, the Blender child.
 
-    The Blender child starts at its first use. Not thread-safe.
+    The Blender child and the process of the inspection start at their first use. Not thread-safe.
     """
 
     def __init__(self, config: BuildConfig, source: Source) -> None:
@@ -43,6 +44,8 @@ class WorkerContext:
         self.root = Storage(config.root)
         self.rig = get_rig(config.rig)
         self.keep_raw = not source.is_local if config.keep_raw is None else config.keep_raw
+        self.inspector = ConfinedProcess("inspect")
+        """The confined process in which files are inspected."""
         remove_orphans()
         self._scratch = scratch_folder("work")
         self.open_object: tuple[str, dict[str, Any]] | None = None
@@ -56,7 +59,8 @@ class WorkerContext:
         self.close()
 
     def close(self) -> None:
-        """End the Blender child and remove the scratch folder."""
+        """End the child processes and remove the scratch folder."""
+        self.inspector.close()
         if "blender" in self.__dict__:
             self.blender.close()
         self._scratch.cleanup()

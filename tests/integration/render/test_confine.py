@@ -17,7 +17,7 @@ from tests.support.scripts import run_script
 @pytest.fixture(scope="module")
 def confinable() -> None:
     """Skip where namespaces are forbidden, as in some containers; `lrm doctor` reports that."""
-    result = run_script("from render.blender.confine import main; raise SystemExit(main())")
+    result = run_script("from core.confined.confine import main; raise SystemExit(main())")
     if result.returncode:
         pytest.skip(f"this system forbids network namespaces: {result.stdout}")
 
@@ -35,7 +35,7 @@ CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.ar
 def test_no_way_to_any_network(confinable, server):
     assert run_script(CONNECT, server).returncode == 0
     confined = run_script(
-        f"from render.blender.confine import confine; confine(); {CONNECT}", server
+        f"from core.confined.confine import confine; confine(); {CONNECT}", server
     )
     assert confined.returncode != 0
     assert "unreachable" in confined.stderr.lower() or "refused" in confined.stderr.lower()
@@ -43,7 +43,7 @@ def test_no_way_to_any_network(confinable, server):
 
 WITHOUT_MAPS = """
 import pathlib, sys
-from render.blender.confine import confine
+from core.confined.confine import confine
 
 def deny(path, text):
     raise PermissionError(f"{path}: denied as by AppArmor")
@@ -66,7 +66,7 @@ def test_the_network_is_gone_without_user_id_maps(confinable, server, tmp_path: 
 
 def test_files_keep_their_owner(confinable, tmp_path: Path):
     code = (
-        "from render.blender.confine import confine; import sys; confine(); open(sys.argv[1], 'w')"
+        "from core.confined.confine import confine; import sys; confine(); open(sys.argv[1], 'w')"
     )
     result = run_script(code, tmp_path / "made")
     assert result.returncode == 0, result.stderr
@@ -75,7 +75,7 @@ def test_files_keep_their_owner(confinable, tmp_path: Path):
 
 def test_a_file_cannot_fill_the_disk(tmp_path: Path):
     code = (
-        "from render.blender.confine import confine; import sys; confine(); "
+        "from core.confined.confine import confine; import sys; confine(); "
         "f = open(sys.argv[1], 'wb'); f.truncate(5 << 30)"
     )
     result = run_script(code, tmp_path / "large")

@@ -202,10 +202,10 @@ def test_a_file_cut_off_by_a_full_disk_is_no_fault_of_the_object(
     killable.open(block, "cube")
     read = process.read_silhouettes
 
-    def read_truncated(folder: Path, count: int) -> Any:
+    def read_truncated(folder: Path, *sizes: int) -> Any:
         for path in folder.iterdir():
             path.write_bytes(path.read_bytes()[:40])
-        return read(folder, count)
+        return read(folder, *sizes)
 
     monkeypatch.setattr(process, "read_silhouettes", read_truncated)
     assert failure_of(lambda: killable.measure([CAMERA], 32, 1000)).kind == "bad_output"

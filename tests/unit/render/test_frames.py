@@ -1,5 +1,7 @@
 """Blender's frames: the sRGB curve, straight alpha, errors for missing or damaged files."""
 
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from dataset.views import ViewSet
 from render.frames import (
     FrameError,
     empty_views,
+    read_arrays,
     read_silhouettes,
     read_view,
     srgb_from_linear,
@@ -121,14 +124,89 @@ def test_a_truncated_frame_is_an_error(tmp_path: Path, kept: int):
 def test_a_frame_without_its_pass_is_an_error(tmp_path: Path):
     write(tmp_path / "silhouette_000.exr", ViewLayer_Depth_Z=plane(1.0))
     with pytest.raises(FrameError, match="Combined"):
-        read_silhouettes(tmp_path, 1)
+        read_silhouettes(tmp_path, 1, 1)
 
 
-def test_frames_of_two_sizes_are_an_error(tmp_path: Path):
+def test_a_silhouette_of_another_size_is_an_error(tmp_path: Path):
     write(tmp_path / "silhouette_000.exr", ViewLayer_Combined_A=plane(1, 1))
-    write(tmp_path / "silhouette_001.exr", ViewLayer_Combined_A=plane(1))
-    with pytest.raises(FrameError, match="one size"):
-        read_silhouettes(tmp_path, 2)
+    with pytest.raises(FrameError, match="2x1 pixels, not 1x1"):
+        read_silhouettes(tmp_path, 1, 1)
+
+
+def huge_window(path: Path) -> None:
+    """Change the size in the header to 60,000 x 60,000 pixels."""
+    start = path.read_bytes().index(b"dataWindow\0box2i\0") + len("dataWindow.box2i.") + 4
+    with open(path, "r+b") as file:
+        file.seek(start)
+        file.write(struct.pack("<4i", 0, 0, 59_999, 59_999))
+
+
+def many_channels(path: Path) -> None:
+    write(path, **{f"ViewLayer_{i}": plane(1, 1, 1, 1) for i in range(9)})
+
+
+def two_parts(path: Path) -> None:
+    header = {"type": OpenEXR.scanlineimage}
+    channels = {"ViewLayer.Combined.A": plane(1, 1, 1, 1)}
+    parts = [OpenEXR.Part(header | {"name": name}, channels, name) for name in "ab"]
+    OpenEXR.File(parts).write(str(path))
+
+
+@pytest.mark.parametrize(
+    ("bomb", "message"),
+    [
+        (huge_window, "60000x60000 pixels, not 4x1"),
+        (many_channels, "not a plain image"),
+        (two_parts, "not a plain image"),
+    ],
+)
+def test_a_frame_is_not_read_beyond_its_known_size(tmp_path: Path, bomb, message: str):
+    """A child that a file has taken over may write any frame."""
+    write_frame(tmp_path)
+    bomb(tmp_path / "colour_000.exr")
+    with pytest.raises(FrameError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("view", "window"),
+    [
+        (2, ROW),
+        (-1, ROW),
+        (0, Window(left=5, top=5, width=4, height=1)),
+        (0, Window(left=-1, top=5, width=4, height=1)),
+        (0, Window(left=0, top=0, width=60_000, height=60_000)),
+    ],
+)
+def test_a_view_must_lie_in_the_picture(tmp_path: Path, view: int, window: Window):
+    write_frame(tmp_path)
+    with pytest.raises(FrameError, match="in the picture"):
+        read(tmp_path, window, view)
+
+
+def zip_of(path: Path, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("points.npy", content)
+
+
+def npy_header(shape: str) -> bytes:
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(10 << 20), "the limit is 1048576"),
+        (npy_header("(1000000000000, 3)"), "unreadable"),
+        (b"no array", "unreadable"),
+    ],
+    ids=["many bytes", "a huge shape", "text"],
+)
+def test_arrays_are_limited_before_they_are_read(tmp_path: Path, content: bytes, message: str):
+    zip_of(tmp_path / "points.npz", content)
+    with pytest.raises(FrameError, match=message):
+        read_arrays(tmp_path / "points.npz", 1 << 20)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20).map(sorted))

@@ -12,7 +12,7 @@ from core.errors import BadInput
 from render.rigs import get_rig
 from tests.support import small_lrm
 from tests.support.topology import defects
-from train.inference.input_pictures import on_white, read_picture
+from train.inference.input_pictures import on_white, read_pictures
 from train.inference.lrm import Reconstructor, Shape, open_reconstructor
 from train.inference.mesh_files import write_mesh
 from train.inference.query import has_mask, prepare_query
@@ -322,18 +322,19 @@ def test_a_picture_is_read_as_viewers_show_it(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (60, 40), "red").save(tmp_path / "phone.jpg", exif=exif)
-    assert read_picture(tmp_path / "phone.jpg").size == (40, 60)
     floats = np.full((4, 4), 0.5, dtype=np.float32)
     Image.fromarray(floats).save(tmp_path / "floats.tiff")
-    assert np.asarray(read_picture(tmp_path / "floats.tiff"))[0, 0].tolist() == [128] * 3 + [255]
     wide = np.full((4, 4), 2**30, dtype=np.int32)
     wide[1] = 2**29
     Image.fromarray(wide).save(tmp_path / "wide.tiff")
-    pixels = np.asarray(read_picture(tmp_path / "wide.tiff"))
-    assert pixels[:2, 0, 0].tolist() == [255, 128]
     grey = np.full((4, 4), 2000, dtype=np.uint16)
     grey[1] = 42000
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    pixels = np.asarray(read_picture(tmp_path / "grey.png"))
+    names = ("phone.jpg", "floats.tiff", "wide.tiff", "grey.png")
+    phone, *others = read_pictures([tmp_path / name for name in names])
+    assert phone.size == (40, 60)
+    floats, wide, pixels = (np.asarray(picture) for picture in others)
+    assert floats[0, 0].tolist() == [128] * 3 + [255]
+    assert wide[:2, 0, 0].tolist() == [255, 128]
     assert pixels[0, 0].tolist() == [8, 8, 8, 255]
     assert pixels[1, 0].tolist() == [163, 163, 163, 255]

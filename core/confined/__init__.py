@@ -1,0 +1,1 @@
+"""Confined child processes, which do the work on files of strangers."""
