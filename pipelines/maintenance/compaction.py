@@ -15,6 +15,7 @@ from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
 from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
 from dataset.snapshots.references import resolve
+from dataset.snapshots.rows import write_missing_checksums
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
@@ -61,6 +62,7 @@ def compact_dataset(
         usage = read_usage(root)
         losses = find_garbage_losses(root, usage.samples)
         losses.check(accept_loss)
+        write_missing_checksums(root)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         for snapshot_id in released:
             end_protection(root, snapshot_id)
