@@ -12,8 +12,8 @@ from typing import IO
 import psutil
 
 from core.failures import FailureKind
+from core.paths.scratch import scratch_folder
 from render.job import Request, encode
-from render.scratch import scratch_folder
 
 __all__ = ["Child"]
 
