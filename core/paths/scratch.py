@@ -1,8 +1,8 @@
 """Scratch folders in the folder of temporary files, each locked by the process that owns it.
 
 A killed process removes nothing. Its lock ends with it, so the next process that creates a scratch
-folder removes those that nobody holds. A lock is valid for all containers of a machine and after a
-restart, unlike a process id. A folder on a file system without locks is not removed by others.
+folder removes those that no process holds. A lock is valid for all containers of a machine and
+after a restart, unlike a process id. A folder on a file system without locks is not removed.
 """
 
 import contextlib
