@@ -6,8 +6,8 @@ import select
 from pathlib import Path
 
 from core.confined.child_process import PROJECT, ChildProcess, inherited_environment
+from core.paths.scratch import scratch_folder
 from render.job import Request, encode
-from render.scratch import scratch_folder
 
 __all__ = ["Child"]
 

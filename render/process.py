@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from core.failures import FailureKind, StageFailed
+from core.paths.scratch import scratch_folder
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry, surface_from_arrays
 from dataset.views import ViewSet
@@ -46,7 +47,6 @@ from render.job import (
 )
 from render.render_config import BlenderLimits, RenderConfig
 from render.render_log import split_seconds
-from render.scratch import scratch_folder
 
 __all__ = [
     "BlenderProcess",

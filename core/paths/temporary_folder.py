@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import BadInput, cannot_write
+from core.paths.scratch import ScratchFolder
 
 __all__ = [
     "MAX_SOCKET_NAME",
@@ -73,7 +74,5 @@ def private_short_folder(long_folder: Path) -> Iterator[str]:
             f"{', '.join(map(str, _SHORT_FOLDERS))} can be written; set TMPDIR to a folder with a "
             "shorter name"
         )
-    with tempfile.TemporaryDirectory(
-        prefix="lrm-", dir=folder, ignore_cleanup_errors=True
-    ) as private:
+    with ScratchFolder("ray", folder) as private:
         yield private

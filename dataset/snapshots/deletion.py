@@ -7,13 +7,13 @@ from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.snapshots.protection import (
+from dataset.snapshots.manifests import (
     UnreadableSnapshot,
     list_snapshots,
     manifest_path,
-    protected_until,
     read_manifest,
 )
+from dataset.snapshots.protection import protected_until
 from dataset.snapshots.references import names_of, resolve
 
 __all__ = ["delete_snapshots"]

@@ -3,12 +3,11 @@
 import difflib
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.snapshots.protection import manifest_path, manifests, read_manifests
+from dataset.snapshots.manifests import last_created_at, manifest_path, manifests, read_manifests
 
 __all__ = ["LATEST", "NOW", "check_name", "check_name_is_free", "names_of", "resolve"]
 
@@ -33,7 +32,7 @@ def resolve(root: Storage, text: str) -> str:
         return text
     known, unreadable = read_manifests(root)
     if text == LATEST and known and not unreadable:
-        return str(max(known, key=_last_created)["snapshot"])
+        return str(max(known, key=last_created_at)["snapshot"])
     for manifest in known:
         if text in names_of(manifest):
             return str(manifest["snapshot"])
@@ -86,11 +85,6 @@ def check_name_is_free(root: Storage, name: str, snapshot_id: str) -> None:
             raise BadInput(
                 f"--name {name}: is the start of the id of snapshot {other}; give another name"
             )
-
-
-def _last_created(manifest: Mapping[str, Any]) -> datetime:
-    """Return when `lrm snapshot` last returned a snapshot."""
-    return datetime.fromisoformat(manifest.get("last_created", manifest["created"]))
 
 
 def _described(manifest: Mapping[str, Any]) -> str:

@@ -1,69 +1,55 @@
 """A snapshot: an immutable, content-addressed list of samples that a training run pins."""
 
-import contextlib
 import hashlib
-import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from core.config import canonical_json
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.catalog.event_columns import LIST
 from dataset.conditions import parse_condition
 from dataset.format.shards import SampleEntry
 from dataset.snapshots.credits import credit_lines
-from dataset.snapshots.protection import (
-    PROTECT_DAYS,
-    days_from_now,
+from dataset.snapshots.manifests import (
+    SNAPSHOT_FORMAT,
+    UnreadableSnapshot,
+    last_created_at,
     list_snapshots,
-    protected_until,
+    manifests,
     read_manifest,
-    readable_rows,
     write_manifest,
 )
+from dataset.snapshots.protection import PROTECT_DAYS, days_from_now, protected_until
 from dataset.snapshots.references import check_name_is_free, names_of, resolve
+from dataset.snapshots.rows import (
+    BATCH,
+    SCHEMA,
+    credits_path,
+    credits_problem,
+    encode_rows,
+    file_fields,
+    id_of_rows,
+    read_rows,
+    rows_path,
+    rows_problem,
+    sha256_of,
+    summary_of_rows,
+)
 
 __all__ = [
     "Sample",
     "Samples",
     "Snapshot",
     "open_snapshot",
-    "read_rows",
-    "rig_of",
     "split_of",
     "write_snapshot",
 ]
-
-SNAPSHOT_FORMAT = 2
-_BATCH = 1000
-"""Number of rows that are Python objects at the same time."""
-SCHEMA = pa.schema(
-    [
-        ("asset_id", pa.string()),
-        ("key", pa.string()),
-        ("split", pa.string()),
-        ("rig", pa.string()),
-        ("sha256", pa.string()),
-        ("render_key", pa.string()),
-        ("shard", pa.string()),
-        ("members", pa.list_(pa.string())),
-        ("offsets", pa.list_(pa.int64())),
-        ("sizes", pa.list_(pa.int64())),
-        ("crc32", pa.list_(pa.uint32())),
-        *((column.name, column.type) for column in LIST.of_snapshot),
-        ("geometry", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +114,7 @@ class Samples(Sequence[Sample]):
         return _sample(self._table.slice(row, 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Sample]:
-        for batch in self._table.to_batches(max_chunksize=_BATCH):
+        for batch in self._table.to_batches(max_chunksize=BATCH):
             yield from map(_sample, batch.to_pylist())
 
     def of_split(self, split: str) -> "Samples":
@@ -157,63 +143,79 @@ def write_snapshot(
     or if the name is that of another snapshot.
     """
     rows, blocks = map(_row, samples), [SCHEMA.empty_table()]
-    while block := list(islice(rows, _BATCH)):
+    while block := list(islice(rows, BATCH)):
         blocks.append(pa.Table.from_pylist(block, schema=SCHEMA))
     table = _filter(pa.concat_tables(blocks).sort_by("asset_id"), where)
     if table.num_rows == 0:
         condition = f" where {where}" if where else ""
         raise BadInput(f"{root.uri}: no kept sample for a snapshot{condition}")
-    snapshot_id = _digest(table)
+    snapshot_id = id_of_rows(table)
     if name is not None:
         check_name_is_free(root, name, snapshot_id)
-    licences = Counter(licence or "unknown" for licence in table["licence"].to_pylist())
     manifest = {
         "format": SNAPSHOT_FORMAT,
         "snapshot": snapshot_id,
         "names": [] if name is None else [name],
-        "rig": table["rig"][0].as_py(),
-        "samples": table.num_rows,
-        "splits": dict(Counter(table["split"].to_pylist())),
-        "licences": dict(licences),
-        "bytes": pc.sum(pc.list_flatten(table["sizes"])).as_py(),
+        **summary_of_rows(table),
         "where": where,
-        "credits": f"snapshots/{snapshot_id}.credits.md",
+        "credits": credits_path(snapshot_id),
         "protected_until": days_from_now(protect_days),
-        # With microseconds, because `latest` is the greatest of all snapshots.
-        "last_created": datetime.now(UTC).isoformat(),
+        "last_created": _after_all_others(root).isoformat(),
     }
     return _write(root, manifest, table)
 
 
-def _digest(table: pa.Table) -> str:
-    hasher = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=_BATCH):
-        for row in batch.to_pylist():
-            hasher.update(canonical_json(_identity(row)).encode() + b"\n")
-    return hasher.hexdigest()[:16]
+def _after_all_others(root: Storage) -> datetime:
+    """Return the present time, or a later one: `latest` is the greatest of all snapshots.
+
+    The clock of another machine may have been ahead.
+    """
+    others = [last_created_at(manifest) for manifest in manifests(root)]
+    return max([datetime.now(UTC), *(other + timedelta(microseconds=1) for other in others)])
 
 
 def _write(root: Storage, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
-    """Write the missing files of a snapshot, and return its manifest."""
+    """Write the files of a snapshot that are missing or damaged, and return its manifest."""
     snapshot_id = manifest["snapshot"]
-    if snapshot_id in list_snapshots(root):
-        existing = read_manifest(root, snapshot_id)
+    existing, repaired = _existing(root, snapshot_id)
+    manifest |= {"created": days_from_now(0)}
+    if existing:
         longest = max(manifest, existing, key=protected_until)
         manifest |= {"created": existing["created"], "where": existing["where"]}
         manifest["names"] = sorted({*names_of(existing), *manifest["names"]})
         manifest |= {"protected_until": protected_until(longest).isoformat()}
+    if "rows_sha256" in existing:
+        manifest |= {name: existing[name] for name in ("rows_bytes", "rows_sha256")}
     else:
-        manifest |= {"created": days_from_now(0)}
-        out = io.BytesIO()
-        pq.write_table(table, out, compression="zstd")
-        root.write(f"snapshots/{snapshot_id}.parquet", out.getvalue())
+        rows = encode_rows(table)
+        root.write(rows_path(snapshot_id), rows)
+        manifest |= file_fields(rows)
     columns = [table[name].to_pylist() for name in ("asset_id", "name", "author", "licence")]
-    with root.writing(manifest["credits"]) as file:
-        for line in credit_lines(snapshot_id, manifest["licences"], zip(*columns, strict=True)):
-            file.write(line.encode())
+    lines = credit_lines(snapshot_id, manifest["licences"], zip(*columns, strict=True))
+    credits_ = "".join(lines).encode()
+    root.write(manifest["credits"], credits_)
+    manifest["credits_sha256"] = sha256_of(credits_)
     # The manifest is written last, because a snapshot exists once it has a manifest.
     write_manifest(root, manifest)
-    return manifest
+    return manifest | ({"repaired": repaired} if repaired else {})
+
+
+def _existing(root: Storage, snapshot_id: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest of a snapshot that may exist, and what is wrong with its files.
+
+    The manifest is empty if there is none that can be read. It has no checksum of the rows if they
+    must be written again.
+    """
+    if snapshot_id not in list_snapshots(root):
+        return {}, []
+    try:
+        manifest = read_manifest(root, snapshot_id)
+    except UnreadableSnapshot as error:
+        return {}, [f"{error.problem}; its names and the time of its creation are lost"]
+    problems = [rows_problem(root, manifest, in_full=False), credits_problem(root, manifest)]
+    if problems[0]:
+        manifest.pop("rows_sha256", None)
+    return manifest, [problem for problem in problems if problem]
 
 
 def open_snapshot(root: Storage, reference: str) -> Snapshot:
@@ -233,43 +235,6 @@ def open_snapshot(root: Storage, reference: str) -> Snapshot:
     return Snapshot(snapshot_id=snapshot_id, samples=Samples(read_rows(root, manifest)))
 
 
-def read_rows(
-    root: Storage, manifest: Mapping[str, Any], columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Return the rows of a snapshot, also of one whose shards are gone.
-
-    `columns` limits the columns that are read; those that its format lacks are left out. Raises
-    BadInput if its format is newer, or if the rows are missing or damaged.
-    """
-    snapshot_id = manifest["snapshot"]
-    if manifest["format"] > SNAPSHOT_FORMAT:
-        raise BadInput(
-            f"snapshot {snapshot_id} has format {manifest['format']}, newer than {SNAPSHOT_FORMAT};"
-            " update the software"
-        )
-    path = f"snapshots/{snapshot_id}.parquet"
-    if columns is None:
-        with readable_rows(root, snapshot_id):
-            return pq.read_table(io.BytesIO(root.read(path)))
-    # The columns of the members, which may not be among them, have most of the bytes.
-    with readable_rows(root, snapshot_id), root.open(path) as file:
-        rows = pq.ParquetFile(file)
-        names = rows.schema_arrow.names
-        return rows.read([name for name in columns if name in names])
-
-
-def rig_of(root: Storage, manifest: Mapping[str, Any]) -> str | None:
-    """Return the rig of a snapshot's samples; manifests of earlier versions do not contain it.
-
-    None if the rows cannot be read.
-    """
-    if "rig" in manifest:
-        return str(manifest["rig"])
-    with contextlib.suppress(BadInput):
-        return str(read_rows(root, manifest, ["rig"])["rig"][0].as_py())
-    return None
-
-
 def _filter(table: pa.Table, where: str | None) -> pa.Table:
     """Return the rows that satisfy a SQL condition on the columns of the table."""
     if where is None:
@@ -285,11 +250,6 @@ _ENTRY_FIELDS = ("key", "members", "offsets", "sizes", "crc32")
 def _row(sample: Sample) -> dict[str, Any]:
     row = {name: getattr(sample, name) for name in SCHEMA.names if name not in _ENTRY_FIELDS}
     return row | {name: getattr(sample.entry, name) for name in _ENTRY_FIELDS}
-
-
-def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that the id is a digest of; without geometry they are those of format 1."""
-    return {name: value for name, value in row.items() if (name, value) != ("geometry", None)}
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:

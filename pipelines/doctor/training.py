@@ -6,10 +6,10 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from core.paths.scratch import scratch_folder
 from core.quantities import size
 from pipelines.doctor.finding import Finding, State, install_command
 from pipelines.doctor.packages import repair_command
@@ -102,7 +102,7 @@ def check_compiler() -> Finding:
     name = os.environ.get("CXX", "c++")
     problem = "" if shutil.which(name) else f"no {name} in PATH"
     if not problem:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder("compiler") as folder:
             source = Path(folder) / "try.cpp"
             source.write_text(_SOURCE)
             include = f"-I{sysconfig.get_path('include')}"

@@ -1,7 +1,6 @@
 """Mesh files that Blender renders and samples, as ground truth or as predictions."""
 
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from core.errors import BadInput, WorkFailed
+from core.paths.scratch import scratch_folder
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
@@ -86,7 +86,7 @@ class MeshFolder:
         """
         path = self._paths[name]
         try:
-            with tempfile.TemporaryDirectory() as scratch:
+            with scratch_folder("mesh") as scratch:
                 self._blender.open(self._as_glb(path, Path(scratch)), normalise)
                 surface = self._blender.geometry(num_points, seed)
                 views, _ = self._blender.render(cameras, RenderConfig(resolution=side))

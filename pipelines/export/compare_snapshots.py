@@ -9,9 +9,9 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
 from dataset.snapshots.difference import COMPARED, Difference, difference
-from dataset.snapshots.protection import read_manifest
+from dataset.snapshots.manifests import read_manifest
 from dataset.snapshots.references import NOW, names_of, resolve
-from dataset.snapshots.snapshot import read_rows
+from dataset.snapshots.rows import read_rows
 from pipelines.building.dataset_status import DatasetState
 from pipelines.building.projection import columns_for_counts
 from pipelines.building.stages.geometry import GEOMETRY, PATH

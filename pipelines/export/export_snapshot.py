@@ -20,6 +20,7 @@ from typing import Any
 from core.atomic import atomic_folder
 from core.errors import BadInput, LrmError, WorkFailed, cannot_write
 from core.outputs import writing
+from core.paths.leftovers import remove_leftovers
 from core.quantities import duration
 from core.storage import Storage
 from dataset.format.shards import read_members
@@ -58,6 +59,8 @@ def export(
     _check_layout(root, samples, layout)
     try:
         (folder / layout.folder).mkdir(parents=True, exist_ok=True)
+        for place in {folder, folder / layout.folder}:
+            remove_leftovers(place)
     except OSError as error:
         raise cannot_write(f"--out {out}: cannot write to this folder", error) from None
     failed: dict[str, str] = {}

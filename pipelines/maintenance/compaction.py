@@ -1,6 +1,5 @@
 """`lrm compact`: plans a compaction, runs it, and summarises the result."""
 
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -11,10 +10,13 @@ from typing import Any
 
 from core.errors import WorkFailed
 from core.lock import exclusive_lock
+from core.paths.scratch import scratch_folder
 from core.storage import Storage
 from dataset.maintenance.compact import Compaction, compact, plan_compaction
+from dataset.maintenance.temporary_files import find_temporary_files
 from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
 from dataset.snapshots.references import resolve
+from dataset.snapshots.rows import write_missing_checksums
 from pipelines.building.progress import print_when_waiting
 from pipelines.building.stages.pack import SHARDS
 from pipelines.maintenance.compaction_catalog import CatalogLedger, CatalogUsage, read_usage
@@ -56,11 +58,12 @@ def compact_dataset(
     with (
         exclusive_lock(root, _COMMAND, on_wait=on_wait) as check_shards,
         exclusive_lock(root, _COMMAND, name="snapshots", on_wait=on_wait) as check_snapshots,
-        tempfile.TemporaryDirectory(prefix="lrm-compact-") as scratch,
+        scratch_folder("compact") as scratch,
     ):
         usage = read_usage(root)
         losses = find_garbage_losses(root, usage.samples)
         losses.check(accept_loss)
+        write_missing_checksums(root)
         plan, pinned = _plan(root, usage, max_garbage_ratio, released)
         for snapshot_id in released:
             end_protection(root, snapshot_id)
@@ -94,7 +97,8 @@ def _plan(
         usage.folders,
         max_garbage_ratio,
     )
-    return _without_new_orphans(root, plan, usage, pinned), pinned
+    plan = _without_new_orphans(root, plan, usage, pinned)
+    return replace(plan, delete={**plan.delete, **find_temporary_files(root)}), pinned
 
 
 def _without_new_orphans(

@@ -20,6 +20,7 @@ from PIL import Image
 
 from core.errors import LrmError
 from core.failures import FailureKind
+from core.paths.scratch import scratch_folder
 from core.storage import Storage
 from dataset.cameras import Camera, camera_at, orbit_eye
 from dataset.format.shards import SampleEntry, read_index, read_members
@@ -31,7 +32,6 @@ from render.contact_sheet import contact_sheet
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from render.rigs import get_rig
-from render.scratch import scratch_folder
 from render.system_libraries import missing_packages
 
 __all__ = ["Picture", "sheets", "thumbnails"]

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import pickle
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from core.errors import BadInput
+from core.paths.scratch import scratch_folder
 from core.storage import Storage
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.manifest import Manifest, hash_file
@@ -136,7 +136,7 @@ class Checkpoint:
         if self.storage.is_local:
             yield Path(self.storage.resolve(self.name)) / _MODULE_FILE
             return
-        with tempfile.TemporaryDirectory(prefix="lrm-") as folder:
+        with scratch_folder("checkpoint") as folder:
             path = Path(folder) / _MODULE_FILE
             self.storage.get(f"{self.name}/{_MODULE_FILE}", path)
             if hash_file(path) != self.manifest.files[_MODULE_FILE].sha256:

@@ -6,11 +6,13 @@ import multiprocessing.util
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from core.paths.scratch import ScratchFolder
 from core.paths.temporary_folder import MAX_SOCKET_NAME, short_folder
 from train.data.sample_dataset import Item, Reading
 from train.resilience.damaged_samples import Replacement
@@ -19,7 +21,7 @@ __all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
 _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
 """Modules that are imported once, in the server process that loader workers are forked from."""
-_SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+_SOCKET = "/lrm-scratch-loader-xxxxxxxx/pymp-xxxxxxxx/listener-xxxxxxxx"
 """Name of a socket of `multiprocessing` in the folder of temporary files."""
 
 
@@ -52,7 +54,7 @@ def make_loader(
         # A plain fork would inherit the threads of gloo and DeepSpeed.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
-        _shorten_socket_names()
+        _choose_socket_folder()
     loader = DataLoader(
         _Readings(dataset),
         collate_fn=_collate,
@@ -68,18 +70,24 @@ def make_loader(
     return _each(loader) if num_workers else _one_ahead(loader)
 
 
-def _shorten_socket_names() -> None:
-    """Make `multiprocessing` create its sockets in a folder whose name is short enough.
+@functools.cache
+def _choose_socket_folder() -> None:
+    """Make `multiprocessing` create its sockets in a scratch folder whose name is short enough.
 
-    The folder is chosen at the first use, inherited by all processes of this one, and removed when
-    this process ends.
+    The folder is inherited by all processes of this one, and removed when this process ends.
     """
-    if len(tempfile.gettempdir()) + len(_SOCKET) > MAX_SOCKET_NAME:
-        before, tempfile.tempdir = tempfile.tempdir, str(short_folder() or tempfile.gettempdir())
-        try:
-            multiprocessing.util.get_temp_dir()
-        finally:
-            tempfile.tempdir = before
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) + len(_SOCKET) > MAX_SOCKET_NAME:
+        parent = short_folder() or parent
+    scratch = ScratchFolder("loader", parent)
+    # `multiprocessing` fails if its folder in there (priority -100) was removed before.
+    scratch.removal.atexit = False
+    multiprocessing.util.Finalize(None, scratch.cleanup, exitpriority=-200)
+    before, tempfile.tempdir = tempfile.tempdir, scratch.name
+    try:
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = before
 
 
 class _Readings(Dataset[Reading]):

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from core.errors import BadInput, cannot_write
+from core.paths.leftovers import remove_leftovers
 from core.retrying_storage import RetryingStorage
 from dataset.snapshots.snapshot import Sample, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
@@ -109,9 +110,11 @@ def _report(out: Path, token: str) -> dict[str, Any]:
 
 
 def _write_token(out: Path) -> str:
-    name = f".preflight-{uuid.uuid4().hex}"
+    # The name of a temporary file, which is removed later if this process is killed.
+    name = f".preflight.tmp-{uuid.uuid4().hex[:8]}"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
         (out / name).write_bytes(b"")
     except OSError as error:
         raise cannot_write(f"--out {out}: cannot write here", error) from None

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from core.confined.confined_process import ConfinedProcess
+from core.paths.scratch import scratch_folder
 from core.storage import Storage
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.identities import Identities
 from pipelines.sources import Source
 from render.rigs import get_rig
-from render.scratch import remove_orphans, scratch_folder
 
 if TYPE_CHECKING:
     from render.process import BlenderProcess
@@ -46,7 +46,6 @@ class WorkerContext:
         self.keep_raw = not source.is_local if config.keep_raw is None else config.keep_raw
         self.inspector = ConfinedProcess("inspect")
         """The confined process in which files are inspected."""
-        remove_orphans()
         self._scratch = scratch_folder("work")
         self.open_object: tuple[str, dict[str, Any]] | None = None
         """The sha256 of the file that is open in the Blender child, and Blender's report on it."""

@@ -15,14 +15,10 @@ from core.options import Parser, add_root_options
 from core.storage import Storage
 from dataset.root import open_root
 from dataset.snapshots.deletion import delete_snapshots
-from dataset.snapshots.protection import (
-    MAX_PROTECT_DAYS,
-    PROTECT_DAYS,
-    protected_until,
-    read_manifests,
-)
+from dataset.snapshots.manifests import read_manifests
+from dataset.snapshots.protection import MAX_PROTECT_DAYS, PROTECT_DAYS, protected_until
 from dataset.snapshots.references import names_of
-from dataset.snapshots.snapshot import rig_of
+from dataset.snapshots.rows import rig_of
 from pipelines.cli.command import Command
 from pipelines.cli.tables import counted, minute, print_warnings
 
@@ -103,6 +99,8 @@ def _run(arguments: argparse.Namespace) -> int:
         rig=arguments.rig,
         name=arguments.name,
     )
+    if repaired := manifest.get("repaired", ()):
+        print_warnings("snapshot", [f"written again: {problem}" for problem in repaired])
     if arguments.json:
         print(json.dumps(manifest))
     else:

@@ -30,7 +30,8 @@ from dataset.format.shards import (
     scan_tar,
 )
 from dataset.root import FORMAT_VERSION, check_root, open_root
-from dataset.snapshots.snapshot import SCHEMA, _digest, open_snapshot
+from dataset.snapshots.rows import SCHEMA, id_of_rows
+from dataset.snapshots.snapshot import open_snapshot
 from dataset.views import META_MEMBER, decode_views, encode_views
 from tests.support.lrm import run_lrm
 from tests.support.paths import REPOSITORY
@@ -115,7 +116,7 @@ def decoded(root: Storage) -> dict[str, np.ndarray]:
 
 def test_a_snapshot_keeps_its_id(root: Storage):
     table = pq.read_table(root.resolve(f"snapshots/{SNAPSHOT}.parquet"))
-    assert _digest(table) == SNAPSHOT
+    assert id_of_rows(table) == SNAPSHOT
 
 
 def test_commands_accept_the_dataset(root: Storage):

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from dataset.catalog.event_log import Catalog, Event
 from dataset.root import open_root
+from dataset.snapshots.rows import encode_rows, rows_path
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.dataset_status import load_dataset_state, stored_config
@@ -300,3 +302,34 @@ def test_compact_releases_every_snapshot_that_is_named(copied: BuiltDataset):
     assert (wrong.code, wrong.out) == (2, "")
     held = json.loads(lrm(copied, "compact", "--dry-run", "--json").out)["held"]
     assert set(held) == set(ids)
+
+
+def test_every_command_refuses_other_rows_until_the_snapshot_is_created_again(
+    copied: BuiltDataset, tmp_path: Path
+):
+    """A Parquet file that is valid, but not the one that was written."""
+    root = open_root(str(copied.root))
+    snapshot_id = create(copied, "--name", "v1")["snapshot"]
+    path = rows_path(snapshot_id)
+    root.write(path, encode_rows(pq.read_table(root.resolve(path)).slice(0, 1)))
+    train = ["train", "mesh", "--out", tmp_path / "run", "--loss.lpips", "0"]
+    export = ["export", "--layout", "trellis", "--out", tmp_path / "out", "--workers", "1"]
+    for words in (
+        ["diff", "v1"],
+        ["compact"],
+        [*export, "--snapshot", "v1"],
+        [*train, "--snapshot", "v1"],
+    ):
+        answer = lrm(copied, *words)
+        assert (answer.code, answer.out) == (2, ""), words
+        (line,) = answer.err.splitlines()
+        assert f"{path} was changed after it was written" in line
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "out").exists()
+    answer = lrm(copied, "snapshot")
+    assert answer.code == 0
+    assert (
+        answer.err
+        == f"lrm snapshot: warning: written again: {path} was changed after it was written\n"
+    )
+    assert lrm(copied, "diff", "v1").code == 0

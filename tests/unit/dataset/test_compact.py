@@ -14,12 +14,8 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members
 from dataset.maintenance.compact import Compaction, StoredSample, compact, plan_compaction
-from dataset.snapshots.protection import (
-    SnapshotFiles,
-    end_protection,
-    files_of_snapshots,
-    write_manifest,
-)
+from dataset.snapshots.manifests import write_manifest
+from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
 from dataset.snapshots.snapshot import open_snapshot
 from tests.support.small_shards import content, key, write_small_shard, write_test_snapshot
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from core.storage import Storage
 from dataset.snapshots.difference import COMPARED, Difference, difference
-from dataset.snapshots.protection import read_manifest
-from dataset.snapshots.snapshot import Sample, read_rows, write_snapshot
+from dataset.snapshots.manifests import read_manifest
+from dataset.snapshots.rows import read_rows
+from dataset.snapshots.snapshot import Sample, write_snapshot
 from tests.support.small_shards import small_sample
 
 VALUES = {

@@ -8,15 +8,16 @@ import pytest
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.snapshots.deletion import delete_snapshots
-from dataset.snapshots.protection import (
+from dataset.snapshots.manifests import (
     UnreadableSnapshot,
-    files_of_snapshots,
     list_snapshots,
     manifests,
     write_manifest,
 )
+from dataset.snapshots.protection import files_of_snapshots
 from dataset.snapshots.references import check_name, resolve
-from dataset.snapshots.snapshot import Sample, open_snapshot, read_rows, rig_of, write_snapshot
+from dataset.snapshots.rows import read_rows, rig_of
+from dataset.snapshots.snapshot import Sample, open_snapshot, write_snapshot
 from tests.support.small_shards import small_sample
 
 

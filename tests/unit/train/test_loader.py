@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,8 @@ def test_loader_processes_start_with_a_long_temporary_folder(tmp_path):
     long_folder.mkdir()
     script = tmp_path / "load.py"
     script.write_text("""
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
 import torch
 from train.data.loader import make_loader
 from train.data.sample_dataset import Reading
@@ -90,9 +93,15 @@ class Numbers:
 
 if __name__ == "__main__":
     print(*(batch.tensors["n"].item() for batch in make_loader(Numbers(), [[3], [5]], 1)))
+    print(Path(get_temp_dir()).parent)
 """)
     environment = {**os.environ, "TMPDIR": str(long_folder), "PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(
         [sys.executable, script], env=environment, cwd="/", capture_output=True, text=True
     )
-    assert (result.returncode, result.stdout) == (0, "3 5\n"), result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
+    numbers, folder = result.stdout.splitlines()
+    assert numbers == "3 5"
+    # A killed run leaves nothing else, and the next one removes it.
+    assert Path(folder).name.startswith("lrm-scratch-loader-")
+    assert not Path(folder).exists()
