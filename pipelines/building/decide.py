@@ -267,9 +267,10 @@ class Decider:
     def _why_retry(self, stage: Stage, columns: Columns) -> Int8[np.ndarray, "n"]:
         """Return, per object, why a failed stage is retried; 0 if it is not."""
         why = np.zeros(len(columns), dtype=np.int8)
-        if stage.uses_blender:
+        limits = self.identities.limits_of(stage)
+        if limits:
             limited = columns.one_of(stage.events.kind, _RETRIED_WITH_OTHER_LIMITS)
-            other = ~columns.one_of(stage.events.limits, {self.identities.limits})
+            other = ~columns.one_of(stage.events.limits, {limits})
             why[limited & other] = _LIMITS
         why[columns.one_of(stage.events.kind, _RETRIED)] = _RETRY
         return why

@@ -9,13 +9,13 @@ from core.remote.waiting import server_of, waiting_for
 from glb.container import glb_problem
 from glb.limits import GlbLimits
 from pipelines.sources.cached_tables import read_cached_table, record_digest, table_problem
-from pipelines.sources.hub_api import find_commit, hub_token, list_folder
 from pipelines.sources.json_tables import MAX_BYTES
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import REQUESTS, FetchConfig
+from pipelines.transfers.hub_api import find_commit, hub_token, list_folder
 from pipelines.transfers.outcome import FetchedFile, FetchFailed
 from pipelines.transfers.size_limit import SizeLimit, glb_limit
 
@@ -72,8 +72,11 @@ class HuggingFaceObjaverse(ObjaverseSource):
         if data is not None:
             return data
         limit = SizeLimit(name=path, max_bytes=MAX_BYTES)
-        with waiting_for(server_of(self._endpoint), f"download of {path}"):
-            fetched = self._download(path, cached, table_problem, None, limit)
+        try:
+            with waiting_for(server_of(self._endpoint), f"download of {path}"):
+                fetched = self._download(path, cached, table_problem, None, limit)
+        except FetchFailed as error:
+            raise FetchFailed(error.kind, f"{error} {_REMEDY}") from None
         record_digest(cached, fetched.sha256)
         return cached.read_bytes()
 

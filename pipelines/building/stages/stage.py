@@ -17,6 +17,7 @@ from dataset.catalog.event_log import Event
 from dataset.columns import Column
 from dataset.maintenance.shard_check import CheckReport
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.identity_keys import IdentityKey
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import Queue
 from render.render_config import RENDERER_VERSION
@@ -122,6 +123,9 @@ class Stage:
     events."""
     uses_blender: bool = False
     """Whether the stage uses the Blender child, whose limits may then be the cause of a failure."""
+    limit_keys: tuple[IdentityKey, ...] = ()
+    """The limits of a stage without Blender that may be the cause of a failure (`too_large`); with
+    other values of them, the next build tries again."""
     uses_gpu: bool = False
     """Whether the stage uses the GPU that its queue reserves, if it reserves one."""
     estimate: Callable[[BuildConfig], FirstEstimate] = lambda _: FirstEstimate(seconds=1.0)

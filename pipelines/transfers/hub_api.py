@@ -16,6 +16,8 @@ __all__ = ["find_commit", "hub_token", "list_folder"]
 
 _MAX_PAGES = 1000
 """Pages of a folder; the hub lists 1,000 files on each."""
+_FIRST_ATTEMPTS = 3
+"""Attempts of the first request: if the hub cannot be reached at all, the user waits for that."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 _NO_TREES = frozenset({400, 404})
 """Statuses of a mirror of the hub that cannot list folders."""
@@ -46,7 +48,8 @@ def find_commit(
 ) -> str:
     """Return the commit of a branch, tag or commit hash. Raises FetchFailed (download)."""
     url = f"{endpoint}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
-    answer = request(url, f"the commit of {revision}", config, token)
+    attempts = min(config.attempts, _FIRST_ATTEMPTS)
+    answer = request(url, f"the commit of {revision}", config, token, attempts=attempts)
     value = read_json(answer)
     sha = value.get("sha") if isinstance(value, dict) else None
     if not isinstance(sha, str) or not _COMMIT.fullmatch(sha):
