@@ -15,6 +15,7 @@ _MAX_CONTENT = 256 << 20
 """Bytes of an object whose length the store does not state; every known store states it."""
 _MAX_ANSWER = 32 << 20
 """Bytes of any other answer. A page of 1,000 names of the longest kind has 4 MB."""
+_PAGE = (b"<html", b"<!doctype html")
 _S3 = frozenset({"s3", "s3a"})
 
 
@@ -47,11 +48,12 @@ def _session_class() -> type:
 
         async def read(self) -> bytes:
             """Return the whole answer, as for everything but an object's content."""
-            if self.method != "HEAD" and self.status < 300 and self.content_type == "text/html":
+            self.content = _LimitedBody(self.content, _MAX_ANSWER)
+            data = await super().read()
+            if self.status < 300 and data[:100].lstrip().lower().startswith(_PAGE):
                 # Parsed as a listing, a page would be an empty folder.
                 raise OSError("the answer is a web page: is AWS_ENDPOINT_URL an object store?")
-            self.content = _LimitedBody(self.content, _MAX_ANSWER)
-            return await super().read()
+            return data
 
     class LimitedSession(AIOHTTPSession):
         async def _get_session(self, proxy_url: str | None) -> Any:
