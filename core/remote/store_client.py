@@ -40,6 +40,8 @@ def _session_class() -> type:
     from aiobotocore.httpsession import AIOHTTPSession
 
     class LimitedResponse(aiohttp.ClientResponse):
+        content: Any
+
         async def start(self, connection: Any) -> Any:
             response = await super().start(connection)
             if self.content_length is None:
@@ -56,18 +58,19 @@ def _session_class() -> type:
             return data
 
     class LimitedSession(AIOHTTPSession):
+        _timeout: aiohttp.ClientTimeout
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            connect, read = self._timeout.sock_connect, self._timeout.sock_read
+            self._timeout = aiohttp.ClientTimeout(
+                total=_REQUEST_SECONDS, sock_connect=connect, sock_read=read
+            )
+
         async def _get_session(self, proxy_url: str | None) -> Any:
             session = await super()._get_session(proxy_url)
             session._response_class = LimitedResponse
             return session
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._timeout = aiohttp.ClientTimeout(
-                total=_REQUEST_SECONDS,
-                sock_connect=self._timeout.sock_connect,
-                sock_read=self._timeout.sock_read,
-            )
 
     return LimitedSession
 

@@ -4,10 +4,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-__all__ = ["Wait", "server_of", "waiting_for"]
+__all__ = ["Wait", "reported", "server_of", "waiting_for"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,12 @@ def waiting_for(server: str, purpose: str) -> Iterator[Wait]:
         yield wait
     finally:
         wait.end()
+
+
+def reported(server: str, purpose: str, work: Callable[[], T]) -> T:
+    """Return the result of `work`, reported as a wait for the server if it takes long."""
+    with waiting_for(server, purpose):
+        return work()
 
 
 def server_of(url: str) -> str:

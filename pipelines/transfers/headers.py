@@ -29,7 +29,7 @@ without end would stop every later one."""
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", re.ASCII)
 _LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d{1,18})\s*;\s*t\s*=\s*(\d{1,18})\b', re.ASCII)
 _POLICY = re.compile(
-    r'"[^"]*"\s*;[^,]*?\bq\s*=\s*(\d{1,18})[^,]*?;\s*w\s*=\s*(\d{1,18})\b', re.ASCII
+    r'"[^"]*"\s*;[^,]*?\bq\s*=\s*(\d{1,18})\b[^,]*?;\s*w\s*=\s*(\d{1,18})\b', re.ASCII
 )
 
 

@@ -47,9 +47,13 @@ class _HeadersOnly:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._is_complete = False
 
     def sendall(self, data: bytes) -> None:
-        self._connection.sendall(data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        if not self._is_complete:
+            headers, end, _ = data.partition(b"\r\n\r\n")
+            self._is_complete = bool(end)
+            self._connection.sendall(headers + end)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
