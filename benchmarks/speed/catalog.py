@@ -131,7 +131,7 @@ class Tables:
             for asset_id, version in versions.items()
         ]
 
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(self, path: str, version: str, target: Path, max_bytes: int = 0) -> FetchedFile:
         """Raise FetchFailed, because there is no file."""
         raise FetchFailed(FailureKind.MISSING, f"{path} exists only as a table's row")
 

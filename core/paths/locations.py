@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from core.errors import BadInput
+from core.remote.remote_files import RemoteFiles
+from core.remote.store_client import client_options
 from core.safe_text import printable
 
 __all__ = ["open_location"]
@@ -36,9 +39,12 @@ def open_location(location: str | Path) -> tuple[Any, str]:
     if isinstance(location, str) and _URI.match(location):
         try:
             # Other processes also write here; a cached listing would hide their files.
-            return fsspec.core.url_to_fs(location, use_listings_cache=False)
+            options = client_options(location)
+            fs, path = fsspec.core.url_to_fs(location, use_listings_cache=False, **options)
         except (ValueError, ImportError) as error:
             raise BadInput(f"{location}: cannot open this storage: {error}") from None
+        is_local = isinstance(fs, LocalFileSystem)
+        return (fs if is_local else RemoteFiles(fs, location)), path
     # fsspec would read `file:` or `::` in a local name as a part of a URI.
     # `Path.expanduser` fails for `~name` if there is no such user; this leaves the text as it is.
     path = location if isinstance(location, Path) else Path(os.path.expanduser(location))  # noqa: PTH111

@@ -31,9 +31,7 @@ class EventColumns:
         self.kind = category(stage, "kind", "failure kind, or the reason of a `cleared` event")
         self.message = category(stage, "message", "explanation in one line", detail=True)
         self.seconds = number(stage, "seconds", "seconds of work on one worker")
-        self.limits = category(
-            stage, "limits", "digest of the Blender child's limits when the stage failed"
-        )
+        self.limits = category(stage, "limits", "digest of the limits with which the stage failed")
         self.timings = seconds_by_name(stage, "timings", "seconds of each part of the work")
 
     @property

@@ -24,6 +24,7 @@ from deltalake.exceptions import DeltaError
 from core.config import canonical_json
 from core.errors import WorkFailed
 from core.lock import LockCheck
+from core.remote.waiting import reported
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 from dataset.catalog.table_uri import table_uri
@@ -392,7 +393,7 @@ class Catalog:
                 raise WorkFailed(f"{self._uri}: cannot use the catalog: {problem}") from error
         try:
             return retry(
-                work,
+                lambda: reported(self._uri, "the catalog", work),
                 attempts=_ATTEMPTS,
                 wait=_BACKOFF.seconds,
                 is_transient=lambda error: isinstance(error, _store_errors()),

@@ -52,7 +52,6 @@ _NEW, _FILE, _BYTES, _CONFIGURATION, _RETRY, _LIMITS, _DAMAGED, _COMPACTED = ran
 _REMOVED = (REMOVE.stage, "removed")
 """The (filter, reason) of an object that a tombstone removes."""
 _RETRIED = kinds_with_retry(Retry.NEXT_BUILD, Retry.AT_ONCE)
-_RETRIED_WITH_OTHER_LIMITS = kinds_with_retry(Retry.OTHER_LIMITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,10 +266,11 @@ class Decider:
     def _why_retry(self, stage: Stage, columns: Columns) -> Int8[np.ndarray, "n"]:
         """Return, per object, why a failed stage is retried; 0 if it is not."""
         why = np.zeros(len(columns), dtype=np.int8)
-        kinds = _RETRIED_WITH_OTHER_LIMITS if stage.uses_blender else stage.limited_kinds
-        limited = columns.one_of(stage.events.kind, kinds)
-        other = ~columns.one_of(stage.events.limits, {self.identities.limits})
-        why[limited & other] = _LIMITS
+        limits = self.identities.limits_of(stage)
+        if limits:
+            limited = columns.one_of(stage.events.kind, stage.limited_kinds)
+            other = ~columns.one_of(stage.events.limits, {limits})
+            why[limited & other] = _LIMITS
         why[columns.one_of(stage.events.kind, _RETRIED)] = _RETRY
         return why
 

@@ -22,8 +22,6 @@ def check_objaverse() -> Finding:
         commit = _read_from_hub(ENDPOINT)
     except LrmError as error:
         problem = str(error)
-    except OSError as error:
-        problem = f"{ENDPOINT}: {error}"
     return Finding(
         what="Objaverse",
         state="missing" if problem else "ok",
@@ -34,13 +32,14 @@ def check_objaverse() -> Finding:
 
 
 def _read_from_hub(endpoint: str) -> str:
-    """Return the newest commit. Raises BadInput, or OSError if its files cannot be read."""
-    import httpx2
+    """Return the newest commit. Raises BadInput if it or its files cannot be read."""
     import huggingface_hub
 
     from pipelines.sources.hub import REPOSITORY, HuggingFaceObjaverse
     from pipelines.sources.objaverse import OBJECT_PATHS
     from pipelines.transfers.fetch_config import FetchConfig
+    from pipelines.transfers.outcome import FetchFailed
+    from pipelines.transfers.small_request import request
 
     config = FetchConfig()
     commit = HuggingFaceObjaverse.resolve("main", config).revision
@@ -48,16 +47,11 @@ def _read_from_hub(endpoint: str) -> str:
         REPOSITORY, OBJECT_PATHS, repo_type="dataset", revision=commit, endpoint=endpoint
     )
     try:
-        with httpx2.stream(
-            "GET",
-            url,
-            follow_redirects=True,
-            timeout=config.connect_seconds,
-        ) as response:
-            response.raise_for_status()
-            next(response.iter_raw(1024), b"")
-    except httpx2.HTTPError as error:
-        raise OSError(f"cannot read {OBJECT_PATHS}: {error}") from None
+        answer = request(url, OBJECT_PATHS, config, attempts=1, first_bytes=1024)
+    except FetchFailed as error:
+        raise BadInput(f"cannot read {OBJECT_PATHS}: {error}") from None
+    if answer.status != 200:
+        raise BadInput(f"cannot read {OBJECT_PATHS}: {url}: HTTP {answer.status}")
     return commit
 
 

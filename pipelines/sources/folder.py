@@ -12,6 +12,7 @@ from core.config import digest
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.object_record import ObjectRecord
+from glb.limits import GlbLimits
 from pipelines.sources.objects_table import ObjectsTable, read_objects_table
 from pipelines.sources.skipped_rows import SkippedRows, shown, text_problem
 from pipelines.sources.source import SourceObject
@@ -92,9 +93,11 @@ class Folder:
             for path, version in listing.files[name].items()
         ]
 
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(
+        self, path: str, version: str, target: Path, max_bytes: int = GlbLimits.max_file_bytes
+    ) -> FetchedFile:
         """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
-        return copy_glb(self._storage, path, version, target)
+        return copy_glb(self._storage, path, version, target, max_bytes)
 
     def skipped_rows(self) -> Sequence[SkippedRows]:
         """Return the tables of the listing, with the number of rows that were skipped."""

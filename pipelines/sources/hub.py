@@ -4,22 +4,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadInput, first_line
+from core.errors import BadInput
+from core.remote.waiting import server_of, waiting_for
 from glb.container import glb_problem
+from glb.limits import GlbLimits
+from pipelines.sources.cached_tables import read_cached_table, record_digest, table_problem
 from pipelines.sources.json_tables import MAX_BYTES
 from pipelines.sources.objaverse import ObjaverseSource
-from pipelines.sources.stored_files import require_size
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.cluster_budget import open_budget
 from pipelines.transfers.download import download
 from pipelines.transfers.fetch_config import REQUESTS, FetchConfig
-from pipelines.transfers.outcome import FetchedFile
+from pipelines.transfers.hub_api import find_commit, hub_token, list_folder
+from pipelines.transfers.outcome import FetchedFile, FetchFailed
+from pipelines.transfers.size_limit import SizeLimit, glb_limit
 
 __all__ = ["REPOSITORY", "HuggingFaceObjaverse"]
 
 REPOSITORY = "allenai/objaverse"
 _REQUESTS_WITH_TOKEN = 5000
 """Requests per window with a token."""
+
+_REMEDY = "(set HF_ENDPOINT for another hub, or use a mirror with --source DIR)"
 
 
 class HuggingFaceObjaverse(ObjaverseSource):
@@ -38,7 +44,7 @@ class HuggingFaceObjaverse(ObjaverseSource):
         self._token = token
         self._config = config
         self._budget: RequestBudget | None = None
-        self._trees: dict[str, dict[str, str]] = {}
+        self._trees: dict[str, Mapping[str, str]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.revision, self._endpoint, self._token, self._config)
@@ -46,31 +52,37 @@ class HuggingFaceObjaverse(ObjaverseSource):
     @classmethod
     def resolve(cls, revision: str, config: FetchConfig) -> "HuggingFaceObjaverse":
         """Return the source at the commit of a branch, tag or commit hash. Raises BadInput."""
-        import huggingface_hub
         from huggingface_hub.constants import ENDPOINT
 
+        token = hub_token(ENDPOINT)
         try:
-            info = huggingface_hub.HfApi().dataset_info(REPOSITORY, revision=revision)
-        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-            raise BadInput(
-                f"objaverse@{revision}: cannot look up {REPOSITORY} on the hub: "
-                f"{first_line(error)} (set HF_ENDPOINT for another hub, or use a mirror with "
-                "--source DIR)"
-            ) from None
-        return cls(str(info.sha), ENDPOINT, huggingface_hub.get_token(), config)
+            commit = find_commit(ENDPOINT, REPOSITORY, revision, token, config)
+        except FetchFailed as error:
+            name = f"objaverse@{revision}: cannot look up {REPOSITORY} on the hub"
+            raise BadInput(f"{name}: {error} {_REMEDY}") from None
+        return cls(commit, ENDPOINT, token, config)
 
     def read(self, path: str) -> bytes:
-        """Return an annotation file, from the local cache if it is there. Raises FetchFailed."""
+        """Return an annotation file, from the local cache if it has it undamaged.
+
+        Only a readable table is kept there. Raises FetchFailed.
+        """
         cached = self._cached(path)
-        if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            self._download(path, cached, lambda _: "", None)
-        require_size(str(cached), cached.stat().st_size, MAX_BYTES)
+        data = read_cached_table(cached)
+        if data is not None:
+            return data
+        limit = SizeLimit(name=path, max_bytes=MAX_BYTES)
+        try:
+            with waiting_for(server_of(self._endpoint), f"download of {path}"):
+                fetched = self._download(path, cached, table_problem, None, limit)
+        except FetchFailed as error:
+            raise FetchFailed(error.kind, f"{error} {_REMEDY}") from None
+        record_digest(cached, fetched.sha256)
         return cached.read_bytes()
 
     def remedy(self, path: str) -> str:
         """Return what to do if an annotation file is damaged."""
-        return f"delete {self._cached(path)}, and the next build downloads it again"
+        return f"the file is {self._cached(path)}; delete it to download it again"
 
     def _cached(self, path: str) -> Path:
         """Return the local path of an annotation file."""
@@ -91,15 +103,23 @@ class HuggingFaceObjaverse(ObjaverseSource):
             self._trees["glbs"] = self._tree("glbs")
         return self._trees["glbs"].get(folder, self.revision)
 
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(
+        self, path: str, version: str, target: Path, max_bytes: int = GlbLimits.max_file_bytes
+    ) -> FetchedFile:
         """Download a file of the commit, or copy it from the cache. Raises FetchFailed."""
         import objaverse
 
         cached = Path(objaverse._VERSIONED_PATH) / path
-        return self._download(path, target, glb_problem, cached if cached.is_file() else None)
+        local = cached if cached.is_file() else None
+        return self._download(path, target, glb_problem, local, glb_limit(path, max_bytes))
 
     def _download(
-        self, path: str, target: Path, check: Callable[[Path], str], local: Path | None
+        self,
+        path: str,
+        target: Path,
+        check: Callable[[Path], str],
+        local: Path | None,
+        limit: SizeLimit,
     ) -> FetchedFile:
         import huggingface_hub
 
@@ -114,38 +134,17 @@ class HuggingFaceObjaverse(ObjaverseSource):
             default = _REQUESTS_WITH_TOKEN if self._token else REQUESTS
             requests = self._config.requests or default
             self._budget = open_budget(self._endpoint, requests, self._config.window_seconds)
-        return download(url, target, check, self._config, self._budget, self._token, local)
+        return download(url, target, check, self._config, self._budget, self._token, local, limit)
 
-    def _tree(self, folder: str) -> dict[str, str]:
+    def _tree(self, folder: str) -> Mapping[str, str]:
         """Return the Git object ids of a folder's entries by name; empty if there are no trees.
 
         A mirror of the hub may lack the tree endpoint. Raises BadInput if the hub cannot be read.
         """
-        import huggingface_hub
-        import huggingface_hub.utils
-
-        url = f"{self._endpoint}/api/datasets/{REPOSITORY}/tree/{self.revision}/{folder}"
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
-            request = huggingface_hub.utils.http_backoff  # type: ignore[attr-defined]
-            response = request("GET", url, headers=headers)
-            if response.status_code in (400, 404):
-                return {}
-            response.raise_for_status()
-            entries = response.json()
-        except (huggingface_hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-            text = f"cannot list the folder {folder} on the hub: {first_line(error)}"
+            return list_folder(
+                self._endpoint, REPOSITORY, self.revision, folder, self._token, self._config
+            )
+        except FetchFailed as error:
+            text = f"cannot list the folder {folder} on the hub: {error} {_REMEDY}"
             raise BadInput(f"{self.name}: {text}") from None
-        except (ValueError, RecursionError):
-            return {}
-        if not isinstance(entries, list):
-            return {}
-        pairs = (
-            (entry.get("path"), entry.get("oid")) for entry in entries if isinstance(entry, dict)
-        )
-        # An entry of another form is left out: its version is then the commit.
-        return {
-            Path(path).name: oid
-            for path, oid in pairs
-            if isinstance(path, str) and isinstance(oid, str) and oid.isascii()
-        }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.storage import Storage
+from glb.limits import GlbLimits
 from pipelines.sources.json_tables import MAX_BYTES
 from pipelines.sources.objaverse import ObjaverseSource
 from pipelines.sources.stored_files import copy_glb, read_table_file, reading
@@ -45,6 +46,8 @@ class Mirror(ObjaverseSource):
         with reading(self.name):
             return self._storage.versions(f"glbs/{folder}")
 
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(
+        self, path: str, version: str, target: Path, max_bytes: int = GlbLimits.max_file_bytes
+    ) -> FetchedFile:
         """Copy the file to `target` atomically, if it has this version. Raises FetchFailed."""
-        return copy_glb(self._storage, path, version, target)
+        return copy_glb(self._storage, path, version, target, max_bytes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.config import digest
 from core.errors import BadInput
+from glb.limits import GlbLimits
 from pipelines.sources.annotation import read_annotation
 from pipelines.sources.json_tables import read_table
 from pipelines.sources.objaverse_ids import is_objaverse_id
@@ -72,7 +73,9 @@ class ObjaverseSource(ABC):
         """Return the versions of the files in glbs/`folder` by name, or one version for all."""
 
     @abstractmethod
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(
+        self, path: str, version: str, target: Path, max_bytes: int = GlbLimits.max_file_bytes
+    ) -> FetchedFile:
         """Write a verified file to `target`, atomically. Raises FetchFailed."""
 
     def parts(self) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dataset.object_record import ObjectRecord
+from glb.limits import GlbLimits
 from pipelines.sources.skipped_rows import SkippedRows
 from pipelines.transfers.outcome import FetchedFile
 
@@ -56,8 +57,11 @@ class Source(Protocol):
     def skipped_rows(self) -> Sequence[SkippedRows]:
         """Return the tables of the present listing, with the rows that could not be read."""
 
-    def fetch(self, path: str, version: str, target: Path) -> FetchedFile:
+    def fetch(
+        self, path: str, version: str, target: Path, max_bytes: int = GlbLimits.max_file_bytes
+    ) -> FetchedFile:
         """Write an object's verified file to `target`, atomically.
 
-        `path` and `version` come from its SourceObject. Raises FetchFailed.
+        `path` and `version` come from its SourceObject. Raises FetchFailed, also (too_large) for a
+        file of more than `max_bytes`.
         """

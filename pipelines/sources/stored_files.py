@@ -1,7 +1,6 @@
 """Files of a source that is a folder or bucket: checked copies, and errors with its name."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,11 @@ from core.failures import FailureKind
 from core.storage import Storage, storage_errors
 from glb.container import glb_problem
 from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
+from pipelines.transfers.size_limit import glb_limit
 
 __all__ = ["MISSING", "copy_glb", "read_table_file", "reading", "require_size"]
 
+_BLOCK_BYTES = 1 << 22
 MISSING = "missing"
 """The version of a file that is listed but does not exist."""
 
@@ -42,13 +43,24 @@ def require_size(name: str, num_bytes: int, max_bytes: int) -> None:
         raise BadInput(f"{name}: has {limit}: is it another file?")
 
 
-def copy_glb(storage: Storage, path: str, version: str, target: Path) -> FetchedFile:
-    """Copy a GLB file to `target` atomically, if it has this version. Raises FetchFailed."""
+def copy_glb(
+    storage: Storage, path: str, version: str, target: Path, max_bytes: int
+) -> FetchedFile:
+    """Copy a GLB file to `target` atomically, if it has this version.
+
+    Raises FetchFailed, also if it has more than `max_bytes`: before the first byte is copied, or
+    when a file that grows reaches the limit.
+    """
+    limit = glb_limit(path, max_bytes)
     try:
         with atomic_file(target, sync=False) as temporary:
             _require_version(storage, path, version)
+            limit.check(storage.size(path))
             with storage.open(path) as source, open(temporary, "wb") as file:
-                shutil.copyfileobj(source, file, 1 << 22)
+                while block := source.read(_BLOCK_BYTES):
+                    file.write(block)
+                    if file.tell() > max_bytes:
+                        raise limit.exceeded()
             _require_version(storage, path, version)
             problem = glb_problem(temporary)
             if problem:

@@ -14,9 +14,9 @@ from pathlib import Path
 from core.atomic import atomic_file
 from core.failures import FailureKind
 from core.retry import Backoff
+from pipelines.transfers.announced_content import AnnouncedContent
 from pipelines.transfers.budget import RequestBudget
 from pipelines.transfers.exchange import (
-    AnnouncedContent,
     ContentChanged,
     Exchange,
     RetryableError,
@@ -25,6 +25,7 @@ from pipelines.transfers.exchange import (
 from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import FetchedFile, FetchFailed, file_sha256
 from pipelines.transfers.partial_file import PartialFile, open_partial_file, partial_folder
+from pipelines.transfers.size_limit import SizeLimit, glb_limit
 
 __all__ = ["download"]
 
@@ -40,16 +41,19 @@ def download(
     budget: RequestBudget,
     token: str | None = None,
     local: Path | None = None,
+    limit: SizeLimit | None = None,
 ) -> FetchedFile:
     """Write the file of a URL to `target`, atomically and only if it is what the server announced.
 
     `check` returns what is wrong with a complete file, or an empty text. `local` is a file that may
     have the same content; if it has, it is copied instead. The token is sent only to the URL's own
-    host. Raises FetchFailed.
+    host. A file above `limit`, by default that of an object's file, is refused before its first
+    byte if its size is announced. Raises FetchFailed.
     """
     try:
         with open_partial_file(partial_folder(config.partial_folder), url) as partial_file:
-            transfer = _Transfer(url, partial_file, check, config, budget, token)
+            exchange = Exchange(url, config, token, limit or glb_limit(url))
+            transfer = _Transfer(url, partial_file, check, config, budget, exchange)
             with asyncio.Runner() as runner:
                 return transfer.run(runner, target, local)
     except OSError as error:
@@ -68,14 +72,14 @@ class _Transfer:
         check: Callable[[Path], str],
         config: FetchConfig,
         budget: RequestBudget,
-        token: str | None,
+        exchange: Exchange,
     ) -> None:
         self._url = url
         self._partial = partial_file
         self._check = check
         self._config = config
         self._budget = budget
-        self._exchange = Exchange(url, config, token)
+        self._exchange = exchange
         self._failures = 0
         """Consecutive failed requests without progress."""
         self._wrong_contents = 0
@@ -197,7 +201,11 @@ def _has_content(path: Path | None, announced: AnnouncedContent) -> bool:
     """Return whether a local file has the announced SHA-256."""
     if path is None or announced.sha256 is None:
         return False
-    return announced.size in (None, path.stat().st_size) and file_sha256(path) == announced.sha256
+    try:
+        size = path.stat().st_size
+        return announced.size in (None, size) and file_sha256(path) == announced.sha256
+    except OSError:  # it was removed, or may not be read
+        return False
 
 
 def _copy(source: Path, target: Path) -> None:

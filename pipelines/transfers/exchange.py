@@ -14,15 +14,14 @@ bytes on disk and the bytes of the response belong to the same content:
 
 import asyncio
 import contextlib
-import functools
-import re
-import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import httpx2
 
 from core.failures import FailureKind
+from core.remote.waiting import Wait, server_of, waiting_for
+from pipelines.transfers.announced_content import AnnouncedContent
 from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.headers import (
     RateLimits,
@@ -31,21 +30,25 @@ from pipelines.transfers.headers import (
     entity_tag,
     rate_limits,
     retry_after,
-    whole_number,
+)
+from pipelines.transfers.http_client import (
+    MAX_REDIRECTS,
+    is_same_server,
+    open_client,
+    redirect_target,
+    request_headers,
 )
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.partial_file import PartialFile
+from pipelines.transfers.size_limit import SizeLimit
 
 __all__ = [
-    "AnnouncedContent",
     "ContentChanged",
     "Exchange",
     "RetryableError",
     "time_limit_message",
 ]
 
-_MAX_REDIRECTS = 8
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 _RATE_LIMITED = frozenset({429, 503})
 _TRANSIENT = frozenset({408, 425})
@@ -78,40 +81,16 @@ class ContentChanged(Exception):
     """Raised if the content on the server changed during the download."""
 
 
-@dataclass(frozen=True)
-class AnnouncedContent:
-    """A file's ETag, SHA-256 and size, as the servers announce them before the bytes."""
-
-    etag: str | None = None
-    sha256: str | None = None
-    size: int | None = None
-    is_local: bool = False
-    """Whether a local file has this content, so that no bytes are requested."""
-
-    def with_headers(self, headers: Mapping[str, str], *, from_origin: bool) -> "AnnouncedContent":
-        """Return a copy with the values of one more response; values that are set stay.
-
-        A plain ETag is used only if it comes from the first server and is a SHA-256: other servers
-        send ETags of their own storage.
-        """
-        plain = entity_tag(headers)
-        plain = plain if from_origin and plain and _SHA256.fullmatch(plain) else None
-        etag = entity_tag(headers, "x-linked-etag") or plain
-        sha256 = etag if etag and _SHA256.fullmatch(etag) else None
-        size = whole_number(headers.get("x-linked-size", "")) if self.size is None else self.size
-        return replace(self, etag=self.etag or etag, sha256=self.sha256 or sha256, size=size)
-
-
 class Exchange:
     """The requests for one URL, one at a time, over shared connections."""
 
-    def __init__(self, url: str, config: FetchConfig, token: str | None) -> None:
+    def __init__(self, url: str, config: FetchConfig, token: str | None, limit: SizeLimit) -> None:
         """Create the HTTP client; `token` is sent only to the host of `url`."""
         self._url = httpx2.URL(url)
         self._total_seconds = config.total_seconds
         self._token = token
-        timeout = httpx2.Timeout(config.stall_seconds, connect=config.connect_seconds)
-        self._client = httpx2.AsyncClient(timeout=timeout, verify=_tls())
+        self._limit = limit
+        self._client = open_client(config)
         self._received: set[str | None] = set()
         """ETags of the contents from which this exchange received bytes."""
         self.rate_limits = RateLimits()
@@ -132,11 +111,12 @@ class Exchange:
         self.rate_limits = RateLimits()
         try:
             async with asyncio.timeout(seconds), contextlib.AsyncExitStack() as stack:
-                return await self._follow_redirects(stack, partial, is_local)
+                wait = stack.enter_context(waiting_for(server_of(str(self._url)), self._url.path))
+                return await self._follow_redirects(stack, partial, is_local, wait)
         except TimeoutError:
             message = time_limit_message(str(self._url), self._total_seconds, partial.size)
             raise FetchFailed(FailureKind.DOWNLOAD, message) from None
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise FetchFailed(FailureKind.DOWNLOAD, f"{self._url}: {error}") from None
         except httpx2.TransportError as error:
             raise RetryableError(f"{type(error).__name__} {error}".strip()) from None
@@ -146,35 +126,36 @@ class Exchange:
         stack: contextlib.AsyncExitStack,
         partial: PartialFile,
         is_local: Callable[[AnnouncedContent], bool],
+        wait: Wait,
     ) -> AnnouncedContent:
         """Follow redirects to the server that has the bytes, and receive them."""
         url, announced = self._url, AnnouncedContent()
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             headers = self._request_headers(url, partial, announced)
             stream = self._client.stream("GET", url, headers=headers)
             response = await stack.enter_async_context(stream)
+            wait.progress()
             from_origin = self._is_origin(url)
             if from_origin:
                 self.rate_limits = rate_limits(response.headers)
             if response.status_code < 400:
                 announced = announced.with_headers(response.headers, from_origin=from_origin)
+                self._limit.check(announced.size)
                 self._check_content(partial, announced.etag)
                 if is_local(announced):
                     return replace(announced, is_local=True)
                 if announced.etag and partial.size and partial.size == announced.size:
                     return announced
             if not response.has_redirect_location:
-                return await self._receive(response, partial, announced, from_origin)
-            url = url.join(response.headers["location"])
-        text = f"{self._url}: more than {_MAX_REDIRECTS} redirects"
+                return await self._receive(response, partial, announced, from_origin, wait)
+            url = redirect_target(url, response)
+        text = f"{self._url}: more than {MAX_REDIRECTS} redirects"
         raise FetchFailed(FailureKind.DOWNLOAD, text)
 
     def _request_headers(
         self, url: httpx2.URL, partial: PartialFile, announced: AnnouncedContent
     ) -> dict[str, str]:
-        headers = {"Accept-Encoding": "identity", "User-Agent": "lrm-objaverse"}
-        if self._token and self._is_origin(url):
-            headers["Authorization"] = f"Bearer {self._token}"
+        headers = request_headers(self._token if self._is_origin(url) else None)
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
             # An announced ETag was compared above; content servers use ETags of their own.
@@ -201,6 +182,7 @@ class Exchange:
         partial: PartialFile,
         announced: AnnouncedContent,
         from_origin: bool,
+        wait: Wait,
     ) -> AnnouncedContent:
         """Append the response's bytes to the partial file; return what the file should be.
 
@@ -217,10 +199,11 @@ class Exchange:
             total = content_length(response.headers)
         else:
             total = _check_range(response, partial)
+        self._limit.check(total)
         size = total if announced.size is None else announced.size
         if status != _RANGE_NOT_SATISFIABLE:
             self._received.add(partial.etag)
-            await _append(response, partial, size)
+            await _append(response, partial, size, self._limit, wait)
         return replace(announced, size=size)
 
     def _error(
@@ -246,12 +229,8 @@ class Exchange:
         return FetchFailed(FailureKind.DOWNLOAD, message)
 
     def _is_origin(self, url: httpx2.URL) -> bool:
-        """Return whether a URL belongs to the first server: same scheme, host and port."""
-        return (url.scheme, url.host, url.port) == (
-            self._url.scheme,
-            self._url.host,
-            self._url.port,
-        )
+        """Return whether a URL belongs to the first server."""
+        return is_same_server(url, self._url)
 
 
 def time_limit_message(url: str, total_seconds: float, num_bytes: int) -> str:
@@ -278,19 +257,28 @@ def _check_range(response: httpx2.Response, partial: PartialFile) -> int | None:
     raise RetryableError(text, wrong_bytes=True)
 
 
-async def _append(response: httpx2.Response, partial: PartialFile, size: int | None) -> None:
+async def _append(
+    response: httpx2.Response, partial: PartialFile, size: int | None, limit: SizeLimit, wait: Wait
+) -> None:
     """Append a response's bytes to a partial file, up to `size` if that is known.
 
     Raises RetryableError if there are more bytes, or if the connection ended early. With a
-    Content-Length, the HTTP client itself detects an early end.
+    Content-Length, the HTTP client itself detects an early end. Raises FetchFailed and removes the
+    bytes if there are more than the limit allows.
     """
     received = partial.size
     with open(partial.path, "ab") as file:
         async for data in response.aiter_raw():
+            wait.progress()
             received += len(data)
+            if received > limit.max_bytes:
+                break
             file.write(data)
             if size is not None and received > size:
                 break
+    if received > limit.max_bytes:
+        partial.restart(None)
+        raise limit.exceeded()
     if size is None:
         return
     if received > size:
@@ -298,8 +286,3 @@ async def _append(response: httpx2.Response, partial: PartialFile, size: int | N
         raise RetryableError(f"more than the announced {size} bytes", wrong_bytes=True)
     if received < size and content_length(response.headers) is None:
         raise RetryableError(f"the connection ended at byte {received} of {size}")
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return httpx2.create_ssl_context()

@@ -21,9 +21,16 @@ __all__ = [
     "whole_number",
 ]
 
+_MAX_DIGITS = 18
+"""Digits of a number that is believed; Python refuses to convert more than 4300."""
+_MAX_WAIT = 24 * 3600.0
+"""Maximum wait in seconds that is believed: the cluster's budget outlives the build, and a wait
+without end would stop every later one."""
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", re.ASCII)
-_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
-_POLICY = re.compile(r'"[^"]*"\s*;[^,]*?\bq\s*=\s*(\d+)[^,]*?;\s*w\s*=\s*(\d+)')
+_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d{1,18})\s*;\s*t\s*=\s*(\d{1,18})\b', re.ASCII)
+_POLICY = re.compile(
+    r'"[^"]*"\s*;[^,]*?\bq\s*=\s*(\d{1,18})\b[^,]*?;\s*w\s*=\s*(\d{1,18})\b', re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,14 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     The header holds seconds or a date.
     """
     value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
+    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+        return min(float(value), _MAX_WAIT)
     try:
         then = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
+    return min(max(0.0, (then - (now or datetime.now(UTC))).total_seconds()), _MAX_WAIT)
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits:
@@ -89,14 +96,18 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits:
         limits.append((left, reset))
     policies = [(int(q), float(w)) for q, w in _POLICY.findall(headers.get("ratelimit-policy", ""))]
     return RateLimits(
-        policy=min((item for item in policies if all(item)), key=_rate, default=None),
-        reset_seconds=max((float(t) for r, t in limits if r == 0), default=None),
+        policy=min(
+            (item for item in policies if item[0] and 0 < item[1] <= _MAX_WAIT),
+            key=_rate,
+            default=None,
+        ),
+        reset_seconds=max((min(float(t), _MAX_WAIT) for r, t in limits if r == 0), default=None),
     )
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that a text of decimal digits represents; None for any other text."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    """Return the number that a text of up to 18 decimal digits represents; else None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _rate(policy: tuple[int, float]) -> float:

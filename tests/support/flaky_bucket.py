@@ -47,6 +47,10 @@ class FlakyBucket:
         switch_faults(self.server, on=True)
 
 
+def _short_delay(base: float, growth_factor: float, attempts: int) -> float:
+    return 0.02 * attempts
+
+
 @contextmanager
 def flaky_bucket() -> Iterator[FlakyBucket]:
     """Yield an empty root; during the block, the environment selects its server."""
@@ -55,6 +59,8 @@ def flaky_bucket() -> Iterator[FlakyBucket]:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        # The client waits up to 1, 2, 4 ... seconds after a fault, for which the tests would wait.
+        patch.setattr("botocore.retryhandler.delay_exponential", _short_delay)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         boto3.resource("s3").create_bucket(Bucket="lake")
         yield FlakyBucket(address)

@@ -119,7 +119,7 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
             answer = upstream.getresponse()
             data = answer.read()
             upstream.close()
-            if self.command == "PUT" and store.is_due("lost", 13):
+            if self.command == "PUT" and store.is_due("lost", 8):
                 self.close_connection = True
                 self.connection.close()
                 return

@@ -8,12 +8,13 @@ from core.failures import FailureKind
 from dataset.catalog.event_columns import LIST
 from dataset.columns import integer, text
 from dataset.object_record import sample_key
+from pipelines.building.stages.identity_keys import FETCH_LIMIT_KEYS
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, Stage, StoredBytes
 from pipelines.building.stages.worker_context import WorkerContext
 from pipelines.sources import FetchFailed, is_hub
-from pipelines.transfers.outcome import file_sha256
+from pipelines.transfers.outcome import FetchedFile, file_sha256
 
 __all__ = ["BYTES", "FETCH", "RAW", "SHA256", "local_glb"]
 
@@ -28,7 +29,7 @@ _FOLDER = "raw"
 
 def _fetch(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     with context.scratch_file(f"{sample_key(state.asset_id)[:100]}.fetch") as path:
-        fetched = context.source.fetch(state.record.path, state.require(LIST.version), path)
+        fetched = _from_source(state, context, path)
         sha256 = fetched.sha256
         raw = f"{_FOLDER}/{sha256[:2]}/{sha256}.glb" if context.keep_raw else None
         if raw is not None and not context.root.exists(raw):
@@ -36,6 +37,12 @@ def _fetch(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
         # The stage `inspect` is part of the same task and reads this file.
         context.keep_glb(path, sha256)
         return {SHA256.name: sha256, BYTES.name: fetched.num_bytes, RAW.name: raw}
+
+
+def _from_source(state: ObjectState, context: WorkerContext, path: Path) -> FetchedFile:
+    """Write an object's file to `path`. Raises FetchFailed."""
+    version, max_bytes = state.require(LIST.version), context.config.inspect.max_file_bytes
+    return context.source.fetch(state.record.path, version, path, max_bytes)
 
 
 def local_glb(state: ObjectState, context: WorkerContext) -> Path:
@@ -56,7 +63,7 @@ def local_glb(state: ObjectState, context: WorkerContext) -> Path:
             with context.root.open(raw) as source, open(path, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 22)
         except FileNotFoundError:
-            context.source.fetch(state.record.path, state.require(LIST.version), path)
+            _from_source(state, context, path)
         if file_sha256(path) != sha256:
             message = f"{state.record.path}: the file changed after it was fetched"
             raise FetchFailed(FailureKind.CHANGED, message)
@@ -72,6 +79,7 @@ FETCH = Stage(
     columns=(SHA256, BYTES, RAW),
     queue=FETCH_QUEUE,
     run=_fetch,
+    limit_keys=FETCH_LIMIT_KEYS,
     estimate=lambda config: FirstEstimate(seconds=1.0 if is_hub(config.source) else 0.1),
     stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
     file=ResultFile(location=(RAW,), folder=_FOLDER, required=False),

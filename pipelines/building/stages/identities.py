@@ -38,6 +38,13 @@ class Identities:
         """Digest of the limits of the Blender child, which the inspection has, too."""
         return digest(identity_of(self._config, LIMIT_KEYS))
 
+    def limits_of(self, stage: Stage) -> str:
+        """Return a digest of the limits that may be the cause of a failure; empty without any."""
+        if stage.uses_blender:
+            return self.limits
+        keys = stage.limit_keys
+        return digest(identity_of(self._config, keys)) if keys else ""
+
     def _settings(self, stage: Stage) -> str:
         identity = stage.identity_of(self._config, self._rig)
         return "" if identity is None else digest(identity)
@@ -64,9 +71,9 @@ class Identities:
     def event(self, stage: Stage, state: ObjectState, **fields: Any) -> Event:
         """Return a new event of an object and stage, with its identity under the configuration."""
         data = dict(fields.pop("data", {}))
-        is_limited = stage.uses_blender or fields.get("kind") in stage.limited_kinds
-        if is_limited and fields.get("status") == "failed":
-            data["limits"] = self.limits
+        limits = self.limits_of(stage)
+        if limits and fields.get("status") == "failed":
+            data["limits"] = limits
         return Event(
             asset_id=state.asset_id,
             stage=stage.name,

@@ -14,6 +14,7 @@ from typing import Any
 from core.config import Config
 
 __all__ = [
+    "FETCH_LIMIT_KEYS",
     "INSPECT_KEYS",
     "LIMIT_KEYS",
     "RENDER_KEYS",
@@ -60,6 +61,8 @@ INSPECT_KEYS = _keys(
 """The limits of an inspection: a file that exceeds one fails."""
 SURFACE_KEYS = _keys("surface", "points seed")
 """The settings of the companion geometry."""
+FETCH_LIMIT_KEYS = _keys("inspect", "max_file_bytes")
+"""The limits of a fetch: a file that exceeds one is not fetched."""
 LIMIT_KEYS = (
     *_keys(
         "blender",

@@ -5,7 +5,7 @@ from typing import Any
 from core.failures import FailureKind
 from filters.inspect_glb import inspect_confined
 from pipelines.building.stages.fetch import SHA256, local_glb
-from pipelines.building.stages.identity_keys import INSPECT_KEYS, identity_of
+from pipelines.building.stages.identity_keys import INSPECT_KEYS, LIMIT_KEYS, identity_of
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, Stage
@@ -38,6 +38,7 @@ INSPECT = Stage(
     enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,
+    limit_keys=LIMIT_KEYS,
     limited_kinds=frozenset({FailureKind.TIMEOUT, FailureKind.OUT_OF_MEMORY}),
     estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),
 )

@@ -11,13 +11,14 @@ from functools import cached_property
 from typing import Any
 
 from core.config import Config
-from core.failures import FailureKind
+from core.failures import FailureKind, Retry, kinds_with_retry
 from core.storage import Storage
 from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Event
 from dataset.columns import Column
 from dataset.maintenance.shard_check import CheckReport
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.stages.identity_keys import IdentityKey
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import Queue
 from render.render_config import RENDERER_VERSION
@@ -123,9 +124,11 @@ class Stage:
     events."""
     uses_blender: bool = False
     """Whether the stage uses the Blender child, whose limits may then be the cause of a failure."""
-    limited_kinds: frozenset[FailureKind] = frozenset()
-    """Failure kinds that the limits of the Blender child cause in a stage that does not use it, but
-    has the same limits."""
+    limit_keys: tuple[IdentityKey, ...] = ()
+    """The limits of a stage without Blender that may be the cause of a failure; with other values
+    of them, the next build tries again."""
+    limited_kinds: frozenset[FailureKind] = kinds_with_retry(Retry.OTHER_LIMITS)
+    """The failure kinds that limits may cause in this stage."""
     uses_gpu: bool = False
     """Whether the stage uses the GPU that its queue reserves, if it reserves one."""
     estimate: Callable[[BuildConfig], FirstEstimate] = lambda _: FirstEstimate(seconds=1.0)

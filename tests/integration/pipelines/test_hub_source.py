@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import objaverse
 import pytest
 
+import pipelines.sources.hub
 from core.errors import BadInput
 from pipelines.sources.hub import HuggingFaceObjaverse
-from pipelines.sources.objaverse import OBJECT_PATHS
+from pipelines.sources.objaverse import LVIS, OBJECT_PATHS
+from pipelines.sources.source import SourceObject
 from pipelines.transfers.fetch_config import FetchConfig
+from pipelines.transfers.outcome import FetchFailed
 from tests.support.fake_glbs import GOOD, OTHER, fake_glb
 from tests.support.hub import COMMIT, Hub, serve_hub
 
@@ -59,6 +63,12 @@ def source(hub: Hub, cache: Path, tmp_path: Path) -> HuggingFaceObjaverse:
     return HuggingFaceObjaverse(COMMIT, hub.address, "secret", config)
 
 
+def read_all(source: HuggingFaceObjaverse) -> list[SourceObject]:
+    """Read the whole listing, as a new process does."""
+    fresh = HuggingFaceObjaverse(*source.__reduce__()[1])
+    return [item for part in fresh.parts() for item in fresh.read_part(part)]
+
+
 def test_the_listing_requests_only_the_metadata_that_it_needs(source, hub):
     parts = sorted(source.parts())
     assert sum(len(source.files(part, False)) for part in parts) == 4
@@ -99,10 +109,11 @@ def test_odd_entries_of_trees_are_left_out(source, hub):
 
 
 @pytest.mark.parametrize("tree", [b"<html>", b"[" * 100_000, b"5", b"[" + b"9" * 9_999 + b"]"])
-def test_a_tree_that_cannot_be_read_is_no_tree(source, hub, tree):
+def test_a_tree_that_cannot_be_read_is_refused(source, hub, tree):
+    """Taken for a hub without trees, one wrong answer would fetch every object again."""
     hub.tree = tree
-    source.parts()
-    assert set(source.files("000-000", False).values()) == {COMMIT}
+    with pytest.raises(BadInput, match=r"cannot list the folder metadata .*the answer is not"):
+        source.parts()
 
 
 def test_a_pickled_source_fetches_files(source, hub, tmp_path):
@@ -127,12 +138,88 @@ def test_a_cached_model_is_used_only_if_its_hash_matches(
     assert len(hub.ranges) == (0 if cached == GOOD else 1), "requests to the content server"
 
 
-def test_a_damaged_annotation_names_its_file(source, repository, cache):
-    (repository / "metadata/000-000.json.gz").write_bytes(b"nonsense")
-    source.parts()
-    problem = r"metadata/000-000.json.gz is damaged: .*; delete /.*, and the next build"
-    with pytest.raises(BadInput, match=problem):
-        source.read_part("000-000")
+@pytest.mark.parametrize("redirect", [True, False])
+@pytest.mark.parametrize("path", [OBJECT_PATHS, "metadata/000-000.json.gz"])
+@pytest.mark.parametrize("wrong", [b"<html>Sign in</html>", _json_gz([1]), GOOD, b""])
+def test_a_table_that_cannot_be_read_is_not_kept(
+    source, hub, repository, cache, path, wrong, redirect
+):
+    hub.redirect = redirect
+    right = (repository / path).read_bytes()
+    (repository / path).write_bytes(wrong)
+    with pytest.raises(BadInput, match=rf"cannot read {path}: http://.*HF_ENDPOINT"):
+        read_all(source)
+    assert not list(cache.rglob(Path(path).name))
+    (repository / path).write_bytes(right)
+    assert len(read_all(source)) == 4
+
+
+@pytest.mark.parametrize("path", [OBJECT_PATHS, LVIS, "metadata/000-000.json.gz"])
+@pytest.mark.parametrize(
+    ("damage", "has_digest"),
+    # Without a digest, any readable table is accepted.
+    [("cut", False), ("zeros", True), ("page", False), ("empty", True), ("other", True)],
+)
+def test_a_damaged_table_in_the_cache_is_fetched_again_once(
+    source, hub, cache, caplog, path, has_digest, damage
+):
+    expected = read_all(source)
+    (cached,) = cache.rglob(Path(path).name)
+    right = cached.read_bytes()
+    (digest,) = cache.rglob(f".{cached.name}.sha256")
+    if not has_digest:
+        digest.unlink()
+    wrong = {
+        "cut": right[:-9],
+        "zeros": b"\0" * len(right),
+        "page": b"<html>",
+        "empty": b"",
+        "other": _json_gz({}),
+    }
+    cached.write_bytes(wrong[damage])
+    del hub.requests[:]
+    with caplog.at_level(logging.WARNING):
+        assert read_all(source) == expected
+    assert [line for line in hub.requests if "/resolve/" in line and path in line] == [
+        f"GET /datasets/allenai/objaverse/resolve/{COMMIT}/{path}"
+    ]
+    assert cached.read_bytes() == right
+    (message,) = caplog.messages
+    assert str(cached) in message
+    assert "downloaded again" in message
+
+
+def test_a_folder_in_place_of_a_cached_table_is_named(source, cache):
+    (cache / COMMIT / OBJECT_PATHS).mkdir(parents=True)
+    with pytest.raises(BadInput, match=str(cache / COMMIT / OBJECT_PATHS)):
+        source.parts()
+
+
+def test_a_table_in_the_cache_without_a_digest_is_used(source, hub, cache):
+    expected = read_all(source)
+    for digest in cache.rglob(".*.sha256"):
+        digest.unlink()
+    del hub.requests[:]
+    assert read_all(source) == expected
+    assert not [path for path in hub.requests if "/resolve/" in path]
+
+
+def test_a_table_has_a_size_limit_while_it_is_downloaded(source, hub, cache, monkeypatch):
+    monkeypatch.setattr(pipelines.sources.hub, "MAX_BYTES", 20)
+    with pytest.raises(BadInput, match=rf"{OBJECT_PATHS}: .* bytes; the limit is 20"):
+        source.parts()
+    assert hub.ranges == [], "nothing was requested from the content server"
+
+
+def test_a_model_above_the_limit_is_not_downloaded(source, hub, cache, tmp_path):
+    path = f"glbs/000-000/{'0' * 32}.glb"
+    (cache / path).parent.mkdir(parents=True)
+    (cache / path).write_bytes(GOOD)
+    with pytest.raises(FetchFailed, match=f"{len(GOOD)} bytes; the limit is 99") as raised:
+        source.fetch(path, "any", tmp_path / "x.glb", 99)
+    assert raised.value.kind == "too_large"
+    assert hub.ranges == []
+    assert not (tmp_path / "x.glb").exists()
 
 
 def test_annotations_are_cached_by_commit(source, hub, cache, repository):

@@ -21,6 +21,8 @@ from tests.support.lrm import run_lrm
 def words(demo_source) -> list[str]:
     captions = demo_source / CAPTIONS_FILE
     arguments = ["--source", demo_source, "--captions", captions, *QUICK, "--limit", "8"]
+    # Every commit costs every later command requests; one that waits longer also has more events.
+    arguments += ["--execution.commit-seconds", "30"]
     return [str(word) for word in arguments]
 
 
@@ -30,13 +32,6 @@ def stored(words):
         answer = dataset.run("build", *words, "--root", dataset.root)
         assert answer.code == 0, answer.err
         yield dataset
-
-
-def test_the_store_had_every_kind_of_fault(stored):
-    counts = switch_faults(stored.server)
-    assert counts["slow"] >= 10
-    assert counts["cut"] >= 5
-    assert counts["lost"] >= 1
 
 
 def test_a_bucket_holds_the_same_samples_and_events_as_a_folder(
@@ -85,6 +80,10 @@ def test_every_command_works_on_a_bucket_and_writes_no_credential(stored, tmp_pa
     assert len(stored.printed) > 10
     folders = ("catalog", "shards", "snapshots")
     stored.assert_no_credential_was_written(*(f"data/{folder}" for folder in folders))
+    counts = switch_faults(stored.server)
+    assert counts["slow"] >= 30
+    assert counts["cut"] >= 8
+    assert counts["lost"] >= 1
 
 
 def test_only_one_of_two_writers_gets_the_lock(stored):

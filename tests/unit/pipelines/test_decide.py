@@ -257,6 +257,16 @@ def test_a_file_over_a_limit_of_the_inspection_is_retried_only_with_another_limi
     assert (next_stage(decision), decision.why) == ("inspect", "configuration changed")
 
 
+def test_a_file_that_is_too_large_to_fetch_is_fetched_only_with_another_limit():
+    over = failed(FailureKind.TOO_LARGE, "fetch")
+    other = {"inspect": {"max_nodes": 5}, "blender": {"render_seconds": 9999}}
+    for config in (WITH_GEOMETRY, BuildConfig.load(WITH_GEOMETRY.dump() | other)):
+        assert Decider(config).decide(over).stage is None
+    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**40}})
+    decision = Decider(higher).decide(over)
+    assert (next_stage(decision), decision.why) == ("fetch", "limits changed")
+
+
 def test_equal_files_of_two_objects_have_different_identities():
     decider = Decider(CONFIG)
     one, two = passed("fetch"), passed("fetch", asset_id="objaverse:" + "b" * 32)

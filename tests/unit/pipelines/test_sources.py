@@ -119,6 +119,16 @@ def test_a_truncated_file_is_not_fetched(demo, tmp_path):
     assert not (tmp_path / "x.glb").exists()
 
 
+@pytest.mark.parametrize("is_mirror", [True, False])
+def test_a_file_above_the_limit_is_not_copied(demo, models, tmp_path, is_mirror):
+    source = open_source(str(demo if is_mirror else models))
+    item = objects_of(source)[0]
+    with pytest.raises(FetchFailed, match=r"the limit is 99 \(--inspect") as raised:
+        source.fetch(item.record.path, item.version, tmp_path / "x.glb", 99)
+    assert raised.value.kind == "too_large"
+    assert not (tmp_path / "x.glb").exists()
+
+
 def test_a_folder_of_models_is_listed_and_fetched(models, tmp_path):
     source = open_source(str(models))
     objects = objects_of(source)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.transfers.exchange import AnnouncedContent
+from pipelines.transfers.announced_content import AnnouncedContent
 from pipelines.transfers.headers import (
     ContentRange,
     RateLimits,
@@ -10,6 +10,7 @@ from pipelines.transfers.headers import (
     content_range,
     entity_tag,
     rate_limits,
+    retry_after,
 )
 
 SHA256 = "a" * 64
@@ -63,3 +64,38 @@ def test_the_first_server_announces_the_content_and_later_tags_are_ignored():
         AnnouncedContent().with_headers({"etag": '"no digest"'}, from_origin=True)
         == AnnouncedContent()
     )
+
+
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"retry-after": "9" * 400}, DAY),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, DAY),
+    ],
+)
+def test_a_long_retry_after_is_a_day(headers: dict[str, str], expected: float):
+    assert retry_after(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ratelimit": f'"a";r=0;t={10**17}'}, RateLimits(reset_seconds=DAY)),
+        ({"ratelimit": f'"a";r=0;t={"9" * 5000}'}, RateLimits()),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "9" * 17}, RateLimits(reset_seconds=DAY)),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "9" * 5000}, RateLimits()),
+        ({"ratelimit-policy": f'"a";q=1;w={10**9}'}, RateLimits()),
+        ({"ratelimit-policy": f'"a";q={"9" * 5000};w=1'}, RateLimits()),
+    ],
+)
+def test_waits_without_end_are_not_believed(headers: dict[str, str], expected: RateLimits):
+    """The cluster's budget outlives the build: such a wait would stop every later one."""
+    assert rate_limits(headers) == expected
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 5000])
+def test_a_length_of_too_many_digits_is_unknown(digits: str):
+    assert content_length({"content-length": digits}) is None

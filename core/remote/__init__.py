@@ -1,0 +1,1 @@
+"""Access to remote services: notices of long waits, and limits of clients of object stores."""

@@ -1,0 +1,135 @@
+"""An object store that misbehaves: every operation ends within its limit, with one line."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fsspec
+import pytest
+from s3fs import S3FileSystem
+
+from core.remote import remote_files, store_client
+from core.storage import Storage, storage_errors
+from tests.support.bad_servers import (
+    BadServer,
+    closed,
+    drip,
+    flood,
+    http,
+    raw,
+    serve_badly,
+    silent,
+    slow_headers,
+)
+from tests.support.lrm import run_lrm
+
+SECONDS = 0.4
+SLOW_DOWN = "<Error><Code>SlowDown</Code></Error>"
+LISTING = "<ListBucketResult><Contents><Key>x/a</Key>"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[BadServer]:
+    """Yield the server of all buckets. Its clients are created once, because that is slow."""
+    with serve_badly(http("", "404 Not Found")) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        assert not Storage("s3://bucket").exists("a")
+        yield server
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def server(store: BadServer, monkeypatch: pytest.MonkeyPatch) -> BadServer:
+    """Return the server as one that has not answered yet; it gets less time than a real one."""
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", SECONDS)
+    monkeypatch.setattr(store_client, "_MAX_ANSWER", 1 << 20)
+    remote_files._answered.clear()
+    store.paths.clear()
+    return store
+
+
+OPERATIONS: dict[str, Callable[[Storage], Any]] = {
+    "read": lambda root: root.read("dataset.json"),
+    "open": lambda root: root.open("captions.csv").read(),
+    "list": lambda root: root.list_files("x"),
+    "find": lambda root: root.find_files("x"),
+    "exists": lambda root: root.exists(""),
+    "write": lambda root: root.write("a", b"b"),
+}
+MISBEHAVIOURS = {
+    "silent": silent,
+    "closed": closed,
+    "drip": drip,
+    "slow headers": slow_headers,
+    "503": http(SLOW_DOWN, "503 Slow Down"),
+    "garbage": raw(b"\x00\x01 garbage\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "wrong"),
+    [("read", wrong) for wrong in MISBEHAVIOURS]
+    + [("list", wrong) for wrong in MISBEHAVIOURS]
+    + [(operation, "silent") for operation in ("open", "find", "exists", "write")],
+)
+def test_an_operation_ends(operation: str, wrong: str, server: BadServer):
+    server.behaviours = [MISBEHAVIOURS[wrong]]
+    started = time.monotonic()
+    with pytest.raises(storage_errors()) as raised:
+        OPERATIONS[operation](Storage("s3://bucket/root"))
+    assert time.monotonic() - started < 10
+    assert server.paths, "the client has sent a request"
+    message = str(raised.value)
+    assert f"s3://bucket at {server.address}: no complete answer within {SECONDS:g} s" in message
+    assert "AWS_ENDPOINT_URL" in message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        http("<html>Sign in</html>"),
+        http("<!DOCTYPE html><p>Sign in", Content_Type="text/html"),
+        http(LISTING),
+        flood(BadServer(), b"<a>"),
+    ],
+    ids=["page", "page with a type", "truncated", "endless"],
+)
+@pytest.mark.parametrize("operation", ["list", "find"])
+def test_a_wrong_listing_is_no_empty_folder(
+    operation: str, wrong: Any, server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 1.5)
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    server.behaviours = [wrong]
+    with pytest.raises(storage_errors()):
+        OPERATIONS[operation](Storage("s3://bucket/root"))
+
+
+def test_a_store_that_has_answered_gets_more_time(
+    server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
+    root = Storage("s3://bucket/root")
+    missing = http("", "404 Not Found")
+    slow: Callable[..., None] = lambda connection, path: (  # noqa: E731
+        time.sleep(2 * SECONDS),
+        http(b"content")(connection, path),
+    )
+    server.behaviours = [missing, missing, slow]
+    with pytest.raises(FileNotFoundError):
+        root.read("a")
+    assert root.read("a") == b"content"
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_command_on_a_silent_store_says_what_it_waited_for(command: str, server: BadServer):
+    server.behaviours = [silent]
+    answer = run_lrm(command, "--root", "s3://bucket/root")
+    assert answer.code in (1, 2)
+    (line,) = answer.err.strip().splitlines()
+    assert server.address in line
+    assert "AWS_ENDPOINT_URL" in line
