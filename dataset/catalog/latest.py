@@ -3,15 +3,21 @@
 The catalog's log only grows, and its data is JSON; a plan or a status of a million objects needs a
 few columns of the last events. These are stored in Parquet files below `latest/`, the base files,
 which cover the log up to some event; later events are read from the log and override them. The
-files are a cache: they may be deleted at any time and are then written again.
+files are a cache: they may be deleted at any time and are then written again. The index names the
+commit that they were made from, by its SHA-256, and each file by its size and the SHA-256 of its
+footer: if something differs (a catalog that was restored from a backup, a damaged file), the log is
+read instead.
 """
 
+import hashlib
 import json
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +28,20 @@ from core.config import canonical_json, digest
 from core.storage import Storage
 from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
+from dataset.catalog.log_files import CatalogProblem
 from dataset.columns import is_one_of
 
 __all__ = ["LatestEvents", "Projection", "StageRig", "align", "rows_with"]
+
+_log = logging.getLogger(__name__)
 
 StageRig = tuple[str, str]
 """A stage and the rig of its events; the rig is empty for stages that do not depend on it."""
 
 _FOLDER = "latest"
 _INDEX = f"{_FOLDER}/index.json"
+_TAIL = 8
+"""Bytes at the end of a Parquet file: the length of its footer, and a magic number."""
 _COMMON = {
     "seq": pa.int64(),
     "asset_id": pa.string(),
@@ -62,10 +73,31 @@ class Projection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _BaseFile:
+    """A base file, and how to find out whether it is as it was written."""
+
+    path: str
+    size: int
+    footer: str
+    """SHA-256 of its footer. The footer describes all pages, and each has a checksum."""
+
+    def check(self, file: IO[bytes]) -> None:
+        """Raise _BadBase if the open file is another than the one that was written."""
+        size = file.seek(0, 2)
+        if size != self.size or _footer_digest(file) != self.footer:
+            raise _BadBase(f"{self.path} is not as it was written")
+        file.seek(0)
+
+
+class _BadBase(Exception):
+    """Base files that are damaged, or were made from another log."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Base:
     """The existing base files, and the part of the log that they cover."""
 
-    files: Mapping[StageRig, str]
+    files: Mapping[StageRig, _BaseFile]
     seq: int
     """They cover every event up to this number."""
     log: frozenset[str]
@@ -82,6 +114,12 @@ class LatestEvents:
         self._root = root
         self._catalog = catalog
         self._projection = projection
+        self._rejected = False
+
+    @property
+    def needs_update(self) -> bool:
+        """Whether base files were found that do not count, so that every command reads the log."""
+        return self._rejected
 
     def tables(
         self,
@@ -94,14 +132,19 @@ class LatestEvents:
         There is one row per object. `columns` limits the columns that are read, and `only`, a
         condition on `asset_id`, the objects: the others take no memory.
         """
+        wanted, problem = set(wanted), ""
         for _ in range(3):
             base = self._base()
             try:
-                return self._tables(base, set(wanted), columns, only)
-            except FileNotFoundError:
-                # The base was updated meanwhile, which removed the old files.
-                continue
-        return self._tables(_NO_BASE, set(wanted), columns, only)
+                return self._tables(base, wanted, columns, only)
+            except FileNotFoundError as error:
+                # The base may have been updated meanwhile, which removed the old files.
+                problem = f"{error.filename} is missing"
+            except _BadBase as error:
+                problem = str(error)
+                break
+        self._reject(problem)
+        return self._tables(_NO_BASE, wanted, columns, only)
 
     def stage_rigs(self) -> list[StageRig]:
         """Return every stage and rig that has an event."""
@@ -131,52 +174,129 @@ class LatestEvents:
     def update_base(self) -> None:
         """Write base files that cover the whole log, while others read; only for the committer."""
         base, seq, log = self._base(), self._catalog.last_seq(), self._catalog.files()
+        try:
+            if self._rejected:  # a reader found a damaged file
+                base = _NO_BASE
+            for old in base.files.values():
+                self._check(old)
+            merged = self._merged(base)
+        except (_BadBase, FileNotFoundError):
+            base = _NO_BASE
+            merged = self._merged(base)
+        self._write(merged, seq, log, base)
+        self._rejected = False
+
+    def _merged(self, base: _Base) -> dict[StageRig, pa.Table]:
+        """Return the last events of those stages and rigs that have events after the base."""
         merged = {}
         for key, tail in self._tail(base).items():
             old = [self._read(base.files[key])] if key in base.files else []
             merged[key] = _last_events([tail, *old])
-        self.write(merged, seq, log)
+        return merged
 
     def write(self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str]) -> None:
         """Write these tables as the base files of their stages and rigs.
 
         The base then covers every event up to `seq`, in the files `log`.
         """
-        base = self._base()
+        self._write(tables, seq, log, self._base())
+
+    def _write(
+        self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str], base: _Base
+    ) -> None:
         files = dict(base.files)
         generation = uuid.uuid4().hex[:12]
         for key, table in tables.items():
             path = f"{_FOLDER}/{generation}-{'-'.join(filter(None, key))}.parquet"
             with self._root.writing(path) as file:
-                pq.write_table(table.sort_by("asset_id"), file, compression="zstd")
-            files[key] = path
+                rows = table.sort_by("asset_id")
+                pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
+            with self._root.open(path) as file:
+                size = file.seek(0, 2)
+                files[key] = _BaseFile(path=path, size=size, footer=_footer_digest(file))
         index = {
             "projection": self._projection.digest,
-            "files": [[*key, path] for key, path in sorted(files.items())],
+            "files": [[*key, f.path, f.size, f.footer] for key, f in sorted(files.items())],
             "seq": seq,
+            "commit": self._catalog.digest(seq),
             "log": sorted(log),
         }
         self._root.write(_INDEX, canonical_json(index).encode())
-        self._remove_others({*files.values(), *base.files.values()})
+        self._remove_others({file.path for file in (*files.values(), *base.files.values())})
+
+    def problems(self) -> list[CatalogProblem]:
+        """Return what is wrong with the base files, after reading all of them."""
+        try:
+            base = self._read_index()
+        except _BadBase as error:
+            return [CatalogProblem(file=_INDEX, problem=str(error), is_derived=True)]
+        found = []
+        for file in base.files.values():
+            try:
+                self._read(file)
+            except (_BadBase, FileNotFoundError):
+                problem = "is missing or not as it was written"
+                found.append(CatalogProblem(file=file.path, problem=problem, is_derived=True))
+        return found
 
     def _base(self) -> _Base:
         try:
-            index = json.loads(self._root.read(_INDEX))
-            if index["projection"] != self._projection.digest:
-                return _NO_BASE
-            files = {(stage, rig): path for stage, rig, path in index["files"]}
-            return _Base(files=files, seq=int(index["seq"]), log=frozenset(index["log"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return self._read_index()
+        except _BadBase as error:
+            self._reject(f"{_INDEX} {error}")
             return _NO_BASE
+
+    def _reject(self, problem: str) -> None:
+        """Remember that the base does not count, and warn once."""
+        self._rejected = True
+        _warn(self._root.uri, problem)
+
+    def _read_index(self) -> _Base:
+        """Return the base. Raises _BadBase if it was not made from this log."""
+        try:
+            index = json.loads(self._root.read(_INDEX))
+            is_usable = index["projection"] == self._projection.digest and "commit" in index
+            seq, log = int(index["seq"]), frozenset(index["log"])
+            if not is_usable:
+                return _NO_BASE  # of an earlier version
+            files = {
+                (stage, rig): _BaseFile(path=path, size=size, footer=footer)
+                for stage, rig, path, size, footer in index["files"]
+            }
+            commit = index["commit"]
+        except FileNotFoundError:
+            return _NO_BASE
+        except (OSError, ValueError, KeyError, TypeError):
+            raise _BadBase("is torn or damaged") from None
+        if not commit or self._catalog.digest(seq) != commit:
+            raise _BadBase("was made from another log than catalog/, such as before a restore")
+        return _Base(files=files, seq=seq, log=log)
+
+    def _check(self, base: _BaseFile) -> None:
+        with self._root.open(base.path) as file:
+            base.check(file)
 
     def _read(
         self,
-        path: str,
+        base: _BaseFile,
         columns: Sequence[str] | None = None,
         only: pc.Expression | None = None,
     ) -> pa.Table:
-        with self._root.open(path) as file:
-            return pq.read_table(file, columns=columns and list(columns), filters=only)
+        try:
+            with self._root.open(base.path) as file:
+                base.check(file)
+                return pq.read_table(
+                    file,
+                    columns=columns and list(columns),
+                    filters=only,
+                    page_checksum_verification=True,
+                )
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if not self._root.is_local and isinstance(error, OSError):
+                raise
+            raise _BadBase(f"{base.path} is damaged") from None
 
     def _tail(self, base: _Base) -> dict[StageRig, pa.Table]:
         """Return the last event of every object among those that the base does not cover."""
@@ -199,6 +319,25 @@ class LatestEvents:
             path = f"{_FOLDER}/{name}"
             if path not in needed and path != _INDEX:
                 self._root.delete(path)
+
+
+def _footer_digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of the footer of an open Parquet file."""
+    end = file.seek(0, 2)
+    file.seek(max(0, end - _TAIL))
+    length = int.from_bytes(file.read(_TAIL)[: _TAIL // 2], "little")
+    file.seek(max(0, end - _TAIL - length))
+    return hashlib.sha256(file.read()).hexdigest()
+
+
+@lru_cache
+def _warn(uri: str, problem: str) -> None:
+    """Print a warning, once in a process."""
+    _log.warning(
+        "%s: %s, so the whole log is read instead; the next `lrm build` writes latest/ again",
+        uri,
+        problem,
+    )
 
 
 def _last_events(parts: Sequence[pa.Table]) -> pa.Table:

@@ -1,0 +1,121 @@
+"""The files of events that a commit adds: named by their content, and flushed before the commit.
+
+Delta Lake flushes nothing to disk. On a local disk, the file of events is therefore written and
+flushed first, then committed, and the commit is believed only when its own file is flushed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
+
+from core.storage import Storage
+from dataset.catalog.log_files import CATALOG, LOG, STATED, commit_path, list_log, read_commit
+
+__all__ = ["add_action", "stated_content", "sync_commits", "write_events"]
+
+_WITH_RANGE = ("seq", "time", "asset_id")
+"""Columns whose least and greatest value the log stores, so that queries skip files."""
+_MAX_IDS = 20
+"""Objects that a commit's information names, so that a lost file of a few events is known."""
+
+
+def write_events(root: Storage, rows: pa.Table) -> AddAction:
+    """Write events as a file of the catalog, named by its SHA-256, and return its entry."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    data = sink.getvalue().to_pybytes()
+    name = f"{hashlib.sha256(data).hexdigest()}.parquet"
+    root.write(f"{CATALOG}/{name}", data)
+    _sync(root, [CATALOG])
+    return add_action(name, len(data), rows)
+
+
+def add_action(name: str, size: int, rows: pa.Table) -> AddAction:
+    """Return the entry of the log for a file with these events."""
+    ranges = {column: pc.min_max(rows[column]) for column in _WITH_RANGE}
+    stats = {
+        "numRecords": rows.num_rows,
+        "minValues": {column: _plain(values["min"]) for column, values in ranges.items()},
+        "maxValues": {column: _plain(values["max"]) for column, values in ranges.items()},
+        "nullCount": {column: rows[column].null_count for column in _WITH_RANGE},
+    }
+    return AddAction(name, size, {}, int(time() * 1000), True, json.dumps(stats))
+
+
+def stated_content(rows: pa.Table, run: str) -> dict[str, Any]:
+    """Return the information of a commit about its events: what `lrm repair` says is lost."""
+    outcomes = Counter(zip(rows["stage"].to_pylist(), rows["status"].to_pylist(), strict=True))
+    content = {
+        "run": run,
+        "files": 1,
+        "events": rows.num_rows,
+        "outcomes": {" ".join(outcome): number for outcome, number in sorted(outcomes.items())},
+        "ids": pc.unique(rows["asset_id"])[:_MAX_IDS].to_pylist(),
+    }
+    return {STATED: content}
+
+
+def sync_commits(root: Storage, first: int, last: int) -> None:
+    """Flush these commits of a local table to disk, with their files and checkpoints.
+
+    Object stores need no flush. With the first commit, the folders above are flushed, too.
+    """
+    if not root.is_local:
+        return
+    files = [path for version in range(first, last + 1) for path in _files(root, version)]
+    checkpoints = list_log(root).checkpoints if _has_checkpoint(first, last) else {}
+    for version in set(checkpoints) & set(range(first, last + 1)):
+        files += [f"{LOG}/{name}" for name in checkpoints[version]] + [f"{LOG}/_last_checkpoint"]
+    _sync(root, [*files, CATALOG, LOG])
+    if first == 0:
+        for folder in (Path(root.uri), *Path(root.uri).parents):
+            with contextlib.suppress(PermissionError):
+                _sync_path(str(folder))
+
+
+def _files(root: Storage, version: int) -> list[str]:
+    """Return the paths of a commit and of the files that it adds."""
+    added = [f"{CATALOG}/{name}" for name in read_commit(root, version).adds]
+    return [*added, commit_path(version)]
+
+
+def _has_checkpoint(first: int, last: int) -> bool:
+    """Return whether Delta Lake writes a checkpoint after one of these commits."""
+    return (last + 1) // _CHECKPOINT_INTERVAL > first // _CHECKPOINT_INTERVAL
+
+
+_CHECKPOINT_INTERVAL = 100
+"""Commits between two checkpoints, the default of Delta Lake."""
+
+
+def _sync(root: Storage, paths: Iterable[str]) -> None:
+    if root.is_local:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                _sync_path(root.resolve(path))
+
+
+def _sync_path(path: str) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: pa.Scalar) -> Any:
+    """Return a value as JSON of the log; times as ISO 8601 in UTC."""
+    plain = value.as_py()
+    return plain.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if hasattr(plain, "strftime") else plain
