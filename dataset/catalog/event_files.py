@@ -17,17 +17,62 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
 from core.storage import Storage
 from dataset.catalog.log_files import CATALOG, LOG, STATED, commit_path, list_log, read_commit
+from dataset.catalog.table_uri import delta_options, table_uri
 
-__all__ = ["add_action", "stated_content", "sync_commits", "write_events"]
+__all__ = [
+    "EVENT_SCHEMA",
+    "add_action",
+    "create_table",
+    "stated_content",
+    "sync_commits",
+    "write_events",
+]
 
+EVENT_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("run", pa.string()),
+        ("asset_id", pa.string()),
+        ("stage", pa.string()),
+        ("rig", pa.string()),
+        ("content", pa.string()),
+        ("settings", pa.string()),
+        ("status", pa.string()),
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("data", pa.string()),
+        ("seconds", pa.float64()),
+    ]
+)
+_CONFIGURATION = {
+    # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
+    # may still use an old version, which can take days.
+    "delta.logRetentionDuration": "interval 365 days",
+    "delta.deletedFileRetentionDuration": "interval 60 days",
+}
 _WITH_RANGE = ("seq", "time", "asset_id")
 """Columns whose least and greatest value the log stores, so that queries skip files."""
 _MAX_IDS = 20
 """Objects that a commit's information names, so that a lost file of a few events is known."""
+
+
+def create_table(root: Storage) -> DeltaTable:
+    """Create the table without events, unless it exists."""
+    uri, options = table_uri(root), delta_options(root)
+    write_deltalake(
+        uri,
+        EVENT_SCHEMA.empty_table(),
+        mode="ignore",
+        configuration=_CONFIGURATION,
+        storage_options=options,
+    )
+    return DeltaTable(uri, storage_options=options)
 
 
 def write_events(root: Storage, rows: pa.Table) -> AddAction:

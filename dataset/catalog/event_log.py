@@ -8,7 +8,6 @@ that add events, such as tombstones or cleared failures, may append concurrently
 import contextlib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,6 @@ from deltalake import (
     DeltaTable,
     PostCommitHookProperties,
     Transaction,
-    write_deltalake,
 )
 from deltalake.exceptions import DeltaError
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
@@ -34,14 +32,20 @@ from core.errors import Damaged, WorkFailed
 from core.lock import LockCheck
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
-from dataset.catalog.event_files import stated_content, sync_commits, write_events
+from dataset.catalog.event_files import (
+    EVENT_SCHEMA,
+    create_table,
+    stated_content,
+    sync_commits,
+    write_events,
+)
 from dataset.catalog.log_check import require_intact
 from dataset.catalog.log_files import (
     check_commits,
     commit_digest,
     evidence_of_lost_catalog,
 )
-from dataset.catalog.table_uri import table_uri
+from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
 
 __all__ = ["Catalog", "Event", "StageRecord"]
@@ -49,23 +53,6 @@ __all__ = ["Catalog", "Event", "StageRecord"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_SCHEMA = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("run", pa.string()),
-        ("asset_id", pa.string()),
-        ("stage", pa.string()),
-        ("rig", pa.string()),
-        ("content", pa.string()),
-        ("settings", pa.string()),
-        ("status", pa.string()),
-        ("kind", pa.string()),
-        ("message", pa.string()),
-        ("data", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
 _OUTCOMES = pa.schema(
     [
         ("run", pa.string()),
@@ -120,12 +107,6 @@ nothing.
 """
 _RECENT_EVENTS = 100_000
 """Enough events to measure the throughput of a build."""
-_CONFIGURATION = {
-    # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
-    # may still use an old version, which can take days.
-    "delta.logRetentionDuration": "interval 365 days",
-    "delta.deletedFileRetentionDuration": "interval 60 days",
-}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 """Old commits are kept, so that every checkpoint can be made again."""
 _READING = ParquetFileFormat(
@@ -180,7 +161,7 @@ class Catalog:
     def __init__(self, root: Storage) -> None:
         self._root = root
         self._uri = table_uri(root)
-        self._options = _delta_options(root)
+        self._options = delta_options(root)
         self._table: DeltaTable | None = None
 
     def commit(
@@ -208,11 +189,11 @@ class Catalog:
             first = (before + 1) << _BATCH_BITS
             now = datetime.now(UTC)
             values = [_row(event, first + i, now, run) for i, event in enumerate(events)]
-            rows = pa.Table.from_pylist(values, schema=_SCHEMA)
+            rows = pa.Table.from_pylist(values, schema=EVENT_SCHEMA)
             table.create_write_transaction(
                 [write_events(self._root, rows)],
                 "append",
-                _SCHEMA,
+                EVENT_SCHEMA,
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(run, batch)],
                     custom_metadata=stated_content(rows, run),
@@ -223,14 +204,7 @@ class Catalog:
 
     def _create(self) -> DeltaTable:
         """Create the table without events."""
-        write_deltalake(
-            self._uri,
-            _SCHEMA.empty_table(),
-            mode="ignore",
-            configuration=_CONFIGURATION,
-            storage_options=self._options,
-        )
-        self._table = DeltaTable(self._uri, storage_options=self._options)
+        self._table = create_table(self._root)
         sync_commits(self._root, 0, self._table.version())
         return self._table
 
@@ -518,14 +492,6 @@ def _dataset(table: DeltaTable) -> FileSystemDataset:
         for fragment in dataset.get_fragments()
     ]
     return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)
-
-
-def _delta_options(root: Storage) -> dict[str, str]:
-    """Return options of Delta Lake's client of the store that it does not read by itself."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    # A self-hosted store in a private network may be configured without TLS.
-    without_tls = not root.is_local and endpoint.startswith("http://")
-    return {"AWS_ALLOW_HTTP": "true"} if without_tls else {}
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +32,8 @@ __all__ = [
     "BATCH_BITS",
     "CatalogState",
     "check_catalog",
+    "check_events",
+    "is_named_by_digest",
     "read_catalog",
     "require_intact",
 ]
@@ -38,7 +42,7 @@ BATCH_BITS = 24
 """seq = table version << 24 | index in the batch: grows with every event."""
 _COMMIT_SECONDS = 0.5
 """Time in which a writer commits a file of events that it has written."""
-_DIGEST_NAME = len("0" * 64 + ".parquet")
+_DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 _LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
 _UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, EOFError)
 """Errors of files that are missing, torn or not what their name says."""
@@ -50,7 +54,7 @@ class CatalogState:
 
     listing: LogListing
     commits: Mapping[int, LogCommit]
-    """All commits from the first that is kept to the last, missing ones included."""
+    """The commits from the first that is kept to the last, missing ones included."""
     live: Mapping[str, int]
     """The version that added each current file of events, by name."""
     broken_files: Mapping[str, str] = field(default_factory=dict)
@@ -65,10 +69,21 @@ class CatalogState:
     num_bytes: int = 0
     num_events: int = 0
 
+    @cached_property
+    def adds(self) -> dict[str, Mapping[str, Any]]:
+        """What the intact commits state of each file of events that they add, by name."""
+        intact = (commit for _, commit in sorted(self.commits.items()) if not commit.problem)
+        return {name: add for commit in intact for name, add in commit.adds.items()}
+
     @property
     def damaged_commits(self) -> list[LogCommit]:
         """The commits that are missing or damaged, the oldest first."""
         return [commit for _, commit in sorted(self.commits.items()) if commit.problem]
+
+    @property
+    def losses(self) -> list[str]:
+        """What earlier repairs could not recover."""
+        return [text for _, commit in sorted(self.commits.items()) for text in _lost(commit)]
 
     @property
     def problems(self) -> list[CatalogProblem]:
@@ -101,6 +116,11 @@ class CatalogState:
         return found
 
 
+def _lost(commit: LogCommit) -> list[str]:
+    lost = commit.stated.get("lost")
+    return [str(text) for text in lost] if isinstance(lost, list) else []
+
+
 def require_intact(root: Storage) -> None:
     """Raise Damaged with the first problem of a catalog that loses events or stops Delta Lake."""
     state = check_catalog(root)
@@ -125,20 +145,21 @@ def read_catalog(root: Storage) -> CatalogState:
         first = 0
     for version in range(first, listing.last + 1):
         commit = commits[version] = read_commit(root, version)
-        live |= dict.fromkeys(commit.adds, version)
-        for name in commit.removes:
-            live.pop(name, None)
+        if not commit.problem:
+            live |= dict.fromkeys(commit.adds, version)
+            for name in commit.removes:
+                live.pop(name, None)
     return CatalogState(listing=listing, commits=commits, live=live)
 
 
 def check_catalog(root: Storage) -> CatalogState:
     """Read every file of the catalog, and return what is wrong."""
     state = read_catalog(root)
-    adds = {name: add for commit in state.commits.values() for name, add in commit.adds.items()}
+    adds = state.adds
     broken, num_bytes, num_events = {}, 0, 0
     for name in state.live:
         add = adds.get(name, {})
-        problem, events = _check_events(root, name, add)
+        problem, events = check_events(root, name, add)
         num_bytes, num_events = num_bytes + int(add.get("size", 0)), num_events + events
         if problem:
             broken[name] = problem
@@ -155,7 +176,7 @@ def check_catalog(root: Storage) -> CatalogState:
     )
 
 
-def _check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str, int]:
+def check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str, int]:
     """Return what is wrong with a file of events, and the number of its events."""
     problem = file_problem(root, name, add)
     if problem:
@@ -165,10 +186,15 @@ def _check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str
         rows = pq.read_table(io.BytesIO(data), page_checksum_verification=True).num_rows
     except _UNREADABLE:
         return "is torn or damaged", 0
-    if len(name) == _DIGEST_NAME and hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+    if is_named_by_digest(name) and hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
         return "does not have the SHA-256 of its name", rows
     stated = _stated_rows(add)
     return ("" if stated in (None, rows) else f"has {rows} events instead of {stated}"), rows
+
+
+def is_named_by_digest(name: str) -> bool:
+    """Return whether a file of events is named by its SHA-256; merged and older ones are not."""
+    return _DIGEST_NAME.fullmatch(name) is not None
 
 
 def _stated_rows(add: Mapping[str, Any]) -> int | None:
@@ -182,12 +208,11 @@ def _lost_commits(
     root: Storage, state: CatalogState, broken: Mapping[str, str]
 ) -> Iterator[tuple[str, int]]:
     """Yield files of events that no commit names, and their version; see `CatalogState`."""
-    named = {name for commit in state.commits.values() for name in commit.adds}
     incomplete = {v for v, commit in state.commits.items() if commit.problem or is_stand_in(commit)}
     incomplete |= {state.live[name] for name in broken}
     last, found = state.listing.last, dict[str, int]()
     for name in root.list_files(CATALOG):
-        if name.endswith(".parquet") and name not in named and name not in state.live:
+        if name.endswith(".parquet") and name not in state.adds and name not in state.live:
             if not incomplete and not _may_follow(root, name, last):
                 continue
             version = _version_of_events(root, name)
@@ -215,7 +240,7 @@ def _may_follow(root: Storage, name: str, last: int) -> bool:
 
 def _version_of_events(root: Storage, name: str) -> int | None:
     """Return the version that all events of an intact file belong to; None otherwise."""
-    problem, num_events = _check_events(root, name, {})
+    problem, num_events = check_events(root, name, {})
     if problem or not num_events:
         return None
     try:

@@ -178,19 +178,18 @@ def check_commits(root: Storage, last: int | None = None) -> None:
     else:
         log = list_log(root)
         versions = range(max(log.checkpoints, default=-1) + 1, log.last + 1)
-    commits = [read_commit(root, version) for version in versions]
-    removed = {path for commit in commits for path in commit.removes}
-    for commit in commits:
-        path = commit_path(commit.version)
-        # The file of the newest commit may be missing on an object store after a clean-up only.
-        if commit.problem and (last is None or commit.problem != "is missing"):
-            raise damaged_catalog(root, CatalogProblem(file=path, problem=commit.problem))
-        for name, add in commit.adds.items():
-            problem = "" if name in removed else file_problem(root, name, add)
-            if problem:
-                raise damaged_catalog(
-                    root, CatalogProblem(file=f"{CATALOG}/{name}", problem=problem)
-                )
+    added = dict[str, Mapping[str, Any]]()
+    for version in versions:
+        commit = read_commit(root, version)
+        if commit.problem:
+            problem = CatalogProblem(file=commit_path(version), problem=commit.problem)
+            raise damaged_catalog(root, problem)
+        added |= commit.adds
+        for name in commit.removes:
+            added.pop(name, None)
+    for name, add in added.items():
+        if text := file_problem(root, name, add):
+            raise damaged_catalog(root, CatalogProblem(file=f"{CATALOG}/{name}", problem=text))
 
 
 def file_problem(root: Storage, name: str, add: Mapping[str, Any]) -> str:
