@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from time import time
 from typing import Any
@@ -21,11 +22,11 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
 from core.storage import Storage
+from dataset.catalog.event_columns import EVENT_SCHEMA
 from dataset.catalog.log_files import CATALOG, LOG, STATED, commit_path, list_log, read_commit
 from dataset.catalog.table_uri import delta_options, table_uri
 
 __all__ = [
-    "EVENT_SCHEMA",
     "add_action",
     "create_table",
     "stated_content",
@@ -33,31 +34,14 @@ __all__ = [
     "write_events",
 ]
 
-EVENT_SCHEMA = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("run", pa.string()),
-        ("asset_id", pa.string()),
-        ("stage", pa.string()),
-        ("rig", pa.string()),
-        ("content", pa.string()),
-        ("settings", pa.string()),
-        ("status", pa.string()),
-        ("kind", pa.string()),
-        ("message", pa.string()),
-        ("data", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
 _CONFIGURATION = {
     # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
     # may still use an old version, which can take days.
     "delta.logRetentionDuration": "interval 365 days",
     "delta.deletedFileRetentionDuration": "interval 60 days",
 }
-_WITH_RANGE = ("seq", "time", "asset_id")
-"""Columns whose least and greatest value the log stores, so that queries skip files."""
+_MAX_STATED = 32
+"""Characters of a text's least and greatest value in the log."""
 _MAX_IDS = 20
 """Objects that a commit's information names, so that a lost file of a few events is known."""
 
@@ -88,12 +72,12 @@ def write_events(root: Storage, rows: pa.Table) -> AddAction:
 
 def add_action(name: str, size: int, rows: pa.Table) -> AddAction:
     """Return the entry of the log for a file with these events."""
-    ranges = {column: pc.min_max(rows[column]) for column in _WITH_RANGE}
+    ranges = {column: pc.min_max(rows[column]).as_py() for column in rows.column_names}
     stats = {
         "numRecords": rows.num_rows,
-        "minValues": {column: _plain(values["min"]) for column, values in ranges.items()},
-        "maxValues": {column: _plain(values["max"]) for column, values in ranges.items()},
-        "nullCount": {column: rows[column].null_count for column in _WITH_RANGE},
+        "minValues": {name: _stated(ends["min"], "") for name, ends in ranges.items()},
+        "maxValues": {name: _stated(ends["max"], "\U0010ffff") for name, ends in ranges.items()},
+        "nullCount": {name: rows[name].null_count for name in rows.column_names},
     }
     return AddAction(name, size, {}, int(time() * 1000), True, json.dumps(stats))
 
@@ -160,7 +144,10 @@ def _sync_path(path: str) -> None:
         os.close(descriptor)
 
 
-def _plain(value: pa.Scalar) -> Any:
-    """Return a value as JSON of the log; times as ISO 8601 in UTC."""
-    plain = value.as_py()
-    return plain.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if hasattr(plain, "strftime") else plain
+def _stated(value: Any, end: str) -> Any:
+    """Return an end of a column's range as JSON of the log; a text that is cut gets another end."""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, str) and len(value) > _MAX_STATED:
+        return value[:_MAX_STATED] + end
+    return value

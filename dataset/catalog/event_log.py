@@ -6,6 +6,7 @@ that add events, such as tombstones or cleared failures, may append concurrently
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -32,8 +33,8 @@ from core.errors import Damaged, WorkFailed
 from core.lock import LockCheck
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
+from dataset.catalog.event_columns import EVENT_SCHEMA
 from dataset.catalog.event_files import (
-    EVENT_SCHEMA,
     create_table,
     stated_content,
     sync_commits,
@@ -41,9 +42,13 @@ from dataset.catalog.event_files import (
 )
 from dataset.catalog.log_check import require_intact
 from dataset.catalog.log_files import (
+    CATALOG,
+    CatalogProblem,
     check_commits,
     commit_digest,
+    damaged_catalog,
     evidence_of_lost_catalog,
+    is_named_by_digest,
 )
 from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
@@ -325,6 +330,7 @@ class Catalog:
             dataset = _dataset(table)
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
+                    self._require_same(_name(fragment.path))
                     read = partial(
                         fragment.to_batches, dataset.schema, filter=after, batch_size=_SCANNED_ROWS
                     )
@@ -333,6 +339,15 @@ class Catalog:
                     local = self._root.is_local
                     with self._explained():
                         yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
+
+    def _require_same(self, name: str) -> None:
+        """Raise Damaged if a local file of events is not as it was written."""
+        if self._root.is_local and is_named_by_digest(name):
+            with self._explained(), self._root.open(f"{CATALOG}/{name}") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if actual != name.partition(".")[0]:
+                problem = CatalogProblem(file=f"{CATALOG}/{name}", problem="is damaged")
+                raise damaged_catalog(self._root, problem)
 
     def last_seq(self) -> int:
         """Return an upper bound of `seq` of all current events; 0 if there are none."""
@@ -481,14 +496,14 @@ class Catalog:
 
 
 def _dataset(table: DeltaTable) -> FileSystemDataset:
-    """Return the events of a table; see `_READING`."""
+    """Return the events of a table; see `_READING`.
+
+    The log's ranges of columns are not used: the log has no checksum, and a wrong one would hide
+    events. The files have such ranges, too.
+    """
     dataset = table.to_pyarrow_dataset()
     fragments = [
-        _READING.make_fragment(
-            fragment.path,
-            filesystem=dataset.filesystem,
-            partition_expression=fragment.partition_expression,
-        )
+        _READING.make_fragment(fragment.path, filesystem=dataset.filesystem)
         for fragment in dataset.get_fragments()
     ]
     return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)

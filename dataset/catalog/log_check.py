@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from dataset.catalog.log_files import (
     commit_path,
     damaged_catalog,
     file_problem,
+    is_named_by_digest,
     list_log,
     read_commit,
 )
@@ -33,7 +33,6 @@ __all__ = [
     "CatalogState",
     "check_catalog",
     "check_events",
-    "is_named_by_digest",
     "read_catalog",
     "require_intact",
 ]
@@ -42,7 +41,6 @@ BATCH_BITS = 24
 """seq = table version << 24 | index in the batch: grows with every event."""
 _COMMIT_SECONDS = 0.5
 """Time in which a writer commits a file of events that it has written."""
-_DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 _LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
 _UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, EOFError)
 """Errors of files that are missing, torn or not what their name says."""
@@ -190,11 +188,6 @@ def check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str,
         return "does not have the SHA-256 of its name", rows
     stated = _stated_rows(add)
     return ("" if stated in (None, rows) else f"has {rows} events instead of {stated}"), rows
-
-
-def is_named_by_digest(name: str) -> bool:
-    """Return whether a file of events is named by its SHA-256; merged and older ones are not."""
-    return _DIGEST_NAME.fullmatch(name) is not None
 
 
 def _stated_rows(add: Mapping[str, Any]) -> int | None:

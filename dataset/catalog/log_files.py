@@ -14,6 +14,7 @@ from typing import Any
 
 from core.errors import Damaged
 from core.storage import Storage
+from dataset.catalog.event_columns import EVENT_SCHEMA
 
 __all__ = [
     "CATALOG",
@@ -27,6 +28,7 @@ __all__ = [
     "damaged_catalog",
     "evidence_of_lost_catalog",
     "file_problem",
+    "is_named_by_digest",
     "list_log",
     "read_commit",
 ]
@@ -37,6 +39,7 @@ STATED = "lrm"
 """Key of a commit's information with what the commit contains: `files`, `events` and others."""
 _COMMIT = re.compile(r"([0-9]{20})\.json")
 _CHECKPOINT = re.compile(r"([0-9]{20})\.checkpoint(?:\..+)?\.parquet")
+_DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 _ACTIONS = frozenset(
     {
         *("add", "cdc", "checkpointMetadata", "commitInfo", "domainMetadata", "metaData"),
@@ -157,14 +160,24 @@ def _incomplete(commit: LogCommit) -> str:
         "files", metrics.get("num_added_files", metrics.get("numFilesAdded"))
     )
     num_removed = metrics.get("num_removed_files", metrics.get("numFilesRemoved"))
-    lacks_identity = not (commit.of("metaData") and commit.of("protocol"))
-    if not commit.info or (commit.version == 0 and lacks_identity):
-        return "is incomplete: it lacks its information or the schema of the table"
+    if not commit.info:
+        return "is incomplete: it lacks its information"
+    if commit.version == 0 and not (commit.of("protocol") and _has_schema(commit)):
+        return "does not have the schema of the table"
     if num_added not in (None, len(commit.adds)) or num_removed not in (None, len(commit.removes)):
         return "is incomplete: it lacks files that it states"
     if commit.stated.get("run") and not commit.of("txn"):
         return "is incomplete: it lacks its transaction"
     return ""
+
+
+def _has_schema(commit: LogCommit) -> bool:
+    """Return whether a commit creates the table with the columns of events."""
+    try:
+        fields = json.loads(commit.of("metaData")[0]["schemaString"])["fields"]
+        return [field["name"] for field in fields] == EVENT_SCHEMA.names
+    except (IndexError, KeyError, TypeError, ValueError):
+        return False
 
 
 def check_commits(root: Storage, last: int | None = None) -> None:
@@ -203,6 +216,11 @@ def file_problem(root: Storage, name: str, add: Mapping[str, Any]) -> str:
         return "is not a file"
     stated = add.get("size", size)
     return "" if size == stated else f"has {size:,} bytes instead of {stated:,}"
+
+
+def is_named_by_digest(name: str) -> bool:
+    """Return whether a file of events is named by its SHA-256; merged and older ones are not."""
+    return _DIGEST_NAME.fullmatch(name) is not None
 
 
 def damaged_catalog(root: Storage, problem: CatalogProblem) -> Damaged:

@@ -28,8 +28,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from core.errors import WorkFailed
 from core.storage import Storage
-from dataset.catalog.event_files import EVENT_SCHEMA, add_action, create_table, sync_commits
-from dataset.catalog.log_check import CatalogState, check_catalog, check_events, is_named_by_digest
+from dataset.catalog.event_columns import EVENT_SCHEMA
+from dataset.catalog.event_files import add_action, create_table, sync_commits
+from dataset.catalog.log_check import CatalogState, check_catalog, check_events
 from dataset.catalog.log_files import (
     CATALOG,
     LOG,
@@ -37,6 +38,7 @@ from dataset.catalog.log_files import (
     LogCommit,
     commit_path,
     evidence_of_lost_catalog,
+    is_named_by_digest,
     read_commit,
 )
 from dataset.catalog.table_uri import delta_options, table_uri
