@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from core.storage import Storage
 from dataset.catalog.log_files import (
@@ -27,6 +29,7 @@ from dataset.catalog.log_files import (
     list_log,
     read_commit,
 )
+from dataset.catalog.table_uri import delta_options, table_uri
 
 __all__ = [
     "BATCH_BITS",
@@ -272,6 +275,12 @@ def _bad_checkpoints(root: Storage, state: CatalogState) -> Iterator[tuple[int, 
         content = contents.get(version)
         if content is not None and is_known and not first and content != live:
             yield version, "does not list the files that the log lists"
+    if is_known and contents and None not in contents.values():
+        try:
+            DeltaTable(table_uri(root), storage_options=delta_options(root))
+        except DeltaError:
+            # Every commit is intact, so it is the copy that Delta Lake cannot use.
+            yield max(contents), "cannot be used by Delta Lake"
 
 
 def _read_checkpoint(root: Storage, names: Sequence[str]) -> set[str] | None:

@@ -254,21 +254,19 @@ def _stand_in(commit: LogCommit, loss: str | None) -> bytes:
         "operationParameters": {},
         STATED: stated,
     }
-    kept = [(name, values) for name, values in commit.actions if name in _KEPT]
-    if commit.version == 0 and {"protocol", "metaData"} - {name for name, _ in kept}:
-        kept = _creation()
+    kept = commit.actions if commit.version else _creation()
+    kept = [(name, values) for name, values in kept if name in _KEPT]
     return "\n".join(
         json.dumps({name: values}) for name, values in [("commitInfo", info), *kept]
     ).encode()
 
 
-def _creation() -> list[tuple[str, Mapping[str, Any]]]:
+def _creation() -> Sequence[tuple[str, Mapping[str, Any]]]:
     """Return the actions that create the table, as its first commit has them."""
     with tempfile.TemporaryDirectory() as folder:
         root = Storage(folder)
         create_table(root)
-        first = read_commit(root, 0)
-    return [(name, values) for name, values in first.actions if name in _KEPT]
+        return read_commit(root, 0).actions
 
 
 def _put_aside(root: Storage, paths: Iterable[str]) -> None:
