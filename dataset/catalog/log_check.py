@@ -204,7 +204,9 @@ def _lost_commits(
     root: Storage, state: CatalogState, broken: Mapping[str, str]
 ) -> Iterator[tuple[str, int]]:
     """Yield files of events that no commit names, and their version; see `CatalogState`."""
-    incomplete = {v for v, commit in state.commits.items() if commit.problem or is_stand_in(commit)}
+    incomplete = {
+        v for v, commit in state.commits.items() if commit.problem or is_placeholder(commit)
+    }
     incomplete |= {state.live[name] for name in broken}
     last, found = state.listing.last, dict[str, int]()
     for name in root.list_files(CATALOG):
@@ -249,7 +251,7 @@ def _version_of_events(root: Storage, name: str) -> int | None:
     return first if first == last else None
 
 
-def is_stand_in(commit: LogCommit) -> bool:
+def is_placeholder(commit: LogCommit) -> bool:
     """Return whether `lrm repair` wrote a commit in the place of a damaged one."""
     return bool(commit.stated.get("replaced"))
 

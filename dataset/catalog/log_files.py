@@ -1,7 +1,7 @@
 """The files of the catalog's log, read without Delta Lake: which of them are damaged, and how.
 
 Delta Lake takes an emptied commit for one without actions, and does not look for the files that a
-commit names until somebody reads them. Therefore the log is checked here when it is opened.
+commit names until they are read. Therefore the log is checked here when it is opened.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ repair may be killed at any moment and is then started again. Intact commits are
 Damaged bytes are copied to `catalog/_damaged/` before they are replaced.
 
 1. Base files in `latest/` are dropped: they may hold events that the log has lost.
-2. A stand-in without files of events takes the place of each damaged or missing commit.
+2. A placeholder without files of events takes the place of each damaged or missing commit.
 3. Checkpoints that are damaged, or that cover a damaged commit, are removed; they are copies.
 4. One commit adds the files of events that are intact but not named by the log, restores files
    whose merged copy is damaged, and takes damaged and missing files out of the table.
@@ -47,7 +47,7 @@ __all__ = ["Loss", "Repair", "plan_repair", "repair_catalog"]
 
 _ASIDE = f"{CATALOG}/_damaged"
 _KEPT = ("protocol", "metaData", "txn")
-"""Intact actions of a damaged commit that its stand-in repeats."""
+"""Intact actions of a damaged commit that its placeholder repeats."""
 _MERGED = "OPTIMIZE"
 """Operation of a commit that merges files: it loses no event, because the small files remain."""
 
@@ -198,12 +198,12 @@ def repair_catalog(root: Storage, repair: Repair) -> None:
     root.delete("latest/index.json")
     if repair.state.listing.last < 0:
         missing = LogCommit(version=0, problem="is missing")
-        root.write(commit_path(0), _stand_in(missing, None))
+        root.write(commit_path(0), _placeholder(missing, None))
     losses = {loss.file: str(loss) for loss in repair.lost}
     for commit in repair.state.damaged_commits:
         path = commit_path(commit.version)
         _put_aside(root, [path])
-        root.write(path, _stand_in(commit, losses.get(path)))
+        root.write(path, _placeholder(commit, losses.get(path)))
     if repair.bad_checkpoints or repair.state.hint:
         # The name of the last checkpoint goes first: Delta Lake fails if what it names is missing.
         paths = [f"{LOG}/_last_checkpoint"]
@@ -245,7 +245,7 @@ def _commit(root: Storage, repair: Repair) -> None:
     sync_commits(root, before + 1, table.version())
 
 
-def _stand_in(commit: LogCommit, loss: str | None) -> bytes:
+def _placeholder(commit: LogCommit, loss: str | None) -> bytes:
     """Return a commit without events that takes the place of a damaged one."""
     stated = {"replaced": commit.problem, "files": 0, "lost": [loss] if loss else []}
     info = {
