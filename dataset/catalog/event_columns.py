@@ -1,14 +1,34 @@
-"""Columns of the last event of any stage, and of the listing.
+"""Columns of the log, of the last event of any stage, and of the listing.
 
 Each other column is declared in the file of the stage or filter that writes it.
 """
 
 from typing import Any
 
+import pyarrow as pa
+
 from dataset.columns import Column, category, flag, number, seconds_by_name, text, texts
 
-__all__ = ["CLEARED", "LIST", "LISTED", "REMOVE", "EventColumns", "ListColumns"]
+__all__ = ["CLEARED", "EVENT_SCHEMA", "LIST", "LISTED", "REMOVE", "EventColumns", "ListColumns"]
 
+EVENT_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("run", pa.string()),
+        ("asset_id", pa.string()),
+        ("stage", pa.string()),
+        ("rig", pa.string()),
+        ("content", pa.string()),
+        ("settings", pa.string()),
+        ("status", pa.string()),
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("data", pa.string()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""Columns of the table of events; fixed by the format of the dataset."""
 CLEARED = "cleared"
 """Status of an event that withdraws the result of its stage."""
 LISTED = frozenset({"ok", "failed"})

@@ -5,9 +5,10 @@ No row is ever changed: the state of an object is the last event of each of its 
 that add events, such as tombstones or cleared failures, may append concurrently.
 """
 
+import contextlib
+import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,16 +19,39 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+)
 from deltalake.exceptions import DeltaError
+from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
 
 from core.config import canonical_json
-from core.errors import WorkFailed
+from core.errors import Damaged, WorkFailed
 from core.lock import LockCheck
 from core.remote.waiting import reported
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
-from dataset.catalog.table_uri import table_uri
+from dataset.catalog.event_columns import EVENT_SCHEMA
+from dataset.catalog.event_files import (
+    create_table,
+    stated_content,
+    sync_commits,
+    write_events,
+)
+from dataset.catalog.log_check import require_intact
+from dataset.catalog.log_files import (
+    CATALOG,
+    CatalogProblem,
+    check_commits,
+    commit_digest,
+    damaged_catalog,
+    evidence_of_lost_catalog,
+    is_named_by_digest,
+)
+from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
 
 __all__ = ["Catalog", "Event", "StageRecord"]
@@ -35,23 +59,6 @@ __all__ = ["Catalog", "Event", "StageRecord"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_SCHEMA = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("run", pa.string()),
-        ("asset_id", pa.string()),
-        ("stage", pa.string()),
-        ("rig", pa.string()),
-        ("content", pa.string()),
-        ("settings", pa.string()),
-        ("status", pa.string()),
-        ("kind", pa.string()),
-        ("message", pa.string()),
-        ("data", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
 _OUTCOMES = pa.schema(
     [
         ("run", pa.string()),
@@ -106,12 +113,14 @@ nothing.
 """
 _RECENT_EVENTS = 100_000
 """Enough events to measure the throughput of a build."""
-_CONFIGURATION = {
-    # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
-    # may still use an old version, which can take days.
-    "delta.logRetentionDuration": "interval 365 days",
-    "delta.deletedFileRetentionDuration": "interval 60 days",
-}
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+"""Old commits are kept, so that every checkpoint can be made again."""
+_READING = ParquetFileFormat(
+    default_fragment_scan_options=ParquetFragmentScanOptions(
+        pre_buffer=True, page_checksum_verification=True
+    )
+)
+"""Flipped bytes are errors: files that were written with checksums are compared with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +167,7 @@ class Catalog:
     def __init__(self, root: Storage) -> None:
         self._root = root
         self._uri = table_uri(root)
-        self._options = _delta_options(root)
+        self._options = delta_options(root)
         self._table: DeltaTable | None = None
 
     def commit(
@@ -180,28 +189,35 @@ class Catalog:
             self._retrying(attempt)
 
     def _append(self, events: Sequence[Event], run: str, batch: int) -> None:
-        table = self._open()
-        if table is None:
-            empty = _SCHEMA.empty_table()
-            write_deltalake(
-                self._uri,
-                empty,
-                mode="ignore",
-                configuration=_CONFIGURATION,
-                storage_options=self._options,
+        table = self._open() or self._create()
+        before = table.version()
+        if (table.transaction_version(run) or 0) < batch:
+            first = (before + 1) << _BATCH_BITS
+            now = datetime.now(UTC)
+            values = [_row(event, first + i, now, run) for i, event in enumerate(events)]
+            rows = pa.Table.from_pylist(values, schema=EVENT_SCHEMA)
+            table.create_write_transaction(
+                [write_events(self._root, rows)],
+                "append",
+                EVENT_SCHEMA,
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(run, batch)],
+                    custom_metadata=stated_content(rows, run),
+                ),
+                post_commithook_properties=_HOOKS,
             )
-            self._table = table = DeltaTable(self._uri, storage_options=self._options)
-        if (table.transaction_version(run) or 0) >= batch:
-            return
-        first = (table.version() + 1) << _BATCH_BITS
-        now = datetime.now(UTC)
-        rows = [_row(event, first + i, now, run) for i, event in enumerate(events)]
-        write_deltalake(
-            table,
-            pa.Table.from_pylist(rows, schema=_SCHEMA),
-            mode="append",
-            commit_properties=CommitProperties(app_transactions=[Transaction(run, batch)]),
-        )
+        self._sync_after(table, before)
+
+    def _create(self) -> DeltaTable:
+        """Create the table without events."""
+        self._table = create_table(self._root)
+        sync_commits(self._root, 0, self._table.version())
+        return self._table
+
+    def _sync_after(self, table: DeltaTable, before: int) -> None:
+        """Flush the commits after version `before`, and the last one in any case."""
+        table.update_incremental()
+        sync_commits(self._root, min(before + 1, table.version()), table.version())
 
     def history(self, asset_id: str) -> list[StageRecord]:
         """Return every event of one object, oldest first."""
@@ -312,21 +328,36 @@ class Catalog:
         table = self._retrying(self._open)
         if table is not None:
             after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
-            dataset = table.to_pyarrow_dataset()
+            dataset = _dataset(table)
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
+                    self._require_same(_name(fragment.path))
                     read = partial(
                         fragment.to_batches, dataset.schema, filter=after, batch_size=_SCANNED_ROWS
                     )
                     # A file of an object store is read whole, so that a retry repeats no rows.
                     # Local files are not retried, so they are streamed, which saves memory.
                     local = self._root.is_local
-                    yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
+                    with self._explained():
+                        yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
+
+    def _require_same(self, name: str) -> None:
+        """Raise Damaged if a local file of events is not as it was written."""
+        if self._root.is_local and is_named_by_digest(name):
+            with self._explained(), self._root.open(f"{CATALOG}/{name}") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if actual != name.partition(".")[0]:
+                problem = CatalogProblem(file=f"{CATALOG}/{name}", problem="is damaged")
+                raise damaged_catalog(self._root, problem)
 
     def last_seq(self) -> int:
         """Return an upper bound of `seq` of all current events; 0 if there are none."""
         table = self._retrying(self._open)
         return 0 if table is None else (table.version() + 1) << _BATCH_BITS
+
+    def digest(self, seq: int) -> str:
+        """Return the SHA-256 of the last commit before `seq`; empty if its file is missing."""
+        return commit_digest(self._root, (seq >> _BATCH_BITS) - 1)
 
     def compact(self) -> None:
         """Merge small files into large ones if there are many; only the committer may call it."""
@@ -334,7 +365,9 @@ class Catalog:
         def merge() -> None:
             table = self._open()
             if table is not None and len(table.file_uris()) > _COMPACT_FILES:
-                table.optimize.compact()
+                before = table.version()
+                table.optimize.compact(post_commithook_properties=_HOOKS)
+                self._sync_after(table, before)
 
         self._retrying(merge)
 
@@ -376,7 +409,7 @@ class Catalog:
             return None
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            for name, values in {**tables, "events": table.to_pyarrow_dataset()}.items():
+            for name, values in {**tables, "events": _dataset(table)}.items():
                 connection.register(name, values)
             return connection.sql(query, params=parameters).to_arrow_table()
 
@@ -385,15 +418,23 @@ class Catalog:
 
         Raises WorkFailed after the last attempt, of which there is one for a local table.
         """
+
+        def explained() -> T:
+            with self._explained():
+                return work()
+
         if self._root.is_local:
             try:
-                return work()
-            except DeltaError as error:
+                return explained()
+            except (DeltaError, duckdb.Error) as error:
                 problem = _one_line(error)
-                raise WorkFailed(f"{self._uri}: cannot use the catalog: {problem}") from error
+                raise WorkFailed(
+                    f"{self._uri}: cannot use the catalog: {problem}; "
+                    f"to check it: lrm verify --root {self._root.uri}"
+                ) from error
         try:
             return retry(
-                lambda: reported(self._uri, "the catalog", work),
+                lambda: reported(self._uri, "the catalog", explained),
                 attempts=_ATTEMPTS,
                 wait=_BACKOFF.seconds,
                 is_transient=lambda error: isinstance(error, _store_errors()),
@@ -407,6 +448,23 @@ class Catalog:
             f"{problem}; run the same command again to continue"
         )
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise Damaged if the block fails because a file of the catalog is damaged."""
+        try:
+            yield
+        except (DeltaError, duckdb.Error, pa.ArrowException, OSError) as error:
+            # Without damage, an error of the machine or the store is reported as it is.
+            with contextlib.suppress(*_store_errors()):
+                if self._root.is_local:
+                    require_intact(self._root)
+                else:
+                    check_commits(self._root)
+            if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
+                problem = _one_line(error)
+                raise WorkFailed(f"{self._uri}: cannot read the catalog: {problem}") from error
+            raise
+
     def _reset(self, failures: int, error: Exception, seconds: float) -> None:
         """Make the next attempt open the table again, and log all but the first failures."""
         self._table = None
@@ -415,19 +473,41 @@ class Catalog:
 
     def _open(self) -> DeltaTable | None:
         if self._table is None:
+            if self._root.is_local:
+                check_commits(self._root)
             if not DeltaTable.is_deltatable(self._uri, self._options):
+                self._require_no_evidence()
                 return None
-            self._table = DeltaTable(self._uri, storage_options=self._options)
+            table = DeltaTable(self._uri, storage_options=self._options)
+            if not self._root.is_local:
+                check_commits(self._root, table.version())
+            self._table = table
         self._table.update_incremental()
         return self._table
 
+    def _require_no_evidence(self) -> None:
+        """Raise Damaged if there was a catalog, which now is missing."""
+        evidence = evidence_of_lost_catalog(self._root)
+        if evidence:
+            raise Damaged(
+                f"{self._root.uri}: the catalog has no log (catalog/_delta_log/), but the dataset "
+                f"has {evidence}: restore catalog/ from a backup, or build into an empty root; "
+                f"lrm repair --root {self._root.uri} shows what can be recovered"
+            )
 
-def _delta_options(root: Storage) -> dict[str, str]:
-    """Return options of Delta Lake's client of the store that it does not read by itself."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    # A self-hosted store in a private network may be configured without TLS.
-    without_tls = not root.is_local and endpoint.startswith("http://")
-    return {"AWS_ALLOW_HTTP": "true"} if without_tls else {}
+
+def _dataset(table: DeltaTable) -> FileSystemDataset:
+    """Return the events of a table; see `_READING`.
+
+    The log's ranges of columns are not used: the log has no checksum, and a wrong one would hide
+    events. The files have such ranges, too.
+    """
+    dataset = table.to_pyarrow_dataset()
+    fragments = [
+        _READING.make_fragment(fragment.path, filesystem=dataset.filesystem)
+        for fragment in dataset.get_fragments()
+    ]
+    return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -3,34 +3,47 @@
 The catalog's log only grows, and its data is JSON; a plan or a status of a million objects needs a
 few columns of the last events. These are stored in Parquet files below `latest/`, the base files,
 which cover the log up to some event; later events are read from the log and override them. The
-files are a cache: they may be deleted at any time and are then written again.
+files are a cache: they may be deleted at any time and are then written again. If they are damaged
+or were made from another log, such as before a restore of the catalog, the log is read instead.
 """
 
 import json
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from core.config import canonical_json, digest
+from core.config import digest
 from core.storage import Storage
+from dataset.catalog.base_files import (
+    BASE_FOLDER,
+    INDEX,
+    NO_BASE,
+    BadBase,
+    Base,
+    StageRig,
+    check_base_file,
+    read_base_file,
+    read_index,
+    write_base_file,
+    write_index,
+)
 from dataset.catalog.event_columns import EventColumns
 from dataset.catalog.event_log import Catalog
+from dataset.catalog.log_files import CatalogProblem
 from dataset.columns import is_one_of
 
 __all__ = ["LatestEvents", "Projection", "StageRig", "align", "rows_with"]
 
-StageRig = tuple[str, str]
-"""A stage and the rig of its events; the rig is empty for stages that do not depend on it."""
+_log = logging.getLogger(__name__)
 
-_FOLDER = "latest"
-_INDEX = f"{_FOLDER}/index.json"
 _COMMON = {
     "seq": pa.int64(),
     "asset_id": pa.string(),
@@ -61,20 +74,6 @@ class Projection:
         return digest([self.version, types])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Base:
-    """The existing base files, and the part of the log that they cover."""
-
-    files: Mapping[StageRig, str]
-    seq: int
-    """They cover every event up to this number."""
-    log: frozenset[str]
-    """Names of the files of the log that contained these events."""
-
-
-_NO_BASE = _Base(files={}, seq=0, log=frozenset())
-
-
 class LatestEvents:
     """Reads and updates the last events of a dataset."""
 
@@ -82,6 +81,12 @@ class LatestEvents:
         self._root = root
         self._catalog = catalog
         self._projection = projection
+        self._rejected = False
+
+    @property
+    def needs_update(self) -> bool:
+        """Whether base files were found that do not count, so that every command reads the log."""
+        return self._rejected
 
     def tables(
         self,
@@ -94,14 +99,19 @@ class LatestEvents:
         There is one row per object. `columns` limits the columns that are read, and `only`, a
         condition on `asset_id`, the objects: the others take no memory.
         """
+        wanted, problem = set(wanted), ""
         for _ in range(3):
             base = self._base()
             try:
-                return self._tables(base, set(wanted), columns, only)
-            except FileNotFoundError:
-                # The base was updated meanwhile, which removed the old files.
-                continue
-        return self._tables(_NO_BASE, set(wanted), columns, only)
+                return self._tables(base, wanted, columns, only)
+            except FileNotFoundError as error:
+                # The base may have been updated meanwhile, which removed the old files.
+                problem = f"{error.filename} is missing"
+            except BadBase as error:
+                problem = str(error)
+                break
+        self._reject(problem)
+        return self._tables(NO_BASE, wanted, columns, only)
 
     def stage_rigs(self) -> list[StageRig]:
         """Return every stage and rig that has an event."""
@@ -110,7 +120,7 @@ class LatestEvents:
 
     def _tables(
         self,
-        base: _Base,
+        base: Base,
         wanted: set[StageRig],
         columns: Sequence[str] | None,
         only: pc.Expression | None,
@@ -124,61 +134,84 @@ class LatestEvents:
             tail = [tails[key].select(names)] if key in tails else []
             parts = [part if only is None else part.filter(only) for part in tail]
             if key in base.files:
-                parts.append(self._read(base.files[key], names, only))
+                parts.append(read_base_file(self._root, base.files[key], names, only))
             tables[key] = _last_events(parts) if parts else schema.empty_table().select(names)
         return tables
 
     def update_base(self) -> None:
         """Write base files that cover the whole log, while others read; only for the committer."""
         base, seq, log = self._base(), self._catalog.last_seq(), self._catalog.files()
+        try:
+            if self._rejected:  # a reader found a damaged file
+                base = NO_BASE
+            for old in base.files.values():
+                check_base_file(self._root, old)
+            merged = self._merged(base)
+        except (BadBase, FileNotFoundError):
+            base = NO_BASE
+            merged = self._merged(base)
+        self._write(merged, seq, log, base)
+        self._rejected = False
+
+    def _merged(self, base: Base) -> dict[StageRig, pa.Table]:
+        """Return the last events of those stages and rigs that have events after the base."""
         merged = {}
         for key, tail in self._tail(base).items():
-            old = [self._read(base.files[key])] if key in base.files else []
+            old = [read_base_file(self._root, base.files[key])] if key in base.files else []
             merged[key] = _last_events([tail, *old])
-        self.write(merged, seq, log)
+        return merged
 
     def write(self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str]) -> None:
         """Write these tables as the base files of their stages and rigs.
 
         The base then covers every event up to `seq`, in the files `log`.
         """
-        base = self._base()
+        self._write(tables, seq, log, self._base())
+
+    def _write(
+        self, tables: Mapping[StageRig, pa.Table], seq: int, log: Collection[str], base: Base
+    ) -> None:
         files = dict(base.files)
         generation = uuid.uuid4().hex[:12]
         for key, table in tables.items():
-            path = f"{_FOLDER}/{generation}-{'-'.join(filter(None, key))}.parquet"
-            with self._root.writing(path) as file:
-                pq.write_table(table.sort_by("asset_id"), file, compression="zstd")
-            files[key] = path
-        index = {
-            "projection": self._projection.digest,
-            "files": [[*key, path] for key, path in sorted(files.items())],
-            "seq": seq,
-            "log": sorted(log),
-        }
-        self._root.write(_INDEX, canonical_json(index).encode())
-        self._remove_others({*files.values(), *base.files.values()})
+            path = f"{BASE_FOLDER}/{generation}-{'-'.join(filter(None, key))}.parquet"
+            files[key] = write_base_file(self._root, path, table.sort_by("asset_id"))
+        covered = Base(files=files, seq=seq, log=frozenset(log))
+        write_index(self._root, self._projection.digest, covered, self._catalog.digest(seq))
+        self._remove_others({file.path for file in (*files.values(), *base.files.values())})
 
-    def _base(self) -> _Base:
+    def problems(self) -> list[CatalogProblem]:
+        """Return what is wrong with the base files, after reading all of them."""
         try:
-            index = json.loads(self._root.read(_INDEX))
-            if index["projection"] != self._projection.digest:
-                return _NO_BASE
-            files = {(stage, rig): path for stage, rig, path in index["files"]}
-            return _Base(files=files, seq=int(index["seq"]), log=frozenset(index["log"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return _NO_BASE
+            base = self._read_index()
+        except BadBase as error:
+            return [CatalogProblem(file=INDEX, problem=str(error), is_derived=True)]
+        found = []
+        for file in base.files.values():
+            try:
+                read_base_file(self._root, file)
+            except (BadBase, FileNotFoundError):
+                problem = "is missing or not as it was written"
+                found.append(CatalogProblem(file=file.path, problem=problem, is_derived=True))
+        return found
 
-    def _read(
-        self,
-        path: str,
-        columns: Sequence[str] | None = None,
-        only: pc.Expression | None = None,
-    ) -> pa.Table:
-        with self._root.open(path) as file:
-            return pq.read_table(file, columns=columns and list(columns), filters=only)
+    def _base(self) -> Base:
+        try:
+            return self._read_index()
+        except BadBase as error:
+            self._reject(str(error))
+            return NO_BASE
 
-    def _tail(self, base: _Base) -> dict[StageRig, pa.Table]:
+    def _reject(self, problem: str) -> None:
+        """Remember that the base does not count, and warn once."""
+        self._rejected = True
+        _warn(self._root.uri, problem)
+
+    def _read_index(self) -> Base:
+        """Return the base. Raises BadBase if it is damaged or was made from another log."""
+        return read_index(self._root, self._projection.digest, self._catalog.digest)
+
+    def _tail(self, base: Base) -> dict[StageRig, pa.Table]:
         """Return the last event of every object among those that the base does not cover."""
         chunks: dict[StageRig, list[pa.Table]] = defaultdict(list)
         for batch in self._catalog.since(base.seq, base.log):
@@ -195,10 +228,20 @@ class LatestEvents:
         return {key: _last_events([*parts, parts[0].slice(0, 0)]) for key, parts in chunks.items()}
 
     def _remove_others(self, needed: set[str]) -> None:
-        for name in self._root.list_files(_FOLDER):
-            path = f"{_FOLDER}/{name}"
-            if path not in needed and path != _INDEX:
+        for name in self._root.list_files(BASE_FOLDER):
+            path = f"{BASE_FOLDER}/{name}"
+            if path not in needed and path != INDEX:
                 self._root.delete(path)
+
+
+@lru_cache
+def _warn(uri: str, problem: str) -> None:
+    """Print a warning, once in a process."""
+    _log.warning(
+        "%s: %s, so the whole log is read instead; the next `lrm build` writes latest/ again",
+        uri,
+        problem,
+    )
 
 
 def _last_events(parts: Sequence[pa.Table]) -> pa.Table:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from core.errors import BadInput
 from core.storage import Storage
 
-__all__ = ["table_uri"]
+__all__ = ["delta_options", "table_uri"]
 
 _ENCODED = "%[0-9A-Fa-f]{2}"
 """Delta Lake's reader decodes this once more than its writer, and so reads another folder."""
@@ -39,3 +39,11 @@ def table_uri(root: Storage) -> str:
             "catalog, misreads; give a folder without it"
         )
     return f"{address}/catalog"
+
+
+def delta_options(root: Storage) -> dict[str, str]:
+    """Return options of Delta Lake's client of the store that it does not read by itself."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    # A self-hosted store in a private network may be configured without TLS.
+    without_tls = not root.is_local and endpoint.startswith("http://")
+    return {"AWS_ALLOW_HTTP": "true"} if without_tls else {}

@@ -37,13 +37,13 @@ class UnreadableSnapshot(BadInput):
     """A snapshot of which a file is missing, damaged or not the one that was written."""
 
     def __init__(self, root: Storage, snapshot_id: str, problem: str) -> None:
-        super().__init__(
-            f"{root.uri}: snapshot {snapshot_id} cannot be read: {problem}; restore the file, or "
-            "create the snapshot again if its samples are still kept, with the options of its "
-            f"creation: lrm snapshot --root {root.uri}; or delete it: lrm snapshot --root "
-            f"{root.uri} --delete {snapshot_id} --force"
+        remedy = (
+            "restore the file, or create the snapshot again if its samples are still kept, with "
+            f"the options of its creation: lrm snapshot --root {root.uri}; or delete it: "
+            f"lrm snapshot --root {root.uri} --delete {snapshot_id} --force"
         )
-        self.snapshot_id, self.problem = snapshot_id, problem
+        super().__init__(f"{root.uri}: snapshot {snapshot_id} cannot be read: {problem}; {remedy}")
+        self.snapshot_id, self.problem, self.remedy = snapshot_id, problem, remedy
 
 
 def list_snapshots(root: Storage) -> list[str]:

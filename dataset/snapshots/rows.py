@@ -33,6 +33,7 @@ from dataset.snapshots.manifests import (
 __all__ = [
     "BATCH",
     "SCHEMA",
+    "check_snapshot",
     "credits_path",
     "credits_problem",
     "encode_rows",
@@ -44,7 +45,6 @@ __all__ = [
     "rows_path",
     "rows_problem",
     "sha256_of",
-    "snapshot_problem",
     "summary_of_rows",
     "write_missing_checksums",
 ]
@@ -161,19 +161,19 @@ def rows_problem(root: Storage, manifest: Mapping[str, Any], *, in_full: bool) -
     return None
 
 
-def snapshot_problem(root: Storage, snapshot_id: str) -> str | None:
-    """Return what is wrong with the files of a snapshot, in one line with a remedy, or None.
+def check_snapshot(root: Storage, snapshot_id: str) -> UnreadableSnapshot | None:
+    """Return what is wrong with the files of a snapshot; None if nothing is.
 
-    This is the full check, at about 60 s for a million samples.
+    This is the full check, at about 60 s for a million samples. Raises BadInput if the format of
+    the snapshot is newer, or if it was deleted meanwhile.
     """
     try:
         manifest = read_manifest(root, snapshot_id)
         _verified(root, manifest, in_full=True)
-        if problem := credits_problem(root, manifest):
-            raise UnreadableSnapshot(root, snapshot_id, problem)
-    except BadInput as error:
-        return str(error)
-    return None
+    except UnreadableSnapshot as error:
+        return error
+    problem = credits_problem(root, manifest)
+    return None if problem is None else UnreadableSnapshot(root, snapshot_id, problem)
 
 
 def credits_problem(root: Storage, manifest: Mapping[str, Any]) -> str | None:

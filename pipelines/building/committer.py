@@ -74,7 +74,7 @@ class Committer:
     def close(self) -> None:
         """Commit all collected events and rewrite the files that make the catalog fast to read."""
         self.flush()
-        if self._events_since_update:
+        if self._events_since_update or self._latest.needs_update:
             self._update_base()
 
     def _commit(self, events: Sequence[Event]) -> None:

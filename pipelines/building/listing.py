@@ -22,7 +22,7 @@ from core.errors import BadInput
 from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
-from dataset.catalog.event_log import Event
+from dataset.catalog.event_log import Catalog, Event
 from dataset.columns import is_one_of, mask
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.projection import NOT_FOR_PLANS, listed_row, projection
@@ -78,18 +78,28 @@ class Listing:
 def read_parts(root: Storage, config: BuildConfig) -> dict[str, str]:
     """Return the versions of the parts that the catalog holds.
 
-    Returns an empty dict if the last build read another source or another selection of it.
+    Returns an empty dict if the last build read another source or another selection of it, or if
+    the catalog was replaced since, such as by an older one from a backup.
     """
     try:
         stored = json.loads(root.read(_PARTS_FILE))
-        return dict(stored["parts"]) if stored["selection"] == _selection(config) else {}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        commit = Catalog(root).digest(int(stored["seq"]))
+        is_same = stored["selection"] == _selection(config) and stored["commit"] == commit
+        return dict(stored["parts"]) if is_same else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def write_parts(root: Storage, config: BuildConfig, listing: Listing) -> None:
     """Store the versions of the parts that the catalog holds now."""
-    stored = {"selection": _selection(config), "parts": dict(listing.parts)}
+    catalog = Catalog(root)
+    seq = catalog.last_seq()
+    stored = {
+        "selection": _selection(config),
+        "parts": dict(listing.parts),
+        "seq": seq,
+        "commit": catalog.digest(seq),
+    }
     root.write(_PARTS_FILE, canonical_json(stored).encode())
 
 

@@ -3,10 +3,11 @@
 The next build then redoes the damaged samples, and nothing else.
 """
 
+import contextlib
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -18,6 +19,8 @@ from core.quantities import duration
 from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog, Event
+from dataset.catalog.log_check import CatalogState, check_catalog
+from dataset.catalog.log_files import CatalogProblem
 from dataset.columns import Column
 from dataset.maintenance.shard_check import (
     CheckReport,
@@ -26,7 +29,9 @@ from dataset.maintenance.shard_check import (
     check_shard,
     run_checks,
 )
-from dataset.snapshots.protection import files_of_snapshots
+from dataset.snapshots.manifests import UnreadableSnapshot, list_snapshots, manifests
+from dataset.snapshots.protection import SnapshotFiles, files_of_snapshot
+from dataset.snapshots.rows import check_snapshot
 from pipelines.building.dataset_status import DatasetState, load_dataset_state
 from pipelines.building.decide import STATES, Decider
 from pipelines.building.progress import Display
@@ -42,6 +47,7 @@ from pipelines.building.stages.pack import (
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import Stage
+from pipelines.maintenance.catalog_repair import catalog_counts, catalog_problems
 
 __all__ = ["companion_stages", "verify"]
 
@@ -69,8 +75,15 @@ class _FileIndex:
 def verify(root: Storage, workers: int) -> dict[str, Any]:
     """Check all shards and companion files in use and return the JSON of `lrm verify --json`.
 
-    `workers` files are checked at the same time. Damage to objects is recorded in the catalog.
+    The catalog is checked first; if events of it are lost, nothing else is, because it names the
+    files. `workers` files are checked at the same time. Damage to objects is recorded in the
+    catalog.
     """
+    catalog = check_catalog(root)
+    problems = catalog_problems(root, catalog)
+    of_catalog = [_catalog_finding(root, problem) for problem in problems]
+    if any(not problem.is_derived for problem in problems):
+        return _result([], Counter(), (), of_catalog, catalog)
     index = _index_files(root, load_dataset_state(root))
     checks = [partial(check_shard, root, expected) for expected in index.shards.values()]
     checks += [
@@ -87,20 +100,41 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
         events = [event for report in damaged for event in _events(report, index)]
         Catalog(root).commit(events, uuid.uuid4().hex, 1)
     companions = Counter(stage.name for stage, _ in index.companions)
+    affected = {state.asset_id for report in damaged for state in _affected_objects(report, index)}
+    findings = [_finding_dict(f, report, index) for report in damaged for f in report.findings]
+    findings = [*of_catalog, *_snapshot_findings(root), *findings]
+    return _result(reports, companions | {"shards": len(index.shards)}, affected, findings, catalog)
+
+
+def _result(
+    reports: Sequence[CheckReport],
+    counts: Mapping[str, int],
+    damaged: Iterable[str],
+    findings: Sequence[Mapping[str, Any]],
+    catalog: CatalogState,
+) -> dict[str, Any]:
+    """Return the JSON of `lrm verify --json`."""
     return {
-        "shards": len(index.shards),
+        "shards": counts.get("shards", 0),
         "samples": sum(report.num_samples for report in reports),
-        **{stage.name: companions[stage.name] for stage in companion_stages()},
+        **{stage.name: counts.get(stage.name, 0) for stage in companion_stages()},
         "bytes": sum(report.num_bytes for report in reports),
-        "damaged": sorted(
-            {state.asset_id for report in damaged for state in _affected_objects(report, index)}
-        ),
-        "findings": [
-            _finding_dict(finding, report, index)
-            for report in damaged
-            for finding in report.findings
-        ],
+        "catalog": catalog_counts(catalog),
+        "damaged": sorted(damaged),
+        "findings": list(findings),
     }
+
+
+def _catalog_finding(root: Storage, problem: CatalogProblem) -> dict[str, Any]:
+    """Return the JSON of damage to the catalog."""
+    return _whole_file(problem.file, problem.problem, f"lrm repair --root {root.uri}")
+
+
+def _whole_file(file: str, problem: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON of damage to a whole file that belongs to no object."""
+    finding = Finding(file=file, problem=problem)
+    text = f"{file} {problem}; {remedy}"
+    return asdict(finding) | {"asset_id": None, "remedy": remedy, "text": text}
 
 
 def companion_stages() -> list[Stage]:
@@ -152,7 +186,7 @@ def _index_files(root: Storage, dataset_state: DatasetState) -> _FileIndex:
             checksums[shard] = location[SHARD_SHA256.name]
             owners[shard][key] = state
     pinned: dict[str, list[str]] = defaultdict(list)
-    for snapshot in files_of_snapshots(root):
+    for snapshot in _files_of_snapshots(root):
         if snapshot.is_protected:
             for shard, pinned_keys in snapshot.samples.items():
                 keys[shard] |= pinned_keys
@@ -170,6 +204,26 @@ def _index_files(root: Storage, dataset_state: DatasetState) -> _FileIndex:
         owners=dict(owners),
         pinned=dict(pinned),
     )
+
+
+def _files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
+    """Yield the files of all snapshots that can be read."""
+    for manifest in manifests(root):
+        if "compacted" not in manifest:
+            with contextlib.suppress(UnreadableSnapshot):
+                yield files_of_snapshot(root, manifest)
+
+
+def _snapshot_findings(root: Storage) -> list[dict[str, Any]]:
+    """Check the rows, manifest and credits of every snapshot; return the JSON of damage."""
+    damage = (check_snapshot(root, snapshot_id) for snapshot_id in list_snapshots(root))
+    return [
+        _whole_file(
+            f"snapshots/{error.snapshot_id}", f"cannot be read: {error.problem}", error.remedy
+        )
+        for error in damage
+        if error is not None
+    ]
 
 
 def _companion_file(stage: Stage, state: ObjectState, decider: Decider) -> str | None:

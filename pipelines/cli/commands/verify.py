@@ -1,8 +1,10 @@
-"""`lrm verify`: read every shard and compare it with its index and checksums."""
+"""`lrm verify`: read the catalog and every shard, and compare them with their checksums."""
 
 import argparse
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from core import quantities
 from core.errors import BadInput
@@ -39,16 +41,24 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result))
         return exit_code
-    for finding in result["findings"]:
-        print(printable(finding["text"]))
+    for line in [*(finding["text"] for finding in result["findings"]), *_earlier(result)]:
+        print(printable(line))
     companions = counted(sum(result[stage.name] for stage in companion_stages()), "companion file")
     shards, samples = counted(result["shards"], "shard"), counted(result["samples"], "sample")
     problems = counted(len(result["findings"]), "problem")
     to_repair = counted(len(result["damaged"]), "object")
     outcome = f"{problems}, {to_repair} to build again" if result["findings"] else "no problems"
     size = quantities.size(result["bytes"])
-    print(f"{shards} with {samples} and {companions} ({size}): {outcome}")
+    commits = counted(result["catalog"]["commits"], "commit")
+    print(f"{commits}, {shards} with {samples} and {companions} ({size}): {outcome}")
     return exit_code
+
+
+def _earlier(result: Mapping[str, Any]) -> list[str]:
+    """Return what repairs of the catalog could not recover."""
+    return [
+        f"an earlier `lrm repair` recorded: {text}" for text in result["catalog"]["lost_before"]
+    ]
 
 
 COMMAND = Command(

@@ -133,6 +133,7 @@ def test_the_commands_equal_the_contract():
         "inspect",
         "report",
         "verify",
+        "repair",
         "retry",
         "remove",
         "compact",

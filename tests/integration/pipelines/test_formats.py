@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.catalog import event_log as catalog
+from dataset.catalog.event_columns import EVENT_SCHEMA
 from dataset.catalog.event_log import Catalog
 from dataset.format.geometry import read_geometry
 from dataset.format.shards import (
@@ -140,7 +140,7 @@ def test_current_schemas_equal_those_of_the_format(root: Storage):
     assert schemas["snapshots"].equals(SCHEMA)
     assert schemas["index"].equals(INDEX_SCHEMA)
     columns = DeltaTable(root.resolve("catalog")).to_pyarrow_dataset().schema
-    assert columns.names == catalog._SCHEMA.names
+    assert columns.names == EVENT_SCHEMA.names
     (sample, *_) = open_snapshot(root, SNAPSHOT).samples
     members = read_members(root, sample.shard, sample.entry, sample.entry.members)
     views, meta = decode_views(members)

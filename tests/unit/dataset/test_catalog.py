@@ -79,9 +79,9 @@ class Outage(Catalog):
 
 def test_a_writer_that_loses_its_lock_during_an_outage_commits_nothing(tmp_path, monkeypatch):
     root, locks = Storage(str(tmp_path)), Storage(f"memory://{uuid.uuid4().hex}")
-    root.is_local = False
     catalog = Outage(root)
     catalog.commit([event("a")], "run", 1)
+    root.is_local = False  # from here on, its errors are retried
     before = catalog.last_seq()
     with exclusive_lock(locks, "lrm build", lease_seconds=1.5) as check_lock:
         catalog.ends = time.monotonic() + 0.3

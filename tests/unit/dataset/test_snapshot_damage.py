@@ -21,12 +21,12 @@ from dataset.snapshots.manifests import (
 from dataset.snapshots.protection import files_of_snapshots
 from dataset.snapshots.references import resolve
 from dataset.snapshots.rows import (
+    check_snapshot,
     credits_path,
     encode_rows,
     file_fields,
     read_rows,
     rows_path,
-    snapshot_problem,
     write_missing_checksums,
 )
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
@@ -111,7 +111,7 @@ def assert_unreadable(root: Storage, snapshot_id: str, file: str) -> None:
         assert f"lrm snapshot --root {root.uri}; " in text
         assert f"--delete {snapshot_id} --force" in text
         assert "\n" not in text
-    assert file in (snapshot_problem(root, snapshot_id) or "")
+    assert file in str(check_snapshot(root, snapshot_id))
 
 
 def assert_repaired(root: Storage, snapshot_id: str, file: str) -> None:
@@ -121,7 +121,7 @@ def assert_repaired(root: Storage, snapshot_id: str, file: str) -> None:
     (problem,) = again["repaired"]
     assert problem.startswith(file)
     assert len(open_snapshot(root, snapshot_id).samples) == len(SAMPLES)
-    assert snapshot_problem(root, snapshot_id) is None
+    assert check_snapshot(root, snapshot_id) is None
     assert "repaired" not in create(root)
     assert "repaired" not in read_manifest(root, snapshot_id)
 
@@ -132,7 +132,7 @@ def test_no_reader_accepts_other_rows(root: Storage, kind: str, is_old: bool):
     snapshot_id = create(root, name="v1")["snapshot"]
     if is_old:
         make_old(root, snapshot_id)
-    assert snapshot_problem(root, snapshot_id) is None
+    assert check_snapshot(root, snapshot_id) is None
     damage_rows(root, snapshot_id, kind)
     assert_unreadable(root, snapshot_id, rows_path(snapshot_id))
     assert_repaired(root, snapshot_id, rows_path(snapshot_id))
@@ -192,7 +192,7 @@ def test_a_manifest_must_agree_with_its_rows(root: Storage, name: str):
     snapshot_id = create(root)["snapshot"]
     path = manifest_path(snapshot_id)
     write_manifest(root, read_manifest(root, snapshot_id) | {name: FIELDS[name]})
-    assert path in (snapshot_problem(root, snapshot_id) or "")
+    assert path in str(check_snapshot(root, snapshot_id))
     make_old(root, snapshot_id)
     assert_unreadable(root, snapshot_id, path)
     assert_repaired(root, snapshot_id, path)
@@ -204,7 +204,7 @@ def test_the_full_check_finds_forged_rows(root: Storage, kind: str):
     damage_rows(root, snapshot_id, kind)
     fields = file_fields(root.read(rows_path(snapshot_id)))
     write_manifest(root, read_manifest(root, snapshot_id) | fields)
-    assert rows_path(snapshot_id) in (snapshot_problem(root, snapshot_id) or "")
+    assert rows_path(snapshot_id) in str(check_snapshot(root, snapshot_id))
 
 
 def test_without_its_checksum_a_manifest_is_not_taken_for_an_old_one(root: Storage):
@@ -222,7 +222,7 @@ def test_changed_credits_are_found_and_written_again(root: Storage, content: byt
     root.delete(path)
     if content is not None:
         root.write(path, content)
-    assert path in (snapshot_problem(root, snapshot_id) or "")
+    assert path in str(check_snapshot(root, snapshot_id))
     assert len(open_snapshot(root, snapshot_id).samples) == 9
     assert_repaired(root, snapshot_id, path)
 
@@ -247,7 +247,7 @@ def test_checksums_are_added_to_matching_snapshots_of_earlier_versions(root: Sto
     assert read_manifest(root, good)["rows_sha256"]
     assert "rows_sha256" not in read_manifest(root, bad)
     assert root.read(manifest_path(new)) == before
-    assert snapshot_problem(root, good) is None
+    assert check_snapshot(root, good) is None
 
 
 def test_latest_is_the_last_one_also_after_a_clock_was_ahead(root: Storage):

@@ -1,5 +1,6 @@
 """The changes that a refresh detects in a source, and the annotations that it reads for them."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -189,3 +190,18 @@ def test_objects_of_another_source_stay_listed(refresh):
     assert listing.changed["caption"].to_pylist() == ["own caption"]
     refresh.source = objaverse
     assert (refresh().changed.num_rows, len(refresh().delisted)) == (0, 0)
+
+
+def test_the_listing_is_read_again_after_the_catalog_was_restored(refresh, tmp_path):
+    """Objects that only the newer catalog had would be missing for ever."""
+    refresh()
+    shutil.copytree(tmp_path / "catalog", tmp_path / "backup")
+    refresh.source.content["p2"]["e"] = ("1", "", "")
+    assert names(refresh().changed) == ["e"]
+    refresh()
+    assert refresh.source.read == []
+    shutil.rmtree(tmp_path / "catalog")
+    (tmp_path / "backup").rename(tmp_path / "catalog")
+    refresh.number = 100
+    assert names(refresh().changed) == ["e"]
+    assert refresh.source.read == ["p1", "p2"]

@@ -1,0 +1,45 @@
+"""Damage to files: what a disk, a power loss or a person may do to one file or folder."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+__all__ = ["DAMAGES", "damage"]
+
+
+def _halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+DAMAGES: Mapping[str, Callable[[Path], object]] = {
+    "deleted": _delete,
+    "halved": _halve,
+    "emptied": lambda path: path.write_bytes(b""),
+    "zeroed": _zero,
+    "flipped": _flip,
+}
+"""Damages by name."""
+
+
+def damage(path: Path, kind: str, other: Path | None = None) -> None:
+    """Damage a file or folder; with the kind `replaced`, `other` takes its place."""
+    if kind == "replaced":
+        assert other is not None
+        _delete(path)
+        shutil.copytree(other, path) if other.is_dir() else shutil.copy(other, path)
+    else:
+        DAMAGES[kind](path)
