@@ -61,9 +61,11 @@ class Scenario:
     commits: int = 0
     """Commits that are added to the catalog afterwards."""
     damage: str = ""
-    """Files that are then cut to half, as a pattern below the root."""
+    """Pattern of files below the root; the last of them is then cut to half."""
     again: int = 0
     """Exit code of the same command after it was done."""
+    every: int = 1
+    """Distance in steps between two losses."""
     then: Sequence[str] = ()
     """Commands that follow before the result is compared."""
 
@@ -77,9 +79,13 @@ class Scenario:
         catalog = Catalog(Storage(str(disk.root)))
         for number in range(self.commits):
             catalog.commit([Event(asset_id="objaverse:none", stage="remove")], f"{number}", 1)
-        for path in disk.root.glob(self.damage) if self.damage else ():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         return disk.words(self.command)
+
+    def spoil(self, disk: Disk) -> None:
+        """Damage the prepared dataset."""
+        if self.damage:
+            path = max(disk.root.glob(self.damage))
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 _BUILD, _SNAPSHOT, _REMOVE = f"build --limit {_FEW}", "snapshot --name first", "remove {object}"
@@ -99,8 +105,12 @@ SCENARIOS = {
         command="snapshot --delete first --force", before=(_BUILD, _SNAPSHOT), again=2
     ),
     "verify": Scenario(command="verify", damage="shards/*/*.tar", then=(_BUILD,), again=1),
+    "repair": Scenario(
+        command="repair", before=(_BUILD, _REMOVE), damage="catalog/_delta_log/*.json"
+    ),
     "export": Scenario(
         command="export --snapshot first --layout instantmesh --out {out} --split all --workers 1",
         before=(_BUILD, _SNAPSHOT),
+        every=60,  # hundreds of files, each of which takes two steps
     ),
 }

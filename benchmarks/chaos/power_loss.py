@@ -1,7 +1,7 @@
 """Lose power at every step of a command, and continue from what the disk holds.
 
 `python -m benchmarks power_loss` runs commands on a small dataset and records at every step which
-files are durable (`durable_files.py`). For every step it writes what a disk may hold after a loss
+files are durable (`tests/support/durable_files.py`). For every step it writes what a disk may hold after a loss
 of power there: without what was not flushed, with files that are empty, cut or filled with zeros,
 with deleted files again, and with random parts of the changes. On each of these disks it runs `lrm
 status`, `lrm repair` if that is asked for, `lrm verify` and the same command again, and
@@ -41,8 +41,8 @@ class Outcome:
     """Different disks after a loss at one of them."""
     repaired: int = 0
     """Disks that `lrm repair` had to repair."""
-    damaged: int = 0
-    """Disks of which `lrm verify` found damage."""
+    damage: Counter[str] = field(default_factory=Counter)
+    """The first damage that `lrm verify` found, with the number of disks."""
     problems: Counter[str] = field(default_factory=Counter)
     """What went wrong, with the number of disks."""
     examples: dict[str, str] = field(default_factory=dict)
@@ -64,12 +64,12 @@ def lose_power(
         disk = Disk(folder=Path(scratch) / "disk", source=source)
         recording = record(scenario, disk)
         outcome.points = len(recording.points)
-        losses = all_losses(recording.points, seed=seed, num_random=num_random, every=every)
-        for loss in losses:
+        every *= scenario.every
+        for loss in all_losses(recording.points, seed=seed, num_random=num_random, every=every):
             recovery = recover(scenario, disk, recording, loss)
             outcome.disks += 1
             outcome.repaired += recovery.repaired
-            outcome.damaged += recovery.damaged
+            outcome.damage.update([recovery.damage] if recovery.damage else [])
             if recovery.problem:
                 problem = recovery.problem.replace(str(disk.folder), "")[:_SHOWN]
                 outcome.problems[problem] += 1
@@ -92,11 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong, seconds = outcome.problems.total(), time.monotonic() - started
             print(
                 f"| {name} | {outcome.points} | {outcome.disks} | {outcome.repaired} | "
-                f"{outcome.damaged} | {wrong} | {seconds:.0f} |",
+                f"{outcome.damage.total()} | {wrong} | {seconds:.0f} |",
                 flush=True,
             )
+            for damage, count in outcome.damage.most_common():
+                print(f"  damage on {count}: {damage}", flush=True)
             for problem, count in outcome.problems.most_common():
-                print(f"  {count} x {problem} [{outcome.examples[problem]}]", flush=True)
+                print(f"  wrong on {count}: {problem} [{outcome.examples[problem]}]", flush=True)
             failed = failed or bool(wrong)
     return int(failed)
 

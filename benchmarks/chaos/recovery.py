@@ -49,8 +49,8 @@ class Recovery:
     problem: str = ""
     """What went wrong; empty if nothing did."""
     repaired: bool = False
-    damaged: bool = False
-    """Whether `lrm verify` found damage."""
+    damage: str = ""
+    """The first damage that `lrm verify` found; empty if there was none."""
 
 
 def record(scenario: Scenario, disk: Disk) -> Recording:
@@ -58,6 +58,7 @@ def record(scenario: Scenario, disk: Disk) -> Recording:
     recording = Recording(words=scenario.prepare(disk))
     if disk.root.exists():
         recording.events = _events(disk)
+    scenario.spoil(disk)
 
     def add(point: CrashPoint) -> None:
         recording.points.append(point)
@@ -134,8 +135,8 @@ def _continue(
         raise _Failed(f"{lost.total()} committed events are lost, such as {next(iter(lost))[2:]}")
     if committed:
         verified = _lrm("verify", *root)
-        recovery.damaged = verified.code == 1
-        if recovery.damaged:
+        if verified.code == 1:
+            recovery.damage = _first_damage(verified)
             _lrm(*disk.words(f"build --limit {_limit(recording.words)}"), codes=(0,))
     if not loss.is_done:
         _lrm(*recording.words, codes=(0, scenario.again))
@@ -143,6 +144,11 @@ def _continue(
         _lrm(*disk.words(command), codes=(0,))
     _lrm("verify", *root, codes=(0,))
     _compare(_content(disk), recording.result)
+
+
+def _first_damage(verified: Answer) -> str:
+    lines = (verified.out + verified.err).strip().splitlines()
+    return lines[0] if lines else "damage"
 
 
 def _limit(words: Sequence[str]) -> str:
