@@ -1,11 +1,11 @@
 """Lose power at every step of a command, and continue from what the disk holds.
 
 `python -m benchmarks power_loss` runs commands on a small dataset and records at every step which
-files are durable (`tests/support/durable_files.py`). For every step it writes what a disk may hold after a loss
-of power there: without what was not flushed, with files that are empty, cut or filled with zeros,
-with deleted files again, and with random parts of the changes. On each of these disks it runs `lrm
-status`, `lrm repair` if that is asked for, `lrm verify` and the same command again, and
-compares the result with an undisturbed run. Nothing may end in a traceback, nothing that was
+files are durable (`tests/support/durable_files.py`). For every step it writes what a disk may hold
+after a loss of power there: without what was not flushed, with files that are empty, cut or filled
+with zeros, with deleted files again, and with random parts of the changes. On each of these disks
+it runs `lrm status`, `lrm repair` if that is asked for, `lrm verify` and the same command again,
+and compares the result with an undisturbed run. Nothing may end in a traceback, nothing that was
 reported as done may be lost, and the samples must be the same; otherwise the exit code is 1.
 docs/notes/reliability.md shows the result of a run.
 """
