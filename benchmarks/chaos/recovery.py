@@ -124,6 +124,9 @@ def _continue(
     recovery: Recovery,
 ) -> None:
     root = ("--root", disk.root)
+    if scenario.command == "repair" and not loss.is_done:
+        # An interrupted repair is continued before anything else.
+        _lrm(*recording.words, codes=(0,))
     committed = recording.committed[loss.step]
     status = _lrm("status", *root)
     if status.code == 1 and _REPAIR in status.err:
@@ -137,6 +140,9 @@ def _continue(
         verified = _lrm("verify", *root)
         if verified.code == 1:
             recovery.damage = _first_damage(verified)
+            if _REPAIR in verified.out + verified.err:
+                recovery.repaired = True
+                _lrm("repair", *root, codes=(0,))
             _lrm(*disk.words(f"build --limit {_limit(recording.words)}"), codes=(0,))
     if not loss.is_done:
         _lrm(*recording.words, codes=(0, scenario.again))

@@ -13,7 +13,7 @@ from dataset.snapshots.deletion import delete_snapshots
 from dataset.snapshots.protection import files_of_snapshots, manifests
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from tests.support.disk_losses import Loss, losses_during, write_tree
-from tests.support.small_shards import content, key, small_sample, write_small_shard
+from tests.support.small_shards import content, small_sample, write_small_shard
 
 SHARD = "shards/test/a.tar"
 
@@ -104,14 +104,3 @@ def test_work_is_there_as_a_whole_or_not_at_all_and_at_the_end_as_a_whole(tmp_pa
     for loss, found in values:
         assert found in ([after] if loss.is_done else allowed), loss.what
     assert before in [found for _, found in values]
-
-
-def test_a_shard_has_no_index_before_all_its_bytes_are_durable(tmp_path):
-    root = Storage(tmp_path / "root")
-    (tmp_path / "root").mkdir()
-    losses = losses_during(tmp_path, lambda: write_small_shard(root, SHARD, [1, 2, 3]))
-    whole = max(losses, key=lambda loss: loss.step).tree[f"root/{SHARD}"]
-    with_index = [loss for loss in losses if f"root/{index_path(SHARD)}" in loss.tree]
-    assert len(with_index) > 2
-    assert all(loss.tree.get(f"root/{SHARD}") == whole for loss in with_index)
-    assert key(1).encode() in (whole or b"")
