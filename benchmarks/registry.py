@@ -26,7 +26,7 @@ _BY_PACKAGE = {
         "light",
         "surfaces",
     ),
-    "chaos": ("chaos_build", "chaos_train"),
+    "chaos": ("chaos_build", "chaos_train", "power_loss"),
     "fuzz": ("fuzz",),
 }
 

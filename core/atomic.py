@@ -5,14 +5,15 @@ name starts with a dot, so the listings of `core.storage` omit it. If the block 
 is removed. If the process is killed, it stays: `lrm compact` removes such files from a dataset, and
 the next writer of the same folder removes a temporary folder.
 
-A file is flushed to disk (fsync) before it is renamed. Otherwise a power loss could leave an empty
-file under the target's name. Pass `sync=False` only where every reader verifies the content, as in
-caches and downloads. Folders are not flushed, because that is slow with many small files; after
-a power loss their writers must run again. The rename itself is not flushed: after a power loss the
-old content may be back.
+What is written is durable when the block has ended: the file is flushed to disk (fsync) before it
+is renamed, and its folder afterwards, as is the parent of every folder that is created. So a loss
+of power leaves the old content or the new one; and a file that is written after another one is
+never there without it. Pass `sync=False` only where every reader verifies the content, as in caches
+and downloads: after a loss of power such a file may be empty, cut or gone.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -21,10 +22,55 @@ from pathlib import Path
 
 from core.errors import is_disk_full
 
-__all__ = ["atomic_file", "atomic_folder", "atomic_write", "move_file"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "atomic_write",
+    "flush",
+    "flush_tree",
+    "make_folder",
+    "move_file",
+]
 
 _MAX_NAME = 100
 """Characters of the target's name that a temporary name contains; file systems allow 255 bytes."""
+_CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
+"""Errors of file systems that cannot flush a folder, and of folders that cannot be listed."""
+
+
+def flush(path: Path) -> None:
+    """Flush the content of a file, or the entries of a folder, to disk.
+
+    A folder on a file system that cannot do that is left as it is.
+    """
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in _CANNOT_FLUSH:
+            raise
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush every file and folder below a folder, and the folder itself."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            flush_tree(path)
+        elif path.is_file():
+            flush(path)
+    flush(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents durably; it may exist."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for created in reversed(missing):
+        flush(created.parent)
 
 
 @contextlib.contextmanager
@@ -34,19 +80,24 @@ def atomic_file(target: Path, *, sync: bool = True, overwrite: bool = True) -> I
     Several processes may write the same target: the last one to finish wins. With
     `overwrite=False` the first one wins, and the others raise FileExistsError.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if sync:
+        make_folder(target.parent)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
     # The random part is the last suffix: torch.save stores its file's name without that suffix, so
     # the bytes do not depend on it.
     temporary = target.with_name(f".{target.name[:_MAX_NAME]}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
         if sync:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            flush(temporary)
         if overwrite:
             temporary.replace(target)
         else:
             os.link(temporary, target)
+            temporary.unlink()
+        if sync:
+            flush(target.parent)
     except OSError as error:
         if is_disk_full(error) and error.filename is None:
             error.filename = str(target)  # the system names no file if a write fails
@@ -62,19 +113,25 @@ def atomic_write(target: Path, data: bytes | str, *, overwrite: bool = True) -> 
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a new temporary folder and rename it to `target` if the block raises no error.
 
-    Only one process at a time may write a target. Raises OSError if `target` is a non-empty folder
-    when the block ends; a caller that replaces a folder removes it as the last step of the block.
+    With `sync`, all files in it are flushed first. Only one process at a time may write a target.
+    Raises OSError if `target` is a non-empty folder when the block ends; a caller that replaces a
+    folder removes it as the last step of the block.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(temporary)  # left by a process that was killed
-    temporary.mkdir(parents=True)
+    make_folder(target.parent)
+    temporary.mkdir()
     try:
         yield temporary
+        if sync:
+            flush_tree(temporary)
         temporary.rename(target)
+        if sync:
+            flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from core.atomic import make_folder
 from core.errors import BadInput, WorkFailed, cannot_write
 from core.process_identity import has_ended, kernel_scope, start_ticks, user_name
 from core.storage import Storage, storage_errors
@@ -149,7 +150,7 @@ class _HeldByOther(Exception):
 def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
     with contextlib.ExitStack() as stack:
         try:
-            Path(root.uri).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(root.uri))
             # Unbuffered: an entry that a full disk refuses is not written again at the end.
             file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b", buffering=0))
         except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from core.atomic import atomic_file, atomic_write
+from core.atomic import atomic_file, atomic_write, flush
 from core.paths.locations import open_location
 from core.ranges import Range, coalesce
 
@@ -228,10 +228,14 @@ class Storage:
         with atomic_file(Path(target)) as temporary, open(temporary, "xb") as file:
             yield file
 
-    def delete(self, path: str) -> None:
-        """Remove a file, if it exists."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self.resolve(path))
+    def delete(self, *paths: str) -> None:
+        """Remove these files if they exist, durably: they are not back after a loss of power."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self.resolve(path))
+        for folder in {Path(self.resolve(path)).parent for path in paths if self.is_local}:
+            with contextlib.suppress(FileNotFoundError):
+                flush(folder)
 
 
 def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:

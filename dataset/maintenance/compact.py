@@ -179,8 +179,7 @@ def compact(
     mark_compacted(root, expired)
     ledger.record_deleted(delete.keys())
     ledger.flush()
-    for path in delete:
-        root.delete(path)
+    root.delete(*delete)
     return delete
 
 

@@ -268,8 +268,7 @@ class Build:
 
     def _delete_staged_files(self) -> None:
         """Delete the staged files of packed objects; call it after their events are committed."""
-        for path in self._files_to_delete:
-            self._root.delete(path)
+        self._root.delete(*self._files_to_delete)
         self._files_to_delete = []
 
     def _files_until_packed(self) -> Iterator[ResultFile]:

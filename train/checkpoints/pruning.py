@@ -25,7 +25,6 @@ def prune(storage: Storage, step: int, *, keep_newest: int, keep_every: int) -> 
             continue
         # The manifest is deleted first: a partly deleted checkpoint must not look complete.
         storage.delete(f"{name}/{MANIFEST}")
-        for path in storage.find_files(name):
-            storage.delete(path)
+        storage.delete(*storage.find_files(name))
         if storage.is_local:
             shutil.rmtree(storage.resolve(name), ignore_errors=True)

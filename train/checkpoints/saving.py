@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from core.atomic import flush
 from core.errors import FinalFailure, WorkFailed, first_line
 from train.checkpoints.checkpoint import Checkpoint, checkpoint_name
 from train.checkpoints.checkpoint_paths import CheckpointPaths
@@ -32,6 +33,7 @@ class CheckpointSaver:
         """Create a saver; `resumed` is the checkpoint that the run resumed from, if any."""
         paths = CheckpointPaths.of(config)
         self._config, self._folder = config, paths.write_folder
+        self._is_local = paths.storage.is_local
 
         def prune_storage(step: int) -> None:
             counts = {"keep_newest": config.keep_checkpoints, "keep_every": config.keep_every}
@@ -96,6 +98,10 @@ class CheckpointSaver:
         entries: dict[str, FileEntry] = {}
         try:
             own = {} if problems else _own_files(folder, rank)
+            if self._is_local:
+                # Before the manifest, because older checkpoints are deleted once it is written.
+                for path in (*own.values(), folder.parent, folder.parent.parent):
+                    flush(path)
             entries = {
                 file: FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
                 for file, path in own.items()

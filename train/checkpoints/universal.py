@@ -23,7 +23,7 @@ def convert(source: Path, target: Path) -> None:
     WorkFailed.
     """
     shutil.rmtree(target, ignore_errors=True)
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, sync=False) as temporary:
         _run_converter(source, temporary)
 
 

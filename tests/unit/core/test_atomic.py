@@ -54,7 +54,7 @@ def test_concurrent_writers_of_a_file_use_different_temporary_names(tmp_path):
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_content_is_flushed_before_it_gets_its_name_unless_readers_verify_it(
+def test_content_is_flushed_before_its_name_and_its_folder_unless_readers_verify_it(
     tmp_path, monkeypatch, sync
 ):
     flushed: list[bool] = []
@@ -67,7 +67,7 @@ def test_content_is_flushed_before_it_gets_its_name_unless_readers_verify_it(
     monkeypatch.setattr(os, "fsync", record_fsync)
     with atomic_file(tmp_path / "file", sync=sync) as temporary:
         temporary.write_text("a")
-    assert flushed == [False] * sync
+    assert flushed == [False, True] * sync
 
 
 def test_a_folder_appears_whole_and_leftovers_of_a_killed_process_are_removed(tmp_path):

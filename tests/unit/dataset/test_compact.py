@@ -83,9 +83,10 @@ class Failing(Storage):
             yield file
             self.step()
 
-    def delete(self, path: str) -> None:
-        self.step()
-        super().delete(path)
+    def delete(self, *paths: str) -> None:
+        for path in paths:
+            self.step()
+            super().delete(path)
 
 
 @pytest.fixture
