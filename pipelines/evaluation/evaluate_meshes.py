@@ -11,6 +11,7 @@ import numpy as np
 import trimesh
 
 from core.errors import BadInput, WorkFailed
+from core.paths.regular_file import require_regular
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
@@ -44,6 +45,10 @@ class MeshFolder:
         self._paths: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in _SUFFIXES:
+                try:
+                    require_regular(path)
+                except OSError as error:
+                    raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
                 name = object_name(path.stem)
                 if name in self._paths:
                     raise BadInput(
