@@ -5,6 +5,7 @@ from typing import Any
 from filters.inspect_glb import inspect_glb
 from pipelines.building.stages.fetch import SHA256, local_glb
 from pipelines.building.stages.identity_keys import INSPECT_KEYS, identity_of
+from pipelines.building.stages.max_seconds import OWN_SECONDS, transfer_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, Stage
@@ -29,5 +30,6 @@ INSPECT = Stage(
     enabled_by=lambda _: True,
     queue=FETCH_QUEUE,
     run=_inspect,
+    max_seconds=lambda config: transfer_seconds(config) + OWN_SECONDS,
     estimate=lambda _: FirstEstimate(seconds=0.1, share=0.95),
 )
