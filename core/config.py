@@ -12,12 +12,20 @@ import pydantic
 import yaml
 
 from core.errors import BadInput
+from core.paths.regular_file import open_regular
 
 __all__ = [
     "ABSENT",
     "Config",
     "Fraction",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "NumBytes",
+    "PositiveFloat",
+    "PositiveInt",
     "Renamed",
+    "Seconds",
+    "Side",
     "canonical_json",
     "digest",
     "merge",
@@ -29,6 +37,20 @@ __all__ = [
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 """A number from 0 to 1: a share of a whole, or a probability."""
+
+_MAX_INT, _MAX_FLOAT = 2**31 - 1, 1e9
+"""Bounds of numbers without a lower one: 32 bits hold such an integer, and single precision holds
+such a number and its square."""
+PositiveInt = Annotated[int, pydantic.Field(gt=0, le=_MAX_INT)]
+NonNegativeInt = Annotated[int, pydantic.Field(ge=0, le=_MAX_INT)]
+PositiveFloat = Annotated[float, pydantic.Field(gt=0, le=_MAX_FLOAT)]
+NonNegativeFloat = Annotated[float, pydantic.Field(ge=0, le=_MAX_FLOAT)]
+Seconds = Annotated[float, pydantic.Field(gt=0, le=30 * 86400)]
+"""A time limit or a wait; 30 days at most."""
+NumBytes = Annotated[int, pydantic.Field(gt=0, le=2**50)]
+"""A number of bytes; 1 PiB at most."""
+Side = Annotated[int, pydantic.Field(gt=0, le=2**14)]
+"""A side of a picture in pixels. One of the largest size takes 3 GB while it is processed."""
 
 ABSENT = object()
 """The value of a setting that is not there; None is a value."""
@@ -65,7 +87,11 @@ class Config(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
     renamed: ClassVar[Mapping[str, Renamed]] = {}
     """Old paths of settings, which `load` and the command line accept: {"old.path": Renamed(...)}.
@@ -131,7 +157,7 @@ class Config(pydantic.BaseModel):
 def read_yaml(path: str) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises BadInput if it is missing or holds no mapping."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
     except OSError as error:
         raise BadInput(f"{path}: cannot read the configuration: {error.strerror}") from None

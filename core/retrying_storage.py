@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from core.config import Config
+from core.config import Config, NonNegativeFloat, PositiveInt, Seconds
 from core.range_cache import RangeCache
 from core.ranges import Range
 from core.retry import Backoff, retry
@@ -26,15 +26,15 @@ class ReadConfig(Config):
 
     attempts: PositiveInt = 5
     """Maximum attempts of one read; then the run fails."""
-    timeout_seconds: PositiveFloat = 60.0
+    timeout_seconds: Seconds = 60.0
     """Timeout of one attempt in seconds, on S3 and other stores with asynchronous clients."""
-    backoff_seconds: Annotated[float, Field(ge=0)] = 0.5
+    backoff_seconds: NonNegativeFloat = 0.5
     """Upper bound in seconds of the random wait before the second attempt; it doubles with each."""
-    max_backoff_seconds: Annotated[float, Field(ge=0)] = 30.0
+    max_backoff_seconds: NonNegativeFloat = 30.0
     """Maximum wait before an attempt, in seconds."""
     cache: Path | None = None
     """Folder on each node that caches read ranges for all its processes; by default no cache."""
-    cache_bytes: NonNegativeInt = 100 * 10**9
+    cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 100 * 10**9
     """Maximum size of the cache folder, in bytes."""
 
 

@@ -5,12 +5,14 @@ import errno
 import os
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from core.atomic import atomic_file, atomic_write, flush
+from core.paths.local_listing import local_version, scan
 from core.paths.locations import open_location
+from core.paths.regular_file import open_regular, require_regular
 from core.ranges import Range, coalesce
 
 __all__ = ["Storage", "object_store_errors", "storage_errors"]
@@ -70,14 +72,21 @@ class Storage:
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading. Raises FileNotFoundError."""
+        if self.is_local:
+            return open_regular(self.resolve(path), "rb")
         return self._fs.open(self.resolve(path), "rb")
 
     def get(self, path: str, local: Path) -> None:
         """Copy a file of this storage to local disk. Raises FileNotFoundError."""
+        if self.is_local:
+            require_regular(self.resolve(path))
         self._fs.get_file(self.resolve(path), str(local))
 
     def read(self, path: str) -> bytes:
         """Return the content of a file. Raises FileNotFoundError."""
+        if self.is_local:
+            with self.open(path) as file:
+                return file.read()
         return bytes(self._fs.cat_file(self.resolve(path)))
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
@@ -114,7 +123,7 @@ class Storage:
         """
         name = self.resolve(path)
         if self.is_local:
-            with open(name, "rb", buffering=0) as file:
+            with open_regular(name, "rb", buffering=0) as file:
                 blocks = [_read_at(file.fileno(), start, stop) for start, stop in spans]
         else:
             limit = {"timeout": timeout} if self._fs.async_impl else {}
@@ -175,18 +184,26 @@ class Storage:
         Raises FileNotFoundError.
         """
         if self.is_local:
-            return _local_version(Path(self.resolve(path)).stat())
+            return local_version(Path(self.resolve(path)).stat())
         self._fs.invalidate_cache()
         return _version(self.info(path))
 
-    def versions(self, folder: str = "", *, deep: bool = False) -> dict[str, str]:
+    def versions(
+        self,
+        folder: str = "",
+        *,
+        deep: bool = False,
+        on_problem: Callable[[str, str], None] = lambda *_: None,
+    ) -> dict[str, str]:
         """Return the versions of the files directly in a folder by name; `deep`: below it, by path.
 
         Hidden files and folders are omitted. Links to files count as files, links to folders are
-        ignored. The result is empty if the folder does not exist.
+        ignored. The result is empty if the folder does not exist. `on_problem` receives the path
+        of every local entry that cannot be read, and why: a link to nothing or to itself, a folder
+        below the first one that cannot be listed, a folder or pipe among the files.
         """
         if self.is_local:
-            return dict(_scan(self.resolve(folder), "", deep))
+            return dict(scan(self.resolve(folder), "", deep, on_problem))
         base = self.resolve(folder)
         self._fs.invalidate_cache()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -265,33 +282,6 @@ def _read_at(descriptor: int, start: int, stop: int) -> bytes:
             break
         block += rest
     return block
-
-
-def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
-    """Yield paths and versions of local files with one system call per entry, for speed."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in visible:
-        if entry.is_dir(follow_symlinks=False):
-            if deep:
-                yield from _scan(entry.path, f"{prefix}{entry.name}/", deep)
-        else:
-            try:
-                status = entry.stat() if entry.is_file() else None
-            except OSError as error:
-                # A link that leads back to itself, or a file that was removed meanwhile.
-                if error.errno not in (errno.ELOOP, errno.ENOENT):
-                    raise
-                continue
-            if status is not None:
-                yield prefix + entry.name, _local_version(status)
-
-
-def _local_version(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _version(entry: dict[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """The inspection of a GLB: its limits, and where it runs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
-from pydantic import PositiveInt
+from pydantic import Field
 
-from core.config import Config
+from core.config import Config, PositiveInt
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from core.errors import first_line
 from core.failures import FailureKind
@@ -20,23 +20,30 @@ _INSPECTION = pydantic.TypeAdapter(Inspection)
 
 
 class InspectLimits(Config):
-    """Limits on a GLB file, for the inspection and for the Blender child."""
+    """Limits on a GLB file, for the inspection and for the Blender child.
 
-    max_file_bytes: PositiveInt = GlbLimits.max_file_bytes
+    Sizes in a GLB file have 32 bits.
+    """
+
+    max_file_bytes: Annotated[int, Field(gt=0, lt=2**32)] = GlbLimits.max_file_bytes
     """Maximum size of the file in bytes."""
-    max_json_bytes: PositiveInt = GlbLimits.max_json_bytes
+    max_json_bytes: Annotated[int, Field(gt=0, lt=2**32)] = GlbLimits.max_json_bytes
     """Maximum size of its JSON chunk in bytes; parsed, it takes many times as much memory."""
     max_nodes: PositiveInt = GlbLimits.max_nodes
     """Maximum number of nodes plus GPU instances."""
-    max_node_depth: PositiveInt = GlbLimits.max_node_depth
+    max_node_depth: Annotated[int, Field(gt=0, le=10_000)] = GlbLimits.max_node_depth
     """Maximum depth of the node tree in levels; deeper trees are damaged files."""
     max_triangles: PositiveInt = GlbLimits.max_triangles
     """Maximum number of drawn triangles, counted once per instance."""
     max_elements: PositiveInt = GlbLimits.max_elements
     """Maximum number of vertex attribute values and indices that the primitives refer to."""
+    max_parts: PositiveInt = GlbLimits.max_parts
+    """Maximum number of copies of primitives, plus that of morph targets, once per pose."""
+    max_materials: PositiveInt = GlbLimits.max_materials
+    """Maximum number of drawn materials."""
     max_image_pixels: PositiveInt = GlbLimits.max_image_pixels
     """Maximum number of pixels of a single image (width times height)."""
-    max_total_pixels: PositiveInt = GlbLimits.max_total_pixels
+    max_total_pixels: Annotated[int, Field(gt=0, le=2**40)] = GlbLimits.max_total_pixels
     """Maximum number of pixels of all images together."""
 
     def glb_limits(self) -> GlbLimits:

@@ -2,12 +2,10 @@
 
 import re
 import unicodedata
-from typing import Annotated
 
 import pyarrow as pa
-import pydantic
 
-from core.config import Config
+from core.config import Config, PositiveInt
 from dataset.catalog.event_columns import LIST
 from dataset.columns import Columns
 from filters.verdict import Fact, Filter, FilterResult
@@ -35,7 +33,7 @@ class CaptionConfig(Config):
 
     enabled: bool = True
     """Drop objects without a caption."""
-    min_characters: Annotated[int, pydantic.Field(ge=1)] = 1
+    min_characters: PositiveInt = 1
     """Minimum length of a caption in characters, spaces at its ends not counted."""
 
 

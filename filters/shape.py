@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
-from core.config import Config, Fraction
+from core.config import Config, Fraction, NonNegativeFloat
 from dataset.columns import Columns
 from filters.verdict import Fact, Filter, FilterResult
 
@@ -68,10 +68,10 @@ class MultiObjectConfig(Config):
     single_object_share: Fraction = 0.95
     """Count as certainly one object if the largest island has at least this share of the surface
     area; below it the answer is uncertain."""
-    ground_groups: Annotated[int, pydantic.Field(ge=2)] = 3
+    ground_groups: Annotated[int, pydantic.Field(ge=2, le=10**6)] = 3
     """Drop if at least this many groups of min-area-share stand apart on a common ground plate. Two
     groups may be the straps of a sandal or the handles of a tray."""
-    ground_height: Annotated[float, pydantic.Field(ge=0)] = 0.1
+    ground_height: NonNegativeFloat = 0.1
     """Minimum height of a group on a ground plate, in units of the frame [-1, 1]^3 (0.1 is 5 % of
     its side); lower groups are ignored."""
 

@@ -44,6 +44,7 @@ def read_glb(source: Path | str | bytes, limits: GlbLimits) -> Glb:
     _check_extensions(document)
     tree = walk_nodes(document, limits)
     drawn = drawn_primitives(document, tree, limits)
+    _check_num_materials(drawn, limits)
     check_skins(document, tree)
     images = check_materials(document, tree)
     largest_image = _largest_image(document, sorted(images), limits)
@@ -57,6 +58,13 @@ def _check_extensions(document: Document) -> None:
     if unsupported:
         names = ", ".join(name[:60] for name in unsupported[:5])
         raise GlbError(FailureKind.UNSUPPORTED_EXTENSION, f"requires {names}")
+
+
+def _check_num_materials(drawn: Iterable[DrawnPrimitive], limits: GlbLimits) -> None:
+    number = len({item.primitive.get("material") for item in drawn})
+    if number > limits.max_materials:
+        message = f"{number} drawn materials; the limit is {limits.max_materials}"
+        raise GlbError(FailureKind.TOO_LARGE, message)
 
 
 def _largest_image(document: Document, images: Iterable[int], limits: GlbLimits) -> int:

@@ -1,11 +1,14 @@
-"""The arrays that the picture of a primitive needs, by their names."""
+"""The arrays that the picture of a primitive needs, by their names, and how often they are read."""
 
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from core.failures import FailureKind
 from glb.document import Document, Item, extension
 from glb.extensions import DRACO
-from glb.glb_error import malformed
+from glb.glb_error import GlbError, malformed
+from glb.limits import GlbLimits
 from glb.node_tree import NodeTree
 from glb.shown_materials import shown_material, texture_coordinate_set, texture_slots
 
@@ -13,6 +16,7 @@ __all__ = [
     "INDICES",
     "TRIANGLES",
     "NeededNames",
+    "check_num_parts",
     "draws_triangles",
     "drop_unneeded",
     "joint_sets",
@@ -25,6 +29,8 @@ INDICES = "indices"
 """Name of the index array; no attribute has it, because attribute names are in capital letters."""
 _TARGETS = ("POSITION", "NORMAL")
 """The attributes that morph targets change."""
+_MAX_REPEATS = 10
+"""Multiple of the limit on elements that morph targets and skins may read again for other nodes."""
 
 
 class NeededNames:
@@ -106,3 +112,74 @@ def primitive_mode(primitive: Item) -> int:
     if mode > _FAN:
         raise malformed(f"primitive mode {mode} does not exist")
     return mode
+
+
+# ---- The number of steps of the evaluation ----
+
+
+@dataclass(kw_only=True)
+class _Uses:
+    """The nodes that show a mesh."""
+
+    poses: int = 0
+    """Nodes with weights of their own, and 1 for all others."""
+    skinned: int = 0
+
+
+def check_num_parts(
+    document: Document, tree: NodeTree, copies: Mapping[int, int], limits: GlbLimits
+) -> None:
+    """Raise GlbError (`too_large`) if the evaluation would take too many steps.
+
+    Each copy of a primitive is a step, and so is each morph target of a mesh, again for every node
+    with weights of its own. Nodes with different weights or skins also read the arrays again.
+    """
+    uses = _uses_of_meshes(document, tree)
+    parts = elements = 0
+    for mesh, use in uses.items():
+        for primitive in document.item("meshes", mesh)["primitives"]:
+            if "POSITION" not in primitive["attributes"] or not draws_triangles(primitive):
+                continue
+            targets = primitive.get("targets") or []
+            parts += max(copies.get(mesh, 0), 1) + len(targets) * use.poses
+            if parts > limits.max_parts:
+                message = "more copies of primitives and morph targets than the limit of"
+                raise GlbError(FailureKind.TOO_LARGE, f"{message} {limits.max_parts}")
+            elements += _repeated_elements(document, primitive, use)
+            if elements > _MAX_REPEATS * limits.max_elements:
+                message = "morph targets and skins repeat more elements than the limit of"
+                number = _MAX_REPEATS * limits.max_elements
+                raise GlbError(FailureKind.TOO_LARGE, f"{message} {number}")
+
+
+def _uses_of_meshes(document: Document, tree: NodeTree) -> dict[int, _Uses]:
+    uses: dict[int, _Uses] = {}
+    plain: set[int] = set()
+    for node in (document.item("nodes", index) for index in tree.shown):
+        mesh = node.get("mesh")
+        if mesh is None:
+            continue
+        use = uses.setdefault(mesh, _Uses())
+        if node.get("weights") or mesh not in plain:
+            use.poses += 1
+        if not node.get("weights"):
+            plain.add(mesh)
+        use.skinned += node.get("skin") is not None
+    return uses
+
+
+def _repeated_elements(document: Document, primitive: Item, use: _Uses) -> int:
+    """Return the elements of a primitive that all nodes together read after the first one.
+
+    Of Draco-compressed data, the counts are those in the document.
+    """
+    attributes = primitive["attributes"]
+    if max(use.poses, use.skinned) <= 1:
+        return 0
+    index = primitive.get("indices")
+    arrays = [attributes["POSITION"], *([] if index is None else [index])]
+    # Vertices that no corner uses are left out.
+    count = min(document.item("accessors", number)["count"] for number in arrays)
+    targets = sum(len(target) for target in primitive.get("targets") or [])
+    sets = 2 * len(joint_sets(attributes))
+    return count * (targets * max(use.poses - 1, 0) + sets * max(use.skinned - 1, 0))

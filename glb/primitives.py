@@ -18,6 +18,7 @@ from glb.primitive_arrays import (
     INDICES,
     TRIANGLES,
     NeededNames,
+    check_num_parts,
     draws_triangles,
     drop_unneeded,
     primitive_arrays,
@@ -65,6 +66,7 @@ def drawn_primitives(
     array of a visible mesh is invalid, `too_large`, `empty`.
     """
     copies = _copies_of_meshes(document, tree)
+    check_num_parts(document, tree, copies, limits)
     names = NeededNames(document, tree)
     triangles = _check_stored(document, sorted(copies), names, limits)
     _check_decoded(document, copies, triangles, names, limits)

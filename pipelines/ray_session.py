@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def _start(address: str, folder: str | None) -> None:
     if address == "local":
         options |= {"include_dashboard": False, "_temp_dir": folder}
     _require_reachable(address)
+    _messages_to_stderr()
     try:
         with _kept_handler():
             ray.init(address=address, **options)
@@ -82,6 +84,21 @@ def _start(address: str, folder: str | None) -> None:
         if not isinstance(error, OSError) and "startup" not in str(error):
             raise
         raise WorkFailed(f"--address {address}: cannot start Ray: {first_line(error)}") from None
+
+
+def _messages_to_stderr() -> None:
+    """Make Ray print its messages, such as that a worker was lost, to standard error.
+
+    It would print them to standard output, in the middle of a command's JSON.
+    """
+    from ray._private import worker
+
+    if not isinstance(worker.print_to_stdstream, partial):
+        worker.print_to_stdstream = partial(_to_stderr, worker.print_to_stdstream)
+
+
+def _to_stderr(show: Callable[..., None], data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    show({**data, "is_err": True}, ignore_prefix)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from benchmarks.chaos.loss_scenarios import Disk, Scenario
 from core.errors import first_line
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
-from dataset.snapshots.protection import manifests
+from dataset.snapshots.manifests import manifests
 from dataset.snapshots.snapshot import open_snapshot
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.decide import STATES

@@ -26,6 +26,8 @@ _BYTES = (
 )
 """Limits of memory and files are powers of two, those of caches powers of ten."""
 _KINDS = {int: "whole number", float: "number", str: "text", dict: "mapping", bool: "true, false"}
+_TECHNICAL_BOUND = 10**9
+"""Bounds from here on, such as that of 32 bits, are left out: they limit no use."""
 _LISTS = (list, tuple, frozenset, set)
 _PLACEHOLDERS: Mapping[Any, str] = {int: "N", float: "NUMBER"} | dict.fromkeys(_LISTS, "LIST")
 
@@ -144,5 +146,6 @@ def _bounds_text(metadata: Sequence[Any]) -> str:
         for name, sign in signs.items()
         for part in flat
         if getattr(part, name, None) is not None
+        and not (name == "le" and part.le >= _TECHNICAL_BOUND)
     ]
     return f" {' and '.join(bounds)}" if bounds else ""

@@ -5,9 +5,18 @@ The docstring of a field is the help text of its option.
 
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from core.config import Config, Renamed, nested_renames
+from core.config import (
+    Config,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Renamed,
+    Seconds,
+    nested_renames,
+)
 from core.errors import BadInput
 from core.options import Choices
 from core.storage import Storage
@@ -24,7 +33,7 @@ __all__ = ["BuildConfig", "ExecutionConfig", "PriceConfig", "ShardConfig", "Surf
 class SurfaceConfig(Config):
     """The surface points in an object's companion geometry file."""
 
-    points: PositiveInt = 100_000
+    points: Annotated[int, Field(gt=0, le=10**8)] = 100_000
     """Number of points sampled on the surface of an object, each with a normal."""
     seed: NonNegativeInt = 0
     """Random seed of the surface points."""
@@ -33,7 +42,7 @@ class SurfaceConfig(Config):
 class ShardConfig(Config):
     """How samples are packed into shards."""
 
-    samples_per_shard: Annotated[int, Field(ge=1)] = 64
+    samples_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Number of samples in a full shard. The last shard of a build may hold fewer."""
 
 
@@ -52,23 +61,23 @@ class ExecutionConfig(Config):
     """Custom Ray resources that one measurement or render reserves, such as '{render: 1}'."""
     pack_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Custom Ray resources that the writing of one shard reserves, such as '{disk: 1}'."""
-    render_memory: Annotated[float, Field(ge=0)] = 0.0
+    render_memory: Annotated[float, Field(ge=0, le=2**50)] = 0.0
     """Memory in bytes that one render reserves in Ray, such as 4e9. With 0, only the number of
     cores limits the renders on a node."""
     autoscaler_renders: NonNegativeInt = 0
     """When the build starts, request nodes for this many simultaneous renders from the cluster's
     autoscaler. The request shrinks when fewer renders are left. 0 sends no request."""
-    attempts: Annotated[int, Field(ge=1)] = 3
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     """Maximum attempts for work lost to infrastructure faults (worker, Blender, disk, storage),
     before the object counts as failed."""
-    commit_seconds: PositiveFloat = 5.0
+    commit_seconds: Seconds = 5.0
     """Longest time in seconds between two commits of finished work to the catalog."""
-    commit_events: Annotated[int, Field(ge=1)] = 1000
+    commit_events: PositiveInt = 1000
     """Maximum number of events in one commit. If this many are ready, they are committed before
     `commit_seconds` have passed."""
 
 
-Price = Annotated[float, Field(ge=0)] | None
+Price = NonNegativeFloat | None
 
 
 class PriceConfig(Config):
@@ -110,7 +119,7 @@ class BuildConfig(Config):
     """Camera layout of the rendered views."""
     geometry: bool = False
     """Also write the normalised mesh and surface points with normals, one file per object."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: PositiveInt | None = None
     """Build only the first N objects in the source's order; by default all."""
     lvis: bool = False
     """Build only the objects that the source lists under an LVIS category."""

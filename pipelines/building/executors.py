@@ -4,15 +4,17 @@ import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from core.errors import BadInput
-from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.limits.stage_starts import announce_start, forget_starts
+from pipelines.building.limits.stuck_tasks import StuckTasks
+from pipelines.building.ray_worker import Work, run_on_worker
 from pipelines.building.stages.queues import FETCH_QUEUE, RENDER_QUEUE
 from pipelines.building.stages.registry import STAGES
-from pipelines.building.stages.stage import Stage
 from pipelines.building.stages.worker_context import WorkerContext
 from pipelines.building.tasks import Finished, Task, run_task
 from pipelines.ray_session import ray_session
@@ -50,10 +52,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Cancel all tasks and release every worker, process and connection."""
-
-
-Work = Callable[[Task, WorkerContext], list[Event]]
-"""Does a task on a worker and returns its events."""
 
 
 class InProcess:
@@ -99,8 +97,18 @@ class OnRay:
         self._resources_of = {queue.name: queue.resources(config) for queue in queues}
         self._limits = {queue.name: queue.max_tasks(config) for queue in queues}
         # By default Ray ends a worker, and so its Blender child, after one GPU task: 0 disables it.
-        self._remote = ray.remote(max_calls=0)(_run_on_worker)
+        self._remote = ray.remote(max_calls=0)(run_on_worker)
         self._running: dict[Any, Task] = {}
+        self._stuck = StuckTasks(
+            {
+                queue.name: min(
+                    stage.max_seconds(config)
+                    for stage in STAGES.enabled(config)
+                    if stage.queue == queue
+                )
+                for queue in queues
+            }
+        )
         self._in_flight: Counter[str] = Counter()
         self._silent_since = time.monotonic()
         """The last end of a task, or the first submission after a time without tasks."""
@@ -111,8 +119,11 @@ class OnRay:
         self._requested, self._requested_at = 0, -math.inf
         with contextlib.ExitStack() as session:
             session.enter_context(ray_session(config.address))
+            session.callback(forget_starts)
             # A driver may have registered additional stages: the workers need them, too.
-            self._setup = ray.put((config, source, work or run_task, STAGES.added))
+            self._setup = ray.put(
+                (config, source, work or partial(run_task, announce=announce_start), STAGES.added)
+            )
             if config.address == "local":
                 self._require_local_resources()
             if self._max_request:
@@ -180,6 +191,7 @@ class OnRay:
         if not self._running:
             self._silent_since = time.monotonic()
         self._running[reference] = task
+        self._stuck.submitted(reference, task.queue)
         self._in_flight[task.queue] += 1
 
     def wait(self, seconds: float) -> list[Finished]:
@@ -191,7 +203,8 @@ class OnRay:
         if ready:
             more, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             ready = list(dict.fromkeys([*ready, *more]))
-        return [self._collect(reference) for reference in ready]
+        finished = [self._collect(reference) for reference in ready]
+        return finished + [self._give_up(reference) for reference in self._stuck.given_up()]
 
     def waiting_for(self) -> str:
         """Return that no task has ended for a while, and what the tasks wait for if none can run.
@@ -223,10 +236,21 @@ class OnRay:
         self._in_flight[task.queue] -= 1
         self._silent_since = time.monotonic()
         try:
-            return Finished(task=task, events=self._ray.get(reference))
+            events = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            return Finished(task=task, lost=f"{type(error).__name__}: {reason}")
+            lines = str(error).strip().splitlines() or ["no message"]
+            reason = f"{type(error).__name__}: {lines[-1]}"
+            stuck_in = self._stuck.forget_lost(reference)
+            return Finished(task=task, lost=reason, stuck_in=stuck_in)
+        self._stuck.forget(reference)
+        return Finished(task=task, events=events)
+
+    def _give_up(self, reference: Any) -> Finished:
+        """Return a task as lost although its worker, which hangs, still holds its resources."""
+        task = self._running.pop(reference)
+        self._in_flight[task.queue] -= 1
+        stuck_in = self._stuck.forget(reference)
+        return Finished(task=task, lost="the worker hangs and cannot be ended", stuck_in=stuck_in)
 
     def close(self) -> None:
         """Cancel the autoscaler request and disconnect; a Ray that was started here ends."""
@@ -260,31 +284,3 @@ def may_run(
     used = {name: total.get(name, 0) - free.get(name, 0) for name in needs}
     # Sums of fractions are not exact.
     return all(used[name] >= 0.99 * amount for name, amount in needs.items())
-
-
-class _Contexts:
-    """The worker context of a Ray worker process: one per build, kept between tasks."""
-
-    def __init__(self) -> None:
-        self._key: str | None = None
-        self._context: WorkerContext | None = None
-
-    def get(self, config: BuildConfig, source: Source) -> WorkerContext:
-        """Return the context of this build. The context of another build is closed first."""
-        key = config.digest()
-        if self._context is None or self._key != key:
-            if self._context is not None:
-                self._context.close()
-            self._context, self._key = WorkerContext(config, source), key
-        return self._context
-
-
-_CONTEXTS = _Contexts()
-
-
-def _run_on_worker(
-    setup: tuple[BuildConfig, Source, Work, tuple[Stage, ...]], task: Task
-) -> list[Event]:
-    config, source, work, stages = setup
-    STAGES.match(stages)
-    return work(task, _CONTEXTS.get(config, source))

@@ -23,6 +23,7 @@ from pipelines.building.committer import Committer
 from pipelines.building.decide import Decider, Decision
 from pipelines.building.executors import Executor
 from pipelines.building.failure_counts import FailureCounts
+from pipelines.building.limits.lost_tasks import lost_events
 from pipelines.building.listing import write_parts
 from pipelines.building.packing import ShardGroups
 from pipelines.building.plan import Plan
@@ -198,13 +199,16 @@ class Build:
     def _record(self, finished: Finished) -> None:
         """Record the events of a task and queue the next stages of its objects.
 
-        A task whose worker was lost is repeated until its attempts are used up.
+        A task whose worker was lost is repeated until its attempts are used up. If an object took
+        too long, it fails, and the other objects of its task are queued alone.
         """
         task = finished.task
-        if finished.lost and task.attempt < self._config.execution.attempts:
+        stuck_in = finished.stuck_in
+        is_last = task.attempt >= self._config.execution.attempts
+        if finished.lost and not is_last and (stuck_in is None or not stuck_in.asset_id):
             self._backlogs[task.queue].repeat(task)
             return
-        events = self._worker_lost_events(finished) if finished.lost else finished.events
+        events = lost_events(finished, self._decider) if finished.lost else finished.events
         self._committer.add(events)
         of_object: dict[str, list[Event]] = defaultdict(list)
         for event in events:
@@ -252,19 +256,6 @@ class Build:
         self._finals[decision.state] += 1
         if decision.failure is not None:
             self.failures.add(decision.failure.kind, decision.failure.message)
-
-    def _worker_lost_events(self, finished: Finished) -> list[Event]:
-        """Return a failed event for each object of a task whose worker was lost too often."""
-        attempts = finished.task.attempt
-        workers = f"worker lost in each of {attempts} attempts" if attempts > 1 else "worker lost"
-        message = f"{workers}: {finished.lost}"
-        failed = {"status": "failed", "kind": FailureKind.WORKER_LOST, "message": message}
-        events = []
-        for state in finished.task.states:
-            stage = self._decider.decide(state).stage
-            assert stage is not None
-            events.append(self._decider.identities.event(stage, state, **failed))
-        return events
 
     def _delete_staged_files(self) -> None:
         """Delete the staged files of packed objects; call it after their events are committed."""

@@ -2,8 +2,8 @@
 
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.failures import FailureKind, Retry, StageFailed
@@ -15,9 +15,14 @@ from pipelines.building.projection import with_event
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.stage import Stage
-from pipelines.building.stages.worker_context import WorkerContext, seconds_before_retry
+from pipelines.building.stages.time_limit import TimeLimitReached, time_limit
+from pipelines.building.stages.worker_context import (
+    StageStart,
+    WorkerContext,
+    seconds_before_retry,
+)
 
-__all__ = ["Finished", "Task", "run_task"]
+__all__ = ["Finished", "Task", "run_task", "timeout_fields"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,21 @@ class Finished:
     events: Sequence[Event] = ()
     lost: str = ""
     """Why the worker was lost; empty if it was not."""
+    stuck_in: StageStart | None = None
+    """The stage that took longer than its limit, if the worker was lost or given up for that."""
 
 
-def run_task(task: Task, context: WorkerContext) -> list[Event]:
+Announce = Callable[[StageStart], None]
+"""Called before every attempt at a stage."""
+
+
+def _not_announced(_start: StageStart) -> None:
+    pass
+
+
+def run_task(
+    task: Task, context: WorkerContext, announce: Announce = _not_announced
+) -> list[Event]:
     """Run a task and return the events of its objects. The failure of an object is an event, too.
 
     Runs in a worker. Never raises for a failure of an object, its input or the storage.
@@ -49,16 +66,48 @@ def run_task(task: Task, context: WorkerContext) -> list[Event]:
     stages = [stage for stage in STAGES if stage.queue.name == task.queue]
     for stage in stages:
         if stage.run_group is not None:
-            return stage.run_group(task.states, context)
+            return _run_group(stage, task.states, context, announce)
     decider = Decider(context.config, context.identities)
-    return [event for state in task.states for event in _advance(state, stages, decider, context)]
+    return [
+        event
+        for state in task.states
+        for event in _advance(state, stages, decider, context, announce)
+    ]
+
+
+def timeout_fields(stage: Stage, max_seconds: float) -> dict[str, Any]:
+    """Return the fields of the event of an object whose stage took too long."""
+    message = f"{stage.name} took more than {max_seconds:,.0f} s, the limit of this stage"
+    return {"status": "failed", "kind": stage.timeout_kind, "message": message}
+
+
+def _run_group(
+    stage: Stage, states: Sequence[ObjectState], context: WorkerContext, announce: Announce
+) -> list[Event]:
+    assert stage.run_group is not None
+    seconds = stage.max_seconds(context.config)
+    announce(StageStart(stage=stage.name, asset_id="", max_seconds=seconds))
+    try:
+        with time_limit(seconds):
+            return stage.run_group(states, context)
+    except TimeLimitReached:
+        fields = timeout_fields(stage, seconds)
+        return [context.identities.event(stage, state, **fields) for state in states]
 
 
 def _advance(
-    state: ObjectState, stages: Sequence[Stage], decider: Decider, context: WorkerContext
+    state: ObjectState,
+    stages: Sequence[Stage],
+    decider: Decider,
+    context: WorkerContext,
+    announce: Announce,
 ) -> list[Event]:
     """Run the stages that one object needs, until a filter drops it or another queue is next."""
     events: list[Event] = []
+
+    def announce_with_events(start: StageStart) -> None:
+        announce(replace(start, events=tuple(events)))
+
     try:
         while True:
             stage = decider.decide(state).stage
@@ -66,21 +115,23 @@ def _advance(
                 return events
             if any(event.stage == stage.name for event in events):
                 return events  # it failed just now; a later build retries it
-            event = _event_of(stage, state, context)
+            event = _event_of(stage, state, context, announce_with_events)
             state = with_event(state, event)
             events.append(event)
     finally:
         context.drop_glb()
 
 
-def _event_of(stage: Stage, state: ObjectState, context: WorkerContext) -> Event:
+def _event_of(
+    stage: Stage, state: ObjectState, context: WorkerContext, announce: Announce = _not_announced
+) -> Event:
     """Run a stage and return its event; infrastructure faults are retried after a pause.
 
     The pause keeps one machine without free space or Blender from failing all objects of the plan.
     """
     started = time.monotonic()
     outcome = retry_result(
-        lambda: _attempt(stage, state, context),
+        lambda: _attempt(stage, state, context, announce),
         attempts=context.config.execution.attempts,
         is_transient=lambda outcome: outcome.retry is Retry.AT_ONCE,
         wait=_seconds_before_retry,
@@ -116,10 +167,20 @@ class _Outcome:
         return {"status": "failed", "kind": self.kind, "message": self.message, "data": self.data}
 
 
-def _attempt(stage: Stage, state: ObjectState, context: WorkerContext) -> _Outcome:
+def _attempt(
+    stage: Stage, state: ObjectState, context: WorkerContext, announce: Announce
+) -> _Outcome:
     assert stage.run is not None
+    seconds = stage.max_seconds(context.config)
+    announce(StageStart(stage=stage.name, asset_id=state.asset_id, max_seconds=seconds))
     try:
-        return _Outcome(stage.run(state, context))
+        with time_limit(seconds):
+            return _Outcome(stage.run(state, context))
+    except TimeLimitReached:
+        context.abandon_scene()
+        fields = timeout_fields(stage, seconds)
+        data = {"log_tail": traceback.format_exc()[-4096:]}
+        return _Outcome(data, fields["kind"], fields["message"])
     except StageFailed as error:
         data = {} if error.log_tail is None else {"log_tail": error.log_tail}
         return _Outcome(data, error.kind, str(error))

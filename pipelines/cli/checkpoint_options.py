@@ -8,6 +8,7 @@ import yaml
 
 from core.errors import BadInput
 from core.options import Parser
+from core.options.bounds import at_most
 from pipelines.cli.torch_options import add_device_option, open_device
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--resolution",
-        type=int,
+        type=at_most(int, 1024),
         metavar="N",
         help="With --nerf: cubes along a side of the grid that the mesh is extracted from. "
         "[default: 256]",

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import BadInput, LrmError
 from core.options import Parser, load_config
+from core.options.bounds import at_most
 from core.ranges import Range
 from core.storage import Storage
 from dataset.snapshots.snapshot import open_snapshot
@@ -44,7 +45,7 @@ def dry_run_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--utilisation",
-        type=float,
+        type=at_most(float, 1e6),
         metavar="SHARE",
         help=f"With --dry-run: share of the peak that training reaches. [default: {_UTILISATION}]",
     )

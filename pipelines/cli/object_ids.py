@@ -7,6 +7,7 @@ from typing import TextIO
 
 from core.errors import BadInput
 from core.options import Parser, add_root_options
+from core.paths.regular_file import open_regular
 from core.storage import Storage
 
 __all__ = ["add_object_options", "given_ids", "names_objects"]
@@ -58,4 +59,4 @@ def given_ids(root: Storage, arguments: argparse.Namespace, *, listed: bool) -> 
 
 
 def _opened(file: str) -> AbstractContextManager[TextIO]:
-    return nullcontext(sys.stdin) if file == "-" else open(file, encoding="utf-8")
+    return nullcontext(sys.stdin) if file == "-" else open_regular(file, encoding="utf-8")

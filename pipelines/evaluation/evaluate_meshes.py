@@ -10,6 +10,7 @@ import numpy as np
 
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from core.errors import BadInput, WorkFailed
+from core.paths.regular_file import require_regular
 from core.paths.scratch import scratch_folder
 from dataset.cameras import Camera
 from dataset.format.geometry import SurfaceGeometry
@@ -46,6 +47,10 @@ class MeshFolder:
         self._paths: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in _SUFFIXES:
+                try:
+                    require_regular(path)
+                except OSError as error:
+                    raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
                 name = object_name(path.stem)
                 if name in self._paths:
                     raise BadInput(

@@ -106,9 +106,15 @@ class Folder:
     def _list(self) -> _Listing:
         if self._listing is None:
             with reading(self.name):
-                files = self._storage.versions(deep=True)
+                unreadable: dict[str, str] = {}
+                files = self._storage.versions(deep=True, on_problem=unreadable.__setitem__)
             names = SkippedRows(table=self.name)
             models = _models(files, names)
+            for path, problem in unreadable.items():
+                # A folder may have any name; one that cannot be listed may hold models.
+                if path.lower().endswith((_SUFFIX, "/")):
+                    names.num_rows += 1
+                    names.skip(shown(path), problem)
             # Without models, the folder is what is wrong, not the table.
             table = self._read_csv(OBJECTS_CSV in files, models) if models else None
             parts: dict[str, dict[str, str]] = defaultdict(dict)

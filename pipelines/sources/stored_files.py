@@ -27,7 +27,8 @@ def reading(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except storage_errors() as error:
-        raise BadInput(f"{name}: cannot read the source: {first_line(error)}") from None
+        problem = getattr(error, "strerror", None) or first_line(error)
+        raise BadInput(f"{name}: cannot read the source: {problem}") from None
 
 
 def read_table_file(storage: Storage, path: str, max_bytes: int) -> bytes:

@@ -1,8 +1,6 @@
 """The limits of a download, and the request budget."""
 
-from pydantic import PositiveFloat, PositiveInt
-
-from core.config import Config
+from core.config import Config, PositiveInt, Seconds
 
 __all__ = ["REQUESTS", "FetchConfig"]
 
@@ -16,26 +14,26 @@ REQUESTS = 3000
 class FetchConfig(Config):
     """Downloads from the hub. No setting here changes a byte of the result."""
 
-    connect_seconds: PositiveFloat = 10.0
+    connect_seconds: Seconds = 10.0
     """Time limit for opening a connection, in seconds."""
-    stall_seconds: PositiveFloat = 30.0
+    stall_seconds: Seconds = 30.0
     """Maximum time without a byte on an open connection, in seconds."""
-    total_seconds: PositiveFloat = 1800.0
+    total_seconds: Seconds = 1800.0
     """Time limit for one file with all retries, in seconds; waits for the request budget are not
     counted."""
     attempts: PositiveInt = 5
     """A download fails after this many requests in a row without progress, or after this many
     complete files with wrong bytes."""
-    backoff_seconds: PositiveFloat = 1.0
+    backoff_seconds: Seconds = 1.0
     """Upper bound of the random wait before the first retry, in seconds; every retry doubles it."""
-    max_backoff_seconds: PositiveFloat = 60.0
+    max_backoff_seconds: Seconds = 60.0
     """Maximum wait before a retry, in seconds."""
-    rate_limit_wait_seconds: PositiveFloat = 3600.0
+    rate_limit_wait_seconds: Seconds = 3600.0
     """Maximum wait for the request budget, in seconds."""
     requests: PositiveInt | None = None
     """Requests that the whole cluster may send per window; by default 3000, or 5000 with a
     token."""
-    window_seconds: PositiveFloat = 300.0
+    window_seconds: Seconds = 300.0
     """Length of the window of `requests`, in seconds."""
     partial_folder: str | None = None
     """Local folder for the bytes of interrupted downloads; by default in the temporary folder."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from core.config import Config, Fraction
+from core.config import Config, Fraction, NonNegativeFloat, PositiveFloat
 
 __all__ = ["AugmentConfig", "Augmentation", "draw_augmentation"]
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor
 
+from core.config import Side
 from core.errors import BadInput
 from dataset.views import DEFAULT_RESOLUTION
 from train.data.sample_dataset import Item
@@ -20,12 +20,12 @@ __all__ = ["ViewDataConfig", "ViewDataset", "batches", "global_batch"]
 class ViewDataConfig(ViewChoiceConfig):
     """Choice of the views of a step, and of the patches of them that supervise."""
 
-    patch_size: PositiveInt = 192
+    patch_size: Side = 192
     """Side of the square patch of each view that is supervised, in pixels."""
-    target_size_min: PositiveInt = 192
+    target_size_min: Side = 192
     """Lower bound of the side, in pixels, to which target views are resized before a patch is
     cropped. The side is drawn for each object; `target_size_max` is the upper bound."""
-    target_size_max: PositiveInt = DEFAULT_RESOLUTION
+    target_size_max: Side = DEFAULT_RESOLUTION
     """Upper bound of the side, in pixels, to which target views are resized before a patch is
     cropped."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int32
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from core.config import Config
@@ -41,9 +41,9 @@ _RGBA_ENDING = view_member(0, "rgba").removeprefix("000")
 class ViewChoiceConfig(Config):
     """Choice of the views of an object in a step (InstantMesh, section 3.2)."""
 
-    num_inputs: PositiveInt = 6
+    num_inputs: Annotated[int, Field(ge=1, le=1024)] = 6
     """Number of views of an object that the model gets as input."""
-    num_targets: Annotated[int, Field(ge=0)] = 4
+    num_targets: Annotated[int, Field(ge=0, le=1024)] = 4
     """Number of further views that only supervise. The input views supervise, too."""
     augment: AugmentConfig = AugmentConfig()
     published_resize: bool = False

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 import numpy as np
-from pydantic import PositiveInt
 
+from core.config import Side
 from dataset.views import DEFAULT_RESOLUTION
 from train.data.resize import resize
 from train.data.sample_dataset import Item
@@ -16,7 +16,7 @@ __all__ = ["FrameDataConfig", "FrameDataset"]
 class FrameDataConfig(ViewChoiceConfig):
     """Choice of the views of a step, and their size."""
 
-    frame_size: PositiveInt = DEFAULT_RESOLUTION
+    frame_size: Side = DEFAULT_RESOLUTION
     """Side of the supervised frames in pixels. Nothing is resized if it equals the resolution of
     the renders."""
 

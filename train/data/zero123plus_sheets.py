@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from pydantic import PositiveInt
 from torch import Tensor
 
-from core.config import Config, Fraction, Renamed
+from core.config import Config, Fraction, Renamed, Side
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.encoding import decode_rgba
@@ -43,14 +42,14 @@ class SheetDataConfig(Config):
         "drop_per": Renamed("condition_dropout_per"),
     }
 
-    view_size: PositiveInt = VIEW_SIZE
+    view_size: Side = VIEW_SIZE
     """Side of each of the six target views in pixels. They are tiled to a sheet of 3 rows and 2
     columns."""
-    query_size_min: PositiveInt = 128
+    query_size_min: Side = 128
     """Lower bound of the side, in pixels, to which the query view is resized before it is resized
     to the inputs of the VAE and CLIP. The side is drawn for each sample; `query_size_max` is the
     upper bound."""
-    query_size_max: PositiveInt = 512
+    query_size_max: Side = 512
     """Upper bound of the side, in pixels, to which the query view is resized first."""
     condition_dropout: Fraction = 0.1
     """Probability that the query is replaced by the unconditional image and the empty prompt, as

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 import torch.distributed as dist
 from PIL import Image
-from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from core.config import NonNegativeFloat, PositiveFloat
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.whole_frames import FrameDataConfig, FrameDataset

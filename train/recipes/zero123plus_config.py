@@ -2,11 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
-from core.config import Config, Fraction, Renamed, nested_renames
+from core.config import (
+    Config,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Renamed,
+    nested_renames,
+)
 from core.errors import BadInput
 from core.storage import Storage
 from train.data.zero123plus_sheets import SheetDataConfig
@@ -55,7 +64,7 @@ class DiffusionLossConfig(Config):
 class SampleConfig(Config):
     """Sampling of the views for previews and validation."""
 
-    steps: PositiveInt = 30
+    steps: Annotated[int, Field(gt=0, le=1000)] = 30
     """Number of sampling steps (Euler ancestral)."""
     guidance: NonNegativeFloat = GUIDANCE_SCALE
     """Scale of classifier-free guidance; 1 or less turns it off."""

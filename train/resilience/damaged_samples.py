@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import PositiveInt
-
-from core.config import Config, Fraction
+from core.config import Config, Fraction, PositiveInt
 from core.errors import FinalFailure
 from train.resilience.collectives import gather
 

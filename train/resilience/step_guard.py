@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from core.config import Config
+from core.config import Config, PositiveInt
 from core.errors import FinalFailure
 
 __all__ = ["GuardConfig", "SkippableAdamW", "StepGuard"]
@@ -23,10 +23,10 @@ class GuardConfig(Config):
 
     max_bad_steps: PositiveInt = 10
     """End the run after this many skipped steps in a row."""
-    spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
+    spike_factor: Annotated[float, Field(gt=1, le=1e9)] | None = 10.0
     """Skip a step whose loss is above this many times the median of the previous losses; null
     turns it off."""
-    spike_window: Annotated[int, Field(ge=_MIN_LOSSES)] = 100
+    spike_window: Annotated[int, Field(ge=_MIN_LOSSES, le=10**6)] = 100
     """Number of previous losses for that median; at least 20."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
+from core.paths.regular_file import open_regular
 
 __all__ = ["read_deepspeed"]
 
@@ -12,7 +13,8 @@ __all__ = ["read_deepspeed"]
 def read_deepspeed(path: str) -> dict[str, Any]:
     """Return the settings in a JSON file. Raises BadInput."""
     try:
-        settings = json.loads(Path(path).expanduser().read_text())
+        with open_regular(Path(path).expanduser()) as file:
+            settings = json.load(file)
     except (OSError, ValueError) as error:
         raise BadInput(f"--deepspeed {path}: cannot be read as a JSON file: {error}") from None
     if not isinstance(settings, dict):

@@ -4,16 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
+from pydantic import Field, field_validator
+
+from core.config import (
+    Config,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
+    Renamed,
+    Side,
 )
-
-from core.config import Config, Renamed
 from core.errors import BadInput
 from core.retrying_storage import ReadConfig
 from train.resilience.damaged_samples import FaultConfig
@@ -22,6 +23,7 @@ from train.settings.deepspeed_file import read_deepspeed
 
 __all__ = ["Decay", "OptimizerConfig", "TrainConfig"]
 
+_MAX_WORKERS = 10**5
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Decay of a moving average, per step."""
 
@@ -73,14 +75,14 @@ class TrainConfig(Config):
     Checkpoints in an object store are uploaded while training continues."""
     steps: PositiveInt = 100_000
     """Number of optimizer steps of the whole run, including those of earlier starts."""
-    batch_size: PositiveInt = 64
+    batch_size: Annotated[int, Field(gt=0, le=10**6)] = 64
     """Number of objects per step, over all training workers."""
     micro_batch: PositiveInt | None = None
     """Number of objects per training worker and forward pass; by default batch_size /
     num_workers. A smaller number needs less memory: gradients are accumulated."""
     seed: NonNegativeInt = 0
     """Seed of the sample order, of all random draws, and of the initial weights."""
-    num_workers: PositiveInt | str = 1
+    num_workers: Annotated[int, Field(gt=0, le=_MAX_WORKERS)] | str = 1
     """Number of training workers (ranks), each with a GPU if there are any. MIN:MAX, such as 2:8,
     uses as many as the cluster has free slots for."""
     worker_resources: dict[str, PositiveFloat] = Field(default_factory=dict)
@@ -88,10 +90,10 @@ class TrainConfig(Config):
     address: str = "local"
     """Ray cluster: `local` starts Ray on this machine, `auto` or HOST:PORT joins a running cluster,
     `none` trains without Ray."""
-    loader_workers: NonNegativeInt = 0
+    loader_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Number of loader workers (processes that read and decode samples) per training worker; 0
     reads in a thread of the training worker."""
-    loader_prefetch: PositiveInt = 2
+    loader_prefetch: Annotated[int, Field(gt=0, le=1024)] = 2
     """Number of micro batches that each loader worker keeps ready, in shared memory."""
     reading: ReadConfig = ReadConfig()
     data_faults: FaultConfig = FaultConfig()
@@ -128,12 +130,12 @@ class TrainConfig(Config):
     """Refuse to start if the estimated memory of a step exceeds that of a worker."""
     slow_ranks_every: NonNegativeInt = 50
     """Number of steps between comparisons of the training workers' speed; 0 turns it off."""
-    peak_flops: PositiveFloat | None = None
+    peak_flops: Annotated[float, Field(gt=0, le=1e24)] | None = None
     """Peak FLOP/s of one device in the run's precision, such as 989e12, for the utilisation (MFU)
     in the metrics; by default that of a known GPU."""
     preview_every: NonNegativeInt = 500
     """Number of steps between preview images; 0 draws none."""
-    preview_size: PositiveInt = 128
+    preview_size: Side = 128
     """Side of each view in a preview image, in pixels."""
     validate_every: NonNegativeInt = 1000
     """Number of steps between validations on the snapshot's validation split; 0 turns validation
@@ -162,6 +164,8 @@ class TrainConfig(Config):
         match = re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*))?", given)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"give a number, or MIN:MAX such as 2:8, not {given!r}")
+        if int(match[2] or match[1]) > _MAX_WORKERS:
+            raise ValueError(f"must be less than or equal to {_MAX_WORKERS}, got {given!r}")
         return given if match[2] else int(given)
 
     @property

@@ -9,6 +9,7 @@ from dataset.catalog.event_columns import LIST
 from dataset.columns import integer, text
 from dataset.object_record import sample_key
 from pipelines.building.stages.identity_keys import FETCH_LIMIT_KEYS
+from pipelines.building.stages.max_seconds import transfer_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import FETCH_QUEUE
 from pipelines.building.stages.stage import FirstEstimate, ResultFile, Stage, StoredBytes
@@ -80,6 +81,8 @@ FETCH = Stage(
     queue=FETCH_QUEUE,
     run=_fetch,
     limit_keys=FETCH_LIMIT_KEYS,
+    max_seconds=transfer_seconds,
+    timeout_kind=FailureKind.DOWNLOAD,
     estimate=lambda config: FirstEstimate(seconds=1.0 if is_hub(config.source) else 0.1),
     stores=StoredBytes(column=BYTES, label="fetched", is_output=False),
     file=ResultFile(location=(RAW,), folder=_FOLDER, required=False),

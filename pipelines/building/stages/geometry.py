@@ -10,6 +10,7 @@ from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.blender_scene import open_scene, rounded, scene_identity
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identity_keys import SURFACE_KEYS, identity_of
+from pipelines.building.stages.max_seconds import OWN_SECONDS, scene_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import RENDER_QUEUE
 from pipelines.building.stages.stage import (
@@ -61,6 +62,10 @@ def _identity(config: BuildConfig, rig: Rig) -> list[Any]:
     return [GEOMETRY_VERSION, *scene_identity(config), rig.normalise, points]
 
 
+def _max_seconds(config: BuildConfig) -> float:
+    return scene_seconds(config) + config.blender.measure_seconds + OWN_SECONDS
+
+
 def _estimate(config: BuildConfig) -> FirstEstimate:
     points = config.surface.points / _POINTS
     return FirstEstimate(
@@ -81,6 +86,7 @@ GEOMETRY = Stage(
     columns=(PATH, BYTES),
     queue=RENDER_QUEUE,
     run=_geometry,
+    max_seconds=_max_seconds,
     uses_blender=True,
     estimate=_estimate,
     stores=StoredBytes(column=BYTES, label="geometry"),

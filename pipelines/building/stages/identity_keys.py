@@ -53,10 +53,17 @@ RENDER_KEYS = _keys(
 """The settings of a rendered sample."""
 SCENE_KEYS = (IdentityKey("cull_shells", "render.cull_shells", omitted_at=True),)
 """The settings with which a file becomes a scene."""
-INSPECT_KEYS = _keys(
-    "inspect",
-    "max_file_bytes max_json_bytes max_nodes max_node_depth max_triangles max_elements "
-    "max_image_pixels max_total_pixels",
+_STEPS = (
+    IdentityKey("max_parts", "inspect.max_parts", omitted_at=100_000),
+    IdentityKey("max_materials", "inspect.max_materials", omitted_at=5_000),
+)
+INSPECT_KEYS = (
+    *_keys(
+        "inspect",
+        "max_file_bytes max_json_bytes max_nodes max_node_depth max_triangles max_elements "
+        "max_image_pixels max_total_pixels",
+    ),
+    *_STEPS,
 )
 """The limits of an inspection: a file that exceeds one fails."""
 SURFACE_KEYS = _keys("surface", "points seed")

@@ -12,6 +12,7 @@ from pipelines.building.stages.blender_scene import (
     scene_identity,
 )
 from pipelines.building.stages.fetch import SHA256
+from pipelines.building.stages.max_seconds import OWN_SECONDS, scene_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.picture_work import views
 from pipelines.building.stages.queues import RENDER_QUEUE
@@ -46,6 +47,10 @@ def _measure(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     }
 
 
+def _max_seconds(config: BuildConfig) -> float:
+    return scene_seconds(config) + config.blender.measure_seconds + OWN_SECONDS
+
+
 def _estimate(config: BuildConfig) -> FirstEstimate:
     silhouettes = _POINTS_SECONDS + _VIEWS_SECONDS * views(config)
     seconds = OPENING_SECONDS + silhouettes + _ISLANDS_SECONDS
@@ -62,6 +67,7 @@ MEASURE = Stage(
     enabled_by=lambda _: True,
     queue=RENDER_QUEUE,
     run=_measure,
+    max_seconds=_max_seconds,
     uses_blender=True,
     estimate=_estimate,
 )

@@ -48,6 +48,8 @@ SAMPLE_LOCATION = (SHARD, SAMPLE, SHARD_SHA256)
 """The columns that locate a sample: its shard, its key there, and the shard's checksum."""
 _FIXED_SECONDS, _SECONDS_PER_BYTE = 0.025, 5e-8
 """Core-seconds of a sample, and of each of its bytes (docs/notes/scale.md)."""
+_MAX_FIXED_SECONDS, _MAX_SAMPLE_SECONDS = 1800.0, 60.0
+"""Maximum seconds of a shard, and of each of its samples, with all attempts at a slow storage."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,10 @@ def _restore(
     return [context.identities.event(PACK, state, data=dict(location)) for state, location in pairs]
 
 
+def _max_seconds(config: BuildConfig) -> float:
+    return _MAX_FIXED_SECONDS + _MAX_SAMPLE_SECONDS * config.shards.samples_per_shard
+
+
 def _estimate(config: BuildConfig) -> FirstEstimate:
     return FirstEstimate(seconds=_FIXED_SECONDS + _SECONDS_PER_BYTE * picture_bytes(config))
 
@@ -199,6 +205,8 @@ PACK = Stage(
     columns=SAMPLE_LOCATION,
     queue=PACK_QUEUE,
     run_group=_pack,
+    max_seconds=_max_seconds,
+    timeout_kind=FailureKind.STORAGE,
     estimate=_estimate,
     file=ResultFile(location=SAMPLE_LOCATION, folder=SHARDS),
 )

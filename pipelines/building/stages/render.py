@@ -16,6 +16,7 @@ from pipelines.building.stages.blender_scene import (
 )
 from pipelines.building.stages.fetch import SHA256
 from pipelines.building.stages.identity_keys import RENDER_KEYS, identity_of
+from pipelines.building.stages.max_seconds import OWN_SECONDS, scene_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.picture_work import picture_bytes, picture_seconds
 from pipelines.building.stages.queues import RENDER_QUEUE
@@ -96,6 +97,10 @@ def _render(state: ObjectState, context: WorkerContext) -> dict[str, Any]:
     }
 
 
+def _max_seconds(config: BuildConfig) -> float:
+    return scene_seconds(config) + config.blender.render_seconds + OWN_SECONDS
+
+
 def _estimate(config: BuildConfig) -> FirstEstimate:
     parts = picture_seconds(config)
     return FirstEstimate(
@@ -117,6 +122,7 @@ RENDER = Stage(
     columns=(STAGING, BYTES, DARK_SHARE),
     queue=RENDER_QUEUE,
     run=_render,
+    max_seconds=_max_seconds,
     uses_blender=True,
     uses_gpu=True,
     estimate=_estimate,

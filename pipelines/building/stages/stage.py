@@ -19,6 +19,7 @@ from dataset.columns import Column
 from dataset.maintenance.shard_check import CheckReport
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.identity_keys import IdentityKey
+from pipelines.building.stages.max_seconds import default_seconds
 from pipelines.building.stages.object_state import ObjectState
 from pipelines.building.stages.queues import Queue
 from render.render_config import RENDERER_VERSION
@@ -122,6 +123,10 @@ class Stage:
     run_group: Callable[[Sequence[ObjectState], Any], list[Event]] | None = None
     """Used instead of `run` by a stage that processes several objects as one task. Returns their
     events."""
+    max_seconds: Callable[[BuildConfig], float] = default_seconds
+    """Returns the seconds that one attempt at an object may take, or at a group of them. A task
+    that takes longer hangs: it is ended, and the object fails with `timeout_kind`."""
+    timeout_kind: FailureKind = FailureKind.TIMEOUT
     uses_blender: bool = False
     """Whether the stage uses the Blender child, whose limits may then be the cause of a failure."""
     limit_keys: tuple[IdentityKey, ...] = ()

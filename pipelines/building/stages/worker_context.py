@@ -1,7 +1,8 @@
 """The worker context: the state that a worker keeps between tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from core.confined.confined_process import ConfinedProcess
 from core.paths.scratch import scratch_folder
 from core.storage import Storage
+from dataset.catalog.event_log import Event
 from pipelines.building.build_config import BuildConfig
 from pipelines.building.stages.identities import Identities
 from pipelines.sources import Source
@@ -17,7 +19,7 @@ from render.rigs import get_rig
 if TYPE_CHECKING:
     from render.process import BlenderProcess
 
-__all__ = ["WorkerContext", "seconds_before_retry"]
+__all__ = ["StageStart", "WorkerContext", "seconds_before_retry"]
 
 _RETRY_SECONDS = 5.0
 """Seconds of wait after the first infrastructure fault; four times as long after the second."""
@@ -29,6 +31,18 @@ def seconds_before_retry(failures: int) -> float:
     A full disk or a broken connection needs time to recover.
     """
     return _RETRY_SECONDS * failures**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStart:
+    """The start of an attempt at a stage, for the driver."""
+
+    stage: str
+    asset_id: str
+    """The object; empty for a group of objects."""
+    max_seconds: float
+    events: Sequence[Event] = ()
+    """The events of the object's earlier stages in the same task."""
 
 
 class WorkerContext:
@@ -63,6 +77,12 @@ class WorkerContext:
         if "blender" in self.__dict__:
             self.blender.close()
         self._scratch.cleanup()
+
+    def abandon_scene(self) -> None:
+        """End the Blender child in the middle of its work; the next stage starts another one."""
+        self.open_object = None
+        if "blender" in self.__dict__:
+            self.blender.close()
 
     @cached_property
     def blender(self) -> "BlenderProcess":

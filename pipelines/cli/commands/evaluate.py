@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput, WorkFailed
 from core.options import Parser, add_json_option, add_old_option
+from core.options.bounds import at_most
 from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
@@ -76,7 +77,9 @@ def _options(parser: Parser) -> None:
     truth.add_argument(
         "--rig", default="orbit21", help="With --truth: camera layout of the rendered views."
     )
-    truth.add_argument("--limit", type=int, metavar="N", help="Evaluate only the first N objects.")
+    truth.add_argument(
+        "--limit", type=at_most(int, 10**9), metavar="N", help="Evaluate only the first N objects."
+    )
     candidates = parser.add_argument_group("what is evaluated")
     candidates.add_argument(
         "--meshes", metavar="DIR", help="Meshes (.glb, .obj, .ply) named by asset id or uid."
@@ -97,21 +100,21 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=at_most(int, 1000),
         default=NUM_STEPS,
         metavar="N",
         help="Denoising steps of --pipeline.",
     )
     parser.add_argument(
         "--guidance",
-        type=float,
+        type=at_most(float, 1e6),
         default=GUIDANCE_SCALE,
         metavar="G",
         help="Guidance scale of --pipeline; 1 or less switches guidance off.",
     )
     parser.add_argument(
         "--view-size",
-        type=int,
+        type=at_most(int, 4096),
         default=VIEW_SIZE,
         metavar="PIXELS",
         help="Side of a view of --pipeline, in pixels.",
@@ -121,21 +124,21 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--points",
-        type=int,
+        type=at_most(int, 10**8),
         default=NUM_POINTS,
         metavar="N",
         help="Points sampled on each surface.",
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=at_most(float, 1e6),
         default=THRESHOLD,
         metavar="D",
         help="Distance threshold of the F-score; the object is in the cube from -1 to 1.",
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=at_most(int, 2**63),
         default=0,
         metavar="N",
         help="Seed of the points, the bootstrap and the noise of --pipeline.",
@@ -143,7 +146,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--render.resolution",
         dest="render_size",
-        type=int,
+        type=at_most(int, 16_384),
         default=320,
         metavar="PIXELS",
         help="Side of the pictures that Blender renders, in pixels.",

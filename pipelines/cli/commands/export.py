@@ -6,6 +6,7 @@ import os
 
 from core.errors import BadInput, WorkFailed
 from core.options import Parser, add_root_options
+from core.options.bounds import at_most
 from dataset.root import open_root
 from pipelines.cli.command import Command
 from pipelines.cli.tables import counted
@@ -34,7 +35,7 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_most(int, 1024),
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="Processes that write objects, 0.6 GB each at 512 pixels. [default: one per core]",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import BadInput
 from core.options import Parser, add_json_option
+from core.options.bounds import at_most
 from core.outputs import check_writable, writing
 from pipelines.cli.command import Command
 from pipelines.cli.quiet_libraries import quiet_diffusers
@@ -44,24 +45,26 @@ def _options(parser: Parser) -> None:
         help="Zero123++ in the layout of diffusers: a folder, such as lrm weights writes, or the "
         "name of a repository that is in the local cache of the hub.",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="Seed of the noise.")
+    parser.add_argument(
+        "--seed", type=at_most(int, 2**64), default=0, metavar="N", help="Seed of the noise."
+    )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=at_most(int, 1000),
         default=NUM_STEPS,
         metavar="N",
         help="Denoising steps.",
     )
     parser.add_argument(
         "--guidance",
-        type=float,
+        type=at_most(float, 1e6),
         default=GUIDANCE_SCALE,
         metavar="G",
         help="Guidance scale; 1 or less switches guidance off.",
     )
     parser.add_argument(
         "--view-size",
-        type=int,
+        type=at_most(int, 4096),
         default=VIEW_SIZE,
         metavar="PIXELS",
         help="Side of a view, in pixels.",

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from core.options import Parser, add_json_option
+from core.options.bounds import at_most
 from core.outputs import check_writable, writing
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
@@ -31,20 +32,20 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--texture",
-        type=int,
+        type=at_most(int, 16_384),
         metavar="SIZE",
         help="Bake a texture with a side of SIZE pixels, instead of vertex colours (.glb, .obj).",
     )
     parser.add_argument(
         "--distance",
-        type=float,
+        type=at_most(float, 1e6),
         metavar="D",
         help="Distance of the cameras of the views from the origin. [default: the one that "
         "lrm multiview wrote to their folder, otherwise 4, as in InstantMesh]",
     )
     parser.add_argument(
         "--azimuth",
-        type=float,
+        type=at_most(float, 3600),
         default=-90.0,
         metavar="DEGREES",
         help="Azimuth from which the input picture shows the object, in degrees; -90 is the front "

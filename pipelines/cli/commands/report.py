@@ -5,6 +5,7 @@ import json
 
 from core.errors import BadInput
 from core.options import Parser, add_root_options
+from core.options.bounds import at_most
 from dataset.root import open_root
 from pipelines.cli.command import Command
 
@@ -17,7 +18,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="Folder to write the page to.")
     parser.add_argument(
         "--thumbnails",
-        type=int,
+        type=at_most(int, 10_000),
         default=8,
         metavar="N",
         help="Objects to show per reason, rendered now if their files are available; 0 lists them "
@@ -25,7 +26,7 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--shards",
-        type=int,
+        type=at_most(int, 10_000),
         default=12,
         metavar="N",
         help="Shards to show samples of.",

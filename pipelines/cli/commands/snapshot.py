@@ -12,6 +12,7 @@ from rich.table import Table
 from core import quantities
 from core.errors import BadInput
 from core.options import Parser, add_root_options
+from core.options.bounds import at_most
 from core.storage import Storage
 from dataset.root import open_root
 from dataset.snapshots.deletion import delete_snapshots
@@ -50,13 +51,13 @@ def _options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--validation-share",
-        type=float,
+        type=at_most(float, 1e6),
         metavar="SHARE",
         help="Share of the objects in the validation split, chosen by a hash of their ids.",
     )
     parser.add_argument(
         "--protect-days",
-        type=float,
+        type=at_most(float, 1e6),
         metavar="N",
         help="Days for which lrm compact deletes none of its samples.",
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import math
 import sys
 import time
 
@@ -18,6 +17,7 @@ from pipelines.cli.command import Command
 __all__ = ["COMMAND"]
 
 _WATCH_SECONDS = 10.0
+_MAX_WATCH_SECONDS = 30 * 86400.0
 
 
 def _options(parser: Parser) -> None:
@@ -37,9 +37,11 @@ def _options(parser: Parser) -> None:
 def _seconds(text: str) -> float:
     """Return a positive number of seconds."""
     with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(text)) < math.inf:
+        if 0 < (seconds := float(text)) <= _MAX_WATCH_SECONDS:
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a positive number of seconds, at most 30 days"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

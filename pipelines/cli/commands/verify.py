@@ -9,6 +9,7 @@ from typing import Any
 from core import quantities
 from core.errors import BadInput
 from core.options import Parser, add_root_options
+from core.options.bounds import at_most
 from core.safe_text import printable
 from dataset.root import open_root
 from pipelines.cli.command import Command
@@ -22,7 +23,7 @@ def _options(parser: Parser) -> None:
     add_root_options(parser)
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_most(int, 1024),
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="Files to read at the same time. [default: one per core]",

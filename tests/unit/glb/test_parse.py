@@ -228,6 +228,70 @@ def test_a_file_over_a_limit_is_too_large() -> None:
         read_glb(data, GlbLimits(**{name: cap + 1 if cap != 100 else len(data)}))
 
 
+def test_materials_are_counted() -> None:
+    square = DOCUMENT["meshes"][0]["primitives"][0]
+    data = changed_square(
+        meshes=[{"primitives": [square | {"material": n % 5} for n in range(10)]}],
+        materials=[{}] * 5,
+    )
+    read_glb(data, GlbLimits(max_materials=5))
+    error = parse_error(data, GlbLimits(max_materials=4))
+    assert (error.kind, error.message) == ("too_large", "5 drawn materials; the limit is 4")
+
+
+SQUARE = {"attributes": {"POSITION": 0}, "indices": 2}
+TARGET = {"POSITION": 0}
+JOINTS = {f"{name}_{n}": 3 for n in range(50) for name in ("JOINTS", "WEIGHTS")}
+
+
+@pytest.mark.parametrize(
+    ("meshes", "nodes"),
+    [
+        ([[SQUARE | {"targets": [TARGET] * 1000}]], [{"mesh": 0}]),
+        ([[SQUARE | {"targets": [{}] * 1000}]], [{"mesh": 0}]),
+        ([[SQUARE] * 1001], [{"mesh": 0}]),
+        ([[SQUARE] * 101], [{"mesh": 0}] * 10),
+        ([[SQUARE]] * 1001, [{"mesh": n} for n in range(1001)]),
+        (
+            [[SQUARE | {"targets": [TARGET] * 100}]],
+            [{"mesh": 0, "weights": [n]} for n in (1, 2)] * 5,
+        ),
+    ],
+    ids=["targets", "empty targets", "primitives", "copies", "meshes", "poses"],
+)
+def test_steps_are_counted_before_they_take_time(meshes: list, nodes: list) -> None:
+    data = changed_square(
+        meshes=[{"primitives": primitives} for primitives in meshes],
+        nodes=nodes,
+        scenes=[{"nodes": list(range(len(nodes)))}],
+    )
+    error = parse_error(data, GlbLimits(max_parts=1000))
+    assert error.kind == "too_large"
+    assert error.message.endswith("copies of primitives and morph targets than the limit of 1000")
+    read_glb(data, GlbLimits(max_parts=1020))
+
+
+@pytest.mark.parametrize("bomb", ["poses", "skins"])
+def test_arrays_that_many_nodes_read_again_are_counted(bomb: str) -> None:
+    """200 elements are within the limit, unless many nodes read them."""
+    part, node = SQUARE | {"targets": [TARGET] * 50}, {"mesh": 0, "weights": [1]}
+    if bomb == "skins":
+        part, node = SQUARE | {"attributes": {"POSITION": 0} | JOINTS}, {"mesh": 0, "skin": 0}
+    data = {}
+    for count in (2, 20):
+        data[count] = changed_square(
+            meshes=[{"primitives": [part]}],
+            nodes=[node] * count,
+            scenes=[{"nodes": list(range(count))}],
+            accessors=[*DOCUMENT["accessors"], {"componentType": 5123, "count": 4, "type": "VEC4"}],
+            skins=[{"joints": [0]}],
+        )
+    limits = GlbLimits(max_elements=420, max_triangles=100)
+    read_glb(data[2], limits)
+    error = parse_error(data[20], GlbLimits(max_elements=250 if bomb == "poses" else 420))
+    assert "repeat more elements" in error.message
+
+
 def test_vertices_are_limited_by_the_triangles() -> None:
     """Vertices that no triangle uses take memory, too."""
     positions, coordinates, indices = DOCUMENT["accessors"]

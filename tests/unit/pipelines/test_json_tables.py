@@ -59,3 +59,16 @@ def test_a_huge_number_does_not_hide_others():
 def test_a_table_that_cannot_be_read_is_refused(data, problem):
     with pytest.raises(ValueError, match=problem):
         read_table(data)
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '""', "1", '{"a":0}'])
+def test_values_are_counted_before_they_take_memory(monkeypatch, value):
+    monkeypatch.setattr("pipelines.sources.json_tables._MAX_VALUES", 1000)
+    table = f'{{"a": [{",".join([value] * 200)}]}}'
+    assert len(read_table(gzip.compress(table.encode()))["a"]) == 200
+    table = f'{{"a": [{",".join([value] * 1000)}]}}'
+    with pytest.raises(ValueError, match="more than 1,000 values"):
+        read_table(gzip.compress(table.encode()))
+    # Characters in texts do not count.
+    table = '{"a": "' + '[,{:\\"' * 1000 + '"}'
+    assert len(read_table(gzip.compress(table.encode()))["a"]) == 5000

@@ -1,5 +1,6 @@
 """Mirrors and folders of models: listed objects, their versions, and fetched files."""
 
+import errno
 import gzip
 import json
 import os
@@ -225,18 +226,6 @@ def test_files_that_have_no_asset_id_of_their_own_are_skipped(models):
     ]
 
 
-def test_links_that_lead_nowhere_are_no_models(models):
-    before = open_source(str(models)).parts()
-    (models / "a.glb").symlink_to("b.glb")
-    (models / "b.glb").symlink_to("a.glb")
-    (models / "c.glb").symlink_to("gone.glb")
-    (models / "d.glb").mkdir()
-    (models / "e").symlink_to(".")
-    source = open_source(str(models))
-    assert source.parts() == before
-    assert skipped_of(source) == []
-
-
 def test_a_row_that_cannot_be_read_is_the_problem_of_its_model(models):
     good = "path,caption,,\n" + "".join(f"gone{n}.glb,x,,\n" for n in range(4))
     table = models / "objects.csv"
@@ -365,3 +354,50 @@ def test_a_table_that_is_too_large_is_refused(tmp_path, monkeypatch):
         file.write(b"0")
     with pytest.raises(BadInput, match=r"object-paths.json.gz is damaged: .* 256 MiB"):
         source.parts()
+
+
+@pytest.mark.parametrize("good", [1, 3])
+def test_an_entry_that_cannot_be_read_costs_only_itself(tmp_path, good):
+    odd = {
+        "pipe.glb": os.mkfifo,
+        "loop.glb": lambda path: path.symlink_to(path.name),
+        "broken.glb": lambda path: path.symlink_to("nowhere"),
+        "device.glb": lambda path: path.symlink_to("/dev/zero"),
+        "folder.glb": lambda path: path.mkdir(),
+        "linked.glb": lambda path: path.symlink_to("."),
+        "round": lambda path: path.symlink_to("."),
+    }
+    for name, make in odd.items():
+        make(tmp_path / name)
+    for number in range(good):
+        (tmp_path / f"{number}.glb").write_bytes(GOOD)
+    source = open_source(str(tmp_path))
+    assert [item.record.path for item in objects_of(source)] == [f"{n}.glb" for n in range(good)]
+    (names,) = source.skipped_rows()
+    assert (names.num_rows, names.num_skipped) == (good + 6, 6)
+    assert names.examples[0].split(": ")[0].strip("'") in odd
+
+
+def test_a_subfolder_that_cannot_be_listed_costs_only_itself(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.glb").write_bytes(GOOD)
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scan(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    source = open_source(str(tmp_path))
+    assert [item.record.path for item in objects_of(source)] == ["a.glb"]
+    (names,) = source.skipped_rows()
+    assert names.examples == ["'closed/': Permission denied"]
+
+
+@pytest.mark.parametrize("length", [131_071, 131_073, 2_000_000])
+def test_long_captions_are_kept(tmp_path, length):
+    (tmp_path / "a.glb").write_bytes(GOOD)
+    (tmp_path / "objects.csv").write_text(f"path,caption\na.glb,{'w' * length}\n")
+    (item,) = objects_of(open_source(str(tmp_path)))
+    assert len(item.record.caption) == length

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from core.config import Config
+from core.config import Config, NonNegativeFloat
 from train.models.lrm.mesh import Geometry
 from train.models.lrm.mesh_render import MeshViews
 from train.models.surfaces.flexicubes import sdf_sign_loss

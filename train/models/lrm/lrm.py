@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from core.config import Config, merge
+from core.config import Config, Side, merge
 from core.errors import BadInput
 from train.models.lrm.mesh import Geometry, MeshConfig, MeshSynthesizer
 from train.models.lrm.mesh_render import MeshViews
@@ -92,7 +92,7 @@ class LRMConfig(Config):
 
     encoder: ViTConfig = ViTConfig()
     transformer: TriplaneConfig = TriplaneConfig()
-    image_size: PositiveInt = 320
+    image_size: Side = 320
     """Side of the input views in pixels; the data loader resizes them to it."""
 
     @model_validator(mode="after")

@@ -9,10 +9,10 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from core.config import Config
+from core.config import Config, PositiveFloat, PositiveInt
 from train.models.lrm.mesh_fields import GridFeatures, MeshDecoder, in_chunks
 from train.models.lrm.mesh_render import MeshViews, render_mesh
 from train.models.surfaces.flexicubes import (

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from core.config import Config
+from core.config import Config, PositiveInt
 from train.models.lrm.mlp import point_mlp
 from train.models.lrm.rays import (
     Rays,

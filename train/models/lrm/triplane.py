@@ -7,10 +7,10 @@ keys of the published checkpoints.
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from core.config import Config
+from core.config import Config, PositiveInt
 from train.models.recompute import recompute_in_backward
 
 __all__ = ["TriplaneConfig", "TriplaneTransformer", "sample_planes"]

@@ -7,10 +7,10 @@ checkpoints.
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from core.config import Config
+from core.config import Config, PositiveInt, Side
 from train.models.recompute import recompute_in_backward
 
 __all__ = ["CAMERA_NUMBERS", "CameraViT", "ViTConfig", "camera_vector"]
@@ -33,7 +33,7 @@ class ViTConfig(Config):
     """Number of attention heads; must divide `width`."""
     mlp_width: PositiveInt = 3072
     """Width of the hidden layer of each MLP."""
-    patch_size: PositiveInt = 16
+    patch_size: Side = 16
     """Side of a patch in pixels."""
     position_side: PositiveInt = 14
     """Patches along a side of the learned position table (14: pretrained at 224 pixels)."""
