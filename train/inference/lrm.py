@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.errors import BadInput
-from train.checkpoints.initial_weights import run_weights
+from train.checkpoints.initial_weights import model_settings, run_weights
 from train.models.lrm.lrm import (
     LRM,
     MESH_PRESETS,
@@ -24,7 +24,8 @@ from train.models.lrm.lrm import (
     nerf_preset,
 )
 from train.models.lrm.mesh import Geometry, MeshConfig, MeshSynthesizer
-from train.models.lrm.published_weights import check_state, load_state, read_weights
+from train.models.lrm.published_weights import check_state, load_state
+from train.models.weight_files.state_dicts import read_state
 
 __all__ = [
     "NERF_RESOLUTION",
@@ -168,6 +169,9 @@ def open_reconstructor(
     if preset not in presets:
         make_sizes(preset)  # raises BadInput
     sizes = make_sizes(preset, changes)
+    # Without memory first: a file may state sizes that no machine has room for.
+    with torch.device("meta"):
+        check_state(model_class(sizes), state, "instantmesh", source=name)
     model = model_class(sizes)
     load_state(model, state, "instantmesh", source=name)
     if isinstance(model, MeshLRM):
@@ -215,14 +219,13 @@ def _read(
                 f"{source}: the run stores the model's sizes; leave --preset and --model out"
             )
         checkpoint, state = run_weights(source)
-        config = checkpoint.manifest.config
-        return state, checkpoint.uri, config["preset"], config["model"]
+        return state, checkpoint.uri, *model_settings(checkpoint)
     if source.suffix not in _SUFFIXES:
         raise BadInput(
             f"{source}: no such checkpoint; give a run folder, a checkpoint folder or a "
             f"{' or '.join(_SUFFIXES)} file"
         )
-    return read_weights(source), str(source), preset, changes
+    return read_state(source), str(source), preset, changes
 
 
 def _check_kind(state: Mapping[str, Tensor], kind: LRMKind, name: str) -> None:
