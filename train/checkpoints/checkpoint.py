@@ -207,6 +207,8 @@ def _hash_stream(file: IO[bytes]) -> str:
 
 
 def read_checkpoint(storage: Storage, name: str) -> Checkpoint | None:
-    """Return the checkpoint of that name; None if it has no readable manifest."""
+    """Return the checkpoint of that name; None if it has no readable manifest of its step."""
     manifest = Manifest.read(storage, name)
-    return None if manifest is None else Checkpoint(storage=storage, name=name, manifest=manifest)
+    if manifest is None or checkpoint_name(manifest.step) != name:
+        return None
+    return Checkpoint(storage=storage, name=name, manifest=manifest)
