@@ -9,7 +9,7 @@ import pytest
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
-from pipelines.cli.process_setup import describe_failure
+from core.monitoring.last_error import describe_failure
 from tests.support.lrm import run_lrm
 
 
