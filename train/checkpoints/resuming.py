@@ -80,6 +80,12 @@ def _check_nothing_is_lost(config: TrainConfig, storage: Storage) -> None:
     elif resumed or (is_gone and was_saved):
         problem = f"its checkpoints are missing ({storage.uri})"
     else:
+        if last:
+            _log.warning(
+                "--out %s: begins at step 1, because no checkpoint is there; its log ended at "
+                "step %s",
+                *(config.out, last["step"]),
+            )
         return
     raise BadInput(
         f"--out {config.out}: {problem}, so the run would begin at step 1; restore them, or give "

@@ -9,6 +9,8 @@ import torch
 
 from core.errors import BadInput
 from tests.support.weight_bombs import BOMBS, SAFETENSORS_BOMBS, limited_memory
+from train.inference.lrm import open_reconstructor
+from train.models.lrm.published_weights import load_state
 from train.models.weight_files import pickled_outline
 from train.models.weight_files.state_dicts import read_state
 
@@ -79,3 +81,30 @@ def test_every_form_of_tensor_is_read_as_pytorch_reads_it(is_archive, container,
         assert torch.equal(read[name], value), name
     read["weight"].zero_()  # the file stays as it is
     assert torch.equal(read_state(path)["weight"], tensors["weight"])
+
+
+def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(tmp_path: Path):
+    path = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": {"encoder.weight": torch.zeros(4)}}, path)
+    wide = {"transformer": {"width": 2**15, "num_heads": 8}}
+    with limited_memory(MORE_BYTES), pytest.raises(BadInput, match="does not fit the model"):
+        open_reconstructor("nerf", path, preset="tiny", changes=wide)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda value: value.fill_(float("nan")), "not finite"),
+        (lambda value: value.fill_(float("-inf")), "not finite"),
+        (lambda value: value.to(torch.int64), "types differ"),
+        (lambda value: value[:-1], "shapes differ"),
+    ],
+)
+def test_values_that_no_training_writes_are_refused(change, cause: str):
+    model = torch.nn.Linear(4, 4)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["bias"] = change(state["bias"])
+    before = model.bias.detach().clone()
+    with pytest.raises(BadInput, match=cause):
+        load_state(model, state, "instantmesh", source="file")
+    assert torch.equal(model.bias, before)
