@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RUN_FILE", "known_run", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
-_KINDS = {"config": dict, "started": str, "hosts": list}
+_KINDS = {"config": dict, "started": str}
 """Types of the values that every record has."""
 
 

@@ -10,6 +10,7 @@ import torch
 from core.errors import BadInput
 from tests.support.weight_bombs import BOMBS, SAFETENSORS_BOMBS, limited_memory
 from train.inference.lrm import open_reconstructor
+from train.models.lrm.lrm import NerfLRM, nerf_preset
 from train.models.lrm.published_weights import load_state
 from train.models.weight_files import pickled_outline
 from train.models.weight_files.state_dicts import read_state
@@ -83,12 +84,25 @@ def test_every_form_of_tensor_is_read_as_pytorch_reads_it(is_archive, container,
     assert torch.equal(read_state(path)["weight"], tensors["weight"])
 
 
-def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("kind", "changes", "cause"),
+    [
+        ("nerf", {"transformer": {"width": 2**15, "num_heads": 8}}, "does not fit the model"),
+        ("nerf", {"transformer": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
+        ("nerf", {"encoder": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
+        ("nerf", {"image_size": 2**20}, "image_size 1048576 is out of range"),
+        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution 100000 is out of range"),
+    ],
+)
+def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(
+    kind, changes, cause, tmp_path: Path
+):
     path = tmp_path / "weights.ckpt"
     torch.save({"state_dict": {"encoder.weight": torch.zeros(4)}}, path)
-    wide = {"transformer": {"width": 2**15, "num_heads": 8}}
-    with limited_memory(MORE_BYTES), pytest.raises(BadInput, match="does not fit the model"):
-        open_reconstructor("nerf", path, preset="tiny", changes=wide)
+    with torch.device("meta"):
+        NerfLRM(nerf_preset("tiny"))  # the first model imports much of torch
+    with limited_memory(MORE_BYTES), pytest.raises(BadInput, match=cause):
+        open_reconstructor(kind, path, preset="tiny", changes=changes)
 
 
 @pytest.mark.parametrize(
