@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput, LrmError
+from core.monitoring.last_error import describe_failure
 from core.monitoring.notify import notify_at_end
 from core.options import (
     Parser,
@@ -18,12 +19,14 @@ from core.options import (
     given_setting,
     load_config,
 )
-from core.safe_text import printable
 
 if TYPE_CHECKING:
     from train.settings.train_config import TrainConfig
 
 __all__ = ["main", "make_parser"]
+
+_ENVIRONMENT = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that torchrun sets for each process."""
 
 
 def make_parser() -> Parser:
@@ -58,20 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with notify_at_end(hook, subject):
             _run(arguments)
-    except LrmError as error:
-        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - `_run` has printed it
+        return error.exit_code if isinstance(error, LrmError) else 1
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> None:
     """Train, or print why that failed and raise the error."""
     from train.recipes.registry import RECIPES
+    from train.resilience.collectives import broken_connections
 
     try:
         config = load_config(RECIPES[arguments.recipe].config, arguments)
-        _train(arguments.recipe, config, arguments.metrics_port)
-    except LrmError as error:
-        print(f"train {arguments.recipe}: {printable(str(error))}", file=sys.stderr, flush=True)
+        with broken_connections():
+            _train(arguments.recipe, config, arguments.metrics_port)
+    except Exception as error:
+        failure = describe_failure(error)
+        # Every Exception is described; None is for the ends that libraries ask for.
+        line = failure.line if failure else str(error)
+        print(f"train {arguments.recipe}: {line}", file=sys.stderr, flush=True)
         raise
 
 
@@ -87,11 +95,12 @@ def _train(name: str, config: "TrainConfig", metrics_port: int | None) -> None:
     from train.recipes.registry import make_recipe, recipe_of
     from train.resilience.collectives import on_rank_0
 
-    world_size = int(os.environ.get("WORLD_SIZE", "0"))
-    if not world_size:
+    missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
+    if missing:
         raise BadInput(
-            "WORLD_SIZE is not set: start this program with torchrun, or use `lrm train`"
+            f"{missing[0]} is not set: start this program with torchrun, or use `lrm train`"
         )
+    world_size = int(os.environ["WORLD_SIZE"])
     if world_size not in config.model_copy(update={"num_workers": f"1:{world_size}"}).worker_counts:
         raise BadInput(
             f"batch_size {config.batch_size} is not a multiple of {world_size} processes"

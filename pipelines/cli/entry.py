@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.errors import first_line
+from core.monitoring.last_error import describe_failure
 from core.monitoring.notify import outcome_of
 from core.options import Parser, given_setting
 from pipelines.cli.command_end import CommandEnd
-from pipelines.cli.process_setup import describe_failure, flush_output, prepare_process
+from pipelines.cli.process_setup import flush_output, prepare_process
 from pipelines.cli.registry import COMMANDS, GROUPS
 from pipelines.cli.stop_signals import StopSignals
 

@@ -1,5 +1,6 @@
 """`lrm train --status DIR`: progress, speed and checkpoints of a training run."""
 
+import logging
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,18 @@ from pipelines.cli.tables import counted, make_table
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.manifest import MANIFEST
-from train.monitoring.metrics_log import REPLACED, SKIPPED, VALIDATION, read_metrics
+from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, read_metrics
 from train.monitoring.run_file import RUN_FILE, read_run
 from train.monitoring.run_state import StateRecord, read_state
 
 __all__ = ["run_status", "show_run_status"]
 
+_log = logging.getLogger(__name__)
+
 _RECENT = 20
 """Last steps whose median time is the current speed."""
+_METRICS_KEYS = frozenset({"loss", "seconds", "time", "goodput"})
+"""Values of a line of the metrics that are shown; lines of another log do not have all."""
 
 
 def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
@@ -32,24 +37,32 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
     run, record = read_run(out), read_state(out)
     if run is None:
         raise BadInput(_no_run(out, record))
-    config, rows = run["config"], read_metrics(out)
-    last = rows[-1] if rows else None
-    step, steps = (last["step"] if last else 0), config["steps"]
+    config = run["config"]
+    rows = [row for row in read_metrics(out) if row.keys() >= _METRICS_KEYS]
+    last, steps = rows[-1] if rows else None, config["steps"]
     seconds = statistics.median(row["seconds"] for row in rows[-_RECENT:]) if rows else None
     checkpoints = _checkpoints(config, out, verify=verify)
     saved = checkpoints[0]["step"] if checkpoints else 0
+    step = last["step"] if last else 0
+    whole = next((row["step"] for row in checkpoints if row["whole"]), 0)
+    if whole > step:
+        _log.warning(
+            "%s: damaged: it ends at step %d, before the checkpoint of step %d",
+            *(out / METRICS, step, whole),
+        )
+        step = whole
     return {
         "out": str(out),
         "recipe": run.get("recipe") or None,
-        "state": _state(record, last, steps, saved),
+        "state": _state(record, last, step, steps, saved),
         "message": record.message if record else "",
         "launcher": {"host": record.host, "pid": record.pid} if record else None,
         "step": step,
         "steps": steps,
         "done": step >= steps,
         "started": run["started"],
-        "hosts": sorted(set(run["hosts"])),
-        "workers": len(run["hosts"]),
+        "hosts": sorted(set(run.get("hosts", []))),
+        "workers": len(run.get("hosts", [])),
         "silent_seconds": round(time.time() - last["time"], 1) if last else None,
         "seconds_per_step": seconds,
         "seconds_to_go": None if seconds is None else round((steps - step) * seconds, 1),
@@ -63,6 +76,12 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
 
 def _no_run(out: Path, record: StateRecord | None) -> str:
     """Return why a folder has no state to show."""
+    if (record is not None and record.state == "done") or checkpoint_names(
+        checkpoint_storage(out, None)
+    ):
+        return (
+            f"{out}: {RUN_FILE} is missing; run the command of the training again, which writes it"
+        )
     if record is None:
         return f"{out}: not the folder of a training run ({RUN_FILE} is missing)"
     state = "dead" if record.has_vanished() else record.state
@@ -71,14 +90,13 @@ def _no_run(out: Path, record: StateRecord | None) -> str:
 
 
 def _state(
-    record: StateRecord | None, last: Mapping[str, Any] | None, steps: int, saved: int
+    record: StateRecord | None, last: Mapping[str, Any] | None, step: int, steps: int, saved: int
 ) -> str:
     """Return done, starting, running, stopped, failed, or dead (ended without recording its end).
 
-    `last` is the last line of the metrics. Versions that recorded no state saved a checkpoint of
-    the last step when they were stopped.
+    `last` is the last line of the metrics, `step` the last step. Versions that recorded no state
+    saved a checkpoint of the last step when they were stopped.
     """
-    step = last["step"] if last else 0
     if record is not None and record.is_active:
         if record.has_vanished():
             return "dead"

@@ -30,7 +30,7 @@ _LPIPS = "pip install --no-deps --force-reinstall lpips==0.1.4"
 _LPIPS_ADVICE = re.compile(": (?:download|give|set|pip install) ")
 """The beginning of the advice in an error of train.models.lpips."""
 _LPIPS_DOWNLOAD = re.compile(
-    r"LPIPS: (?P<path>.+) (?:is missing|is not a weight file \(.*\)|holds no state dict): "
+    r"LPIPS: (?P<path>.+) (?:is missing|is not a weight file \(.*\)): "
     r"download (?P<url>\S+) "
 )
 _SOURCE = """#include <Python.h>

@@ -23,7 +23,7 @@ from tests.support.checkpoints import write
 from tests.support.paths import REPOSITORY
 from tests.support.sources import sources
 from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
-from train.models.lrm.published_weights import read_weights
+from train.models.weight_files.state_dicts import read_state
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jname\u202etxt\r"
 LOADERS = {
@@ -99,7 +99,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path):
     marker = tmp_path / "it ran"
     torch.save({"state_dict": Bomb(marker)}, tmp_path / "model.ckpt")
     with pytest.raises(BadInput, match="could run code"):
-        read_weights(tmp_path / "model.ckpt")
+        read_state(tmp_path / "model.ckpt")
     assert not marker.exists()
 
 

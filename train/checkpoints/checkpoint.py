@@ -8,7 +8,6 @@ checkpoints that your own runs wrote.
 import functools
 import hashlib
 import logging
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,10 +105,11 @@ class Checkpoint:
     def weights(self) -> "dict[str, Tensor]":
         """Return the tensors of the trained module by name, in the precision of the run.
 
-        Raises BadInput if the file contains objects whose loading would run code, or if no file
-        has the whole module (ZeRO 3).
+        Raises BadInput if the file contains other objects, or if no file has the whole module
+        (ZeRO 3).
         """
-        import torch
+        # `lrm train --status` reads checkpoints without importing torch.
+        from train.models.weight_files.state_dicts import read_state
 
         if _MODULE_FILE not in self.manifest.files:
             raise BadInput(
@@ -117,15 +117,7 @@ class Checkpoint:
                 "with --zero-stage 0, 1 or 2"
             )
         with self._module_file() as path:
-            try:
-                # The file has only tensors and plain values, so loading needs to run no code.
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except pickle.UnpicklingError as error:
-                problem = str(error).splitlines()[0]
-                raise BadInput(
-                    f"{path}: contains objects whose loading would run code: {problem}"
-                ) from None
-        return dict(content["module"])
+            return read_state(path, ("module",))
 
     @contextmanager
     def _module_file(self) -> Iterator[Path]:
@@ -215,6 +207,8 @@ def _hash_stream(file: IO[bytes]) -> str:
 
 
 def read_checkpoint(storage: Storage, name: str) -> Checkpoint | None:
-    """Return the checkpoint of that name; None if it has no readable manifest."""
+    """Return the checkpoint of that name; None if it has no readable manifest of its step."""
     manifest = Manifest.read(storage, name)
-    return None if manifest is None else Checkpoint(storage=storage, name=name, manifest=manifest)
+    if manifest is None or checkpoint_name(manifest.step) != name:
+        return None
+    return Checkpoint(storage=storage, name=name, manifest=manifest)

@@ -9,6 +9,9 @@ Neither the configuration nor `deepspeed.initialize` accepts a custom checkpoint
 `test_a_full_disk_costs_a_checkpoint_and_not_the_run` fails.
 """
 
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from core.paths.plain_name import plain_name
 from train.checkpoints.universal import UNIVERSAL_INFO
 
 __all__ = ["SAVING_ERRORS", "load_state", "write_state"]
+
+_log = logging.getLogger(__name__)
 
 SAVING_ERRORS = (OSError, RuntimeError)
 """Errors that torch.save raises on a full or failing disk."""
@@ -42,6 +47,17 @@ class _ErrorCollectingEngine:
             self.problems.append(first_line(error))
 
 
+def _copy_scripts(copy: Callable[[Any, str], None], engine: Any, folder: str) -> None:
+    """Copy DeepSpeed's scripts next to the checkpoints, which are complete without them.
+
+    DeepSpeed raises on rank 0 if that fails, and the other ranks would wait.
+    """
+    try:
+        copy(engine, folder)
+    except OSError as error:
+        _log.warning("cannot copy the scripts of DeepSpeed next to the checkpoints: %s", error)
+
+
 def write_state(engine: Any, folder: Path, step: int) -> list[str]:
     """Write this rank's files of an engine's state to a folder; all ranks call it.
 
@@ -49,6 +65,9 @@ def write_state(engine: Any, folder: Path, step: int) -> list[str]:
     """
     original = engine.checkpoint_engine
     engine.checkpoint_engine = collecting = _ErrorCollectingEngine(original)
+    engine._copy_recovery_script = partial(
+        _copy_scripts, type(engine)._copy_recovery_script, engine
+    )
     try:
         state = {"step": step, **UNIVERSAL_INFO}
         engine.save_checkpoint(
@@ -56,6 +75,7 @@ def write_state(engine: Any, folder: Path, step: int) -> list[str]:
         )
     finally:
         engine.checkpoint_engine = original
+        del engine._copy_recovery_script
     return collecting.problems
 
 

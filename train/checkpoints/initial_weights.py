@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,10 +14,17 @@ from train.models.lrm.published_weights import (
     LoadReport,
     check_state,
     load_state,
-    read_weights,
 )
+from train.models.weight_files.state_dicts import read_state
 
-__all__ = ["absolute_source", "check_source", "initialize", "run_weights"]
+__all__ = [
+    "absolute_source",
+    "check_source",
+    "initialize",
+    "model_settings",
+    "model_tensors",
+    "run_weights",
+]
 
 _MODULE = "model."
 """Prefix of the model's keys in a checkpoint, whose module is the objective around the model."""
@@ -73,25 +81,41 @@ def run_weights(path: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
     Raises BadInput if there is none, or if the run did not train an LRM.
     """
     checkpoint = find_checkpoint(path)
-    tensors = checkpoint.weights()
+    return checkpoint, model_tensors(checkpoint, checkpoint.weights())
+
+
+def model_tensors(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the model in a checkpoint. Raises BadInput if it is of no LRM."""
     if not all(key.startswith(_MODULE) for key in tensors):
         raise BadInput(
             f"{checkpoint.uri}: is not a checkpoint of an LRM; give a run of recipe nerf or mesh"
         )
-    return checkpoint, {key.removeprefix(_MODULE): value for key, value in tensors.items()}
+    return {key.removeprefix(_MODULE): value for key, value in tensors.items()}
+
+
+def model_settings(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """Return the preset and the changed settings of a run's model. Raises BadInput."""
+    config = checkpoint.manifest.config
+    preset, changes = config.get("preset"), config.get("model")
+    if not isinstance(preset, str) or not isinstance(changes, dict):
+        raise BadInput(
+            f"{checkpoint.uri}: its manifest has no preset and model; give a run of recipe nerf or "
+            "mesh, or a file that `lrm weights` wrote"
+        )
+    return preset, changes
 
 
 def _open(source: str) -> _Source:
     kind, name = _split(source)
     path = Path(name)
     if kind:
-        return _Source(state=read_weights(path), kind=kind, name=str(path))
+        return _Source(state=read_state(path), kind=kind, name=str(path))
     if path.is_dir():
         checkpoint, state = run_weights(path)
         name = checkpoint.uri
         return _Source(state=state, kind="instantmesh", name=name, checkpoint=checkpoint)
     if path.suffix in (".safetensors", ".ckpt"):
-        return _Source(state=read_weights(path), kind="instantmesh", name=str(path))
+        return _Source(state=read_state(path), kind="instantmesh", name=str(path))
     raise BadInput(f"--init {source}: no such source; give {_FORMS}")
 
 
@@ -102,8 +126,7 @@ def _split(source: str) -> tuple[str, str]:
 
 
 def _check_sizes(checkpoint: Checkpoint, sizes: LRMConfig) -> None:
-    config = checkpoint.manifest.config
-    run_sizes = shared_preset(config["preset"], config["model"])
+    run_sizes = shared_preset(*model_settings(checkpoint))
     for part in ("encoder", "transformer"):
         before, after = (getattr(one, part).dump() for one in (run_sizes, sizes))
         changed = [f"{k} {before[k]} -> {after[k]}" for k in before if before[k] != after[k]]

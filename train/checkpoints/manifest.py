@@ -110,7 +110,10 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except storage_errors() as error:
-            raise WorkFailed(f"{storage.uri}/{path}: cannot be read: {error}") from None
+            raise WorkFailed(
+                f"{storage.uri}/{path}: cannot be read: {error}; repair the storage, or delete "
+                "this checkpoint to use the one before"
+            ) from None
         try:
             values = json.loads(content)
             if values["format"] != FORMAT:
@@ -132,7 +135,7 @@ class Manifest:
                 versions=values["versions"],
                 extra=values["extra"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

@@ -10,14 +10,21 @@ import torch.distributed as dist
 
 from core.atomic import atomic_file
 from core.errors import BadInput, WorkFailed, first_line
-from core.storage import storage_errors
-from train.checkpoints.checkpoint import Checkpoint, cached_hash, latest_checkpoint
+from core.storage import Storage, storage_errors
+from train.checkpoints.checkpoint import (
+    Checkpoint,
+    cached_hash,
+    checkpoint_names,
+    latest_checkpoint,
+)
 from train.checkpoints.checkpoint_paths import CheckpointPaths
 from train.checkpoints.deepspeed_state import load_state
 from train.checkpoints.manifest import MANIFEST, differences
 from train.checkpoints.publishing import first_problem
 from train.checkpoints.rank_files import is_needed, restore_random_state
 from train.checkpoints.universal import convert
+from train.monitoring.metrics_log import last_metrics
+from train.monitoring.run_file import known_run
 from train.resilience.collectives import gather, on_rank_0
 from train.settings.train_config import TrainConfig
 
@@ -25,14 +32,20 @@ __all__ = ["find_resumable", "needs_conversion", "resume"]
 
 _log = logging.getLogger(__name__)
 
+_DAMAGED_MANIFEST = "manifest-of-damaged.json"
+"""Copy of the manifest of a checkpoint that was found damaged when it was loaded."""
+
 
 def find_resumable(config: TrainConfig) -> Checkpoint | None:
     """Return the checkpoint that a run resumes from; None if it has none.
 
-    Raises BadInput if it was written with other settings, naming the differences.
+    Raises BadInput if it was written with other settings, naming the differences, or if the run has
+    had checkpoints and none of them is intact.
     """
-    checkpoint = latest_checkpoint(CheckpointPaths.of(config).storage)
+    storage = CheckpointPaths.of(config).storage
+    checkpoint = latest_checkpoint(storage)
     if checkpoint is None:
+        _check_nothing_is_lost(config, storage)
         return None
     changed = differences(
         checkpoint.manifest.config, config.dump(), config.accept_changes, config.renamed
@@ -44,6 +57,40 @@ def find_resumable(config: TrainConfig) -> Checkpoint | None:
             f"them, give another --out, or accept them: --accept-changes '[{settings}]'"
         )
     return checkpoint
+
+
+def _check_nothing_is_lost(config: TrainConfig, storage: Storage) -> None:
+    """Raise BadInput if a run without an intact checkpoint has had one: it would begin anew.
+
+    A run that was killed before its first checkpoint was complete has none, and does begin anew.
+    """
+    damaged = [
+        name
+        for name in checkpoint_names(storage)
+        if any(storage.exists(f"{name}/{file}") for file in (MANIFEST, _DAMAGED_MANIFEST))
+    ]
+    run, last = known_run(Path(config.out)), last_metrics(Path(config.out))
+    resumed = int(run.get("first_step", 0)) if run else 0
+    # Each save on a local disk creates the folder.
+    is_gone = storage.is_local and not storage.exists("")
+    every = run["config"].get("checkpoint_every") if run else None
+    was_saved = bool(last and every and last["step"] > every)
+    if damaged:
+        problem = f"none of its checkpoints is intact ({', '.join(damaged)})"
+    elif resumed or (is_gone and was_saved):
+        problem = f"its checkpoints are missing ({storage.uri})"
+    else:
+        if last:
+            _log.warning(
+                "--out %s: begins at step 1, because no checkpoint is there; its log ended at "
+                "step %s",
+                *(config.out, last["step"]),
+            )
+        return
+    raise BadInput(
+        f"--out {config.out}: {problem}, so the run would begin at step 1; restore them, or give "
+        "another --out for a new run"
+    )
 
 
 def needs_conversion(checkpoint: Checkpoint) -> bool:
@@ -100,7 +147,10 @@ def _fetch(checkpoint: Checkpoint, paths: CheckpointPaths, *, everything: bool) 
         raise WorkFailed(f"{checkpoint.uri}: cannot read the checkpoint: {problem}")
     if damaged:
         if rank == 0:
-            # Without its manifest, the next start uses the checkpoint before this one.
+            # Without its manifest, the next start uses the checkpoint before this one; the copy
+            # tells a start without any other one that the run had a checkpoint.
+            content = checkpoint.manifest.to_json()
+            checkpoint.storage.write(f"{checkpoint.name}/{_DAMAGED_MANIFEST}", content)
             checkpoint.storage.delete(f"{checkpoint.name}/{MANIFEST}")
         dist.barrier()
         raise WorkFailed(

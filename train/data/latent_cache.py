@@ -5,6 +5,7 @@ workers and runs may share a cache.
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -50,10 +51,14 @@ class LatentCache:
         return {name: torch.zeros(shape, dtype=self.dtype) for name, shape in self.shapes.items()}
 
     def read(self, key: Int[Tensor, "2"]) -> dict[str, Tensor] | None:
-        """Return the tensors of an object; None if they are missing or cannot be read."""
+        """Return the tensors of an object; None if they are missing, damaged or another's."""
         try:
-            tensors = safetensors.torch.load(self._storage.read(self._path(key)))
-        except storage_errors(safetensors.SafetensorError):
+            content = self._storage.read(self._path(key))
+            tensors = safetensors.torch.load(content)
+            stated = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        except storage_errors(safetensors.SafetensorError, ValueError):
+            return None
+        if stated.get("__metadata__") != _origin(key, tensors):
             return None
         actual = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
         expected = {name: (shape, self.dtype) for name, shape in self.shapes.items()}
@@ -66,7 +71,7 @@ class LatentCache:
         """
         data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         try:
-            self._storage.write(self._path(key), safetensors.torch.save(data))
+            self._storage.write(self._path(key), safetensors.torch.save(data, _origin(key, data)))
         except storage_errors() as error:
             if not self._has_warned:
                 _log.warning(
@@ -76,7 +81,7 @@ class LatentCache:
             self._has_warned = True
 
     def _path(self, key: Int[Tensor, "2"]) -> str:
-        name = "".join(f"{part & (2**64 - 1):016x}" for part in key.tolist())
+        name = _name(key)
         return f"{self._folder}/{name[:2]}/{name}.safetensors"
 
 
@@ -91,10 +96,24 @@ def key_of(sample: Sample) -> Int[Tensor, "2"]:
     return torch.tensor(parts, dtype=torch.int64)
 
 
+def _name(key: Int[Tensor, "2"]) -> str:
+    return "".join(f"{part & (2**64 - 1):016x}" for part in key.tolist())
+
+
+def _origin(key: Int[Tensor, "2"], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return what a file states about itself: its object, and the digest of its tensors."""
+    return {"object": _name(key), "digest": _tensors_digest(tensors)}
+
+
 def weight_digest(module: nn.Module) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a module's tensors and names."""
+    return _tensors_digest(module.state_dict())
+
+
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     sha256 = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         sha256.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        sha256.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        sha256.update(flat.view(torch.uint8).numpy().data)
     return sha256.hexdigest()[:16]

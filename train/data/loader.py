@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import multiprocessing.util
+import re
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from core.errors import WorkFailed, first_line
 from core.paths.scratch import ScratchFolder
 from core.paths.temporary_folder import MAX_SOCKET_NAME, short_folder
 from train.data.sample_dataset import Item, Reading
@@ -21,6 +23,9 @@ __all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
 _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
 """Modules that are imported once, in the server process that loader workers are forked from."""
+_SHARED_MEMORY = re.compile("shared memory|/torch_[0-9].*(No space left|Bus error)", re.DOTALL)
+"""Messages of torch about shared memory, through which loader workers pass tensors."""
+_KILLED_WORKER = re.compile("DataLoader worker .*(killed by signal|exited unexpectedly)")
 _SOCKET = "/lrm-scratch-loader-xxxxxxxx/pymp-xxxxxxxx/listener-xxxxxxxx"
 """Name of a socket of `multiprocessing` in the folder of temporary files."""
 
@@ -108,7 +113,21 @@ def _collate(readings: Sequence[Reading]) -> MicroBatch:
 
 
 def _each(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:
-    yield from batches
+    """Yield the batches. Raises WorkFailed if a loader worker runs out of memory."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        text = str(error)
+        if _SHARED_MEMORY.search(text):
+            raise WorkFailed(
+                "a loader worker has no shared memory left: enlarge /dev/shm (docker run "
+                "--shm-size 8g), or give a smaller --loader-prefetch, or --loader-workers 0"
+            ) from None
+        if _KILLED_WORKER.search(text):
+            raise WorkFailed(
+                f"{first_line(error)}: it may have run out of memory; give fewer --loader-workers"
+            ) from None
+        raise
 
 
 def _one_ahead(batches: Iterable[MicroBatch]) -> Generator[MicroBatch, None, None]:

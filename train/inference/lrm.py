@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.errors import BadInput
-from train.checkpoints.initial_weights import run_weights
+from train.checkpoints.initial_weights import model_settings, run_weights
 from train.models.lrm.lrm import (
     LRM,
     MESH_PRESETS,
@@ -24,7 +24,8 @@ from train.models.lrm.lrm import (
     nerf_preset,
 )
 from train.models.lrm.mesh import Geometry, MeshConfig, MeshSynthesizer
-from train.models.lrm.published_weights import check_state, load_state, read_weights
+from train.models.lrm.published_weights import check_state, load_state
+from train.models.weight_files.state_dicts import read_state
 
 __all__ = [
     "NERF_RESOLUTION",
@@ -38,6 +39,12 @@ __all__ = [
 LRMKind = Literal["nerf", "mesh"]
 NERF_RESOLUTION = 256
 """Default number of cubes along a side of the grid that turns a density into a mesh."""
+_MAX_LAYERS = 256
+"""Most layers of a part; the published models have 16."""
+_MAX_IMAGE_SIZE = 4096
+"""Largest side of an input view in pixels; the published models have 320."""
+_MAX_GRID = 1024
+"""Largest number of cubes along a side of the grid, as that of --resolution."""
 _SUFFIXES = (".safetensors", ".ckpt")
 _DECODERS: Mapping[str, LRMKind] = MappingProxyType(
     {"synthesizer.decoder.net.": "nerf", "synthesizer.decoder.net_sdf.": "mesh"}
@@ -168,6 +175,10 @@ def open_reconstructor(
     if preset not in presets:
         make_sizes(preset)  # raises BadInput
     sizes = make_sizes(preset, changes)
+    _check_sizes(sizes, name)
+    # Without memory first: a file may state sizes that no machine has room for.
+    with torch.device("meta"):
+        check_state(model_class(sizes), state, "instantmesh", source=name)
     model = model_class(sizes)
     load_state(model, state, "instantmesh", source=name)
     if isinstance(model, MeshLRM):
@@ -180,6 +191,20 @@ _STAGES: Mapping[str, Any] = {
     "nerf": (NerfLRM, nerf_preset, PRESETS),
     "mesh": (MeshLRM, mesh_preset, MESH_PRESETS),
 }
+
+
+def _check_sizes(sizes: Any, name: str) -> None:
+    """Raise BadInput for sizes that take much time or memory and are in no tensor's shape."""
+    grid = getattr(sizes, "mesh", None)
+    limits = {
+        "encoder.num_layers": (sizes.encoder.num_layers, _MAX_LAYERS),
+        "transformer.num_layers": (sizes.transformer.num_layers, _MAX_LAYERS),
+        "image_size": (sizes.image_size, _MAX_IMAGE_SIZE),
+        "mesh.grid_resolution": (grid.grid_resolution if grid else 0, _MAX_GRID),
+    }
+    for setting, (value, limit) in limits.items():
+        if value > limit:
+            raise BadInput(f"{name}: model.{setting} {value} is out of range (at most {limit})")
 
 
 class _SynthesizerOnly(nn.Module):
@@ -215,14 +240,13 @@ def _read(
                 f"{source}: the run stores the model's sizes; leave --preset and --model out"
             )
         checkpoint, state = run_weights(source)
-        config = checkpoint.manifest.config
-        return state, checkpoint.uri, config["preset"], config["model"]
+        return state, checkpoint.uri, *model_settings(checkpoint)
     if source.suffix not in _SUFFIXES:
         raise BadInput(
             f"{source}: no such checkpoint; give a run folder, a checkpoint folder or a "
             f"{' or '.join(_SUFFIXES)} file"
         )
-    return read_weights(source), str(source), preset, changes
+    return read_state(source), str(source), preset, changes
 
 
 def _check_kind(state: Mapping[str, Tensor], kind: LRMKind, name: str) -> None:
@@ -240,8 +264,10 @@ def _find_preset(
     model_class, make_sizes, presets = _STAGES[kind]
     problems = {}
     for preset in presets:
+        sizes = make_sizes(preset, changes)
+        _check_sizes(sizes, name)
         with torch.device("meta"):
-            model: LRM = model_class(make_sizes(preset, changes))
+            model: LRM = model_class(sizes)
         try:
             check_state(model, state, "instantmesh", source=name)
         except BadInput as error:

@@ -39,6 +39,7 @@ from train.monitoring.metrics_log import read_metrics
 from train.monitoring.run_file import write_run
 from train.monitoring.run_log import RunLog
 from train.monitoring.utilisation import Utilisation
+from train.resilience.collectives import on_rank_0
 from train.resilience.damaged_samples import (
     FaultCounter,
     Replacement,
@@ -162,13 +163,17 @@ class _Run:
         stack.callback(self._micro_batches.close)
         self._validation = self._make_validation(root)
         self._log: RunLog | None = None
-        if dist.get_rank() == 0:
-            out, first_step = Path(config.out), start.first_step
-            log = RunLog(out, first_step, open_loggers(config, first_step))
-            self._log = stack.enter_context(log)
-            write_run(out, config, first_step, hosts)
-            self._goodput = Goodput(read_metrics(Path(config.out)))
-            self._utilisation = Utilisation(recipe)
+        on_rank_0(lambda: self._open_log(stack))
+
+    def _open_log(self, stack: ExitStack) -> None:
+        """Open the logs of this start, and record it."""
+        config, first_step = self._config, self._start.first_step
+        out = Path(config.out)
+        log = RunLog(out, first_step, open_loggers(config, first_step))
+        self._log = stack.enter_context(log)
+        write_run(out, config, first_step, self._hosts)
+        self._goodput = Goodput(read_metrics(out))
+        self._utilisation = Utilisation(self._recipe)
 
     def train(self, request: StopRequest, should_stop: Callable[[], bool] | None) -> None:
         """Run the remaining steps. Raises as the function `train` does."""

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import logging
+import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadInput
+from core.errors import BadInput, Damaged
 from core.storage import Storage, storage_errors
 from dataset.root import FORMAT_FILE
 from train.checkpoints.checkpoint import checkpoint_names, read_checkpoint
@@ -32,11 +34,12 @@ def check_run_folder(config: TrainConfig, recipe_of: RecipeOf) -> None:
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: not a folder but a file; give another --out")
+    _check_kinds(out)
     _check_no_dataset("--out", Storage(out))
     checkpoints = checkpoint_storage(out, config.checkpoints)
     if config.checkpoints is not None:
         _check_no_dataset("--checkpoints", checkpoints)
-    run = read_run(out)
+    run = _run_of(out)
     if run is not None:
         _check_recipe(f"--out {out}", run.get("recipe") or recipe_of(run["config"]), config)
     elif out.is_dir() and (others := _other_entries(out)):
@@ -51,10 +54,35 @@ def check_run_folder(config: TrainConfig, recipe_of: RecipeOf) -> None:
             _check_recipe(checkpoint.uri, manifest.recipe or recipe_of(manifest.config), config)
 
 
+def _run_of(out: Path) -> dict[str, Any] | None:
+    """Return the record of a run; a damaged one is a warning, because this start replaces it."""
+    try:
+        return read_run(out)
+    except Damaged:
+        _log.warning("%s: damaged; this start writes it anew", out / RUN_FILE)
+        return None
+
+
 def _check_recipe(where: str, found: str | None, config: TrainConfig) -> None:
     if found and found != config.recipe:
         raise BadInput(
             f"{where}: is of a run of the recipe {found}, not {config.recipe}; give another folder"
+        )
+
+
+def _check_kinds(out: Path) -> None:
+    """Raise BadInput if a folder is in the place of a file of the run, or the other way round."""
+    wrong = [out / name for name in sorted(_RUN_FILES) if (out / name).is_dir()]
+    wrong += [
+        out / name
+        for name in sorted(_RUN_FOLDERS)
+        if os.path.lexists(out / name) and not (out / name).is_dir()
+    ]
+    if wrong:
+        what = "folder" if wrong[0].name in _RUN_FILES else "file"
+        raise BadInput(
+            f"--out {out}: {wrong[0].name} of the run may not be a {what}; restore it, or delete "
+            f"it: rm -r {shlex.quote(str(wrong[0]))}"
         )
 
 
@@ -87,18 +115,23 @@ def _other_entries(out: Path) -> list[str]:
     A start that failed early leaves files, too, but no record of the run.
     """
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    return sorted(names - _RUN_ENTRIES)
+    return sorted(names - _RUN_FILES - _RUN_FOLDERS)
 
 
 def _count(number: int) -> str:
     return "1 file or folder" if number == 1 else f"{number} files or folders"
 
 
-_RUN_ENTRIES = frozenset(
+_RUN_FILES = frozenset(
     {
-        *("checkpoints", "checkpoints-in-transit", "hangs", "init.json", "metrics.jsonl", "mlflow"),
-        *("loggers.json", "owner", "previews", "ray", "replaced.jsonl", RUN_FILE, "run_state.json"),
-        *("skipped.jsonl", "stop", "tensorboard", "validation.jsonl", "wandb"),
+        *("init.json", "loggers.json", "metrics.jsonl", "owner", "replaced.jsonl", RUN_FILE),
+        *("run_state.json", "skipped.jsonl", "stop", "validation.jsonl"),
+    }
+)
+_RUN_FOLDERS = frozenset(
+    {
+        *("checkpoints", "checkpoints-in-transit", "hangs", "mlflow", "previews", "ray"),
+        *("tensorboard", "wandb"),
     }
 )
 """Names in the folder of a run."""

@@ -6,7 +6,6 @@ torchvision.
 """
 
 import importlib.util
-import pickle
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from core.config import Config
 from core.errors import BadInput
+from train.models.weight_files.state_dicts import read_state
 
 __all__ = ["Lpips", "LpipsConfig", "load_lpips"]
 
@@ -142,15 +142,10 @@ def _wheel_file() -> Path:
 
 def _read(path: Path, remedy: str) -> Mapping[str, Tensor]:
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BadInput(f"LPIPS: {path} is missing: {remedy}") from None
-    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return read_state(path)
+    except BadInput as error:
+        problem = str(error).removeprefix(f"{path}: ")
         raise BadInput(f"LPIPS: {path} is not a weight file ({problem}): {remedy}") from None
-    if not isinstance(weights, Mapping):
-        raise BadInput(f"LPIPS: {path} holds no state dict: {remedy}")
-    return weights
 
 
 def _copy(model: Lpips, weights: Mapping[str, Tensor | None], path: Path) -> None:

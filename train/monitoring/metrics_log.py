@@ -8,15 +8,16 @@
 | replaced.jsonl | damaged sample |
 """
 
-import contextlib
 import json
 import logging
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from core.atomic import atomic_write
+from core.errors import Damaged
 
 __all__ = [
     "METRICS",
@@ -82,17 +83,39 @@ class MetricsLog:
 
 
 def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
-    """Return the lines of a log; an incomplete last line, left by a kill, is ignored."""
+    """Return the lines of a log; an incomplete last line, left by a kill, is ignored.
+
+    Other damaged lines are left out with a warning. Raises Damaged if the log is no readable file.
+    """
     path = out / name
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    except OSError as error:
+        raise Damaged(
+            f"{path}: cannot be read: {error.strerror}; delete it (rm -r {shlex.quote(str(path))}) "
+            "and run the same command again: the log begins anew"
+        ) from None
+    # Behind the last line break is nothing, or a line that a kill has cut off.
+    rows = [_parse(line) for line in lines[:-1]]
+    whole = [row for row in rows if row is not None]
+    if len(whole) < len(rows):
+        _log.warning("%s: damaged: %d of its lines are left out", path, len(rows) - len(whole))
+    elif lines[-1] and not rows and not lines[-1].startswith(b"{"):
+        _log.warning("%s: damaged: it holds no line of a log", path)
+    return whole
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a line of a log; None if it is damaged or of another file."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    return row
 
 
 def last_metrics(out: Path) -> dict[str, Any] | None:
@@ -101,9 +124,6 @@ def last_metrics(out: Path) -> dict[str, Any] | None:
         with open(out / METRICS, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
+    except OSError:
         return None
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            return dict(json.loads(line))
-    return None
+    return next(filter(None, (_parse(line) for line in reversed(lines))), None)

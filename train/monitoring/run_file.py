@@ -1,21 +1,25 @@
 """The record of a run's last start: its recipe, settings, hosts and versions."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.atomic import atomic_write
+from core.errors import Damaged
 from train.settings.versions import installed_versions
 
 if TYPE_CHECKING:
     # `lrm train --status` reads the record without importing torch.
     from train.settings.train_config import TrainConfig
 
-__all__ = ["RUN_FILE", "read_run", "write_run"]
+__all__ = ["RUN_FILE", "known_run", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
+_KINDS = {"config": dict, "started": str}
+"""Types of the values that every record has."""
 
 
 def write_run(out: Path, config: "TrainConfig", first_step: int, hosts: Sequence[str]) -> None:
@@ -32,9 +36,33 @@ def write_run(out: Path, config: "TrainConfig", first_step: int, hosts: Sequence
 
 
 def read_run(out: Path) -> dict[str, Any] | None:
-    """Return the record in a run's folder; None if there is none, or it is no record of a run."""
+    """Return the record in a run's folder; None if there is none. Raises Damaged."""
+    path = out / RUN_FILE
     try:
-        record = json.loads((out / RUN_FILE).read_bytes())
-        return record if isinstance(record["config"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from None
+    except (ValueError, RecursionError):
+        raise _damaged(path, "it is not JSON") from None
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(name), kind) for name, kind in _KINDS.items()
+    ):
+        raise _damaged(path, "it is no record of a run")
+    return record
+
+
+def known_run(out: Path) -> dict[str, Any] | None:
+    """Return the record in a run's folder; None if there is none, or it is damaged."""
+    try:
+        return read_run(out)
+    except Damaged:
+        return None
+
+
+def _damaged(path: Path, problem: str) -> Damaged:
+    return Damaged(
+        f"{path}: damaged: {problem}; delete it (rm -r {shlex.quote(str(path))}) and run the "
+        "command of the training again, which writes it anew, or give the folder of a checkpoint"
+    )

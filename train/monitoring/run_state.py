@@ -23,7 +23,7 @@ from core.monitoring.notify import outcome_of
 from core.process_identity import has_ended, kernel_scope, start_ticks
 from core.signal_watch import before_forced_end, call_within
 from train.monitoring.metrics_log import last_metrics
-from train.monitoring.run_file import read_run
+from train.monitoring.run_file import known_run
 
 __all__ = ["STATE_FILE", "RunState", "StartProgress", "StateRecord", "read_state"]
 
@@ -77,10 +77,17 @@ class StateRecord:
 
 
 def read_state(out: Path) -> StateRecord | None:
-    """Return the record in a run's folder; None without one, as of an older version."""
+    """Return the record in a run's folder; None without one, as of an older version.
+
+    A damaged record is a warning: a launcher that runs renews it soon.
+    """
+    path = out / STATE_FILE
     try:
-        return StateRecord(**json.loads((out / STATE_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return StateRecord(**json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        _log.warning("%s: damaged: the launcher is not known: %s", path, first_line(error))
         return None
 
 
@@ -103,8 +110,8 @@ class StartProgress:
         """Return whether a step has ended; reads the two files that rank 0 writes."""
         if not self._has_steps and _start_time(self._out) != self._before:
             # Rank 0 removes the lines of repeated steps before it writes the record of its start.
-            run, last = read_run(self._out), last_metrics(self._out)
-            self._has_steps = bool(run and last and last["step"] > run["first_step"])
+            run, last = known_run(self._out), last_metrics(self._out)
+            self._has_steps = bool(run and last and last["step"] > run.get("first_step", 0))
         return self._has_steps
 
 
@@ -195,5 +202,5 @@ class RunState:
 
 
 def _start_time(out: Path) -> Any:
-    run = read_run(out)
+    run = known_run(out)
     return run["started"] if run else None

@@ -3,8 +3,6 @@
 import uuid
 from pathlib import Path
 
-import torch.distributed as dist
-
 from core.atomic import atomic_write
 from core.errors import Stopped
 from train.resilience.collectives import on_rank_0
@@ -25,8 +23,7 @@ class Ownership:
         """Claim the run; all ranks call it."""
         self._file = out / _FILE
         self._token = uuid.uuid4().hex
-        if dist.get_rank() == 0:
-            atomic_write(self._file, self._token)
+        on_rank_0(lambda: atomic_write(self._file, self._token))
 
     def check(self) -> None:
         """Raise Stopped on all ranks if the run was started again.

@@ -14,7 +14,7 @@ from core.options.bounds import at_most
 from core.outputs import check_writable
 from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
 from pipelines.cli.command import Command
-from pipelines.cli.commands.multiview import check_sampling, load_pipeline, pipeline_folder
+from pipelines.cli.commands.multiview import check_sampling, load_pipeline
 from pipelines.cli.tables import counted
 from pipelines.cli.torch_options import add_lpips_options, open_device
 from train.evaluation.protocol import NUM_POINTS, THRESHOLD
@@ -294,9 +294,11 @@ def _model_identity(arguments: argparse.Namespace) -> Any:
     checkpoint = arguments.mesh or arguments.nerf
     weights = [] if checkpoint is None else [file_fingerprint(Path(checkpoint).expanduser())]
     if arguments.pipeline is not None:
+        from train.models.zero123plus.pipeline_files import local_folder
+
         names = ("pipeline", "steps", "guidance", "view_size")
         settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(file_fingerprint(pipeline_folder(arguments.pipeline)))
+        weights.append(file_fingerprint(local_folder(arguments.pipeline)))
     # A GPU rounds differently and runs Zero123++ in half precision.
     return [settings, weights, open_device(arguments.device).type]
 
@@ -306,6 +308,7 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
         return None
     from train.evaluation.generate import six_view_generator
     from train.inference.views_file import read_distance
+    from train.models.zero123plus.pipeline_files import local_folder
 
     pipeline = load_pipeline(arguments.pipeline, open_device(arguments.device), "auto")
     return six_view_generator(
@@ -314,7 +317,7 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
         guidance=arguments.guidance,
         seed=arguments.seed,
         view_size=arguments.view_size,
-        distance=read_distance(pipeline_folder(arguments.pipeline)),
+        distance=read_distance(local_folder(arguments.pipeline)),
     )
 
 

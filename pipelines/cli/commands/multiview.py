@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from train.models.zero123plus.pipeline import Zero123PlusPipeline
 
 
-__all__ = ["COMMAND", "check_sampling", "load_pipeline", "pipeline_folder"]
+__all__ = ["COMMAND", "check_sampling", "load_pipeline"]
 
-_INDEX = "model_index.json"
-"""The file that makes a folder a pipeline of diffusers."""
 _SHEET = "sheet.png"
 _QUERY = "query.png"
 
@@ -90,6 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from train.inference.query import has_mask, prepare_query
     from train.inference.six_views import VIEW_NAME
     from train.inference.views_file import read_distance, write_distance
+    from train.models.zero123plus.pipeline_files import local_folder
 
     out = Path(arguments.out)
     check_writable(out)
@@ -106,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "background; install rembg to mask such pictures",
             file=sys.stderr,
         )
-    distance = read_distance(pipeline_folder(arguments.pipeline))
+    distance = read_distance(local_folder(arguments.pipeline))
     device = open_device(arguments.device)
     pipeline = load_pipeline(arguments.pipeline, device, arguments.precision)
     pipeline.set_progress_bar_config(disable=arguments.json, desc="denoising")
@@ -145,31 +144,18 @@ def check_sampling(arguments: argparse.Namespace) -> None:
         raise BadInput(f"--guidance {arguments.guidance}: give a finite number")
 
 
-def pipeline_folder(source: str) -> Path:
-    """Return the folder of a pipeline: the given one, or that of a repository's cached commit."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    folder = Path(source).expanduser()
-    if folder.exists():
-        return folder
-    try:
-        index = try_to_load_from_cache(source, _INDEX)
-    except HFValidationError:
-        return folder
-    return Path(index).parent if isinstance(index, str) else folder
-
-
 def _check_pipeline(source: str) -> None:
     """Raise BadInput if there is no pipeline; the hub's own message speaks of its arguments."""
-    folder = pipeline_folder(source)
+    from train.models.zero123plus.pipeline_files import INDEX, local_folder
+
+    folder = local_folder(source)
     if not folder.exists():
         raise BadInput(
             f"--pipeline {source}: no such folder, and no such repository in the local cache of "
             "the hub; give a folder, or download the repository with `hf download`"
         )
-    if not (folder / _INDEX).exists():
-        raise BadInput(f"--pipeline {source}: the folder has no {_INDEX}, as pipelines have")
+    if not (folder / INDEX).exists():
+        raise BadInput(f"--pipeline {source}: the folder has no {INDEX}, as pipelines have")
 
 
 def load_pipeline(source: str, device: "torch.device", precision: str) -> "Zero123PlusPipeline":
@@ -183,9 +169,7 @@ def load_pipeline(source: str, device: "torch.device", precision: str) -> "Zero1
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    folder = Path(source).expanduser()
-    pipeline = load_zero123plus(folder if folder.exists() else source, dtype=types[precision])
-    return pipeline.to(device)
+    return load_zero123plus(source, dtype=types[precision]).to(device)
 
 
 COMMAND = Command(

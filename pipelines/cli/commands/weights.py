@@ -3,11 +3,16 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
 from core.options import Parser, add_json_option
 from pipelines.cli.command import Command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from train.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["COMMAND", "export_run"]
 
@@ -66,7 +71,7 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
 
         tensors = write_pipeline(checkpoint, weights, out, ema=ema)
     else:
-        tensors = _write_lrm(run, out, ema=ema)
+        tensors = _write_lrm(checkpoint, weights, out, ema=ema)
     return {
         "out": str(out),
         "checkpoint": checkpoint.uri,
@@ -75,16 +80,19 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     }
 
 
-def _write_lrm(run: Path, out: Path, *, ema: bool) -> int:
-    from train.checkpoints.initial_weights import run_weights
+def _write_lrm(
+    checkpoint: "Checkpoint", weights: "dict[str, Tensor]", out: Path, *, ema: bool
+) -> int:
+    from train.checkpoints.initial_weights import model_tensors
     from train.models.lrm.published_weights import check_ending, write_weights
 
     if ema:
         raise BadInput(
-            f"{run}: --ema is only for runs of zero123plus; an LRM keeps no moving average"
+            f"{checkpoint.uri}: --ema is only for runs of zero123plus; an LRM keeps no moving "
+            "average"
         )
     check_ending(out)
-    _, state = run_weights(run)
+    state = model_tensors(checkpoint, weights)
     write_weights(state, out)
     return len(state)
 

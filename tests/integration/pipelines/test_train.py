@@ -18,6 +18,7 @@ from core.process_identity import start_ticks
 from tests.support.local_training import run_local_training
 from tests.support.lrm import run_lrm
 from tests.support.metrics import losses, rows
+from tests.support.run_damage import bad_end, cells, copy_run, damage
 from tests.support.train_arguments import mesh_arguments, nerf_arguments
 
 STEPS = 4
@@ -160,6 +161,38 @@ def test_the_status_names_the_state_and_verifies_hashes(undisturbed, tmp_path):
     assert (answer.code, "step 2: incomplete; a resume skips it" in answer.out) == (0, True)
     answer = run_lrm("train", "--verify")
     assert (answer.code, "--verify needs --status" in answer.err) == (2, True)
+
+
+def test_no_damage_of_a_run_ends_in_a_traceback_or_gives_other_weights(undisturbed, tmp_path):
+    expected = {}
+    for step in (2, STEPS):
+        checkpoint = undisturbed / "checkpoints" / f"step-{step:08d}"
+        assert run_lrm("weights", "--run", checkpoint, "--out", tmp_path / "w.ckpt").code == 0
+        expected[step] = (tmp_path / "w.ckpt").read_bytes()
+    problems = []
+    for number, name, kind in cells(undisturbed):
+        run = copy_run(undisturbed, tmp_path / f"{number} {name.replace('/', ' ')} {kind}")
+        damage(run / name, kind, undisturbed / "run_state.json")
+        words = ["--json"] if number % 2 else ["--verify", "--json"]
+        answer = run_lrm("train", "--status", run, *words)
+        problem = bad_end(answer, run)
+        status = json.loads(answer.out) if answer.out else {"step": STEPS, "checkpoints": []}
+        if not problem and status["step"] != STEPS:
+            problem = f"step {status['step']}"
+        if not problem and name == "metrics.jsonl" and answer.code == 0 and name not in answer.err:
+            problem = "no warning"
+        (tmp_path / "w.ckpt").unlink(missing_ok=True)
+        answer = run_lrm("weights", "--run", run, "--out", tmp_path / "w.ckpt", "--json")
+        problem = problem or bad_end(answer, run)
+        if answer.code == 0:
+            step = answer.json()["step"]
+            is_warned = step == STEPS or f"step-{STEPS:08d}: not an intact" in answer.err
+            if not is_warned or (tmp_path / "w.ckpt").read_bytes() != expected[step]:
+                problem = f"other weights, of step {step}: {answer.err}"
+        if problem:
+            problems.append(f"{name} {kind}: {problem}")
+        shutil.rmtree(run)
+    assert not problems, "\n".join(problems)
 
 
 def test_the_status_tells_killed_runs_from_stopped_ones(undisturbed, tmp_path):

@@ -155,10 +155,8 @@ def test_a_full_disk_ends_the_run_after_max_failed_saves_and_the_last_checkpoint
     assert find_checkpoint(tmp_path / "run").step == 2
 
 
-def test_a_run_with_only_a_damaged_checkpoint_starts_from_its_initial_weights(
-    ranks, sphere_dataset, tmp_path
-):
-    """A run whose only checkpoint is damaged starts again from its initial weights."""
+def test_a_run_with_only_a_damaged_checkpoint_does_not_begin_anew(ranks, sphere_dataset, tmp_path):
+    """A run whose only checkpoint is damaged is refused, and stays as it is."""
     config = make_config(sphere_dataset, tmp_path / "run", 2)
     assert run_group(ranks, 1, [config, config.model_copy(update={"steps": 3})]) == ["", ""]
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")
@@ -166,13 +164,11 @@ def test_a_run_with_only_a_damaged_checkpoint_starts_from_its_initial_weights(
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert run_group(ranks, 1, [config.model_copy(update={"steps": 4})]) == [""]
-    assert (tmp_path / "run" / START_LOG).read_text().splitlines() == [
-        "fresh",
-        "to be loaded over",
-        "fresh",
-    ]
-    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    (problem,) = run_group(ranks, 1, [config.model_copy(update={"steps": 4})])
+    assert "none of its checkpoints is intact (step-00000003)" in problem
+    starts = (tmp_path / "run" / START_LOG).read_text().splitlines()
+    assert starts == ["fresh", "to be loaded over"]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
 
 
 def test_a_deleted_store_ends_the_run_after_max_failed_saves(

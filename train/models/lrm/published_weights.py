@@ -6,15 +6,11 @@ alone.
 """
 
 import logging
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -25,6 +21,7 @@ from train.models.lrm.dino import from_dino
 from train.models.lrm.lrm import LRM
 from train.models.lrm.mesh import MeshSynthesizer
 from train.models.lrm.nerf import raw_density
+from train.models.weight_files.state_dicts import read_state
 
 __all__ = [
     "KINDS",
@@ -34,7 +31,6 @@ __all__ = [
     "export_weights",
     "load_state",
     "load_weights",
-    "read_weights",
     "write_weights",
 ]
 
@@ -43,8 +39,6 @@ _log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 _PREFIX = "lrm_generator."
-_CONTAINERS = ("state_dict", "weights")
-"""Keys of the state dict in the files of Lightning and OpenLRM."""
 _NERF_DECODER = "synthesizer.decoder.net."
 _DENSITY_THRESHOLD = 10.0
 """Density of stage 1 at the initial surface of stage 2 (InstantMesh, equations 2 and 3)."""
@@ -93,7 +87,7 @@ def load_weights(
 ) -> LoadReport:
     """Load a file of `kind` (instantmesh, openlrm or dino) into a model; see `load_state`."""
     return load_state(
-        model, read_weights(path), kind, source=str(path), published_threshold=published_threshold
+        model, read_state(path), kind, source=str(path), published_threshold=published_threshold
     )
 
 
@@ -107,9 +101,13 @@ def load_state(
     2 and 3 of InstantMesh: distance = raw(10) - raw density, where raw(10) = 11.0 is the raw
     density of a density of 10. With `published_threshold`, the raw density is subtracted from 10
     instead, as in the released code, which corresponds to a density of 9. Raises BadInput that
-    lists the keys, and leaves the model unchanged, if the state does not fit.
+    lists the keys, and leaves the model unchanged, if the state does not fit or has values that are
+    not finite.
     """
     converted, report = _match(model, state, kind, source, published_threshold)
+    broken = [key for key, value in converted.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise BadInput(f"{source}: values are not finite in {_join(broken)}; give other weights")
     model.load_state_dict(model.state_dict() | converted, strict=True)
     report.log()
     return report
@@ -240,7 +238,7 @@ KINDS = tuple(_KINDS)
 
 
 def _check_keys(expected: Mapping[str, Tensor], state: State, may_be_new: str, source: str) -> None:
-    """Raise BadInput if a key is on one side only, or has different shapes."""
+    """Raise BadInput if a key is on one side only, or has different shapes or types."""
     missing = [key for key in expected if key not in state and not re.match(may_be_new, key)]
     unknown = [key for key in state if key not in expected]
     problems = [
@@ -255,6 +253,13 @@ def _check_keys(expected: Mapping[str, Tensor], state: State, may_be_new: str, s
     ]
     if shapes:
         problems.append(f"shapes differ: {_join(shapes)}")
+    types = [
+        f"{key} {state[key].dtype} instead of {expected[key].dtype}"
+        for key in expected
+        if key in state and state[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    if types:
+        problems.append(f"types differ: {_join(types)}")
     if problems:
         raise BadInput(f"{source}: does not fit the model: {'; '.join(problems)}")
 
@@ -262,32 +267,3 @@ def _check_keys(expected: Mapping[str, Tensor], state: State, may_be_new: str, s
 def _join(names: list[str]) -> str:
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more
-
-
-def read_weights(path: Path) -> State:
-    """Read the state dict in a file. Raises BadInput if it cannot be read or holds other values."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        # Without weights_only, loading could run code that the file contains.
-        mapped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such weight file") from None
-    except pickle.UnpicklingError:
-        raise BadInput(
-            f"{path}: is not a weight file, or holds Python objects besides tensors, which are not "
-            "loaded because that could run code; save only its state dict"
-        ) from None
-    except (OSError, RuntimeError, EOFError, LookupError, safetensors.SafetensorError) as error:
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{path}: cannot be read as weights: {problem}") from None
-    for name in _CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise BadInput(f"{path}: holds no state dict")
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        raise BadInput(f"{path}: holds no tensors under {_join(others) or 'any key'}")
-    return dict(content)

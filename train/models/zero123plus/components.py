@@ -25,11 +25,13 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from core.errors import BadInput, first_line
+from train.models.zero123plus.pipeline_files import check_settings, check_weights, local_folder
 
 __all__ = [
     "EXTRACTORS",
     "PUBLISHED",
     "Settings",
+    "checked_folder",
     "meta_networks",
     "part_configs",
     "pipeline_settings",
@@ -99,7 +101,9 @@ def part_configs(source: str | Path) -> Settings:
     Raises BadInput if a part is missing or unreadable.
     """
     options: dict[str, Any] = {"local_files_only": True}
-    name = str(source)
+    folder = local_folder(source)
+    check_settings(folder)
+    name = str(folder if folder.exists() else source)
     classes = {
         "unet": UNet2DConditionModel,
         "vae": AutoencoderKL,
@@ -121,9 +125,23 @@ def part_configs(source: str | Path) -> Settings:
             for part in EXTRACTORS:
                 read = BaseImageProcessor.get_image_processor_dict
                 settings[part], _ = read(name, subfolder=part, **options)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the libraries raise any error for odd settings
             raise weights_error(f"{source}, {part}", error) from error
     return settings
+
+
+def checked_folder(source: str | Path) -> Path:
+    """Return the folder of a pipeline whose settings describe the networks of its weights.
+
+    Raises BadInput if the settings are beyond any model's, or weights are missing.
+    """
+    folder, settings = local_folder(source), part_configs(source)
+    try:
+        networks = meta_networks(settings)
+    except Exception as error:  # the libraries raise any error for odd settings
+        raise weights_error(source, error) from error
+    check_weights(folder, networks)
+    return folder
 
 
 def pipeline_settings(pipeline: DiffusionPipeline) -> Settings:

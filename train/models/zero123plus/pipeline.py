@@ -29,8 +29,12 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from core.errors import BadInput
-from train.models.zero123plus.components import pixels_per_latent, weights_error
+from core.errors import BadInput, LrmError
+from train.models.zero123plus.components import (
+    checked_folder,
+    pixels_per_latent,
+    weights_error,
+)
 from train.models.zero123plus.conditioning import extract_query
 from train.models.zero123plus.latents import (
     SHEET,
@@ -42,6 +46,7 @@ from train.models.zero123plus.latents import (
     tile_views,
     untile_views,
 )
+from train.models.zero123plus.pipeline_files import check_finite
 from train.models.zero123plus.reference_attention import ReferenceUNet
 from train.models.zero123plus.sampling import denoising_steps, first_latents, sampling_scheduler
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
@@ -274,16 +279,21 @@ class Zero123PlusPipeline(DiffusionPipeline):
 def load_zero123plus(source: str | Path, **kwargs: Any) -> Zero123PlusPipeline:
     """Load the pipeline from a local folder, or from a repository in the hub's cache.
 
-    Nothing is downloaded. `kwargs` are passed to `from_pretrained` (`torch_dtype`, `revision`, a
-    custom `unet`, ...). Raises BadInput if the weights are missing or incomplete.
+    Nothing is downloaded. `kwargs` are passed to `from_pretrained` (`torch_dtype`, a custom `unet`,
+    ...). Raises BadInput if the weights are missing, incomplete or not finite.
     """
+    folder = checked_folder(source)
     try:
         # low_cpu_mem_usage=True would require accelerate.
-        return Zero123PlusPipeline.from_pretrained(
-            str(source), local_files_only=True, low_cpu_mem_usage=False, **kwargs
+        pipeline = Zero123PlusPipeline.from_pretrained(
+            str(folder), local_files_only=True, low_cpu_mem_usage=False, **kwargs
         )
-    except (OSError, ValueError) as error:
+    except LrmError:
+        raise
+    except Exception as error:  # the libraries raise any error for odd files
         raise weights_error(source, error) from error
+    check_finite(source, pipeline.components)
+    return pipeline
 
 
 def _sample_latents(

@@ -1,0 +1,124 @@
+"""A weight file takes memory and time by its size, whatever it states: file x bomb."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.errors import BadInput
+from tests.support.weight_bombs import BOMBS, SAFETENSORS_BOMBS, limited_memory
+from train.inference.lrm import open_reconstructor
+from train.models.lrm.lrm import NerfLRM, nerf_preset
+from train.models.lrm.published_weights import load_state
+from train.models.weight_files import pickled_outline
+from train.models.weight_files.state_dicts import read_state
+
+MORE_BYTES = 60_000_000
+SECONDS = 2
+INSTRUCTIONS = 20_000
+"""Limit for this test, in which a loop of the real limit would cost seconds."""
+TABLE = [(".ckpt", name) for name in BOMBS] + [(".safetensors", name) for name in SAFETENSORS_BOMBS]
+
+
+@pytest.mark.parametrize(("suffix", "bomb"), TABLE)
+def test_a_bomb_is_refused_before_it_unpacks(suffix: str, bomb: str, tmp_path: Path, monkeypatch):
+    path = tmp_path / f"weights{suffix}"
+    (BOMBS if suffix == ".ckpt" else SAFETENSORS_BOMBS)[bomb](path)
+    monkeypatch.setattr(pickled_outline, "_MAX_INSTRUCTIONS", INSTRUCTIONS)
+    started = time.process_time()
+    with limited_memory(MORE_BYTES), pytest.raises(BadInput) as caught:
+        read_state(path)
+    assert time.process_time() - started < SECONDS
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("kind", ["named-pipe", "folder", "loop", "missing"])
+def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path):
+    path = tmp_path / "weights.ckpt"
+    if kind == "named-pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    with pytest.raises(BadInput, match=r"weights\.ckpt: "):
+        read_state(path)
+
+
+def state() -> dict[str, torch.Tensor]:
+    """Return tensors of every form that PyTorch saves: views, shared, empty, of several types."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 4, generator=generator)
+    return {
+        "weight": weight,
+        "tied": weight,
+        "transposed": weight.t(),
+        "view": weight[1:4, ::2],
+        "parameter": torch.nn.Parameter(torch.randn(3, generator=generator)),
+        "scalar": torch.tensor(3),
+        "empty": torch.zeros(0, 5),
+        "half": weight.half(),
+        "brain": weight.bfloat16(),
+        "flags": torch.tensor([True, False, True]),
+        "double": weight.double(),
+    }
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+@pytest.mark.parametrize("container", ["state_dict", "weights", None])
+def test_every_form_of_tensor_is_read_as_pytorch_reads_it(is_archive, container, tmp_path: Path):
+    path, tensors = tmp_path / "weights.pth", state()
+    content = {container: tensors, "epoch": 3, "size": torch.Size([2])} if container else tensors
+    torch.save(content, path, _use_new_zipfile_serialization=is_archive)
+    read = read_state(path)
+    assert list(read) == list(tensors)
+    for name, value in tensors.items():
+        assert read[name].dtype == value.dtype
+        assert torch.equal(read[name], value), name
+    read["weight"].zero_()  # the file stays as it is
+    assert torch.equal(read_state(path)["weight"], tensors["weight"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "cause"),
+    [
+        ("nerf", {"transformer": {"width": 2**15, "num_heads": 8}}, "does not fit the model"),
+        ("nerf", {"transformer": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
+        ("nerf", {"encoder": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
+        ("nerf", {"image_size": 2**20}, "image_size 1048576 is out of range"),
+        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution 100000 is out of range"),
+    ],
+)
+def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(
+    kind, changes, cause, tmp_path: Path
+):
+    path = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": {"encoder.weight": torch.zeros(4)}}, path)
+    with torch.device("meta"):
+        NerfLRM(nerf_preset("tiny"))  # the first model imports much of torch
+    with limited_memory(MORE_BYTES), pytest.raises(BadInput, match=cause):
+        open_reconstructor(kind, path, preset="tiny", changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda value: value.fill_(float("nan")), "not finite"),
+        (lambda value: value.fill_(float("-inf")), "not finite"),
+        (lambda value: value.to(torch.int64), "types differ"),
+        (lambda value: value[:-1], "shapes differ"),
+    ],
+)
+def test_values_that_no_training_writes_are_refused(change, cause: str):
+    model = torch.nn.Linear(4, 4)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["bias"] = change(state["bias"])
+    before = model.bias.detach().clone()
+    with pytest.raises(BadInput, match=cause):
+        load_state(model, state, "instantmesh", source="file")
+    assert torch.equal(model.bias, before)
