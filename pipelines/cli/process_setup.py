@@ -1,10 +1,14 @@
 """What the command line needs of its process: streams, the width of the terminal, last errors."""
 
 import contextlib
+import errno
 import io
 import os
 import re
+import shlex
 import sys
+import tempfile
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +23,20 @@ _MIN_COLUMNS, _USUAL_COLUMNS = 40, 80
 _WIDTH = re.compile("[0-9]{1,4}")
 _RUST_PANIC = "PanicException"
 """Name of the error, a BaseException, that libraries written in Rust raise for their own bugs."""
+_NO_THREAD = "can't start new thread"
+"""Message of the RuntimeError that Python raises at the limit of processes."""
+_FREE_SPACE = "; free space on this disk, and run the same command again"
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EMFILE: "; allow more open files: `ulimit -n 1024`",
+    errno.ENFILE: "; the machine has too many open files: end other programs",
+    errno.ENOMEM: "; end other programs, or use a machine with more memory",
+    errno.EAGAIN: "; allow more processes: `ulimit -u 4096`",
+    errno.EIO: "; the disk or the network share fails: check it, and run the same command again",
+    errno.EROFS: "; the disk is mounted read-only: mount it for writing",
+}
+"""What to do about errors of the system whose message does not say it, by number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +76,52 @@ def prepare_process() -> None:
 
 
 def describe_failure(error: BaseException) -> Failure | None:
-    """Return what to print for an error; None for a bug of this software, which has a traceback."""
+    """Return what to print for an error; None for the end that a library asks for (SystemExit).
+
+    An error of the machine or of a library is described. Any other one is a bug of this software:
+    its line says so and names a file with the traceback.
+    """
     if isinstance(error, Stopped):
         return Failure(line=_one_line(str(error)), exit_code=error.exit_code)
     if isinstance(error, LrmError):
         return Failure(line=f"error: {_one_line(str(error))}", exit_code=error.exit_code)
-    if isinstance(error, object_store_errors()):
-        problem = f"the object store cannot be used: {_one_line(first_line(error))}"
-    elif isinstance(error, OSError):
-        problem = _one_line(str(error))
-    elif type(error).__name__ == _RUST_PANIC:
+    problem = _problem_of_machine(error)
+    if problem is None and type(error).__name__ == _RUST_PANIC:
         problem = f"a library failed: {_one_line(first_line(error))}"
-    else:
-        return None
+    if problem is None:
+        if not isinstance(error, Exception):
+            return None
+        problem = _internal_error(error)
     return Failure(line=f"error: {problem}", exit_code=1)
+
+
+def _problem_of_machine(error: BaseException) -> str | None:
+    """Return the line of an error that the machine or the object store causes; None for others."""
+    if isinstance(error, object_store_errors()):
+        return f"the object store cannot be used: {_one_line(first_line(error))}"
+    if isinstance(error, OSError):
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        return _one_line(str(error) or type(error).__name__) + remedy
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {_one_line(first_line(error))}{_REMEDIES[errno.ENOMEM]}"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return f"{_NO_THREAD}{_REMEDIES[errno.EAGAIN]}"
+    return None
+
+
+def _internal_error(error: Exception) -> str:
+    """Return the line of a bug, and write its traceback to a file that the line names."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in place)
+    what = f"internal error: {type(error).__name__}: {_one_line(first_line(error))}{where}"
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="lrm-error-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{shlex.join(sys.argv)}\n\n")
+            file.writelines(traceback.format_exception(error))
+    except OSError as problem:
+        return f"{what}; this is a bug: report it (its traceback cannot be stored: {problem})"
+    return f"{what}; this is a bug: report it with the file {name}"
 
 
 def flush_output() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def run_lrm(*words: Any, **environment: str) -> Answer:
     """Run `lrm` in this process, then restore the environment, signal handlers and logging.
 
     The output of child processes and of libraries in other languages is captured as well. Paths
-    must be absolute. An exception that `lrm` does not handle is raised here.
+    must be absolute. An internal error of `lrm` is raised here.
     """
     from pipelines.cli import main
 
@@ -65,7 +66,18 @@ def run_lrm(*words: Any, **environment: str) -> Answer:
             if environment:
                 _clear_store_cache()
         printed = _text(out) + _read(out_file), _text(err) + _read(err_file)
+    _reject_bugs(printed[1])
     return Answer(code, *printed)
+
+
+def _reject_bugs(err: str) -> None:
+    """Raise the traceback of an internal error, so that a test never takes one for a failure."""
+    if report := re.search(r"internal error: .* with the file (\S+)", err):
+        file = Path(report[1])
+        trace = file.read_text()
+        file.unlink()
+        raise AssertionError(trace)
+    assert "internal error" not in err, err
 
 
 def spawn_lrm(*words: Any, python: str | Path = sys.executable, **environment: str) -> Answer:
@@ -77,6 +89,7 @@ def spawn_lrm(*words: Any, python: str | Path = sys.executable, **environment: s
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **WIDTH, **environment},
         cwd="/",
     )
+    _reject_bugs(process.stderr)
     return Answer(process.returncode, process.stdout, process.stderr)
 
 

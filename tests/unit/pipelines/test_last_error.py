@@ -1,10 +1,16 @@
 """The last line of a command that failed, for errors that no command expects."""
 
+import errno
+import tempfile
+import zipfile
+
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from deltalake.exceptions import DeltaError
 
 from pipelines.cli.process_setup import describe_failure
+from tests.support.lrm import run_lrm
 
 
 def error_of(action) -> BaseException:
@@ -31,5 +37,89 @@ def test_an_error_of_the_system_names_the_file(tmp_path):
     assert failure.line == f"error: [Errno 2] No such file or directory: '{tmp_path}/a\\nb'"
 
 
-def test_an_error_of_this_software_keeps_its_traceback():
-    assert describe_failure(error_of(lambda: {}[1])) is None
+@pytest.mark.parametrize(
+    ("error", "problem", "remedy"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a"),
+            "No space left on device: 'a'",
+            "free",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a"),
+            "Too many open files: 'a'",
+            "ulimit -n",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "Read-only file system: 'a'", "mount"),
+        (OSError(errno.EIO, "Input/output error", "a"), "Input/output error: 'a'", "check it"),
+        (MemoryError(), "not enough memory: MemoryError", "more memory"),
+        (
+            pa.ArrowMemoryError("malloc of size 9 failed"),
+            "not enough memory: malloc",
+            "more memory",
+        ),
+        (RuntimeError("can't start new thread"), "can't start new thread", "ulimit -u"),
+    ],
+)
+def test_an_error_of_the_machine_says_what_to_do(error, problem, remedy):
+    failure = describe_failure(error)
+    assert failure is not None
+    assert failure.exit_code == 1
+    assert "internal error" not in failure.line
+    assert problem in failure.line
+    assert remedy in failure.line.partition("; ")[2]
+
+
+@pytest.fixture
+def temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+class LibraryError(Exception):
+    """An error whose text has line breaks and a colour."""
+
+    def __str__(self) -> str:
+        return "first\x1b[31m\nsecond"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), RecursionError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+     zipfile.BadZipFile(), pa.ArrowInvalid("a\nb"), DeltaError("c"), LibraryError()],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_bug_is_one_line_that_names_a_file_with_its_traceback(temporary_folder, error):
+    def work():
+        raise error
+
+    failure = describe_failure(error_of(work))
+    assert failure is not None
+    assert failure.exit_code == 1
+    assert failure.line.startswith(f"error: internal error: {type(error).__name__}: ")
+    assert failure.line.isprintable()
+    (file,) = temporary_folder.iterdir()
+    place = f"{__file__}:{work.__code__.co_firstlineno + 1}"
+    assert failure.line.endswith(f" ({place}); this is a bug: report it with the file {file}")
+    assert "Traceback" in file.read_text()
+    assert ", in work\n    raise error" in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_bug_is_one_line_also_without_a_folder_for_its_traceback(temporary_folder, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary_folder / "gone"))
+    failure = describe_failure(error_of(lambda: {}[1]))
+    assert failure is not None
+    assert "internal error: KeyError: 1 (" in failure.line
+    assert "its traceback cannot be stored: " in failure.line
+
+
+def test_an_exit_that_a_library_asks_for_is_no_failure():
+    assert describe_failure(SystemExit(2)) is None
+
+
+def test_a_command_with_a_bug_ends_with_one_line(temporary_folder, monkeypatch):
+    monkeypatch.setattr("pipelines.cli.registry.CommandEntry.add", lambda *_: {}[1])
+    with pytest.raises(AssertionError, match="KeyError: 1"):
+        run_lrm("status")
+    assert not [*temporary_folder.iterdir()]
