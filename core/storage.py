@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.atomic import atomic_file, atomic_write
+from core.paths.local_files import open_local, read_at
 from core.paths.locations import open_location
 from core.ranges import Range, coalesce
 
@@ -70,6 +71,8 @@ class Storage:
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading. Raises FileNotFoundError."""
+        if self.is_local:
+            return open_local(self.resolve(path))
         return self._fs.open(self.resolve(path), "rb")
 
     def get(self, path: str, local: Path) -> None:
@@ -78,6 +81,9 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """Return the content of a file. Raises FileNotFoundError."""
+        if self.is_local:
+            with open_local(self.resolve(path)) as file:
+                return file.read()
         return bytes(self._fs.cat_file(self.resolve(path)))
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
@@ -85,6 +91,8 @@ class Storage:
 
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
+        if self.is_local:
+            return self.read_spans(path, [(start, stop)])[0]
         data = bytes(self._fs.cat_file(self.resolve(path), start=start, end=stop))
         if len(data) != stop - start:
             raise EOFError(f"{self.uri}/{path} ends before byte {stop}")
@@ -114,8 +122,8 @@ class Storage:
         """
         name = self.resolve(path)
         if self.is_local:
-            with open(name, "rb", buffering=0) as file:
-                blocks = [_read_at(file.fileno(), start, stop) for start, stop in spans]
+            with open_local(name) as file:
+                blocks = [read_at(file.fileno(), start, stop) for start, stop in spans]
         else:
             limit = {"timeout": timeout} if self._fs.async_impl else {}
             starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
@@ -249,18 +257,6 @@ def object_store_errors() -> tuple[type[Exception], ...]:
     """
     loaded = ((sys.modules.get(module), names) for module, names in _CLIENT_ERRORS.items())
     return tuple(getattr(module, name) for module, names in loaded if module for name in names)
-
-
-def _read_at(descriptor: int, start: int, stop: int) -> bytes:
-    """Return bytes [start, stop) of an open file; fewer if it is shorter."""
-    block = os.pread(descriptor, stop - start, start)
-    # One call returns at most 2 GiB, and may return less on network file systems.
-    while len(block) < stop - start:
-        rest = os.pread(descriptor, stop - start - len(block), start + len(block))
-        if not rest:
-            break
-        block += rest
-    return block
 
 
 def _scan(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from core.config import canonical_json, digest
-from core.errors import BadInput
+from core.errors import BadInput, is_lost
 from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
@@ -83,8 +83,13 @@ def read_parts(root: Storage, config: BuildConfig) -> dict[str, str]:
     try:
         stored = json.loads(root.read(_PARTS_FILE))
         return dict(stored["parts"]) if stored["selection"] == _selection(config) else {}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+    except OSError as error:
+        if not is_lost(error):
+            raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    # Without the versions, the whole listing is read.
+    return {}
 
 
 def write_parts(root: Storage, config: BuildConfig, listing: Listing) -> None:

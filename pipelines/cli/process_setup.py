@@ -34,6 +34,8 @@ _REMEDIES = {
     errno.ENOMEM: "; end other programs, or use a machine with more memory",
     errno.EAGAIN: "; allow more processes: `ulimit -u 4096`",
     errno.EIO: "; the disk or the network share fails: check it, and run the same command again",
+    errno.EISDIR: "; move this folder away, and run the same command again",
+    errno.ELOOP: "; remove this link, and run the same command again",
     errno.EROFS: "; the disk is mounted read-only: mount it for writing",
 }
 """What to do about errors of the system whose message does not say it, by number."""
