@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Required
 
 import pydantic
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 __all__ = ["check_build", "check_record"]
 

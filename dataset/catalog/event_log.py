@@ -26,6 +26,7 @@ from core.errors import WorkFailed
 from core.lock import LockCheck
 from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
+from dataset.catalog.panic_text import without_panic_text
 from dataset.catalog.table_uri import table_uri
 from dataset.columns import Column
 
@@ -195,12 +196,13 @@ class Catalog:
         first = (table.version() + 1) << _BATCH_BITS
         now = datetime.now(UTC)
         rows = [_row(event, first + i, now, run) for i, event in enumerate(events)]
-        write_deltalake(
-            table,
-            pa.Table.from_pylist(rows, schema=_SCHEMA),
-            mode="append",
-            commit_properties=CommitProperties(app_transactions=[Transaction(run, batch)]),
-        )
+        with without_panic_text():
+            write_deltalake(
+                table,
+                pa.Table.from_pylist(rows, schema=_SCHEMA),
+                mode="append",
+                commit_properties=CommitProperties(app_transactions=[Transaction(run, batch)]),
+            )
 
     def history(self, asset_id: str) -> list[StageRecord]:
         """Return every event of one object, oldest first."""

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import resource
 import shlex
 import sys
 import tempfile
@@ -12,11 +13,18 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import LrmError, Stopped, first_line
+from core.errors import LrmError, Stopped, WorkFailed, first_line
 from core.safe_text import printable
 from core.storage import object_store_errors
 
-__all__ = ["Failure", "describe_failure", "flush_output", "prepare_process"]
+__all__ = [
+    "DescriptorReserve",
+    "Failure",
+    "check_descriptors",
+    "describe_failure",
+    "flush_output",
+    "prepare_process",
+]
 
 _MIN_COLUMNS, _USUAL_COLUMNS = 40, 80
 """A narrower width in characters would hide the content of tables, so it is replaced by 80."""
@@ -25,20 +33,37 @@ _RUST_PANIC = "PanicException"
 """Name of the error, a BaseException, that libraries written in Rust raise for their own bugs."""
 _NO_THREAD = "can't start new thread"
 """Message of the RuntimeError that Python raises at the limit of processes."""
-_FREE_SPACE = "; free space on this disk, and run the same command again"
 _REMEDIES = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
-    errno.EMFILE: "; allow more open files: `ulimit -n 1024`",
-    errno.ENFILE: "; the machine has too many open files: end other programs",
-    errno.ENOMEM: "; end other programs, or use a machine with more memory",
-    errno.EAGAIN: "; allow more processes: `ulimit -u 4096`",
-    errno.EIO: "; the disk or the network share fails: check it, and run the same command again",
-    errno.EISDIR: "; move this folder away, and run the same command again",
-    errno.ELOOP: "; remove this link, and run the same command again",
-    errno.EROFS: "; the disk is mounted read-only: mount it for writing",
+    errno.ENOSPC: ("free", "free space on this disk, and run the same command again"),
+    errno.EDQUOT: ("quota of", "delete files below the quota of your user, and run it again"),
+    errno.EMFILE: ("ulimit", "allow more open files: `ulimit -n 1024`"),
+    errno.ENFILE: ("programs", "end other programs: the machine has too many open files"),
+    errno.ENOMEM: ("memory:", "end other programs, or use a machine with more memory"),
+    errno.EIO: ("check", "check the disk or the network share, and run the same command again"),
+    errno.EISDIR: ("move", "move this folder away, and run the same command again"),
+    errno.ELOOP: ("remove", "remove this link, and run the same command again"),
+    errno.EROFS: ("mount", "mount this disk for writing"),
 }
-"""What to do about errors of the system whose message does not say it, by number."""
+"""What to do about errors of the system, by number: a word of other advice, and the advice. It is
+added to every line with the system's text for the error that does not have the word."""
+_MIN_DESCRIPTORS, _USUAL_DESCRIPTORS = 32, 1024
+_RESERVED = 6
+"""Descriptors that are kept for the end of a command: describing an error may open files."""
+
+
+class DescriptorReserve:
+    """Descriptors that are kept until a command ends, perhaps for lack of descriptors."""
+
+    def __init__(self) -> None:
+        self._kept: list[int] = []
+        with contextlib.suppress(OSError):
+            while len(self._kept) < _RESERVED:
+                self._kept.append(os.open(os.devnull, os.O_RDONLY))
+
+    def release(self) -> None:
+        """Close the descriptors, so that others can be opened."""
+        while self._kept:
+            os.close(self._kept.pop())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +102,25 @@ def prepare_process() -> None:
             os.environ["TMPDIR"] = str(Path(temporary).absolute())
 
 
+def check_descriptors() -> None:
+    """Allow enough open files for libraries. Raises WorkFailed if the system's limit is too low.
+
+    Below it, libraries in Rust panic or hang instead of raising an error.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _USUAL_DESCRIPTORS:
+        return
+    allowed = (
+        _USUAL_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _USUAL_DESCRIPTORS)
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < _MIN_DESCRIPTORS:
+        raise WorkFailed(
+            f"{os.strerror(errno.EMFILE)}: this machine allows {allowed}, and at least "
+            f"{_MIN_DESCRIPTORS} are needed"
+        )
+
+
 def describe_failure(error: BaseException) -> Failure | None:
     """Return what to print for an error; None for the end that a library asks for (SystemExit).
 
@@ -86,7 +130,8 @@ def describe_failure(error: BaseException) -> Failure | None:
     if isinstance(error, Stopped):
         return Failure(line=_one_line(str(error)), exit_code=error.exit_code)
     if isinstance(error, LrmError):
-        return Failure(line=f"error: {_one_line(str(error))}", exit_code=error.exit_code)
+        line = _with_remedy(_one_line(str(error)))
+        return Failure(line=f"error: {line}", exit_code=error.exit_code)
     problem = _problem_of_machine(error)
     if problem is None and type(error).__name__ == _RUST_PANIC:
         problem = f"a library failed: {_one_line(first_line(error))}"
@@ -94,7 +139,7 @@ def describe_failure(error: BaseException) -> Failure | None:
         if not isinstance(error, Exception):
             return None
         problem = _internal_error(error)
-    return Failure(line=f"error: {problem}", exit_code=1)
+    return Failure(line=f"error: {_with_remedy(problem)}", exit_code=1)
 
 
 def _problem_of_machine(error: BaseException) -> str | None:
@@ -102,13 +147,25 @@ def _problem_of_machine(error: BaseException) -> str | None:
     if isinstance(error, object_store_errors()):
         return f"the object store cannot be used: {_one_line(first_line(error))}"
     if isinstance(error, OSError):
-        remedy = _REMEDIES.get(error.errno or 0, "")
-        return _one_line(str(error) or type(error).__name__) + remedy
+        # Delta Lake formats causes as a coloured tree.
+        lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+        causes = ": ".join(line.strip(" \u21b3") for line in lines if line.strip())
+        # An error of the system is one line, in which a file's name may have a line break.
+        return _one_line(str(error) if error.errno else causes or type(error).__name__)
     if isinstance(error, MemoryError):
-        return f"not enough memory: {_one_line(first_line(error))}{_REMEDIES[errno.ENOMEM]}"
+        advice = _REMEDIES[errno.ENOMEM][1]
+        return f"not enough memory: {_one_line(first_line(error))}; {advice}"
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-        return f"{_NO_THREAD}{_REMEDIES[errno.EAGAIN]}"
+        return f"{_NO_THREAD}; allow more processes: `ulimit -u 4096`"
     return None
+
+
+def _with_remedy(line: str) -> str:
+    """Return an error's line with the remedy for the error of the system that it reports."""
+    for number, (word, advice) in _REMEDIES.items():
+        if os.strerror(number) in line and word not in line:
+            return f"{line}; {advice}"
+    return line
 
 
 def _internal_error(error: Exception) -> str:

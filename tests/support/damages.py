@@ -3,22 +3,17 @@
 The table of commands and damages and the benchmark of random damages share it.
 """
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from tests.support.lrm import Answer
 
 __all__ = ["DAMAGES", "copy_folder", "kinds_of_files"]
 
 _NUMBER = re.compile(
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}Z|[0-9a-f]{12,}|\d{12,}"
 )
-_WARNING = re.compile(r"warning: |.*: warning: ")
 
 
 def kinds_of_files(folder: Path) -> dict[str, list[Path]]:
@@ -32,8 +27,9 @@ def kinds_of_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _kind(name: Path) -> str:
-    folders = [re.fullmatch("[0-9a-f]{2}", part) and "*" or part for part in name.parts[:-1]]
-    return "/".join([*folders, _NUMBER.sub("*", name.name)])
+    folders = [(re.fullmatch("[0-9a-f]{2}", part) and "*") or part for part in name.parts[:-1]]
+    file = "*.parquet" if "latest" in folders and name.suffix == ".parquet" else name.name
+    return "/".join([*folders, _NUMBER.sub("*", file)])
 
 
 def copy_folder(source: Path, target: Path) -> Path:
@@ -50,7 +46,7 @@ def copy_folder(source: Path, target: Path) -> Path:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Give a file another content; other links to it keep theirs."""
+    """Give a file another content; other links to the file keep the old one."""
     path.unlink()
     path.write_bytes(data)
 
@@ -69,7 +65,7 @@ def _folder(path: Path) -> None:
 
 
 def _loop(path: Path) -> None:
-    """Put a link to itself in the place of a file: nobody can open it, not even root."""
+    """Put a link to itself in the place of a file: no user can open it, not even root."""
     path.unlink()
     path.symlink_to(path.name)
 
