@@ -16,7 +16,7 @@ from tests.support.train_arguments import SMALL
 __all__ = ["OTHER_COMMANDS", "ROOT_COMMANDS", "RUN_COMMANDS", "SNAPSHOT", "DamageTable"]
 
 _MAX_SECONDS = 30.0
-_VOLATILE = re.compile(r" v1(?=:)|\d{4}-\d\d-\d\d[T ][0-9:.]+(\+00:00)?")
+_VOLATILE = re.compile(r" v1(?=:)|^loss .*|\d{4}-\d\d-\d\d[T ][0-9:.]+(\+00:00)?", re.MULTILINE)
 _PROGRESS = re.compile(r"\[\d+:\d\d:\d\d\] .*|step \d+/.*|resum.*|snapshot .* has no validation .*")
 _WARNING = re.compile(r"(lrm [a-z]+: )?warning: .*|.*\bretrying in .*")
 _DAMAGE = re.compile(r"missing|torn|damaged|unreadable|lost|cannot")
@@ -74,7 +74,7 @@ class DamageTable:
     """Folder for the copies."""
     files: dict[str, Path] = field(init=False)
     """The files to damage, by kind: one of each kind, and the last commit."""
-    _expected: dict[str, tuple[Answer, str]] = field(default_factory=dict)
+    _expected: dict[str, tuple[Answer, str | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._object = run_lrm("list", "--root", self.base / "root", "--state", "kept").out.split()[
@@ -111,7 +111,12 @@ class DamageTable:
         if seconds > _MAX_SECONDS:
             yield f"it took {seconds:.0f} s"
         lines = [line for line in answer.err.splitlines() if not _PROGRESS.fullmatch(line)]
-        errors = [line for line in lines if not _WARNING.fullmatch(line)]
+        is_training = command == "train"  # which logs the damage that it works around
+        errors = [
+            line
+            for line in lines
+            if not _WARNING.fullmatch(line) and not (is_training and not line.startswith("lrm "))
+        ]
         if answer.code not in (0, 1, 2):
             yield f"exit code {answer.code}"
         if len(errors) > 1:
@@ -125,7 +130,7 @@ class DamageTable:
         elif len(lines) == len(errors) and not self._says_so(answer.out, damages):
             if answer.out != expected.out:
                 yield f"another answer without a warning: {answer.out[-300:]}"
-            elif objects != objects_expected:
+            elif objects not in (None, objects_expected):
                 yield f"other objects without a warning: {objects[-300:]}"
 
     def _says_so(self, output: str, damages: Sequence[tuple[Path, str]]) -> bool:
@@ -143,8 +148,11 @@ class DamageTable:
         names |= {path.parent.name} if folder == "checkpoints" else set()
         return names | ({SNAPSHOT} if folder == "snapshots" else set())
 
-    def _run(self, command: str, damages: Sequence[tuple[Path, str]]) -> tuple[Answer, str]:
-        """Return the answer of a command in a damaged copy, and the objects after it."""
+    def _run(self, command: str, damages: Sequence[tuple[Path, str]]) -> tuple[Answer, str | None]:
+        """Return the answer of a command in a damaged copy, and the objects that it leaves.
+
+        They are None after a command that writes no events, and if they cannot be listed.
+        """
         copy = copy_folder(self.base, self.folder / "copy")
         places = {ROOT: copy / "root", RUN: copy / "run", OUT: copy / "out", OBJECT: self._object}
         words = [self._word(word, places) for word in _COMMANDS[command]]
@@ -153,9 +161,10 @@ class DamageTable:
                 if (copy / path).is_file():  # another damage may be there already
                     DAMAGES[damage](copy / path)
             answer = (run_local_training if command == "train" else run_lrm)(*words)
-            objects = ""
+            objects = None
             if command in _WRITING and answer.code == 0:
-                objects = run_lrm("list", *words[1:3], "--columns", "asset_id,state").out
+                listed = run_lrm("list", *words[1:3], "--columns", "asset_id,state")
+                objects = listed.out if listed.code == 0 else None
             texts = (_VOLATILE.sub("", text) for text in (answer.out, answer.err))
             return Answer(answer.code, *texts), objects
         finally:
