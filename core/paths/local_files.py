@@ -13,7 +13,9 @@ def open_local(name: str) -> IO[bytes]:
     file = open(name, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "A pipe or device is in the place of this file, move it away", name)
+        raise OSError(
+            errno.EINVAL, "A pipe or device is in the place of this file, move it away", name
+        )
     return file
 
 

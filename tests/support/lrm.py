@@ -129,7 +129,7 @@ def _process_warnings() -> Iterator[None]:
         warnings.resetwarnings()
         for category in silent:
             warnings.simplefilter("ignore", category)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         yield
 
 
