@@ -27,7 +27,7 @@ _BY_PACKAGE = {
         "surfaces",
     ),
     "chaos": ("chaos_build", "chaos_train", "power_loss"),
-    "fuzz": ("fuzz",),
+    "fuzz": ("damage", "fuzz"),
 }
 
 BENCHMARKS = {

@@ -12,11 +12,16 @@ __all__ = [
     "cannot_write",
     "first_line",
     "is_disk_full",
+    "is_lost",
 ]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ENVIRONMENT = _FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 """Errors of the machine, its disks and its network, with any path."""
+
+
+_LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL})
+"""No file, or something else in its place: a folder, a link to itself, a pipe."""
 
 
 class LrmError(Exception):
@@ -60,6 +65,11 @@ def first_line(error: BaseException) -> str:
 def is_disk_full(error: OSError) -> bool:
     """Return whether a write failed for lack of space or quota."""
     return error.errno in _FULL
+
+
+def is_lost(error: OSError) -> bool:
+    """Return whether a read failed because the file does not exist; trying again does not help."""
+    return isinstance(error, FileNotFoundError) or error.errno in _LOST
 
 
 def cannot_write(problem: str, error: OSError) -> LrmError:

@@ -8,21 +8,18 @@ and takes the lease over at once.
 
 import contextlib
 import fcntl
-import json
 import os
-import socket
+import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from core.atomic import make_folder
 from core.errors import BadInput, WorkFailed, cannot_write
-from core.process_identity import has_ended, kernel_scope, start_ticks, user_name
+from core.process_identity import LockHolder
 from core.storage import Storage, storage_errors
 
 __all__ = ["LEASE_SECONDS", "LockCheck", "LockHolder", "exclusive_lock", "lock_holder"]
@@ -32,68 +29,14 @@ LEASE_SECONDS = 120.0
 within a minute, because a holder renews its lease only after a quarter of this time."""
 _RENEWALS = 4
 """Attempts to renew a lease during its lifetime."""
+_MAX_ENTRY = 1 << 16
+"""Bytes of a lock file that are read; an entry has a few hundred."""
 _LEASES = "locks"
+_LEASE = re.compile(r"\d{12}\.json")
+"""Names of leases; other files in their folder are ignored."""
 
 LockCheck = Callable[[], None]
 """A function that raises WorkFailed if the lock is no longer held; call it before each commit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockHolder:
-    """The process that holds a lock, as stored in the lock."""
-
-    command: str
-    host: str
-    pid: int
-    since: str
-    token: str
-    expires: float = 0.0
-    """Expiry of a lease in seconds since 1970; 0 if it was released."""
-    kernel: str = ""
-    """Scope of the process id: the machine's boot id and its process namespace; may be empty."""
-    started: str = ""
-    """Start time of the process in clock ticks; tells it from a later process with the same id."""
-    user: str = ""
-    """Name of the user; empty in the locks of earlier versions."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values that users are shown, for JSON."""
-        return {name: getattr(self, name) for name in ("command", "user", "host", "pid", "since")}
-
-    @property
-    def is_local(self) -> bool:
-        """Whether this process sees the holder's process id."""
-        return bool(self.kernel) and self.kernel == kernel_scope()
-
-    @classmethod
-    def of_this_process(cls, command: str) -> "LockHolder":
-        return cls(
-            command=command,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-            token=uuid.uuid4().hex,
-            kernel=kernel_scope(),
-            started=start_ticks(os.getpid()),
-            user=user_name(),
-        )
-
-    @classmethod
-    def load(cls, data: bytes) -> "LockHolder":
-        """Return a stored holder. Values that only a later version stores are ignored."""
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in json.loads(data).items() if name in names})
-
-    def is_dead(self) -> bool:
-        """Return whether the holder ran on this machine and has ended."""
-        return has_ended(self.pid, self.kernel, self.started)
-
-    def dump(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    def __str__(self) -> str:
-        by = f" by {self.user}" if self.user else ""
-        return f"`{self.command}`{by} on {self.host} (process {self.pid}, since {self.since})"
 
 
 @contextlib.contextmanager
@@ -149,12 +92,7 @@ class _HeldByOther(Exception):
 @contextlib.contextmanager
 def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
     with contextlib.ExitStack() as stack:
-        try:
-            make_folder(Path(root.uri))
-            # Unbuffered: an entry that a full disk refuses is not written again at the end.
-            file = stack.enter_context(open(root.resolve(f".{name}.lock"), "a+b", buffering=0))
-        except OSError as error:
-            raise cannot_write(f"{root.uri}: cannot write here", error) from None
+        file = stack.enter_context(_open_lock(root, name))
         # `_flock_holder` of another machine may have the file locked for an instant.
         if not (_try_flock(file, fcntl.LOCK_EX) or _try_flock(file, fcntl.LOCK_EX, wait=0.1)):
             # Without an entry, the holder has not written it yet.
@@ -167,7 +105,31 @@ def _flock(root: Storage, name: str, holder: LockHolder) -> Iterator[LockCheck]:
         try:
             yield lambda: None
         finally:
-            file.truncate(0)
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+
+
+def _open_lock(root: Storage, name: str) -> IO[bytes]:
+    """Open a lock file, which is created if there is none. Raises BadInput or WorkFailed.
+
+    It is unbuffered: an entry that a full disk refuses is not written again at the end.
+    """
+    path = Path(root.resolve(f".{name}.lock"))
+    problem = None
+    try:
+        make_folder(Path(root.uri))
+        # Without waiting: the other end of a pipe may never be opened.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+        if path.is_file():
+            return open(descriptor, "r+b", buffering=0)
+        os.close(descriptor)
+    except OSError as error:
+        problem = error
+    if os.path.lexists(path) and not path.is_file():
+        raise BadInput(f"{path}: this lock is not a file; if no command runs, `rm -rf {path}`")
+    assert problem is not None
+    raise cannot_write(f"{root.uri}: cannot write here", problem)
 
 
 def _try_flock(file: IO[bytes], operation: int, wait: float = 0.0) -> bool:
@@ -183,15 +145,14 @@ def _try_flock(file: IO[bytes], operation: int, wait: float = 0.0) -> bool:
 def _read_holder(file: IO[bytes]) -> LockHolder | None:
     """Return the entry of a lock file; None if it is empty or not complete."""
     file.seek(0)
-    try:
-        return LockHolder.load(file.read())
-    except (ValueError, TypeError, AttributeError):
-        return None
+    return LockHolder.load(file.read(_MAX_ENTRY))
 
 
 def _flock_holder(root: Storage, name: str) -> LockHolder | None:
     """Return the holder of a lock file. A holder that ends by itself empties the file."""
     path = root.resolve(f".{name}.lock")
+    if not Path(path).is_file():  # no process can hold anything else
+        return None
     with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
         holder = _read_holder(file)
         if holder is None:
@@ -205,12 +166,18 @@ def _flock_holder(root: Storage, name: str) -> LockHolder | None:
 def _lease_holder(root: Storage, name: str) -> LockHolder | None:
     """Return the holder of the newest lease; None if it has expired or the holder is dead."""
     folder = f"{_LEASES}/{name}"
-    for file in reversed(root.list_files(folder)):
+    for file in reversed(_leases(root, folder)):
         # A new holder deletes the older leases.
         with contextlib.suppress(FileNotFoundError):
             holder = LockHolder.load(root.read(f"{folder}/{file}"))
-            return holder if holder.expires > time.time() and not holder.is_dead() else None
+            is_held = holder and holder.expires > time.time() and not holder.is_dead()
+            return holder if is_held else None
     return None
+
+
+def _leases(root: Storage, folder: str) -> list[str]:
+    """Return the names of the leases in a folder, the newest last."""
+    return [file for file in root.list_files(folder) if _LEASE.fullmatch(file)]
 
 
 @contextlib.contextmanager
@@ -245,7 +212,13 @@ class _Lease:
         """Acquire the lease and renew it in a thread. Raises _HeldByOther."""
         newest = self._newest()
         if newest:
-            holder = LockHolder.load(self._root.read(self._path(newest)))
+            path = self._path(newest)
+            holder = LockHolder.load(self._root.read(path))
+            if holder is None:
+                raise BadInput(
+                    f"{self._root.uri}/{path}: cannot read this lock, which another command may "
+                    "hold; if none writes to the dataset, delete this object"
+                )
             if holder.expires > time.time() and not holder.is_dead():
                 raise _HeldByOther(str(holder))
         self._number = newest + 1
@@ -255,7 +228,7 @@ class _Lease:
         except FileExistsError:
             raise _HeldByOther("another command, which started at the same time,") from None
         self._held_until = extended.expires
-        for file in self._root.list_files(self._folder):
+        for file in _leases(self._root, self._folder):
             if file < _lease_name(newest):
                 self._root.delete(f"{self._folder}/{file}")
         self._thread.start()
@@ -290,7 +263,7 @@ class _Lease:
         return replace(self._holder, expires=time.time() + self._seconds)
 
     def _newest(self) -> int:
-        names = self._root.list_files(self._folder)
+        names = _leases(self._root, self._folder)
         return int(names[-1].removesuffix(".json")) if names else 0
 
     def _path(self, number: int) -> str:

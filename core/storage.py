@@ -94,6 +94,8 @@ class Storage:
 
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
+        if self.is_local:
+            return self.read_spans(path, [(start, stop)])[0]
         data = bytes(self._fs.cat_file(self.resolve(path), start=start, end=stop))
         if len(data) != stop - start:
             raise EOFError(f"{self.uri}/{path} ends before byte {stop}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import uuid
@@ -15,9 +16,13 @@ from core.errors import first_line
 from core.monitoring.notify import outcome_of
 from core.process_identity import user_name
 from core.storage import Storage, storage_errors
-from dataset.root import BUILDS_FOLDER
+from dataset.record_schema import check_record
 
-__all__ = ["read_records", "recorded"]
+__all__ = ["BUILDS_FOLDER", "read_records", "recorded"]
+
+_log = logging.getLogger(__name__)
+
+BUILDS_FOLDER = "builds"
 
 _READERS = 16
 """Threads that read records: an object store answers one request in about 30 ms."""
@@ -59,16 +64,19 @@ def recorded(
 
 
 def read_records(root: Storage, last: int | None = None) -> list[dict[str, Any]]:
-    """Return the records of all builds, oldest first, without those that cannot be read.
+    """Return the records of all builds, oldest first, and warn of those that cannot be read.
 
     `last` limits the number of records to the newest ones.
     """
     names = sorted(name for name in root.list_files(BUILDS_FOLDER) if name.endswith(".json"))
     names = names if last is None else names[-last:]
     with ThreadPoolExecutor(_READERS) as readers:
-        records = readers.map(lambda name: _read(root, name), names)
-        found = [record for record in records if record is not None]
-    return sorted(found, key=lambda record: record["started"])
+        read = [*readers.map(lambda name: _read(root, name), names)]
+    if problems := [record for record in read if isinstance(record, str)]:
+        more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
+        _log.warning("warning: %s%s: left out; restore or delete such files", problems[0], more)
+    records = [record for record in read if isinstance(record, dict)]
+    return sorted(records, key=lambda record: record["started"])
 
 
 def _ending(error: BaseException) -> dict[str, str]:
@@ -83,10 +91,14 @@ def _complete(root: Storage, path: str, record: Mapping[str, Any]) -> None:
     root.write(path, canonical_json({**record, **ended}).encode())
 
 
-def _read(root: Storage, name: str) -> dict[str, Any] | None:
-    """Return a record; None if it was damaged or deleted."""
+def _read(root: Storage, name: str) -> dict[str, Any] | str | None:
+    """Return a record; why it cannot be read if it is damaged; None if it was deleted."""
+    path = f"{BUILDS_FOLDER}/{name}"
     try:
-        record = json.loads(root.read(f"{BUILDS_FOLDER}/{name}"))
-        return {"run": "", "command": "", **record} if "started" in record else None
-    except (FileNotFoundError, ValueError, TypeError):
+        record = json.loads(root.read(path))
+        check_record(record)
+        return {"run": "", "command": "", **record}
+    except FileNotFoundError:
         return None
+    except (ValueError, RecursionError) as error:
+        return f"{root.uri}/{path} is damaged ({first_line(error)})"

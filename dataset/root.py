@@ -1,12 +1,15 @@
 """The root of a dataset: its format version, and the configuration of its last build."""
 
 import json
+import logging
 from typing import Any
 
 from core.config import canonical_json
-from core.errors import BadInput, WorkFailed, cannot_write
+from core.errors import BadInput, WorkFailed, cannot_write, first_line, is_lost
 from core.storage import Storage
+from dataset.build_records import BUILDS_FOLDER, read_records
 from dataset.catalog.table_uri import table_uri
+from dataset.record_schema import check_build
 
 __all__ = [
     "BUILDS_FOLDER",
@@ -19,10 +22,11 @@ __all__ = [
     "write_build",
 ]
 
+_log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 2
 FORMAT_FILE = "dataset.json"
 _BUILD_FILE = "build.json"
-BUILDS_FOLDER = "builds"
 DATASET_FOLDERS = (BUILDS_FOLDER, "catalog", "latest", "locks", "snapshots")
 """Folders of the dataset itself; the stages have folders of their own for the files they write."""
 
@@ -46,12 +50,16 @@ def check_root(root: Storage) -> bool:
         version = json.loads(root.read(FORMAT_FILE))["format"]
     except FileNotFoundError:
         if root.exists(""):
+            if root.exists("catalog"):
+                raise _unknown_format(root, "is missing") from None
             _reject_foreign_files(root)
         return False
     except NotADirectoryError:
         raise BadInput(f"{root.uri}: not a folder: a part of the path is a file") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{root.uri}: {FORMAT_FILE} is unreadable: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unknown_format(root, f"is unreadable: {first_line(error)}") from None
+    if type(version) is not int:
+        raise _unknown_format(root, "is damaged: the format is not a number")
     if version > FORMAT_VERSION:
         raise BadInput(
             f"{root.uri}: dataset format {version} is newer than {FORMAT_VERSION}, the newest that "
@@ -71,19 +79,69 @@ def write_build(root: Storage, build: dict[str, Any]) -> None:
     Raises BadInput if the root cannot be written, and WorkFailed if its disk is full.
     """
     try:
-        root.write(_BUILD_FILE, canonical_json(build).encode())
-        if not root.exists(FORMAT_FILE):
-            root.write(FORMAT_FILE, canonical_json({"format": FORMAT_VERSION}).encode())
+        path = _BUILD_FILE
+        root.write(path, canonical_json(build).encode())
+        if not root.exists(path := FORMAT_FILE):
+            root.write(path, canonical_json({"format": FORMAT_VERSION}).encode())
     except OSError as error:
-        raise cannot_write(f"{root.uri}: cannot write here", error) from None
+        raise cannot_write(f"{root.uri}/{path}: cannot write here", error) from None
 
 
 def read_build(root: Storage) -> dict[str, Any]:
-    """Return the configuration of the last build. Raises WorkFailed if it is unreadable."""
+    """Return the configuration of the last build.
+
+    If build.json is lost or damaged, it is that of the newest record in builds/, and a warning says
+    so. Raises WorkFailed if there is none.
+    """
     try:
-        return json.loads(root.read(_BUILD_FILE))
-    except (OSError, ValueError) as error:
-        raise WorkFailed(f"{root.uri}: {_BUILD_FILE} is unreadable: {error}") from None
+        build = json.loads(root.read(_BUILD_FILE))
+        check_build(build)
+        if "config" in build:
+            return build
+        problem = "it has no configuration"
+    except (OSError, ValueError, RecursionError) as error:
+        build, problem = None, first_line(error)
+        if isinstance(error, OSError) and not is_lost(error):
+            raise WorkFailed(f"{root.uri}: {_BUILD_FILE} is unreadable: {problem}") from None
+    recovered = _recovered_build(root)
+    if recovered is not None:
+        _log.warning(
+            "warning: %s/%s is unreadable: %s: the settings are those of the newest record in %s/; "
+            "the next `lrm build` writes it again",
+            *(root.uri, _BUILD_FILE, problem, BUILDS_FOLDER),
+        )
+        return recovered
+    if build is not None:
+        return build
+    raise WorkFailed(
+        f"{root.uri}: {_BUILD_FILE} is unreadable: {problem}; restore it from a backup, or build "
+        f"into a new root"
+    )
+
+
+def _recovered_build(root: Storage) -> dict[str, Any] | None:
+    """Return what the records in builds/ hold of build.json; None if none holds settings."""
+    records = [record for record in read_records(root) if record.get("settings")]
+    records = [record for record in records if record.get("rig")]
+    if not records:
+        return None
+    rigs = {
+        record["rig"]: {"settings": record["settings"], "versions": record.get("versions")}
+        for record in records
+    }
+    newest = records[-1]
+    config = newest["settings"] | {"rig": newest["rig"], "root": root.uri}
+    ended = {"ended": newest["ended"]} if newest.get("ended") else {}
+    return {"config": config, "rigs": rigs, **ended}
+
+
+def _unknown_format(root: Storage, problem: str) -> BadInput:
+    """Return the error of a dataset whose format is not known."""
+    path = root.resolve(FORMAT_FILE)
+    return BadInput(
+        f"{root.uri}: {FORMAT_FILE} {problem}; if this version built the dataset: "
+        f"""`rm -rf {path}; echo '{{"format":{FORMAT_VERSION}}}' > {path}`"""
+    )
 
 
 def _reject_foreign_files(root: Storage) -> None:

@@ -77,11 +77,14 @@ def _start(address: str, folder: str | None) -> None:
     try:
         with _kept_handler():
             ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"--address {address}: cannot connect to Ray: {first_line(error)}") from None
     except Exception as error:
+        is_refused = isinstance(error, ConnectionError | ValueError | RuntimeError)
+        if is_refused and address != "local":
+            raise BadInput(
+                f"--address {address}: cannot connect to Ray: {first_line(error)}"
+            ) from None
         # Ray raises a plain Exception if its nodes do not start in time.
-        if not isinstance(error, OSError) and "startup" not in str(error):
+        if not is_refused and not isinstance(error, OSError) and "startup" not in str(error):
             raise
         raise WorkFailed(f"--address {address}: cannot start Ray: {first_line(error)}") from None
 

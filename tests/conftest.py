@@ -31,6 +31,7 @@ from pipelines.demo.demo_mirror import write_demo_source
 from render.process import BlenderProcess
 from render.render_config import BlenderLimits
 from tests.support.analytic_shapes import letter_block, write_boxes, write_sphere
+from tests.support.damage_table import SNAPSHOT, DamageTable
 from tests.support.datasets import BuiltDataset, create_once
 from tests.support.lrm import Answer, run_lrm
 from tests.support.oracle import Oracle
@@ -152,6 +153,17 @@ def built_dataset(
     own_copy = BuiltDataset(tmp_path_factory.mktemp("dataset") / "root", demo_source)
     shutil.copytree(shared_copy.root, own_copy.root)
     return own_copy
+
+
+@pytest.fixture(scope="session")
+def damage_table(
+    built_dataset: BuiltDataset, tmp_path_factory: pytest.TempPathFactory
+) -> DamageTable:
+    """Return a copy of the demo dataset with a snapshot, for commands on damaged copies of it."""
+    base = tmp_path_factory.mktemp("damaged")
+    shutil.copytree(built_dataset.root, base / "root")
+    assert run_lrm("snapshot", "--root", base / "root", "--name", SNAPSHOT).code == 0
+    return DamageTable(base, tmp_path_factory.mktemp("copies"))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The last line of a command that failed, for every error that may end one."""
 
 import errno
+import os
+import re
 import shlex
 import sys
 import tempfile
@@ -17,18 +19,19 @@ _RUST_PANIC = "PanicException"
 """Name of the error, a BaseException, that libraries written in Rust raise for their own bugs."""
 _NO_THREAD = "can't start new thread"
 """Message of the RuntimeError that Python raises at the limit of processes."""
-_FREE_SPACE = "; free space on this disk, and run the same command again"
 _REMEDIES = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
-    errno.EMFILE: "; allow more open files: `ulimit -n 1024`",
-    errno.ENFILE: "; the machine has too many open files: end other programs",
-    errno.ENOMEM: "; end other programs, or use a machine with more memory",
-    errno.EAGAIN: "; allow more processes: `ulimit -u 4096`",
-    errno.EIO: "; the disk or the network share fails: check it, and run the same command again",
-    errno.EROFS: "; the disk is mounted read-only: mount it for writing",
+    errno.ENOSPC: ("free", "free space on this disk, and run the same command again"),
+    errno.EDQUOT: ("quota of", "delete files below the quota of your user, and run it again"),
+    errno.EMFILE: ("ulimit", "allow more open files: `ulimit -n 1024`"),
+    errno.ENFILE: ("programs", "end other programs: the machine has too many open files"),
+    errno.ENOMEM: ("memory:", "end other programs, or use a machine with more memory"),
+    errno.EIO: ("check", "check the disk or the network share, and run the same command again"),
+    errno.EISDIR: ("move", "move this folder away, and run the same command again"),
+    errno.ELOOP: ("remove", "remove this link, and run the same command again"),
+    errno.EROFS: ("mount", "mount this disk for writing"),
 }
-"""What to do about errors of the system whose message does not say it, by number."""
+"""What to do about errors of the system, by number: a word of other advice, and the advice. It is
+added to every line with the system's text for the error that does not have the word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ def describe_failure(error: BaseException) -> Failure | None:
     if isinstance(error, Stopped):
         return Failure(line=_one_line(str(error)), exit_code=error.exit_code)
     if isinstance(error, LrmError):
-        return Failure(line=f"error: {_one_line(str(error))}", exit_code=error.exit_code)
+        line = _with_remedy(_one_line(str(error)))
+        return Failure(line=f"error: {line}", exit_code=error.exit_code)
     problem = _problem_of_machine(error)
     if problem is None and type(error).__name__ == _RUST_PANIC:
         problem = f"a library failed: {_one_line(first_line(error))}"
@@ -56,7 +60,7 @@ def describe_failure(error: BaseException) -> Failure | None:
         if not isinstance(error, Exception):
             return None
         problem = _internal_error(error)
-    return Failure(line=f"error: {problem}", exit_code=1)
+    return Failure(line=f"error: {_with_remedy(problem)}", exit_code=1)
 
 
 def _problem_of_machine(error: BaseException) -> str | None:
@@ -64,13 +68,25 @@ def _problem_of_machine(error: BaseException) -> str | None:
     if isinstance(error, object_store_errors()):
         return f"the object store cannot be used: {_one_line(first_line(error))}"
     if isinstance(error, OSError):
-        remedy = _REMEDIES.get(error.errno or 0, "")
-        return _one_line(str(error) or type(error).__name__) + remedy
+        # Delta Lake formats causes as a coloured tree.
+        lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+        causes = ": ".join(line.strip(" \u21b3") for line in lines if line.strip())
+        # An error of the system is one line, in which a file's name may have a line break.
+        return _one_line(str(error) if error.errno else causes or type(error).__name__)
     if isinstance(error, MemoryError):
-        return f"not enough memory: {_one_line(first_line(error))}{_REMEDIES[errno.ENOMEM]}"
+        advice = _REMEDIES[errno.ENOMEM][1]
+        return f"not enough memory: {_one_line(first_line(error))}; {advice}"
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-        return f"{_NO_THREAD}{_REMEDIES[errno.EAGAIN]}"
+        return f"{_NO_THREAD}; allow more processes: `ulimit -u 4096`"
     return None
+
+
+def _with_remedy(line: str) -> str:
+    """Return an error's line with the remedy for the error of the system that it reports."""
+    for number, (word, advice) in _REMEDIES.items():
+        if os.strerror(number) in line and word not in line:
+            return f"{line}; {advice}"
+    return line
 
 
 def _internal_error(error: Exception) -> str:

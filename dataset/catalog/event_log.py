@@ -51,6 +51,7 @@ from dataset.catalog.log_files import (
     evidence_of_lost_catalog,
     is_named_by_digest,
 )
+from dataset.catalog.panic_text import without_panic_text
 from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
 
@@ -196,16 +197,17 @@ class Catalog:
             now = datetime.now(UTC)
             values = [_row(event, first + i, now, run) for i, event in enumerate(events)]
             rows = pa.Table.from_pylist(values, schema=EVENT_SCHEMA)
-            table.create_write_transaction(
-                [write_events(self._root, rows)],
-                "append",
-                EVENT_SCHEMA,
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(run, batch)],
-                    custom_metadata=stated_content(rows, run),
-                ),
-                post_commithook_properties=_HOOKS,
-            )
+            with without_panic_text():
+                table.create_write_transaction(
+                    [write_events(self._root, rows)],
+                    "append",
+                    EVENT_SCHEMA,
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(run, batch)],
+                        custom_metadata=stated_content(rows, run),
+                    ),
+                    post_commithook_properties=_HOOKS,
+                )
         self._sync_after(table, before)
 
     def _create(self) -> DeltaTable:

@@ -6,8 +6,12 @@ are not smaller than those they replace, so that there are not more of them.
 It is safe to kill at any time, because of its order: first new shards are written, then the catalog
 records where the samples are, and only then files are deleted. A copy that the catalog does not
 record is garbage, which the next compaction deletes.
+
+The catalog needs space for its record. On a disk that is almost full, a few files that nothing
+needs are therefore deleted first. If the process is killed then, `lrm verify` records the loss.
 """
 
+import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +32,8 @@ __all__ = ["Compaction", "Ledger", "StoredSample", "compact", "plan_compaction"]
 
 _READERS = 16
 """Number of threads that read shard indexes."""
+_MIN_FREE = 16 << 20
+"""Bytes that a commit to the catalog needs at most, with the files of its table."""
 _TORN_INDEX = "its index is missing or torn: run `lrm verify`"
 
 
@@ -170,6 +176,7 @@ def compact(
     Unreadable shards are kept and added to `plan.skipped`. Raises WorkFailed if a copy differs from
     its original; then nothing is deleted.
     """
+    _free_space(root, plan)
     _copy(root, plan, samples_per_shard, ledger, scratch)
     ledger.flush()
     # The plan may count a new shard as garbage, if a killed compaction had already written it.
@@ -181,6 +188,17 @@ def compact(
     ledger.flush()
     root.delete(*delete)
     return delete
+
+
+def _free_space(root: Storage, plan: Compaction) -> None:
+    """Delete files that nothing needs until the disk has space for a commit and for a new shard."""
+    if not root.is_local:
+        return
+    unneeded = plan.delete.keys() - _files_of(plan.rewrite).union(*plan.read_by_expired.values())
+    for path in sorted(unneeded):
+        if shutil.disk_usage(root.uri).free >= _MIN_FREE + plan.copied_bytes:
+            break
+        root.delete(path)
 
 
 def _count_samples(root: Storage, shards: Sequence[str]) -> dict[str, int | None]:

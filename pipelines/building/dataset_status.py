@@ -1,6 +1,6 @@
 """The state of a dataset: the funnel of `lrm status` and the details of `lrm inspect`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import BadInput
+from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
 from dataset.catalog.event_log import Catalog, StageRecord
@@ -72,9 +72,15 @@ class DatasetState:
         return Decider(self.config)
 
 
-def stored_config(root: Storage) -> BuildConfig:
-    """Return the configuration of the last build."""
-    return BuildConfig.load(read_build(root)["config"], where=f"{root.uri}: build.json")
+def stored_config(root: Storage, build: Mapping[str, Any] | None = None) -> BuildConfig:
+    """Return the configuration of the last build. Raises WorkFailed if there is none.
+
+    `build` is the content of build.json if it was read before.
+    """
+    build = read_build(root) if build is None else build
+    if "config" not in build:
+        raise WorkFailed(f"{root.uri}: build.json has no configuration; restore it from a backup")
+    return BuildConfig.load(build["config"], where=f"{root.uri}: build.json")
 
 
 def load_dataset_state(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from core.config import canonical_json, digest
-from core.errors import BadInput
+from core.errors import BadInput, is_lost
 from core.failures import FailureKind
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST, LISTED
@@ -86,8 +86,13 @@ def read_parts(root: Storage, config: BuildConfig) -> dict[str, str]:
         commit = Catalog(root).digest(int(stored["seq"]))
         is_same = stored["selection"] == _selection(config) and stored["commit"] == commit
         return dict(stored["parts"]) if is_same else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    except OSError as error:
+        if not is_lost(error):
+            raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    # Without the versions, the whole listing is read.
+    return {}
 
 
 def write_parts(root: Storage, config: BuildConfig, listing: Listing) -> None:

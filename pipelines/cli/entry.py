@@ -10,7 +10,12 @@ from core.monitoring.last_error import describe_failure
 from core.monitoring.notify import outcome_of
 from core.options import Parser, given_setting
 from pipelines.cli.command_end import CommandEnd
-from pipelines.cli.process_setup import flush_output, prepare_process
+from pipelines.cli.process_setup import (
+    DescriptorReserve,
+    check_descriptors,
+    flush_output,
+    prepare_process,
+)
 from pipelines.cli.registry import COMMANDS, GROUPS
 from pipelines.cli.stop_signals import StopSignals
 
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     prepare_process()
-    end = CommandEnd()
+    end, reserve = CommandEnd(), DescriptorReserve()
     with StopSignals(end.report_stop, end.is_reported) as signals:
         try:
             return _run(words, end)
@@ -69,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             end.report("failed", message="the reader of the output has closed it")
             return 1
         except BaseException as error:
+            reserve.release()
             code = signals.code_of(error)
             if code is not None:
                 end.report_stop(code)
@@ -80,10 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             end.report(outcome_of(error), failure.line)
             flush_output()
             return failure.exit_code
+        finally:
+            reserve.release()
 
 
 def _run(words: Sequence[str], end: CommandEnd) -> int:
     """Run the command of these words, and its hook if no error is raised."""
+    check_descriptors()
     parser = make_parser()
     if not words:
         parser.print_help(sys.stderr)

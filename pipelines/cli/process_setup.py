@@ -1,17 +1,44 @@
-"""What the command line needs of its process: streams, the width of the terminal."""
+"""What the command line needs of its process: streams, descriptors, the width of the terminal."""
 
 import contextlib
+import errno
 import io
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 
-__all__ = ["flush_output", "prepare_process"]
+from core.errors import WorkFailed
+
+__all__ = [
+    "DescriptorReserve",
+    "check_descriptors",
+    "flush_output",
+    "prepare_process",
+]
 
 _MIN_COLUMNS, _USUAL_COLUMNS = 40, 80
 """A narrower width in characters would hide the content of tables, so it is replaced by 80."""
 _WIDTH = re.compile("[0-9]{1,4}")
+_MIN_DESCRIPTORS, _USUAL_DESCRIPTORS = 32, 1024
+_RESERVED = 6
+"""Descriptors that are kept for the end of a command: describing an error may open files."""
+
+
+class DescriptorReserve:
+    """Descriptors that are kept until a command ends, perhaps for lack of descriptors."""
+
+    def __init__(self) -> None:
+        self._kept: list[int] = []
+        with contextlib.suppress(OSError):
+            while len(self._kept) < _RESERVED:
+                self._kept.append(os.open(os.devnull, os.O_RDONLY))
+
+    def release(self) -> None:
+        """Close the descriptors, so that others can be opened."""
+        while self._kept:
+            os.close(self._kept.pop())
 
 
 def prepare_process() -> None:
@@ -40,6 +67,25 @@ def prepare_process() -> None:
     if temporary:
         with contextlib.suppress(FileNotFoundError):  # the current folder was removed
             os.environ["TMPDIR"] = str(Path(temporary).absolute())
+
+
+def check_descriptors() -> None:
+    """Allow enough open files for libraries. Raises WorkFailed if the system's limit is too low.
+
+    Below it, libraries in Rust panic or hang instead of raising an error.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _USUAL_DESCRIPTORS:
+        return
+    allowed = (
+        _USUAL_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _USUAL_DESCRIPTORS)
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < _MIN_DESCRIPTORS:
+        raise WorkFailed(
+            f"{os.strerror(errno.EMFILE)}: this machine allows {allowed}, and at least "
+            f"{_MIN_DESCRIPTORS} are needed"
+        )
 
 
 def flush_output() -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from core.storage import Storage
+
 SMALL = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 3 --data.num-targets 1 "
     "--data.patch-size 16 --data.target-size-min 24 --data.target-size-max 32 "
@@ -15,18 +17,18 @@ STAGE_TWO = (
 COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
 
 
-def dataset_options(dataset, out: Path) -> list[str]:
+def dataset_options(dataset: tuple[Storage, str], out: Path) -> list[str]:
     """Return the options that name the root, the snapshot and the run folder."""
     root, snapshot = dataset
     return ["--root", root.uri, "--snapshot", snapshot, "--out", str(out)]
 
 
-def nerf_arguments(dataset, out: Path, steps: int, *more: str) -> list[str]:
+def nerf_arguments(dataset: tuple[Storage, str], out: Path, steps: int, *more: str) -> list[str]:
     """Return the arguments of a short run of stage 1 (`nerf`)."""
     return ["train", "nerf", *dataset_options(dataset, out), *SMALL, "--steps", str(steps), *more]
 
 
-def mesh_arguments(dataset, out: Path, steps: int, *more: str) -> list[str]:
+def mesh_arguments(dataset: tuple[Storage, str], out: Path, steps: int, *more: str) -> list[str]:
     """Return the arguments of a short run of stage 2 (`mesh`)."""
     run_options = dataset_options(dataset, out)
     return ["train", "mesh", *run_options, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]

@@ -11,6 +11,7 @@ from core.storage import Storage
 from dataset.build_records import recorded
 from dataset.root import check_root, read_build, write_build
 from pipelines.building.build_config import BuildConfig
+from pipelines.building.dataset_status import stored_config
 from pipelines.building.estimates.spending import estimate_record
 from pipelines.building.guard.changes import Changes
 from pipelines.building.guard.comparison import Comparison
@@ -99,7 +100,7 @@ def store_filters(
     `changes` and `listing` are what they change, for the record.
     """
     build = read_build(root)
-    last = BuildConfig.load(build["config"], where=f"{root.uri}: build.json")
+    last = stored_config(root, build)
     before = memory.rigs[config.rig]
     remembered = replace(before, config=config)
     # The other settings of the machine or of one call stay those of the last build.

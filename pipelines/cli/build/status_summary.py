@@ -17,7 +17,7 @@ _RECORDS = 16
 
 def status_summary(root: Storage) -> dict[str, Any]:
     """Return the JSON of `lrm status --json`."""
-    from pipelines.building.dataset_status import load_dataset_state, summarise
+    from pipelines.building.dataset_status import load_dataset_state, stored_config, summarise
     from pipelines.building.estimates.estimate import remaining_work
     from pipelines.building.estimates.spending import compare
     from pipelines.building.estimates.throughput import recent_throughput
@@ -25,7 +25,8 @@ def status_summary(root: Storage) -> dict[str, Any]:
 
     # Read before the catalog: a build that ends meanwhile counts as running, with all its objects.
     holder, build, catalog = lock_holder(root), read_build(root), Catalog(root)
-    state = load_dataset_state(root, columns_for_counts())
+    config = stored_config(root, build)
+    state = load_dataset_state(root, columns_for_counts(), config)
     summary = summarise(state)
     work = remaining_work(state.decisions, state.objects.columns, state.config)
     writer = None if holder is None else holder.to_dict()

@@ -5,6 +5,7 @@ import fcntl
 import getpass
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -245,3 +246,77 @@ def test_a_lock_is_held_without_an_entry_on_a_full_disk(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         signal.signal(signal.SIGXFSZ, before)
     acquire(root)
+
+
+def _put_folder(path):
+    (path / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("name", ["shards", "snapshots"])
+@pytest.mark.parametrize(
+    "put",
+    [_put_folder, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("/")],
+    ids=["folder", "pipe", "loop", "link to a folder"],
+)
+def test_a_lock_that_is_not_a_file_is_named(tmp_path, name, put):
+    put(tmp_path / f".{name}.lock")
+    root = Storage(str(tmp_path))
+    assert lock_holder(root, name) is None
+    message = re.escape(f"{tmp_path}/.{name}.lock: this lock is not a file") + ".* `rm -rf "
+    with pytest.raises(BadInput, match=message), exclusive_lock(root, "lrm build", name=name):
+        pass
+
+
+WRONG_ENTRIES = {
+    "empty": b"",
+    "cut": b'{"command": "lrm bui',
+    "zeros": bytes(300),
+    "not text": b"\xff\xfe",
+    "a list": b"[1, 2]",
+    "a number": b"5",
+    "nested": b"[" * 100_000,
+    "another object": b'{"format": 2}',
+    "a text as pid": {"pid": "1"},
+    "no pid": {"pid": None},
+    "a list as host": {"host": []},
+    "a text as expiry": {"expires": "soon"},
+    "an endless lease": {"expires": float("inf")},
+    "no expiry": {"expires": float("nan")},
+    "a lease of years": {"expires": 1e12},
+}
+
+
+@pytest.fixture(params=WRONG_ENTRIES.values(), ids=WRONG_ENTRIES.keys())
+def wrong_entry(request) -> bytes:
+    if isinstance(request.param, bytes):
+        return request.param
+    valid = json.loads(LockHolder.of_this_process("lrm build").dump())
+    return json.dumps(valid | {"expires": time.time() + 60} | request.param).encode()
+
+
+def test_a_damaged_entry_of_a_local_lock_holds_nothing(tmp_path, wrong_entry):
+    root = Storage(str(tmp_path))
+    (tmp_path / ".shards.lock").write_bytes(wrong_entry)
+    assert lock_holder(root) is None
+    with exclusive_lock(root, "lrm build"):
+        assert lock_holder(root).pid == os.getpid()
+
+
+def test_a_damaged_lease_is_named_and_not_taken_over(bucket, wrong_entry):
+    """Its holder may still work; another command would write at the same time."""
+    bucket.write("locks/shards/000000000003.json", wrong_entry)
+    assert lock_holder(bucket) is None
+    with pytest.raises(BadInput, match=r"locks/shards/000000000003\.json: .* delete this object"):
+        acquire(bucket)
+    bucket.delete("locks/shards/000000000003.json")
+    acquire(bucket)
+
+
+def test_a_file_beside_the_leases_is_ignored(bucket):
+    for name in ("notes.txt", "1.json", "zzz.json"):
+        bucket.write(f"locks/shards/{name}", b"{}")
+    with exclusive_lock(bucket, "lrm build"):
+        assert lock_holder(bucket).pid == os.getpid()
+        with pytest.raises(BadInput, match="lrm build"):
+            acquire(bucket)
+    acquire(bucket)

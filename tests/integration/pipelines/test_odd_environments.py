@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import WorkFailed
 from core.paths.temporary_folder import short_folder
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from pipelines.ray_session import MAX_RAY_FOLDER, ray_session
@@ -131,6 +132,9 @@ def test_a_local_ray_starts_with_a_long_temporary_folder(tmp_path, monkeypatch):
         private = session.parents[1]
         assert private.parent == short_folder()
         assert private.stat().st_mode & 0o077 == 0
+        # Whatever Ray raises, a local one that does not start is no wrong input.
+        with pytest.raises(WorkFailed, match="cannot start Ray"), ray_session("local"):
+            pass
     assert not private.exists()
     assert not [*long_folder.iterdir()]
 

@@ -1,6 +1,8 @@
 """The last line of a command that failed, for errors that no command expects."""
 
+import contextlib
 import errno
+import os
 import tempfile
 import zipfile
 
@@ -9,7 +11,9 @@ import pytest
 from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 
+from core.errors import WorkFailed
 from core.monitoring.last_error import describe_failure
+from dataset.catalog.panic_text import without_panic_text
 from tests.support.lrm import run_lrm
 
 
@@ -51,7 +55,11 @@ def test_an_error_of_the_system_names_the_file(tmp_path):
             "ulimit -n",
         ),
         (OSError(errno.EROFS, "Read-only file system", "a"), "Read-only file system: 'a'", "mount"),
-        (OSError(errno.EIO, "Input/output error", "a"), "Input/output error: 'a'", "check it"),
+        (
+            OSError(errno.EIO, "Input/output error", "a"),
+            "Input/output error: 'a'",
+            "check the disk",
+        ),
         (MemoryError(), "not enough memory: MemoryError", "more memory"),
         (
             pa.ArrowMemoryError("malloc of size 9 failed"),
@@ -68,6 +76,36 @@ def test_an_error_of_the_machine_says_what_to_do(error, problem, remedy):
     assert "internal error" not in failure.line
     assert problem in failure.line
     assert remedy in failure.line.partition("; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (
+            "ROOT/catalog: cannot use the catalog: x: No space left on device (os error 28)",
+            "; free",
+        ),
+        ("--out x: cannot write: Too many open files", "; allow more open files: `ulimit -n 1024`"),
+        ("x: Read-only file system", "; mount this disk for writing"),
+        ("x: No space left on device: free 3 GB", ""),
+        ("x: no sample", ""),
+    ],
+)
+def test_a_line_that_reports_an_error_of_the_machine_says_what_to_do(text, remedy):
+    failure = describe_failure(WorkFailed(text))
+    assert failure is not None
+    assert failure.line.startswith(f"error: {text}")
+    assert failure.line.removeprefix(f"error: {text}").startswith(remedy)
+    assert bool(remedy) == (failure.line != f"error: {text}")
+
+
+def test_a_tree_of_causes_is_one_line():
+    error = OSError(
+        "Kernel error\n  \x1b[31m\u21b3\x1b[0m Generic error\n   \x1b[31m\u21b3\x1b[0m gone\n"
+    )
+    failure = describe_failure(error)
+    assert failure is not None
+    assert failure.line == "error: Kernel error: Generic error: gone"
 
 
 @pytest.fixture
@@ -123,3 +161,23 @@ def test_a_command_with_a_bug_ends_with_one_line(temporary_folder, monkeypatch):
     with pytest.raises(AssertionError, match="KeyError: 1"):
         run_lrm("status")
     assert not [*temporary_folder.iterdir()]
+
+
+PANIC = b"""
+thread 'tokio-runtime-worker' (5) panicked at /x/buffered.rs:369:41:
+Already shut down
+stack backtrace:
+note: run with `RUST_BACKTRACE=1`
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"), [(b"a\n", b"a\n"), (b"a\n" + PANIC, b"a\n"), (PANIC, b"")]
+)
+def test_the_text_of_a_panic_is_not_printed(capfd, written, kept):
+    with contextlib.suppress(ZeroDivisionError), without_panic_text():
+        os.write(2, written)
+        assert capfd.readouterr().err == ""
+        raise ZeroDivisionError
+    os.write(2, b"after")
+    assert capfd.readouterr().err.encode() == kept + b"after"

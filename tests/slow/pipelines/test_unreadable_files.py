@@ -1,0 +1,11 @@
+"""Every command on a dataset of which one file is unreadable or made a pipe."""
+
+import pytest
+
+from tests.support.damage_table import ROOT_COMMANDS
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "made a pipe"])
+def test_every_command_with_each_file(damage_table, damage):
+    violations = damage_table.violations(list(damage_table.files), damage, list(ROOT_COMMANDS))
+    assert "\n".join(violations) == ""
