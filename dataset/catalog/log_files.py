@@ -226,7 +226,7 @@ def is_named_by_digest(name: str) -> bool:
 def damaged_catalog(root: Storage, problem: CatalogProblem) -> Damaged:
     """Return the error of a command that finds the catalog damaged."""
     return Damaged(
-        f"{root.uri}: the catalog is damaged: {problem}; to see what is lost and to mend it: "
+        f"{root.uri}: the catalog is damaged: {problem}; to see what is lost and to repair it: "
         f"lrm repair --root {root.uri}"
     )
 

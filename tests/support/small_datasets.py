@@ -59,11 +59,11 @@ class SmallDataset:
                 event = decider.identities.event(stage, state, data=STAGE_DATA[stage.name])
                 state = with_event(state, event)
                 events.append(event)
-        Catalog(self.root).commit(events, f"{len(events)} events of {config.rig}", 1)
         rigs = {} if is_old else read_memory(self.root).rigs
         rigs = {**rigs, config.rig: Remembered(config=config)}
         entries = {} if is_old else {rig: each.entry() for rig, each in rigs.items()}
         write_build(self.root, {"config": config.dump(), "rigs": entries})
+        Catalog(self.root).commit(events, f"{len(events)} events of {config.rig}", 1)
         write_parts(self.root, config, plan.listing)
 
     def change(self, names: list[str], version: str = "1", tag: str = "") -> None:

@@ -34,7 +34,7 @@ def words(demo_source: Path) -> list:
         (["--rigg", "lrm32"], ["unknown option --rigg", "did you mean --rig?"]),
         (["--rig", "lrm23"], ["lrm23", "did you mean 'lrm32'?"]),
         (["--limit", "many"], ["limit", "whole number"]),
-        (["--limit", "0"], ["limit", "greater than or equal to 1"]),
+        (["--limit", "0"], ["limit", "greater than 0"]),
         (["--render.resolution", "-5"], ["render.resolution", "greater than 0"]),
         (["--render.device", "tpu"], ["render.device", "'cpu' or 'gpu'"]),
         (["--execution.fetch-resources", "{a: 0}"], ["fetch-resources.a", "greater than 0"]),

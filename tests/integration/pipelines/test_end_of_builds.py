@@ -78,7 +78,8 @@ def test_a_disk_that_is_full_at_the_start_is_no_bad_input(demo_source: Path, tmp
     answer = on_small_disk(disk, "4k", "build", *words)
     assert (answer.code, answer.err.splitlines()[-1]) == (
         1,
-        f"lrm build: error: {disk}/root: cannot write here: No space left on device",
+        f"lrm build: error: {disk}/root/build.json: cannot write here: No space left on device; "
+        "free space on this disk, and run the same command again",
     )
 
 
@@ -219,5 +220,5 @@ def test_a_full_temporary_folder_is_no_bad_input(demo_source: Path, tmp_path: Pa
     answer = on_small_disk(disk, "500k", "build", *words)
     assert answer.code == 1
     assert answer.err.startswith(f"lrm build: error: TMPDIR={disk}: cannot write temporary files")
-    assert answer.err.endswith(": No space left on device\n")
+    assert ": No space left on device; free" in answer.err
     assert not (tmp_path / "root").exists()

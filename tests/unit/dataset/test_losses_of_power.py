@@ -10,7 +10,8 @@ from dataset.build_records import read_records, recorded
 from dataset.format.shards import index_path, read_index, read_members
 from dataset.root import check_root, read_build, write_build
 from dataset.snapshots.deletion import delete_snapshots
-from dataset.snapshots.protection import files_of_snapshots, manifests
+from dataset.snapshots.manifests import manifests
+from dataset.snapshots.protection import files_of_snapshots
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from tests.support.disk_losses import Loss, losses_during, write_tree
 from tests.support.small_shards import content, small_sample, write_small_shard
@@ -74,7 +75,12 @@ WORK: dict[str, tuple[Callable[[Storage], Any], Callable[[Storage], Any], Any, A
         None,
         [content(1), content(2)],
     ),
-    "first build": (lambda root: write_build(root, {"config": 1}), build, None, {"config": 1}),
+    "first build": (
+        lambda root: write_build(root, {"config": {"a": 1}}),
+        build,
+        None,
+        {"config": {"a": 1}},
+    ),
     "record of a build": (
         record_build,
         lambda root: [each.get("outcome") for each in read_records(root)],

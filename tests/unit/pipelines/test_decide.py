@@ -252,7 +252,7 @@ def test_a_file_over_a_limit_of_the_inspection_is_retried_only_with_another_limi
     other_child = BuildConfig.load(WITH_GEOMETRY.dump() | {"blender": {"render_seconds": 9999}})
     for config in (WITH_GEOMETRY, other_child):
         assert Decider(config).decide(over).stage is None
-    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**40}})
+    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**31}})
     decision = Decider(higher).decide(over)
     assert (next_stage(decision), decision.why) == ("inspect", "configuration changed")
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_too_large_to_fetch_is_fetched_only_with_another_limit():
     other = {"inspect": {"max_nodes": 5}, "blender": {"render_seconds": 9999}}
     for config in (WITH_GEOMETRY, BuildConfig.load(WITH_GEOMETRY.dump() | other)):
         assert Decider(config).decide(over).stage is None
-    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**40}})
+    higher = BuildConfig.load(WITH_GEOMETRY.dump() | {"inspect": {"max_file_bytes": 2**31}})
     decision = Decider(higher).decide(over)
     assert (next_stage(decision), decision.why) == ("fetch", "limits changed")
 

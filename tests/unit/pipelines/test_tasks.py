@@ -40,7 +40,7 @@ def test_only_infrastructure_faults_are_retried_at_once(monkeypatch, kind):
         assert waits == [0.0 if kind is FailureKind.KILLED else 5.0]
     else:
         assert (event.status, event.kind, event.message) == ("failed", kind, "m")
-        assert (event.data, waits, len(unused)) == ({"log_tail": "log"}, [], 1)
+        assert (event.data["log_tail"], waits, len(unused)) == ("log", [], 1)
 
 
 def test_attempts_are_limited_and_the_last_failure_counts(monkeypatch):
