@@ -39,7 +39,10 @@ class ScratchFolder:
 
     def cleanup(self) -> None:
         """Remove the folder, if it exists."""
-        self.removal()
+        # Calling the finalizer has no effect late in the end of a process.
+        if removal := self.removal.detach():
+            _, remove, arguments, _ = removal
+            remove(*arguments)
 
 
 def scratch_folder(purpose: str) -> ScratchFolder:
