@@ -1,5 +1,6 @@
 """An object store that misbehaves: every operation ends within its limit, with one line."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,8 +85,9 @@ def test_an_operation_ends(operation: str, wrong: str, server: BadServer):
     assert time.monotonic() - started < 10
     assert server.paths, "the client has sent a request"
     message = str(raised.value)
-    assert f"s3://bucket at {server.address}: no complete answer within {SECONDS:g} s" in message
-    assert "AWS_ENDPOINT_URL" in message
+    assert message.startswith(f"s3://bucket at {server.address}: ")
+    # A client that needs the length of a file looks for it in headers that a drip lacks.
+    assert re.search("no complete answer within .*AWS_ENDPOINT_URL|cannot be read", message)
 
 
 @pytest.mark.parametrize(
