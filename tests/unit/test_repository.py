@@ -20,7 +20,13 @@ ALL_PACKAGES = (*PACKAGES, "benchmarks", "tests")
 OPTIONAL = {"lpips", "nvdiffrast", "rembg"}
 """Packages that are imported only if they are installed. The Makefile installs lpips without
 torchvision."""
-TRANSITIVE = {"aiobotocore": "s3fs", "aiohttp": "s3fs", "botocore": "s3fs", "mathutils": "bpy"}
+TRANSITIVE = {
+    "aiobotocore": "s3fs",
+    "aiohttp": "s3fs",
+    "botocore": "s3fs",
+    "mathutils": "bpy",
+    "typing_extensions": "pydantic",
+}
 """Modules that are part of a declared package or of one that it requires."""
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"
 
