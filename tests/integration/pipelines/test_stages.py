@@ -21,9 +21,9 @@ def fetch_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     fetch = Mirror.fetch
 
-    def count_and_fetch(self, path, version, target):
+    def count_and_fetch(self, path, *others):
         counts[path] += 1
-        return fetch(self, path, version, target)
+        return fetch(self, path, *others)
 
     monkeypatch.setattr(Mirror, "fetch", count_and_fetch)
     return counts
