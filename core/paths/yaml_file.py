@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text. Raises yaml.YAMLError."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+        return _Loader(text).get_single_data()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # PyYAML lets them through, for example for the date 2026-13-01.
         raise yaml.YAMLError(first_line(error)) from None
