@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
-import yaml
 
 from core.errors import BadInput
-from core.paths.regular_file import open_regular
 
 __all__ = [
     "ABSENT",
@@ -31,7 +29,6 @@ __all__ = [
     "merge",
     "nested",
     "nested_renames",
-    "read_yaml",
     "without",
 ]
 
@@ -152,23 +149,6 @@ class Config(pydantic.BaseModel):
     def digest(self) -> str:
         """Return the first 16 hexadecimal digits of the SHA-256 of the JSON of `dump()`."""
         return digest(self.dump())
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Raises BadInput if it is missing or holds no mapping."""
-    try:
-        with open_regular(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise BadInput(f"{path}: is not valid YAML: {problem}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise BadInput(f"{path}: must hold a mapping of settings, not a {type(values).__name__}")
-    return values
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class InspectLimits(Config):
     max_elements: PositiveInt = GlbLimits.max_elements
     """Maximum number of vertex attribute values and indices that the primitives refer to."""
     max_parts: PositiveInt = GlbLimits.max_parts
-    """Maximum number of copies of primitives, plus that of morph targets, once per pose."""
+    """Maximum number of copies of primitives, plus five times that of morph targets per pose."""
     max_materials: PositiveInt = GlbLimits.max_materials
     """Maximum number of drawn materials."""
     max_image_pixels: PositiveInt = GlbLimits.max_image_pixels

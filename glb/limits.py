@@ -21,8 +21,8 @@ class GlbLimits:
     """Drawn triangles, counted once per instance."""
     max_elements: int = 50_000_000
     """Vertex attribute values and indices that the primitives refer to."""
-    max_parts: int = 100_000
-    """Copies of primitives, and their morph targets once per pose: each is a step in Python."""
+    max_parts: int = 500_000
+    """Copies of primitives, and five times their morph targets, once per pose: steps in Python."""
     max_materials: int = 5_000
     """Drawn materials: the time of Blender's importer grows with the square of their number."""
     max_image_pixels: int = 8192 * 8192

@@ -31,6 +31,8 @@ _TARGETS = ("POSITION", "NORMAL")
 """The attributes that morph targets change."""
 _MAX_REPEATS = 10
 """Multiple of the limit on elements that morph targets and skins may read again for other nodes."""
+_TARGET_STEPS = 5
+"""Steps of a morph target, whose arrays are read, checked and added; a copy is one step."""
 
 
 class NeededNames:
@@ -131,8 +133,8 @@ def check_num_parts(
 ) -> None:
     """Raise GlbError (`too_large`) if the evaluation would take too many steps.
 
-    Each copy of a primitive is a step, and so is each morph target of a mesh, again for every node
-    with weights of its own. Nodes with different weights or skins also read the arrays again.
+    Each copy of a primitive is a step, and each morph target of a mesh is several, again for every
+    node with weights of its own. Nodes with different weights or skins also read the arrays again.
     """
     uses = _uses_of_meshes(document, tree)
     parts = elements = 0
@@ -141,7 +143,7 @@ def check_num_parts(
             if "POSITION" not in primitive["attributes"] or not draws_triangles(primitive):
                 continue
             targets = primitive.get("targets") or []
-            parts += max(copies.get(mesh, 0), 1) + len(targets) * use.poses
+            parts += max(copies.get(mesh, 0), 1) + _TARGET_STEPS * len(targets) * use.poses
             if parts > limits.max_parts:
                 message = "more copies of primitives and morph targets than the limit of"
                 raise GlbError(FailureKind.TOO_LARGE, f"{message} {limits.max_parts}")

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Float32
 
+from core.errors import is_disk_full
 from core.failures import FailureKind, StageFailed
 from core.paths.scratch import scratch_folder
 from dataset.cameras import Camera
@@ -358,7 +359,11 @@ class BlenderProcess:
         """Start a child, and wait until it is ready for its first object."""
         self.close()
         began = time.monotonic()
-        self._child = Child(self._limits.threads)
+        try:
+            self._child = Child(self._limits.threads)
+        except OSError as error:
+            kind = FailureKind.NO_SPACE if is_disk_full(error) else FailureKind.NO_START
+            raise RenderFailure(kind, f"Blender does not start: {error}") from None
         self._objects = 1
         try:
             self._start_data = self._wait_for_reply(self._child, "start", _START_SECONDS).data

@@ -66,10 +66,15 @@ class ChildProcess:
                     cwd=folder,
                     process_group=0,
                 )
+            self._process_info = self._find_process()
         except BaseException:
-            self.channel.close()
+            self.channel.close()  # a child that has started ends
             raise
-        self._process_info = psutil.Process(self._process.pid)
+
+    def _find_process(self) -> psutil.Process | None:
+        with contextlib.suppress(psutil.Error):  # it has ended already
+            return psutil.Process(self._process.pid)
+        return None
 
     @property
     def pid(self) -> int:
@@ -86,8 +91,9 @@ class ChildProcess:
         The children start no processes of their own. Searching for some would read the process
         table of the whole machine (13 ms with 80 processes) at every poll.
         """
-        with contextlib.suppress(psutil.Error):
-            return self._process_info.memory_info().rss
+        if self._process_info is not None:
+            with contextlib.suppress(psutil.Error):
+                return self._process_info.memory_info().rss
         return 0
 
     def end_reason(self, subject: str, during: str) -> tuple[FailureKind, str]:

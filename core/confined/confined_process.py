@@ -28,6 +28,8 @@ _MAX_STEP_SECONDS = 1.0
 """Longest time between two measurements that counts."""
 _MAX_JSON = 8 << 20
 """Bytes of the JSON part of an answer."""
+_MAX_TEXT = 4096
+"""Characters of a failure's message, and of its log."""
 _RECYCLE_BYTES = 512 << 20
 """Resident memory of an idle child above which the next call gets a new one."""
 _OF_FORMER_CALLS = frozenset({FailureKind.CRASH, FailureKind.OUT_OF_MEMORY})
@@ -157,6 +159,9 @@ class ConfinedProcess:
         except (EOFError, OSError, TooLarge):
             _, message = child.end_reason(f"the process for {self._name}", "its start")
             raise self._failure(FailureKind.NO_START, message) from None
+        except BaseException:
+            self.close()  # its first message was not read
+            raise
         return child
 
     def _waiting(self, child: ChildProcess, seconds: float, max_bytes: int) -> Callable[[], None]:
@@ -193,8 +198,9 @@ def _failure_in(answer: Any) -> ConfinedFailure | None:
     try:
         if isinstance(answer, dict) and "value" in answer:
             return None
-        kind, log = FailureKind.from_name(answer["kind"]), answer.get("log")
-        return ConfinedFailure(kind, str(answer["message"]), None if log is None else str(log))
+        kind = FailureKind.from_name(answer["kind"])
+        message, log = str(answer["message"])[:_MAX_TEXT], answer.get("log")
+        return ConfinedFailure(kind, message, None if log is None else str(log)[:_MAX_TEXT])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EOFError("the answer has no known form") from None
 

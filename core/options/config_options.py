@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic.fields import FieldInfo
 
-from core.config import ABSENT, Config, merge, nested, read_yaml, without
+from core.config import ABSENT, Config, merge, nested, without
 from core.errors import BadInput
 from core.options.field_values import (
     choices_of,
@@ -20,6 +20,7 @@ from core.options.field_values import (
     values_text,
 )
 from core.options.parser import warn_of_old_option
+from core.paths.yaml_file import parse_yaml, read_yaml
 
 __all__ = [
     "add_config_options",
@@ -224,6 +225,6 @@ def _parse(text: str, annotation: Any) -> Any:
     if str in members(annotation):
         return None if text == "null" and annotation is not str else text
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         raise BadInput(f"cannot read the value {text!r}") from None

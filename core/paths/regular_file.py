@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["file_kind_problem", "open_regular", "require_regular"]
+__all__ = ["file_kind_problem", "open_regular", "read_regular", "require_regular"]
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -29,6 +29,12 @@ def open_regular(path: str | Path, mode: str = "r", **options: Any) -> Any:
     that this process was started with, such as `<(zcat ids.gz)` in a shell, is read.
     """
     return open(path, mode, opener=_open, **options)
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the content of a file if `open_regular` can open it. Raises OSError."""
+    with open_regular(path, "rb") as file:
+        return bytes(file.read())
 
 
 def require_regular(path: str | Path) -> None:

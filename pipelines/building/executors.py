@@ -5,12 +5,11 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Protocol
 
 from core.errors import BadInput
 from pipelines.building.build_config import BuildConfig
-from pipelines.building.limits.stage_starts import announce_start, forget_starts
+from pipelines.building.limits.stage_starts import forget_starts, run_announced
 from pipelines.building.limits.stuck_tasks import StuckTasks
 from pipelines.building.ray_worker import Work, run_on_worker
 from pipelines.building.stages.queues import FETCH_QUEUE, RENDER_QUEUE
@@ -121,9 +120,7 @@ class OnRay:
             session.enter_context(ray_session(config.address))
             session.callback(forget_starts)
             # A driver may have registered additional stages: the workers need them, too.
-            self._setup = ray.put(
-                (config, source, work or partial(run_task, announce=announce_start), STAGES.added)
-            )
+            self._setup = ray.put((config, source, work or run_announced, STAGES.added))
             if config.address == "local":
                 self._require_local_resources()
             if self._max_request:

@@ -9,6 +9,7 @@ import yaml
 from core.errors import BadInput
 from core.options import Parser
 from core.options.bounds import at_most
+from core.paths.yaml_file import parse_yaml
 from pipelines.cli.torch_options import add_device_option, open_device
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _source(arguments: argparse.Namespace) -> "tuple[LRMKind, Path]":
 
 def _changes(text: str) -> dict[str, Any]:
     try:
-        changes = yaml.safe_load(text)
+        changes = parse_yaml(text)
     except yaml.YAMLError:
         changes = None
     if not isinstance(changes, dict):

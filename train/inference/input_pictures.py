@@ -13,6 +13,7 @@ from torch import Tensor
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from core.errors import BadInput, WorkFailed
 from core.failures import Fault
+from core.paths.regular_file import open_regular
 from train.inference.picture_decoder import MAX_PIXELS
 
 __all__ = ["ENDINGS", "check_not_empty", "decode_file", "on_white", "read_picture", "read_pictures"]
@@ -72,17 +73,15 @@ def _content(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise BadInput(f"{path}: is a folder, not a picture")
-        if path.exists() and not path.is_file():
-            raise BadInput(f"{path}: is not a file; save the picture in one")
-        with open(path, "rb") as file:
+        with open_regular(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > _MAX_FILE:
                 raise BadInput(f"{path}: has {size} bytes; the limit for a picture is {_MAX_FILE}")
-            return file.read(_MAX_FILE)
+            return bytes(file.read(_MAX_FILE))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such picture file or folder") from None
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read as a picture: {error}") from None
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def on_white(image: Image.Image) -> Float[Tensor, "3 h w"]:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from core.errors import BadInput
+from core.paths.regular_file import read_regular
 from train.inference.six_views import DISTANCE
 
 __all__ = ["VIEWS_FILE", "check_distance", "read_distance", "write_distance"]
@@ -27,7 +28,7 @@ def read_distance(folder: Path) -> float:
     """
     path = folder / VIEWS_FILE
     try:
-        distance = json.loads(path.read_text())["distance"]
+        distance = json.loads(read_regular(path))["distance"]
     except (FileNotFoundError, NotADirectoryError):
         return DISTANCE
     except (OSError, ValueError, KeyError, TypeError) as error:

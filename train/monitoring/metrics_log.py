@@ -18,6 +18,7 @@ from typing import Any
 
 from core.atomic import atomic_write
 from core.errors import Damaged
+from core.paths.regular_file import open_regular, read_regular
 
 __all__ = [
     "METRICS",
@@ -89,7 +90,7 @@ def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
     """
     path = out / name
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_regular(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -121,7 +122,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def last_metrics(out: Path) -> dict[str, Any] | None:
     """Return the last whole line of the metrics without reading the rest; None without one."""
     try:
-        with open(out / METRICS, "rb") as file:
+        with open_regular(out / METRICS, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
     except OSError:

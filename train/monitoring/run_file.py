@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.atomic import atomic_write
 from core.errors import Damaged
+from core.paths.regular_file import read_regular
 from train.settings.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
     """Return the record in a run's folder; None if there is none. Raises Damaged."""
     path = out / RUN_FILE
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from core.atomic import atomic_write
 from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
+from core.paths.regular_file import read_regular
 from core.process_identity import has_ended, kernel_scope, start_ticks
 from core.signal_watch import before_forced_end, call_within
 from train.monitoring.metrics_log import last_metrics
@@ -83,7 +84,7 @@ def read_state(out: Path) -> StateRecord | None:
     """
     path = out / STATE_FILE
     try:
-        return StateRecord(**json.loads(path.read_bytes()))
+        return StateRecord(**json.loads(read_regular(path)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -1,21 +1,21 @@
-"""What each worker of a Ray cluster is doing, for a driver whose tasks take too long.
+"""What the tasks of a Ray cluster are doing, for a driver whose tasks take too long.
 
-A worker stores the start of every attempt at a stage under its own name in Ray's key-value store.
-The driver reads that only for tasks that are lost or late, so it costs nothing otherwise. The time
-in Ray's queue does not count.
+A worker stores the start of every attempt at a stage under its task's id in Ray's key-value store.
+The driver reads the entries of tasks that are lost or late only. The time in Ray's queue does not
+count.
 """
 
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from dataset.catalog.event_log import Event
 from pipelines.building.stages.time_limit import margin
-from pipelines.building.stages.worker_context import StageStart
+from pipelines.building.stages.worker_context import StageStart, WorkerContext
+from pipelines.building.tasks import Task, run_task
 
-__all__ = ["RunningStage", "announce_start", "forget_starts", "running_stages"]
+__all__ = ["RunningStage", "forget_starts", "run_announced", "running_stage"]
 
 _NAMESPACE = b"lrm-stage-starts"
 
@@ -39,46 +39,56 @@ class RunningStage:
         return self.seconds > self.start.max_seconds + 2 * margin(self.start.max_seconds)
 
 
-def announce_start(start: StageStart) -> None:
-    """Store the start of an attempt, in a worker."""
-    import ray
+def run_announced(task: Task, context: WorkerContext) -> list[Event]:
+    """Run a task in a worker, which stores the start of every attempt until the task has ended."""
+    try:
+        return run_task(task, context, announce=_announce_start)
+    finally:
+        with contextlib.suppress(Exception):
+            _delete(_key_of(_this_task()))
+
+
+def _announce_start(start: StageStart) -> None:
     from ray.experimental.internal_kv import _internal_kv_put
 
-    context = ray.get_runtime_context()
-    key = f"{context.get_job_id()}/{context.get_worker_id()}".encode()
-    entry = {"task": context.get_task_id(), "began": time.time(), "start": asdict(start)}
     # The work does not depend on it: without an entry, only this task's limit is not enforced.
     with contextlib.suppress(Exception):
-        value = json.dumps(entry).encode()
-        _internal_kv_put(key, value, overwrite=True, namespace=_NAMESPACE)
+        value = json.dumps({"began": time.time(), "start": asdict(start)}).encode()
+        _internal_kv_put(_key_of(_this_task()), value, overwrite=True, namespace=_NAMESPACE)
 
 
-def running_stages() -> dict[str, RunningStage]:
-    """Return the last attempt of each task that a worker of this driver runs, by Ray's task id."""
-    return dict(_read_starts())
+def running_stage(task_id: str) -> RunningStage | None:
+    """Return the last attempt that a task, by Ray's id, has started; None if it does not run."""
+    from ray.experimental.internal_kv import _internal_kv_get
 
-
-def _read_starts() -> Iterator[tuple[str, RunningStage]]:
-    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-
-    for key in _internal_kv_list(_job_prefix(), namespace=_NAMESPACE):
-        value = _internal_kv_get(key, namespace=_NAMESPACE)
-        if value is not None:
-            entry = json.loads(value)
-            events = tuple(Event(**event) for event in entry["start"].pop("events"))
-            start = StageStart(events=events, **entry["start"])
-            yield entry["task"], RunningStage(start=start, seconds=time.time() - entry["began"])
+    value = _internal_kv_get(_key_of(task_id), namespace=_NAMESPACE)
+    if value is None:
+        return None
+    entry = json.loads(value)
+    events = tuple(Event(**event) for event in entry["start"].pop("events"))
+    start = StageStart(events=events, **entry["start"])
+    return RunningStage(start=start, seconds=time.time() - entry["began"])
 
 
 def forget_starts() -> None:
-    """Delete the entries of this driver's workers."""
-    from ray.experimental.internal_kv import _internal_kv_del
-
+    """Delete the entries of this driver's tasks: those of lost workers are left."""
     with contextlib.suppress(Exception):  # the cluster may be gone
-        _internal_kv_del(_job_prefix(), del_by_prefix=True, namespace=_NAMESPACE)
+        _delete(_key_of(""), by_prefix=True)
 
 
-def _job_prefix() -> bytes:
+def _this_task() -> str:
     import ray
 
-    return f"{ray.get_runtime_context().get_job_id()}/".encode()
+    return str(ray.get_runtime_context().get_task_id())
+
+
+def _key_of(task_id: str) -> bytes:
+    import ray
+
+    return f"{ray.get_runtime_context().get_job_id()}/{task_id}".encode()
+
+
+def _delete(key: bytes, *, by_prefix: bool = False) -> None:
+    from ray.experimental.internal_kv import _internal_kv_del
+
+    _internal_kv_del(key, del_by_prefix=by_prefix, namespace=_NAMESPACE)

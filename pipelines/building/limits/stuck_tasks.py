@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.building.limits.stage_starts import RunningStage, running_stages
+from pipelines.building.limits.stage_starts import RunningStage, running_stage
 from pipelines.building.stages.time_limit import margin
 from pipelines.building.stages.worker_context import StageStart
 
@@ -46,7 +46,7 @@ class StuckTasks:
         """Forget a task whose worker was lost; return its stage if that took too long."""
         stuck_in = self.forget(reference)
         if stuck_in is None:
-            running = running_stages().get(_task_id(reference))
+            running = running_stage(_task_id(reference))
             stuck_in = running.start if running is not None and running.is_late else None
         return stuck_in
 
@@ -58,10 +58,9 @@ class StuckTasks:
         if now < self._next_check:
             return []
         late = [ref for ref, since in self._may_be_late.items() if now > since]
-        stages = running_stages() if late else {}
         given_up = []
         for reference in late:
-            running = stages.get(_task_id(reference))
+            running = running_stage(_task_id(reference))
             if running is None or not running.is_stuck:
                 continue
             before = self._cancelled.get(reference)

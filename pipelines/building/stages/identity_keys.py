@@ -54,7 +54,7 @@ RENDER_KEYS = _keys(
 SCENE_KEYS = (IdentityKey("cull_shells", "render.cull_shells", omitted_at=True),)
 """The settings with which a file becomes a scene."""
 _STEPS = (
-    IdentityKey("max_parts", "inspect.max_parts", omitted_at=100_000),
+    IdentityKey("max_parts", "inspect.max_parts", omitted_at=500_000),
     IdentityKey("max_materials", "inspect.max_materials", omitted_at=5_000),
 )
 INSPECT_KEYS = (

@@ -35,16 +35,27 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     is_main = threading.current_thread() is threading.main_thread()
     faulthandler.dump_traceback_later(seconds + margin(seconds), exit=True, file=_STDERR)
-    handler = signal.signal(signal.SIGALRM, _interrupt) if is_main else None
     try:
-        if is_main:
-            signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_SECONDS)
-        yield
+        with _alarm(seconds) if is_main else contextlib.nullcontext():
+            yield
     finally:
-        if is_main:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    handler = signal.signal(signal.SIGALRM, _interrupt)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_SECONDS)
+    try:
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        # Again, because an alarm at the end of the block interrupts the line above, too.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None is one of a library
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

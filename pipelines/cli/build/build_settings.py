@@ -8,6 +8,7 @@ import yaml
 
 from core.options import Parser, add_config_options, load_settings, settings_from_options
 from core.options.help_text import shown_options, values_and_default
+from core.paths.yaml_file import parse_yaml
 from core.storage import Storage
 from pipelines.cli.build.loss_option import add_accept_loss_option
 
@@ -104,7 +105,7 @@ def _names(text: str) -> tuple[str, ...]:
     Without brackets, commas separate the names.
     """
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError:
         raise argparse.ArgumentTypeError(f"cannot read the list {text!r}") from None
     names = values.split(",") if isinstance(values, str) else values

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.confined.child_process import ChildProcess
 from core.confined.confined_process import ConfinedFailure, ConfinedProcess
 from tests.support.scripts import run_script
 
@@ -80,6 +81,24 @@ def test_a_failure_has_a_kind_and_costs_one_call(process, name: str, monkeypatch
     assert run(process, "echo", 1) == ([1], b"")
     # Kilobytes; what the child held was twice as much at least.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+def test_a_child_that_ends_at_its_start_is_no_error(monkeypatch):
+    find = psutil.Process
+
+    def find_zombie(pid: int) -> psutil.Process:
+        while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            time.sleep(0.01)
+        return find(pid)
+
+    monkeypatch.setattr(psutil, "Process", find_zombie)
+    child = ChildProcess("no.such.module", environment={})
+    assert child.memory() == 0
+    assert child.end_reason("it", "its start") == (
+        "crash",
+        "it ended with exit code 1 during its start",
+    )
+    child.kill()
 
 
 def test_the_traceback_of_an_unexpected_error_is_kept(process):

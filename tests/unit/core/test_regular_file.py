@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from core.config import read_yaml
-from core.errors import BadInput
+from core.errors import BadInput, Damaged
 from core.paths.regular_file import open_regular, require_regular
+from core.paths.yaml_file import read_yaml
 from core.storage import Storage
 from pipelines.sources import open_source
 from pipelines.sources.captions import read_captions
+from train.inference.input_pictures import read_picture
+from train.inference.views_file import VIEWS_FILE, read_distance
+from train.monitoring.metrics_log import METRICS, read_metrics
+from train.monitoring.run_file import RUN_FILE, read_run
 from train.settings.deepspeed_file import read_deepspeed
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -25,10 +29,20 @@ READERS: dict[str, Callable[[Path], object]] = {
     "configuration": lambda path: read_yaml(str(path)),
     "captions": lambda path: read_captions(str(path)),
     "deepspeed": lambda path: read_deepspeed(str(path)),
+    "picture": read_picture,
+    "views": lambda path: read_distance(linked(path, VIEWS_FILE)),
+    "run": lambda path: read_run(linked(path, RUN_FILE)),
+    "metrics": lambda path: read_metrics(linked(path, METRICS)),
 }
 
 
-@pytest.fixture(params=["named pipe", "socket", "device", "link to a device"])
+def linked(path: Path, name: str) -> Path:
+    """Return a folder in which the file has another name."""
+    (path.parent / name).symlink_to(path)
+    return path.parent
+
+
+@pytest.fixture(params=["named pipe", "socket", "link to a device"])
 def special(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "special"
     with socket.socket(socket.AF_UNIX) as server:
@@ -39,8 +53,6 @@ def special(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
             folder = os.open(tmp_path, os.O_DIRECTORY)
             server.bind(f"/proc/self/fd/{folder}/special")
             os.close(folder)
-        elif request.param == "device":
-            path = Path("/dev/zero")
         else:
             path.symlink_to("/dev/zero")
         yield path
@@ -48,7 +60,7 @@ def special(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_no_reader_waits_for_a_file_that_never_ends(special: Path, reader: str) -> None:
-    with pytest.raises((OSError, BadInput), match=r"(pipe|socket|device), not a regular"):
+    with pytest.raises((OSError, BadInput, Damaged), match=r"(pipe|socket|device), not a regular"):
         READERS[reader](special)
 
 

@@ -127,6 +127,10 @@ def test_a_picture_is_refused_with_one_line(
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, message in {"": "a folder", "pipe": "not a file", "gone": "no such picture"}.items():
+    for name, message in {
+        "": "a folder",
+        "pipe": "named pipe",
+        "gone": "no such picture",
+    }.items():
         with pytest.raises(BadInput, match=message):
             read_picture(tmp_path / name)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from core.atomic import atomic_write
+from core.paths.regular_file import read_regular
 
 __all__ = ["IDS_FILE", "LoggedStart", "Logger"]
 
@@ -60,6 +61,6 @@ class LoggedStart:
 
     def _ids(self) -> dict[str, str]:
         try:
-            return dict(json.loads((self.out / IDS_FILE).read_bytes()))
+            return dict(json.loads(read_regular(self.out / IDS_FILE)))
         except (OSError, ValueError, TypeError):
             return {}
