@@ -88,10 +88,10 @@ def test_every_form_of_tensor_is_read_as_pytorch_reads_it(is_archive, container,
     ("kind", "changes", "cause"),
     [
         ("nerf", {"transformer": {"width": 2**15, "num_heads": 8}}, "does not fit the model"),
-        ("nerf", {"transformer": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
-        ("nerf", {"encoder": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
-        ("nerf", {"image_size": 2**20}, "image_size 1048576 is out of range"),
-        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution 100000 is out of range"),
+        ("nerf", {"transformer": {"num_layers": 10**9}}, "transformer.num_layers: must be"),
+        ("nerf", {"encoder": {"num_layers": 10**9}}, "encoder.num_layers: must be"),
+        ("nerf", {"image_size": 2**20}, "image_size: must be"),
+        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution: must be"),
     ],
 )
 def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(
