@@ -111,7 +111,7 @@ class StartProgress:
         if not self._has_steps and _start_time(self._out) != self._before:
             # Rank 0 removes the lines of repeated steps before it writes the record of its start.
             run, last = known_run(self._out), last_metrics(self._out)
-            self._has_steps = bool(run and last and last["step"] > run.get("first_step", 0))
+            self._has_steps = bool(run and last and last["step"] > run["first_step"])
         return self._has_steps
 
 

@@ -123,7 +123,8 @@ def test_a_start_is_running_once_it_has_finished_a_step(tmp_path, fast):
     def write(started: str, first_step: int, *steps: int) -> None:
         lines = "".join(json.dumps({"step": step}) + "\n" for step in steps)
         (tmp_path / "metrics.jsonl").write_text(lines)
-        record = {"started": started, "first_step": first_step, "config": {}}
+        record = {"started": started, "first_step": first_step, "hosts": []}
+        record["config"] = {"steps": 4}
         (tmp_path / "run.json").write_text(json.dumps(record))
 
     write("before", 0, 1, 2, 3)  # killed after step 3, with a checkpoint of step 2

@@ -1,6 +1,7 @@
 """Whatever state dict PyTorch saves is read with the same bits."""
 
 import importlib.util
+import resource
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.errors import WorkFailed
 from tests.support.weight_bombs import limited_memory
+from train.models.lrm.published_weights import write_weights
 from train.models.weight_files.state_dicts import read_state
 
 DTYPES = (
@@ -20,7 +23,15 @@ DTYPES = (
 )
 PLAIN = (
     *(None, True, -1, 2**40, 0.5, "text" * 100, [1, [2]], (), (1, 2, 3, 4), {"betas": (0.9, 0.99)}),
-    *({3}, OrderedDict(a=1), Counter([2, 2]), torch.Size([2]), torch.float16, b"bytes", bytearray()),
+    *(
+        {3},
+        OrderedDict(a=1),
+        Counter([2, 2]),
+        torch.Size([2]),
+        torch.float16,
+        b"bytes",
+        bytearray(),
+    ),
 )
 
 
@@ -43,7 +54,9 @@ def views(draw: st.DrawFn) -> list[Tensor]:
         offset, left, shape, strides = draw(st.integers(0, numel - 1)), numel, [], []
         for _ in range(draw(st.integers(0, 3))):
             stride = draw(st.integers(1, 5))
-            last = numel - 1 - offset - sum((n - 1) * s for n, s in zip(shape, strides))
+            last = (
+                numel - 1 - offset - sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+            )
             size = draw(st.integers(0, min(left, last // stride + 1)))
             shape, strides, left = [*shape, size], [*strides, stride], left // max(size, 1)
             if not size:
@@ -96,6 +109,20 @@ def test_views_of_one_storage_take_its_memory_once(is_archive, tmp_path: Path):
     torch.save(tensors, path, _use_new_zipfile_serialization=is_archive)
     with limited_memory(60_000_000):
         assert len(read_state(path)) == 40
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_disk_without_room_is_one_line_and_leaves_nothing(suffix, size, tmp_path: Path):
+    path, before = tmp_path / f"weights.{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(WorkFailed, match=rf"--out {path}: .*free space on this disk") as caught:
+            write_weights({"weight": torch.ones(10**5)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["alex", "vgg", "squeeze"])
