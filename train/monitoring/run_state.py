@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter
+
 from core.atomic import atomic_write
 from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
@@ -83,11 +85,12 @@ def read_state(out: Path) -> StateRecord | None:
     """
     path = out / STATE_FILE
     try:
-        return StateRecord(**json.loads(path.read_bytes()))
+        return TypeAdapter(StateRecord).validate_json(path.read_bytes(), strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        _log.warning("%s: damaged: the launcher is not known: %s", path, first_line(error))
+    except (OSError, ValueError) as error:
+        problem = "no record of a launcher" if isinstance(error, ValueError) else error.strerror
+        _log.warning("%s: damaged: the launcher is not known: %s", path, problem)
         return None
 
 

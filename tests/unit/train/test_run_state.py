@@ -141,3 +141,17 @@ def test_a_start_is_running_once_it_has_finished_a_step(tmp_path, fast):
     assert progress.has_steps()
     progress.restart()
     assert (progress.has_steps(), progress.num_restarts) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"\xff", b"[" * 100_000),
+        b'{"state": "running", "host": "a", "pid": 1, "kernel": "", "started": "", "since": "", '
+        b'"time": "yesterday"}',
+    ],
+)
+def test_a_damaged_record_is_a_warning(tmp_path, caplog, content):
+    (tmp_path / "run_state.json").write_bytes(content)
+    assert read_state(tmp_path) is None
+    assert f"{tmp_path}/run_state.json: damaged" in caplog.text
