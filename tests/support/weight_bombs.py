@@ -193,7 +193,6 @@ BOMBS: dict[str, Callable[[Path], None]] = {
     "cyclic-list": archive(raw=b"\x80\x02]q\x00h\x00a."),
     "cut-pickle": archive(raw=b"\x80\x02}q\x00(X"),
     "empty-stack": archive(raw=b"\x80\x02\x86R."),
-    "complex": saved(lambda: torch.zeros(2, dtype=torch.complex64)),
     "quantised": saved(_quantised),
     "meta": saved(lambda: torch.empty(10**6, 10**7, device="meta")),
     "sparse": saved(lambda: torch.zeros(10**3, 10**3).to_sparse()),

@@ -15,6 +15,7 @@ from train.checkpoints.checkpoint import (
     Checkpoint,
     cached_hash,
     checkpoint_names,
+    checkpoint_step,
     latest_checkpoint,
 )
 from train.checkpoints.checkpoint_paths import CheckpointPaths
@@ -64,27 +65,30 @@ def _check_nothing_is_lost(config: TrainConfig, storage: Storage) -> None:
 
     A run that was killed before its first checkpoint was complete has none, and does begin anew.
     """
+    run, last = known_run(Path(config.out)), last_metrics(Path(config.out))
+    last_step = last["step"] if last else 0
     damaged = [
         name
         for name in checkpoint_names(storage)
         if any(storage.exists(f"{name}/{file}") for file in (MANIFEST, _DAMAGED_MANIFEST))
+        # On a local disk the log goes on only after a save, which removes the folder if it fails.
+        or (storage.is_local and last_step > checkpoint_step(name))
     ]
-    run, last = known_run(Path(config.out)), last_metrics(Path(config.out))
-    resumed = int(run.get("first_step", 0)) if run else 0
+    resumed = run["first_step"] if run else 0
     # Each save on a local disk creates the folder.
     is_gone = storage.is_local and not storage.exists("")
     every = run["config"].get("checkpoint_every") if run else None
-    was_saved = bool(last and every and last["step"] > every)
+    was_saved = isinstance(every, int) and 0 < every < last_step
     if damaged:
         problem = f"none of its checkpoints is intact ({', '.join(damaged)})"
     elif resumed or (is_gone and was_saved):
         problem = f"its checkpoints are missing ({storage.uri})"
     else:
-        if last:
+        if last_step:
             _log.warning(
                 "--out %s: begins at step 1, because no checkpoint is there; its log ended at "
-                "step %s",
-                *(config.out, last["step"]),
+                "step %d",
+                *(config.out, last_step),
             )
         return
     raise BadInput(

@@ -85,9 +85,11 @@ def _choose_socket_folder() -> None:
     if len(str(parent)) + len(_SOCKET) > MAX_SOCKET_NAME:
         parent = short_folder() or parent
     scratch = ScratchFolder("loader", parent)
-    # `multiprocessing` fails if its folder in there (priority -100) was removed before.
-    scratch.removal.atexit = False
-    multiprocessing.util.Finalize(None, scratch.cleanup, exitpriority=-200)
+    # After the folder of `multiprocessing` in it (priority -100), which must exist until then. A
+    # `weakref.finalize` may be called before, or refuse calls at that time.
+    if details := scratch.removal.detach():
+        _, remove, arguments, _ = details
+        multiprocessing.util.Finalize(None, remove, arguments, exitpriority=-200)
     before, tempfile.tempdir = tempfile.tempdir, scratch.name
     try:
         multiprocessing.util.get_temp_dir()

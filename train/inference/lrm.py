@@ -39,12 +39,6 @@ __all__ = [
 LRMKind = Literal["nerf", "mesh"]
 NERF_RESOLUTION = 256
 """Default number of cubes along a side of the grid that turns a density into a mesh."""
-_MAX_LAYERS = 256
-"""Most layers of a part; the published models have 16."""
-_MAX_IMAGE_SIZE = 4096
-"""Largest side of an input view in pixels; the published models have 320."""
-_MAX_GRID = 1024
-"""Largest number of cubes along a side of the grid, as that of --resolution."""
 _SUFFIXES = (".safetensors", ".ckpt")
 _DECODERS: Mapping[str, LRMKind] = MappingProxyType(
     {"synthesizer.decoder.net.": "nerf", "synthesizer.decoder.net_sdf.": "mesh"}
@@ -175,7 +169,6 @@ def open_reconstructor(
     if preset not in presets:
         make_sizes(preset)  # raises BadInput
     sizes = make_sizes(preset, changes)
-    _check_sizes(sizes, name)
     # Without memory first: a file may state sizes that no machine has room for.
     with torch.device("meta"):
         check_state(model_class(sizes), state, "instantmesh", source=name)
@@ -191,20 +184,6 @@ _STAGES: Mapping[str, Any] = {
     "nerf": (NerfLRM, nerf_preset, PRESETS),
     "mesh": (MeshLRM, mesh_preset, MESH_PRESETS),
 }
-
-
-def _check_sizes(sizes: Any, name: str) -> None:
-    """Raise BadInput for sizes that take much time or memory and are in no tensor's shape."""
-    grid = getattr(sizes, "mesh", None)
-    limits = {
-        "encoder.num_layers": (sizes.encoder.num_layers, _MAX_LAYERS),
-        "transformer.num_layers": (sizes.transformer.num_layers, _MAX_LAYERS),
-        "image_size": (sizes.image_size, _MAX_IMAGE_SIZE),
-        "mesh.grid_resolution": (grid.grid_resolution if grid else 0, _MAX_GRID),
-    }
-    for setting, (value, limit) in limits.items():
-        if value > limit:
-            raise BadInput(f"{name}: model.{setting} {value} is out of range (at most {limit})")
 
 
 class _SynthesizerOnly(nn.Module):
@@ -264,10 +243,8 @@ def _find_preset(
     model_class, make_sizes, presets = _STAGES[kind]
     problems = {}
     for preset in presets:
-        sizes = make_sizes(preset, changes)
-        _check_sizes(sizes, name)
         with torch.device("meta"):
-            model: LRM = model_class(sizes)
+            model: LRM = model_class(make_sizes(preset, changes))
         try:
             check_state(model, state, "instantmesh", source=name)
         except BadInput as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RUN_FILE", "known_run", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
-_KINDS = {"config": dict, "started": str}
+_KINDS = {"config": dict, "started": str, "first_step": int, "hosts": list}
 """Types of the values that every record has."""
 
 
@@ -47,9 +47,10 @@ def read_run(out: Path) -> dict[str, Any] | None:
         raise _damaged(path, error.strerror or str(error)) from None
     except (ValueError, RecursionError):
         raise _damaged(path, "it is not JSON") from None
-    if not isinstance(record, dict) or not all(
+    is_record = isinstance(record, dict) and all(
         isinstance(record.get(name), kind) for name, kind in _KINDS.items()
-    ):
+    )
+    if not is_record or not isinstance(record["config"].get("steps"), int):
         raise _damaged(path, "it is no record of a run")
     return record
 

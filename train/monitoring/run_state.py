@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter
+
 from core.atomic import atomic_write
 from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
@@ -84,11 +86,12 @@ def read_state(out: Path) -> StateRecord | None:
     """
     path = out / STATE_FILE
     try:
-        return StateRecord(**json.loads(read_regular(path)))
+        return TypeAdapter(StateRecord).validate_json(read_regular(path), strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        _log.warning("%s: damaged: the launcher is not known: %s", path, first_line(error))
+    except (OSError, ValueError) as error:
+        problem = "no record of a launcher" if isinstance(error, ValueError) else error.strerror
+        _log.warning("%s: damaged: the launcher is not known: %s", path, problem)
         return None
 
 
@@ -112,7 +115,7 @@ class StartProgress:
         if not self._has_steps and _start_time(self._out) != self._before:
             # Rank 0 removes the lines of repeated steps before it writes the record of its start.
             run, last = known_run(self._out), last_metrics(self._out)
-            self._has_steps = bool(run and last and last["step"] > run.get("first_step", 0))
+            self._has_steps = bool(run and last and last["step"] > run["first_step"])
         return self._has_steps
 
 

@@ -10,6 +10,7 @@ from dataset.zero123plus_cameras import TARGET_DISTANCE
 from train.checkpoints.checkpoint import Checkpoint
 from train.inference.views_file import write_distance
 from train.models.ema import ema_state
+from train.models.weight_files.writing import writing_weights
 from train.recipes.zero123plus_config import AVERAGE_KEYS, UNET_KEYS, Zero123PlusTrainConfig
 from train.recipes.zero123plus_start import open_pipeline
 
@@ -37,7 +38,7 @@ def write_pipeline(
     if ema:
         unet = ema_state(_under(AVERAGE_KEYS, weights), unet, config.ema)
     pipeline.unet.load_state_dict({name: value.float() for name, value in unet.items()})
-    with atomic_folder(out) as temporary:
+    with writing_weights(out), atomic_folder(out) as temporary:
         pipeline.save_pretrained(temporary)
         # All training samples are of one rig (train/data/zero123plus_sheets.py).
         write_distance(temporary, TARGET_DISTANCE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
 from core.options import Parser, add_json_option
+from core.outputs import check_writable
 from pipelines.cli.command import Command
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     from train.checkpoints.checkpoint import find_checkpoint
     from train.recipes.zero123plus_config import UNET_KEYS
 
+    check_writable(out.parent)
     checkpoint = find_checkpoint(run)
     weights = checkpoint.weights()
     if any(name.startswith(UNET_KEYS) for name in weights):

@@ -215,7 +215,12 @@ HEAVY = "bpy cv2 deepspeed deltalake diffusers duckdb pandas pyarrow ray scipy t
     "words", ["--help", "train --help", "train --status {run}", "help doctor", "--version"]
 )
 def test_help_and_the_status_of_a_run_import_no_heavy_package(words, tmp_path):
-    run = {"config": {"steps": 3, "checkpoints": None}, "started": "2026", "hosts": ["a"]}
+    run = {
+        "first_step": 0,
+        "config": {"steps": 3, "checkpoints": None},
+        "started": "2026",
+        "hosts": ["a"],
+    }
     (tmp_path / "run.json").write_text(json.dumps(run))
     code = f"""
 import sys

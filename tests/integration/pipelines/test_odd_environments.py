@@ -24,7 +24,12 @@ HOST = "gpu-ü"
 def run(tmp_path: Path) -> Path:
     """Return the folder of a training run, whose status is printed quickly."""
     (tmp_path / "run").mkdir()
-    record = {"config": {"steps": 3, "checkpoints": None}, "started": "2026", "hosts": [HOST]}
+    record = {
+        "first_step": 0,
+        "config": {"steps": 3, "checkpoints": None},
+        "started": "2026",
+        "hosts": [HOST],
+    }
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     return tmp_path / "run"
 

@@ -112,6 +112,23 @@ def test_an_unreadable_manifest_is_not_a_missing_checkpoint(tmp_path):
         newest_step(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["deleted", "emptied"])
+@pytest.mark.parametrize("last_step", [4, 5])
+def test_a_run_that_has_lost_its_only_manifest_does_not_begin_anew(tmp_path, damage, last_step):
+    """Without a manifest, only the log tells a lost checkpoint from a save that was killed."""
+    manifest = write(tmp_path, 4) / "manifest.json"
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": last_step}) + "\n")
+    if damage == "deleted":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(b"")
+    if (damage, last_step) == ("deleted", 4):
+        assert find_resumable(settings(tmp_path)) is None
+        return
+    with pytest.raises(BadInput, match=r"none of its checkpoints is intact \(step-00000004\)"):
+        find_resumable(settings(tmp_path))
+
+
 @given(st.dictionaries(st.sampled_from(["seed", "steps", "precision"]), st.integers()))
 def test_equal_configurations_have_no_differences(values):
     nested = {"a": values, **values}

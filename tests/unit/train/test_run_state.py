@@ -123,7 +123,8 @@ def test_a_start_is_running_once_it_has_finished_a_step(tmp_path, fast):
     def write(started: str, first_step: int, *steps: int) -> None:
         lines = "".join(json.dumps({"step": step}) + "\n" for step in steps)
         (tmp_path / "metrics.jsonl").write_text(lines)
-        record = {"started": started, "first_step": first_step, "config": {}}
+        record = {"started": started, "first_step": first_step, "hosts": []}
+        record["config"] = {"steps": 4}
         (tmp_path / "run.json").write_text(json.dumps(record))
 
     write("before", 0, 1, 2, 3)  # killed after step 3, with a checkpoint of step 2
@@ -140,3 +141,17 @@ def test_a_start_is_running_once_it_has_finished_a_step(tmp_path, fast):
     assert progress.has_steps()
     progress.restart()
     assert (progress.has_steps(), progress.num_restarts) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"\xff", b"[" * 100_000),
+        b'{"state": "running", "host": "a", "pid": 1, "kernel": "", "started": "", "since": "", '
+        b'"time": "yesterday"}',
+    ],
+)
+def test_a_damaged_record_is_a_warning(tmp_path, caplog, content):
+    (tmp_path / "run_state.json").write_bytes(content)
+    assert read_state(tmp_path) is None
+    assert f"{tmp_path}/run_state.json: damaged" in caplog.text

@@ -50,48 +50,14 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path):
         read_state(path)
 
 
-def state() -> dict[str, torch.Tensor]:
-    """Return tensors of every form that PyTorch saves: views, shared, empty, of several types."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(6, 4, generator=generator)
-    return {
-        "weight": weight,
-        "tied": weight,
-        "transposed": weight.t(),
-        "view": weight[1:4, ::2],
-        "parameter": torch.nn.Parameter(torch.randn(3, generator=generator)),
-        "scalar": torch.tensor(3),
-        "empty": torch.zeros(0, 5),
-        "half": weight.half(),
-        "brain": weight.bfloat16(),
-        "flags": torch.tensor([True, False, True]),
-        "double": weight.double(),
-    }
-
-
-@pytest.mark.parametrize("is_archive", [True, False])
-@pytest.mark.parametrize("container", ["state_dict", "weights", None])
-def test_every_form_of_tensor_is_read_as_pytorch_reads_it(is_archive, container, tmp_path: Path):
-    path, tensors = tmp_path / "weights.pth", state()
-    content = {container: tensors, "epoch": 3, "size": torch.Size([2])} if container else tensors
-    torch.save(content, path, _use_new_zipfile_serialization=is_archive)
-    read = read_state(path)
-    assert list(read) == list(tensors)
-    for name, value in tensors.items():
-        assert read[name].dtype == value.dtype
-        assert torch.equal(read[name], value), name
-    read["weight"].zero_()  # the file stays as it is
-    assert torch.equal(read_state(path)["weight"], tensors["weight"])
-
-
 @pytest.mark.parametrize(
     ("kind", "changes", "cause"),
     [
         ("nerf", {"transformer": {"width": 2**15, "num_heads": 8}}, "does not fit the model"),
-        ("nerf", {"transformer": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
-        ("nerf", {"encoder": {"num_layers": 10**9}}, "num_layers 1000000000 is out of range"),
-        ("nerf", {"image_size": 2**20}, "image_size 1048576 is out of range"),
-        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution 100000 is out of range"),
+        ("nerf", {"transformer": {"num_layers": 10**9}}, "transformer.num_layers: must be"),
+        ("nerf", {"encoder": {"num_layers": 10**9}}, "encoder.num_layers: must be"),
+        ("nerf", {"image_size": 2**20}, "image_size: must be"),
+        ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution: must be"),
     ],
 )
 def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(

@@ -40,7 +40,7 @@ class MeshConfig(Config):
     """Width of the decoder's hidden layers; must equal that of the stage-1 model."""
     decoder_hidden_layers: PositiveInt = 3
     """Number of the decoder's hidden layers; must equal that of the stage-1 model."""
-    grid_resolution: int = Field(default=128, ge=4)
+    grid_resolution: int = Field(default=128, ge=4, le=1024)
     """Number of cubes along a side of FlexiCubes' grid."""
     grid_size: PositiveFloat = 2.1
     """Side of the grid, centred at the origin, in world units."""

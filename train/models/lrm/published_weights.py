@@ -22,6 +22,7 @@ from train.models.lrm.lrm import LRM
 from train.models.lrm.mesh import MeshSynthesizer
 from train.models.lrm.nerf import raw_density
 from train.models.weight_files.state_dicts import read_state
+from train.models.weight_files.writing import writing_weights
 
 __all__ = [
     "KINDS",
@@ -149,11 +150,11 @@ def write_weights(state: State, path: Path) -> None:
     """Write tensors atomically in float32.
 
     A `.ckpt` has the layout and key prefix of the released InstantMesh, a `.safetensors` no prefix.
-    Raises BadInput for any other suffix.
+    Raises BadInput for any other suffix or a wrong path, and WorkFailed for a full disk.
     """
     check_ending(path)
     state = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
-    with atomic_file(path) as temporary:
+    with writing_weights(path), atomic_file(path) as temporary:
         if path.suffix == ".safetensors":
             safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
         else:

@@ -4,10 +4,12 @@ See InstantMesh (arXiv 2404.07191), section 3.2, and LRM (arXiv 2311.04400). Mod
 keys of the published checkpoints.
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from core.config import Config, PositiveInt
@@ -21,7 +23,7 @@ _MLP_RATIO = 4
 class TriplaneConfig(Config):
     """Sizes of the transformer and its planes; the defaults are InstantMesh base."""
 
-    num_layers: PositiveInt = 12
+    num_layers: Annotated[int, Field(gt=0, le=256)] = 12
     """Number of layers."""
     width: PositiveInt = 1024
     """Number of features per token."""

@@ -4,10 +4,12 @@ See InstantMesh (arXiv 2404.07191), section 3.2. Module names are the keys of th
 checkpoints.
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from core.config import Config, PositiveInt, Side
@@ -25,7 +27,7 @@ _NORM_EPS = 1e-12
 class ViTConfig(Config):
     """Sizes of the encoder; the defaults are DINO ViT-B/16."""
 
-    num_layers: PositiveInt = 12
+    num_layers: Annotated[int, Field(gt=0, le=256)] = 12
     """Number of layers."""
     width: PositiveInt = 768
     """Number of features per token."""

@@ -23,6 +23,8 @@ MAX_PICKLE_BYTES = 4_000_000
 _MAX_INSTRUCTIONS = 500_000
 """Most instructions of a pickle; a tensor needs about 45."""
 _MAX_DIMENSIONS = 16
+_VALUES_OF_TENSORS = "storage"
+"""First item of the persistent identifiers that PyTorch writes."""
 
 
 class InvalidWeights(ValueError):
@@ -86,6 +88,7 @@ class _Machine:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._storages: dict[str, StorageOutline] = {}
         self._num_copied = 0
         """Number of items of lists that calls have copied."""
 
@@ -161,13 +164,16 @@ class _Machine:
             raise InvalidWeights("its pickle sets attributes of something that is no state dict")
 
     def _storage(self, _: Any) -> None:
-        self._stack.append(_storage_outline(*self._stack.pop()))
+        storage = _storage_outline(*self._stack.pop())
+        if self._storages.setdefault(storage.key, storage) != storage:
+            raise InvalidWeights("it states two sizes or types of the same values")
+        self._stack.append(storage)
 
 
 def _storage_outline(
     kind: str, dtype: Any, key: str, _location: str, numel: int, view: Any = None
 ) -> StorageOutline:
-    if kind != "storage" or not isinstance(dtype, torch.dtype) or view is not None:
+    if kind != _VALUES_OF_TENSORS or not isinstance(dtype, torch.dtype) or view is not None:
         raise InvalidWeights("it has values in a form that is not known")
     if not isinstance(key, str) or not _is_count(numel):
         raise InvalidWeights("it states a number of values that is no number")
@@ -212,7 +218,7 @@ def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return values
 
 
-def _same(value: Any, *_: Any) -> Any:
+def _same(value: Any = None, *_: Any) -> Any:
     return value
 
 
@@ -227,20 +233,23 @@ _STORAGES = {
     "Char": torch.int8,
     "Byte": torch.uint8,
     "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
 }
-_DTYPES = {str(dtype): _Constructor(_same) for dtype in _STORAGES.values()}
+_KEPT = (
+    *map(str, _STORAGES.values()),
+    *("torch.Size", "torch.device", "torch._utils._rebuild_parameter"),
+    *("torch._utils._rebuild_parameter_with_state", "__builtin__.set", "builtins.set"),
+    *("collections.Counter", "_codecs.encode", "__builtin__.bytearray", "__builtin__.complex"),
+)
+"""Functions instead of whose result the first argument is kept, which is enough next to tensors."""
 _GLOBALS: Mapping[str, Any] = MappingProxyType(
     {
         **{f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()},
-        **_DTYPES,
         "collections.OrderedDict": _Constructor(_dict),
         "torch._utils._rebuild_tensor": _Constructor(_tensor_outline),
         "torch._utils._rebuild_tensor_v2": _Constructor(_tensor_outline),
-        "torch._utils._rebuild_parameter": _Constructor(_same),
-        "torch.Size": _Constructor(_same),
-        "torch.device": _Constructor(_same),
-        "__builtin__.set": _Constructor(_same),
-        "builtins.set": _Constructor(_same),
+        **dict.fromkeys(_KEPT, _Constructor(_same)),
     }
 )
 _CONSTANTS: Mapping[str, Callable[[], Any]] = {

@@ -5,7 +5,6 @@ copied, and what it states about sizes is checked first.
 """
 
 import os
-import stat
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,12 @@ import torch
 from torch import Tensor
 
 from core.errors import BadInput, first_line
-from train.models.weight_files.pickled_outline import InvalidWeights, TensorOutline
+from core.paths.regular_file import open_regular
+from train.models.weight_files.pickled_outline import (
+    InvalidWeights,
+    StorageOutline,
+    TensorOutline,
+)
 from train.models.weight_files.torch_layouts import Layout, read_layout
 
 __all__ = ["CONTAINERS", "read_state"]
@@ -40,10 +44,7 @@ def read_state(path: Path, containers: Sequence[str] = CONTAINERS) -> dict[str, 
     have.
     """
     try:
-        # Without this flag, opening a named pipe waits for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidWeights("it is not a file")
+        with open_regular(path, "rb") as file:
             if path.suffix == ".safetensors":
                 _check_header(file)
                 return safetensors.torch.load_file(path)
@@ -85,19 +86,22 @@ def _tensors(
         raise InvalidWeights(f"its tensors need {used} bytes, but it has only {size}")
     # Private: what is written to the tensors does not reach the file.
     mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    return {
-        str(key): _tensor(mapped, layout.starts[outline.storage.key], outline)
-        for key, outline in state.items()
+    storages = {
+        outline.storage.key: _values(mapped, layout.starts[outline.storage.key], outline.storage)
+        for outline in state.values()
     }
+    return {str(key): _tensor(storages[one.storage.key], one) for key, one in state.items()}
 
 
-def _tensor(mapped: Tensor, start: int, outline: TensorOutline) -> Tensor:
-    storage = outline.storage
-    if not outline.numel:
-        return torch.empty(outline.shape, dtype=storage.dtype)
+def _values(mapped: Tensor, start: int, storage: StorageOutline) -> Tensor:
     values = mapped[start : start + storage.nbytes]
     if start % storage.dtype.itemsize:
         values = values.clone()  # older files are not aligned
-    values = values.view(storage.dtype)
+    return values.view(storage.dtype)
+
+
+def _tensor(values: Tensor, outline: TensorOutline) -> Tensor:
+    if not outline.numel:
+        return torch.empty(outline.shape, dtype=values.dtype)
     offset = values.storage_offset() + outline.offset
     return values.as_strided(outline.shape, outline.stride, offset)
