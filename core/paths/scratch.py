@@ -58,7 +58,7 @@ def scratch_folder(purpose: str) -> ScratchFolder:
 
 
 def remove_orphans(parent: Path) -> list[Path]:
-    """Remove the scratch folders of this user and boot whose owner has ended; return their paths."""
+    """Remove scratch folders of this user and boot whose owner has ended; return their paths."""
     removed = []
     own = f"{_PREFIX}*-{_boot()}{'?' * _RANDOM_LETTERS}"
     for path in sorted(parent.glob(own) if _boot() else ()):
