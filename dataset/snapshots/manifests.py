@@ -107,7 +107,7 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
         return dict(manifest)
     except FileNotFoundError:
         if root.exists(rows_path(snapshot_id)):
-            problem = f"{path} is missing"
+            problem = f"{path} is missing: it was lost, or the snapshot's creation was interrupted"
             raise UnreadableSnapshot(root, snapshot_id, problem, has_manifest=False) from None
         raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -261,7 +261,7 @@ def test_rows_without_a_manifest_are_kept_until_they_are_deleted(root: Storage, 
     assert f"warning: {root.uri}: snapshot {lost} cannot be read: " in caplog.text
     for text in ("v1", lost):
         with pytest.raises(
-            UnreadableSnapshot, match=rf"{lost}\.json is missing; .*--delete {lost}"
+            UnreadableSnapshot, match=rf"{lost}\.json is missing: .*--delete {lost}"
         ):
             open_snapshot(root, text)
     assert manifest_path(lost) in str(check_snapshot(root, lost))
