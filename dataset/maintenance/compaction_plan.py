@@ -20,7 +20,7 @@ __all__ = ["Compaction", "StoredSample", "files_of", "plan_compaction"]
 
 _READERS = 16
 """Number of threads that read shard indexes."""
-_TORN_INDEX = "its index is missing or torn: run `lrm verify`"
+_WRONG_INDEX = "its index is missing, torn or of another shard: run `lrm verify`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,9 @@ def plan_compaction(
     for sample in stored:
         if sample.live:
             live[sample.shard].append(sample)
-    totals = _count_samples(root, [s for s in sizes if s in live and s not in excluded])
+    totals = _count_samples(root, {s: sizes[s] for s in sizes if s in live and s not in excluded})
     torn = [shard for shard, total in totals.items() if total is None]
-    skipped = {**excluded, **dict.fromkeys(torn, _TORN_INDEX)}
+    skipped = {**excluded, **dict.fromkeys(torn, _WRONG_INDEX)}
     taken_down = {sample.shard for sample in stored if sample.removed}
     ratios = {shard: 1 - len(live[shard]) / total for shard, total in totals.items() if total}
     crowded = {shard for shard, ratio in ratios.items() if ratio > max_garbage_ratio}
@@ -144,15 +144,21 @@ def _read_by(snapshot: SnapshotFiles, files: Mapping[str, int]) -> dict[str, int
     return {path: size for path, size in files.items() if path in reads}
 
 
-def _count_samples(root: Storage, shards: Sequence[str]) -> dict[str, int | None]:
-    """Return the number of samples of each shard, or None if its index cannot be read."""
+def _count_samples(root: Storage, sizes: Mapping[str, int]) -> dict[str, int | None]:
+    """Return the number of samples of each shard, of which `sizes` has the bytes.
+
+    It is None if the index cannot be read, or is that of a shard with another size.
+    """
     with ThreadPoolExecutor(_READERS) as pool:
-        return dict(zip(shards, pool.map(partial(_count, root), shards), strict=True))
+        counts = pool.map(partial(_count, root), sizes, sizes.values())
+        return dict(zip(sizes, counts, strict=True))
 
 
-def _count(root: Storage, shard: str) -> int | None:
+def _count(root: Storage, shard: str, size: int) -> int | None:
     try:
         with root.open(index_path(shard)) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
+            index = pq.ParquetFile(file).metadata
     except (OSError, ValueError):
         return None
+    described = (index.metadata or {}).get(b"shard_bytes")
+    return int(index.num_rows) if described in (None, b"%d" % size) else None

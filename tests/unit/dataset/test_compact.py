@@ -263,10 +263,15 @@ def test_smaller_new_shards_are_not_more_than_the_old_ones(root, tmp_path):
     check_live(root, ledger)
 
 
-def test_shards_whose_live_samples_are_unknown_stay(root, tmp_path):
+@pytest.mark.parametrize("kind", ["missing", "torn", "of another shard"])
+def test_shards_whose_live_samples_are_unknown_stay(root, tmp_path, kind):
     ledger = MemoryLedger()
     ledger.unused = {1, 2, 4, 5}
+    index, other = (root.read(index_path(f"shards/test/{name}.tar")) for name in "ac")
     root.delete(index_path("shards/test/a.tar"))
+    if kind != "missing":
+        data = other if kind == "of another shard" else index[: len(index) // 2]
+        root.write(index_path("shards/test/a.tar"), data)
     compaction = run(root, ledger, tmp_path, untouchable={"shards/test/b.tar": "it is damaged"})
     assert "lrm verify" in compaction.skipped["shards/test/a.tar"]
     assert compaction.skipped["shards/test/b.tar"] == "it is damaged"
