@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LockHolder", "has_ended", "kernel_scope", "start_ticks", "user_name"]
+__all__ = ["LockHolder", "boot_id", "has_ended", "kernel_scope", "start_ticks", "user_name"]
 
 _START_FIELD = 22
 """Number of the field `starttime` in /proc/PID/stat, see proc(5)."""
@@ -25,9 +25,17 @@ _MAX_LEASE_SECONDS = 86400.0
 
 def kernel_scope() -> str:
     """Return the boot id and process namespace; an empty string where /proc does not have them."""
+    boot = boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """Return the id of the kernel's boot; an empty string where /proc does not have it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from typing import Any
 
 from core.config import canonical_json
@@ -43,7 +44,7 @@ def check_root(root: Storage) -> bool:
     """Return whether the storage contains a dataset; False if it is empty.
 
     Raises BadInput if the dataset has another format, if the storage contains other files, or if
-    the catalog's library cannot use its path.
+    the catalog's library cannot use its path; WorkFailed if the storage fails.
     """
     table_uri(root)
     try:
@@ -57,6 +58,11 @@ def check_root(root: Storage) -> bool:
     except NotADirectoryError:
         raise BadInput(f"{root.uri}: not a folder: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, OSError) and not is_lost(error):
+            kind = BadInput if isinstance(error, PermissionError) else WorkFailed
+            raise kind(
+                f"{root.uri}: cannot read {FORMAT_FILE}: {error.strerror or error}"
+            ) from None
         raise _unknown_format(root, f"is unreadable: {first_line(error)}") from None
     if type(version) is not int:
         raise _unknown_format(root, "is damaged: the format is not a number")
@@ -137,10 +143,15 @@ def _recovered_build(root: Storage) -> dict[str, Any] | None:
 
 def _unknown_format(root: Storage, problem: str) -> BadInput:
     """Return the error of a dataset whose format is not known."""
-    path = root.resolve(FORMAT_FILE)
+    content, path = (
+        canonical_json({"format": FORMAT_VERSION}),
+        shlex.quote(root.resolve(FORMAT_FILE)),
+    )
+    remedy = f"`rm -rf {path}; echo '{content}' > {path}`"
+    if not root.is_local:
+        remedy = f"write {content} to this object"
     return BadInput(
-        f"{root.uri}: {FORMAT_FILE} {problem}; if this version built the dataset: "
-        f"""`rm -rf {path}; echo '{{"format":{FORMAT_VERSION}}}' > {path}`"""
+        f"{root.uri}: {FORMAT_FILE} {problem}; if this version built the dataset: {remedy}"
     )
 
 

@@ -11,9 +11,9 @@ from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK
 from tests.support.lrm import run_lrm
 
-__all__ = ["SCENARIOS", "Disk", "Scenario"]
+__all__ = ["FEW", "SCENARIOS", "Disk", "Scenario"]
 
-_FEW, _MORE = "5", "7"
+FEW, _MORE = "7", "10"
 """Objects of the first build, and of the second one."""
 _COMMITS = 101
 """More commits than a catalog has files after a build, so that the build merges them."""
@@ -56,7 +56,7 @@ class Scenario:
     """A command that loses power, and what it starts from."""
 
     command: str
-    before: Sequence[str] = (f"build --limit {_FEW}",)
+    before: Sequence[str] = (f"build --limit {FEW}",)
     """Commands that prepare the dataset."""
     commits: int = 0
     """Commits that are added to the catalog afterwards."""
@@ -88,7 +88,7 @@ class Scenario:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-_BUILD, _SNAPSHOT, _REMOVE = f"build --limit {_FEW}", "snapshot --name first", "remove {object}"
+_BUILD, _SNAPSHOT, _REMOVE = f"build --limit {FEW}", "snapshot --name first", "remove {object}"
 SCENARIOS = {
     "build": Scenario(command=_BUILD, before=()),
     "refresh": Scenario(command=f"build --limit {_MORE}"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.loss_scenarios import Disk, Scenario
+from benchmarks.chaos.loss_scenarios import FEW, Disk, Scenario
 from core.errors import first_line
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog, Event
@@ -158,7 +158,7 @@ def _first_damage(verified: Answer) -> str:
 
 
 def _limit(words: Sequence[str]) -> str:
-    return words[words.index("--limit") + 1] if "--limit" in words else "5"
+    return words[words.index("--limit") + 1] if "--limit" in words else FEW
 
 
 def _lrm(*words: Any, codes: Sequence[int] = _CODES) -> Answer:

@@ -19,19 +19,23 @@ _RUST_PANIC = "PanicException"
 """Name of the error, a BaseException, that libraries written in Rust raise for their own bugs."""
 _NO_THREAD = "can't start new thread"
 """Message of the RuntimeError that Python raises at the limit of processes."""
+_OTHER_ADVICE = "rm -rf|restore|delete"
 _REMEDIES = {
     errno.ENOSPC: ("free", "free space on this disk, and run the same command again"),
     errno.EDQUOT: ("quota of", "delete files below the quota of your user, and run it again"),
     errno.EMFILE: ("ulimit", "allow more open files: `ulimit -n 1024`"),
     errno.ENFILE: ("programs", "end other programs: the machine has too many open files"),
     errno.ENOMEM: ("memory:", "end other programs, or use a machine with more memory"),
-    errno.EIO: ("check", "check the disk or the network share, and run the same command again"),
-    errno.EISDIR: ("move", "move this folder away, and run the same command again"),
-    errno.ELOOP: ("remove", "remove this link, and run the same command again"),
+    errno.EIO: ("check the", "check the disk or the network share, and run the same command again"),
+    errno.EISDIR: (
+        "rm -rf|restore|delete",
+        "move this folder away, and run the same command again",
+    ),
+    errno.ELOOP: (_OTHER_ADVICE, "remove this link, and run the same command again"),
     errno.EROFS: ("mount", "mount this disk for writing"),
 }
-"""What to do about errors of the system, by number: a word of other advice, and the advice. It is
-added to every line with the system's text for the error that does not have the word."""
+"""What to do about errors of the system, by number: a pattern of other advice, and the advice. It
+is added to every line with the system's text for the error, unless the pattern matches there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +87,8 @@ def _problem_of_machine(error: BaseException) -> str | None:
 
 def _with_remedy(line: str) -> str:
     """Return an error's line with the remedy for the error of the system that it reports."""
-    for number, (word, advice) in _REMEDIES.items():
-        if os.strerror(number) in line and word not in line:
+    for number, (other, advice) in _REMEDIES.items():
+        if os.strerror(number) in line and not re.search(other, line):
             return f"{line}; {advice}"
     return line
 

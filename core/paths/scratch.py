@@ -1,23 +1,31 @@
 """Scratch folders in the folder of temporary files, each locked by the process that owns it.
 
 A killed process removes nothing. Its lock ends with it, so the next process that creates a scratch
-folder removes those that no process holds. A lock is valid for all containers of a machine and
-after a restart, unlike a process id. A folder on a file system without locks is not removed.
+folder removes those that no process holds. A lock is valid for all containers of a machine, unlike
+a process id, but not for other machines that share a disk. The name therefore contains a digest of
+the kernel's boot, and folders of another boot stay, as does one that cannot be locked.
 """
 
+import base64
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 
+from core.process_identity import boot_id
+
 __all__ = ["ScratchFolder", "remove_orphans", "scratch_folder"]
 
 _PREFIX = "lrm-scratch-"
 _UNLOCKED = "lrm-unlocked-"
+_BOOT_LETTERS, _RANDOM_LETTERS = 6, 4
+"""Few, because names of sockets in these folders are limited; a name that exists is not used."""
 
 
 class ScratchFolder:
@@ -28,7 +36,7 @@ class ScratchFolder:
         parent = parent or Path(tempfile.gettempdir())
         _remove_orphans_once(parent)
         self.name, lock = _create_locked(purpose, parent)
-        self.removal = weakref.finalize(self, _remove, self.name, lock)
+        self.removal = weakref.finalize(self, _remove, self.name, lock, os.getpid())
         """Removes the folder at the end of this object or process, if `cleanup` has not."""
 
     def __enter__(self) -> str:
@@ -38,11 +46,10 @@ class ScratchFolder:
         self.cleanup()
 
     def cleanup(self) -> None:
-        """Remove the folder, if it exists."""
-        # Calling the finalizer has no effect late in the end of a process.
-        if removal := self.removal.detach():
-            _, remove, arguments, _ = removal
-            remove(*arguments)
+        """Remove the folder, if it exists; also after the finalizers of this process have run."""
+        if work := self.removal.detach():
+            _, function, arguments, _ = work
+            function(*arguments)
 
 
 def scratch_folder(purpose: str) -> ScratchFolder:
@@ -51,9 +58,10 @@ def scratch_folder(purpose: str) -> ScratchFolder:
 
 
 def remove_orphans(parent: Path) -> list[Path]:
-    """Remove the scratch folders of this user whose owner has ended; return their paths."""
+    """Remove scratch folders of this user and boot whose owner has ended; return their paths."""
     removed = []
-    for path in sorted(parent.glob(f"{_PREFIX}*")):
+    own = f"{_PREFIX}*-{_boot()}{'?' * _RANDOM_LETTERS}"
+    for path in sorted(parent.glob(own) if _boot() else ()):
         with contextlib.suppress(OSError):
             if path.lstat().st_uid != os.getuid():
                 continue
@@ -71,25 +79,43 @@ def _remove_orphans_once(parent: Path) -> None:
     remove_orphans(parent)
 
 
+@functools.cache
+def _boot() -> str:
+    """Return letters for the boot of this kernel; an empty text if it is unknown."""
+    boot = boot_id()
+    digest = base64.b32encode(hashlib.sha256(boot.encode()).digest()).decode().lower()
+    return digest[:_BOOT_LETTERS] if boot else ""
+
+
 def _create_locked(purpose: str, parent: Path) -> tuple[str, int | None]:
     """Return a new folder, and the descriptor that holds its lock; None if it cannot be locked."""
     while True:
-        folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=parent)
+        folder = parent / f"{_PREFIX}{purpose}-{_boot()}{_random_letters()}"
         try:
-            lock = _lock(Path(folder))
+            folder.mkdir(0o700)
+        except FileExistsError:
+            continue
+        try:
+            lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
             continue  # another process takes it for an orphan, because it was not locked yet
         except OSError:
-            shutil.rmtree(folder)
+            folder.rmdir()
             return tempfile.mkdtemp(prefix=f"{_UNLOCKED}{purpose}-", dir=parent), None
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.lstat(folder), os.fstat(lock)):
-                return folder, lock
+                return str(folder), lock
         os.close(lock)
 
 
-def _remove(folder: str, lock: int | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _random_letters() -> str:
+    return base64.b32encode(secrets.token_bytes(5)).decode().lower()[:_RANDOM_LETTERS]
+
+
+def _remove(folder: str, lock: int | None, owner: int) -> None:
+    """Remove a folder, unless this process is a fork of its owner."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)
 

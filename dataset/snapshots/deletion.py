@@ -1,6 +1,5 @@
 """Deletion of snapshots: their files below `snapshots/`; `lrm compact` deletes their shards."""
 
-import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -9,16 +8,15 @@ from core.errors import BadInput
 from core.storage import Storage
 from dataset.snapshots.manifests import (
     UnreadableSnapshot,
-    list_snapshots,
     manifest_path,
     read_manifest,
+    rows_path,
 )
 from dataset.snapshots.protection import protected_until
 from dataset.snapshots.references import names_of, resolve
+from dataset.snapshots.rows import credits_path
 
 __all__ = ["delete_snapshots"]
-
-_OTHER_FILES = re.compile(r"([0-9a-f]{16})\.(parquet|credits\.md)")
 
 
 def delete_snapshots(
@@ -45,14 +43,9 @@ def delete_snapshots(
         if not force:
             _require_unused(root, manifest, texts)
     for snapshot_id in names:
-        # First the manifest, because a snapshot exists while it has a manifest.
+        # The manifest is last: it has the names by which an interrupted deletion is continued.
+        root.delete(credits_path(snapshot_id), rows_path(snapshot_id))
         root.delete(manifest_path(snapshot_id))
-    existing = set(list_snapshots(root))
-    for name in root.list_files("snapshots"):
-        # Also what a deletion that was killed has left.
-        match = _OTHER_FILES.fullmatch(name)
-        if match and match[1] not in existing:
-            root.delete(f"snapshots/{name}")
     return names
 
 

@@ -4,23 +4,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.config import canonical_json
-from core.errors import BadInput, first_line
+from core.errors import BadInput, first_line, is_lost
 from core.storage import Storage
 
 __all__ = [
     "SNAPSHOT_FORMAT",
-    "UNUSABLE",
     "UnreadableSnapshot",
     "created_at",
     "last_created_at",
     "list_snapshots",
     "manifest_path",
     "manifests",
+    "read_file",
     "read_manifest",
     "read_manifests",
+    "rows_path",
     "time_in",
     "write_manifest",
 ]
@@ -29,14 +31,15 @@ SNAPSHOT_FORMAT = 2
 _CHECKSUM = "checksum"
 """SHA-256 of all other fields; manifests of earlier versions have none."""
 _TIMES = ("created", "protected_until", "last_created")
-UNUSABLE = (PermissionError, IsADirectoryError)
-"""Errors of a path that is no readable file."""
 
 
 class UnreadableSnapshot(BadInput):
     """A snapshot of which a file is missing, damaged or not the one that was written."""
 
-    def __init__(self, root: Storage, snapshot_id: str, problem: str) -> None:
+    def __init__(
+        self, root: Storage, snapshot_id: str, problem: str, *, has_manifest: bool = True
+    ) -> None:
+        """Without a manifest, it was lost, or the creation of the snapshot was interrupted."""
         remedy = (
             "restore the file, or create the snapshot again if its samples are still kept, with "
             f"the options of its creation: lrm snapshot --root {root.uri}; or delete it: "
@@ -44,17 +47,43 @@ class UnreadableSnapshot(BadInput):
         )
         super().__init__(f"{root.uri}: snapshot {snapshot_id} cannot be read: {problem}; {remedy}")
         self.snapshot_id, self.problem, self.remedy = snapshot_id, problem, remedy
+        self.has_manifest = has_manifest
 
 
 def list_snapshots(root: Storage) -> list[str]:
-    """Return the ids of all snapshots of a dataset."""
-    names = root.list_files("snapshots")
-    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    """Return the ids of all snapshots of a dataset, also of those that lack a manifest or rows."""
+    folder, names = Path(root.resolve("snapshots")), root.list_files("snapshots")
+    if root.is_local and folder.is_dir():
+        # Also folders, pipes and links in the place of files.
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    files = (PurePosixPath(name) for name in names)
+    return sorted({file.stem for file in files if file.suffix in (".json", ".parquet")})
 
 
 def manifest_path(snapshot_id: str) -> str:
     """Return the path of a snapshot's manifest below the root."""
     return f"snapshots/{snapshot_id}.json"
+
+
+def rows_path(snapshot_id: str) -> str:
+    """Return the path of a snapshot's rows below the root."""
+    return f"snapshots/{snapshot_id}.parquet"
+
+
+def read_file(root: Storage, snapshot_id: str, path: str) -> bytes:
+    """Return the content of a file of a snapshot.
+
+    Raises FileNotFoundError, UnreadableSnapshot if something else is in its place or it belongs to
+    somebody else, or the OSError of a storage that fails.
+    """
+    try:
+        return root.read(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not (is_lost(error) or isinstance(error, PermissionError)):
+            raise
+        raise UnreadableSnapshot(root, snapshot_id, f"{path}: {error.strerror or error}") from None
 
 
 def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
@@ -64,7 +93,7 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
     """
     path = manifest_path(snapshot_id)
     try:
-        manifest = json.loads(root.read(path))
+        manifest = json.loads(read_file(root, snapshot_id, path))
         if manifest["snapshot"] != snapshot_id or not isinstance(manifest["format"], int):
             raise ValueError("its fields `snapshot` and `format`")
         if not isinstance(manifest["samples"] + manifest["bytes"], int):
@@ -77,9 +106,10 @@ def read_manifest(root: Storage, snapshot_id: str) -> dict[str, Any]:
             raise UnreadableSnapshot(root, snapshot_id, f"{path} was changed after it was written")
         return dict(manifest)
     except FileNotFoundError:
+        if root.exists(rows_path(snapshot_id)):
+            problem = f"{path} is missing: it was lost, or the snapshot's creation was interrupted"
+            raise UnreadableSnapshot(root, snapshot_id, problem, has_manifest=False) from None
         raise BadInput(f"{root.uri}: no snapshot {snapshot_id!r}") from None
-    except UNUSABLE as error:
-        raise UnreadableSnapshot(root, snapshot_id, f"{path}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"no field {error}" if isinstance(error, KeyError) else first_line(error)
         problem = f"{path} is no manifest ({why})"
@@ -113,7 +143,7 @@ def manifests(root: Storage) -> list[dict[str, Any]]:
 
 
 def read_manifests(root: Storage) -> tuple[list[dict[str, Any]], list[UnreadableSnapshot]]:
-    """Return all manifests, that of the oldest snapshot first, and those that cannot be read."""
+    """Return all manifests, that of the oldest snapshot first, and the unreadable snapshots."""
     unsorted, unreadable = [], []
     for snapshot_id in list_snapshots(root):
         try:

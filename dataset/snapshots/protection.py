@@ -11,12 +11,14 @@ from typing import Any
 
 from core.storage import Storage
 from dataset.snapshots.manifests import (
+    SNAPSHOT_FORMAT,
     created_at,
     read_manifest,
     read_manifests,
     time_in,
     write_manifest,
 )
+from dataset.snapshots.references import warn_without_manifest
 from dataset.snapshots.rows import open_rows
 
 __all__ = [
@@ -73,13 +75,19 @@ def end_protection(root: Storage, snapshot_id: str) -> None:
 
 
 def files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
-    """Yield the files of each snapshot that has not been compacted, the oldest first.
+    """Yield the files of each snapshot that has not been compacted.
 
-    Raises UnreadableSnapshot, because the files of such a snapshot are unknown.
+    The files of one without a manifest stay, with a warning, until it is deleted. Raises
+    UnreadableSnapshot for others, because their files are unknown.
     """
     readable, unreadable = read_manifests(root)
-    if unreadable:
-        raise unreadable[0]
+    for error in unreadable:
+        if error.has_manifest:
+            raise error
+    warn_without_manifest(unreadable)
+    kept = {"format": SNAPSHOT_FORMAT, "protected_until": days_from_now(MAX_PROTECT_DAYS)}
+    for error in unreadable:
+        yield files_of_snapshot(root, {"snapshot": error.snapshot_id, **kept})
     for manifest in readable:
         if "compacted" in manifest:
             continue

@@ -1,15 +1,32 @@
 """What users write for a snapshot: its id, the start of its id, a name, or `latest`."""
 
 import difflib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.errors import BadInput
 from core.storage import Storage
-from dataset.snapshots.manifests import last_created_at, manifest_path, manifests, read_manifests
+from dataset.snapshots.manifests import (
+    UnreadableSnapshot,
+    last_created_at,
+    manifest_path,
+    manifests,
+    read_manifests,
+)
 
-__all__ = ["LATEST", "NOW", "check_name", "check_name_is_free", "names_of", "resolve"]
+__all__ = [
+    "LATEST",
+    "NOW",
+    "check_name",
+    "check_name_is_free",
+    "names_of",
+    "resolve",
+    "warn_without_manifest",
+]
+
+_log = logging.getLogger(__name__)
 
 LATEST = "latest"
 """The snapshot that the last `lrm snapshot` returned."""
@@ -31,7 +48,8 @@ def resolve(root: Storage, text: str) -> str:
     if _ID.fullmatch(text) and root.exists(manifest_path(text)):
         return text
     known, unreadable = read_manifests(root)
-    if text == LATEST and known and not unreadable:
+    if text == LATEST and known and not any(error.has_manifest for error in unreadable):
+        warn_without_manifest(unreadable)
         return str(max(known, key=last_created_at)["snapshot"])
     for manifest in known:
         if text in names_of(manifest):
@@ -49,6 +67,13 @@ def resolve(root: Storage, text: str) -> str:
     if unreadable:  # it may have this name, or be the latest one
         raise unreadable[0]
     raise BadInput(f"{root.uri}: no snapshot {text!r}; {_hint(root, text, known)}")
+
+
+def warn_without_manifest(unreadable: Sequence[UnreadableSnapshot]) -> None:
+    """Warn of snapshots that lack a manifest."""
+    for error in unreadable:
+        if not error.has_manifest:
+            _log.warning("warning: %s", error)
 
 
 def names_of(manifest: Mapping[str, Any]) -> list[str]:

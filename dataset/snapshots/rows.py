@@ -22,11 +22,12 @@ from core.storage import Storage
 from dataset.catalog.event_columns import LIST
 from dataset.snapshots.manifests import (
     SNAPSHOT_FORMAT,
-    UNUSABLE,
     UnreadableSnapshot,
     manifest_path,
     manifests,
+    read_file,
     read_manifest,
+    rows_path,
     write_manifest,
 )
 
@@ -42,7 +43,6 @@ __all__ = [
     "open_rows",
     "read_rows",
     "rig_of",
-    "rows_path",
     "rows_problem",
     "sha256_of",
     "summary_of_rows",
@@ -70,11 +70,6 @@ SCHEMA = pa.schema(
         ("geometry", pa.string()),
     ]
 )
-
-
-def rows_path(snapshot_id: str) -> str:
-    """Return the path of a snapshot's rows below the root."""
-    return f"snapshots/{snapshot_id}.parquet"
 
 
 def credits_path(snapshot_id: str) -> str:
@@ -180,11 +175,11 @@ def credits_problem(root: Storage, manifest: Mapping[str, Any]) -> str | None:
     """Return why the CREDITS file is not the one that was written; None if it is."""
     path, expected = credits_path(manifest["snapshot"]), manifest.get("credits_sha256")
     try:
-        stored = sha256_of(root.read(path))
+        stored = sha256_of(read_file(root, manifest["snapshot"], path))
     except FileNotFoundError:
         return f"{path} is missing" if "credits" in manifest else None
-    except UNUSABLE as error:
-        return f"{path}: {error.strerror or error}"
+    except UnreadableSnapshot as error:
+        return error.problem
     return None if expected in (None, stored) else f"{path} was changed after it was written"
 
 
@@ -208,7 +203,7 @@ def rig_of(root: Storage, manifest: Mapping[str, Any]) -> str | None:
     if "rig" in manifest:
         return str(manifest["rig"])
     with (
-        contextlib.suppress(FileNotFoundError, *UNUSABLE, *_UNPARSABLE),
+        contextlib.suppress(*_UNPARSABLE),
         root.open(rows_path(manifest["snapshot"])) as file,
     ):
         return str(pq.ParquetFile(file).read(["rig"])["rig"][0].as_py())
@@ -225,11 +220,9 @@ def _verified(root: Storage, manifest: Mapping[str, Any], *, in_full: bool = Fal
         )
     path = rows_path(snapshot_id)
     try:
-        data = root.read(path)
+        data = read_file(root, snapshot_id, path)
     except FileNotFoundError:
         raise UnreadableSnapshot(root, snapshot_id, f"{path} is missing") from None
-    except UNUSABLE as error:
-        raise UnreadableSnapshot(root, snapshot_id, f"{path}: {error.strerror or error}") from None
     has_checksum = "rows_sha256" in manifest
     problem = None
     if has_checksum and {**manifest, **file_fields(data)} != manifest:

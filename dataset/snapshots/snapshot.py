@@ -23,6 +23,7 @@ from dataset.snapshots.manifests import (
     list_snapshots,
     manifests,
     read_manifest,
+    rows_path,
     write_manifest,
 )
 from dataset.snapshots.protection import PROTECT_DAYS, days_from_now, protected_until
@@ -36,7 +37,6 @@ from dataset.snapshots.rows import (
     file_fields,
     id_of_rows,
     read_rows,
-    rows_path,
     rows_problem,
     sha256_of,
     summary_of_rows,

@@ -49,8 +49,9 @@ def export(
 
     `reference` is an id, the start of one, a name or `latest`. Objects that were completely
     exported from the same render are skipped. An object that cannot be read or does not fit the
-    layout is reported as failed, and the layout's listing omits it. Raises BadInput before anything
-    is written, and WorkFailed if writing to `out` fails later.
+    layout is reported as failed, and the layout's listing omits it. Objects in the folder that are
+    not among the samples stay, and are counted. Raises BadInput before anything is written, and
+    WorkFailed if writing to `out` fails later.
     """
     layout = get_layout(layout_name)
     snapshot_id = resolve(root, reference)
@@ -79,7 +80,15 @@ def export(
         "exported": counts["exported"],
         "skipped": counts["skipped"],
         "failed": failed,
+        "others": _other_objects(folder / layout.folder, samples),
     }
+
+
+def _other_objects(folder: Path, samples: Sequence[Sample]) -> list[str]:
+    """Return the folders of objects that were exported earlier and are not among the samples."""
+    keys = {sample_key(sample.asset_id) for sample in samples}
+    names = sorted(path.name for path in folder.iterdir() if path.name not in keys)
+    return [name for name in names if (folder / name / _RECORD).is_file()]
 
 
 def _samples(root: Storage, snapshot_id: str, split: str) -> Sequence[Sample]:
@@ -176,7 +185,8 @@ def _read(root: Storage, sample: Sample, layout: Layout) -> ViewSet:
         views, meta = decode_views(members)
     except (WorkFailed, OSError, EOFError) as error:
         raise WorkFailed(
-            f"{sample.asset_id}: cannot read the views of this object: {error}"
+            f"{sample.asset_id}: cannot read the views of this object: {error}; "
+            f"`lrm verify --root {root.uri}` says what to do"
         ) from error
     try:
         layout.check(views, meta.get("normalise"))

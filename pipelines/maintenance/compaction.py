@@ -12,7 +12,8 @@ from core.errors import WorkFailed
 from core.lock import exclusive_lock
 from core.paths.scratch import scratch_folder
 from core.storage import Storage
-from dataset.maintenance.compact import Compaction, compact, plan_compaction
+from dataset.maintenance.compact import compact
+from dataset.maintenance.compaction_plan import Compaction, plan_compaction
 from dataset.maintenance.temporary_files import find_temporary_files
 from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
 from dataset.snapshots.references import resolve

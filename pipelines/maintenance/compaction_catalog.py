@@ -15,7 +15,7 @@ from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED, REMOVE
 from dataset.catalog.event_log import Catalog, Event
 from dataset.catalog.latest import rows_with
-from dataset.maintenance.compact import StoredSample
+from dataset.maintenance.compaction_plan import StoredSample
 from pipelines.building.dataset_status import load_dataset_state
 from pipelines.building.object_table import latest_of
 from pipelines.building.stages.pack import (

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from core.storage import Storage
 from dataset.catalog.event_columns import LIST
 from dataset.catalog.event_log import Catalog
-from dataset.maintenance.compact import StoredSample
+from dataset.maintenance.compaction_plan import StoredSample
 from pipelines.building.dataset_status import DatasetState, load_dataset_state, stored_config
 from pipelines.building.decide import Decisions
 from pipelines.building.guard.groups import group_of

@@ -1,5 +1,6 @@
 """Every command that reads a dataset or a run, on a damaged copy, and the verdict on its end."""
 
+import itertools
 import re
 import shutil
 import time
@@ -74,6 +75,7 @@ class DamageTable:
     """Folder for the copies."""
     files: dict[str, Path] = field(init=False)
     """The files to damage, by kind: one of each kind, and the last commit."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _expected: dict[str, tuple[Answer, str | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,7 +155,8 @@ class DamageTable:
 
         They are None after a command that writes no events, and if they cannot be listed.
         """
-        copy = copy_folder(self.base, self.folder / "copy")
+        # Each has a name of its own: some warnings are printed once for a root.
+        copy = copy_folder(self.base, self.folder / f"copy{next(self._numbers):07}")
         places = {ROOT: copy / "root", RUN: copy / "run", OUT: copy / "out", OBJECT: self._object}
         words = [self._word(word, places) for word in _COMMANDS[command]]
         try:
@@ -165,8 +168,8 @@ class DamageTable:
             if command in _WRITING and answer.code == 0:
                 listed = run_lrm("list", *words[1:3], "--columns", "asset_id,state")
                 objects = listed.out if listed.code == 0 else None
-            texts = (_VOLATILE.sub("", text) for text in (answer.out, answer.err))
-            return Answer(answer.code, *texts), objects
+            texts = (text.replace(copy.name, "copy") for text in (answer.out, answer.err))
+            return Answer(answer.code, *(_VOLATILE.sub("", text) for text in texts)), objects
         finally:
             shutil.rmtree(copy)
 

@@ -1,7 +1,4 @@
-"""Damage to the files of a dataset or a run, the commands that follow it, and their verdicts.
-
-The table of commands and damages and the benchmark of random damages share it.
-"""
+"""Damage to the files of a dataset or a run, in a copy that shares the other files."""
 
 import os
 import re
@@ -45,47 +42,57 @@ def copy_folder(source: Path, target: Path) -> Path:
     return target
 
 
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _replace(path: Path, data: bytes) -> None:
-    """Give a file another content; other links to the file keep the old one."""
-    path.unlink()
+    """Put a file in the place of a file or folder; other links to the file keep their content."""
+    _remove(path)
     path.write_bytes(data)
 
 
 def _halve(path: Path) -> None:
-    _replace(path, path.read_bytes()[: path.stat().st_size // 2])
+    data = _content(path)
+    _replace(path, data[: len(data) // 2])
 
 
 def _zero(path: Path) -> None:
-    _replace(path, bytes(path.stat().st_size))
+    _replace(path, bytes(len(_content(path))))
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file; none of a folder."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _folder(path: Path) -> None:
-    path.unlink()
+    _remove(path)
     path.mkdir()
 
 
 def _loop(path: Path) -> None:
     """Put a link to itself in the place of a file: no user can open it, not even root."""
-    path.unlink()
+    _remove(path)
     path.symlink_to(path.name)
 
 
 def _pipe(path: Path) -> None:
-    path.unlink()
+    _remove(path)
     os.mkfifo(path)
 
 
 def _wrong(path: Path) -> None:
     """Give a file the content of the next one of the same ending, or another JSON value."""
     for other in sorted(path.parent.glob(f"*{path.suffix}")):
-        if other != path and other.is_file() and other.read_bytes() != path.read_bytes():
+        if other != path and other.is_file() and other.read_bytes() != _content(path):
             _replace(path, other.read_bytes())
             return
     _replace(path, b"[1, 2]\n" if path.suffix == ".json" else b"other\n")
 
 
 DAMAGES: Mapping[str, Callable[[Path], None]] = {
-    "deleted": Path.unlink,
+    "deleted": _remove,
     "emptied": lambda path: _replace(path, b""),
     "halved": _halve,
     "zeroed": _zero,
@@ -94,4 +101,4 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
     "made a pipe": _pipe,
     "replaced": _wrong,
 }
-"""Each damages the file with this path; a hard link to it elsewhere keeps its content."""
+"""Each damages the file or folder with this path; a hard link to it elsewhere keeps its content."""

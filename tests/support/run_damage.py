@@ -1,15 +1,12 @@
-"""Damage to one file of a run's folder, applied to a copy that shares the other files."""
+"""The entries of a run's folder, each with a damage, and the verdict on a command's end."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.damages import DAMAGES
 from tests.support.lrm import Answer
 
-__all__ = ["DAMAGES", "bad_end", "cells", "copy_run", "damage", "run_entries"]
-
-DAMAGES = ("deleted", "halved", "emptied", "zeroed", "folder", "dangling", "replaced")
+__all__ = ["bad_end", "cells", "run_entries"]
 
 
 def run_entries(run: Path) -> list[str]:
@@ -19,33 +16,9 @@ def run_entries(run: Path) -> list[str]:
 
 def cells(run: Path) -> Iterator[tuple[int, str, str]]:
     """Yield a number, an entry of a run and one of the damages: each gets its turn."""
+    damages = list(DAMAGES)
     for number, name in enumerate(run_entries(run)):
-        yield number, name, DAMAGES[number % len(DAMAGES)]
-
-
-def copy_run(run: Path, copy: Path) -> Path:
-    """Copy a run; the files are shared until one of the copies replaces them."""
-    shutil.copytree(run, copy, copy_function=os.link)
-    return copy
-
-
-def damage(path: Path, kind: str, other: Path) -> None:
-    """Damage a file or folder; `other` is what it is replaced by."""
-    data = path.read_bytes() if path.is_file() else b""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "dangling":
-        path.symlink_to(path.parent / "gone" / "away")
-    elif kind == "replaced":
-        path.write_bytes(other.read_bytes())
-    elif kind != "deleted":
-        path.write_bytes(
-            {"halved": data[: len(data) // 2], "zeroed": bytes(len(data))}.get(kind, b"")
-        )
+        yield number, name, damages[number % len(damages)]
 
 
 def bad_end(answer: Answer, run: Path) -> str:

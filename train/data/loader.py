@@ -26,7 +26,7 @@ _PRELOADED = ["train.data.patches", "train.data.whole_frames"]
 _SHARED_MEMORY = re.compile("shared memory|/torch_[0-9].*(No space left|Bus error)", re.DOTALL)
 """Messages of torch about shared memory, through which loader workers pass tensors."""
 _KILLED_WORKER = re.compile("DataLoader worker .*(killed by signal|exited unexpectedly)")
-_SOCKET = "/lrm-scratch-loader-xxxxxxxx/pymp-xxxxxxxx/listener-xxxxxxxx"
+_SOCKET = "/lrm-scratch-loader-xxxxxxxxxx/pymp-xxxxxxxx/listener-xxxxxxxx"
 """Name of a socket of `multiprocessing` in the folder of temporary files."""
 
 

@@ -9,7 +9,7 @@ from core.options import Parser, add_root_options
 from core.options.bounds import at_most
 from dataset.root import open_root
 from pipelines.cli.command import Command
-from pipelines.cli.tables import counted
+from pipelines.cli.tables import counted, print_warnings
 
 __all__ = ["COMMAND"]
 
@@ -56,6 +56,13 @@ def _run(arguments: argparse.Namespace) -> int:
         before = f" ({result['skipped']} existed already)" if result["skipped"] else ""
         count = f"{result['exported']} of {counted(result['objects'], 'object')}"
         print(f"exported {count}{before}: {result['out']}")
+    if others := result["others"]:
+        count = counted(len(others), "object")
+        warning = (
+            f"{result['out']} also has {count} of an earlier export, such as {others[0]}, that "
+            "this one does not include: delete these folders, or export to a new one"
+        )
+        print_warnings("export", [warning])
     if result["failed"]:
         why = next(iter(result["failed"].values()))
         count = counted(len(result["failed"]), "object")

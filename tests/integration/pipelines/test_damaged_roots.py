@@ -29,4 +29,4 @@ def test_every_command_every_file_and_every_damage(damage_table, part):
             [commands[5 * number % len(commands)]],
         )
     ]
-    assert "\n".join(violations) == ""
+    assert not violations, "\n".join(violations)

@@ -100,6 +100,13 @@ def test_another_render_replaces_the_object(spheres, exported, tmp_path):
     objects = out / "rendering_random_32views"
     loaded = load_instantmesh(file_contents(objects / NAMES[0]))
     assert_same_views(loaded, spheres.views(IDS[1]))
+    assert report["others"] == []
+    # Objects that a later export into the same folder does not include are not silent.
+    (objects / "notes").mkdir()
+    split = ("instantmesh", out, "--split", "validation")
+    assert newer.export(*split, "--json").json()["others"] == NAMES[:3]
+    (warning,) = newer.export(*split).err.splitlines()[1:]
+    assert f"warning: {out} also has 3 objects of an earlier export, such as {NAMES[0]}" in warning
 
 
 def test_a_damaged_sample_fails_alone(spheres, tmp_path):
@@ -115,6 +122,7 @@ def test_a_damaged_sample_fails_alone(spheres, tmp_path):
     assert "1 object could not be exported" in lines[-1]
     assert IDS[1] in lines[-1]
     assert "fails its checksum" in lines[-1]
+    assert f"; `lrm verify --root {damaged.root.uri}` says what to do" in lines[-1]
     report = json.loads(answer.out)
     assert list(report["failed"]) == [IDS[1]]
     listed = json.loads((tmp_path / "out" / "filtered_obj_name.json").read_text())["good_objs"]

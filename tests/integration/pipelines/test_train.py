@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from core.process_identity import start_ticks
+from tests.support.damages import DAMAGES, copy_folder
 from tests.support.local_training import run_local_training
 from tests.support.lrm import run_lrm
 from tests.support.metrics import losses, rows
-from tests.support.run_damage import bad_end, cells, copy_run, damage
+from tests.support.run_damage import bad_end, cells
 from tests.support.train_arguments import mesh_arguments, nerf_arguments
 
 STEPS = 4
@@ -171,8 +172,8 @@ def test_no_damage_of_a_run_ends_in_a_traceback_or_gives_other_weights(undisturb
         expected[step] = (tmp_path / "w.ckpt").read_bytes()
     problems = []
     for number, name, kind in cells(undisturbed):
-        run = copy_run(undisturbed, tmp_path / f"{number} {name.replace('/', ' ')} {kind}")
-        damage(run / name, kind, undisturbed / "run_state.json")
+        run = copy_folder(undisturbed, tmp_path / f"{number} {name.replace('/', ' ')} {kind}")
+        DAMAGES[kind](run / name)
         words = ["--json"] if number % 2 else ["--verify", "--json"]
         answer = run_lrm("train", "--status", run, *words)
         problem = bad_end(answer, run)

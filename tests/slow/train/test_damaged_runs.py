@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.damages import DAMAGES, copy_folder
 from tests.support.local_training import run_local_training
 from tests.support.lrm import Answer, run_lrm
 from tests.support.metrics import losses
-from tests.support.run_damage import DAMAGES, bad_end, cells, copy_run, damage, run_entries
+from tests.support.run_damage import bad_end, cells, run_entries
 from tests.support.train_arguments import nerf_arguments
-
-OTHER = "run_state.json"
-"""The file that replaces others."""
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +31,13 @@ def resume(sphere_dataset) -> Callable[[Path], Answer]:
 
 
 def test_a_damaged_run_resumes_with_the_same_losses_or_not_at_all(run, resume, tmp_path):
-    whole = copy_run(run, tmp_path / "whole")
+    whole = copy_folder(run, tmp_path / "whole")
     assert resume(whole).code == 0
     expected = losses(whole)
     problems = []
     for number, name, kind in cells(run):
-        out = copy_run(run, tmp_path / f"{number} {name.replace('/', ' ')} {kind}")
-        damage(out / name, kind, run / OTHER)
+        out = copy_folder(run, tmp_path / f"{number} {name.replace('/', ' ')} {kind}")
+        DAMAGES[kind](out / name)
         answer = resume(out)
         problem = bad_end(answer, out)
         if answer.code == 0 and not problem:
@@ -63,9 +61,9 @@ def test_a_run_whose_only_checkpoint_is_damaged_is_refused(run, resume, tmp_path
         for kind in DAMAGES:
             if kind == "deleted" and name.endswith(("manifest.json", newest)):
                 continue  # as a save that was killed: the run begins anew with a warning
-            out = copy_run(run, tmp_path / f"{name.replace('/', ' ')} {kind}")
+            out = copy_folder(run, tmp_path / f"{name.replace('/', ' ')} {kind}")
             shutil.rmtree(out / "checkpoints/step-00000002")
-            damage(out / name, kind, run / OTHER)
+            DAMAGES[kind](out / name)
             before = (out / "metrics.jsonl").read_bytes()
             answer = resume(out)
             problem = bad_end(answer, out)
@@ -83,8 +81,8 @@ def test_a_run_whose_only_checkpoint_is_damaged_is_refused(run, resume, tmp_path
 def test_a_damaged_run_is_shown_or_its_file_is_named(run, kind, tmp_path):
     problems = []
     for name in run_entries(run):
-        out = copy_run(run, tmp_path / name.replace("/", " "))
-        damage(out / name, kind, run / OTHER)
+        out = copy_folder(run, tmp_path / name.replace("/", " "))
+        DAMAGES[kind](out / name)
         for words in (
             ("train", "--status", out),
             ("train", "--status", out, "--verify"),

@@ -1,13 +1,16 @@
 """Only scratch folders whose owner has ended are removed, by the next one that is created."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
+from core.paths import scratch
 from core.paths.scratch import ScratchFolder, remove_orphans
 from tests.support.paths import REPOSITORY
 
@@ -21,6 +24,14 @@ for folder in folders:
 print(*(folder.name for folder in folders), flush=True)
 time.sleep(60)
 """
+
+
+def orphan_of(boot: str, folder: Path) -> Path:
+    """Return the name of a scratch folder that was created during a boot of a kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scratch, "_boot", lambda: boot)
+        with ScratchFolder("compact", folder) as name:
+            return Path(name)
 
 
 def start_owner(temporary: Path) -> tuple[subprocess.Popen, list[Path]]:
@@ -53,11 +64,13 @@ def test_only_unused_folders_of_this_user_are_removed(tmp_path: Path):
     target = tmp_path / "of a user"
     target.mkdir()
     (target / "file").write_text("")
-    (tmp_path / "lrm-scratch-link").symlink_to(target)
-    (tmp_path / "lrm-scratch-file").write_text("")
+    orphan = orphan_of(scratch._boot(), tmp_path)
+    orphan_of(scratch._boot(), tmp_path).symlink_to(target)
+    orphan_of(scratch._boot(), tmp_path).write_text("")
+    # Another machine may share the disk, but not its locks.
+    orphan_of("b00t00", tmp_path).mkdir()
     (tmp_path / "lrm-parts-0").mkdir()
     before = sorted(tmp_path.iterdir())
-    orphan = tmp_path / "lrm-scratch-compact-12345678"
     (orphan / "in").mkdir(parents=True)
     (orphan / "in" / "link").symlink_to(target)
     with ScratchFolder("work", tmp_path) as name:
@@ -70,11 +83,21 @@ def test_only_unused_folders_of_this_user_are_removed(tmp_path: Path):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
 def test_a_folder_of_another_user_stays(tmp_path: Path):
-    other = tmp_path / "lrm-scratch-work-12345678"
+    other = orphan_of(scratch._boot(), tmp_path)
     other.mkdir()
     os.chown(other, 12345, 12345)
     assert remove_orphans(tmp_path) == []
     assert other.is_dir()
+
+
+def test_a_fork_does_not_remove_the_folder_of_its_parent(tmp_path: Path):
+    with ScratchFolder("work", tmp_path) as name:
+        child = multiprocessing.get_context("fork").Process(target=weakref.finalize._exitfunc)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert Path(name).is_dir()
+        assert remove_orphans(tmp_path) == []
 
 
 def test_a_folder_that_another_process_takes_before_it_is_locked_is_replaced(

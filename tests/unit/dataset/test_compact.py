@@ -1,5 +1,6 @@
 """Compaction: live samples keep their bytes, protected files stay, and any step may crash."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from core.errors import BadInput
 from core.storage import Storage
 from dataset.format.shards import SampleEntry, index_path, read_index, read_members
-from dataset.maintenance.compact import Compaction, StoredSample, compact, plan_compaction
+from dataset.maintenance import compact as compact_module
+from dataset.maintenance.compact import compact
+from dataset.maintenance.compaction_plan import Compaction, StoredSample, plan_compaction
 from dataset.snapshots.manifests import write_manifest
 from dataset.snapshots.protection import SnapshotFiles, end_protection, files_of_snapshots
 from dataset.snapshots.snapshot import open_snapshot
@@ -260,10 +263,15 @@ def test_smaller_new_shards_are_not_more_than_the_old_ones(root, tmp_path):
     check_live(root, ledger)
 
 
-def test_shards_whose_live_samples_are_unknown_stay(root, tmp_path):
+@pytest.mark.parametrize("kind", ["missing", "torn", "of another shard"])
+def test_shards_whose_live_samples_are_unknown_stay(root, tmp_path, kind):
     ledger = MemoryLedger()
     ledger.unused = {1, 2, 4, 5}
+    index, other = (root.read(index_path(f"shards/test/{name}.tar")) for name in "ac")
     root.delete(index_path("shards/test/a.tar"))
+    if kind != "missing":
+        data = other if kind == "of another shard" else index[: len(index) // 2]
+        root.write(index_path("shards/test/a.tar"), data)
     compaction = run(root, ledger, tmp_path, untouchable={"shards/test/b.tar": "it is damaged"})
     assert "lrm verify" in compaction.skipped["shards/test/a.tar"]
     assert compaction.skipped["shards/test/b.tar"] == "it is damaged"
@@ -292,19 +300,21 @@ def test_files_that_nothing_uses_are_deleted(root, tmp_path):
     assert set(root.find_files("")) == before - orphans
 
 
-@pytest.mark.parametrize("is_pinned", [False, True], ids=["free", "pinned"])
-def test_compaction_can_be_killed_at_every_step(tmp_path, is_pinned):
+@pytest.mark.parametrize("kind", ["free", "pinned", "full disk"])
+def test_compaction_can_be_killed_at_every_step(tmp_path, monkeypatch, kind):
+    is_pinned, is_full = kind == "pinned", kind == "full disk"
+    if is_full:  # files that nothing needs are deleted before the first commit
+        monkeypatch.setattr(compact_module, "_MIN_FREE", 1 << 60)
+    whole = Storage(str(tmp_path / "whole"))
+    for shard, numbers in SHARDS.items():
+        write_small_shard(whole, shard, numbers)
+    shards = {key(number): shard for number, shard in MemoryLedger().shard_of.items()}
+    # The protected snapshot reads a and c, so that b can be rewritten.
+    read = [e for e in entries(whole) if not is_pinned or shards[e.key] != "shards/test/b.tar"]
+    snapshot = "" if is_full else write_test_snapshot(whole, read, shards, is_pinned * 90)
     steps = 0
     while True:
-        folder = tmp_path / str(steps)
-        root = Failing(str(folder))
-        for shard, numbers in SHARDS.items():
-            write_small_shard(root, shard, numbers)
-        ledger = MemoryLedger()
-        shards = {key(number): shard for number, shard in ledger.shard_of.items()}
-        # The protected snapshot reads a and c, so that b can be rewritten.
-        read = [e for e in entries(root) if not is_pinned or shards[e.key] != "shards/test/b.tar"]
-        snapshot = write_test_snapshot(root, read, shards, days=90 if is_pinned else 0)
+        root, ledger = Failing(shutil.copytree(whole.uri, tmp_path / str(steps))), MemoryLedger()
         ledger.unused, ledger.removed = {1, 2, 7}, {4}
         root.changes_left, ledger.step = steps, root.step
         try:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 import subprocess
 
 import pytest
@@ -100,6 +101,18 @@ def test_a_lost_format_is_named_with_the_command_that_restores_it(root, tmp_path
     assert "\n" not in str(caught.value)
     subprocess.run(str(caught.value).split("`")[1], shell=True, check=True)
     assert check_root(root)
+
+
+def test_an_error_of_the_machine_is_not_taken_for_damage(root):
+    """Its remedy would delete the file."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(WorkFailed) as caught:
+            check_root(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(caught.value) == f"{root.uri}: cannot read dataset.json: Too many open files"
 
 
 @pytest.mark.parametrize("value", ["2", 2.0, True, None, [], "x" * 9])

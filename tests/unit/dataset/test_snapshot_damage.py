@@ -2,9 +2,11 @@
 again writes it again."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.storage import Storage
+from dataset.snapshots.deletion import delete_snapshots
 from dataset.snapshots.manifests import (
     UnreadableSnapshot,
     manifest_path,
     read_manifest,
+    rows_path,
     write_manifest,
 )
 from dataset.snapshots.protection import files_of_snapshots
@@ -26,7 +30,6 @@ from dataset.snapshots.rows import (
     encode_rows,
     file_fields,
     read_rows,
-    rows_path,
     write_missing_checksums,
 )
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
@@ -227,11 +230,52 @@ def test_changed_credits_are_found_and_written_again(root: Storage, content: byt
     assert_repaired(root, snapshot_id, path)
 
 
-def test_a_folder_in_place_of_a_file_is_an_error_with_its_name(root: Storage, tmp_path):
+IN_PLACE = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+@pytest.mark.parametrize("path_of", [rows_path, manifest_path, credits_path])
+def test_what_is_no_file_is_an_error_with_its_name(root: Storage, tmp_path, path_of, kind: str):
     snapshot_id = create(root)["snapshot"]
-    root.delete(rows_path(snapshot_id))
-    (tmp_path / rows_path(snapshot_id)).mkdir()
-    assert_unreadable(root, snapshot_id, rows_path(snapshot_id))
+    path = path_of(snapshot_id)
+    root.delete(path)
+    IN_PLACE[kind](tmp_path / path)
+    if path_of is credits_path:
+        assert path in str(check_snapshot(root, snapshot_id))
+    else:
+        assert_unreadable(root, snapshot_id, path)
+    if kind != "folder":
+        assert_repaired(root, snapshot_id, path)
+
+
+def test_rows_without_a_manifest_are_kept_until_they_are_deleted(root: Storage, tmp_path, caplog):
+    """It was lost, or its creation was interrupted: other snapshots do not depend on it."""
+    lost, other = create(root, name="v1")["snapshot"], create(root, OTHERS)["snapshot"]
+    root.delete(manifest_path(lost))
+    (tmp_path / manifest_path(lost)).symlink_to("gone")
+    assert resolve(root, "latest") == other
+    assert f"warning: {root.uri}: snapshot {lost} cannot be read: " in caplog.text
+    for text in ("v1", lost):
+        with pytest.raises(
+            UnreadableSnapshot, match=rf"{lost}\.json is missing: .*--delete {lost}"
+        ):
+            open_snapshot(root, text)
+    assert manifest_path(lost) in str(check_snapshot(root, lost))
+    caplog.clear()
+    files = {each.snapshot_id: each for each in files_of_snapshots(root)}
+    assert manifest_path(lost) in caplog.text
+    assert files[lost].is_protected
+    assert files[lost].samples == files[other].samples
+    assert create(root)["snapshot"] == lost
+    assert check_snapshot(root, lost) is None
+    root.delete(manifest_path(lost))
+    delete_snapshots(root, [lost], force=True)
+    assert {each.snapshot_id for each in files_of_snapshots(root)} == {other}
+    assert not [name for name in root.list_files("snapshots") if lost in name]
 
 
 def test_checksums_are_added_to_matching_snapshots_of_earlier_versions(root: Storage):

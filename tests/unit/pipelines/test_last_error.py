@@ -88,6 +88,9 @@ def test_an_error_of_the_machine_says_what_to_do(error, problem, remedy):
         ("--out x: cannot write: Too many open files", "; allow more open files: `ulimit -n 1024`"),
         ("x: Read-only file system", "; mount this disk for writing"),
         ("x: No space left on device: free 3 GB", ""),
+        ("x: Is a directory: `lrm list`", "; move this folder away"),
+        ("x: Is a directory; restore the file, or delete it", ""),
+        ("x: Too many levels of symbolic links; `rm -rf x`", ""),
         ("x: no sample", ""),
     ],
 )
