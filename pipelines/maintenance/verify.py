@@ -19,8 +19,9 @@ from core.quantities import duration
 from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog, Event
-from dataset.catalog.log_check import CatalogState, check_catalog
+from dataset.catalog.log_check import check_catalog
 from dataset.catalog.log_files import CatalogProblem
+from dataset.catalog.log_state import CatalogState
 from dataset.columns import Column
 from dataset.maintenance.shard_check import (
     CheckReport,
