@@ -84,7 +84,7 @@ def list_log(root: Storage) -> LogListing:
     """Return the versions in the log of a dataset's catalog."""
     commits, checkpoints = [], dict[int, list[str]]()
     odd = dict[str, str]()
-    names = root.versions(LOG, on_problem=odd.setdefault)
+    names = root.versions(LOG, on_problem=odd.__setitem__)
     odd = {name: odd[name] for name in odd if _is_of_log(name)}
     for name in sorted({*names, *odd}):
         if match := _COMMIT.fullmatch(name):

@@ -1,4 +1,4 @@
-"""`lrm repair`: mend a damaged catalog, and say what is lost."""
+"""`lrm repair`: repair a damaged catalog, and say what is lost."""
 
 import argparse
 import json
