@@ -6,10 +6,10 @@ flushed first, then committed, and the commit is believed only when its own file
 
 import contextlib
 import hashlib
+import io
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from time import time
@@ -21,19 +21,35 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
+from core.atomic import flush
 from core.storage import Storage
 from dataset.catalog.event_columns import EVENT_SCHEMA
-from dataset.catalog.log_files import CATALOG, LOG, STATED, commit_path, list_log, read_commit
+from dataset.catalog.log_commits import BATCH_BITS, STATED, read_commit
+from dataset.catalog.log_files import (
+    CATALOG,
+    HINT,
+    LOG,
+    commit_path,
+    file_problem,
+    is_named_by_digest,
+    list_log,
+    record_last_commit,
+)
 from dataset.catalog.table_uri import delta_options, table_uri
 
 __all__ = [
+    "UNREADABLE",
     "add_action",
+    "check_events",
     "create_table",
     "stated_content",
     "sync_commits",
+    "version_of_events",
     "write_events",
 ]
 
+UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, EOFError)
+"""Errors of files that are missing, torn or not what their name says."""
 _CONFIGURATION = {
     # Snapshots do not need the table's history, so old files may be deleted, but not while a reader
     # may still use an old version, which can take days.
@@ -66,7 +82,6 @@ def write_events(root: Storage, rows: pa.Table) -> AddAction:
     data = sink.getvalue().to_pybytes()
     name = f"{hashlib.sha256(data).hexdigest()}.parquet"
     root.write(f"{CATALOG}/{name}", data)
-    _sync(root, [CATALOG])
     return add_action(name, len(data), rows)
 
 
@@ -80,6 +95,44 @@ def add_action(name: str, size: int, rows: pa.Table) -> AddAction:
         "nullCount": {name: rows[name].null_count for name in rows.column_names},
     }
     return AddAction(name, size, {}, int(time() * 1000), True, json.dumps(stats))
+
+
+def check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str, int]:
+    """Return what is wrong with a file of events, and the number of its events."""
+    problem = file_problem(root, name, add)
+    if problem:
+        return problem, 0
+    try:
+        data = root.read(f"{CATALOG}/{name}")
+        rows = pq.read_table(io.BytesIO(data), page_checksum_verification=True).num_rows
+    except UNREADABLE:
+        return "is torn or damaged", 0
+    if is_named_by_digest(name) and hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+        return "does not have the SHA-256 of its name", rows
+    stated = _stated_rows(add)
+    return ("" if stated in (None, rows) else f"has {rows} events instead of {stated}"), rows
+
+
+def _stated_rows(add: Mapping[str, Any]) -> int | None:
+    try:
+        return int(json.loads(add["stats"])["numRecords"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def version_of_events(root: Storage, name: str) -> int | None:
+    """Return the version that all events of an intact file belong to; None otherwise."""
+    problem, num_events = check_events(root, name, {})
+    if problem or not num_events:
+        return None
+    try:
+        with root.open(f"{CATALOG}/{name}") as file:
+            seqs = pq.read_table(file, columns=["seq"])["seq"]
+    except UNREADABLE:
+        return None
+    ends = pc.min_max(seqs).as_py()
+    first, last = (int(ends[end]) >> BATCH_BITS for end in ("min", "max"))
+    return first if first == last else None
 
 
 def stated_content(rows: pa.Table, run: str) -> dict[str, Any]:
@@ -96,7 +149,8 @@ def stated_content(rows: pa.Table, run: str) -> dict[str, Any]:
 
 
 def sync_commits(root: Storage, first: int, last: int) -> None:
-    """Flush these commits of a local table to disk, with their files and checkpoints.
+    """Flush these commits of a local table to disk, with their files and checkpoints; record the
+    last one as done.
 
     Object stores need no flush. With the first commit, the folders above are flushed, too.
     """
@@ -105,17 +159,21 @@ def sync_commits(root: Storage, first: int, last: int) -> None:
     files = [path for version in range(first, last + 1) for path in _files(root, version)]
     checkpoints = list_log(root).checkpoints if _has_checkpoint(first, last) else {}
     for version in set(checkpoints) & set(range(first, last + 1)):
-        files += [f"{LOG}/{name}" for name in checkpoints[version]] + [f"{LOG}/_last_checkpoint"]
-    _sync(root, [*files, CATALOG, LOG])
+        files += [f"{LOG}/{name}" for name in checkpoints[version]] + [HINT]
+    for path in [*files, CATALOG, LOG]:
+        with contextlib.suppress(FileNotFoundError):
+            flush(Path(root.resolve(path)))
     if first == 0:
         for folder in (Path(root.uri), *Path(root.uri).parents):
-            with contextlib.suppress(PermissionError):
-                _sync_path(str(folder))
+            flush(folder)
+    record_last_commit(root, last)
 
 
 def _files(root: Storage, version: int) -> list[str]:
     """Return the paths of a commit and of the files that it adds."""
-    added = [f"{CATALOG}/{name}" for name in read_commit(root, version).adds]
+    # A file that is named by its content was flushed before its commit.
+    adds = read_commit(root, version).adds
+    added = [f"{CATALOG}/{name}" for name in adds if not is_named_by_digest(name)]
     return [*added, commit_path(version)]
 
 
@@ -126,22 +184,6 @@ def _has_checkpoint(first: int, last: int) -> bool:
 
 _CHECKPOINT_INTERVAL = 100
 """Commits between two checkpoints, the default of Delta Lake."""
-
-
-def _sync(root: Storage, paths: Iterable[str]) -> None:
-    if root.is_local:
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                _sync_path(root.resolve(path))
-
-
-def _sync_path(path: str) -> None:
-    """Flush a file, or the entries of a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _stated(value: Any, end: str) -> Any:

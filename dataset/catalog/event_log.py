@@ -5,60 +5,27 @@ No row is ever changed: the state of an object is the last event of each of its 
 that add events, such as tombstones or cleared failures, may append concurrently.
 """
 
-import contextlib
-import hashlib
-import json
-import logging
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-)
-from deltalake.exceptions import DeltaError
-from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 
-from core.config import canonical_json
-from core.errors import Damaged, WorkFailed
 from core.lock import LockCheck
-from core.remote.waiting import reported
-from core.retry import Backoff, retry
-from core.storage import Storage, storage_errors
 from dataset.catalog.event_columns import EVENT_SCHEMA
-from dataset.catalog.event_files import (
-    create_table,
-    stated_content,
-    sync_commits,
-    write_events,
-)
-from dataset.catalog.log_check import require_intact
-from dataset.catalog.log_files import (
-    CATALOG,
-    CatalogProblem,
-    check_commits,
-    commit_digest,
-    damaged_catalog,
-    evidence_of_lost_catalog,
-    is_named_by_digest,
-)
+from dataset.catalog.event_files import stated_content, write_events
+from dataset.catalog.event_table import EventTable
+from dataset.catalog.events import Event, StageRecord, event_row, stage_record
+from dataset.catalog.log_check import LATE_VERSIONS
+from dataset.catalog.log_commits import BATCH_BITS
+from dataset.catalog.log_files import commit_digest
 from dataset.catalog.panic_text import without_panic_text
-from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
 
 __all__ = ["Catalog", "Event", "StageRecord"]
-
-T = TypeVar("T")
-_log = logging.getLogger(__name__)
 
 _OUTCOMES = pa.schema(
     [
@@ -90,18 +57,8 @@ _RUN_TOTALS = pa.schema(
     ]
 )
 _RESULTS = pa.schema([("asset_id", pa.string()), ("content", pa.string()), ("data", pa.string())])
-_BATCH_BITS = 24
-"""seq = table version << 24 | index in the batch: grows with every event."""
-_LATE_VERSIONS = 64
-"""Concurrent writers number events from the table version they read, so numbers can lag by a few
-commits; this is the largest lag that readers allow for."""
 _COMPACT_FILES = 100
 """Every commit adds a file; more files than this are merged when a build ends."""
-_ATTEMPTS = 12
-_BACKOFF = Backoff(first_seconds=1.0, max_seconds=60.0, jitter=0.5)
-"""All waits together take about five minutes."""
-_SILENT = 3
-"""This many consecutive failures are common and not logged."""
 _SCANNED_ROWS = 16_384
 """Rows of the log in memory at a time."""
 _DONE = """
@@ -116,60 +73,10 @@ _RECENT_EVENTS = 100_000
 """Enough events to measure the throughput of a build."""
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 """Old commits are kept, so that every checkpoint can be made again."""
-_READING = ParquetFileFormat(
-    default_fragment_scan_options=ParquetFragmentScanOptions(
-        pre_buffer=True, page_checksum_verification=True
-    )
-)
-"""Flipped bytes are errors: files that were written with checksums are compared with them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """The outcome of one stage of one object."""
-
-    asset_id: str
-    stage: str
-    content: str = ""
-    """The input: a version of the object's file, or the SHA-256 of its bytes."""
-    settings: str = ""
-    """Digest of everything else that the result depends on: configuration and versions."""
-    rig: str = ""
-    """The rig, for stages that depend on it; otherwise empty."""
-    status: str = "ok"
-    """`ok`, `failed`, `gone` (no longer listed) or `cleared` (earlier results are withdrawn)."""
-    kind: str = ""
-    """The failure kind, or the reason of a `cleared` event."""
-    message: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """Measurements and other results, as plain JSON values."""
-    seconds: float = 0.0
-    """Duration of the stage on one worker."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageRecord:
-    """An event with the fields that the catalog added when it was committed."""
-
-    event: Event
-    seq: int
-    time: datetime
-    run: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert the record to plain values for JSON."""
-        values = {"seq": self.seq, "time": self.time.isoformat(), "run": self.run}
-        return values | asdict(self.event)
-
-
-class Catalog:
-    """The event table below `catalog/` in a dataset's root."""
-
-    def __init__(self, root: Storage) -> None:
-        self._root = root
-        self._uri = table_uri(root)
-        self._options = delta_options(root)
-        self._table: DeltaTable | None = None
+class Catalog(EventTable):
+    """The events below `catalog/` in a dataset's root."""
 
     def commit(
         self, events: Sequence[Event], run: str, batch: int, *lock_checks: LockCheck
@@ -193,9 +100,9 @@ class Catalog:
         table = self._open() or self._create()
         before = table.version()
         if (table.transaction_version(run) or 0) < batch:
-            first = (before + 1) << _BATCH_BITS
+            first = (before + 1) << BATCH_BITS
             now = datetime.now(UTC)
-            values = [_row(event, first + i, now, run) for i, event in enumerate(events)]
+            values = [event_row(event, first + i, now, run) for i, event in enumerate(events)]
             rows = pa.Table.from_pylist(values, schema=EVENT_SCHEMA)
             with without_panic_text():
                 table.create_write_transaction(
@@ -209,17 +116,6 @@ class Catalog:
                     post_commithook_properties=_HOOKS,
                 )
         self._sync_after(table, before)
-
-    def _create(self) -> DeltaTable:
-        """Create the table without events."""
-        self._table = create_table(self._root)
-        sync_commits(self._root, 0, self._table.version())
-        return self._table
-
-    def _sync_after(self, table: DeltaTable, before: int) -> None:
-        """Flush the commits after version `before`, and the last one in any case."""
-        table.update_incremental()
-        sync_commits(self._root, min(before + 1, table.version()), table.version())
 
     def history(self, asset_id: str) -> list[StageRecord]:
         """Return every event of one object, oldest first."""
@@ -329,8 +225,8 @@ class Catalog:
         """
         table = self._retrying(self._open)
         if table is not None:
-            after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
-            dataset = _dataset(table)
+            after = pc.field("seq") > seq - (LATE_VERSIONS << BATCH_BITS)
+            dataset = self._events(table)
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
                     self._require_same(_name(fragment.path))
@@ -343,23 +239,14 @@ class Catalog:
                     with self._explained():
                         yield from read() if local else self._retrying(lambda: list(read()))  # noqa: B023
 
-    def _require_same(self, name: str) -> None:
-        """Raise Damaged if a local file of events is not as it was written."""
-        if self._root.is_local and is_named_by_digest(name):
-            with self._explained(), self._root.open(f"{CATALOG}/{name}") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-            if actual != name.partition(".")[0]:
-                problem = CatalogProblem(file=f"{CATALOG}/{name}", problem="is damaged")
-                raise damaged_catalog(self._root, problem)
-
     def last_seq(self) -> int:
         """Return an upper bound of `seq` of all current events; 0 if there are none."""
         table = self._retrying(self._open)
-        return 0 if table is None else (table.version() + 1) << _BATCH_BITS
+        return 0 if table is None else (table.version() + 1) << BATCH_BITS
 
     def digest(self, seq: int) -> str:
         """Return the SHA-256 of the last commit before `seq`; empty if its file is missing."""
-        return commit_digest(self._root, (seq >> _BATCH_BITS) - 1)
+        return commit_digest(self._root, (seq >> BATCH_BITS) - 1)
 
     def compact(self) -> None:
         """Merge small files into large ones if there are many; only the committer may call it."""
@@ -392,148 +279,8 @@ class Catalog:
 
     def _query(self, query: str, parameters: dict[str, Any]) -> list[StageRecord]:
         result = self._select(query, parameters)
-        return [] if result is None else [_record(row) for row in result.to_pylist()]
-
-    def _select(
-        self, query: str, parameters: dict[str, Any], **tables: pa.Table
-    ) -> pa.Table | None:
-        """Return the result of a query on the table `events` and on the given ones.
-
-        Returns None before the first commit.
-        """
-        return self._retrying(lambda: self._run_query(query, parameters, tables))
-
-    def _run_query(
-        self, query: str, parameters: dict[str, Any], tables: Mapping[str, pa.Table]
-    ) -> pa.Table | None:
-        table = self._open()
-        if table is None:
-            return None
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, values in {**tables, "events": _dataset(table)}.items():
-                connection.register(name, values)
-            return connection.sql(query, params=parameters).to_arrow_table()
-
-    def _retrying(self, work: Callable[[], T]) -> T:
-        """Return the result of `work`, which is retried while an object store fails.
-
-        Raises WorkFailed after the last attempt, of which there is one for a local table.
-        """
-
-        def explained() -> T:
-            with self._explained():
-                return work()
-
-        if self._root.is_local:
-            try:
-                return explained()
-            except (DeltaError, duckdb.Error) as error:
-                problem = _one_line(error)
-                raise WorkFailed(
-                    f"{self._uri}: cannot use the catalog: {problem}; "
-                    f"to check it: lrm verify --root {self._root.uri}"
-                ) from error
-        try:
-            return retry(
-                lambda: reported(self._uri, "the catalog", explained),
-                attempts=_ATTEMPTS,
-                wait=_BACKOFF.seconds,
-                is_transient=lambda error: isinstance(error, _store_errors()),
-                before_wait=self._reset,
-            )
-        except _store_errors() as error:
-            self._table = None
-            problem = _one_line(error)
-        raise WorkFailed(
-            f"{self._uri}: the object store failed {_ATTEMPTS} times, the last time with: "
-            f"{problem}; run the same command again to continue"
-        )
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise Damaged if the block fails because a file of the catalog is damaged."""
-        try:
-            yield
-        except (DeltaError, duckdb.Error, pa.ArrowException, OSError) as error:
-            # Without damage, an error of the machine or the store is reported as it is.
-            with contextlib.suppress(*_store_errors()):
-                if self._root.is_local:
-                    require_intact(self._root)
-                else:
-                    check_commits(self._root)
-            if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
-                problem = _one_line(error)
-                raise WorkFailed(f"{self._uri}: cannot read the catalog: {problem}") from error
-            raise
-
-    def _reset(self, failures: int, error: Exception, seconds: float) -> None:
-        """Make the next attempt open the table again, and log all but the first failures."""
-        self._table = None
-        if failures > _SILENT:
-            _log.warning("%s: %s; retrying in %.1f s", self._uri, _one_line(error), seconds)
-
-    def _open(self) -> DeltaTable | None:
-        if self._table is None:
-            if self._root.is_local:
-                check_commits(self._root)
-            if not DeltaTable.is_deltatable(self._uri, self._options):
-                self._require_no_evidence()
-                return None
-            table = DeltaTable(self._uri, storage_options=self._options)
-            if not self._root.is_local:
-                check_commits(self._root, table.version())
-            self._table = table
-        self._table.update_incremental()
-        return self._table
-
-    def _require_no_evidence(self) -> None:
-        """Raise Damaged if there was a catalog, which now is missing."""
-        evidence = evidence_of_lost_catalog(self._root)
-        if evidence:
-            raise Damaged(
-                f"{self._root.uri}: the catalog has no log (catalog/_delta_log/), but the dataset "
-                f"has {evidence}: restore catalog/ from a backup, or build into an empty root; "
-                f"lrm repair --root {self._root.uri} shows what can be recovered"
-            )
-
-
-def _dataset(table: DeltaTable) -> FileSystemDataset:
-    """Return the events of a table; see `_READING`.
-
-    The log's ranges of columns are not used: the log has no checksum, and a wrong one would hide
-    events. The files have such ranges, too.
-    """
-    dataset = table.to_pyarrow_dataset()
-    fragments = [
-        _READING.make_fragment(fragment.path, filesystem=dataset.filesystem)
-        for fragment in dataset.get_fragments()
-    ]
-    return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    return storage_errors(DeltaError, duckdb.Error)
-
-
-def _one_line(error: Exception) -> str:
-    """Return the error's text as one line; Delta Lake formats causes as a coloured tree."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(error))
-    return ": ".join(filter(None, (line.strip(" \u21b3") for line in plain.splitlines()))) or repr(
-        error
-    )
-
-
-def _row(event: Event, seq: int, now: datetime, run: str) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in Event.__dataclass_fields__}
-    return row | {"seq": seq, "time": now, "run": run, "data": canonical_json(event.data)}
+        return [] if result is None else [stage_record(row) for row in result.to_pylist()]
 
 
 def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
-
-
-def _record(row: dict[str, Any]) -> StageRecord:
-    seq, time, run = row.pop("seq"), row.pop("time"), row.pop("run")
-    event = Event(**row | {"data": json.loads(row["data"])})
-    return StageRecord(event=event, seq=seq, time=time, run=run)

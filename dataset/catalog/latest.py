@@ -199,6 +199,7 @@ class LatestEvents:
         try:
             return self._read_index()
         except BadBase as error:
+            self._catalog.last_seq()  # if it is the log that is damaged, that is the error
             self._reject(str(error))
             return NO_BASE
 

@@ -5,19 +5,23 @@ repair may be killed at any moment and is then started again. Intact commits are
 Damaged bytes are copied to `catalog/_damaged/` before they are replaced.
 
 1. Base files in `latest/` are dropped: they may hold events that the log has lost.
-2. A placeholder without files of events takes the place of each damaged or missing commit.
+2. A placeholder takes the place of each damaged or missing commit. It names the files of its
+   events that are intact, so the log never looks healthy without them.
 3. Checkpoints that are damaged, or that cover a damaged commit, are removed; they are copies.
-4. One commit adds the files of events that are intact but not named by the log, restores files
-   whose merged copy is damaged, and takes damaged and missing files out of the table.
+4. One commit restores files whose merged copy is damaged, and takes damaged and missing files out
+   of the table.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import stat
 import tempfile
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -26,56 +30,38 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
+from core.atomic import make_folder, move_file
 from core.errors import WorkFailed
 from core.storage import Storage
 from dataset.catalog.event_columns import EVENT_SCHEMA
-from dataset.catalog.event_files import add_action, create_table, sync_commits
-from dataset.catalog.log_check import CatalogState, check_catalog, check_events
+from dataset.catalog.event_files import (
+    add_action,
+    check_events,
+    create_table,
+    sync_commits,
+)
+from dataset.catalog.log_check import check_catalog
+from dataset.catalog.log_commits import STATED, LogCommit, read_commit
 from dataset.catalog.log_files import (
     CATALOG,
+    HINT,
+    LAST_COMMIT,
     LOG,
-    STATED,
-    LogCommit,
     commit_path,
     evidence_of_lost_catalog,
     is_named_by_digest,
-    read_commit,
 )
+from dataset.catalog.log_losses import Loss, loss_of
+from dataset.catalog.log_state import CatalogState
 from dataset.catalog.table_uri import delta_options, table_uri
 
-__all__ = ["Loss", "Repair", "plan_repair", "repair_catalog"]
+__all__ = ["Repair", "plan_repair", "repair_catalog"]
 
 _ASIDE = f"{CATALOG}/_damaged"
 _KEPT = ("protocol", "metaData", "txn")
 """Intact actions of a damaged commit that its placeholder repeats."""
 _MERGED = "OPTIMIZE"
 """Operation of a commit that merges files: it loses no event, because the small files remain."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """The events that were lost with a commit or with a file of events."""
-
-    file: str
-    version: int
-    time: str = ""
-    """Time of the commit, in ISO 8601; empty if it is unknown."""
-    run: str = ""
-    events: int | None = None
-    """The number of events; None if it is unknown."""
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    """The number of events by stage and status."""
-    ids: Sequence[str] = ()
-    """Some of the objects, all of them if there are few."""
-
-    def __str__(self) -> str:
-        number = "an unknown number of" if self.events is None else f"{self.events:,}"
-        noun = "event" if self.events == 1 else "events"
-        text = f"lost: {number} {noun} of version {self.version}"
-        text += f" ({self.time})" if self.time else ""
-        text += ": " + ", ".join(f"{n:,} {outcome}" for outcome, n in self.outcomes.items())
-        text = text.removesuffix(": ")
-        return text + (f" of {', '.join(self.ids)}" if self.ids else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +102,8 @@ def plan_repair(root: Storage) -> Repair:
     checkpoint that replaces them is damaged.
     """
     state = check_catalog(root)
-    evidence = evidence_of_lost_catalog(root) if state.listing.last < 0 else ""
+    is_empty = not (state.listing.commits or state.listing.checkpoints)
+    evidence = evidence_of_lost_catalog(root) if is_empty else ""
     if evidence and not state.lost_commits:
         raise WorkFailed(
             f"{root.uri}: nothing is left of the catalog, but the dataset has {evidence}; restore "
@@ -131,11 +118,11 @@ def plan_repair(root: Storage) -> Repair:
             continue
         originals, missing = _originals(root, state, name)
         recovered |= dict.fromkeys(originals, state.live[name])
-        lost += [_loss(state, f"{CATALOG}/{each}") for each in missing]
+        lost += [loss_of(state, f"{CATALOG}/{each}") for each in missing]
     for commit in state.damaged_commits:
         is_merge = commit.info.get("operation") == _MERGED
         if not is_merge and commit.version and commit.version not in state.lost_commits.values():
-            lost.append(_loss(state, commit_path(commit.version)))
+            lost.append(loss_of(state, commit_path(commit.version)))
     repair = Repair(state=state, recovered=recovered, lost=lost)
     if first and repair.bad_checkpoints and first - 1 in repair.bad_checkpoints:
         raise WorkFailed(
@@ -168,73 +155,45 @@ def _is_intact(root: Storage, state: CatalogState, name: str) -> bool:
     return not check_events(root, name, {} if is_named_by_digest(name) else stated)[0]
 
 
-def _loss(state: CatalogState, file: str) -> Loss:
-    """Return what is known of the events of a commit, or of a file of events."""
-    name = file.rpartition("/")[2]
-    owner = next((c for c in state.commits.values() if name in c.adds), None)
-    commit = owner or state.commits[int(name.partition(".")[0])]
-    stated, info = commit.stated, commit.info
-    stats = json.loads(commit.adds[name].get("stats") or "{}") if owner else {}
-    metrics = info.get("operationMetrics") or {}
-    events = stated.get("events", stats.get("numRecords", metrics.get("num_added_rows")))
-    timestamp = info.get("timestamp")
-    return Loss(
-        file=file,
-        version=commit.version,
-        time=_iso(timestamp) if isinstance(timestamp, int) else "",
-        run=str(stated.get("run", "")),
-        events=events if isinstance(events, int) else None,
-        outcomes=stated.get("outcomes", {}),
-        ids=stated.get("ids", ()),
-    )
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
-
-
 def repair_catalog(root: Storage, repair: Repair) -> None:
     """Carry out a repair."""
-    root.delete("latest/index.json")
-    if repair.state.listing.last < 0:
-        missing = LogCommit(version=0, problem="is missing")
-        root.write(commit_path(0), _placeholder(missing, None))
+    _remove(root, ["latest/index.json"])
     losses = {loss.file: str(loss) for loss in repair.lost}
+    named = set[str]()
     for commit in repair.state.damaged_commits:
         path = commit_path(commit.version)
-        _put_aside(root, [path])
-        root.write(path, _placeholder(commit, losses.get(path)))
+        found = repair.state.lost_commits.items()
+        names = [name for name, version in found if version == commit.version]
+        placeholder = _placeholder(commit, losses.get(path), [_add(root, name) for name in names])
+        named.update(names)
+        _put_aside(root, path)
+        root.write(path, placeholder)
     if repair.bad_checkpoints or repair.state.hint:
         # The name of the last checkpoint goes first: Delta Lake fails if what it names is missing.
-        paths = [f"{LOG}/_last_checkpoint"]
+        paths = [HINT]
         for version in repair.bad_checkpoints:
             paths += [f"{LOG}/{name}" for name in repair.state.listing.checkpoints[version]]
-        _put_aside(root, paths)
-        for path in paths:
-            root.delete(path)
+        _remove(root, paths)
+    if repair.state.listing.is_record_damaged:
+        _remove(root, [LAST_COMMIT])
     sync_commits(root, 0, repair.state.listing.last)
-    if repair.recovered or repair.state.broken_files:
-        _commit(root, repair)
-    unusable = [f"{CATALOG}/{name}" for name in repair.unusable]
-    _put_aside(root, unusable)
-    for path in unusable:
-        root.delete(path)
+    others = [name for name in repair.recovered if name not in named]
+    if others or repair.state.broken_files:
+        _commit(root, repair, others)
+    _remove(root, [f"{CATALOG}/{name}" for name in repair.unusable])
 
 
-def _commit(root: Storage, repair: Repair) -> None:
-    """Add the recovered files to the table, and take the broken ones out of it."""
+def _commit(root: Storage, repair: Repair, recovered: Sequence[str]) -> None:
+    """Add recovered files to the table, and take the broken ones out of it."""
     table = DeltaTable(table_uri(root), storage_options=delta_options(root))
     before = table.version()
-    actions: list[AddAction | RemoveAction] = []
-    for name in repair.recovered:
-        size = root.size(f"{CATALOG}/{name}")
-        actions.append(add_action(name, size, _read_events(root, name)))
+    actions: list[AddAction | RemoveAction] = [_add(root, name) for name in recovered]
     now = int(time() * 1000)
     actions += [
         RemoveAction(name, data_change=True, deletion_timestamp=now) for name in repair.unusable
     ]
     lost = [str(loss) for loss in repair.lost if not loss.file.startswith(LOG)]
-    stated = {"files": len(repair.recovered), "lost": lost}
+    stated = {"files": len(recovered), "lost": lost}
     table.create_write_transaction(
         actions,
         "append",
@@ -245,9 +204,14 @@ def _commit(root: Storage, repair: Repair) -> None:
     sync_commits(root, before + 1, table.version())
 
 
-def _placeholder(commit: LogCommit, loss: str | None) -> bytes:
-    """Return a commit without events that takes the place of a damaged one."""
-    stated = {"replaced": commit.problem, "files": 0, "lost": [loss] if loss else []}
+def _add(root: Storage, name: str) -> AddAction:
+    """Return the entry of the log for an intact file of events."""
+    return add_action(name, root.size(f"{CATALOG}/{name}"), _read_events(root, name))
+
+
+def _placeholder(commit: LogCommit, loss: str | None, adds: Sequence[AddAction]) -> bytes:
+    """Return a commit that takes the place of a damaged one, with its events that are intact."""
+    stated = {"replaced": commit.problem, "files": len(adds), "lost": [loss] if loss else []}
     info = {
         "timestamp": int(time() * 1000),
         "operation": "REPAIR",
@@ -256,9 +220,22 @@ def _placeholder(commit: LogCommit, loss: str | None) -> bytes:
     }
     kept = commit.actions if commit.version else _creation()
     kept = [(name, values) for name, values in kept if name in _KEPT]
+    kept += [("add", _add_values(add)) for add in adds]
     return "\n".join(
         json.dumps({name: values}) for name, values in [("commitInfo", info), *kept]
     ).encode()
+
+
+def _add_values(add: AddAction) -> Mapping[str, Any]:
+    """Return the entry of a file as Delta Lake writes it to the log."""
+    return {
+        "path": add.path,
+        "partitionValues": {},
+        "size": add.size,
+        "modificationTime": add.modification_time,
+        "dataChange": True,
+        "stats": add.stats,
+    }
 
 
 def _creation() -> Sequence[tuple[str, Mapping[str, Any]]]:
@@ -269,15 +246,35 @@ def _creation() -> Sequence[tuple[str, Mapping[str, Any]]]:
         return read_commit(root, 0).actions
 
 
-def _put_aside(root: Storage, paths: Iterable[str]) -> None:
-    """Copy damaged files, named by their path and content, so that no byte is destroyed."""
+def _remove(root: Storage, paths: Iterable[str]) -> None:
+    """Remove damaged files after a copy."""
     for path in paths:
-        try:
-            data = root.read(path)
-        except (FileNotFoundError, IsADirectoryError):
-            continue
-        digest = hashlib.sha256(data).hexdigest()[:12]
-        root.write(f"{_ASIDE}/{path.rpartition('/')[2]}.{digest}", data)
+        _put_aside(root, path)
+        root.delete(path)
+
+
+def _put_aside(root: Storage, path: str) -> None:
+    """Copy a damaged file, named by its path and content, so that no byte is destroyed.
+
+    What is no file, such as a folder or a link, is moved.
+    """
+    name = f"{_ASIDE}/{path.rpartition('/')[2]}"
+    local = Path(root.resolve(path))
+    if root.is_local and _is_other(local):
+        make_folder(Path(root.resolve(_ASIDE)))
+        move_file(local, Path(root.resolve(f"{name}.{uuid.uuid4().hex[:12]}")))
+        return
+    with contextlib.suppress(FileNotFoundError):
+        data = root.read(path)
+        root.write(f"{name}.{hashlib.sha256(data).hexdigest()[:12]}", data)
+
+
+def _is_other(path: Path) -> bool:
+    """Return whether a folder, link, pipe or socket has the name of a file."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _read_events(root: Storage, name: str) -> pa.Table:

@@ -13,6 +13,9 @@ _ENCODED = "%[0-9A-Fa-f]{2}"
 """Delta Lake's reader decodes this once more than its writer, and so reads another folder."""
 _LOCAL = re.compile(rf"[\[\]|^\\]|{_ENCODED}")
 """In local paths Delta Lake does not encode the other characters, and panics or misreads them."""
+_RETRY_TIMEOUT = "20s"
+"""The client repeats a failed request for this time, by default 180 s; then the catalog waits, logs
+and opens the table again. A request ends after 30 s: a silent store fails after 11 minutes."""
 _REMOTE = re.compile(rf"(?:^|(?<=/))\.{{0,2}}(?=/)|{_ENCODED}")
 """Object stores also allow the names ``, `.` and `..`, which a URL removes."""
 
@@ -43,7 +46,9 @@ def table_uri(root: Storage) -> str:
 
 def delta_options(root: Storage) -> dict[str, str]:
     """Return options of Delta Lake's client of the store that it does not read by itself."""
+    if root.is_local:
+        return {}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     # A self-hosted store in a private network may be configured without TLS.
-    without_tls = not root.is_local and endpoint.startswith("http://")
-    return {"AWS_ALLOW_HTTP": "true"} if without_tls else {}
+    without_tls = {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {}
+    return {**without_tls, "retry_timeout": _RETRY_TIMEOUT}

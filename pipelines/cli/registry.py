@@ -24,7 +24,7 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
         CommandEntry("inspect", "Show everything known of objects.", only_prints=True),
         CommandEntry("report", "Write an HTML page with the funnel, pictures, time and bytes."),
         CommandEntry("verify", "Read every shard and compare it with its checksums."),
-        CommandEntry("repair", "Repair a damaged catalog, and say what is lost."),
+        CommandEntry("repair", "Repair the catalog, and say what is lost."),
         CommandEntry("retry", "Clear failures, so that the next build tries again."),
         CommandEntry("remove", "Take objects down, for all later snapshots and builds."),
         CommandEntry("compact", "Delete unused files, and rewrite shards that are mostly unused."),

@@ -8,9 +8,9 @@ from typing import Any
 from core.lock import exclusive_lock
 from core.storage import Storage
 from dataset.catalog.event_log import Catalog
-from dataset.catalog.log_check import CatalogState
 from dataset.catalog.log_files import CatalogProblem
 from dataset.catalog.log_repair import plan_repair, repair_catalog
+from dataset.catalog.log_state import CatalogState
 from pipelines.building.object_table import latest_of
 
 __all__ = ["CATALOG_COUNTS", "catalog_counts", "catalog_problems", "repair_dataset"]

@@ -19,8 +19,8 @@ from core.quantities import duration
 from core.storage import Storage
 from dataset.catalog.event_columns import CLEARED
 from dataset.catalog.event_log import Catalog, Event
-from dataset.catalog.log_check import CatalogState, check_catalog
-from dataset.catalog.log_files import CatalogProblem
+from dataset.catalog.log_check import check_catalog
+from dataset.catalog.log_state import CatalogState
 from dataset.columns import Column
 from dataset.maintenance.shard_check import (
     CheckReport,
@@ -29,9 +29,8 @@ from dataset.maintenance.shard_check import (
     check_shard,
     run_checks,
 )
-from dataset.snapshots.manifests import UnreadableSnapshot, list_snapshots, manifests
+from dataset.snapshots.manifests import UnreadableSnapshot, manifests
 from dataset.snapshots.protection import SnapshotFiles, files_of_snapshot
-from dataset.snapshots.rows import check_snapshot
 from pipelines.building.dataset_status import DatasetState, load_dataset_state
 from pipelines.building.decide import STATES, Decider
 from pipelines.building.progress import Display
@@ -48,6 +47,7 @@ from pipelines.building.stages.registry import STAGES
 from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import Stage
 from pipelines.maintenance.catalog_repair import catalog_counts, catalog_problems
+from pipelines.maintenance.file_findings import catalog_finding, snapshot_findings
 
 __all__ = ["companion_stages", "verify"]
 
@@ -81,7 +81,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     """
     catalog = check_catalog(root)
     problems = catalog_problems(root, catalog)
-    of_catalog = [_catalog_finding(root, problem) for problem in problems]
+    of_catalog = [catalog_finding(root, problem) for problem in problems]
     if any(not problem.is_derived for problem in problems):
         return _result([], Counter(), (), of_catalog, catalog)
     index = _index_files(root, load_dataset_state(root))
@@ -102,7 +102,7 @@ def verify(root: Storage, workers: int) -> dict[str, Any]:
     companions = Counter(stage.name for stage, _ in index.companions)
     affected = {state.asset_id for report in damaged for state in _affected_objects(report, index)}
     findings = [_finding_dict(f, report, index) for report in damaged for f in report.findings]
-    findings = [*of_catalog, *_snapshot_findings(root), *findings]
+    findings = [*of_catalog, *snapshot_findings(root), *findings]
     return _result(reports, companions | {"shards": len(index.shards)}, affected, findings, catalog)
 
 
@@ -123,18 +123,6 @@ def _result(
         "damaged": sorted(damaged),
         "findings": list(findings),
     }
-
-
-def _catalog_finding(root: Storage, problem: CatalogProblem) -> dict[str, Any]:
-    """Return the JSON of damage to the catalog."""
-    return _whole_file(problem.file, problem.problem, f"lrm repair --root {root.uri}")
-
-
-def _whole_file(file: str, problem: str, remedy: str) -> dict[str, Any]:
-    """Return the JSON of damage to a whole file that belongs to no object."""
-    finding = Finding(file=file, problem=problem)
-    text = f"{file} {problem}; {remedy}"
-    return asdict(finding) | {"asset_id": None, "remedy": remedy, "text": text}
 
 
 def companion_stages() -> list[Stage]:
@@ -212,18 +200,6 @@ def _files_of_snapshots(root: Storage) -> Iterator[SnapshotFiles]:
         if "compacted" not in manifest:
             with contextlib.suppress(UnreadableSnapshot):
                 yield files_of_snapshot(root, manifest)
-
-
-def _snapshot_findings(root: Storage) -> list[dict[str, Any]]:
-    """Check the rows, manifest and credits of every snapshot; return the JSON of damage."""
-    damage = (check_snapshot(root, snapshot_id) for snapshot_id in list_snapshots(root))
-    return [
-        _whole_file(
-            f"snapshots/{error.snapshot_id}", f"cannot be read: {error.problem}", error.remedy
-        )
-        for error in damage
-        if error is not None
-    ]
 
 
 def _companion_file(stage: Stage, state: ObjectState, decider: Decider) -> str | None:

@@ -4,15 +4,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.support import damages
+
 __all__ = ["DAMAGES", "damage"]
-
-
-def _halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
 
 
 def _flip(path: Path) -> None:
@@ -26,10 +20,8 @@ def _delete(path: Path) -> None:
 
 
 DAMAGES: Mapping[str, Callable[[Path], object]] = {
+    **{name: work for name, work in damages.DAMAGES.items() if name != "replaced"},
     "deleted": _delete,
-    "halved": _halve,
-    "emptied": lambda path: path.write_bytes(b""),
-    "zeroed": _zero,
     "flipped": _flip,
 }
 """Damages by name."""

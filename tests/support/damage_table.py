@@ -33,6 +33,7 @@ ROOT_COMMANDS: Mapping[str, Sequence[str]] = {
     "inspect": ("inspect", *_AT, OBJECT, "--json"),
     "report": ("report", *_AT, "--out", OUT, "--thumbnails", "0"),
     "verify": ("verify", *_AT, "--workers", "1"),
+    "repair": ("repair", *_AT, "--json"),
     "retry": ("retry", *_AT, "--kind", "malformed"),
     "remove": ("remove", *_AT, OBJECT),
     "compact": ("compact", *_AT, "--json"),
@@ -59,9 +60,9 @@ RUN_COMMANDS: Mapping[str, Sequence[str]] = {
 }
 """Command lines that read a run."""
 _COMMANDS = {**ROOT_COMMANDS, **RUN_COMMANDS}
-OTHER_COMMANDS = frozenset("multiview reconstruct evaluate doctor completion help repair".split())
+OTHER_COMMANDS = frozenset("multiview reconstruct evaluate doctor completion help".split())
 """Commands that read neither, or open them with the functions of `export` and `weights`."""
-_WRITING = frozenset({"build", "retry", "remove", "compact", "snapshot --delete"})
+_WRITING = frozenset({"build", "repair", "retry", "remove", "compact", "snapshot --delete"})
 """Those after which the objects are listed: they must be the same as without the damage."""
 
 

@@ -22,10 +22,15 @@ _PROJECTION = Projection(
 _STAGES = [("list", ""), ("fetch", ""), ("remove", "")]
 FILES: Sequence[str] = (
     *("commit0", "commit1", "commit2", "commit3", "commit5", "events1", "events4", "events5"),
-    *("hint", "checkpoint", "base", "index"),
+    *("hint", "checkpoint", "record", "base", "index"),
 )
 """Files of such a catalog, by their meaning: see `file_of`."""
-IS_NO_DAMAGE = {("hint", "deleted"), ("index", "deleted"), ("commit0", "deleted")}
+IS_NO_DAMAGE = {
+    ("hint", "deleted"),
+    ("record", "deleted"),
+    ("index", "deleted"),
+    ("commit0", "deleted"),
+}
 """These files may be deleted: they are copies, or a checkpoint takes their place."""
 
 
@@ -98,5 +103,7 @@ def file_of(folder: Path, meaning: str) -> Path:
     if meaning == "base":
         files = json.loads((folder / "latest/index.json").read_text())["files"]
         return folder / next(path for stage, _, path, *_ in files if stage == "fetch")
+    if meaning == "record":
+        return folder / "catalog/_last_commit.json"
     copies = {"hint": "_last_checkpoint", "checkpoint": f"{2:020}.checkpoint.parquet"}
     return log / copies[meaning] if meaning in copies else folder / "latest/index.json"

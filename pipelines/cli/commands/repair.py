@@ -1,4 +1,4 @@
-"""`lrm repair`: repair a damaged catalog, and say what is lost."""
+"""`lrm repair`: repair the catalog, and say what is lost."""
 
 import argparse
 import json

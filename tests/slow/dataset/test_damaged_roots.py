@@ -54,7 +54,7 @@ def small_root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("file", ROOT_FILES)
-def test_every_command_ends_with_one_line_and_repair_repairs(small_root, tmp_path, file):
+def test_every_command_ends_with_one_line_and_repair_restores_all(small_root, tmp_path, file):
     expected = run_lrm("status", "--root", small_root, "--json").json()
     name = ids_of(small_root)[1]
     kinds = ["deleted"] if file in ("catalog", "latest") else list(DAMAGES)
