@@ -52,6 +52,10 @@ def server(store: BadServer, monkeypatch: pytest.MonkeyPatch) -> BadServer:
     return store
 
 
+def announced(num_bytes: int) -> Callable[..., None]:
+    return http(b"[", length=False, Content_Length=str(num_bytes))
+
+
 OPERATIONS: dict[str, Callable[[Storage], Any]] = {
     "read": lambda root: root.read("dataset.json"),
     "open": lambda root: root.open("captions.csv").read(),
@@ -82,7 +86,6 @@ def test_an_operation_ends(operation: str, wrong: str, server: BadServer):
     with pytest.raises(storage_errors()) as raised:
         OPERATIONS[operation](Storage("s3://bucket/root"))
     assert time.monotonic() - started < 10
-    assert server.paths, "the client has sent a request"
     message = str(raised.value)
     assert f"s3://bucket at {server.address}: no complete answer within {SECONDS:g} s" in message
     assert "AWS_ENDPOINT_URL" in message
@@ -112,17 +115,50 @@ def test_a_wrong_listing_is_no_empty_folder(
 def test_a_store_that_has_answered_gets_more_time(
     server: BadServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
     root = Storage("s3://bucket/root")
-    missing = http("", "404 Not Found")
     slow: Callable[..., None] = lambda connection, path: (  # noqa: E731
         time.sleep(2 * SECONDS),
         http(b"content")(connection, path),
     )
-    server.behaviours = [missing, missing, slow]
+    server.behaviours = [http("", "404 Not Found"), slow]
     with pytest.raises(FileNotFoundError):
         root.read("a")
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", SECONDS)
     assert root.read("a") == b"content"
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_a_file_is_read_with_one_request(size: int, server: BadServer):
+    server.behaviours = [http(b"c" * size)]
+    assert Storage("s3://bucket/root").read("a") == b"c" * size
+    assert server.paths == ["/bucket/root/a"]
+
+
+@pytest.mark.parametrize("wrong", [announced(10**12), flood(BadServer())])
+def test_a_file_that_is_read_whole_has_a_size_limit(
+    wrong: Callable[..., None], server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(store_client, "_MAX_CONTENT", 1 << 20)
+    server.behaviours = [wrong]
+    with pytest.raises(OSError, match=r"the answer has more than (1|2048) MiB"):
+        Storage("s3://bucket/root").read("a")
+    assert len(server.paths) == 1
+
+
+def test_an_open_file_that_drips_ends(server: BadServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 0.0)
+    server.behaviours = [http(b"content")]
+    with (
+        Storage("s3://bucket/root").open("captions.csv") as file,
+        pytest.raises(TimeoutError, match=r"captions.csv arrives too slowly"),
+    ):
+        file.read(1)
+    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
+    with Storage("s3://bucket/root").open("captions.csv") as file:
+        assert file.read() == b"content"
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
