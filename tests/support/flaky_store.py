@@ -42,13 +42,22 @@ class FlakyStore:
         self._pid_to_kill = 0
         # Random, because with a fixed cycle a client in a loop would always get the same fault.
         self._random = random.Random(0)
+        self._since: Counter[str] = Counter()
+        """Requests since the last fault of each kind."""
         self._lock = threading.Lock()
 
     def is_due(self, kind: str, one_in: int) -> bool:
-        """Decide whether a request gets this fault, with probability 1 / `one_in`; count it."""
+        """Decide whether a request gets this fault, with probability 1 / `one_in`; count it.
+
+        Every kind occurs at least once in 2 * `one_in` requests, so that few requests have faults.
+        """
         with self._lock:
-            due = self.faults and self._random.randrange(one_in) == 0
-            self.counts[kind] += due
+            self._since[kind] += self.faults
+            is_late = self._since[kind] >= 2 * one_in
+            due = self.faults and (is_late or self._random.randrange(one_in) == 0)
+            if due:
+                self.counts[kind] += 1
+                self._since[kind] = 0
             return due
 
     def administer(self, order: str) -> None:
