@@ -30,7 +30,7 @@ _LOCAL_GAP = 1 << 14
 _REMOTE_GAP = 1 << 18
 """Bytes that can be read in the time of one more request: microseconds locally, 10 ms remotely."""
 _FREE_GAP = 1024
-"""The headers of one more request have as many bytes; so have those between two members of a tar."""
+"""Bytes of the headers of one more request, and also of those between two members of a tar."""
 
 
 class Storage:

@@ -11,6 +11,7 @@ from s3fs import S3FileSystem
 from core.remote import remote_files, store_client
 from core.storage import Storage, storage_errors
 from tests.support.bad_servers import (
+    UNREACHABLE,
     BadServer,
     closed,
     drip,
@@ -20,6 +21,7 @@ from tests.support.bad_servers import (
     serve_badly,
     silent,
     slow_headers,
+    unreachable,
 )
 from tests.support.lrm import run_lrm
 
@@ -159,6 +161,19 @@ def test_an_open_file_that_drips_ends(server: BadServer, monkeypatch: pytest.Mon
     monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
     with Storage("s3://bucket/root").open("captions.csv") as file:
         assert file.read() == b"content"
+
+
+@pytest.mark.parametrize("reason", UNREACHABLE)
+def test_a_store_that_cannot_be_reached(
+    reason: str, server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    filesystem = fsspec.get_filesystem_class("s3")
+    with unreachable(reason) as address, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setattr(filesystem, "_cache", {})
+        with pytest.raises(storage_errors()) as raised:
+            Storage("s3://bucket/root").read("a")
+    assert f"s3://bucket at {address}: no complete answer within" in str(raised.value)
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

@@ -19,6 +19,7 @@ from pipelines.transfers.hub_api import find_commit, list_folder
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.size_limit import glb_limit
 from tests.support.bad_servers import (
+    UNREACHABLE,
     BadServer,
     closed,
     drip,
@@ -28,6 +29,7 @@ from tests.support.bad_servers import (
     serve_badly,
     silent,
     slow_headers,
+    unreachable,
 )
 from tests.support.fake_glbs import GOOD
 
@@ -102,6 +104,30 @@ def test_the_api_of_a_hub_that_answers_wrongly(
         assert server.address in raised.value.message
         assert "\n" not in raised.value.message
         assert len(server.paths) <= 8
+
+
+@pytest.mark.parametrize("by", ["itself", "a proxy"])
+@pytest.mark.parametrize("reason", UNREACHABLE)
+def test_a_hub_that_cannot_be_reached(
+    reason: str, by: str, config: FetchConfig, monkeypatch: pytest.MonkeyPatch
+):
+    config = config.model_copy(update={"connect_seconds": 0.2})
+    with unreachable(reason) as address:
+        hub = BadServer()
+        hub.address = address if by == "itself" else "http://hub.invalid"
+        if by == "a proxy":
+            monkeypatch.setenv("http_proxy", address.replace("//", "//user:secret@"))
+        with pytest.raises(FetchFailed, match=UNREACHABLE[reason]) as raised:
+            commit_of(hub, config)
+        assert raised.value.message.startswith(hub.address)
+        assert (f"through the proxy {address})" in raised.value.message) == (by == "a proxy")
+        assert "secret" not in raised.value.message
+
+
+def test_a_proxy_that_cannot_be_used_is_named(config: FetchConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("https_proxy", "nonsense://proxy")
+    with pytest.raises(FetchFailed, match=r"nonsense://proxy.*check HTTPS_PROXY"):
+        find_commit("https://hub.invalid", "a/b", "main", None, config)
 
 
 @pytest.mark.parametrize("ask", [commit_of, entries_of])
