@@ -54,6 +54,7 @@ from dataset.catalog.log_files import (
 from dataset.catalog.panic_text import without_panic_text
 from dataset.catalog.table_uri import delta_options, table_uri
 from dataset.columns import Column
+from dataset.format.small_files import reading_small_files_once
 
 __all__ = ["Catalog", "Event", "StageRecord"]
 
@@ -330,7 +331,7 @@ class Catalog:
         table = self._retrying(self._open)
         if table is not None:
             after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
-            dataset = _dataset(table)
+            dataset = _dataset(self._root, table)
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
                     self._require_same(_name(fragment.path))
@@ -411,7 +412,7 @@ class Catalog:
             return None
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            for name, values in {**tables, "events": _dataset(table)}.items():
+            for name, values in {**tables, "events": _dataset(self._root, table)}.items():
                 connection.register(name, values)
             return connection.sql(query, params=parameters).to_arrow_table()
 
@@ -498,18 +499,23 @@ class Catalog:
             )
 
 
-def _dataset(table: DeltaTable) -> FileSystemDataset:
+def _dataset(root: Storage, table: DeltaTable) -> FileSystemDataset:
     """Return the events of a table; see `_READING`.
 
     The log's ranges of columns are not used: the log has no checksum, and a wrong one would hide
     events. The files have such ranges, too.
     """
     dataset = table.to_pyarrow_dataset()
+    files = dataset.filesystem
+    if not root.is_local:
+        actions = pa.table(table.get_add_actions()).to_pylist()
+        sizes = {action["path"]: action["size_bytes"] for action in actions}
+        files = reading_small_files_once(files, f"{root.uri}/{CATALOG}", sizes)
     fragments = [
-        _READING.make_fragment(fragment.path, filesystem=dataset.filesystem)
+        _READING.make_fragment(fragment.path, filesystem=files)
         for fragment in dataset.get_fragments()
     ]
-    return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)
+    return FileSystemDataset(fragments, dataset.schema, _READING, files)
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -28,7 +28,7 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 class FlakyStore:
-    """The state of the proxy, and counts of its faults.
+    """The state of the proxy, and counts of its faults and of the requests by method.
 
     The faults are `slow` (503 SlowDown), `cut` (half of a GET's answer) and `lost` (no answer to a
     PUT that was executed).
@@ -59,6 +59,11 @@ class FlakyStore:
                 self.counts[kind] += 1
                 self._since[kind] = 0
             return due
+
+    def count(self, method: str) -> None:
+        """Count a request."""
+        with self._lock:
+            self.counts[method] += 1
 
     def administer(self, order: str) -> None:
         """Execute an order of the test.
@@ -113,6 +118,7 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
                 store.administer(self.path.removeprefix(ADMIN))
                 self._answer(200, {}, json.dumps(store.counts).encode())
                 return
+            store.count(self.command)
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else self._chunks()
             if time.monotonic() < store.down_until or store.is_due("slow", 9):
@@ -202,7 +208,7 @@ def flaky_store() -> Iterator[str]:
 
 
 def switch_faults(address: str, *, on: bool = True) -> dict[str, int]:
-    """Switch the faults on or off; return the number of faults so far by kind."""
+    """Switch the faults on or off; return the numbers of faults and requests so far by kind."""
     return _order(address, "on" if on else "off")
 
 
