@@ -1,6 +1,7 @@
 """Requests to servers that misbehave: each ends within its limits, with one line that names it."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,7 @@ def test_a_download_has_a_size_limit(large: str, config: FetchConfig, tmp_path: 
 @pytest.fixture
 def quick_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_SILENT_SECONDS", 0.1)
+    waiting._watchers.clear()
     waiting._reports.clear()
 
 
@@ -252,3 +254,21 @@ def test_progress_and_short_waits_are_not_reported(caplog: pytest.LogCaptureFixt
             wait.progress()
     time.sleep(0.15)
     assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("quick_notices")
+def test_waits_are_reported_after_a_fork_but_not_those_of_the_parent(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    with waiting.waiting_for("http://parent", "b"):
+        process = os.fork()
+        if not process:
+            caplog.handler.setStream((tmp_path / "log").open("w"))
+            with waiting.waiting_for("http://child", "b"):
+                time.sleep(0.3)
+            caplog.handler.flush()
+            os._exit(0)
+        os.waitpid(process, 0)
+    text = (tmp_path / "log").read_text()
+    assert "waiting for http://child" in text
+    assert "http://parent" not in text
