@@ -12,12 +12,13 @@ MAX_WASTE = 0.25
 
 
 def coalesce(
-    ranges: Iterable[Range], max_gap: int, max_waste: float = MAX_WASTE
+    ranges: Iterable[Range], max_gap: int, max_waste: float = MAX_WASTE, free_gap: int = 0
 ) -> Sequence[Range]:
     """Return sorted, disjoint ranges that cover all the given ones.
 
     Neighbours at most `max_gap` bytes apart are merged, the closest first, while the bytes in the
-    merged gaps are at most `max_waste` times the wanted bytes. Empty ranges are ignored.
+    merged gaps are at most `max_waste` times the wanted bytes; gaps of up to `free_gap` bytes are
+    always merged and do not count. Empty ranges are ignored.
     """
     disjoint: list[Range] = []
     for start, stop in sorted(span for span in ranges if span[0] < span[1]):
@@ -29,7 +30,7 @@ def coalesce(
     gaps = [later[0] - earlier[1] for earlier, later in pairwise(disjoint)]
     closed: set[int] = set()
     for i in sorted(range(len(gaps)), key=gaps.__getitem__):
-        budget -= gaps[i]
+        budget -= gaps[i] if gaps[i] > free_gap else 0
         if gaps[i] > max_gap or budget < 0:
             break
         closed.add(i)

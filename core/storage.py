@@ -29,6 +29,8 @@ _CLIENT_ERRORS = {
 _LOCAL_GAP = 1 << 14
 _REMOTE_GAP = 1 << 18
 """Bytes that can be read in the time of one more request: microseconds locally, 10 ms remotely."""
+_FREE_GAP = 1024
+"""Bytes of the headers of one more request, and also of those between two members of a tar."""
 
 
 class Storage:
@@ -106,7 +108,10 @@ class Storage:
 
         Raises FileNotFoundError, or EOFError if the file is shorter.
         """
-        spans = coalesce(ranges, _LOCAL_GAP if self.is_local else _REMOTE_GAP)
+        if self.is_local:
+            spans = coalesce(ranges, _LOCAL_GAP)
+        else:
+            spans = coalesce(ranges, _REMOTE_GAP, free_gap=_FREE_GAP)
         blocks = self.read_spans(path, spans)
         starts = [start for start, _ in spans]
         contents = []

@@ -6,6 +6,7 @@ outages: clients, commits and stages repeat what failed.
 """
 
 import os
+import time
 import weakref
 from functools import partial
 from typing import Any
@@ -22,17 +23,16 @@ _FIRST_SECONDS = 60.0
 _QUESTION_SECONDS = 300.0
 """Time limit of a question about one file, or of a removal, with all retries of the client."""
 _TRANSFER_SECONDS = 3600.0
-"""Time limit of a transfer, or of a listing of many pages."""
+"""Time limit of a read into memory, or of a listing of many pages."""
+_SLOWEST = 100_000
+"""Bytes per second: a file that is read in parts gets more time as long as this many arrive."""
+_FILE_SECONDS = 24 * 3600.0
+"""Time limit of copying a file to or from a disk: a shard of gigabytes over a slow link may take
+hours. The client limits each of its requests."""
 _QUESTIONS = {"exists": "look-up", "info": "look-up", "isfile": "look-up", "rm_file": "removal"}
-_TRANSFERS = {
-    "ls": "listing",
-    "find": "listing",
-    "cat_file": "read",
-    "cat_ranges": "read",
-    "get_file": "read",
-    "put_file": "write",
-    "pipe_file": "write",
-}
+_TRANSFERS = {"ls": "listing", "find": "listing", "cat_file": "read", "cat_ranges": "read"}
+_FILES = {"get_file": "read", "put_file": "write", "pipe_file": "write"}
+_PURPOSES = {**_QUESTIONS, **_TRANSFERS, **_FILES}
 """The operations with time limits, and their purpose in messages."""
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
 """Errors that are the store's answer."""
@@ -48,19 +48,27 @@ class RemoteFiles:
         self._server = _server(uri)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _QUESTIONS or name in _TRANSFERS:
+        if name in _PURPOSES:
             return partial(self._run, name)
         return getattr(self._fs, name)
+
+    def cat_file(self, path: str, **options: Any) -> bytes:
+        """Return a whole file, or a part of it."""
+        if "s3" in self._fs.protocol:
+            # Its client would ask for the size of every file first, in case it is a large one.
+            options["max_concurrency"] = 1
+        return bytes(self._run("cat_file", path, **options))
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         """Open a file; with a store that has not answered yet, look it up first."""
         if mode == "rb" and self._fs not in _answered:
             self._run("info", path)
         with waiting_for(self._server, f"opening of {path}"):
-            return self._fs.open(path, mode, **options)
+            file = self._fs.open(path, mode, **options)
+        return _RemoteFile(file, self._server, path) if mode == "rb" else file
 
     def _run(self, name: str, *args: Any, **options: Any) -> Any:
-        purpose = f"{_QUESTIONS.get(name) or _TRANSFERS[name]} of {_subject(args)}"
+        purpose = f"{_PURPOSES[name]} of {_subject(args)}"
         with waiting_for(self._server, purpose):
             try:
                 result = self._call(name, purpose, args, options)
@@ -75,6 +83,7 @@ class RemoteFiles:
         if not issubclass(type(self._fs), AsyncFileSystem) or "timeout" in options:
             return getattr(self._fs, name)(*args, **options)
         seconds = _QUESTION_SECONDS if name in _QUESTIONS else _TRANSFER_SECONDS
+        seconds = _FILE_SECONDS if name in _FILES else seconds
         if self._fs not in _answered:
             seconds = _FIRST_SECONDS
         work = getattr(self._fs, f"_{name}")
@@ -92,6 +101,38 @@ class RemoteFiles:
                 f"{self._server}: the answer cannot be read ({type(error).__name__}: {error}; "
                 f"{purpose}); is it an object store?"
             ) from error
+
+
+class _RemoteFile:
+    """An open file of a store, whose reads together have a time limit."""
+
+    def __init__(self, file: Any, server: str, path: str) -> None:
+        self._file = file
+        self._server = server
+        self._path = path
+        self._end = time.monotonic() + _TRANSFER_SECONDS
+        """The time limit, which every block of bytes moves."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_RemoteFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return `size` bytes at most, or with -1 all bytes."""
+        if time.monotonic() > self._end:
+            raise TimeoutError(
+                f"{self._server}: {self._path} arrives too slowly (less than {_SLOWEST:,} bytes "
+                "per second for an hour): copy the file to a disk, and use the copy"
+            )
+        with waiting_for(self._server, f"read of {self._path}"):
+            data = bytes(self._file.read(size))
+        self._end += len(data) / _SLOWEST
+        return data
 
 
 def _server(uri: str) -> str:

@@ -9,10 +9,13 @@ __all__ = ["client_options"]
 
 _CONNECT_SECONDS = 10
 """Time limit for opening a connection; the read limit of a silent one is botocore's, 60 s."""
-_REQUEST_SECONDS = 1800
-"""Time limit of one request with its answer's bytes, which may arrive slowly but without a gap."""
+_REQUEST_SECONDS = 3600
+"""Time limit of one request with its bytes, of which there are 100 MB at most in an upload. They
+may be sent slowly, but without a gap of botocore's limit of 60 s."""
 _MAX_CONTENT = 256 << 20
 """Bytes of an object whose length the store does not state; every known store states it."""
+_MAX_WHOLE = 2 << 30
+"""Bytes that are read into memory at once. A snapshot of a million objects has about 0.1 GB."""
 _MAX_ANSWER = 32 << 20
 """Bytes of any other answer. A page of 1,000 names of the longest kind has 4 MB."""
 _PAGE = (b"<html", b"<!doctype html")
@@ -44,8 +47,8 @@ def _session_class() -> type:
 
         async def start(self, connection: Any) -> Any:
             response = await super().start(connection)
-            if self.content_length is None:
-                self.content = _LimitedBody(self.content, _MAX_CONTENT)
+            length = self.content_length
+            self.content = _LimitedBody(self.content, _MAX_CONTENT if length is None else length)
             return response
 
         async def read(self) -> bytes:
@@ -88,12 +91,21 @@ class _LimitedBody:
 
     async def read(self, amount: int = -1) -> bytes:
         """Return `amount` bytes at most, or with -1 all bytes. Raises OSError if too many came."""
+        if amount >= 0:
+            return self._counted(await self._stream.read(amount))
+        if self._max_bytes > _MAX_WHOLE:
+            raise _too_large(_MAX_WHOLE)
         blocks = []
-        while block := await (self._stream.readany() if amount < 0 else self._stream.read(amount)):
-            self._received += len(block)
-            if self._received > self._max_bytes:
-                raise OSError(f"the answer has more than {self._max_bytes >> 20} MiB")
-            blocks.append(block)
-            if amount >= 0:
-                break
+        while block := await self._stream.readany():
+            blocks.append(self._counted(block))
         return b"".join(blocks)
+
+    def _counted(self, block: bytes) -> bytes:
+        self._received += len(block)
+        if self._received > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        return block
+
+
+def _too_large(max_bytes: int) -> OSError:
+    return OSError(f"the answer has more than {max_bytes >> 20} MiB")

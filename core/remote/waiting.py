@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,12 @@ _reports: dict[str, float] = {}
 """Time of the last report of each server, in seconds of the monotonic clock."""
 
 
+_watched: set["Wait"] = set()
+"""The waits of this process, and after a fork those of its parent. Changes of a set are atomic."""
+_watchers: list[threading.Thread] = []
+"""The thread that reports waits, if it runs: one for all, because starting one takes 0.1 ms."""
+
+
 class Wait:
     """A wait for a remote server, reported once if nothing arrives for a while."""
 
@@ -29,25 +36,18 @@ class Wait:
         self._server = server
         self._purpose = purpose
         self._started = self._last = time.monotonic()
-        self._ended = threading.Event()
+        self._process = os.getpid()
 
     def progress(self) -> None:
         """Restart the time until the report, because bytes arrived."""
         self._last = time.monotonic()
 
-    def end(self) -> None:
-        """End the wait."""
-        self._ended.set()
-
-    def watch(self) -> None:
-        """Report the wait once it has been silent for long, and return then or at its end."""
-        while not self._ended.wait(self._last + _SILENT_SECONDS - time.monotonic()):
-            now = time.monotonic()
-            if now - self._last >= _SILENT_SECONDS:
-                self._report(now)
-                return
-
-    def _report(self, now: float) -> None:
+    def check(self) -> None:
+        """Report the wait, and watch it no longer, if it has been silent for long."""
+        now = time.monotonic()
+        if now - self._last < _SILENT_SECONDS or self._process != os.getpid():
+            return
+        _watched.discard(self)
         if now - _reports.get(self._server, -_REPEAT_SECONDS) >= _REPEAT_SECONDS:
             _reports[self._server] = now
             _log.warning(
@@ -59,11 +59,26 @@ class Wait:
 def waiting_for(server: str, purpose: str) -> Iterator[Wait]:
     """Report the block if it waits for the server for ten seconds without progress."""
     wait = Wait(server, purpose)
-    threading.Thread(target=wait.watch, name="wait-notice", daemon=True).start()
+    _watched.add(wait)
+    _start_watcher()
     try:
         yield wait
     finally:
-        wait.end()
+        _watched.discard(wait)
+
+
+def _start_watcher() -> None:
+    if not _watchers or not _watchers[0].is_alive():  # it does not survive a fork
+        watcher = threading.Thread(target=_watch, name="wait-notices", daemon=True)
+        _watchers[:] = [watcher]  # of two that start at once, the other one ends
+        watcher.start()
+
+
+def _watch() -> None:
+    while _watchers == [threading.current_thread()]:
+        for wait in list(_watched):
+            wait.check()
+        time.sleep(_SILENT_SECONDS / 10)
 
 
 def reported(server: str, purpose: str, work: Callable[[], T]) -> T:

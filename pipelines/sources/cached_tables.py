@@ -4,6 +4,7 @@ Beside a table NAME, `.NAME.sha256` holds the SHA-256 of what was downloaded. A 
 which the `objaverse` package may have written, is accepted if it can be read.
 """
 
+import contextlib
 import hashlib
 import logging
 from pathlib import Path
@@ -34,8 +35,9 @@ def read_cached_table(path: Path) -> bytes | None:
 
 
 def record_digest(path: Path, sha256: str) -> None:
-    """Store the SHA-256 of a table that was downloaded."""
-    atomic_write(_digest_path(path), sha256)
+    """Store the SHA-256 of a table that was downloaded, unless the cache cannot be written."""
+    with contextlib.suppress(OSError):
+        atomic_write(_digest_path(path), sha256)
 
 
 def table_problem(path: Path) -> str:

@@ -76,7 +76,8 @@ class HuggingFaceObjaverse(ObjaverseSource):
             with waiting_for(server_of(self._endpoint), f"download of {path}"):
                 fetched = self._download(path, cached, table_problem, None, limit)
         except FetchFailed as error:
-            raise FetchFailed(error.kind, f"{error} {_REMEDY}") from None
+            remedy = f"(the cache is {cached.parent})" if error.kind == "storage" else _REMEDY
+            raise FetchFailed(error.kind, f"{error} {remedy}") from None
         record_digest(cached, fetched.sha256)
         return cached.read_bytes()
 

@@ -37,6 +37,7 @@ from pipelines.transfers.http_client import (
     open_client,
     redirect_target,
     request_headers,
+    transport_problem,
 )
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.partial_file import PartialFile
@@ -119,7 +120,7 @@ class Exchange:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise FetchFailed(FailureKind.DOWNLOAD, f"{self._url}: {error}") from None
         except httpx2.TransportError as error:
-            raise RetryableError(f"{type(error).__name__} {error}".strip()) from None
+            raise RetryableError(transport_problem(error, str(self._url))) from None
 
     async def _follow_redirects(
         self,

@@ -4,14 +4,24 @@ import functools
 import ipaddress
 import socket
 import ssl
+import urllib.request
+from urllib.parse import urlsplit
 
 import httpx2
 
 from core.failures import FailureKind
+from core.remote.waiting import server_of
 from pipelines.transfers.fetch_config import FetchConfig
 from pipelines.transfers.outcome import FetchFailed
 
-__all__ = ["MAX_REDIRECTS", "is_same_server", "open_client", "redirect_target", "request_headers"]
+__all__ = [
+    "MAX_REDIRECTS",
+    "is_same_server",
+    "open_client",
+    "redirect_target",
+    "request_headers",
+    "transport_problem",
+]
 
 MAX_REDIRECTS = 8
 
@@ -33,6 +43,18 @@ def request_headers(token: str | None) -> dict[str, str]:
     """Return the headers of a request; the answer's bytes then have the announced length."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "lrm-objaverse"}
     return headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+def transport_problem(error: httpx2.TransportError, url: str) -> str:
+    """Return what is wrong with the connection to a URL's server, and the proxy that it uses."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        through = ""
+    else:
+        through = f" (through the proxy {server_of(proxy)})"
+    return f"{type(error).__name__} {error}".strip() + through
 
 
 def is_same_server(url: httpx2.URL, other: httpx2.URL) -> bool:

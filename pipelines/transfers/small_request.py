@@ -23,6 +23,7 @@ from pipelines.transfers.http_client import (
     open_client,
     redirect_target,
     request_headers,
+    transport_problem,
 )
 from pipelines.transfers.outcome import FetchFailed
 
@@ -163,7 +164,7 @@ class _Request:
             text = f"{self._url}: {error}; check HF_ENDPOINT"
             raise FetchFailed(FailureKind.DOWNLOAD, text) from None
         except httpx2.TransportError as error:
-            raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
+            raise _Retryable(transport_problem(error, self._url)) from None
         text = f"{self._url}: more than {MAX_REDIRECTS} redirects"
         raise FetchFailed(FailureKind.DOWNLOAD, text)
 

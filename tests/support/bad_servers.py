@@ -8,10 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["BadServer", "closed", "drip", "flood", "http", "serve_badly", "silent", "slow_headers"]
+__all__ = [
+    "UNREACHABLE",
+    "BadServer",
+    "closed",
+    "drip",
+    "flood",
+    "full_queue",
+    "http",
+    "raw",
+    "serve_badly",
+    "silent",
+    "slow_headers",
+    "unreachable",
+]
 
 Behaviour = Callable[[Any, str], None]
 """(connection, path of the request): sends an answer, then the connection is closed."""
+_TLS = b"\x16\x03"
+"""Start of a client's first message of TLS, which these servers do not use."""
 _PATIENCE = 20.0
 """Seconds after which a server gives up a client that does not."""
 
@@ -36,6 +51,9 @@ class BadServer:
             if not data:
                 return
             request += data
+            if request.startswith(_TLS):
+                http("", "400 Bad Request")(connection, "")
+                return
         method, path, _ = request.decode("latin-1").split(" ", 2)
         self.paths.append(path)
         behaviour = self.behaviours[min(len(self.paths), len(self.behaviours)) - 1]
@@ -120,6 +138,21 @@ def flood(server: BadServer, prefix: bytes = b"[", **headers: str) -> Behaviour:
 
 
 @contextlib.contextmanager
+def full_queue() -> Iterator[str]:
+    """Yield the address of a server that drops new connections, as a closed firewall does."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.contextmanager
 def serve_badly(*behaviours: Behaviour) -> Iterator[BadServer]:
     """Start a server for the block; its behaviours may also be set in the block."""
     bad = BadServer(*behaviours)
@@ -143,3 +176,24 @@ def serve_badly(*behaviours: Behaviour) -> Iterator[BadServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+UNREACHABLE = {
+    "drops connections": "Timeout",
+    "has no TLS": "SSL",
+    "has no address": "Name or service not known",
+    "refuses connections": "All connection attempts failed",
+}
+"""The ways in which a server cannot be reached, each with the error of an HTTP client."""
+
+
+@contextlib.contextmanager
+def unreachable(reason: str) -> Iterator[str]:
+    """Yield the URL of a server that cannot be reached for this reason."""
+    with full_queue() as closed_address, serve_badly(silent) as plain:
+        yield {
+            "drops connections": closed_address,
+            "has no TLS": plain.address.replace("http:", "https:"),
+            "has no address": "http://server.invalid",
+            "refuses connections": "http://127.0.0.1:1",
+        }[reason]

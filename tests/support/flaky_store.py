@@ -28,7 +28,7 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 class FlakyStore:
-    """The state of the proxy, and counts of its faults.
+    """The state of the proxy, and counts of its faults and of the requests by method.
 
     The faults are `slow` (503 SlowDown), `cut` (half of a GET's answer) and `lost` (no answer to a
     PUT that was executed).
@@ -42,14 +42,28 @@ class FlakyStore:
         self._pid_to_kill = 0
         # Random, because with a fixed cycle a client in a loop would always get the same fault.
         self._random = random.Random(0)
+        self._since: Counter[str] = Counter()
+        """Requests since the last fault of each kind."""
         self._lock = threading.Lock()
 
     def is_due(self, kind: str, one_in: int) -> bool:
-        """Decide whether a request gets this fault, with probability 1 / `one_in`; count it."""
+        """Decide whether a request gets this fault, with probability 1 / `one_in`; count it.
+
+        Every kind occurs at least once in 2 * `one_in` requests, so that few requests have faults.
+        """
         with self._lock:
-            due = self.faults and self._random.randrange(one_in) == 0
-            self.counts[kind] += due
+            self._since[kind] += self.faults
+            is_late = self._since[kind] >= 2 * one_in
+            due = self.faults and (is_late or self._random.randrange(one_in) == 0)
+            if due:
+                self.counts[kind] += 1
+                self._since[kind] = 0
             return due
+
+    def count(self, method: str) -> None:
+        """Count a request."""
+        with self._lock:
+            self.counts[method] += 1
 
     def administer(self, order: str) -> None:
         """Execute an order of the test.
@@ -104,6 +118,7 @@ def _handler(store: FlakyStore) -> type[BaseHTTPRequestHandler]:
                 store.administer(self.path.removeprefix(ADMIN))
                 self._answer(200, {}, json.dumps(store.counts).encode())
                 return
+            store.count(self.command)
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else self._chunks()
             if time.monotonic() < store.down_until or store.is_due("slow", 9):
@@ -193,7 +208,7 @@ def flaky_store() -> Iterator[str]:
 
 
 def switch_faults(address: str, *, on: bool = True) -> dict[str, int]:
-    """Switch the faults on or off; return the number of faults so far by kind."""
+    """Switch the faults on or off; return the numbers of faults and requests so far by kind."""
     return _order(address, "on" if on else "off")
 
 

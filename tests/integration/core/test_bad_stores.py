@@ -12,6 +12,7 @@ from s3fs import S3FileSystem
 from core.remote import remote_files, store_client
 from core.storage import Storage, storage_errors
 from tests.support.bad_servers import (
+    UNREACHABLE,
     BadServer,
     closed,
     drip,
@@ -21,6 +22,7 @@ from tests.support.bad_servers import (
     serve_badly,
     silent,
     slow_headers,
+    unreachable,
 )
 from tests.support.lrm import run_lrm
 
@@ -53,6 +55,10 @@ def server(store: BadServer, monkeypatch: pytest.MonkeyPatch) -> BadServer:
     return store
 
 
+def announced(num_bytes: int) -> Callable[..., None]:
+    return http(b"[", length=False, Content_Length=str(num_bytes))
+
+
 OPERATIONS: dict[str, Callable[[Storage], Any]] = {
     "read": lambda root: root.read("dataset.json"),
     "open": lambda root: root.open("captions.csv").read(),
@@ -83,7 +89,6 @@ def test_an_operation_ends(operation: str, wrong: str, server: BadServer):
     with pytest.raises(storage_errors()) as raised:
         OPERATIONS[operation](Storage("s3://bucket/root"))
     assert time.monotonic() - started < 10
-    assert server.paths, "the client has sent a request"
     message = str(raised.value)
     assert message.startswith(f"s3://bucket at {server.address}: ")
     # A client that needs the length of a file looks for it in headers that a drip lacks.
@@ -114,17 +119,63 @@ def test_a_wrong_listing_is_no_empty_folder(
 def test_a_store_that_has_answered_gets_more_time(
     server: BadServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
     root = Storage("s3://bucket/root")
-    missing = http("", "404 Not Found")
     slow: Callable[..., None] = lambda connection, path: (  # noqa: E731
         time.sleep(2 * SECONDS),
         http(b"content")(connection, path),
     )
-    server.behaviours = [missing, missing, slow]
+    server.behaviours = [http("", "404 Not Found"), slow]
     with pytest.raises(FileNotFoundError):
         root.read("a")
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", SECONDS)
     assert root.read("a") == b"content"
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_a_file_is_read_with_one_request(size: int, server: BadServer):
+    server.behaviours = [http(b"c" * size)]
+    assert Storage("s3://bucket/root").read("a") == b"c" * size
+    assert server.paths == ["/bucket/root/a"]
+
+
+@pytest.mark.parametrize("wrong", [announced(10**12), flood(BadServer())])
+def test_a_file_that_is_read_whole_has_a_size_limit(
+    wrong: Callable[..., None], server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(store_client, "_MAX_CONTENT", 1 << 20)
+    server.behaviours = [wrong]
+    with pytest.raises(OSError, match=r"the answer has more than (1|2048) MiB"):
+        Storage("s3://bucket/root").read("a")
+    assert len(server.paths) == 1
+
+
+def test_an_open_file_that_drips_ends(server: BadServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote_files, "_FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 0.0)
+    server.behaviours = [http(b"content")]
+    with (
+        Storage("s3://bucket/root").open("captions.csv") as file,
+        pytest.raises(TimeoutError, match=r"captions.csv arrives too slowly"),
+    ):
+        file.read(1)
+    monkeypatch.setattr(remote_files, "_TRANSFER_SECONDS", 60.0)
+    with Storage("s3://bucket/root").open("captions.csv") as file:
+        assert file.read() == b"content"
+
+
+@pytest.mark.parametrize("reason", UNREACHABLE)
+def test_a_store_that_cannot_be_reached(
+    reason: str, server: BadServer, monkeypatch: pytest.MonkeyPatch
+):
+    filesystem = fsspec.get_filesystem_class("s3")
+    with unreachable(reason) as address, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setattr(filesystem, "_cache", {})
+        with pytest.raises(storage_errors()) as raised:
+            Storage("s3://bucket/root").read("a")
+    assert f"s3://bucket at {address}: no complete answer within" in str(raised.value)
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

@@ -1,6 +1,7 @@
 """Requests to servers that misbehave: each ends within its limits, with one line that names it."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.transfers.hub_api import find_commit, list_folder
 from pipelines.transfers.outcome import FetchFailed
 from pipelines.transfers.size_limit import glb_limit
 from tests.support.bad_servers import (
+    UNREACHABLE,
     BadServer,
     closed,
     drip,
@@ -28,6 +30,7 @@ from tests.support.bad_servers import (
     serve_badly,
     silent,
     slow_headers,
+    unreachable,
 )
 from tests.support.fake_glbs import GOOD
 
@@ -102,6 +105,30 @@ def test_the_api_of_a_hub_that_answers_wrongly(
         assert server.address in raised.value.message
         assert "\n" not in raised.value.message
         assert len(server.paths) <= 8
+
+
+@pytest.mark.parametrize("by", ["itself", "a proxy"])
+@pytest.mark.parametrize("reason", UNREACHABLE)
+def test_a_hub_that_cannot_be_reached(
+    reason: str, by: str, config: FetchConfig, monkeypatch: pytest.MonkeyPatch
+):
+    config = config.model_copy(update={"connect_seconds": 0.2})
+    with unreachable(reason) as address:
+        hub = BadServer()
+        hub.address = address if by == "itself" else "http://hub.invalid"
+        if by == "a proxy":
+            monkeypatch.setenv("http_proxy", address.replace("//", "//user:secret@"))
+        with pytest.raises(FetchFailed, match=UNREACHABLE[reason]) as raised:
+            commit_of(hub, config)
+        assert raised.value.message.startswith(hub.address)
+        assert (f"through the proxy {address})" in raised.value.message) == (by == "a proxy")
+        assert "secret" not in raised.value.message
+
+
+def test_a_proxy_that_cannot_be_used_is_named(config: FetchConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("https_proxy", "nonsense://proxy")
+    with pytest.raises(FetchFailed, match=r"nonsense://proxy.*check HTTPS_PROXY"):
+        find_commit("https://hub.invalid", "a/b", "main", None, config)
 
 
 @pytest.mark.parametrize("ask", [commit_of, entries_of])
@@ -205,6 +232,7 @@ def test_a_download_has_a_size_limit(large: str, config: FetchConfig, tmp_path: 
 @pytest.fixture
 def quick_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_SILENT_SECONDS", 0.1)
+    waiting._watchers.clear()
     waiting._reports.clear()
 
 
@@ -226,3 +254,21 @@ def test_progress_and_short_waits_are_not_reported(caplog: pytest.LogCaptureFixt
             wait.progress()
     time.sleep(0.15)
     assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("quick_notices")
+def test_waits_are_reported_after_a_fork_but_not_those_of_the_parent(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    with waiting.waiting_for("http://parent", "b"):
+        process = os.fork()
+        if not process:
+            caplog.handler.setStream((tmp_path / "log").open("w"))
+            with waiting.waiting_for("http://child", "b"):
+                time.sleep(0.3)
+            caplog.handler.flush()
+            os._exit(0)
+        os.waitpid(process, 0)
+    text = (tmp_path / "log").read_text()
+    assert "waiting for http://child" in text
+    assert "http://parent" not in text

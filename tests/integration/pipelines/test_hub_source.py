@@ -5,12 +5,14 @@ import json
 import logging
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import objaverse
 import pytest
 
+import pipelines.sources.cached_tables
 import pipelines.sources.hub
 from core.errors import BadInput
 from pipelines.sources.hub import HuggingFaceObjaverse
@@ -108,7 +110,11 @@ def test_odd_entries_of_trees_are_left_out(source, hub):
     assert reopened.parts() == expected
 
 
-@pytest.mark.parametrize("tree", [b"<html>", b"[" * 100_000, b"5", b"[" + b"9" * 9_999 + b"]"])
+@pytest.mark.parametrize(
+    "tree",
+    [b"<html>", b"[" * 100_000, b"5", b"[" + b"9" * 9_999 + b"]"],
+    ids=["page", "deep", "number", "digits"],
+)
 def test_a_tree_that_cannot_be_read_is_refused(source, hub, tree):
     """Taken for a hub without trees, one wrong answer would fetch every object again."""
     hub.tree = tree
@@ -138,9 +144,16 @@ def test_a_cached_model_is_used_only_if_its_hash_matches(
     assert len(hub.ranges) == (0 if cached == GOOD else 1), "requests to the content server"
 
 
-@pytest.mark.parametrize("redirect", [True, False])
-@pytest.mark.parametrize("path", [OBJECT_PATHS, "metadata/000-000.json.gz"])
-@pytest.mark.parametrize("wrong", [b"<html>Sign in</html>", _json_gz([1]), GOOD, b""])
+@pytest.mark.parametrize(
+    ("path", "wrong", "redirect"),
+    [
+        # Without a redirect, the hub itself announces the content's size and SHA-256.
+        (OBJECT_PATHS, b"<html>Sign in</html>", True),
+        (OBJECT_PATHS, _json_gz([1]), False),
+        ("metadata/000-000.json.gz", b"", True),
+    ],
+    ids=["a page", "another form", "nothing"],
+)
 def test_a_table_that_cannot_be_read_is_not_kept(
     source, hub, repository, cache, path, wrong, redirect
 ):
@@ -154,11 +167,16 @@ def test_a_table_that_cannot_be_read_is_not_kept(
     assert len(read_all(source)) == 4
 
 
-@pytest.mark.parametrize("path", [OBJECT_PATHS, LVIS, "metadata/000-000.json.gz"])
 @pytest.mark.parametrize(
-    ("damage", "has_digest"),
+    ("path", "damage", "has_digest"),
     # Without a digest, any readable table is accepted.
-    [("cut", False), ("zeros", True), ("page", False), ("empty", True), ("other", True)],
+    [
+        (OBJECT_PATHS, "cut", False),
+        (OBJECT_PATHS, "zeros", True),
+        (LVIS, "page", False),
+        ("metadata/000-000.json.gz", "empty", True),
+        ("metadata/000-000.json.gz", "other", True),
+    ],
 )
 def test_a_damaged_table_in_the_cache_is_fetched_again_once(
     source, hub, cache, caplog, path, has_digest, damage
@@ -195,13 +213,41 @@ def test_a_folder_in_place_of_a_cached_table_is_named(source, cache):
         source.parts()
 
 
-def test_a_table_in_the_cache_without_a_digest_is_used(source, hub, cache):
+@pytest.mark.parametrize("problem", ["", "Read-only file system", "No space left on device"])
+def test_a_table_in_the_cache_without_a_digest_is_used(
+    source, hub, cache, monkeypatch, caplog, problem
+):
+    """Another program may have written it, to a folder that this one cannot write."""
     expected = read_all(source)
     for digest in cache.rglob(".*.sha256"):
         digest.unlink()
+
+    def refuse(*_: Any) -> None:
+        raise OSError(problem)
+
+    if problem:
+        monkeypatch.setattr(pipelines.sources.cached_tables, "atomic_write", refuse)
     del hub.requests[:]
     assert read_all(source) == expected
     assert not [path for path in hub.requests if "/resolve/" in path]
+    assert caplog.messages == []
+    assert len(list(cache.rglob(".*.sha256"))) == (0 if problem else 4)
+
+
+def test_a_cache_that_cannot_be_written_is_named(source, cache):
+    cache.write_text("a file in the place of the folder")
+    with pytest.raises(BadInput, match=rf"cannot write the download: .*the cache is {cache}"):
+        source.parts()
+    cache.unlink()
+
+
+def test_two_processes_may_download_a_table_at_once(source, hub, cache):
+    with ThreadPoolExecutor(4) as pool:
+        listings = list(pool.map(lambda _: read_all(source), range(4)))
+    assert all(listing == listings[0] for listing in listings)
+    assert len(listings[0]) == 4
+    assert read_all(source) == listings[0]
+    assert not [path for path in cache.rglob("*") if "part" in path.name or "tmp" in path.name]
 
 
 def test_a_table_has_a_size_limit_while_it_is_downloaded(source, hub, cache, monkeypatch):

@@ -52,8 +52,11 @@ def test_a_bucket_holds_the_same_samples_and_events_as_a_folder(
 def test_the_same_command_again_does_nothing(stored, words):
     plan = stored.run("plan", *words, "--root", stored.root, "--json").json()
     assert plan["work"] == {}
+    before = switch_faults(stored.server, on=False)
     status = stored.run("status", "--root", stored.root, "--json").json()
+    after = switch_faults(stored.server)
     assert (status["listed"], status["pending"]) == (8, 0)
+    assert after["GET"] - before["GET"] <= 60, "no file is requested again and again"
     assert status["kept"] == len(samples(Storage(stored.root)))
 
 
@@ -80,10 +83,14 @@ def test_every_command_works_on_a_bucket_and_writes_no_credential(stored, tmp_pa
     assert len(stored.printed) > 10
     folders = ("catalog", "shards", "snapshots")
     stored.assert_no_credential_was_written(*(f"data/{folder}" for folder in folders))
+
+
+def test_the_store_had_every_kind_of_fault(stored):
+    """The commands before this test were disturbed, in their reads as in their writes."""
     counts = switch_faults(stored.server)
-    assert counts["slow"] >= 30
-    assert counts["cut"] >= 8
-    assert counts["lost"] >= 1
+    assert counts["slow"] >= 20
+    assert counts["cut"] >= 6
+    assert counts["lost"] >= 3
 
 
 def test_only_one_of_two_writers_gets_the_lock(stored):

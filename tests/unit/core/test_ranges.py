@@ -53,3 +53,11 @@ def test_the_closest_neighbours_are_merged_first():
     assert coalesce(wanted, 50, max_waste=0.03) == [(0, 100), (120, 325)]
     assert coalesce(wanted, 50, max_waste=0.25) == [(0, 325)]
     assert coalesce(wanted, 10, max_waste=0.25) == [(0, 100), (120, 325)]
+
+
+def test_gaps_as_small_as_headers_are_free():
+    wanted = [(0, 1), (9, 10), (20, 21), (30, 31)]  # gaps of 8, 10 and 9
+    assert coalesce(wanted, 50, free_gap=7) == wanted
+    assert coalesce(wanted, 50, free_gap=9) == [(0, 10), (20, 31)]
+    assert coalesce(wanted, 50, free_gap=10) == [(0, 31)]
+    assert coalesce(wanted, 8, free_gap=10) == [(0, 10), (20, 21), (30, 31)]
