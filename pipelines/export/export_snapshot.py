@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core.atomic import atomic_folder
+from core.atomic import atomic_folder, make_folder
 from core.errors import BadInput, LrmError, WorkFailed, cannot_write
 from core.outputs import writing
 from core.paths.leftovers import remove_leftovers
@@ -59,7 +59,7 @@ def export(
     folder = _folder(out)
     _check_layout(root, samples, layout)
     try:
-        (folder / layout.folder).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / layout.folder)
         for place in {folder, folder / layout.folder}:
             remove_leftovers(place)
     except OSError as error:

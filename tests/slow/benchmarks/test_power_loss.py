@@ -5,7 +5,7 @@ import pytest
 from benchmarks.chaos.power_loss import lose_power
 
 # Of each command, the distance between two losses in steps.
-EVERY = {"refresh": 12, "remove": 4, "compact": 6, "second snapshot": 6, "repair": 4}
+EVERY = {"refresh": 12, "remove": 4, "compact": 6, "second snapshot": 6, "repair": 4, "export": 2}
 
 
 @pytest.mark.parametrize("name", EVERY)
