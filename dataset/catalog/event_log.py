@@ -24,7 +24,6 @@ from dataset.catalog.log_commits import BATCH_BITS
 from dataset.catalog.log_files import commit_digest
 from dataset.catalog.panic_text import without_panic_text
 from dataset.columns import Column
-from dataset.format.small_files import reading_small_files_once
 
 __all__ = ["Catalog", "Event", "StageRecord"]
 
@@ -226,13 +225,8 @@ class Catalog(EventTable):
         """
         table = self._retrying(self._open)
         if table is not None:
-<<<<<<< HEAD
             after = pc.field("seq") > seq - (LATE_VERSIONS << BATCH_BITS)
             dataset = self._events(table)
-=======
-            after = pc.field("seq") > seq - (_LATE_VERSIONS << _BATCH_BITS)
-            dataset = _dataset(self._root, table)
->>>>>>> fixnet
             for fragment in dataset.get_fragments():
                 if _name(fragment.path) not in known:
                     self._require_same(_name(fragment.path))
@@ -285,150 +279,7 @@ class Catalog(EventTable):
 
     def _query(self, query: str, parameters: dict[str, Any]) -> list[StageRecord]:
         result = self._select(query, parameters)
-<<<<<<< HEAD
         return [] if result is None else [stage_record(row) for row in result.to_pylist()]
-=======
-        return [] if result is None else [_record(row) for row in result.to_pylist()]
-
-    def _select(
-        self, query: str, parameters: dict[str, Any], **tables: pa.Table
-    ) -> pa.Table | None:
-        """Return the result of a query on the table `events` and on the given ones.
-
-        Returns None before the first commit.
-        """
-        return self._retrying(lambda: self._run_query(query, parameters, tables))
-
-    def _run_query(
-        self, query: str, parameters: dict[str, Any], tables: Mapping[str, pa.Table]
-    ) -> pa.Table | None:
-        table = self._open()
-        if table is None:
-            return None
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, values in {**tables, "events": _dataset(self._root, table)}.items():
-                connection.register(name, values)
-            return connection.sql(query, params=parameters).to_arrow_table()
-
-    def _retrying(self, work: Callable[[], T]) -> T:
-        """Return the result of `work`, which is retried while an object store fails.
-
-        Raises WorkFailed after the last attempt, of which there is one for a local table.
-        """
-
-        def explained() -> T:
-            with self._explained():
-                return work()
-
-        if self._root.is_local:
-            try:
-                return explained()
-            except (DeltaError, duckdb.Error) as error:
-                problem = _one_line(error)
-                raise WorkFailed(
-                    f"{self._uri}: cannot use the catalog: {problem}; "
-                    f"to check it: lrm verify --root {self._root.uri}"
-                ) from error
-        try:
-            return retry(
-                lambda: reported(self._uri, "the catalog", explained),
-                attempts=_ATTEMPTS,
-                wait=_BACKOFF.seconds,
-                is_transient=lambda error: isinstance(error, _store_errors()),
-                before_wait=self._reset,
-            )
-        except _store_errors() as error:
-            self._table = None
-            problem = _one_line(error)
-        raise WorkFailed(
-            f"{self._uri}: the object store failed {_ATTEMPTS} times, the last time with: "
-            f"{problem}; run the same command again to continue"
-        )
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise Damaged if the block fails because a file of the catalog is damaged."""
-        try:
-            yield
-        except (DeltaError, duckdb.Error, pa.ArrowException, OSError) as error:
-            # Without damage, an error of the machine or the store is reported as it is.
-            with contextlib.suppress(*_store_errors()):
-                if self._root.is_local:
-                    require_intact(self._root)
-                else:
-                    check_commits(self._root)
-            if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
-                problem = _one_line(error)
-                raise WorkFailed(f"{self._uri}: cannot read the catalog: {problem}") from error
-            raise
-
-    def _reset(self, failures: int, error: Exception, seconds: float) -> None:
-        """Make the next attempt open the table again, and log all but the first failures."""
-        self._table = None
-        if failures > _SILENT:
-            _log.warning("%s: %s; retrying in %.1f s", self._uri, _one_line(error), seconds)
-
-    def _open(self) -> DeltaTable | None:
-        if self._table is None:
-            if self._root.is_local:
-                check_commits(self._root)
-            if not DeltaTable.is_deltatable(self._uri, self._options):
-                self._require_no_evidence()
-                return None
-            table = DeltaTable(self._uri, storage_options=self._options)
-            if not self._root.is_local:
-                check_commits(self._root, table.version())
-            self._table = table
-        self._table.update_incremental()
-        return self._table
-
-    def _require_no_evidence(self) -> None:
-        """Raise Damaged if there was a catalog, which now is missing."""
-        evidence = evidence_of_lost_catalog(self._root)
-        if evidence:
-            raise Damaged(
-                f"{self._root.uri}: the catalog has no log (catalog/_delta_log/), but the dataset "
-                f"has {evidence}: restore catalog/ from a backup, or build into an empty root; "
-                f"lrm repair --root {self._root.uri} shows what can be recovered"
-            )
-
-
-def _dataset(root: Storage, table: DeltaTable) -> FileSystemDataset:
-    """Return the events of a table; see `_READING`.
-
-    The log's ranges of columns are not used: the log has no checksum, and a wrong one would hide
-    events. The files have such ranges, too.
-    """
-    dataset = table.to_pyarrow_dataset()
-    files = dataset.filesystem
-    if not root.is_local:
-        actions = pa.table(table.get_add_actions()).to_pylist()
-        sizes = {action["path"]: action["size_bytes"] for action in actions}
-        files = reading_small_files_once(files, f"{root.uri}/{CATALOG}", sizes)
-    fragments = [
-        _READING.make_fragment(fragment.path, filesystem=files)
-        for fragment in dataset.get_fragments()
-    ]
-    return FileSystemDataset(fragments, dataset.schema, _READING, files)
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    return storage_errors(DeltaError, duckdb.Error)
-
-
-def _one_line(error: Exception) -> str:
-    """Return the error's text as one line; Delta Lake formats causes as a coloured tree."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(error))
-    return ": ".join(filter(None, (line.strip(" \u21b3") for line in plain.splitlines()))) or repr(
-        error
-    )
-
-
-def _row(event: Event, seq: int, now: datetime, run: str) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in Event.__dataclass_fields__}
-    return row | {"seq": seq, "time": now, "run": run, "data": canonical_json(event.data)}
->>>>>>> fixnet
 
 
 def _name(path: str) -> str:

@@ -29,6 +29,7 @@ from dataset.catalog.log_files import (
     is_named_by_digest,
 )
 from dataset.catalog.table_uri import delta_options, table_uri
+from dataset.format.small_files import reading_small_files_once
 
 __all__ = ["EventTable"]
 
@@ -96,19 +97,24 @@ class EventTable:
         wrong one would hide events. The files have such ranges, too.
         """
         dataset = table.to_pyarrow_dataset()
-        for file in pa.table(table.get_add_actions()).to_pylist() if self._root.is_local else ():
-            problem = file_problem(self._root, file["path"], {"size": file["size_bytes"]})
-            if problem:
-                self._raise_damaged(file["path"], problem)
+        files = dataset.filesystem
+        actions = pa.table(table.get_add_actions()).to_pylist()
+        sizes = {action["path"]: action["size_bytes"] for action in actions}
+        if self._root.is_local:
+            for path, size in sizes.items():
+                if problem := file_problem(self._root, path, {"size": size}):
+                    self._raise_damaged(path, problem)
+        else:
+            files = reading_small_files_once(files, f"{self._root.uri}/{CATALOG}", sizes)
         fragments = [
             _READING.make_fragment(
                 fragment.path,
-                filesystem=dataset.filesystem,
+                filesystem=files,
                 partition_expression=None if self._root.is_local else fragment.partition_expression,
             )
             for fragment in dataset.get_fragments()
         ]
-        return FileSystemDataset(fragments, dataset.schema, _READING, dataset.filesystem)
+        return FileSystemDataset(fragments, dataset.schema, _READING, files)
 
     def _require_same(self, name: str) -> None:
         """Raise Damaged if a local file of events is not as it was written."""
