@@ -1,5 +1,6 @@
 """The root of a dataset: its format version, and the configuration of its last build."""
 
+import errno
 import json
 import logging
 import shlex
@@ -59,7 +60,8 @@ def check_root(root: Storage) -> bool:
         raise BadInput(f"{root.uri}: not a folder: a part of the path is a file") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, OSError) and not is_lost(error):
-            kind = BadInput if isinstance(error, PermissionError) else WorkFailed
+            is_wrong_path = error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+            kind = BadInput if is_wrong_path else WorkFailed
             raise kind(
                 f"{root.uri}: cannot read {FORMAT_FILE}: {error.strerror or error}"
             ) from None

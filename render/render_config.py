@@ -56,7 +56,7 @@ class RenderConfig(Config):
 class BlenderLimits(Config):
     """Limits of a Blender child process; none of them changes pixels."""
 
-    threads: Annotated[int, Field(gt=0, le=2048)] = 1
+    threads: Annotated[int, Field(gt=0, le=65_536)] = 1
     """CPU threads per Blender child, which are also the cores that Ray reserves for it."""
     import_seconds: Seconds = 120.0
     """Time limit for inspecting one object, and again for loading it, in seconds."""

@@ -73,8 +73,8 @@ def rows_path(snapshot_id: str) -> str:
 def read_file(root: Storage, snapshot_id: str, path: str) -> bytes:
     """Return the content of a file of a snapshot.
 
-    Raises FileNotFoundError, UnreadableSnapshot if something else is in its place or it belongs to
-    somebody else, or the OSError of a storage that fails.
+    Raises FileNotFoundError, UnreadableSnapshot if something else is in its place or another user
+    owns it, or the OSError of a storage that fails.
     """
     try:
         return root.read(path)

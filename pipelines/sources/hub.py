@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
+from core.failures import FailureKind
 from core.remote.waiting import server_of, waiting_for
 from glb.container import glb_problem
 from glb.limits import GlbLimits
@@ -76,7 +77,9 @@ class HuggingFaceObjaverse(ObjaverseSource):
             with waiting_for(server_of(self._endpoint), f"download of {path}"):
                 fetched = self._download(path, cached, table_problem, None, limit)
         except FetchFailed as error:
-            remedy = f"(the cache is {cached.parent})" if error.kind == "storage" else _REMEDY
+            remedy = (
+                f"(the cache is {cached.parent})" if error.kind is FailureKind.STORAGE else _REMEDY
+            )
             raise FetchFailed(error.kind, f"{error} {remedy}") from None
         record_digest(cached, fetched.sha256)
         return cached.read_bytes()

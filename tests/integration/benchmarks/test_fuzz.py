@@ -1,5 +1,6 @@
 """The fuzz run: reproducible cases, named outcomes, and reported violations."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,8 +75,12 @@ def test_inspect_names_every_outcome(models: Path, capsys: pytest.CaptureFixture
 
 def blender_children() -> set[int]:
     """Return the process ids of Blender children of this process and its children."""
-    children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if "render.blender.worker" in child.cmdline()}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            if "render.blender.worker" in child.cmdline():
+                found.add(child.pid)
+    return found
 
 
 def test_blender_names_every_outcome(models: Path) -> None:

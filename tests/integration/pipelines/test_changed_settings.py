@@ -23,7 +23,7 @@ from pipelines.sources import open_source
 from tests.support.datasets import BuiltDataset, events_of
 from tests.support.lrm import run_lrm
 
-EXPENSIVE = ["--blender.threads", "2048", "--execution.fetch-cpus", "1e9"]
+EXPENSIVE = ["--blender.threads", "65536", "--execution.fetch-cpus", "1e9"]
 """Reserved cores: with this many, the stages of a few objects cost more than 10 core-hours."""
 
 

@@ -128,7 +128,7 @@ def test_a_compacted_log_is_not_read_again(tmp_path, monkeypatch):
     """The merged file is new to the base files, but its events are not."""
     root = Storage(str(tmp_path))
     monkeypatch.setattr("dataset.catalog.event_log._COMPACT_FILES", 2)
-    monkeypatch.setattr("dataset.catalog.event_log._LATE_VERSIONS", 1)
+    monkeypatch.setattr("dataset.catalog.event_log.LATE_VERSIONS", 1)
     for number in range(1, 8):
         size = {"size": number}
         Catalog(root).commit([Event(asset_id="a:1", stage="fetch", data=size)], "run", number)
