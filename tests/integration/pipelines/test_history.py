@@ -129,16 +129,7 @@ def test_a_build_that_leaves_objects_undone_is_incomplete(root):
 
 def test_a_refused_build_and_a_plan_are_no_rows(root):
     before = builds(root)
-    words = [
-        "--root",
-        root,
-        "--render.resolution",
-        "64",
-        "--blender.threads",
-        "1024",
-        "--execution.fetch-cpus",
-        "1e9",
-    ]
+    words = ["--root", root, "--render.resolution", "64", "--blender.threads", "65536"]
     assert run_lrm("build", *words, "--address", "none").code == 2
     assert run_lrm("plan", *words).code == 2
     assert builds(root) == before
