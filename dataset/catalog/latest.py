@@ -239,7 +239,7 @@ class LatestEvents:
 def _warn(uri: str, problem: str) -> None:
     """Print a warning, once in a process."""
     _log.warning(
-        "%s: %s, so the whole log is read instead; the next `lrm build` writes latest/ again",
+        "warning: %s: %s, so the whole log is read; the next `lrm build` writes latest/ again",
         uri,
         problem,
     )

@@ -47,7 +47,7 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
     whole = next((row["step"] for row in checkpoints if row["whole"]), 0)
     if whole > step:
         _log.warning(
-            "%s: damaged: it ends at step %d, before the checkpoint of step %d",
+            "warning: %s: damaged: it ends at step %d, before the checkpoint of step %d",
             *(out / METRICS, step, whole),
         )
         step = whole

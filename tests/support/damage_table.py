@@ -17,7 +17,10 @@ from tests.support.train_arguments import SMALL
 __all__ = ["OTHER_COMMANDS", "ROOT_COMMANDS", "RUN_COMMANDS", "SNAPSHOT", "DamageTable"]
 
 _MAX_SECONDS = 30.0
-_VOLATILE = re.compile(r" v1(?=:)|^loss .*|\d{4}-\d\d-\d\d[T ][0-9:.]+(\+00:00)?", re.MULTILINE)
+_VOLATILE = re.compile(
+    r' v1(?=:)|^loss .*|"silent_seconds": [0-9.]+|\d{4}-\d\d-\d\d[T ][0-9:.]+(\+00:00)?',
+    re.MULTILINE,
+)
 _PROGRESS = re.compile(r"\[\d+:\d\d:\d\d\] .*|step \d+/.*|resum.*|snapshot .* has no validation .*")
 _WARNING = re.compile(r"(lrm [a-z]+: )?warning: .*|.*\bretrying in .*")
 _DAMAGE = re.compile(r"missing|torn|damaged|unreadable|lost|cannot")
@@ -140,8 +143,10 @@ class DamageTable:
         """Return whether the answer itself reports a damage."""
         names = {name for path, _ in damages for name in self._names(path)}
         reports = (line for line in output.splitlines() if _DAMAGE.search(line))
-        # A build without a record has this state.
-        return '"state": "unknown"' in output or any(n in line for line in reports for n in names)
+        # The state of a build without a record, and a checkpoint that lacks a file.
+        if '"state": "unknown"' in output or '"whole": false' in output:
+            return True
+        return any(n in line for line in reports for n in names)
 
     def _names(self, path: Path) -> set[str]:
         """Return the names under which a line may report a file: the object's, or the folder's."""

@@ -167,7 +167,9 @@ def latest_checkpoint(storage: Storage) -> Checkpoint | None:
         checkpoint = read_checkpoint(storage, name)
         if checkpoint is not None and checkpoint.is_intact():
             return checkpoint
-        _log.warning("%s/%s: not an intact checkpoint, trying the one before", storage.uri, name)
+        _log.warning(
+            "warning: %s/%s: not an intact checkpoint, trying the one before", storage.uri, name
+        )
     return None
 
 

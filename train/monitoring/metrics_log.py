@@ -104,7 +104,7 @@ def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
     if len(whole) < len(rows):
         _log.warning("%s: damaged: %d of its lines are left out", path, len(rows) - len(whole))
     elif lines[-1] and not rows and not lines[-1].startswith(b"{"):
-        _log.warning("%s: damaged: it holds no line of a log", path)
+        _log.warning("warning: %s: damaged: it holds no line of a log", path)
     return whole
 
 

@@ -91,7 +91,7 @@ def read_state(out: Path) -> StateRecord | None:
         return None
     except (OSError, ValueError) as error:
         problem = "no record of a launcher" if isinstance(error, ValueError) else error.strerror
-        _log.warning("%s: damaged: the launcher is not known: %s", path, problem)
+        _log.warning("warning: %s: damaged: the launcher is not known: %s", path, problem)
         return None
 
 
