@@ -129,7 +129,11 @@ def read_base_file(
     try:
         with root.open(base.path) as file:
             _require_same(base, file)
-            return pq.read_table(file, columns=names, filters=only, page_checksum_verification=True)
+            # A thread of Arrow that releases a Python file while the process ends would abort it.
+            source = pa.OSFile(file.name) if root.is_local else file
+            return pq.read_table(
+                source, columns=names, filters=only, page_checksum_verification=True
+            )
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError):

@@ -6,7 +6,6 @@ flushed first, then committed, and the commit is believed only when its own file
 
 import contextlib
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -104,7 +103,7 @@ def check_events(root: Storage, name: str, add: Mapping[str, Any]) -> tuple[str,
         return problem, 0
     try:
         data = root.read(f"{CATALOG}/{name}")
-        rows = pq.read_table(io.BytesIO(data), page_checksum_verification=True).num_rows
+        rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True).num_rows
     except UNREADABLE:
         return "is torn or damaged", 0
     if is_named_by_digest(name) and hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
@@ -126,8 +125,8 @@ def version_of_events(root: Storage, name: str) -> int | None:
     if problem or not num_events:
         return None
     try:
-        with root.open(f"{CATALOG}/{name}") as file:
-            seqs = pq.read_table(file, columns=["seq"])["seq"]
+        data = pa.BufferReader(root.read(f"{CATALOG}/{name}"))
+        seqs = pq.read_table(data, columns=["seq"])["seq"]
     except UNREADABLE:
         return None
     ends = pc.min_max(seqs).as_py()

@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyarrow.dataset import FileSystemDataset, ParquetFileFormat, ParquetFragmentScanOptions
+from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 
 from core.errors import Damaged, WorkFailed
 from core.remote.waiting import reported
@@ -97,15 +98,19 @@ class EventTable:
         wrong one would hide events. The files have such ranges, too.
         """
         dataset = table.to_pyarrow_dataset()
-        files = dataset.filesystem
         actions = pa.table(table.get_add_actions()).to_pylist()
         sizes = {action["path"]: action["size_bytes"] for action in actions}
+        files: FileSystem
         if self._root.is_local:
+            # Delta Lake's own files are Python objects: if one of Arrow's threads releases some
+            # while the process ends, the process is aborted.
+            files = SubTreeFileSystem(self._root.resolve(CATALOG), LocalFileSystem())
             for path, size in sizes.items():
                 if problem := file_problem(self._root, path, {"size": size}):
                     self._raise_damaged(path, problem)
         else:
-            files = reading_small_files_once(files, f"{self._root.uri}/{CATALOG}", sizes)
+            folder = f"{self._root.uri}/{CATALOG}"
+            files = reading_small_files_once(dataset.filesystem, folder, sizes)
         fragments = [
             _READING.make_fragment(
                 fragment.path,

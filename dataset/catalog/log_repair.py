@@ -14,7 +14,6 @@ Damaged bytes are copied to `catalog/_damaged/` before they are replaced.
 
 import contextlib
 import hashlib
-import io
 import json
 import stat
 import tempfile
@@ -279,4 +278,4 @@ def _is_other(path: Path) -> bool:
 
 def _read_events(root: Storage, name: str) -> pa.Table:
     data = root.read(f"{CATALOG}/{name}")
-    return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)

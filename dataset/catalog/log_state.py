@@ -1,11 +1,11 @@
 """The state of a catalog: its commits, the current files of events, and what is wrong with them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -136,7 +136,7 @@ def read_checkpoint(root: Storage, names: Sequence[str]) -> set[str] | None:
     found: set[str] = set()
     try:
         for name in names:
-            table = pq.read_table(io.BytesIO(root.read(f"{LOG}/{name}")))
+            table = pq.read_table(pa.BufferReader(root.read(f"{LOG}/{name}")))
             if "add" in table.column_names:
                 paths = pc.struct_field(table["add"].combine_chunks(), "path")
                 found |= {path for path in paths.to_pylist() if path is not None}
