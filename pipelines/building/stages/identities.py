@@ -5,7 +5,7 @@ the stage's settings and versions, and, for stages that depend on the rig, the p
 they depend on.
 """
 
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from core.config import digest
@@ -32,17 +32,11 @@ class Identities:
         }
         self.settings = cache(self._settings)
         """stage -> digest of its versions and settings; empty if the result depends on none."""
+        self.limits_of = cache(self._limits_of)
+        """stage -> digest of the limits that may be the cause of a failure; empty without any."""
 
-    @cached_property
-    def limits(self) -> str:
-        """Digest of the limits of the Blender child, which the inspection has, too."""
-        return digest(identity_of(self._config, LIMIT_KEYS))
-
-    def limits_of(self, stage: Stage) -> str:
-        """Return a digest of the limits that may be the cause of a failure; empty without any."""
-        if stage.uses_blender:
-            return self.limits
-        keys = stage.limit_keys
+    def _limits_of(self, stage: Stage) -> str:
+        keys = LIMIT_KEYS if stage.uses_blender else stage.limit_keys
         return digest(identity_of(self._config, keys)) if keys else ""
 
     def _settings(self, stage: Stage) -> str:

@@ -19,6 +19,7 @@ from pipelines.building.stages.identity_keys import (
 )
 from pipelines.building.stages.queues import RENDER_QUEUE
 from pipelines.building.stages.registry import STAGES
+from pipelines.building.stages.render import RENDER
 from pipelines.building.stages.stage import RigScope, Stage
 
 LRM32 = {
@@ -48,7 +49,7 @@ def test_identities_are_frozen():
     assert other["measure"] == "4dd019cb38f30086"
     assert settings(render={"resolution": 96, "samples": 2})["render"] == "0a0709e3691f6f85"
     assert other["geometry"] == "67371d546828682d"
-    assert Identities(build()).limits == "2d8b9944a9916b96"
+    assert Identities(build()).limits_of(RENDER) == "2d8b9944a9916b96"
 
 
 @pytest.mark.parametrize(
