@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.errors import is_disk_full
+from core.paths.remove_path import remove_path
 
 __all__ = [
     "atomic_file",
@@ -47,7 +48,8 @@ def flush(path: Path) -> None:
     """
     is_folder = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Opening a named pipe would wait for its other end; flushing it is an error.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.fsync(descriptor)
         finally:
@@ -123,12 +125,11 @@ def atomic_folder(target: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a new temporary folder and rename it to `target` if the block raises no error.
 
     With `sync`, all files in it are flushed first. Only one process at a time may write a target.
-    Raises OSError if `target` is a non-empty folder when the block ends; a caller that replaces a
-    folder removes it as the last step of the block.
+    Raises OSError if `target` is a file or a non-empty folder when the block ends; a caller that
+    replaces it removes it as the last step of the block (`core.paths.remove_path`).
     """
     temporary = target.with_name(f".{target.name}.tmp")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(temporary)  # left by a process that was killed
+    remove_path(temporary)  # left by a process that was killed
     make_folder(target.parent)
     temporary.mkdir()
     try:
@@ -139,7 +140,7 @@ def atomic_folder(target: Path, *, sync: bool = True) -> Iterator[Path]:
         if sync:
             flush(target.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_path(temporary, ignore_errors=True)
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -48,8 +48,10 @@ def percent(part: float, whole: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds as `0:01:05` or `2 days, 3:00:00`, and an unknown duration as `?`."""
-    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+    """Format seconds as `0:01:05` or `2 days, 3:00:00`; `?` if unknown or over 999999999 days."""
+    if seconds is None or abs(seconds) >= timedelta.max.total_seconds():
+        return "?"
+    return str(timedelta(seconds=round(seconds)))
 
 
 def short_duration(seconds: float) -> str:

@@ -7,12 +7,12 @@ ends with a checksum. A range that another process removes is a cache miss.
 import contextlib
 import hashlib
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from core.atomic import atomic_file
+from core.paths.remove_path import remove_path
 from core.ranges import Range
 
 __all__ = ["RangeCache"]
@@ -39,7 +39,7 @@ class RangeCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in folder.glob(f"{_PREFIX}*"):
             if other != self._folder:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_path(other, ignore_errors=True)
 
     def get(self, file: str, span: Range) -> bytes | None:
         """Return the bytes of a range, or None if they are missing or damaged."""

@@ -17,7 +17,6 @@ from core.ranges import Range, coalesce
 
 __all__ = ["Storage", "object_store_errors", "storage_errors"]
 
-
 _CLIENT_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "aiohttp": ("ClientError",),
@@ -255,9 +254,10 @@ class Storage:
     def delete(self, *paths: str) -> None:
         """Remove these files if they exist, durably: they are not back after a loss of power."""
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._fs.rm_file(self.resolve(path))
-        for folder in {Path(self.resolve(path)).parent for path in paths if self.is_local}:
+        folders = {Path(self.resolve(path)).parent for path in paths if self.is_local}
+        for folder in filter(Path.is_dir, folders):
             with contextlib.suppress(FileNotFoundError):
                 flush(folder)
 

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from core.paths.remove_path import remove_path
 
 __all__ = ["LEFTOVER_SECONDS", "old_leftovers", "remove_leftovers"]
 
@@ -40,8 +41,5 @@ def old_leftovers(
 def remove_leftovers(folder: Path) -> None:
     """Remove the old temporary files and folders directly in a folder, as far as possible."""
     with contextlib.suppress(OSError):
-        for path, status in old_leftovers(folder):
-            if stat.S_ISDIR(status.st_mode):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for path, _ in old_leftovers(folder):
+            remove_path(path, ignore_errors=True)

@@ -13,11 +13,11 @@ import functools
 import hashlib
 import os
 import secrets
-import shutil
 import tempfile
 import weakref
 from pathlib import Path
 
+from core.paths.remove_path import remove_path
 from core.process_identity import boot_id
 
 __all__ = ["ScratchFolder", "remove_orphans", "scratch_folder"]
@@ -67,7 +67,7 @@ def remove_orphans(parent: Path) -> list[Path]:
                 continue
             lock = _lock(path)
             try:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_path(path, ignore_errors=True)
             finally:
                 os.close(lock)
             removed.append(path)
@@ -115,7 +115,7 @@ def _random_letters() -> str:
 def _remove(folder: str, lock: int | None, owner: int) -> None:
     """Remove a folder, unless this process is a fork of its owner."""
     if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_path(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)
 

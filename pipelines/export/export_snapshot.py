@@ -5,7 +5,6 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -21,6 +20,8 @@ from core.atomic import atomic_folder, make_folder
 from core.errors import BadInput, LrmError, WorkFailed, cannot_write
 from core.outputs import writing
 from core.paths.leftovers import remove_leftovers
+from core.paths.regular_file import read_regular
+from core.paths.remove_path import remove_path
 from core.quantities import duration
 from core.storage import Storage
 from dataset.format.shards import read_members
@@ -200,7 +201,7 @@ def _read(root: Storage, sample: Sample, layout: Layout) -> ViewSet:
 def _is_complete(target: Path, identity: Mapping[str, Any]) -> bool:
     """Return whether the folder holds all files of this render, with their sizes."""
     try:
-        record = json.loads((target / _RECORD).read_bytes())
+        record = json.loads(read_regular(target / _RECORD))
         files = record.pop("files")
         return record == identity and all(
             (target / name).stat().st_size == size for name, size in files.items()
@@ -217,8 +218,7 @@ def _write_folder(target: Path, files: Files, identity: Mapping[str, Any]) -> No
             (temporary / name).write_bytes(data)
             sizes[name] = len(data)
         (temporary / _RECORD).write_text(json.dumps({**identity, "files": sizes}))
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(target)
+        remove_path(target)
 
 
 def _outcomes(

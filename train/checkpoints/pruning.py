@@ -1,7 +1,8 @@
 """Deletion of a run's old checkpoints."""
 
-import shutil
+from pathlib import Path
 
+from core.paths.remove_path import remove_path
 from core.storage import Storage
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step
 from train.checkpoints.manifest import MANIFEST
@@ -23,8 +24,11 @@ def prune(storage: Storage, step: int, *, keep_newest: int, keep_every: int) -> 
     for name in checkpoint_names(storage):
         if name in kept:
             continue
-        # The manifest is deleted first: a partly deleted checkpoint must not look complete.
-        storage.delete(f"{name}/{MANIFEST}")
-        storage.delete(*storage.find_files(name))
-        if storage.is_local:
-            shutil.rmtree(storage.resolve(name), ignore_errors=True)
+        path = Path(storage.resolve(name)) if storage.is_local else None
+        if path is None or not path.is_symlink():
+            # First: a partly deleted checkpoint must not look complete.
+            storage.delete(f"{name}/{MANIFEST}")
+        if path is None:
+            storage.delete(*storage.find_files(name))
+        else:
+            remove_path(path)

@@ -1,7 +1,6 @@
 """Resuming a run: finding its checkpoint, and loading each rank's part of it."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch.distributed as dist
 
 from core.atomic import atomic_file
 from core.errors import BadInput, WorkFailed, first_line
+from core.paths.remove_path import remove_path
 from core.storage import Storage, storage_errors
 from train.checkpoints.checkpoint import (
     Checkpoint,
@@ -78,7 +78,7 @@ def _check_nothing_is_lost(config: TrainConfig, storage: Storage) -> None:
     # Each save on a local disk creates the folder.
     is_gone = storage.is_local and not storage.exists("")
     every = run["config"].get("checkpoint_every") if run else None
-    was_saved = isinstance(every, int) and 0 < every < last_step
+    was_saved = every is not None and every < last_step
     if damaged:
         problem = f"none of its checkpoints is intact ({', '.join(damaged)})"
     elif resumed or (is_gone and was_saved):
@@ -122,7 +122,7 @@ def resume(engine: Any, checkpoint: Checkpoint, config: TrainConfig) -> None:
         restore_random_state(folder, dist.get_rank())
     dist.barrier()
     # On every rank, because each node may have its own folder.
-    shutil.rmtree(paths.load_folder, ignore_errors=True)
+    remove_path(paths.load_folder, ignore_errors=True)
 
 
 def _fetch(checkpoint: Checkpoint, paths: CheckpointPaths, *, everything: bool) -> Path:

@@ -1,7 +1,6 @@
 """Saving a checkpoint: ranks write their files, exchange hashes and errors, then publish."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch.distributed as dist
 
 from core.atomic import flush
 from core.errors import FinalFailure, WorkFailed, first_line
+from core.paths.remove_path import remove_path
 from train.checkpoints.checkpoint import Checkpoint, checkpoint_name
 from train.checkpoints.checkpoint_paths import CheckpointPaths
 from train.checkpoints.deepspeed_state import SAVING_ERRORS, write_state
@@ -55,7 +55,7 @@ class CheckpointSaver:
         problem = self._write(engine, name, step, extra)
         if problem:
             if dist.get_rank() == 0:
-                shutil.rmtree(self._folder / name, ignore_errors=True)
+                remove_path(self._folder / name, ignore_errors=True)
             self._count(step, problem)
             return self._publisher.newest
         if not self._publisher.is_uploading:  # an upload is counted when it has finished
@@ -86,7 +86,7 @@ class CheckpointSaver:
         """Write and publish a checkpoint; return the first error of any rank, or empty."""
         folder, rank = self._folder / name, dist.get_rank()
         if rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_path(folder, ignore_errors=True)
         dist.barrier()
         problems = write_state(engine, folder, step)
         try:

@@ -1,7 +1,6 @@
 """Conversion to DeepSpeed's universal checkpoint, which any number of ranks can load."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from core.atomic import atomic_folder
 from core.errors import WorkFailed
 from core.paths.plain_name import plain_name
+from core.paths.remove_path import remove_path
 
 __all__ = ["UNIVERSAL_INFO", "convert"]
 
@@ -22,7 +22,7 @@ def convert(source: Path, target: Path) -> None:
     A separate process converts, so that DeepSpeed's output does not mix with the run's. Raises
     WorkFailed.
     """
-    shutil.rmtree(target, ignore_errors=True)
+    remove_path(target, ignore_errors=True)
     with atomic_folder(target, sync=False) as temporary:
         _run_converter(source, temporary)
 

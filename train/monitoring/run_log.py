@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
+from core.atomic import atomic_file
 from train.monitoring.loggers.background_logger import BackgroundLogger
 from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, MetricsLog
 
@@ -73,9 +74,9 @@ class RunLog:
     def preview(self, step: int, picture: Image.Image) -> None:
         """Write a preview image; on a full disk, log a warning instead."""
         try:
-            folder = self._out / "previews"
-            folder.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / f"step-{step:08d}.png")
+            path = self._out / "previews" / f"step-{step:08d}.png"
+            with atomic_file(path, sync=False) as temporary:
+                picture.save(temporary, "PNG")
         except OSError as error:
             _log.warning("step %d: cannot write the preview: %s", step, error)
         for logger in self._loggers:

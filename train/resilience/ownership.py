@@ -5,6 +5,7 @@ from pathlib import Path
 
 from core.atomic import atomic_write
 from core.errors import Stopped
+from core.paths.regular_file import read_regular
 from train.resilience.collectives import on_rank_0
 
 __all__ = ["Ownership"]
@@ -37,7 +38,7 @@ class Ownership:
 
     def _is_replaced(self) -> bool:
         try:
-            return self._file.read_text() != self._token
+            return read_regular(self._file) != self._token.encode()
         except OSError:
             # The writes that follow report the problem of the folder.
             return False
