@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from core.errors import BadInput
 from core.quantities import duration, short_duration, size
+from core.safe_text import printable
 from pipelines.cli.tables import counted, make_table
 from train.checkpoints.checkpoint import checkpoint_names, checkpoint_step, read_checkpoint
 from train.checkpoints.checkpoint_paths import checkpoint_storage
 from train.checkpoints.manifest import MANIFEST
-from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, read_metrics
+from train.monitoring.metrics_log import METRICS, REPLACED, SKIPPED, VALIDATION, read_log
 from train.monitoring.run_file import RUN_FILE, read_run
 from train.monitoring.run_state import StateRecord, read_state
 
@@ -25,8 +27,6 @@ _log = logging.getLogger(__name__)
 
 _RECENT = 20
 """Last steps whose median time is the current speed."""
-_METRICS_KEYS = frozenset({"loss", "seconds", "time", "goodput"})
-"""Values of a line of the metrics that are shown; lines of another log do not have all."""
 
 
 def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
@@ -38,7 +38,8 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
     if run is None:
         raise BadInput(_no_run(out, record))
     config = run["config"]
-    rows = [row for row in read_metrics(out) if row.keys() >= _METRICS_KEYS]
+    logs = {name: read_log(out, name) for name in (METRICS, VALIDATION, SKIPPED, REPLACED)}
+    rows = logs[METRICS].rows
     last, steps = rows[-1] if rows else None, config["steps"]
     seconds = statistics.median(row["seconds"] for row in rows[-_RECENT:]) if rows else None
     checkpoints = _checkpoints(config, out, verify=verify)
@@ -67,9 +68,10 @@ def run_status(out: Path, *, verify: bool = False) -> dict[str, Any]:
         "seconds_per_step": seconds,
         "seconds_to_go": None if seconds is None else round((steps - step) * seconds, 1),
         "last": last,
-        "validation": next(iter(read_metrics(out, VALIDATION)[-1:]), None),
-        "skipped": len(read_metrics(out, SKIPPED)),
-        "replaced": len(read_metrics(out, REPLACED)),
+        "validation": next(iter(logs[VALIDATION].rows[-1:]), None),
+        "skipped": len(logs[SKIPPED].rows),
+        "replaced": len(logs[REPLACED].rows),
+        "damaged_lines": {name: log.damaged for name, log in logs.items() if log.damaged},
         "checkpoints": checkpoints,
     }
 
@@ -110,7 +112,7 @@ def _state(
 
 
 def _checkpoints(config: dict[str, Any], out: Path, *, verify: bool) -> list[dict[str, Any]]:
-    storage = checkpoint_storage(out, config["checkpoints"])
+    storage = checkpoint_storage(out, config.get("checkpoints"))
     rows = []
     for name in checkpoint_names(storage):
         checkpoint = read_checkpoint(storage, name)
@@ -139,7 +141,7 @@ def show_run_status(status: dict[str, Any]) -> None:
     """Print the state of a run as lines and a table."""
     console = Console(highlight=False)
     for line in _lines(status):
-        console.print(line, soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
     table = make_table("checkpoints", [], ["step", "workers", "size", "complete", "hashes"])
     for row in status["checkpoints"]:
         cells = [f"{row['step']:,}", str(row.get("workers", "")), size(row.get("bytes", 0))]
@@ -150,7 +152,8 @@ def show_run_status(status: dict[str, Any]) -> None:
             line = f"step {row['step']:,}: incomplete; a resume skips it"
             console.print(line, soft_wrap=True)
         for name in row["damaged"]:
-            console.print(f"step {row['step']:,}: {name} is missing or damaged", soft_wrap=True)
+            line = f"step {row['step']:,}: {printable(name)} is missing or damaged"
+            console.print(Text(line), soft_wrap=True)
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:
@@ -181,6 +184,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"{left} left; last step {short_duration(status['silent_seconds'])} ago"
     started = status["started"][:19].replace("T", " ")
     yield f"last start {started} UTC on {', '.join(status['hosts'])}"
+    for name, number in status["damaged_lines"].items():
+        yield f"{counted(number, 'damaged line')} of {name} left out"
     if status["skipped"]:
         yield f"{counted(status['skipped'], 'skipped step')}, listed in skipped.jsonl"
     if status["replaced"]:
@@ -188,6 +193,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if status["validation"]:
         values = status["validation"]
         metrics = ", ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if name != "step"
+            f"{name} {'not finite' if value is None else f'{value:.4g}'}"
+            for name, value in values.items()
+            if name != "step"
         )
         yield f"validation at step {values['step']}: {metrics}"

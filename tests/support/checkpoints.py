@@ -5,7 +5,11 @@ from pathlib import Path
 
 from tests.support.tiny_recipe import TinyConfig
 from train.checkpoints.manifest import FileEntry, Manifest
+from train.resilience.damaged_samples import FaultConfig, FaultCounter
+from train.resilience.step_guard import GuardConfig, StepGuard
 
+EXTRA = {"guard": StepGuard(GuardConfig()).dump(), "faults": FaultCounter(FaultConfig(), 1).dump()}
+"""State of the training loop before its first step."""
 SETTINGS = {"root": "/data", "snapshot": "abc"}
 
 
@@ -25,7 +29,7 @@ def write(out: Path, step: int, world: int = 1, **config) -> Path:
         config=settings(out, **config).dump(),
         files={"weights.pt": FileEntry(bytes=3, sha256=hashlib.sha256(b"abc").hexdigest())},
         versions={},
-        extra={},
+        extra=EXTRA,
     )
     (folder / "manifest.json").write_bytes(manifest.to_json())
     return folder

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.support.checkpoints import EXTRA
 from tests.support.lrm_models import TINY
 from train.checkpoints.manifest import FileEntry, Manifest, hash_file
 from train.inference.six_views import camera_tensors, input_cameras
@@ -81,7 +82,7 @@ def write_run(model, changes: dict, out: Path) -> Path:
         config={"preset": PRESET, "model": changes},
         files={file.name: FileEntry(bytes=file.stat().st_size, sha256=hash_file(file))},
         versions={},
-        extra={},
+        extra=EXTRA,
     )
     (folder / "manifest.json").write_bytes(manifest.to_json())
     return out

@@ -5,10 +5,13 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from core.config import Renamed, digest
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.config import NonNegativeInt, PositiveInt, Renamed, digest
 from core.errors import BadInput, WorkFailed
+from core.paths.regular_file import open_regular
 from core.storage import Storage, storage_errors
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "differences", "hash_file"]
@@ -124,18 +127,17 @@ class Manifest:
                 )
             if values["config_digest"] != digest(values["config"]):
                 return None
-            if any(Path(name).name != name for name in values["files"]):
-                return None  # a path could lead out of the checkpoint's folder
+            _Content.model_validate(values)
             return cls(
                 recipe=values.get("recipe", ""),
-                step=int(values["step"]),
-                world_size=int(values["world"]),
+                step=values["step"],
+                world_size=values["world"],
                 config=values["config"],
                 files={name: FileEntry(**entry) for name, entry in values["files"].items()},
                 versions=values["versions"],
                 extra=values["extra"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
 
@@ -162,9 +164,53 @@ def differences(
     ]
 
 
+class _Values(BaseModel):
+    """A part of a manifest; values with other names are those of another version."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _File(_Values):
+    bytes: Annotated[int, Field(ge=0, le=2**60)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Guard(_Values):
+    losses: list[float]
+    in_a_row: NonNegativeInt
+    skipped: NonNegativeInt
+
+
+class _Faults(_Values):
+    recent: list[NonNegativeInt]
+    replaced: NonNegativeInt
+
+
+class _Extra(_Values):
+    guard: _Guard
+    faults: _Faults
+
+
+class _Config(_Values):
+    snapshot: str | None = None
+
+
+class _Content(_Values):
+    """The content of a manifest file."""
+
+    recipe: str = ""
+    step: NonNegativeInt
+    world: PositiveInt
+    config: _Config
+    files: dict[Annotated[str, Field(pattern="^[^/\0]+$")], _File]
+    """Names without a folder: a path could lead out of the checkpoint's folder."""
+    versions: dict[str, str]
+    extra: _Extra
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

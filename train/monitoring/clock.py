@@ -58,9 +58,8 @@ class Goodput:
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Start from the `rows` of the metrics before the first step of this start."""
-        timed = [row for row in rows if "time" in row]
-        self._start_time = timed[0]["time"] - timed[0]["seconds"] if timed else time.time()
-        self._useful = sum(row["seconds"] for row in timed)
+        self._start_time = rows[0]["time"] - rows[0]["seconds"] if rows else time.time()
+        self._useful = sum(row["seconds"] for row in rows)
 
     def add(self, seconds: float, now: float) -> float:
         """Add a step that ended at `now` (seconds since the epoch); return the goodput, 0 to 1."""

@@ -13,29 +13,29 @@ import logging
 import math
 import os
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.atomic import atomic_write
 from core.errors import Damaged
 from core.paths.regular_file import open_regular, read_regular
+from train.monitoring.log_lines import METRICS, REPLACED, SKIPPED, VALIDATION, parse_line
 
 __all__ = [
     "METRICS",
     "REPLACED",
     "SKIPPED",
     "VALIDATION",
+    "LogLines",
     "MetricsLog",
     "last_metrics",
+    "read_log",
     "read_metrics",
 ]
 
 _log = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
-VALIDATION = "validation.jsonl"
-SKIPPED = "skipped.jsonl"
-REPLACED = "replaced.jsonl"
 _TAIL_BYTES = 1 << 16
 """Bytes at the end of a log that contain a whole line."""
 
@@ -83,40 +83,46 @@ class MetricsLog:
             self._failed = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogLines:
+    """The lines of a log."""
+
+    rows: list[dict[str, Any]]
+    """The values of each line that is not damaged."""
+    damaged: int
+    """Number of the other lines."""
+
+
 def read_metrics(out: Path, name: str = METRICS) -> list[dict[str, Any]]:
+    """Return the lines of a log that are not damaged, as `read_log` does."""
+    return read_log(out, name).rows
+
+
+def read_log(out: Path, name: str) -> LogLines:
     """Return the lines of a log; an incomplete last line, left by a kill, is ignored.
 
-    Other damaged lines are left out with a warning. Raises Damaged if the log is no readable file.
+    Damaged lines, also those of another file, are a warning. Raises Damaged if the log is no
+    readable file.
     """
     path = out / name
     try:
         lines = read_regular(path).split(b"\n")
     except FileNotFoundError:
-        return []
+        return LogLines(rows=[], damaged=0)
     except OSError as error:
         raise Damaged(
             f"{path}: cannot be read: {error.strerror}; delete it (rm -r {shlex.quote(str(path))}) "
             "and run the same command again: the log begins anew"
         ) from None
     # Behind the last line break is nothing, or a line that a kill has cut off.
-    rows = [_parse(line) for line in lines[:-1]]
-    whole = [row for row in rows if row is not None]
-    if len(whole) < len(rows):
-        _log.warning("%s: damaged: %d of its lines are left out", path, len(rows) - len(whole))
-    elif lines[-1] and not rows and not lines[-1].startswith(b"{"):
-        _log.warning("warning: %s: damaged: it holds no line of a log", path)
-    return whole
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the values of a line of a log; None if it is damaged or of another file."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        return None
-    return row
+    ended, last = lines[:-1], lines[-1]
+    if last and not ended and not last.startswith(b"{"):
+        ended = [last]  # of another file, because a kill leaves the start of a line
+    rows = [row for row in (parse_line(name, line) for line in ended) if row is not None]
+    damaged = len(ended) - len(rows)
+    if damaged:
+        _log.warning("warning: %s: damaged: %d of its lines are left out", path, damaged)
+    return LogLines(rows=rows, damaged=damaged)
 
 
 def last_metrics(out: Path) -> dict[str, Any] | None:
@@ -127,4 +133,4 @@ def last_metrics(out: Path) -> dict[str, Any] | None:
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return None
-    return next(filter(None, (_parse(line) for line in reversed(lines))), None)
+    return next(filter(None, (parse_line(METRICS, line) for line in reversed(lines))), None)

@@ -3,19 +3,19 @@
 import sys
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
+
+from core.quantities import duration
 
 __all__ = ["ProgressPrinter", "progress_line"]
 
 
 def progress_line(row: Mapping[str, Any], steps: int) -> str:
     """Format a line of metrics.jsonl: step, loss, speed, and time left at that speed."""
-    time_left = timedelta(seconds=round((steps - row["step"]) * row["seconds"]))
+    time_left = duration((steps - row["step"]) * row["seconds"])
     loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
     line = f"step {row['step']}/{steps}  loss {loss}  {row['seconds']:.2f} s/step"
-    if "samples_per_second" in row:
-        line += f"  {row['samples_per_second']:.3g} samples/s"
+    line += f"  {row['samples_per_second']:.3g} samples/s"
     if row.get("skipped_so_far"):
         line += f"  {row['skipped_so_far']} steps skipped"
     if row.get("replaced_so_far"):

@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from core.atomic import atomic_write
+from core.config import NonNegativeInt, PositiveInt
 from core.errors import Damaged
 from core.paths.regular_file import read_regular
 from train.settings.versions import installed_versions
@@ -19,8 +22,26 @@ if TYPE_CHECKING:
 __all__ = ["RUN_FILE", "known_run", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
-_KINDS = {"config": dict, "started": str, "first_step": int, "hosts": list}
-"""Types of the values that every record has."""
+
+
+class _Config(BaseModel):
+    """The settings that are read from a record; others may be those of another version."""
+
+    model_config = ConfigDict(strict=True)
+
+    steps: PositiveInt
+    checkpoints: str | None = None
+    checkpoint_every: PositiveInt | None = None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    recipe: str = ""
+    started: str
+    first_step: NonNegativeInt
+    hosts: list[str]
+    config: _Config
 
 
 def write_run(out: Path, config: "TrainConfig", first_step: int, hosts: Sequence[str]) -> None:
@@ -40,18 +61,19 @@ def read_run(out: Path) -> dict[str, Any] | None:
     """Return the record in a run's folder; None if there is none. Raises Damaged."""
     path = out / RUN_FILE
     try:
-        record = json.loads(read_regular(path))
+        content = read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from None
+    try:
+        record: dict[str, Any] = json.loads(content)
     except (ValueError, RecursionError):
         raise _damaged(path, "it is not JSON") from None
-    is_record = isinstance(record, dict) and all(
-        isinstance(record.get(name), kind) for name, kind in _KINDS.items()
-    )
-    if not is_record or not isinstance(record["config"].get("steps"), int):
-        raise _damaged(path, "it is no record of a run")
+    try:
+        _Record.model_validate(record)
+    except (ValueError, OverflowError):
+        raise _damaged(path, "it is no record of a run") from None
     return record
 
 

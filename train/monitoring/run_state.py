@@ -15,11 +15,12 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from core.atomic import atomic_write
+from core.config import PositiveInt
 from core.errors import BadInput, cannot_write, first_line
 from core.monitoring.notify import outcome_of
 from core.paths.regular_file import read_regular
@@ -53,12 +54,12 @@ class StateRecord:
     message: str = ""
     """Why it ended, in one line."""
     host: str
-    pid: int
+    pid: PositiveInt
     kernel: str
     started: str
     """`kernel` and `started` identify the process on its machine, see `core.process_identity`."""
     since: str
-    time: float
+    time: Annotated[float, Field(allow_inf_nan=False)]
     """Time of this record in seconds since 1970."""
 
     @property

@@ -18,6 +18,7 @@ from core.errors import WorkFailed
 from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from tests.support.nerf_runs import make_config, train_nerf, validate, validate_new_model
 from tests.support.ranks import Ranks
+from tests.support.run_files import step_values
 from train.estimate.sizing import size_run
 from train.loop.validation import eval_mode
 from train.monitoring.metrics_log import MetricsLog, read_metrics
@@ -31,13 +32,13 @@ def test_a_full_disk_delays_log_lines_and_loses_none(tmp_path, caplog):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
         for step in range(1, 21):
-            log.write(step=step, loss=0.5)
+            log.write(step=step, **step_values())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert (tmp_path / "metrics.jsonl").stat().st_size == 100
     assert caplog.text.count("its lines are buffered") == 1
-    log.write(step=21, loss=0.5)
+    log.write(step=21, **step_values())
     log.close()
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 22))
 

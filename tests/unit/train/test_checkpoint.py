@@ -11,6 +11,7 @@ from core.config import Renamed, digest
 from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 from tests.support.checkpoints import settings, write
+from tests.support.run_files import step_line
 from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.manifest import differences
 from train.checkpoints.pruning import prune
@@ -117,7 +118,7 @@ def test_an_unreadable_manifest_is_not_a_missing_checkpoint(tmp_path):
 def test_a_run_that_has_lost_its_only_manifest_does_not_begin_anew(tmp_path, damage, last_step):
     """Without a manifest, only the log tells a lost checkpoint from a save that was killed."""
     manifest = write(tmp_path, 4) / "manifest.json"
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": last_step}) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(step_line(last_step))
     if damage == "deleted":
         manifest.unlink()
     else:

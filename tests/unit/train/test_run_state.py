@@ -13,6 +13,7 @@ import pytest
 
 from core.errors import BadInput, Stopped, WorkFailed
 from tests.support.paths import REPOSITORY
+from tests.support.run_files import step_line
 from train.monitoring import run_state
 from train.monitoring.run_state import RunState, StartProgress, StateRecord, read_state
 
@@ -121,7 +122,7 @@ def test_the_end_of_a_start_is_recorded(tmp_path, error, state, message):
 
 def test_a_start_is_running_once_it_has_finished_a_step(tmp_path, fast):
     def write(started: str, first_step: int, *steps: int) -> None:
-        lines = "".join(json.dumps({"step": step}) + "\n" for step in steps)
+        lines = "".join(map(step_line, steps))
         (tmp_path / "metrics.jsonl").write_text(lines)
         record = {"started": started, "first_step": first_step, "hosts": []}
         record["config"] = {"steps": 4}

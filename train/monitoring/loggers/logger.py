@@ -1,17 +1,21 @@
 """The interface of a logger, and what it starts with."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
+from pydantic import TypeAdapter
 
 from core.atomic import atomic_write
 from core.paths.regular_file import read_regular
 
 __all__ = ["IDS_FILE", "LoggedStart", "Logger"]
+
+_log = logging.getLogger(__name__)
 
 IDS_FILE = "loggers.json"
 """File in the run's folder with the id of the run in each program that numbers runs."""
@@ -61,6 +65,11 @@ class LoggedStart:
 
     def _ids(self) -> dict[str, str]:
         try:
-            return dict(json.loads(read_regular(self.out / IDS_FILE)))
-        except (OSError, ValueError, TypeError):
+            content = read_regular(self.out / IDS_FILE)
+            return TypeAdapter(dict[str, str]).validate_json(content, strict=True)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            path = self.out / IDS_FILE
+            _log.warning("warning: %s: damaged: the loggers do not continue their runs", path)
             return {}
