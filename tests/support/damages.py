@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["DAMAGES", "copy_folder", "kinds_of_files"]
+__all__ = ["DAMAGES", "copy_folder", "damages_of", "kinds_of_files"]
 
 _NUMBER = re.compile(
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}Z|[0-9a-f]{12,}|\d{12,}"
@@ -102,3 +102,8 @@ DAMAGES: Mapping[str, Callable[[Path], None]] = {
     "replaced": _wrong,
 }
 """Each damages the file or folder with this path; a hard link to it elsewhere keeps its content."""
+
+
+def damages_of(path: Path) -> list[str]:
+    """Return the damages with different results: a folder has no content to cut off or zero."""
+    return [kind for kind in DAMAGES if path.is_file() or kind not in ("halved", "zeroed")]

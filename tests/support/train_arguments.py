@@ -7,8 +7,9 @@ from core.storage import Storage
 SMALL = (
     "--batch-size 2 --preset tiny --loss.lpips 0 --data.num-inputs 3 --data.num-targets 1 "
     "--data.patch-size 16 --data.target-size-min 24 --data.target-size-max 32 "
-    "--checkpoint-every 2 --preview-every 0 --optimizer.schedule-steps 8"
+    "--checkpoint-every 2 --preview-every 0 --optimizer.schedule-steps 8 --no-check-memory"
 ).split()
+"""The estimate of the memory would take longer than the steps; runs of stage 2 are estimated."""
 STAGE_TWO = (
     "--batch-size 1 --preset tiny --loss.lpips 0 --data.num-inputs 2 --data.num-targets 1 "
     "--data.frame-size 32 --checkpoint-every 2 --preview-every 0 "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.damages import DAMAGES, copy_folder
+from tests.support.damages import DAMAGES, copy_folder, damages_of
 from tests.support.local_training import run_local_training
 from tests.support.lrm import Answer, run_lrm
 from tests.support.metrics import losses
@@ -58,7 +58,7 @@ def test_a_run_whose_only_checkpoint_is_damaged_is_refused(run, resume, tmp_path
     names = [name for name in run_entries(run) if name.startswith(newest)] + ["checkpoints"]
     problems = []
     for name in names:
-        for kind in DAMAGES:
+        for kind in damages_of(run / name):
             if kind == "deleted" and name.endswith(("manifest.json", newest)):
                 continue  # as a save that was killed: the run begins anew with a warning
             out = copy_folder(run, tmp_path / f"{name.replace('/', ' ')} {kind}")
