@@ -41,8 +41,8 @@ class RangeCache:
             if other != self._folder:
                 remove_path(other, ignore_errors=True)
 
-    def get(self, file: str, span: Range) -> bytes | None:
-        """Return the bytes of a range, or None if they are missing or damaged."""
+    def get(self, file: str, span: Range | None) -> bytes | None:
+        """Return the bytes of a range, or of a whole file; None if they are missing or damaged."""
         path = self._path(file, span)
         try:
             data = path.read_bytes()
@@ -51,11 +51,13 @@ class RangeCache:
             return None
         content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         # After a power loss a file may be truncated or contain zeros.
-        intact = len(content) == span[1] - span[0] and checksum == _checksum(content)
+        intact = checksum == _checksum(content)
+        if span is not None:
+            intact = intact and len(content) == span[1] - span[0]
         return content if intact else None
 
-    def put(self, file: str, span: Range, content: bytes) -> None:
-        """Store a range unless it is larger than a bucket. Raises OSError."""
+    def put(self, file: str, span: Range | None, content: bytes) -> None:
+        """Store a range or a whole file unless it is larger than a bucket. Raises OSError."""
         size = len(content) + _CHECKSUM_BYTES
         if size > self._bucket_bytes:
             return
@@ -66,8 +68,9 @@ class RangeCache:
         with contextlib.suppress(FileNotFoundError), atomic_file(path, sync=False) as temporary:
             temporary.write_bytes(content + _checksum(content))
 
-    def _path(self, file: str, span: Range) -> Path:
-        key = hashlib.sha256(f"{file}\n{span[0]}\n{span[1]}".encode()).hexdigest()[:40]
+    def _path(self, file: str, span: Range | None) -> Path:
+        name = f"{file}\n" if span is None else f"{file}\n{span[0]}\n{span[1]}"
+        key = hashlib.sha256(name.encode()).hexdigest()[:40]
         return self._folder / f"{int(key, 16) % self._num_buckets:05x}" / key
 
     def _evict(self, bucket: Path, size: int) -> None:

@@ -1,9 +1,9 @@
 """A retrying storage for long runs: it reads ranges with a timeout, retries and a cache."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from core.retry import Backoff, retry
 from core.storage import Storage, storage_errors
 
 __all__ = ["ReadConfig", "RetryingStorage"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +74,37 @@ class RetryingStorage(Storage):
             self._store_in_cache(name, span, content)
         return [contents[span] or b"" for span in ranges]
 
+    def read_immutable(self, path: str, *, cached: bool = True) -> bytes:
+        """Return the content of a file, with the configured attempts and timeout.
+
+        It is taken from the cache if that has it, unless `cached` is false.
+        """
+        if self.is_local:
+            return super().read_immutable(path)
+        name = f"{self.uri}/{path}"
+        content = self._cache.get(name, None) if self._cache is not None and cached else None
+        if content is None:
+            # Only asynchronous clients know time limits.
+            limit = {"timeout": self._config.timeout_seconds} if self._fs.async_impl else {}
+            content = self._retried(
+                path, lambda: bytes(self._fs.cat_file(self.resolve(path), **limit))
+            )
+            self._store_in_cache(name, None, content)
+        return content
+
     def read_spans(
         self, path: str, spans: Sequence[Range], timeout: float | None = None
     ) -> list[bytes]:
         """Read each span with its own request, with the configured attempts and timeout."""
-        config, read = self._config, super().read_spans
+        read = super().read_spans
         if self.is_local:
             return read(path, spans, timeout)
+        seconds = timeout or self._config.timeout_seconds
+        return self._retried(path, lambda: read(path, spans, seconds))
+
+    def _retried(self, path: str, read: Callable[[], T]) -> T:
+        """Return the result of a read, with the configured attempts."""
+        config = self._config
 
         def log_retry(failures: int, error: Exception, seconds: float) -> None:
             _log.warning(
@@ -88,7 +114,7 @@ class RetryingStorage(Storage):
 
         try:
             return retry(
-                lambda: read(path, spans, timeout or config.timeout_seconds),
+                read,
                 attempts=config.attempts,
                 wait=self._backoff.seconds,
                 is_transient=_is_transient,
@@ -99,7 +125,7 @@ class RetryingStorage(Storage):
         except storage_errors() as error:
             raise OSError(f"{_reason(error)} (after {config.attempts} attempts)") from error
 
-    def _store_in_cache(self, name: str, span: Range, content: bytes) -> None:
+    def _store_in_cache(self, name: str, span: Range | None, content: bytes) -> None:
         if self._cache is None:
             return
         try:

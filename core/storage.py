@@ -90,6 +90,13 @@ class Storage:
                 return file.read()
         return bytes(self._fs.cat_file(self.resolve(path)))
 
+    def read_immutable(self, path: str, *, cached: bool = True) -> bytes:
+        """Return the content of a file that never changes; a subclass may cache it.
+
+        `cached=False` reads past the cache. Raises FileNotFoundError.
+        """
+        return self.read(path)
+
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of a file.
 

@@ -162,7 +162,11 @@ def decode_views(
 
 
 def parse_cameras(header: Mapping[str, Any]) -> list[Camera]:
-    """Return the cameras of a sample. Raises WorkFailed if the sample has another format."""
+    """Return the cameras of a sample.
+
+    Raises WorkFailed if the sample has another format, and ValueError or KeyError if a camera has
+    other numbers than a pose and four intrinsics.
+    """
     sample_format = header.get("format")
     if sample_format != SAMPLE_FORMAT:
         raise WorkFailed(
@@ -171,8 +175,8 @@ def parse_cameras(header: Mapping[str, Any]) -> list[Camera]:
         )
     return [
         Camera(
-            camera_to_world=np.array(view["camera_to_world"], dtype=np.float32),
-            intrinsics=np.array(view["intrinsics"], dtype=np.float32),
+            camera_to_world=np.array(view["camera_to_world"], dtype=np.float32).reshape(4, 4),
+            intrinsics=np.array(view["intrinsics"], dtype=np.float32).reshape(4),
         )
         for view in header["views"]
     ]

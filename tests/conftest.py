@@ -36,7 +36,7 @@ from tests.support.datasets import BuiltDataset, create_once
 from tests.support.lrm import Answer, run_lrm
 from tests.support.oracle import Oracle
 from tests.support.paths import REPOSITORY
-from tests.support.sphere_datasets import write_sphere_dataset
+from tests.support.sphere_datasets import add_sphere_geometry, write_sphere_dataset
 
 # The machine is shared, so the duration of one example is no reason to fail.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
@@ -57,6 +57,18 @@ def mirror() -> Path:
 def sphere_dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
     """Return a root with one shard of six spheres, and the id of a snapshot of them."""
     return write_sphere_dataset(tmp_path_factory.mktemp("spheres"))
+
+
+@pytest.fixture(scope="session")
+def surface_dataset(
+    sphere_dataset: tuple[Storage, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Storage, str]:
+    """Return the same six spheres with exact companion geometry, of 12,000 points each."""
+    root, snapshot = sphere_dataset
+    folder = tmp_path_factory.mktemp("surfaces") / "root"
+    shutil.copytree(root.uri, folder)
+    copy = Storage(str(folder))
+    return copy, add_sphere_geometry(copy, snapshot)
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,7 @@ def _positional(action: argparse.Action) -> str:
     name = invocation(action)
     if isinstance(action, argparse._SubParsersAction):
         return f"{name} ..."
-    return {"*": f"[{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
+    return {"*": f"[{name} ...]", "+": f"{name} ...", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Int
 
 from core.errors import BadInput
 from core.storage import Storage
@@ -97,11 +98,13 @@ class Samples(Sequence[Sample]):
     take gigabytes.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, rows: Int[np.ndarray, "n"] | None = None) -> None:
         self._table = table
+        self._rows = np.arange(table.num_rows) if rows is None else rows
+        """Numbers of the rows. A selection of them copies no row."""
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -109,17 +112,28 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: slice) -> "Samples": ...
     def __getitem__(self, index: int | slice) -> "Sample | Samples":
         if isinstance(index, slice):
-            return Samples(self._table.take(pa.array(range(len(self))[index], pa.int64())))
-        row = range(len(self))[index]
-        return _sample(self._table.slice(row, 1).to_pylist()[0])
+            return Samples(self._table, self._rows[index])
+        return _sample(self._table.slice(int(self._rows[index]), 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Sample]:
-        for batch in self._table.to_batches(max_chunksize=BATCH):
-            yield from map(_sample, batch.to_pylist())
+        block_ends = np.flatnonzero(np.diff(self._rows // BATCH)) + 1
+        for rows in np.split(self._rows, block_ends) if len(self) else ():
+            first = rows.min()
+            block = self._table.slice(int(first), int(rows.max() - first) + 1)
+            yield from map(_sample, block.take(pa.array(rows - first)).to_pylist())
 
     def of_split(self, split: str) -> "Samples":
         """Return the samples of one split."""
-        return Samples(self._table.filter(pc.equal(self._table["split"], split)))
+        return self._where(pc.equal(self._table["split"], split))
+
+    def with_geometry(self) -> "Samples":
+        """Return the samples that have companion geometry."""
+        if "geometry" not in self._table.column_names:  # a snapshot of format 1
+            return self[:0]
+        return self._where(pc.is_valid(self._table["geometry"]))
+
+    def _where(self, mask: pa.ChunkedArray) -> "Samples":
+        return Samples(self._table, self._rows[mask.to_numpy()[self._rows]])
 
 
 def split_of(asset_id: str, validation_share: float) -> str:

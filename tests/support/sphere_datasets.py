@@ -1,10 +1,12 @@
 """Datasets of shaded spheres that are computed without a renderer, for tests of training."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import trimesh
 
 from core.storage import Storage
 from dataset.cameras import (
@@ -14,13 +16,40 @@ from dataset.cameras import (
     orbit_eye,
     rays,
 )
+from dataset.format.geometry import SurfaceGeometry, geometry_path, write_geometry
 from dataset.format.shards import index_path, scan_tar, write_index, write_tar
 from dataset.root import write_build
-from dataset.snapshots.snapshot import Sample, write_snapshot
+from dataset.snapshots.snapshot import Sample, open_snapshot, write_snapshot
 from dataset.views import ViewSet, encode_views
 from render.rigs import RIGS, get_rig
 
-__all__ = ["sphere_views", "write_sphere_dataset"]
+__all__ = [
+    "add_sphere_geometry",
+    "sphere_radius",
+    "sphere_surface",
+    "sphere_views",
+    "with_validation",
+    "write_sphere_dataset",
+]
+
+
+def sphere_radius(seed: int) -> float:
+    """Return the radius of the sphere with a seed, which is its number in a dataset."""
+    return 0.6 + 0.3 * np.random.default_rng(seed).random()
+
+
+def sphere_surface(seed: int, num_points: int = 12_000) -> SurfaceGeometry:
+    """Return exact points and normals of a sphere, and a mesh with its vertices on the sphere."""
+    directions = np.random.default_rng((seed, 1)).normal(size=(num_points, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    radius = sphere_radius(seed)
+    mesh = trimesh.creation.icosphere(subdivisions=3, radius=radius)
+    return SurfaceGeometry(
+        points=(radius * directions).astype(np.float32),
+        normals=directions.astype(np.float32),
+        vertices=mesh.vertices.astype(np.float32),
+        faces=mesh.faces.astype(np.int32),
+    )
 
 
 def sphere_views(
@@ -31,7 +60,7 @@ def sphere_views(
     Radius and colour depend on the seed; without `cameras`, `num_views` random ones are used.
     """
     rng = np.random.default_rng(seed)
-    radius, colour = 0.6 + 0.3 * rng.random(), rng.random(3)
+    radius, colour = sphere_radius(seed), rng.random(4)[1:]
     cameras = cameras or [_random_camera(rng) for _ in range(num_views)]
     rgba, depths, normals = [], [], []
     for camera in cameras:
@@ -101,4 +130,30 @@ def write_sphere_dataset(
         for uid, entry, split in zip(ids, entries, splits, strict=True)
     ]
     write_build(root, {})
+    return root, write_snapshot(root, samples, None)["snapshot"]
+
+
+def add_sphere_geometry(
+    root: Storage, snapshot: str, numbers: Container[int] = range(1 << 30), num_points: int = 12_000
+) -> str:
+    """Add the geometry of spheres to a root; return the id of a snapshot that names it.
+
+    `numbers` are those of the spheres with geometry; all by default.
+    """
+    samples = list(open_snapshot(root, snapshot).samples)
+    for number, sample in enumerate(samples):
+        if number in numbers:
+            path = geometry_path("sphere", sample.asset_id[-16:])
+            write_geometry(root, path, sphere_surface(number, num_points))
+            samples[number] = replace(sample, geometry=path)
+    return write_snapshot(root, samples, None)["snapshot"]
+
+
+def with_validation(dataset: tuple[Storage, str], numbers: Container[int]) -> tuple[Storage, str]:
+    """Return a root and a snapshot of the same samples, those with these numbers for validation."""
+    root, snapshot = dataset
+    samples = [
+        replace(sample, split="validation" if number in numbers else "train")
+        for number, sample in enumerate(open_snapshot(root, snapshot).samples)
+    ]
     return root, write_snapshot(root, samples, None)["snapshot"]

@@ -21,7 +21,7 @@ from train.resilience.damaged_samples import Replacement
 
 __all__ = ["MicroBatch", "PositionDataset", "make_loader"]
 
-_PRELOADED = ["train.data.patches", "train.data.whole_frames"]
+_PRELOADED = ["train.data.patches", "train.data.surface_views", "train.data.whole_frames"]
 """Modules that are imported once, in the server process that loader workers are forked from."""
 _SHARED_MEMORY = re.compile("shared memory|/torch_[0-9].*(No space left|Bus error)", re.DOTALL)
 """Messages of torch about shared memory, through which loader workers pass tensors."""

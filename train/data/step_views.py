@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core.config import Config
 from core.storage import Storage
+from dataset.cameras import Camera
 from dataset.format.encoding import decode_depth, decode_normal_codes, decode_rgba, normal_table
 from dataset.format.shards import read_members
 from dataset.snapshots.snapshot import Sample
@@ -32,6 +33,8 @@ __all__ = [
     "StepViews",
     "ViewChoiceConfig",
     "count_views",
+    "parse_header",
+    "read_views",
 ]
 
 Kind = Literal["rgba", "depth", "normal"]
@@ -111,10 +114,7 @@ class ObjectDataset(SampleDataset, Generic[ConfigType]):
         view_ids = rng.choice(num_views, count, replace=False).tolist()
         augmentation = draw_augmentation(config.augment, rng, config.num_inputs)
         members = self._read(sample, view_ids)
-        header = json.loads(members[META_MEMBER])
-        cameras = parse_cameras(header)
-        if len(cameras) != num_views:
-            raise ValueError(f"it has {num_views} views, but {len(cameras)} cameras")
+        header, cameras = parse_header(sample, members)
         camera_to_world = torch.from_numpy(np.stack([cameras[v].camera_to_world for v in view_ids]))
         views = StepViews(
             colours=self._colours(members, view_ids),
@@ -137,8 +137,7 @@ class ObjectDataset(SampleDataset, Generic[ConfigType]):
         }
 
     def _read(self, sample: Sample, view_ids: Sequence[int]) -> dict[str, bytes]:
-        pictures = [view_member(view, kind) for kind in self.kinds for view in view_ids]
-        return read_members(self._root, sample.shard, sample.entry, [META_MEMBER, *pictures])
+        return read_views(self._root, sample, view_ids, self.kinds)
 
     def _colours(self, members: Mapping[str, bytes], view_ids: Sequence[int]) -> Colours:
         pictures = [decode_rgba(members[view_member(view, "rgba")]) for view in view_ids]
@@ -171,6 +170,28 @@ def _decode_normals(
     for view, picture in zip(normals, codes, strict=True):
         torch.index_select(table, 1, torch.from_numpy(picture).view(-1), out=view.view(3, -1))
     return normals
+
+
+def read_views(
+    root: Storage, sample: Sample, view_ids: Sequence[int], kinds: Sequence[Kind]
+) -> dict[str, bytes]:
+    """Return the header and the pictures of some views of a sample. Raises as `read_members`."""
+    pictures = [view_member(view, kind) for kind in kinds for view in view_ids]
+    return read_members(root, sample.shard, sample.entry, [META_MEMBER, *pictures])
+
+
+def parse_header(
+    sample: Sample, members: Mapping[str, bytes]
+) -> tuple[dict[str, Any], list[Camera]]:
+    """Return the header of a sample, and the cameras of all its views.
+
+    Raises ValueError if their number is not that of its views, and as `parse_cameras`.
+    """
+    header = json.loads(members[META_MEMBER])
+    cameras = parse_cameras(header)
+    if len(cameras) != count_views(sample):
+        raise ValueError(f"it has {count_views(sample)} views, but {len(cameras)} cameras")
+    return header, cameras
 
 
 def count_views(sample: Sample) -> int:

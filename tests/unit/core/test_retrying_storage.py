@@ -92,6 +92,24 @@ def test_the_cache_is_shared_between_processes(store, tmp_path):
     assert len(store.requests) > num_requests
 
 
+def test_a_whole_file_is_read_with_the_same_attempts_and_cached(store, tmp_path):
+    store.script = [OSError("slow down"), 30.0]
+    assert make_storage(timeout_seconds=0.05).read_immutable("a.npz") == CONTENT
+    store.script = [OSError("slow down")] * 3
+    with pytest.raises(OSError, match=r"slow down \(after 3 attempts\)"):
+        make_storage().read_immutable("a.npz")
+    assert make_storage(cache=tmp_path).read_immutable("a.npz") == CONTENT
+    (cached,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    num_requests = len(store.requests)
+    assert make_storage(cache=tmp_path).read_immutable("a.npz") == CONTENT
+    assert len(store.requests) == num_requests
+    for use_cache, damage in ((False, bytes), (True, lambda data: data[:-5])):
+        cached.write_bytes(damage(cached.read_bytes()))
+        assert make_storage(cache=tmp_path).read_immutable("a.npz", cached=use_cache) == CONTENT
+        num_requests += 1
+        assert len(store.requests) == num_requests
+
+
 def test_a_damaged_or_short_range_in_the_cache_is_read_again(store, tmp_path):
     for damage in (lambda data: data[:3], lambda data: bytes(len(data))):
         make_storage(cache=tmp_path).read_ranges("a.tar", RANGES[:1])

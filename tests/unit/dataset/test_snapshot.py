@@ -64,6 +64,40 @@ def test_a_condition_can_require_geometry(root: Storage):
     ]
 
 
+def test_a_selection_of_samples_is_that_of_their_list(
+    root: Storage, monkeypatch: pytest.MonkeyPatch
+):
+    """More samples than are Python objects at the same time, in the order of the selection."""
+    monkeypatch.setattr("dataset.snapshots.snapshot.BATCH", 10)
+    samples = [
+        replace(
+            sample(number),
+            split="validation" if number % 7 == 3 or 120 < number < 135 else "train",
+            geometry=None if number % 3 == 0 else f"geometry/{number}.npz",
+        )
+        for number in range(215)
+    ]
+    opened = open_snapshot(root, write_snapshot(root, samples, None)["snapshot"]).samples
+    chosen = [one for one in samples if one.split == "validation"]
+    with_geometry = [one for one in chosen if one.geometry]
+    for selected, expected in (
+        (opened, samples),
+        (opened.of_split("validation"), chosen),
+        (opened.of_split("validation").with_geometry(), with_geometry),
+        (opened.with_geometry().of_split("validation"), with_geometry),
+        (opened[::-30], samples[::-30]),
+        (opened.with_geometry()[5:3], []),
+        (opened.of_split("test"), []),
+    ):
+        ids = [one.asset_id for one in expected]
+        assert [one.asset_id for one in selected] == ids
+        assert len(selected) == len(ids)
+        for index in range(-1, min(2, len(ids))):
+            assert not ids or selected[index].asset_id == ids[index]
+        with pytest.raises(IndexError):
+            selected[len(ids)]
+
+
 @pytest.mark.parametrize("column", ["licence", "license", "samples.license"])
 def test_both_spellings_of_licence_work_in_a_condition(root: Storage, column: str):
     samples = [sample(1), replace(sample(2), licence="cc0")]

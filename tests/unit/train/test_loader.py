@@ -14,6 +14,7 @@ from tests.support.paths import REPOSITORY
 from train.data.loader import make_loader
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.sample_dataset import Reading
+from train.data.surface_views import SurfaceDataConfig, SurfaceViewDataset
 
 CONFIG = ViewDataConfig(
     num_inputs=3, num_targets=2, patch_size=32, target_size_min=48, target_size_max=64
@@ -37,11 +38,14 @@ class Numbers:
         return Reading({"n": torch.tensor(position)})
 
 
-def test_loader_processes_and_the_thread_return_the_items_of_the_dataset(sphere_dataset):
-    root, snapshot = sphere_dataset
-    dataset = ViewDataset(
-        root, open_snapshot(root, snapshot).samples, CONFIG, input_size=40, seed=5
-    )
+@pytest.mark.parametrize("kind", [ViewDataset, SurfaceViewDataset])
+def test_loader_processes_and_the_thread_return_the_items_of_the_dataset(surface_dataset, kind):
+    root, snapshot = surface_dataset
+    samples = open_snapshot(root, snapshot).samples
+    if kind is ViewDataset:
+        dataset = ViewDataset(root, samples, CONFIG, input_size=40, seed=5)
+    else:
+        dataset = SurfaceViewDataset(root, samples, SurfaceDataConfig(), image_size=40, seed=5)
     torch.manual_seed(3)
     state = torch.get_rng_state()
     for workers, prefetch in ((0, 1), (2, 3)):
@@ -86,6 +90,7 @@ from pathlib import Path
 import torch
 from train.data.loader import make_loader
 from train.data.sample_dataset import Reading
+from train.data.surface_views import SurfaceDataConfig, SurfaceViewDataset
 
 class Numbers:
     def read(self, position):
