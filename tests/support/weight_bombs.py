@@ -92,6 +92,12 @@ def encoded_again() -> bytes:
     return start + b"h\x02h\x01\x85R" * 10_000 + b"e."
 
 
+def again(arguments: bytes) -> bytes:
+    """Return a pickle that makes dictionaries of the same arguments again and again."""
+    start = b"\x80\x02]q\x00(ccollections\nOrderedDict\nq\x01" + arguments + b"q\x02"
+    return start + b"h\x01h\x02R" * 6000 + b"e."
+
+
 def saved(value: Any, **options: Any) -> Callable[[Path], None]:
     """Return a writer by PyTorch itself."""
     return lambda path: torch.save(one(value()), path, **options)
@@ -184,6 +190,12 @@ BOMBS: dict[str, Callable[[Path], None]] = {
         raw=b"\x80\x02ccollections\nOrderedDict\nq\x00]q\x01(" + b"K\x01K\x02\x86" * 3000 + b"e\x85"
         b"q\x02" + b"h\x00h\x02R" * 3000 + b"."
     ),
+    "pairs-copied-again": archive(raw=again(b"(" + b"K\x01K\x02\x86" * 20_000 + b"t\x85")),
+    "keys-copied-again": archive(
+        raw=again(b"}(" + b"".join(b"X\2\0\0\0%2dK\1" % n for n in range(100)) + b"u\x85")
+    ),
+    "arguments-copied-again": archive(raw=again(b"(" + b"K\x01" * 20_000 + b"t")),
+    "key-of-a-megabyte": archive({"state_dict": {"a\nb" + "x" * 10**6: 1}}),
     "memo-of-4-billion": archive(raw=b"\x80\x02Nr\xff\xff\xff\xff."),
     "many-instructions": archive(raw=b"\x80\x02" + b"]" * 3_000_000 + b"."),
     "long-pickle": archive(raw=b"\x80\x02" + b"]" * 5_000_000 + b"."),

@@ -15,7 +15,12 @@ from tests.support.topology import defects
 from train.checkpoints.initial_weights import absolute_source, initialize
 from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, NerfLRM, NerfLRMConfig, nerf_preset
 from train.models.lrm.nerf import activate_density, raw_density
-from train.models.lrm.published_weights import export_weights, load_state, load_weights
+from train.models.lrm.published_weights import (
+    LRM_WEIGHTS,
+    export_weights,
+    load_state,
+    load_weights,
+)
 from train.models.lrm.triplane import TriplaneTransformer, sample_planes
 from train.models.surfaces.flexicubes import grid_vertices
 
@@ -251,7 +256,7 @@ def test_exported_weights_can_be_loaded_again(cls, suffix, tmp_path):
     content = path.read_bytes()
     export_weights(model, path)
     assert path.read_bytes() == content  # the file does not contain its temporary name
-    report = initialize(loaded, f"instantmesh:{path}")
+    report = initialize(LRM_WEIGHTS, loaded, f"instantmesh:{path}")
     assert_equal(loaded, model.state_dict())
     assert (report.loaded, report.new, report.dropped) == (len(model.state_dict()), (), ())
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -343,10 +348,10 @@ def test_an_invalid_weight_file_is_an_error_of_one_line(tmp_path, capsys):
 def test_a_source_is_kind_and_file_or_a_path():
     for source in ("openlrm.pth", "clip:file.pth", "openlrm"):
         with pytest.raises(BadInput, match=rf"{source}: no such source; give the folder of a run"):
-            initialize(tiny_model(), source)
-    assert absolute_source("dino:/some/file.pth") == "dino:/some/file.pth"
-    assert absolute_source("dino:file.pth") == f"dino:{Path.cwd()}/file.pth"
-    assert absolute_source("clip:runs/nerf") == f"{Path.cwd()}/clip:runs/nerf"
+            initialize(LRM_WEIGHTS, tiny_model(), source)
+    assert absolute_source(LRM_WEIGHTS, "dino:/some/file.pth") == "dino:/some/file.pth"
+    assert absolute_source(LRM_WEIGHTS, "dino:file.pth") == f"dino:{Path.cwd()}/file.pth"
+    assert absolute_source(LRM_WEIGHTS, "clip:runs/nerf") == f"{Path.cwd()}/clip:runs/nerf"
 
 
 def test_planes_are_equal_after_export_and_loading(tmp_path):

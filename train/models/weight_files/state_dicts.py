@@ -17,14 +17,11 @@ from torch import Tensor
 
 from core.errors import BadInput, first_line
 from core.paths.regular_file import open_regular
-from train.models.weight_files.pickled_outline import (
-    InvalidWeights,
-    StorageOutline,
-    TensorOutline,
-)
+from train.models.weight_files.pickle_machine import InvalidWeights
+from train.models.weight_files.pickled_outline import StorageOutline, TensorOutline
 from train.models.weight_files.torch_layouts import Layout, read_layout
 
-__all__ = ["CONTAINERS", "read_state"]
+__all__ = ["CONTAINERS", "join_keys", "read_state"]
 
 CONTAINERS = ("state_dict", "weights")
 """Keys of the state dict in the files of Lightning and OpenLRM."""
@@ -34,6 +31,8 @@ _MAX_REPEATS = 4
 """How often the bytes of a file may be used by its tensors; tied weights use them twice."""
 _MAX_LISTED = 6
 """Number of keys that an error message lists; the rest are counted."""
+_MAX_KEY = 80
+"""Number of characters of a key that an error message shows."""
 
 
 def read_state(path: Path, containers: Sequence[str] = CONTAINERS) -> dict[str, Tensor]:
@@ -54,6 +53,16 @@ def read_state(path: Path, containers: Sequence[str] = CONTAINERS) -> dict[str, 
     except (InvalidWeights, OSError, RuntimeError, safetensors.SafetensorError) as error:
         problem = getattr(error, "strerror", None) or first_line(error)
         raise BadInput(f"{path}: cannot be read as weights: {problem}") from None
+
+
+def join_keys(keys: Sequence[str]) -> str:
+    """Return the first of the keys for a message of one line, and the number of the others."""
+    # A file may have keys of any length, and with any characters.
+    shown = [
+        repr(key)[1:-1] if len(key) <= _MAX_KEY else f"{key[:_MAX_KEY]!r}..."
+        for key in keys[:_MAX_LISTED]
+    ]
+    return ", ".join(shown) + (f" and {len(keys) - len(shown)} more" if keys[_MAX_LISTED:] else "")
 
 
 def _check_header(file: IO[bytes]) -> None:
@@ -77,9 +86,7 @@ def _tensors(
         raise BadInput(f"{path}: holds no state dict")
     others = [str(key) for key, value in state.items() if not isinstance(value, TensorOutline)]
     if others or not state:
-        more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
-        names = ", ".join(others[:_MAX_LISTED]) + more
-        raise BadInput(f"{path}: holds no tensors under {names or 'any key'}")
+        raise BadInput(f"{path}: holds no tensors under {join_keys(others) or 'any key'}")
     size = os.fstat(file.fileno()).st_size
     used = sum(tensor.numel * tensor.storage.dtype.itemsize for tensor in state.values())
     if used > _MAX_REPEATS * size:

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from train.models.weight_files.pickle_machine import MAX_PICKLE_BYTES, InvalidWeights
 from train.models.weight_files.pickled_outline import (
-    MAX_PICKLE_BYTES,
-    InvalidWeights,
     StorageOutline,
     TensorOutline,
     read_outline,
