@@ -17,11 +17,12 @@ from dataset.format.geometry import SurfaceGeometry
 from dataset.views import ViewSet
 from glb.limits import GlbLimits
 from pipelines.evaluation.evaluate_log import file_fingerprint
+from render.frames import empty_views
 from render.process import BlenderProcess, RenderFailure
 from render.render_config import RenderConfig
 from train.evaluation.scores import PointCloud
 
-__all__ = ["MeshFolder", "RenderedMesh", "object_name", "surface_cloud"]
+__all__ = ["WORLD", "MeshFolder", "Placement", "RenderedMesh", "object_name", "surface_cloud"]
 
 _SUFFIXES = (".glb", ".obj", ".ply")
 _READ_SECONDS, _READ_BYTES = 120.0, 8 << 30
@@ -29,12 +30,38 @@ _READ_SECONDS, _READ_BYTES = 120.0, 8 << 30
 _SOURCE = re.compile(r"^(objaverse|folder)[:-]")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The place in the world of a file's coordinates, with z up: (point - centre) * scale."""
+
+    scale: float
+    centre: tuple[float, float, float]
+
+    def moved_to(self, other: "Placement", cloud: PointCloud) -> PointCloud:
+        """Return a cloud of this world where its file's coordinates are in the other world."""
+        if self == other:
+            return cloud  # unchanged to the last digit
+        factor = other.scale / self.scale
+        shift = (np.array(self.centre) - np.array(other.centre)) * other.scale
+        return PointCloud(
+            points=cloud.points * factor + shift,
+            low=cloud.low * factor + shift,
+            high=cloud.high * factor + shift,
+        )
+
+
+WORLD = Placement(scale=1.0, centre=(0.0, 0.0, 0.0))
+"""The place of files whose coordinates are those of the world."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RenderedMesh:
-    """The views and the surface points of a mesh file."""
+    """The views and the surface points of a mesh file, in the normalised frame."""
 
     views: ViewSet
     surface: SurfaceGeometry
+    placement: Placement
+    """The place of the file in that frame."""
 
 
 class MeshFolder:
@@ -87,17 +114,21 @@ class MeshFolder:
     ) -> RenderedMesh:
         """Return an object's views, `side` pixels wide, and points on its surface.
 
-        Raises WorkFailed with the file and the cause.
+        Without cameras nothing is rendered. Raises WorkFailed with the file and the cause.
         """
         path = self._paths[name]
         try:
             with scratch_folder("mesh") as scratch:
-                self._blender.open(self._as_glb(path, Path(scratch)), normalise)
+                scene = self._blender.open(self._as_glb(path, Path(scratch)), normalise)
                 surface = self._blender.geometry(num_points, seed)
-                views, _ = self._blender.render(cameras, RenderConfig(resolution=side))
+                views = empty_views([], side)
+                if cameras:
+                    views, _ = self._blender.render(cameras, RenderConfig(resolution=side))
         except RenderFailure as error:
             raise WorkFailed(f"{path}: {error.kind}: {error}") from error
-        return RenderedMesh(views=views, surface=surface)
+        x, y, z = scene.centre
+        placement = Placement(scale=scene.scale, centre=(x, y, z))
+        return RenderedMesh(views=views, surface=surface, placement=placement)
 
     def _as_glb(self, path: Path, scratch: Path) -> Path:
         """Return a mesh file as a GLB, which is read in a confined process. Raises WorkFailed."""

@@ -1,1 +1,1 @@
-"""Evaluation of trained models by the protocol of InstantMesh (arXiv 2404.07191, section 4)."""
+"""Evaluation of trained models: predictions, metrics, and the protocols of papers."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from train.models.lpips import Lpips
+from train.models.surfaces.nearest_points import nearest_points, select_points
 
 __all__ = [
     "PointMatch",
@@ -22,6 +22,7 @@ __all__ = [
     "normal_angle",
     "picture_metrics",
     "psnr",
+    "squared_metrics",
     "ssim",
 ]
 
@@ -32,6 +33,9 @@ _WINDOW = 11
 _SIGMA = 1.5
 """Standard deviation of SSIM's Gaussian window in pixels."""
 _K1, _K2 = 0.01, 0.03
+
+_SQUARED_LIMITS = {"f_score_1e-4": 1e-4, "f_score_2e-4": 2e-4}
+"""Limits on squared distances in Pixel2Mesh's F-scores: 1 cm and 1.4 cm in its metres."""
 
 
 def psnr(
@@ -128,23 +132,14 @@ def match_points(points: Float[Tensor, "b n 3"], targets: Float[Tensor, "b m 3"]
 
     The result has no gradient. Raises ValueError if a set is empty.
     """
-    if 0 in (points.shape[1], targets.shape[1]):
-        raise ValueError("cannot match point sets: a set without points has no nearest point")
-    forward = [_nearest(a, b) for a, b in zip(points, targets, strict=True)]
-    backward = [_nearest(b, a) for a, b in zip(points, targets, strict=True)]
-    return PointMatch(
-        to_target=torch.stack([distance for distance, _ in forward]),
-        to_points=torch.stack([distance for distance, _ in backward]),
-        target_index=torch.stack([index for _, index in forward]),
-        point_index=torch.stack([index for _, index in backward]),
-    )
-
-
-def _nearest(points: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> tuple[Tensor, Tensor]:
-    tree = cKDTree(others.detach().cpu().double().numpy())
-    distance, index = tree.query(points.detach().cpu().double().numpy())
+    near = nearest_points(points.detach().cpu().double(), targets.detach().cpu().double())
     device = points.device
-    return torch.from_numpy(distance).float().to(device), torch.from_numpy(index).to(device)
+    return PointMatch(
+        to_target=near.to_target.sqrt().float().to(device),
+        to_points=near.to_points.sqrt().float().to(device),
+        target_index=near.target_index.to(device),
+        point_index=near.point_index.to(device),
+    )
 
 
 def chamfer_distance(match: PointMatch) -> Float[Tensor, "b"]:
@@ -155,6 +150,19 @@ def chamfer_distance(match: PointMatch) -> Float[Tensor, "b"]:
     halves the sum, so compare twice this value with its numbers, too.
     """
     return (match.to_target.mean(dim=1) + match.to_points.mean(dim=1)) / 2
+
+
+def squared_metrics(match: PointMatch) -> dict[str, Float[Tensor, "b"]]:
+    """Return the metrics of Pixel2Mesh (Wang et al. 2018, section 4).
+
+    `chamfer_squared` is the mean squared distance from points to targets plus that from targets to
+    points, times 1000. `f_score_1e-4` and `f_score_2e-4` are F-scores in which points match if
+    their SQUARED distance is below 1e-4 and 2e-4. The paper's unit is 0.57 diagonals of the true
+    object's bounding box.
+    """
+    squared = match.to_target.square().mean(dim=1) + match.to_points.square().mean(dim=1)
+    scores = {name: f_score(match, limit**0.5) for name, limit in _SQUARED_LIMITS.items()}
+    return {"chamfer_squared": 1000 * squared, **scores}
 
 
 def f_score(match: PointMatch, threshold: float) -> Float[Tensor, "b"]:
@@ -176,13 +184,9 @@ def normal_angle(
 
     It is the average of the means in the two directions. Opposite normals are 180 degrees apart.
     """
-    forward = _angles(normals, _gather(target_normals, match.target_index))
-    backward = _angles(target_normals, _gather(normals, match.point_index))
+    forward = _angles(normals, select_points(target_normals, match.target_index))
+    backward = _angles(target_normals, select_points(normals, match.point_index))
     return torch.rad2deg(forward.mean(dim=1) + backward.mean(dim=1)) / 2
-
-
-def _gather(values: Float[Tensor, "b n 3"], index: Tensor) -> Float[Tensor, "b m 3"]:
-    return values.gather(1, index[..., None].expand(-1, -1, 3))
 
 
 def _angles(a: Float[Tensor, "b n 3"], b: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:

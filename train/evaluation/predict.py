@@ -1,4 +1,4 @@
-"""Predictions of models for an object of a dataset: a shape from six views, or the six views."""
+"""Predictions of models for an object of a dataset: a shape, or six generated views."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dataset.cameras import Camera
 from dataset.zero123plus_cameras import NUM_TARGETS
 from train.data.resize import resize
 from train.evaluation.scores import Pictures, PointCloud
-from train.inference.lrm import Reconstruction, Reconstructor
+from train.inference.reconstruction import Reconstruction, Reconstructor
 from train.inference.six_views import camera_tensors, input_cameras
 
 __all__ = [
@@ -89,16 +89,18 @@ def predict(
     num_points: int,
     seed: int,
     generate: Generate | None = None,
+    pictures: bool = True,
 ) -> Prediction:
     """Return a model's surface, and its renderings from the cameras of views that are not input.
 
-    The model's input is six reference views, or with `generate` six views generated from view 0;
-    in that case all reference views are used for evaluation. `num_points` are sampled on the
-    surface with `seed`. Raises BadInput if the model predicts no surface.
+    The model's input is view 0 or six reference views, as its family takes, or with `generate` six
+    views generated from view 0; in that case all reference views are used for evaluation. A family
+    without colours has no renderings, and without `pictures` none are made. `num_points` are
+    sampled on the surface with `seed`. Raises BadInput if the model predicts no surface.
     """
     generated = None
     if generate is None:
-        chosen = choose_inputs(cameras)
+        chosen = [0] if model.family.num_views == 1 else choose_inputs(cameras)
         rgb = reference.rgb[chosen]
         input_views = [cameras[view] for view in chosen]
         evaluated = [view for view in range(len(cameras)) if view not in chosen]
@@ -116,7 +118,9 @@ def predict(
     points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
     return Prediction(
         views=evaluated,
-        pictures=_render(reconstruction, [cameras[view] for view in evaluated], reference),
+        pictures=_render(reconstruction, [cameras[view] for view in evaluated], reference)
+        if pictures
+        else None,
         cloud=PointCloud.from_surface(np.asarray(points), shape.vertices),
         generated=generated,
     )
@@ -151,13 +155,17 @@ def _match_reference(
     return GeneratedViews(rgb=rgb, reference_views=chosen) if cosines.min() > _MIN_COSINE else None
 
 
-def _render(reconstruction: Reconstruction, cameras: Sequence[Camera], like: Pictures) -> Pictures:
+def _render(
+    reconstruction: Reconstruction, cameras: Sequence[Camera], like: Pictures
+) -> Pictures | None:
+    """Render views; None for a family without colours."""
     size = (like.rgb.shape[-2], like.rgb.shape[-1])
-    starts = range(0, len(cameras), _VIEWS_PER_CHUNK)
-    parts = [
-        reconstruction.render(*camera_tensors(cameras[start : start + _VIEWS_PER_CHUNK]), size)
-        for start in starts
-    ]
+    parts = []
+    for start in range(0, len(cameras), _VIEWS_PER_CHUNK):
+        chunk = camera_tensors(cameras[start : start + _VIEWS_PER_CHUNK])
+        if (rendered := reconstruction.render(*chunk, size)) is None:
+            return None
+        parts.append(rendered)
     return Pictures(
         rgb=torch.cat([rgb for rgb, _ in parts]), alpha=torch.cat([alpha for _, alpha in parts])
     )

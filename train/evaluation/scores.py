@@ -1,7 +1,6 @@
-"""Scores of one object: of its rendered images, of its shape, and of generated views.
+"""Scores of one object's rendered images and of its generated views.
 
-Before shapes are compared, prediction and reference are each moved and scaled by their bounding box
-into [-1, 1]^3, because images do not determine an object's position and size.
+Shapes are compared by the protocols of `train.evaluation.protocols`.
 """
 
 from dataclasses import dataclass
@@ -13,37 +12,34 @@ from torch import Tensor
 
 from train.data.resize import resize
 from train.evaluation.background import background_deviation, background_mask, background_spread
-from train.evaluation.metrics import (
-    chamfer_distance,
-    f_score,
-    match_points,
-    picture_metrics,
-    psnr,
-    ssim,
-)
-from train.evaluation.protocol import THRESHOLD
+from train.evaluation.metrics import picture_metrics, psnr, ssim
 from train.models.lpips import Lpips
 
 __all__ = [
-    "SURFACE_METRICS",
+    "PICTURE_METRICS",
     "VIEW_METRICS",
     "Pictures",
     "PointCloud",
     "score_pictures",
-    "score_surface",
     "score_views",
 ]
 
-SURFACE_METRICS = ("chamfer", "f_score")
-VIEW_METRICS = (
-    "views_psnr",
-    "views_ssim",
-    "views_lpips",
-    "background_deviation",
-    "background_deviation_95",
-    "background_spread",
-)
-"""Scores of the six views that Zero123++ generates."""
+PICTURE_METRICS = {
+    "psnr": "PSNR [dB]",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "mask_iou": "mask IoU",
+}
+"""Titles of the scores of rendered pictures, by key."""
+VIEW_METRICS = {
+    "views_psnr": "PSNR of the six views [dB]",
+    "views_ssim": "SSIM of the six views",
+    "views_lpips": "LPIPS of the six views",
+    "background_deviation": "background deviation",
+    "background_deviation_95": "background deviation, 95th percentile",
+    "background_spread": "background spread",
+}
+"""Titles of the scores of the six views that Zero123++ generates, by key."""
 _VIEWS_PER_CHUNK = 4
 """Views scored at once: bounds the memory of LPIPS."""
 
@@ -129,14 +125,3 @@ def score_views(
     if lpips is not None:
         scores["views_lpips"] = lpips(generated * 2 - 1, targets["rgb"] * 2 - 1).mean()
     return {name: float(value) for name, value in scores.items()}
-
-
-def score_surface(
-    shape: PointCloud, reference: PointCloud, threshold: float = THRESHOLD
-) -> dict[str, float]:
-    """Return chamfer (see `train.evaluation.metrics.chamfer_distance`) and f_score of a surface."""
-    match = match_points(shape.normalised(), reference.normalised())
-    return {
-        "chamfer": float(chamfer_distance(match)),
-        "f_score": float(f_score(match, threshold)),
-    }

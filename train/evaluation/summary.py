@@ -12,13 +12,21 @@ from scipy.stats import bootstrap
 
 from core.atomic import atomic_file
 
-__all__ = ["CONFIDENCE", "interval", "summarise", "write_object_scores"]
+__all__ = [
+    "CONFIDENCE",
+    "NO_CATEGORY",
+    "interval",
+    "summarise",
+    "summarise_categories",
+    "write_object_scores",
+]
 
 CONFIDENCE = 0.95
 """Level of the confidence intervals."""
 _RESAMPLES = 9_999
 """Bootstrap resamples: SciPy's default."""
-_TEXT_COLUMNS = ("object", "error")
+NO_CATEGORY = "(no category)"
+"""The name under which objects without a category are listed."""
 
 
 def interval(values: Float[np.ndarray, "n"], seed: int) -> tuple[float, float] | None:
@@ -65,15 +73,55 @@ def summarise(
     return summary
 
 
+def summarise_categories(
+    rows: Sequence[Mapping[str, Any]],
+    categories: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Return the means of each category, and the means of those over all categories.
+
+    `categories` has those of each object; an object counts in each of its categories. Objects
+    without one are listed as `NO_CATEGORY`, which the mean over categories leaves out.
+    """
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for category in sorted(set(categories[row["object"]])) or [NO_CATEGORY]:
+            members.setdefault(category, []).append(row)
+    means = {
+        category: {
+            "objects": len(members[category]),
+            **{name: float(np.mean([row[name] for row in members[category]])) for name in names},
+        }
+        for category in sorted(members, key=lambda name: (name == NO_CATEGORY, name))
+    }
+    named = [values for category, values in means.items() if category != NO_CATEGORY]
+    mean: dict[str, float] | None = None
+    if named:
+        mean = {name: float(np.mean([values[name] for values in named])) for name in names}
+    return {"categories": means, "category_mean": mean}
+
+
 def write_object_scores(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path
+    rows: Sequence[Mapping[str, Any]],
+    categories: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    path: Path,
 ) -> None:
-    """Write one Parquet row per object: object, error (null if there was none), its scores."""
+    """Write one Parquet row per object.
+
+    Its columns are object, error (null if there was none), categories, and the scores in `names`.
+    """
     schema = pa.schema(
-        [(name, pa.string()) for name in _TEXT_COLUMNS] + [(name, pa.float64()) for name in names]
+        [
+            ("object", pa.string()),
+            ("error", pa.string()),
+            ("categories", pa.list_(pa.string())),
+            *((name, pa.float64()) for name in names),
+        ]
     )
+    records = [{**row, "categories": list(categories[row["object"]])} for row in rows]
     table = pa.Table.from_pylist(
-        [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
+        [{name: record.get(name) for name in schema.names} for record in records], schema=schema
     )
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

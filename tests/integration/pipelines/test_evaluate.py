@@ -15,6 +15,7 @@ from dataset.snapshots.snapshot import open_snapshot, write_snapshot
 from pipelines.cli import main
 from pipelines.cli.commands import evaluate as evaluate_command
 from pipelines.evaluation.evaluate_meshes import MeshFolder, object_name
+from render.process import BlenderProcess
 from tests.support import small_lrm
 from tests.support.analytic_shapes import letter_block, write_boxes, write_sphere
 from tests.support.metric_inputs import sphere_points
@@ -179,9 +180,37 @@ def test_an_evaluated_object_is_not_evaluated_again(one_child, truth, tmp_path, 
     assert pq.read_table(out / "objects.parquet")["psnr"][0] != first["psnr"][0]
     assert evaluate(*words, "--threshold", "0.1", "--limit", 1) == 0
     assert rendered == ["ball"] * 4
+    # So is another protocol, once.
+    for _ in range(2):
+        assert evaluate(*words, "--protocol", "pixel2mesh", "--limit", 1) == 0
+        assert rendered == ["ball"] * 6
+        assert summary(out)["metrics"]["chamfer_squared"]["objects"] == 1
 
 
-def with_geometry(root, snapshot, names):
+def test_pixel2mesh_compares_shapes_where_they_are_and_renders_no_view(
+    one_child, tmp_path, capsys, monkeypatch
+):
+    """The weights of LPIPS are not needed, either."""
+    monkeypatch.setattr(BlenderProcess, "render", None)
+    for folder, radius in (("truth", 1.0), ("meshes", 1.05)):
+        (tmp_path / folder).mkdir()
+        write_sphere(tmp_path / folder / "ball.glb", radius=radius, subdivisions=3)
+        write_boxes(tmp_path / folder / "block.glb", letter_block())
+    words = ["--truth", tmp_path / "truth", "--meshes", tmp_path / "meshes", *QUICK]
+    assert evaluate(*words, "--protocol", "pixel2mesh", "--out", tmp_path / "out") == 0
+    assert "no category" in capsys.readouterr().out
+    report = summary(tmp_path / "out")
+    assert (report["protocol"], report["threshold"]) == ("pixel2mesh", None)
+    assert report["category_mean"] is None
+    rows = pq.read_table(tmp_path / "out" / "objects.parquet").to_pydict()
+    # The true ball's box has the diagonal 2 sqrt(3), which is 0.57 in the paper's unit.
+    distance = 0.05 * 0.57 / (2 * 3**0.5)
+    assert rows["chamfer_squared"] == [pytest.approx(2000 * distance**2, rel=0.01), 0]
+    assert rows["f_score_1e-4"] == [1, 1]
+    assert "psnr" not in rows
+
+
+def with_geometry(root, snapshot, names, categories=()):
     """Create a snapshot of the same samples; those in `names` get the surface of a sphere."""
     points = sphere_points(2_000, 0.8).numpy()
     surface = SurfaceGeometry(
@@ -195,7 +224,7 @@ def with_geometry(root, snapshot, names):
         if sample.asset_id in names:
             path = geometry_path("cube", sample.asset_id[-32:])
             write_geometry(root, path, surface)
-            sample = replace(sample, geometry=path)
+            sample = replace(sample, geometry=path, categories=categories)
         samples.append(sample)
     return write_snapshot(root, samples, None)["snapshot"]
 
@@ -227,6 +256,40 @@ def test_a_model_is_evaluated_on_a_snapshot(sphere_dataset, mesh_file, tmp_path,
     rows, again = (pq.read_table(tmp_path / n / "objects.parquet") for n in ("out", "again"))
     assert again.drop(["seconds"]).to_pylist() == rows.drop(["seconds"]).to_pylist()[:1]
     assert "95 %" in capsys.readouterr().out
+
+
+def test_pixel2mesh_reports_categories_and_needs_geometry(
+    one_child, sphere_dataset, mesh_file, tmp_path, capsys
+):
+    root, plain = sphere_dataset
+    ids = [sample.asset_id for sample in open_snapshot(root, plain).samples]
+    snapshot = with_geometry(root, plain, ids[:2], ("mug", "cup"))
+    meshes, out = tmp_path / "meshes", tmp_path / "out"
+    meshes.mkdir()
+    for name in ids[:3]:
+        write_sphere(meshes / f"{sample_key(name)}.glb", radius=0.8, subdivisions=2)
+    words = ["--root", root.uri, "--split", "all", "--protocol", "pixel2mesh", "--points", 2000]
+    files = ["--meshes", meshes, "--out", out]
+    assert evaluate(*words, "--snapshot", plain, *files) == 2
+    assert "has no geometry; add it with `lrm build --geometry`" in capsys.readouterr().err
+    assert not out.exists()
+    assert evaluate(*words, "--snapshot", snapshot, *files) == 1
+    answer = capsys.readouterr()
+    assert "mean of the categories" in answer.out
+    assert "the dataset has no geometry of it; `lrm build --geometry` adds it" in answer.err
+    report = summary(out)
+    assert list(report["failed"]) == [object_name(ids[2])]
+    assert list(report["categories"]) == ["cup", "mug"]
+    mean = report["metrics"]["chamfer_squared"]["mean"]
+    assert report["category_mean"]["chamfer_squared"] == pytest.approx(mean)
+    assert 0 < mean < 0.5  # two samplings of the same sphere, in the same place
+    # The shape of a model, whose pictures are not scored.
+    model = ["--mesh", mesh_file, *small_lrm.options(small_lrm.MESH), "--limit", 1, "--json"]
+    assert evaluate(*words, "--snapshot", snapshot, *model, "--out", out) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert set(metrics) == {"chamfer_squared", "f_score_1e-4", "f_score_2e-4", "seconds"}
+    assert evaluate(*words, "--snapshot", snapshot, "--pipeline", "x", "--out", out) == 2
+    assert "--pipeline alone predicts none" in capsys.readouterr().err
 
 
 def test_input_views_may_come_from_zero123plus(sphere_dataset, mesh_file, tmp_path):
@@ -294,13 +357,17 @@ def test_conflicting_options_are_refused(truth, sphere_dataset, tmp_path, capsys
         ([*dataset, "--self-check"], "--self-check evaluates the files of --truth"),
         (["--truth", truth, "--self-check", "--pipeline", "x"], "give one thing to evaluate"),
         (["--truth", truth, "--self-check", "--points", "0"], "--points must be above 0"),
+        (
+            ["--truth", truth, "--self-check", "--protocol", "pixel2mesh", "--threshold", "0.2"],
+            "--threshold belongs to --protocol instantmesh",
+        ),
         (["--truth", truth, "--self-check", "--limit", "0"], "--limit must be above 0"),
         (["--truth", truth, "--self-check", "--rig", "orbit2"], "orbit21"),
         (["--truth", empty, "--self-check"], "holds no mesh (.glb"),
         (["--truth", truth / "gone", "--self-check"], "no such folder"),
         (["--truth", truth, "--meshes", other], "no mesh has the name of an object"),
-        ([*dataset, "--mesh", truth / "gone"], "has no samples in --split validation"),
-        ([*dataset, "--split", "all", "--mesh", truth / "gone"], "no such checkpoint"),
+        ([*dataset, "--mesh", truth], "has no samples in --split validation"),
+        ([*dataset, "--mesh", truth / "gone"], "no such checkpoint"),
     ]
     for words, cause in cases:
         assert evaluate(*words, "--no-lpips", "--out", tmp_path / "out") == 2, cause

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import trimesh
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -22,17 +22,30 @@ from tests.support.sphere_datasets import sphere_views
 from train.evaluation.generate import _first_view
 from train.evaluation.metrics import psnr, ssim
 from train.evaluation.predict import azimuth_of, choose_inputs, generate_views, predict
+from train.evaluation.protocols.registry import PROTOCOLS, make_protocol
 from train.evaluation.scores import (
     Pictures,
     PointCloud,
     score_pictures,
-    score_surface,
     score_views,
 )
-from train.evaluation.summary import interval, summarise, write_object_scores
+from train.evaluation.summary import (
+    NO_CATEGORY,
+    interval,
+    summarise,
+    summarise_categories,
+    write_object_scores,
+)
+from train.inference.families import open_model
+from train.inference.family import ModelOptions
 from train.inference.input_pictures import on_white
-from train.inference.lrm import open_reconstructor
 from train.inference.six_views import input_cameras
+
+SIZES = ModelOptions(preset=small_lrm.PRESET, changes=small_lrm.MESH)
+
+
+def score_surface(shape: PointCloud, reference: PointCloud) -> dict[str, float]:
+    return make_protocol("instantmesh", {}).scores(shape, reference)
 
 
 def cloud(points) -> PointCloud:
@@ -45,6 +58,7 @@ def box_cloud(sides, seed, count=16_000) -> PointCloud:
     return PointCloud.from_surface(np.asarray(points), np.asarray(mesh.vertices))
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     scale=st.floats(0.01, 100),
     shift=st.tuples(*[st.floats(-50, 50)] * 3),
@@ -179,14 +193,79 @@ def test_the_summary_counts_only_objects_with_a_value(tmp_path):
         "objects": 1,
     }
     assert "lpips" not in summary
-    write_object_scores(rows, ("psnr", "chamfer"), tmp_path / "objects.parquet")
+    categories = {"a": ("mug", "cup"), "b": (), "c": ("mug",)}
+    write_object_scores(rows, categories, ("psnr", "chamfer"), tmp_path / "objects.parquet")
     table = pq.read_table(tmp_path / "objects.parquet").to_pydict()
     assert table == {
         "object": ["a", "b", "c"],
         "error": [None, None, "broken"],
+        "categories": [["mug", "cup"], [], ["mug"]],
         "psnr": [10.0, 20.0, None],
         "chamfer": [0.1, None, None],
     }
+
+
+def test_categories_have_means_and_their_mean_leaves_out_objects_without_one():
+    rows = [
+        {"object": name, "score": value} for name, value in zip("abcd", (1, 2, 6, 9), strict=True)
+    ]
+    categories = {"a": ("mug",), "b": ("mug", "cup"), "c": ("cup", "cup"), "d": ()}
+    summary = summarise_categories(rows, categories, ("score",))
+    assert list(summary["categories"].items()) == [
+        ("cup", {"objects": 2, "score": 4}),
+        ("mug", {"objects": 2, "score": 1.5}),
+        (NO_CATEGORY, {"objects": 1, "score": 9}),
+    ]
+    assert summary["category_mean"] == {"score": 2.75}
+    assert summarise_categories(rows[3:], categories, ("score",))["category_mean"] is None
+
+
+def test_the_protocol_of_pixel2mesh_counts_position_and_size_in_units_of_the_true_box():
+    protocol = make_protocol("pixel2mesh", {})
+    sphere = sphere_points(6_000, 1.0).numpy().astype(float)
+    corners = np.array([[-1, -1, -1], [1, 1, 1.0]])
+    truth = PointCloud.from_surface(sphere, corners)
+    # The true box has the diagonal 2 sqrt(3), which becomes 0.57.
+    unit = 0.57 / (2 * math.sqrt(3))
+    assert protocol.scores(truth, truth) == {
+        "chamfer_squared": 0,
+        "f_score_1e-4": 1,
+        "f_score_2e-4": 1,
+    }
+    # The predicted box is not used: a larger sphere in any box is 0.012 units away.
+    larger = PointCloud.from_surface(sphere * (1 + 0.012 / unit), 3 * corners)
+    scores = protocol.scores(larger, truth)
+    assert scores["chamfer_squared"] == pytest.approx(2 * 1000 * 0.012**2, rel=0.02)
+    assert (scores["f_score_1e-4"], scores["f_score_2e-4"]) == (0, 1)
+    shift = np.array([1, 0, 0])
+    moved = PointCloud.from_surface(sphere + shift, corners + shift)
+    assert protocol.scores(moved, truth)["chamfer_squared"] > 1
+    assert make_protocol("instantmesh", {}).scores(moved, truth)["chamfer"] < 1e-6
+
+
+@given(scale=st.floats(0.01, 100), shift=st.tuples(*[st.floats(-50, 50)] * 3))
+@settings(max_examples=10, deadline=None)
+def test_scores_of_pixel2mesh_do_not_depend_on_the_world_of_both_shapes(scale, shift):
+    points = sphere_points(300, 1.0).numpy().astype(float) * [1, 0.5, 0.3]
+    other = points * 1.05 + 0.01
+    protocol = make_protocol("pixel2mesh", {})
+    before = protocol.scores(cloud(other), cloud(points))
+    after = protocol.scores(cloud(other * scale + shift), cloud(points * scale + shift))
+    assert after["chamfer_squared"] == pytest.approx(before["chamfer_squared"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_computes_the_metrics_that_it_lists(name):
+    protocol = make_protocol(name, {})
+    points = cloud(sphere_points(100, 1.0).numpy())
+    assert protocol.scores(points, points).keys() == protocol.metrics.keys()
+    assert dict(PROTOCOLS[name].settings) == vars(protocol)
+
+
+def test_a_setting_of_another_protocol_is_refused():
+    assert make_protocol("instantmesh", {"threshold": 0.1}).threshold == 0.1
+    with pytest.raises(BadInput, match="--threshold belongs to --protocol instantmesh; leave it"):
+        make_protocol("pixel2mesh", {"threshold": 0.2})
 
 
 def test_inputs_of_the_rig_zero123plus_are_its_targets():
@@ -206,7 +285,7 @@ def test_inputs_are_six_different_views(name, uid):
 
 def test_a_prediction_is_scored_on_the_views_that_were_not_inputs(tmp_path):
     file = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "model.safetensors")
-    model = open_reconstructor("mesh", file, preset=small_lrm.PRESET, changes=small_lrm.MESH)
+    model = open_model("mesh", file, SIZES)
     cameras = get_rig("orbit21").cameras("x")
     rgba = np.random.default_rng(0).integers(0, 255, (21, 24, 24, 4), dtype=np.uint8)
     truth = Pictures.from_rgba(rgba)
@@ -225,7 +304,7 @@ def test_a_prediction_is_scored_on_the_views_that_were_not_inputs(tmp_path):
 def test_generated_views_have_the_cameras_of_the_ground_truth(tmp_path, monkeypatch):
     """InstantMesh's cameras have another distance; with them the model would scale the object."""
     file = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "model.safetensors")
-    model = open_reconstructor("mesh", file, preset=small_lrm.PRESET, changes=small_lrm.MESH)
+    model = open_model("mesh", file, SIZES)
     cameras = get_rig("zero123plus").cameras("objaverse:x")
     rgba = np.zeros((len(cameras), 24, 24, 4), dtype=np.uint8)
     received, reconstruct = [], type(model).reconstruct

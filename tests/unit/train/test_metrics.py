@@ -15,6 +15,7 @@ from train.evaluation.metrics import (
     normal_angle,
     picture_metrics,
     psnr,
+    squared_metrics,
     ssim,
 )
 
@@ -95,3 +96,19 @@ def test_metrics_of_a_few_points_match_hand_computed_values():
     assert angle[0].item() == pytest.approx(22.5)
     with pytest.raises(ValueError, match="without points"):
         match_points(points, targets[:, :0])
+
+
+def test_squared_metrics_match_the_oracle_of_pixel2mesh(oracle):
+    expected = oracle("p2m_losses")
+    metrics = squared_metrics(match_points(expected["in.pred_3"], expected["in.points"]))
+    expected.check(metrics["chamfer_squared"] / 1000, "out.eval.cd", tolerance=1e-5)
+    expected.check(metrics["f_score_1e-4"], "out.eval.f1_tau", tolerance=1e-5)
+    expected.check(metrics["f_score_2e-4"], "out.eval.f1_2tau", tolerance=1e-5)
+
+
+def test_squared_metrics_of_concentric_spheres_are_those_of_their_radii():
+    inner, outer = sphere_points(6_000, 0.2)[None], sphere_points(6_000, 0.212)[None]
+    metrics = squared_metrics(match_points(inner, outer))
+    # 1000 (0.012^2 + 0.012^2); 0.012 is between both limits, the square roots of 1e-4 and 2e-4.
+    assert metrics["chamfer_squared"].item() == pytest.approx(0.288, rel=0.02)
+    assert (metrics["f_score_1e-4"].item(), metrics["f_score_2e-4"].item()) == (0, 1)

@@ -1,0 +1,1 @@
+"""`lrm evaluate`: what its options name, and the tables that it prints."""
