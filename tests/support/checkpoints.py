@@ -2,9 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tests.support.tiny_recipe import TinyConfig
-from train.checkpoints.manifest import FileEntry, Manifest
+from train.checkpoints.manifest import FileEntry, Manifest, hash_file
 from train.resilience.damaged_samples import FaultConfig, FaultCounter
 from train.resilience.step_guard import GuardConfig, StepGuard
 
@@ -33,3 +36,22 @@ def write(out: Path, step: int, world: int = 1, **config) -> Path:
     )
     (folder / "manifest.json").write_bytes(manifest.to_json())
     return folder
+
+
+def write_model(model: torch.nn.Module, recipe: str, config: dict[str, Any], out: Path) -> Path:
+    """Write a run folder with one checkpoint as training does, without the optimizer; return it."""
+    folder = out / "checkpoints" / "step-00000007"
+    folder.mkdir(parents=True)
+    file = folder / "mp_rank_00_model_states.pt"
+    torch.save({"module": {f"model.{k}": v for k, v in model.state_dict().items()}}, file)
+    manifest = Manifest(
+        recipe=recipe,
+        step=7,
+        world_size=1,
+        config=config,
+        files={file.name: FileEntry(bytes=file.stat().st_size, sha256=hash_file(file))},
+        versions={},
+        extra=EXTRA,
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    return out

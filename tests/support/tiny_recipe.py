@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from core.errors import LrmError
 from core.retry import Backoff
 from core.storage import Storage
-from dataset.snapshots.snapshot import Sample
+from dataset.snapshots.snapshot import Sample, open_snapshot
 from tests.support.ranks import Ranks
 from train.checkpoints import uploads
 from train.data.loader import PositionDataset
@@ -25,6 +25,7 @@ from train.data.order import sample_rng
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.sample_dataset import Reading
 from train.loop import engine
+from train.loop.validation import Validation
 from train.settings.train_config import TrainConfig
 
 SIZE = 96
@@ -54,6 +55,7 @@ class TinyRecipe:
 
     def __init__(self, config: TinyConfig) -> None:
         self.config = config
+        self.num_evaluated = 0
 
     def build(self, *, fresh: bool = True) -> nn.Module:
         if dist.is_initialized() and dist.get_rank() == 0:
@@ -71,6 +73,7 @@ class TinyRecipe:
         return _Items(self.config)
 
     def evaluate(self, module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.num_evaluated += 1
         return {"error": module(batch)["loss"]}
 
     def preview(self, module: nn.Module, batch: dict[str, Tensor]) -> Image.Image:
@@ -166,6 +169,16 @@ def train_configs(values: Sequence[dict[str, Any]]) -> list[str]:
         except LrmError as error:
             errors.append(f"{type(error).__name__}: {error}")
     return errors
+
+
+def validate_two_objects(values: dict[str, Any]) -> tuple[int, dict[str, float]]:
+    """Validate on two objects as this rank; return how many it evaluated, and the metrics."""
+    recipe = TinyRecipe(TinyConfig.load(values))
+    root = Storage(recipe.config.root)
+    samples = open_snapshot(root, recipe.config.snapshot).samples[:2]
+    torch.manual_seed(0)
+    metrics = Validation(recipe, root, samples).run(recipe.build())
+    return recipe.num_evaluated, metrics
 
 
 def run_group(ranks: Ranks, world: int, configs: Sequence[TinyConfig]) -> list[str]:

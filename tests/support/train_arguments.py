@@ -15,6 +15,11 @@ STAGE_TWO = (
     "--data.frame-size 32 --checkpoint-every 2 --preview-every 0 "
     "--optimizer.schedule-steps 8"
 ).split()
+PICTURE_TO_MESH = (
+    "--batch-size 2 --preset tiny --data.num-points 300 --checkpoint-every 2 --preview-every 0 "
+    "--optimizer.schedule-steps 8"
+).split()
+PICTURE_TO_MESH += ["--model", "{num_vertices: 24, image_size: 32, encoder_width: 2, hidden: 16}"]
 COARSE = ["--model", "{mesh: {grid_resolution: 16}}"]
 
 
@@ -33,3 +38,9 @@ def mesh_arguments(dataset: tuple[Storage, str], out: Path, steps: int, *more: s
     """Return the arguments of a short run of stage 2 (`mesh`)."""
     run_options = dataset_options(dataset, out)
     return ["train", "mesh", *run_options, *STAGE_TWO, *COARSE, "--steps", str(steps), *more]
+
+
+def surface_arguments(dataset: tuple[Storage, str], out: Path, steps: int, *more: str) -> list[str]:
+    """Return the arguments of a short run of `pixel2mesh`; the dataset must have geometry."""
+    run_options = dataset_options(dataset, out)
+    return ["train", "pixel2mesh", *run_options, *PICTURE_TO_MESH, "--steps", str(steps), *more]

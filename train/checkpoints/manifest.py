@@ -58,6 +58,10 @@ _CHANGEABLE = frozenset(
 Exception: another `steps` stretches the learning-rate schedule unless `schedule_steps` fixes it."""
 
 
+_MAX_SHOWN = 80
+"""Maximum number of characters of a setting's value in a message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
     """Size and SHA-256 of a file of a checkpoint."""
@@ -158,7 +162,7 @@ def differences(
     new = _flat(now)
     allowed = {*_CHANGEABLE, *accepted, *(new_names.get(name, name) for name in accepted)}
     return [
-        f"{name} ({old.get(name)!r} -> {new.get(name)!r})"
+        f"{name} ({_shown(old.get(name))} -> {_shown(new.get(name))})"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not _is_below(name, allowed)
     ]
@@ -206,6 +210,12 @@ class _Content(_Values):
     """Names without a folder: a path could lead out of the checkpoint's folder."""
     versions: dict[str, str]
     extra: _Extra
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; a long one, such as the content of a file, is cut off."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def hash_file(path: Path) -> str:

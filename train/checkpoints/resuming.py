@@ -48,16 +48,21 @@ def find_resumable(config: TrainConfig) -> Checkpoint | None:
     if checkpoint is None:
         _check_nothing_is_lost(config, storage)
         return None
-    changed = differences(
-        checkpoint.manifest.config, config.dump(), config.accept_changes, config.renamed
-    )
+    accepted = [name for name in config.accept_changes if not _is_fixed(name, config)]
+    changed = differences(checkpoint.manifest.config, config.dump(), accepted, config.renamed)
     if changed:
-        settings = ", ".join(sorted(change.partition(" ")[0] for change in changed))
+        settings = sorted(change.partition(" ")[0] for change in changed)
+        remedy = "restore them or give another --out"
+        if not any(_is_fixed(name, config) for name in settings):
+            remedy += f", or accept them: --accept-changes '[{', '.join(settings)}]'"
         raise BadInput(
-            f"{checkpoint.uri} was written with other settings: {'; '.join(changed)}; restore "
-            f"them, give another --out, or accept them: --accept-changes '[{settings}]'"
+            f"{checkpoint.uri} was written with other settings: {'; '.join(changed)}; {remedy}"
         )
     return checkpoint
+
+
+def _is_fixed(name: str, config: TrainConfig) -> bool:
+    return name.partition(".")[0] in config.fixed
 
 
 def _check_nothing_is_lost(config: TrainConfig, storage: Storage) -> None:

@@ -65,10 +65,6 @@ class Recipe(Validatable, Protocol):
     It also validates the model and draws its previews.
     """
 
-    @property
-    def config(self) -> TrainConfig:
-        """The configuration of the run; `num_workers` is the world size."""
-
     def build(self, *, fresh: bool = True) -> nn.Module:
         """Return the module: batch -> {"loss": scalar, further terms: scalars}.
 
@@ -161,13 +157,15 @@ class _Run:
         loading = (config.loader_workers, config.loader_prefetch)
         self._micro_batches = make_loader(dataset, self._positions(), *loading)
         stack.callback(self._micro_batches.close)
-        self._validation = self._make_validation(root)
+        self._validation = Validation(recipe, root, start.validation) if start.validation else None
         self._log: RunLog | None = None
         on_rank_0(lambda: self._open_log(stack))
 
     def _open_log(self, stack: ExitStack) -> None:
         """Open the logs of this start, and record it."""
         config, first_step = self._config, self._start.first_step
+        for warning in self._start.warnings:
+            _log.warning("%s", warning)
         out = Path(config.out)
         log = RunLog(out, first_step, open_loggers(config, first_step))
         self._log = stack.enter_context(log)
@@ -203,9 +201,11 @@ class _Run:
                 metrics = self._validation.run(self._engine.module)
                 if self._log is not None:
                     self._log.validation(done, metrics)
+                self._warn(done, metrics)
             if result.stop or _is_due(done, config.checkpoint_every, config.steps):
                 self._watchdog.heartbeat(f"saving the checkpoint of step {done}")
                 self._ownership.check()
+                self._warn(done, result.terms)
                 state = {"guard": self._guard.dump(), "faults": self._faults.dump()}
                 extra = {**state, "position": done * config.batch_size}
                 saved = self._checkpoints.save(self._engine, done, extra)
@@ -283,6 +283,12 @@ class _Run:
         if self._on_step is not None:
             self._on_step({"step": done, **row})
 
+    def _warn(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Log what the recipe finds wrong with a model that is saved or validated."""
+        find = getattr(self._recipe, "find_problem", None)
+        if self._log is not None and find is not None and (problem := find(done, metrics)):
+            _log.warning("step %d: %s", done, problem)
+
     def _slow_ranks(self, done: int, seconds: Mapping[str, float]) -> dict[str, float]:
         """Return the slow ranks, with their time as a multiple of the median rank's."""
         every = self._config.slow_ranks_every
@@ -302,27 +308,20 @@ class _Run:
         return {str(rank): round(factor, 2) for rank, factor in slow.items()}
 
     def _preview(self, done: int) -> None:
-        """Draw the first sample of the last step on rank 0, while the other ranks wait."""
-        if self._log is not None:
+        """Draw the first sample of the last step on rank 0, while the other ranks wait.
+
+        With ZeRO 3 all ranks draw it, because each forward pass gathers weights from all of them.
+        """
+        if self._log is not None or self._config.zero_stage == 3:
             item = self._preview_items[global_batch(done - 1, self._config.batch_size)[0]]
             module = self._engine.module
             device = next(module.parameters()).device
             batch = {name: value[None].to(device) for name, value in item.items()}
             with eval_mode(module):
-                self._log.preview(done, self._recipe.preview(module, batch))
+                picture = self._recipe.preview(module, batch)
+            if self._log is not None:
+                self._log.preview(done, picture)
         dist.barrier()
-
-    def _make_validation(self, root: Storage) -> Validation | None:
-        """Return the validation, or None if it is off or the snapshot has no objects for it."""
-        if self._start.validation:
-            return Validation(self._recipe, root, self._start.validation)
-        if self._config.validate_every and dist.get_rank() == 0:
-            _log.warning(
-                "snapshot %s has no validation split: this run does not validate; create a "
-                "snapshot that has one with `lrm snapshot --validation-share SHARE`",
-                self._config.snapshot,
-            )
-        return None
 
     def _positions(self) -> Iterator[list[int]]:
         """Yield the positions of this rank's remaining micro batches."""

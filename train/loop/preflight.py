@@ -1,6 +1,7 @@
 """Checks before the first step: the settings, then all ranks against each other."""
 
 import os
+import shlex
 import shutil
 import socket
 import uuid
@@ -14,8 +15,9 @@ import torch.distributed as dist
 
 from core.errors import BadInput, cannot_write
 from core.paths.leftovers import remove_leftovers
+from core.quantities import counted
 from core.retrying_storage import RetryingStorage
-from dataset.snapshots.snapshot import Sample, open_snapshot
+from dataset.snapshots.snapshot import Sample, Samples, Snapshot, open_snapshot
 from train.checkpoints.checkpoint import Checkpoint
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import size_run
@@ -25,7 +27,7 @@ from train.settings.deepspeed_settings import check_deepspeed
 from train.settings.train_config import TrainConfig
 from train.settings.versions import PACKAGES, installed_versions
 
-__all__ = ["Preflight", "check_ranks", "preflight"]
+__all__ = ["Preflight", "check_ranks", "preflight", "training_samples"]
 
 _MIN_FREE_BYTES = 100_000_000
 """Free bytes that the run's disk must have at the start."""
@@ -39,6 +41,8 @@ class Preflight:
     validation: Sequence[Sample]
     """The samples for validation; empty if the run does not validate."""
     checkpoint: Checkpoint | None
+    warnings: Sequence[str] = ()
+    """Lines to log at the start."""
 
     @property
     def first_step(self) -> int:
@@ -56,19 +60,68 @@ def preflight(config: TrainConfig) -> Preflight:
     check_deepspeed(config.deepspeed)
     check_loggers(config.loggers)
     snapshot = open_snapshot(RetryingStorage(config.root, config.reading), config.snapshot)
-    samples = snapshot.of_split("train")
-    if not samples:
-        raise BadInput(
-            f"snapshot {config.snapshot} has no sample in its training split; create one with "
-            "`lrm snapshot`"
-        )
+    samples = training_samples(config, snapshot)
     checkpoint = on_rank_0(lambda: _find_checkpoint(config))
-    validation = (
-        snapshot.of_split("validation")[: config.validation_samples]
-        if config.validate_every
-        else ()
+    num_left_out = len(snapshot.samples.of_split("train")) - len(samples)
+    validation: Sequence[Sample] = ()
+    warnings = []
+    if config.validate_every:
+        split = snapshot.samples.of_split("validation")
+        usable = _usable(config, split)
+        validation = usable[: config.validation_samples]
+        num_left_out += len(split) - len(usable)
+        if not split:
+            warnings.append(
+                f"snapshot {config.snapshot} has no validation split: this run does not validate; "
+                "create a snapshot that has one with `lrm snapshot --validation-share SHARE`"
+            )
+        elif not usable:
+            warnings.append(
+                f"snapshot {config.snapshot}: no sample of its validation split has companion "
+                "geometry: this run does not validate"
+            )
+    if num_left_out:
+        warnings.append(_left_out(config, num_left_out))
+    return Preflight(
+        samples=samples, validation=validation, checkpoint=checkpoint, warnings=warnings
     )
-    return Preflight(samples=samples, validation=validation, checkpoint=checkpoint)
+
+
+def training_samples(config: TrainConfig, snapshot: Snapshot) -> Samples:
+    """Return the samples of the training split that the recipe can use.
+
+    Raises BadInput if there are none.
+    """
+    split = snapshot.samples.of_split("train")
+    samples = _usable(config, split)
+    if samples:
+        return samples
+    if split:
+        raise BadInput(
+            f"snapshot {config.snapshot} has no companion geometry, which the recipe "
+            f"{config.recipe} trains on: {_add_geometry(config)}"
+        )
+    raise BadInput(
+        f"snapshot {config.snapshot} has no sample in its training split; create one with "
+        "`lrm snapshot`"
+    )
+
+
+def _usable(config: TrainConfig, samples: Samples) -> Samples:
+    return samples.with_geometry() if config.needs_geometry else samples
+
+
+def _left_out(config: TrainConfig, number: int) -> str:
+    return (
+        f"snapshot {config.snapshot}: {counted(number, 'sample')} without companion geometry "
+        f"{'is' if number == 1 else 'are'} left out of training and validation; to add it, "
+        f"{_add_geometry(config)}"
+    )
+
+
+def _add_geometry(config: TrainConfig) -> str:
+    root = shlex.quote(config.root)
+    return f"run `lrm build --root {root} --geometry`, then `lrm snapshot --root {root}`"
 
 
 def _find_checkpoint(config: TrainConfig) -> Checkpoint | None:

@@ -14,6 +14,7 @@ from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
 from train.data.augment import AugmentConfig
 from train.resilience.collectives import gather
+from train.settings.train_config import TrainConfig
 
 __all__ = [
     "NO_AUGMENTATION",
@@ -37,6 +38,10 @@ NO_AUGMENTATION = AugmentConfig(rotation=0, scaling=0, camera_noise=0)
 class Validatable(Protocol):
     """The part of a recipe that validation uses."""
 
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of the run; `num_workers` is the world size."""
+
     def validation_dataset(self, root: Storage, samples: Sequence[Sample]) -> Dataset[Batch]:
         """Return a dataset whose item i is sample i: fixed views, whole and not augmented."""
 
@@ -56,20 +61,27 @@ class Validation:
         """Return the mean of each metric over the objects; all ranks call it and get the same.
 
         Each rank evaluates its part of the objects one by one, and the values are added up in the
-        order of the objects, so that the result does not depend on the world size. Raises
-        WorkFailed naming an object with a metric that is not finite.
+        order of the objects, so that the result does not depend on the world size. With ZeRO 3,
+        whose forward passes gather weights from all ranks, a rank without an object left evaluates
+        one of another rank. Raises WorkFailed naming an object with a metric that is not finite.
         """
         device = next(module.parameters()).device
         rank, world_size = dist.get_rank(), dist.get_world_size()
         own: dict[int, dict[str, float]] = {}
         with eval_mode(module):
-            for index in range(rank, len(self._samples), world_size):
-                item = self._dataset[index]
+            for index in range(rank, self._num_turns(world_size), world_size):
+                item = self._dataset[index % len(self._samples)]
                 batch = {name: value[None].to(device) for name, value in item.items()}
                 metrics = self._recipe.evaluate(module, batch)
                 own[index] = {name: float(value) for name, value in metrics.items()}
         rows = {index: row for of_rank in gather(own) for index, row in of_rank.items()}
         return self._means([rows[index] for index in range(len(self._samples))])
+
+    def _num_turns(self, world_size: int) -> int:
+        """Return the number of evaluations of all ranks: the same for each with ZeRO 3."""
+        count = len(self._samples)
+        is_split = self._recipe.config.zero_stage == 3
+        return -(-count // world_size) * world_size if is_split else count
 
     def _means(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for sample, row in zip(self._samples, rows, strict=True):

@@ -1,29 +1,21 @@
-"""Common parts of both LRM stages: settings, initial weights, the objective over a batch."""
+"""Common parts of both LRM stages: settings, the objective over a batch."""
 
-import dataclasses
-import json
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.distributed as dist
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from core.storage import Storage
-from train.checkpoints.initial_weights import absolute_source, check_source, initialize
+from train.checkpoints.initial_weights import absolute_source, check_source
 from train.data.step_views import ViewChoiceConfig
 from train.models.lpips import Lpips, LpipsConfig, find_weights, load_lpips
 from train.models.lrm.losses import NerfLossConfig
 from train.models.lrm.lrm import LRM, LRMConfig
+from train.models.lrm.published_weights import LRM_WEIGHTS
 from train.settings.train_config import TrainConfig
 
-__all__ = ["LRMTrainConfig", "Objective", "load_init", "meta_batch"]
-
-_INIT_FILE = "init.json"
-"""File in the run's folder with the source of the initial weights and a report of the tensors."""
-
+__all__ = ["LRMTrainConfig", "Objective", "meta_batch"]
 
 AnyLRM = TypeVar("AnyLRM", bound=LRM)
 
@@ -46,7 +38,7 @@ class LRMTrainConfig(TrainConfig, ABC):
     @classmethod
     def _absolute(cls, source: str | None) -> str | None:
         # Workers have other working directories.
-        return None if source is None else absolute_source(source)
+        return None if source is None else absolute_source(LRM_WEIGHTS, source)
 
     @abstractmethod
     def model_sizes(self) -> LRMConfig:
@@ -78,7 +70,7 @@ class LRMTrainConfig(TrainConfig, ABC):
         if self.init is not None:
             with torch.device("meta"):
                 model = self.new_model()
-            check_source(model, self.model_sizes(), self.init)
+            check_source(LRM_WEIGHTS, model, self.model_sizes(), self.init)
 
 
 ModelType = TypeVar("ModelType", bound=LRM)
@@ -135,16 +127,3 @@ def meta_batch(
         "target_intrinsics": (views, 4),
     }
     return {name: torch.empty(objects, *shape, device="meta") for name, shape in shapes.items()}
-
-
-def load_init(config: LRMTrainConfig, model: LRM, *, published_threshold: bool = False) -> None:
-    """Load the weights of `config.init`, if it is set, into a new model.
-
-    Rank 0 writes a report of the loaded tensors to `init.json` in the run's folder.
-    """
-    if config.init is None:
-        return
-    report = initialize(model, config.init, published_threshold=published_threshold)
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        record = {"init": config.init, **dataclasses.asdict(report)}
-        Storage(Path(config.out)).write(_INIT_FILE, json.dumps(record, indent=1).encode())

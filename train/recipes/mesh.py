@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from core.config import NonNegativeFloat, PositiveFloat
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
+from train.checkpoints.initial_weights import load_init
 from train.data.whole_frames import FrameDataConfig, FrameDataset
 from train.estimate.mesh_step import ASSUMED, mesh_step_tensors, sphere_cells
 from train.estimate.step_cost import MetaStep
@@ -21,9 +22,10 @@ from train.loop.validation import NO_AUGMENTATION, SEED, SingleSampleDataset, he
 from train.models.lpips import Lpips
 from train.models.lrm.losses import Distance, MeshLossConfig, mesh_loss, nerf_loss
 from train.models.lrm.lrm import MeshLRM, MeshLRMConfig, mesh_preset
+from train.models.lrm.published_weights import LRM_WEIGHTS
 from train.models.recompute import recompute_in_backward
 from train.recipes.lrm_preview import ObjectViews, comparison_picture
-from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
+from train.recipes.lrm_stages import LRMTrainConfig, Objective, meta_batch
 from train.settings.train_config import OptimizerConfig
 
 __all__ = ["MeshRecipe", "MeshTrainConfig", "view_by_view"]
@@ -82,7 +84,8 @@ class MeshRecipe:
         config = self.config
         model = config.new_model()
         if fresh:
-            load_init(config, model, published_threshold=config.published_threshold)
+            options = {"published_threshold": config.published_threshold}
+            load_init(LRM_WEIGHTS, model, config.init, config.out, **options)
         return _Objective(model, config.loss, config.perceptual_distance())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> FrameDataset:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from core.storage import Storage
 from dataset.snapshots.snapshot import Sample
+from train.checkpoints.initial_weights import load_init
 from train.data.patches import ViewDataConfig, ViewDataset
 from train.data.step_views import ViewChoiceConfig
 from train.data.whole_frames import FrameDataConfig, FrameDataset
@@ -19,9 +20,10 @@ from train.loop.validation import NO_AUGMENTATION, SEED, SingleSampleDataset, he
 from train.models.lpips import Lpips
 from train.models.lrm.losses import NerfLossConfig, nerf_loss
 from train.models.lrm.lrm import NerfLRM, NerfLRMConfig, nerf_preset
+from train.models.lrm.published_weights import LRM_WEIGHTS
 from train.monitoring.depth_and_normals import depth_normals
 from train.recipes.lrm_preview import ObjectViews, comparison_picture
-from train.recipes.lrm_stages import LRMTrainConfig, Objective, load_init, meta_batch
+from train.recipes.lrm_stages import LRMTrainConfig, Objective, meta_batch
 
 __all__ = ["NerfRecipe", "NerfTrainConfig"]
 
@@ -54,7 +56,7 @@ class NerfRecipe:
         config = self.config
         model = config.new_model()
         if fresh:
-            load_init(config, model)
+            load_init(LRM_WEIGHTS, model, config.init, config.out)
         return _Objective(model, config.loss, config.perceptual_distance())
 
     def dataset(self, root: Storage, samples: Sequence[Sample]) -> ViewDataset:

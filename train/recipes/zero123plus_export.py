@@ -11,6 +11,7 @@ from train.checkpoints.checkpoint import Checkpoint
 from train.inference.views_file import write_distance
 from train.models.ema import ema_state
 from train.models.weight_files.writing import writing_weights
+from train.models.zero123plus.quiet_libraries import quiet_diffusers
 from train.recipes.zero123plus_config import AVERAGE_KEYS, UNET_KEYS, Zero123PlusTrainConfig
 from train.recipes.zero123plus_start import open_pipeline
 
@@ -27,6 +28,7 @@ def write_pipeline(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out}: already exists; give a new folder")
+    quiet_diffusers()
     config = Zero123PlusTrainConfig.load(checkpoint.manifest.config, where=checkpoint.uri)
     if ema and not config.ema:
         raise BadInput(

@@ -31,6 +31,9 @@ _BUCKET_SIZE = 50_000_000
 """Number of elements that are reduced at once. DeepSpeed's default of 5e8 allocates gigabytes per
 GPU for any size of the model."""
 
+_BUCKET_FACTOR = 2
+"""DeepSpeed requires that `allgather_bucket_size` is a multiple of this number."""
+
 
 def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool) -> dict[str, Any]:
     """Return the configuration for `deepspeed.initialize`.
@@ -38,6 +41,7 @@ def deepspeed_settings(config: TrainConfig, *, num_parameters: int, on_gpu: bool
     The settings in `config.deepspeed` override those of this function.
     """
     bucket = max(1, min(_BUCKET_SIZE, num_parameters))
+    bucket += bucket % _BUCKET_FACTOR
     zero: dict[str, Any] = {
         "stage": config.zero_stage,
         "overlap_comm": on_gpu,

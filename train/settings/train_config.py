@@ -59,6 +59,10 @@ class TrainConfig(Config):
 
     recipe: ClassVar[str] = ""
     """Name of the recipe that has these settings, as in `train.recipes.registry`."""
+    needs_geometry: ClassVar[bool] = False
+    """Whether the recipe trains on companion geometry: samples without it are left out."""
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Settings with which no run resumes if they differ, not even with `accept_changes`."""
     renamed: ClassVar[Mapping[str, Renamed]] = {
         "tensorboard": Renamed("loggers", dropped_at=True, combine=_loggers, old_type=bool)
     }

@@ -1,6 +1,5 @@
 """Validation, TensorBoard curves and logs: they are correct, and do not change the training."""
 
-import dataclasses
 import io
 import resource
 import signal
@@ -15,10 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from core.errors import WorkFailed
-from dataset.snapshots.snapshot import open_snapshot, write_snapshot
+from dataset.snapshots.snapshot import open_snapshot
+from tests.support import tiny_recipe
 from tests.support.nerf_runs import make_config, train_nerf, validate, validate_new_model
 from tests.support.ranks import Ranks
 from tests.support.run_files import step_values
+from tests.support.sphere_datasets import with_validation
 from train.estimate.sizing import size_run
 from train.loop.validation import eval_mode
 from train.monitoring.metrics_log import MetricsLog, read_metrics
@@ -46,13 +47,7 @@ def test_a_full_disk_delays_log_lines_and_loses_none(tmp_path, caplog):
 @pytest.fixture(scope="module")
 def split_dataset(sphere_dataset):
     """Return the sphere dataset with three of its six objects in the validation split."""
-    root, snapshot = sphere_dataset
-    samples = open_snapshot(root, snapshot).samples
-    with_splits = [
-        dataclasses.replace(sample, split="validation" if index % 2 else "train")
-        for index, sample in enumerate(samples)
-    ]
-    return root, write_snapshot(root, with_splits, None)["snapshot"]
+    return with_validation(sphere_dataset, (1, 3, 5))
 
 
 @pytest.fixture
@@ -186,6 +181,18 @@ def test_validation_metrics_do_not_depend_on_the_world_size(ranks, split_dataset
     settings = make_config(split_dataset, tmp_path, 1).dump()
     (expected,) = ranks.run(1, validate_new_model, settings)
     assert ranks.run(2, validate_new_model, settings) == [expected, expected]
+
+
+@pytest.mark.parametrize(("zero_stage", "num_evaluated"), [(2, [1, 1, 0]), (3, [1, 1, 1])])
+def test_only_with_zero_3_a_rank_without_an_object_evaluates_one(
+    ranks, sphere_dataset, tmp_path, zero_stage, num_evaluated
+):
+    """Two objects on three ranks; with ZeRO 3, the third one takes part in every forward pass."""
+    config = tiny_recipe.make_config(sphere_dataset, tmp_path, 1, zero_stage=zero_stage)
+    results = ranks.run(3, tiny_recipe.validate_two_objects, config.dump())
+    assert [count for count, _ in results] == num_evaluated
+    (expected,) = ranks.run(1, tiny_recipe.validate_two_objects, config.dump())
+    assert [metrics for _, metrics in results] == [expected[1]] * 3
 
 
 def test_an_object_whose_metric_is_nan_is_named(single_process_group, split_dataset, tmp_path):

@@ -12,6 +12,7 @@ from core.errors import BadInput, WorkFailed
 from core.storage import Storage
 from tests.support.checkpoints import settings, write
 from tests.support.run_files import step_line
+from tests.support.tiny_recipe import TinyConfig
 from train.checkpoints.checkpoint import find_checkpoint, latest_checkpoint
 from train.checkpoints.manifest import differences
 from train.checkpoints.pruning import prune
@@ -84,6 +85,14 @@ def test_a_changed_configuration_is_an_error_that_names_the_differences(tmp_path
     assert "optimizer.beta1 (0.9 -> 0.5); seed (0 -> 1)" in str(caught.value)
     assert "steps" not in str(caught.value)
     assert "--accept-changes '[optimizer.beta1, seed]'" in str(caught.value)
+
+
+def test_a_fixed_setting_may_not_differ_even_if_it_is_accepted(tmp_path, monkeypatch):
+    write(tmp_path, 3)
+    monkeypatch.setattr(TinyConfig, "fixed", frozenset({"optimizer"}))
+    other = settings(tmp_path, optimizer={"beta1": 0.5}, accept_changes=["optimizer.beta1"])
+    with pytest.raises(BadInput, match=r"optimizer.beta1 .*give another --out$"):
+        find_resumable(other)
 
 
 def test_changeable_settings_and_accepted_changes_may_differ(tmp_path):

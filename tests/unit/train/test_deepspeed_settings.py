@@ -48,3 +48,14 @@ def test_a_file_without_settings_is_an_error_of_one_line(tmp_path, content):
     with pytest.raises(BadInput, match=r"--deepspeed \S*ds\.json: ") as error:
         TrainConfig.load(PLAIN | {"deepspeed": str(path)})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_parameters", [1, 7, 8, 49_999_999, 50_000_001])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_buckets_have_an_even_size_that_is_bounded(zero_stage, num_parameters):
+    """DeepSpeed ends with an AssertionError for an odd `allgather_bucket_size`."""
+    config = TrainConfig.load(PLAIN | {"zero_stage": zero_stage})
+    zero = deepspeed_settings(config, num_parameters=num_parameters, on_gpu=False)
+    sizes = [value for name, value in zero["zero_optimization"].items() if "bucket_size" in name]
+    assert len(sizes) == (1 if zero_stage == 3 else 2)
+    assert all(size % 2 == 0 and 0 < size <= 50_000_000 for size in sizes)
