@@ -1,6 +1,7 @@
-"""Options that select a trained LRM: `--nerf` or `--mesh`, and the sizes of a weights file."""
+"""Options that select a trained model of any family, and the sizes of a weight file."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +12,40 @@ from core.options import Parser
 from core.options.bounds import at_most
 from core.paths.yaml_file import parse_yaml
 from pipelines.cli.torch_options import add_device_option, open_device
+from train.inference.families import FAMILIES, check_options, get_family, open_model
+from train.inference.family import Family, ModelOptions
 
 if TYPE_CHECKING:
-    from train.inference.lrm import LRMKind, Reconstructor
+    from train.inference.reconstruction import Reconstructor
 
-__all__ = ["add_checkpoint_options", "open_checkpoint"]
+__all__ = ["ChosenModel", "add_checkpoint_options", "chosen_model", "open_checkpoint"]
 
-_FORMS = "folder of a run, one of its checkpoints, a .ckpt or a .safetensors"
+_FORMS = "folder of a run, one of its checkpoints, or a weight file"
+_SHORT = {"mesh": "LRM of stage 2", "nerf": "LRM of stage 1"}
+"""Families with an option of their own."""
 
 
 def add_checkpoint_options(parser: Parser) -> None:
     """Add the options of the model."""
-    parser.add_argument("--mesh", metavar="CHECKPOINT", help=f"LRM of stage 2: {_FORMS}.")
-    parser.add_argument("--nerf", metavar="CHECKPOINT", help=f"LRM of stage 1: {_FORMS}.")
+    parser.add_argument(
+        "--use",
+        action="append",
+        metavar="FAMILY:CHECKPOINT",
+        help=f"Trained model of a family, {', '.join(FAMILIES)}: {_FORMS}.",
+    )
+    for name, purpose in _SHORT.items():
+        parser.add_argument(
+            f"--{name}",
+            dest="use",
+            action="append",
+            type=f"{name}:{{}}".format,
+            metavar="CHECKPOINT",
+            help=f"{purpose}, as --use {name}:CHECKPOINT.",
+        )
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="Size of the model in a file: base, large, small, tiny. [default: the one that fits]",
+        help="Size of the model in a weight file, as in training. [default: the one that fits]",
     )
     parser.add_argument(
         "--model",
@@ -36,38 +54,61 @@ def add_checkpoint_options(parser: Parser) -> None:
         help="Settings in which the model of a file differs from its preset, as in training.",
     )
     parser.add_argument(
+        "--template",
+        metavar="FILE",
+        help="With pixel2mesh: template of a model that was trained with one of another project.",
+    )
+    parser.add_argument(
         "--resolution",
         type=at_most(int, 1024),
         metavar="N",
-        help="With --nerf: cubes along a side of the grid that the mesh is extracted from. "
+        help="With nerf: cubes along a side of the grid that the mesh is extracted from. "
         "[default: 256]",
     )
     add_device_option(parser)
 
 
-def open_checkpoint(arguments: argparse.Namespace) -> "Reconstructor":
-    """Return the model on its device. Raises BadInput."""
-    device = open_device(arguments.device)
-    kind, path = _source(arguments)
+@dataclass(frozen=True, kw_only=True)
+class ChosenModel:
+    """The one model that the options name."""
+
+    family: Family
+    source: Path
+    text: str
+    """The path as it was given: rows of earlier evaluations are found by it."""
+    options: ModelOptions
+
+
+def chosen_model(arguments: argparse.Namespace) -> ChosenModel:
+    """Return the one model that is given, without reading its files. Raises BadInput."""
+    given = list(dict.fromkeys(arguments.use or ()))
+    if len(given) != 1:
+        raise BadInput("give one model: --use FAMILY:CHECKPOINT, --mesh or --nerf CHECKPOINT")
+    name, colon, path = given[0].partition(":")
+    if not colon:
+        raise BadInput(
+            f"--use {name}: give FAMILY:CHECKPOINT; the families are {', '.join(FAMILIES)}"
+        )
+    family, source = get_family(name), Path(path).expanduser()
+    if not path or not source.exists():
+        raise BadInput(f"--use {name}:{path}: no such checkpoint; give the {_FORMS}")
     if arguments.resolution is not None and not 4 <= arguments.resolution <= 1024:
         raise BadInput(f"--resolution {arguments.resolution}: give a number from 4 to 1024")
-    changes = _changes(arguments.model)
+    template = arguments.template
+    options = ModelOptions(
+        preset=arguments.preset,
+        changes=_changes(arguments.model),
+        resolution=arguments.resolution,
+        template=None if template is None else Path(template).expanduser(),
+    )
+    check_options(family, options)
+    return ChosenModel(family=family, source=source, text=path, options=options)
 
-    from train.inference.lrm import open_reconstructor
 
-    return open_reconstructor(
-        kind, path, preset=arguments.preset, changes=changes, resolution=arguments.resolution
-    ).to(device)
-
-
-def _source(arguments: argparse.Namespace) -> "tuple[LRMKind, Path]":
-    if (arguments.nerf is None) == (arguments.mesh is None):
-        raise BadInput("give one model: --mesh CHECKPOINT (stage 2) or --nerf CHECKPOINT (stage 1)")
-    kind: LRMKind = "nerf" if arguments.mesh is None else "mesh"
-    path = Path(arguments.nerf if arguments.mesh is None else arguments.mesh).expanduser()
-    if not path.exists():
-        raise BadInput(f"--{kind} {path}: no such checkpoint; give {_FORMS}")
-    return kind, path
+def open_checkpoint(arguments: argparse.Namespace) -> "Reconstructor":
+    """Return the model on its device. Raises BadInput."""
+    device, chosen = open_device(arguments.device), chosen_model(arguments)
+    return open_model(chosen.family.name, chosen.source, chosen.options).to(device)
 
 
 def _changes(text: str) -> dict[str, Any]:

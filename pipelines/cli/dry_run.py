@@ -11,11 +11,12 @@ from core.options import Parser, load_config
 from core.options.bounds import at_most
 from core.ranges import Range
 from core.storage import Storage
-from dataset.snapshots.snapshot import open_snapshot
+from dataset.snapshots.snapshot import Sample, open_snapshot
 from pipelines.cli.run_size_tables import show_run_size
 from train.checkpoints.pinned_snapshot import pin_snapshot
 from train.checkpoints.resuming import find_resumable
 from train.estimate.sizing import find_device, size_run
+from train.loop.preflight import training_samples
 from train.recipes.registry import RECIPES
 from train.settings.train_config import TrainConfig
 
@@ -78,8 +79,10 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
         raise BadInput("--utilisation must be above 0 and at most 1")
     # Only the check of the base class: weights may exist on the machine of the run alone.
     TrainConfig.check(config)
+    samples: Sequence[Sample] | None = None
     if config.root and config.snapshot:
         config = pin_snapshot(config)
+        samples = training_samples(config, open_snapshot(Storage(config.root), config.snapshot))
     machine = find_device(device)
     recipe = RECIPES[name].make(config)
     size = size_run(recipe, on_gpu=device != "cpu")
@@ -104,19 +107,15 @@ def dry_run(name: str, config: TrainConfig, device: str, utilisation: float) -> 
         },
         "steps": config.steps,
         "batch_size": config.batch_size,
-        "data": _data(recipe, config) if config.root and config.snapshot else None,
+        "data": None if samples is None else _data(recipe, config, samples),
         "refused": _refusal(config),
     }
 
 
-def _data(recipe: Any, config: TrainConfig) -> dict[str, Any]:
+def _data(recipe: Any, config: TrainConfig, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return epochs and bytes to read; reads a few samples to find the bytes of one."""
     root = _CountingStorage(config.root)
-    samples = open_snapshot(root, config.snapshot).of_split("train")
-    if not samples:
-        raise BadInput(f"snapshot {config.snapshot} has no samples in its training split")
     dataset = recipe.dataset(root, samples)
-    root.bytes_read = 0
     num_read = min(_SAMPLES_READ, len(samples))
     for position in range(num_read):
         dataset[position]

@@ -42,7 +42,7 @@ GROUPS: Mapping[str, Sequence[CommandEntry]] = {
     ),
     "inference": (
         CommandEntry("multiview", "Turn a picture of an object into six views (Zero123++)."),
-        CommandEntry("reconstruct", "Turn six views of an object into a mesh."),
+        CommandEntry("reconstruct", "Turn six views of an object, or pictures, into meshes."),
         CommandEntry("evaluate", "Score a model or meshes: PSNR, LPIPS, Chamfer, F-score."),
     ),
     "machine": (

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.support.checkpoints import EXTRA
+from tests.support.checkpoints import write_model
 from tests.support.lrm_models import TINY
-from train.checkpoints.manifest import FileEntry, Manifest, hash_file
 from train.inference.six_views import camera_tensors, input_cameras
 from train.models.lrm.lrm import MeshLRM, NerfLRM, mesh_preset, nerf_preset
 from train.models.lrm.nerf import raw_density
@@ -72,20 +71,8 @@ def write_file(model, path: Path) -> Path:
 
 def write_run(model, changes: dict, out: Path) -> Path:
     """Write a run folder with one checkpoint as training does, without the optimizer."""
-    folder = out / "checkpoints" / "step-00000007"
-    folder.mkdir(parents=True)
-    file = folder / "mp_rank_00_model_states.pt"
-    torch.save({"module": {f"model.{k}": v for k, v in model.state_dict().items()}}, file)
-    manifest = Manifest(
-        step=7,
-        world_size=1,
-        config={"preset": PRESET, "model": changes},
-        files={file.name: FileEntry(bytes=file.stat().st_size, sha256=hash_file(file))},
-        versions={},
-        extra=EXTRA,
-    )
-    (folder / "manifest.json").write_bytes(manifest.to_json())
-    return out
+    recipe = "nerf" if isinstance(model, NerfLRM) else "mesh"
+    return write_model(model, recipe, {"preset": PRESET, "model": changes}, out)
 
 
 def write_views(folder: Path, seed: int = 0, side: int = 32) -> Path:

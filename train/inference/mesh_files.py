@@ -4,13 +4,15 @@ With these axes, Blender's importers give the same object from all three with th
 settings. Colours include the lighting of the training images. A textured .glb therefore has an
 unlit material (KHR_materials_unlit). A .glb with vertex colours has no material, because trimesh
 drops vertex colours of meshes with a material; `lrm evaluate` adds an unlit material to such a
-file, which it recognises by the `generator` field (`unlit_glb.py`).
+file, which it recognises by the `generator` field (`unlit_glb.py`). A .glb without colours has a
+plain grey material that light shades, as nothing else shows its shape.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import trimesh
@@ -20,13 +22,15 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from core.atomic import atomic_write
 from core.errors import BadInput
-from train.inference.lrm import Shape
+from train.inference.reconstruction import Shape
 from train.inference.texture import bake
 from train.inference.unlit_glb import Y_UP, add_linear_colours, finish_glb
 
 __all__ = ["MeshSummary", "check_mesh_path", "write_mesh"]
 
 _ENDINGS = (".glb", ".obj", ".ply")
+_GREY = (180, 180, 180, 255)
+"""Base colour of a mesh without colours, sRGB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,10 @@ def write_mesh(
 ) -> MeshSummary:
     """Write a mesh and return its geometric properties.
 
-    The mesh has vertex colours, or with `texture` a texture of that side in texels. It is turned
-    by `azimuth` degrees about the world's z axis. Each file is written atomically. Raises BadInput
-    for a path or texture that `check_mesh_path` rejects.
+    The mesh has vertex colours if the shape has colours, or with `texture` a texture of that side
+    in texels. It is turned `azimuth` degrees about the world's z axis. Each file is written
+    atomically. Raises BadInput for a path or texture that `check_mesh_path` rejects, and for a
+    texture of a shape without colours.
     """
     check_mesh_path(path, texture)
     bare = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
@@ -90,8 +95,10 @@ def _rotation_about_z(degrees: float) -> Float[np.ndarray, "3 3"]:
 
 
 def _with_colours(shape: Shape) -> trimesh.Trimesh:
-    rgb = shape.colour(shape.vertices)
     mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    if shape.colour is None:
+        return mesh
+    rgb = shape.colour(shape.vertices)
     mesh.visual = ColorVisuals(mesh, vertex_colors=np.rint(rgb * 255).astype(np.uint8))
     add_linear_colours(mesh, rgb)
     return mesh
@@ -114,11 +121,12 @@ def _encode(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
 
 
 def _glb(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
+    rough = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     if isinstance(mesh.visual, TextureVisuals):
-        material = PBRMaterial(
-            baseColorTexture=mesh.visual.material.image, metallicFactor=0.0, roughnessFactor=1.0
-        )
+        material = PBRMaterial(baseColorTexture=mesh.visual.material.image, **rough)
         mesh.visual = TextureVisuals(uv=mesh.visual.uv, material=material)
+    elif not mesh.vertex_attributes:
+        mesh.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=_GREY, **rough))
     else:
         mesh.visual = ColorVisuals(mesh)  # the colours are in an attribute
     scene = trimesh.Scene(mesh)
@@ -135,7 +143,9 @@ def _obj(mesh: trimesh.Trimesh, path: Path) -> dict[str, bytes]:
     material = SimpleMaterial(
         image=mesh.visual.material.image, diffuse=(255, 255, 255), ambient=(255, 255, 255)
     )
-    name = re.sub(r"\s", "_", path.stem)  # .obj and .mtl end a name at a space
+    # The whole name, so that chair.obj does not replace the picture chair.png that it was made of.
+    # .obj and .mtl end a name at a space.
+    name = re.sub(r"[\s%]", lambda character: quote(character[0]), path.name)
     material.name = name
     mesh.visual = TextureVisuals(uv=mesh.visual.uv, material=material)
     text, others = trimesh.exchange.obj.export_obj(

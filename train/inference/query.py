@@ -45,10 +45,13 @@ class Query:
     """How the background was removed: alpha, plain or rembg; kept if it was not."""
 
 
-def prepare_query(image: Image.Image, *, keep_background: bool = False) -> Query:
+def prepare_query(
+    image: Image.Image, *, keep_background: bool = False, keep_framing: bool = False
+) -> Query:
     """Mask the object, crop the picture to it and centre it in a square.
 
-    Raises BadInput if no pixel of the object is left.
+    With `keep_background` the picture is only padded to a square, with `keep_framing` it is masked
+    and padded. Raises BadInput if no pixel of the object is left.
     """
     rgba = np.array(image.convert("RGBA"))
     masked, method = (rgba, "kept") if keep_background else _mask(rgba)
@@ -57,6 +60,8 @@ def prepare_query(image: Image.Image, *, keep_background: bool = False) -> Query
     rows, columns = (np.flatnonzero((masked[..., 3] > _VISIBLE).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise BadInput("the query shows nothing: every pixel is transparent or background")
+    if keep_framing:
+        return Query(image=_pad_to_square(Image.fromarray(masked)), background=method)
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     return Query(image=_centre_in_square(Image.fromarray(masked).crop(box)), background=method)
 

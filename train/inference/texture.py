@@ -9,7 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from train.inference.lrm import Shape
+from core.errors import BadInput
+from train.inference.reconstruction import Shape
 from train.models.surfaces.rasterize_torch import TorchRasterizer
 
 __all__ = ["Textured", "bake"]
@@ -33,8 +34,11 @@ class Textured:
 def bake(shape: Shape, size: int) -> Textured:
     """Bake the shape's colour field into a texture of `size` x `size` texels.
 
-    Texels outside all charts get the colour of the nearest texel inside one.
+    Texels outside all charts get the colour of the nearest texel inside one. Raises BadInput for a
+    shape without colours.
     """
+    if shape.colour is None:
+        raise BadInput("the model predicts no colours; leave --texture out")
     source_vertices, faces, uv = _unwrap(shape, size)
     clip = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], 0 * uv[:, 0], 0 * uv[:, 0] + 1], axis=-1)
     raster = TorchRasterizer()(

@@ -96,13 +96,13 @@ def _linear(srgb: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
 
 
 def finish_glb(tree: dict[str, Any]) -> None:
-    """Set the generator, rename the colour attribute to COLOR_0 and make any material unlit."""
+    """Set the generator, rename the colour attribute to COLOR_0 and make a texture unlit."""
     tree["asset"]["generator"] = _GENERATOR
     for primitive in _primitives(tree):
         attributes = primitive["attributes"]
         if _COLOUR in attributes:
             attributes["COLOR_0"] = attributes.pop(_COLOUR)
-    if tree.get("materials"):
+    if tree.get("textures"):
         _make_unlit(tree)
 
 

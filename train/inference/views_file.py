@@ -9,9 +9,10 @@ from pathlib import Path
 
 from core.errors import BadInput
 from core.paths.regular_file import read_regular
+from train.inference.picture_camera import check_distance
 from train.inference.six_views import DISTANCE
 
-__all__ = ["VIEWS_FILE", "check_distance", "read_distance", "write_distance"]
+__all__ = ["VIEWS_FILE", "read_distance", "write_distance"]
 
 VIEWS_FILE = "views.json"
 
@@ -37,14 +38,3 @@ def read_distance(folder: Path) -> float:
         raise BadInput(f"{path}: {distance!r} is not a valid distance; repair or remove it")
     check_distance(distance, str(path))
     return float(distance)
-
-
-def check_distance(distance: float, where: str) -> None:
-    """Raise BadInput unless a camera distance in world units is between 1 and 100.
-
-    Nearer cameras would be inside the object, and farther ones see nothing of it.
-    """
-    if not 1 < distance < 100:
-        raise BadInput(
-            f"{where} {distance:g}: a camera distance must be more than 1 and less than 100"
-        )

@@ -1,4 +1,4 @@
-"""`lrm evaluate`: score a model, or meshes of any origin, with the metrics of the paper."""
+"""`lrm evaluate`: score a model, or meshes of any origin, with the metrics of a paper."""
 
 import argparse
 import contextlib
@@ -6,52 +6,33 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import BadInput, WorkFailed
 from core.options import Parser, add_json_option, add_old_option
 from core.options.bounds import at_most
 from core.outputs import check_writable
-from pipelines.cli.checkpoint_options import add_checkpoint_options, open_checkpoint
+from pipelines.cli.checkpoint_options import add_checkpoint_options, chosen_model
 from pipelines.cli.command import Command
 from pipelines.cli.commands.multiview import check_sampling, load_pipeline
+from pipelines.cli.evaluation.evaluated import open_lpips, open_predictor, open_truths
 from pipelines.cli.tables import counted
 from pipelines.cli.torch_options import add_lpips_options, open_device
-from train.evaluation.protocol import NUM_POINTS, THRESHOLD
+from train.evaluation.protocols.registry import (
+    DEFAULT_PROTOCOL,
+    NUM_POINTS,
+    PROTOCOLS,
+    make_protocol,
+)
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.evaluate import (
-        FolderGroundTruths,
-        MeshPredictor,
-        ModelPredictor,
-        MultiviewPredictor,
-        SnapshotGroundTruths,
-    )
     from render.process import BlenderProcess
     from train.evaluation.predict import Generate
-    from train.models.lpips import Lpips
-
 
 __all__ = [
     "COMMAND",
 ]
-
-_METRIC_TITLES = {
-    "psnr": "PSNR [dB]",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "mask_iou": "mask IoU",
-    "chamfer": "Chamfer distance",
-    "f_score": "F-score",
-    "views_psnr": "PSNR of the six views [dB]",
-    "views_ssim": "SSIM of the six views",
-    "views_lpips": "LPIPS of the six views",
-    "background_deviation": "background deviation",
-    "background_deviation_95": "background deviation, 95th percentile",
-    "background_spread": "background spread",
-    "seconds": "seconds",
-}
 
 
 def _options(parser: Parser) -> None:
@@ -123,6 +104,13 @@ def _options(parser: Parser) -> None:
         "--out", required=True, metavar="DIR", help="Folder to write the tables to."
     )
     parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        default=DEFAULT_PROTOCOL,
+        help="Paper whose metrics are computed. instantmesh: pictures, and shapes aligned by their "
+        "boxes; pixel2mesh: squared distances of unaligned shapes, per category.",
+    )
+    parser.add_argument(
         "--points",
         type=at_most(int, 10**8),
         default=NUM_POINTS,
@@ -132,9 +120,10 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "--threshold",
         type=at_most(float, 1e6),
-        default=THRESHOLD,
         metavar="D",
-        help="Distance threshold of the F-score; the object is in the cube from -1 to 1.",
+        help="With --protocol instantmesh: distance threshold of the F-score (default: "
+        f"{PROTOCOLS['instantmesh'].settings['threshold']}); the object is in the cube from -1 to "
+        "1.",
     )
     parser.add_argument(
         "--seed",
@@ -162,26 +151,29 @@ def _options(parser: Parser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Evaluate the objects and write the tables."""
     _check(arguments)
-    from pipelines.evaluation.evaluate import EvaluationProtocol, evaluate_objects
+    protocol = make_protocol(arguments.protocol, {"threshold": arguments.threshold})
+    from pipelines.cli.evaluation.score_tables import show_scores
+    from pipelines.evaluation.evaluate import EvaluationSettings, evaluate_objects
 
     out = Path(arguments.out)
     check_writable(out)
-    lpips, lpips_weights = _lpips(arguments)
-    protocol = EvaluationProtocol(
+    lpips, lpips_weights = open_lpips(arguments, protocol)
+    settings = EvaluationSettings(
+        name=arguments.protocol,
+        protocol=protocol,
         num_points=arguments.points,
-        threshold=arguments.threshold,
         seed=arguments.seed,
         lpips=lpips,
         lpips_weights=lpips_weights,
     )
     with _blender() as blender:
-        truths = _truths(arguments, blender)
-        predictor = _predictor(arguments, blender)
-        summary = evaluate_objects(truths, predictor, protocol, out, arguments.limit)
+        truths = open_truths(arguments, protocol, blender)
+        predictor = open_predictor(arguments, protocol, blender, _open_pipeline)
+        summary = evaluate_objects(truths, predictor, settings, out, arguments.limit)
     if arguments.json:
         print(json.dumps(summary))
     else:
-        _show(summary, out)
+        show_scores(summary, settings.titles, out)
     if summary["failed"]:
         name, why = next(iter(summary["failed"].items()))
         count = counted(len(summary["failed"]), "object")
@@ -196,20 +188,26 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadInput("give the ground truth: --root URI --snapshot SNAPSHOT, or --truth DIR")
     if from_dataset and None in (arguments.root, arguments.snapshot):
         raise BadInput("give --root and --snapshot together")
-    by_model = arguments.mesh is not None or arguments.nerf is not None
+    by_model = arguments.use is not None
     by_files = [arguments.meshes is not None, arguments.self_check]
     if sum([by_model or arguments.pipeline is not None, *by_files]) != 1:
         raise BadInput(
-            "give one thing to evaluate: a model (--mesh or --nerf CHECKPOINT, --pipeline FOLDER), "
+            "give one thing to evaluate: a model (--use FAMILY:CHECKPOINT, --pipeline FOLDER), "
             "--meshes DIR, or --self-check"
         )
+    if by_model:
+        family = chosen_model(arguments).family
+        if arguments.pipeline is not None and family.num_views == 1:
+            raise BadInput(
+                f"--pipeline generates six views, but {family.name} takes one picture; leave it out"
+            )
     if arguments.self_check and from_dataset:
         raise BadInput("--self-check evaluates the files of --truth DIR, not of a dataset")
     sides = {"--render.resolution": arguments.render_size, "--view-size": arguments.view_size}
     positive = sides | {
         "--points": arguments.points,
         "--steps": arguments.steps,
-        "--threshold": arguments.threshold,
+        "--threshold": 1 if arguments.threshold is None else arguments.threshold,
         "--limit": 1 if arguments.limit is None else arguments.limit,
     }
     for option, value in positive.items():
@@ -219,17 +217,6 @@ def _check(arguments: argparse.Namespace) -> None:
         if side < 16:
             raise BadInput(f"{option} must be at least 16")
     check_sampling(arguments)
-
-
-def _lpips(arguments: argparse.Namespace) -> "tuple[Lpips | None, Any]":
-    """Return the metric, and the state of each of its files of weights."""
-    from pipelines.evaluation.evaluate_log import file_fingerprint
-    from train.models.lpips import LpipsConfig, find_weights, load_lpips
-
-    if arguments.no_lpips:
-        return None, None
-    config = LpipsConfig(vgg=arguments.lpips_vgg, linear=arguments.lpips_linear)
-    return load_lpips(config), [file_fingerprint(path) for path in find_weights(config)]
 
 
 @contextlib.contextmanager
@@ -243,67 +230,7 @@ def _blender() -> "Iterator[BlenderProcess]":
         yield process
 
 
-def _truths(
-    arguments: argparse.Namespace, blender: "BlenderProcess"
-) -> "SnapshotGroundTruths | FolderGroundTruths":
-    from dataset.root import open_root
-    from dataset.snapshots.snapshot import open_snapshot
-    from pipelines.evaluation.evaluate import FolderGroundTruths, SnapshotGroundTruths
-    from pipelines.evaluation.evaluate_meshes import MeshFolder
-    from render.rigs import get_rig
-
-    if arguments.truth is not None:
-        meshes, rig = MeshFolder(Path(arguments.truth), blender), get_rig(arguments.rig)
-        sizes = (arguments.render_size, arguments.points, arguments.seed)
-        return FolderGroundTruths(meshes, rig, *sizes)
-    root = open_root(arguments.root)
-    snapshot = open_snapshot(root, arguments.snapshot)
-    split = arguments.split
-    samples = snapshot.samples if split == "all" else snapshot.of_split(split)
-    if not len(samples):
-        raise BadInput(f"snapshot {arguments.snapshot} has no samples in --split {split}")
-    return SnapshotGroundTruths(root, samples, arguments.points)
-
-
-def _predictor(
-    arguments: argparse.Namespace, blender: "BlenderProcess"
-) -> "MeshPredictor | ModelPredictor | MultiviewPredictor":
-    from pipelines.evaluation.evaluate import MeshPredictor, ModelPredictor, MultiviewPredictor
-    from pipelines.evaluation.evaluate_meshes import MeshFolder
-
-    points, seed = arguments.points, arguments.seed
-    if arguments.self_check or arguments.meshes is not None:
-        folder = Path(arguments.truth if arguments.self_check else arguments.meshes)
-        # Another seed: with the same points every distance would be 0.
-        seed = seed + 1 if arguments.self_check else seed
-        return MeshPredictor(MeshFolder(folder, blender), points, seed)
-    identity, generate = _model_identity(arguments), _generate(arguments)
-    if arguments.mesh is None and arguments.nerf is None:
-        assert generate is not None
-        return MultiviewPredictor(generate, identity)
-    return ModelPredictor(open_checkpoint(arguments), points, seed, generate, identity)
-
-
-def _model_identity(arguments: argparse.Namespace) -> Any:
-    """Return what results depend on: settings, the state of the weights' files, device type."""
-    from pipelines.evaluation.evaluate_log import file_fingerprint
-
-    settings = {
-        name: getattr(arguments, name) for name in ("nerf", "mesh", "preset", "model", "resolution")
-    }
-    checkpoint = arguments.mesh or arguments.nerf
-    weights = [] if checkpoint is None else [file_fingerprint(Path(checkpoint).expanduser())]
-    if arguments.pipeline is not None:
-        from train.models.zero123plus.pipeline_files import local_folder
-
-        names = ("pipeline", "steps", "guidance", "view_size")
-        settings |= {name: getattr(arguments, name) for name in names}
-        weights.append(file_fingerprint(local_folder(arguments.pipeline)))
-    # A GPU rounds differently and runs Zero123++ in half precision.
-    return [settings, weights, open_device(arguments.device).type]
-
-
-def _generate(arguments: argparse.Namespace) -> "Generate | None":
+def _open_pipeline(arguments: argparse.Namespace) -> "Generate | None":
     if arguments.pipeline is None:
         return None
     from train.evaluation.generate import six_view_generator
@@ -321,38 +248,13 @@ def _generate(arguments: argparse.Namespace) -> "Generate | None":
     )
 
 
-def _show(summary: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
-
-    from pipelines.cli.tables import make_table
-    from pipelines.evaluation.evaluate import OBJECTS, SUMMARY
-
-    title = counted(summary["objects"], "object")
-    table = make_table(title, ["metric"], ["mean", "95 % from", "to", "median", "objects"])
-    for name, values in summary["metrics"].items():
-        numbers = [values[key] for key in ("mean", "low", "high", "median")]
-        shown = ["" if number is None else f"{number:.4f}" for number in numbers]
-        table.add_row(_METRIC_TITLES[name], *shown, str(values["objects"]))
-    console = Console(highlight=False)
-    console.print(table)
-    has_shapes = "psnr" in summary["metrics"]
-    if has_shapes and "chamfer" not in summary["metrics"]:
-        line = "no Chamfer distance: the dataset has no geometry; lrm build --geometry adds it"
-        console.print(line, soft_wrap=True)
-    if summary["missing"]:
-        missing = counted(len(summary["missing"]), "object")
-        console.print(f"no mesh for {missing} of the ground truth", soft_wrap=True)
-    line = f"per object: {out / OBJECTS}; summary: {out / SUMMARY}"
-    console.print(line, soft_wrap=True, markup=False)
-
-
 COMMAND = Command(
     example="lrm evaluate --root DATASET --snapshot SNAPSHOT --mesh RUN --out RESULT",
     options=_options,
     run=_run,
     common=(
         *("--root", "--snapshot", "--split", "--truth", "--rig", "--limit", "--out"),
-        *("--meshes", "--self-check", "--mesh", "--nerf", "--pipeline", "--preset", "--resolution"),
-        *("--points", "--threshold", "--no-lpips", "--seed", "--device", "--json"),
+        *("--meshes", "--self-check", "--use", "--mesh", "--nerf", "--pipeline"),
+        *("--protocol", "--points", "--threshold", "--no-lpips", "--seed", "--device", "--json"),
     ),
 )

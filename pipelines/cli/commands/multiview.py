@@ -12,8 +12,8 @@ from core.options import Parser, add_json_option
 from core.options.bounds import at_most
 from core.outputs import check_writable, writing
 from pipelines.cli.command import Command
-from pipelines.cli.quiet_libraries import quiet_diffusers
 from pipelines.cli.torch_options import add_device_option, open_device
+from train.models.zero123plus.quiet_libraries import quiet_diffusers
 from train.models.zero123plus.sampling_defaults import GUIDANCE_SCALE, NUM_STEPS, VIEW_SIZE
 
 if TYPE_CHECKING:

@@ -3,17 +3,11 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from core.errors import BadInput
 from core.options import Parser, add_json_option
 from core.outputs import check_writable
 from pipelines.cli.command import Command
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from train.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["COMMAND", "export_run"]
 
@@ -32,7 +26,8 @@ def _options(parser: Parser) -> None:
         required=True,
         metavar="FILE",
         help="LRM: a file, .ckpt (the keys of InstantMesh's) or .safetensors (the same without "
-        "prefix). Zero123++: a new folder for the whole pipeline in the layout of diffusers.",
+        "prefix). Pixel2Mesh: a file, .pt or .safetensors (the published keys). Zero123++: a new "
+        "folder for the whole pipeline in the layout of diffusers.",
     )
     parser.add_argument(
         "--ema",
@@ -55,48 +50,23 @@ def _run(arguments: argparse.Namespace) -> int:
 def export_run(run: Path, out: Path, *, ema: bool = False) -> dict[str, Any]:
     """Write the model of a run in float32; return its step and the number of tensors.
 
-    Raises BadInput if the run has no complete checkpoint, if `out` does not end in .ckpt or
-    .safetensors (LRM) or exists already (Zero123++), and for `ema` if the run keeps no moving
-    average.
+    The run's recipe decides the format (`RecipeKind.export_path`). Raises BadInput if the run has
+    no complete checkpoint, if `out` has a wrong suffix, or exists already where a folder is
+    written, and for `ema` if the run keeps no moving average.
     """
     from train.checkpoints.checkpoint import find_checkpoint
-    from train.recipes.zero123plus_config import UNET_KEYS
+    from train.recipes.registry import exporting_kind
 
     check_writable(out.parent)
     checkpoint = find_checkpoint(run)
-    weights = checkpoint.weights()
-    if any(name.startswith(UNET_KEYS) for name in weights):
-        from pipelines.cli.quiet_libraries import quiet_diffusers
-
-        quiet_diffusers()
-        from train.recipes.zero123plus_export import write_pipeline
-
-        tensors = write_pipeline(checkpoint, weights, out, ema=ema)
-    else:
-        tensors = _write_lrm(checkpoint, weights, out, ema=ema)
+    kind = exporting_kind(checkpoint)
+    tensors = kind.export(checkpoint, checkpoint.weights(), out, ema=ema)
     return {
         "out": str(out),
         "checkpoint": checkpoint.uri,
         "step": checkpoint.step,
         "tensors": tensors,
     }
-
-
-def _write_lrm(
-    checkpoint: "Checkpoint", weights: "dict[str, Tensor]", out: Path, *, ema: bool
-) -> int:
-    from train.checkpoints.initial_weights import model_tensors
-    from train.models.lrm.published_weights import check_ending, write_weights
-
-    if ema:
-        raise BadInput(
-            f"{checkpoint.uri}: --ema is only for runs of zero123plus; an LRM keeps no moving "
-            "average"
-        )
-    check_ending(out)
-    state = model_tensors(checkpoint, weights)
-    write_weights(state, out)
-    return len(state)
 
 
 COMMAND = Command(

@@ -17,8 +17,10 @@ from pipelines.evaluation.evaluate_meshes import MeshFolder
 from render.render_config import RenderConfig
 from tests.support import small_lrm
 from tests.support.analytic_shapes import cast_rays_at_boxes, letter_block
-from train.inference.lrm import Shape, open_reconstructor
+from train.inference.families import open_model
+from train.inference.family import ModelOptions
 from train.inference.mesh_files import write_mesh
+from train.inference.reconstruction import Shape
 from train.inference.six_views import camera_tensors, input_cameras
 from train.models.zero123plus.latents import tile_views
 
@@ -95,7 +97,7 @@ json.dump(imported, open(sys.argv[1] + ".json", "w"))
 def test_blender_imports_the_same_object_from_every_format(mesh_file, tmp_path):
     """With the importers' defaults: positions in the world, sRGB colours, the texture."""
     options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
-    model = open_reconstructor("mesh", mesh_file, **options)
+    model = open_model("mesh", mesh_file, ModelOptions(**options))
     shape = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras())).shape
     names = ["a.glb", "a.obj", "a.ply", "t.glb", "t 1.obj"]
     for name in names:
@@ -160,7 +162,7 @@ def test_an_asymmetric_object_keeps_its_orientation_and_colours(blender, tmp_pat
 def test_the_mesh_file_renders_as_the_model_does(mesh_file, blender, tmp_path, texture):
     """Compare the model's rendering of its triplanes with Blender's rendering of the file."""
     options = {"preset": small_lrm.PRESET, "changes": small_lrm.MESH}
-    model = open_reconstructor("mesh", mesh_file, **options)
+    model = open_model("mesh", mesh_file, ModelOptions(**options))
     reconstruction = model.reconstruct(small_lrm.pictures(), *camera_tensors(input_cameras()))
     write_mesh(reconstruction.shape, tmp_path / "mesh.glb", texture=texture)
     cameras = input_cameras()[:3]
@@ -201,13 +203,13 @@ def test_bad_input_gives_one_line_of_error(mesh_file, views, tmp_path, capsys):
         ([views, "--mesh", tmp_path / "gone"], "no such checkpoint"),
         ([views, "--mesh", tmp_path], "is not a run with an intact checkpoint"),
         ([views, "--mesh", text], "no such checkpoint; give"),
-        ([views, "--nerf", mesh_file], "is a model of stage 2: give it as --mesh"),
+        ([views, "--nerf", mesh_file], "is a model of mesh: give it as --use mesh:"),
         ([views], "give one model"),
         ([views, "--mesh", mesh_file, "--nerf", mesh_file], "give one model"),
         ([views, "--mesh", mesh_file, "--model", "7"], "give settings such as"),
         ([views, "--mesh", mesh_file, "--preset", "huge"], "preset 'huge' does not exist"),
         ([views, *model, "--device", "tpu"], "not a device"),
-        ([views, *model, "--resolution", "9"], "resolution is for --nerf"),
+        ([views, *model, "--resolution", "9"], "resolution is for nerf"),
         ([views, *model, "--distance", "0.5"], "--distance 0.5"),
         ([views, *model, "--texture", "5"], "give 16 to 8192 texels"),
         ([views, "--mesh", empty, *sizes], "empty mesh"),

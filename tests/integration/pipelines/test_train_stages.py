@@ -15,8 +15,10 @@ from pipelines.cli import main
 from tests.support.local_training import run_local_training
 from tests.support.metrics import losses, rows
 from tests.support.train_arguments import mesh_arguments, nerf_arguments
-from train.checkpoints.initial_weights import run_weights
+from train.checkpoints.initial_weights import check_source, run_weights
 from train.models.lrm.published_weights import write_weights
+from train.models.pixel2mesh.pixel2mesh import Pixel2Mesh, pixel2mesh_preset
+from train.models.pixel2mesh.pixel2mesh_weights import PIXEL2MESH_WEIGHTS
 from train.recipes.mesh import MeshRecipe, MeshTrainConfig
 from train.recipes.nerf import NerfRecipe, NerfTrainConfig
 
@@ -152,6 +154,13 @@ def test_a_run_of_another_model_is_refused(nerf, tmp_path, kind, changes, messag
     with pytest.raises(BadInput, match=message) as error:
         kind.load(settings(tmp_path, nerf, **changes)).check_start()
     assert "\n" not in str(error.value)
+
+
+def test_a_run_of_another_family_is_refused(nerf):
+    with torch.device("meta"):
+        model = Pixel2Mesh(pixel2mesh_preset("tiny"))
+    with pytest.raises(BadInput, match=r"is of recipe nerf, .* give a run of recipe pixel2mesh"):
+        check_source(PIXEL2MESH_WEIGHTS, model, model.config, str(nerf))
 
 
 def test_a_mesh_run_for_stage_1_and_damaged_checkpoints_are_refused(mesh, tmp_path):

@@ -12,10 +12,12 @@ from core.errors import BadInput
 from render.rigs import get_rig
 from tests.support import small_lrm
 from tests.support.topology import defects
+from train.inference.families import open_model
+from train.inference.family import ModelOptions
 from train.inference.input_pictures import on_white, read_pictures
-from train.inference.lrm import Reconstructor, Shape, open_reconstructor
 from train.inference.mesh_files import write_mesh
 from train.inference.query import has_mask, prepare_query
+from train.inference.reconstruction import Reconstructor, Shape
 from train.inference.six_views import (
     camera_tensors,
     input_cameras,
@@ -32,7 +34,7 @@ CAMERAS = camera_tensors(input_cameras())
 def open_small(model, changes, path, kind="mesh", **options) -> Reconstructor:
     weights = small_lrm.write_file(model, path / "model.safetensors")
     model_sizes = {"preset": small_lrm.PRESET, "changes": changes}
-    return open_reconstructor(kind, weights, **model_sizes, **options)
+    return open_model(kind, weights, ModelOptions(**model_sizes, **options))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_the_surface_of_stage_one_has_density_10(tmp_path):
     assert density.median().item() == pytest.approx(10, abs=0.05)
     colours = torch.from_numpy(shape.colour(inner.numpy()))
     assert torch.allclose(colours, rgb[0].detach().clamp(0, 1), atol=1e-5)
-    with pytest.raises(BadInput, match="resolution is for --nerf"):
+    with pytest.raises(BadInput, match="resolution is for nerf"):
         open_small(small_lrm.mesh_model(), small_lrm.MESH, tmp_path, resolution=8)
 
 
@@ -142,8 +144,11 @@ def test_a_mesh_file_holds_the_mesh_and_its_colours(shape, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
 def test_a_texture_shows_the_colours_of_the_surface(shape, tmp_path, suffix):
-    path = tmp_path / f"a mesh{suffix}"
+    path, *others = tmp_path / f"a mesh{suffix}", tmp_path / "a mesh.png", tmp_path / "a_mesh.png"
+    for other in others:
+        other.write_bytes(b"the picture that the mesh was made of")
     write_mesh(shape, path, texture=512, azimuth=-90)
+    assert {other.read_bytes() for other in others} == {b"the picture that the mesh was made of"}
     mesh = trimesh.load_mesh(path, process=False)
     material = mesh.visual.material
     image = material.baseColorTexture if suffix == ".glb" else material.image
@@ -213,17 +218,17 @@ def test_a_model_is_loaded_from_a_file_a_run_or_a_checkpoint(tmp_path):
     run = small_lrm.write_run(model, small_lrm.MESH, tmp_path / "run")
     expected = open_small(model, small_lrm.MESH, tmp_path).reconstruct(images, *CAMERAS).shape
     for source in (run, run / "checkpoints" / "step-00000007"):
-        shape = open_reconstructor("mesh", source).reconstruct(images, *CAMERAS).shape
+        shape = open_model("mesh", source).reconstruct(images, *CAMERAS).shape
         assert np.array_equal(shape.vertices, expected.vertices)
         assert np.array_equal(shape.faces, expected.faces)
     with pytest.raises(BadInput, match="the run stores the model's sizes"):
-        open_reconstructor("mesh", run, preset="tiny")
-    with pytest.raises(BadInput, match="is a model of stage 2: give it as --mesh"):
-        open_reconstructor("nerf", run)
+        open_model("mesh", run, ModelOptions(preset="tiny"))
+    with pytest.raises(BadInput, match="is a model of mesh: give it as --use mesh:"):
+        open_model("nerf", run)
     with pytest.raises(BadInput, match="is not a run with an intact checkpoint"):
-        open_reconstructor("mesh", tmp_path)
+        open_model("mesh", tmp_path)
     with pytest.raises(BadInput, match="no such checkpoint"):
-        open_reconstructor("mesh", tmp_path / "gone")
+        open_model("mesh", tmp_path / "gone")
 
 
 def test_the_preset_of_a_weight_file_is_detected_from_its_shapes(tmp_path):
@@ -231,12 +236,12 @@ def test_the_preset_of_a_weight_file_is_detected_from_its_shapes(tmp_path):
 
     torch.manual_seed(0)
     file = small_lrm.write_file(MeshLRM(mesh_preset("tiny")), tmp_path / "tiny.ckpt")
-    assert open_reconstructor("mesh", file).image_size == 64
+    assert open_model("mesh", file).image_size == 64
     other = small_lrm.write_file(small_lrm.mesh_model(), tmp_path / "other.safetensors")
     with pytest.raises(BadInput, match="fits none of the presets base, large, small, tiny"):
-        open_reconstructor("mesh", other)
+        open_model("mesh", other)
     with pytest.raises(BadInput, match="does not fit the model"):
-        open_reconstructor("mesh", other, preset="tiny")
+        open_model("mesh", other, ModelOptions(preset="tiny"))
 
 
 def ring(background, *, alpha: bool = False) -> Image.Image:

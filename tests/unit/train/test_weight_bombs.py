@@ -9,10 +9,12 @@ import torch
 
 from core.errors import BadInput
 from tests.support.weight_bombs import BOMBS, SAFETENSORS_BOMBS, limited_memory
-from train.inference.lrm import open_reconstructor
+from train.inference.families import open_model
+from train.inference.family import ModelOptions
 from train.models.lrm.lrm import NerfLRM, nerf_preset
 from train.models.lrm.published_weights import load_state
-from train.models.weight_files import pickled_outline
+from train.models.pixel2mesh.pixel2mesh import Pixel2Mesh, pixel2mesh_preset
+from train.models.weight_files import pickle_machine
 from train.models.weight_files.state_dicts import read_state
 
 MORE_BYTES = 60_000_000
@@ -26,7 +28,7 @@ TABLE = [(".ckpt", name) for name in BOMBS] + [(".safetensors", name) for name i
 def test_a_bomb_is_refused_before_it_unpacks(suffix: str, bomb: str, tmp_path: Path, monkeypatch):
     path = tmp_path / f"weights{suffix}"
     (BOMBS if suffix == ".ckpt" else SAFETENSORS_BOMBS)[bomb](path)
-    monkeypatch.setattr(pickled_outline, "_MAX_INSTRUCTIONS", INSTRUCTIONS)
+    monkeypatch.setattr(pickle_machine, "_MAX_INSTRUCTIONS", INSTRUCTIONS)
     started = time.process_time()
     with limited_memory(MORE_BYTES), pytest.raises(BadInput) as caught:
         read_state(path)
@@ -58,17 +60,24 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path):
         ("nerf", {"encoder": {"num_layers": 10**9}}, "encoder.num_layers: must be"),
         ("nerf", {"image_size": 2**20}, "image_size: must be"),
         ("mesh", {"mesh": {"grid_resolution": 10**5}}, "grid_resolution: must be"),
+        ("pixel2mesh", {"hidden": 100_000}, "does not fit the model"),
+        ("pixel2mesh", {"last_hidden": 10**9}, "does not fit the model"),
+        ("pixel2mesh", {"encoder_width": 10**5}, "does not fit the model"),
+        ("pixel2mesh", {"num_vertices": 10**9}, "num_vertices: must be"),
+        ("pixel2mesh", {"image_size": 2**20}, "image_size: must be"),
     ],
 )
 def test_sizes_beyond_the_weights_are_refused_before_the_model_is_built(
     kind, changes, cause, tmp_path: Path
 ):
-    path = tmp_path / "weights.ckpt"
-    torch.save({"state_dict": {"encoder.weight": torch.zeros(4)}}, path)
+    path = tmp_path / ("weights.pt" if kind == "pixel2mesh" else "weights.ckpt")
+    own = {"predicts_displacements": torch.zeros(1)} if kind == "pixel2mesh" else {}
+    torch.save({"state_dict": {"encoder.weight": torch.zeros(4)} | own}, path)
     with torch.device("meta"):
         NerfLRM(nerf_preset("tiny"))  # the first model imports much of torch
+        Pixel2Mesh(pixel2mesh_preset("tiny"))
     with limited_memory(MORE_BYTES), pytest.raises(BadInput, match=cause):
-        open_reconstructor(kind, path, preset="tiny", changes=changes)
+        open_model(kind, path, ModelOptions(preset="tiny", changes=changes))
 
 
 @pytest.mark.parametrize(

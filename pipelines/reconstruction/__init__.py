@@ -1,0 +1,1 @@
+"""Meshes of pictures, one after another: `lrm reconstruct` without its options."""
