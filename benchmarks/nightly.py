@@ -55,6 +55,7 @@ JOBS = (
     Job("surfaces", "--fields 100"),
     Job("rasterize", ""),
     Job("mesh_memory", ""),
+    Job("pixel2mesh_step", "--preset tiny --batch 1 --repeat 3 --threads 1"),
     Job(
         "train_step",
         "--stage nerf mesh --preset tiny --precision fp32 --no-lpips --repeat 1 "

@@ -26,6 +26,7 @@ _BY_PACKAGE = {
         "light",
         "surfaces",
     ),
+    "pixel2mesh": ("fit_pixel2mesh", "genus", "pixel2mesh_step"),
     "chaos": ("chaos_build", "chaos_train", "power_loss"),
     "fuzz": ("damage", "fuzz"),
 }

@@ -56,3 +56,9 @@ def test_the_guides_of_a_dataset_work_as_written_in_order(tmp_path):
     assert "nothing to do" in printed
     assert (tmp_path / "report/report.html").stat().st_size > 10_000
     assert (tmp_path / "mug.png").stat().st_size > 10_000
+
+
+def test_the_example_of_pixel2mesh_works_as_written(tmp_path):
+    assert "camera: azimuth" in run_as_written(GUIDE / "train-pixel2mesh.md", tmp_path)
+    kinds = [line[:2] for line in (tmp_path / "mesh.obj").read_text().splitlines()]
+    assert (kinds.count("v "), kinds.count("f ")) == (642, 1280)  # the ellipsoid of `tiny`

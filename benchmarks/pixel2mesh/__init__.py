@@ -1,0 +1,1 @@
+"""Benchmarks of Pixel2Mesh."""
