@@ -9,7 +9,6 @@ import pytest
 from core.errors import BadInput
 from core.lock import exclusive_lock
 from core.storage import Storage
-from dataset.catalog.event_log import Catalog, Event
 from pipelines.demo.demo_mirror import CAPTIONS_FILE
 from tests.support.datasets import QUICK, BuiltDataset, event_outcomes, samples
 from tests.support.flaky_bucket import flaky_bucket
@@ -103,20 +102,6 @@ def test_only_one_of_two_writers_gets_the_lock(stored):
         pass
     with exclusive_lock(root, "third"):
         pass
-
-
-def test_two_committers_lose_and_repeat_no_event(stored):
-    """Delta Lake's conditional puts work when two writers commit alternately."""
-    root = Storage("s3://lake/twice")
-    writers = [Catalog(root), Catalog(root)]
-    for batch in range(1, 6):
-        for number, writer in enumerate(writers):
-            event = Event(asset_id=f"files:{number}-{batch}", stage="list")
-            writer.commit([event], f"run {number}", batch)
-            # Repeated, as after a response that was lost.
-            writer.commit([event], f"run {number}", batch)
-    asset_ids = [row[0] for row in event_outcomes(root)]
-    assert len(asset_ids) == len(set(asset_ids)) == 10
 
 
 def test_listings_of_several_pages_are_complete(stored):

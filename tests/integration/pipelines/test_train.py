@@ -1,4 +1,4 @@
-"""Training through the command line: in one process and on Ray, resumed, refused."""
+"""Training through the command line in one process: resumed, refused."""
 
 import contextlib
 import json
@@ -48,19 +48,6 @@ def test_every_step_writes_one_line_of_metrics(undisturbed):
 def test_a_preview_is_not_empty(undisturbed):
     picture = np.asarray(Image.open(undisturbed / "previews" / f"step-{STEPS:08d}.png"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
-
-
-def test_two_workers_on_ray_do_the_same_steps(sphere_dataset, undisturbed, ray_address, tmp_path):
-    options = ["--num-workers", "2", "--preview-every", str(STEPS), "--address", ray_address]
-    answer = run_lrm(*nerf_arguments(sphere_dataset, tmp_path, STEPS, *options))
-    assert answer.code == 0, answer.err
-    assert "started at step 1" in answer.out
-    assert losses(tmp_path) == pytest.approx(losses(undisturbed), abs=1e-5)
-    for name in ("step", "samples", "batch", "lr"):
-        actual, expected = ([row[name] for row in rows(out)] for out in (tmp_path, undisturbed))
-        assert actual == expected
-    assert (tmp_path / "previews" / f"step-{STEPS:08d}.png").exists()
-    assert len(json.loads((tmp_path / "run.json").read_text())["hosts"]) == 2
 
 
 def test_a_finished_run_does_nothing(sphere_dataset, undisturbed):

@@ -25,9 +25,21 @@ from tests.support.train_arguments import nerf_arguments
 def undisturbed(sphere_dataset, tmp_path_factory) -> Path:
     """Return the run folder of six steps on two ranks without an interruption."""
     out = tmp_path_factory.mktemp("undisturbed")
-    answer = spawn_lrm(*nerf_arguments(sphere_dataset, out, 6, "--num-workers", "2"))
+    options = ["--num-workers", "2", "--preview-every", "6"]
+    answer = spawn_lrm(*nerf_arguments(sphere_dataset, out, 6, *options))
     assert answer.code == 0, answer.err
     return out
+
+
+def test_two_workers_do_the_same_steps_as_one_process(sphere_dataset, undisturbed, tmp_path):
+    answer = run_local_training(*nerf_arguments(sphere_dataset, tmp_path, 6))
+    assert answer.code == 0, answer.err
+    assert losses(undisturbed) == pytest.approx(losses(tmp_path), abs=1e-5)
+    for name in ("step", "samples", "batch", "lr"):
+        actual, expected = ([row[name] for row in rows(out)] for out in (undisturbed, tmp_path))
+        assert actual == expected
+    assert (undisturbed / "previews/step-00000006.png").exists()
+    assert len(json.loads((undisturbed / "run.json").read_text())["hosts"]) == 2
 
 
 def test_a_killed_run_leaves_no_process_and_is_resumed(sphere_dataset, undisturbed, tmp_path):
