@@ -13,14 +13,14 @@ from train.checkpoints.initial_weights import absolute_source, check_source, ini
 from train.models.pixel2mesh.pixel2mesh import Pixel2Mesh, Pixel2MeshConfig
 from train.models.pixel2mesh.pixel2mesh_weights import (
     PIXEL2MESH_WEIGHTS,
-    check_ending,
-    check_state,
-    load_state,
-    read_weights,
     write_weights,
 )
 from train.models.pixel2mesh.template_mesh import CENTRE, Template, ellipsoid
+from train.models.weight_files.conversion import check_converted, load_converted
+from train.models.weight_files.state_dicts import read_state
+from train.models.weight_files.writing import check_ending
 
+convert = PIXEL2MESH_WEIGHTS.convert
 SIZES = {
     "encoder_width": 1,
     "hidden": 4,
@@ -105,7 +105,7 @@ def test_written_weights_have_the_published_keys_and_give_the_same_mesh(sizes, s
     model, loaded = tiny_model(**sizes), tiny_model(seed=1, **sizes)
     path = tmp_path / "deep" / f"model.{suffix}"
     write_weights(model.state_dict(), path)
-    assert_equal(model, read_weights(path))
+    assert_equal(model, read_state(path, PIXEL2MESH_WEIGHTS.containers))
     if suffix == "pt":
         assert {*torch.load(path, weights_only=True)["model"]} == {*model.state_dict()}
     else:
@@ -117,7 +117,7 @@ def test_written_weights_have_the_published_keys_and_give_the_same_mesh(sizes, s
     for one, other in zip(model(*view).meshes, loaded(*view).meshes, strict=True):
         assert torch.equal(one, other)
     with pytest.raises(BadInput, match=r"written as \.pt or \.safetensors"):
-        check_ending(tmp_path / "model.ckpt")
+        check_ending(tmp_path / "model.ckpt", PIXEL2MESH_WEIGHTS.layouts)
 
 
 def test_imagenet_weights_initialise_only_resnet(tmp_path):
@@ -137,7 +137,7 @@ def test_imagenet_weights_initialise_only_resnet(tmp_path):
         assert torch.equal(value, before[key] if key in report.new else encoder[name]), key
     incomplete = {key: value for key, value in encoder.items() if key != "layer2.1.bn3.bias"}
     with pytest.raises(BadInput, match=r"needs nn_encoder\.layer2\.1\.bn3\.bias"):
-        load_state(model, incomplete, "resnet50", source="file")
+        load_converted(model, convert(model, incomplete, "resnet50", "file"), source="file")
     with pytest.raises(BadInput, match=r"ResNet-50, but the model's is vgg; give --preset resnet"):
         check_source(PIXEL2MESH_WEIGHTS, tiny_model(), model.config, kind)
 
@@ -169,7 +169,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(damage):
     state["gconv.weight"] += 1
     change(state)
     with pytest.raises(BadInput, match=cause) as caught:
-        load_state(model, state, "pixel2mesh", source="file")
+        load_converted(model, convert(model, state, "pixel2mesh", "file"), source="file")
     assert "\n" not in str(caught.value)
     assert_equal(model, before)
 
@@ -225,14 +225,14 @@ def test_weights_of_another_template_or_frame_are_refused(case):
     state = tiny_model(template=template, **stored).state_dict()
     model = tiny_model(device="meta", **wanted)
     with pytest.raises(BadInput, match=cause) as caught:
-        check_state(model, state, "pixel2mesh", source="file")
+        check_converted(model, convert(model, state, "pixel2mesh", "file"), source="file")
     assert "\n" not in str(caught.value)
 
 
 def test_a_template_of_six_digits_is_the_same_template():
     template = Template(vertices=OWN.vertices.round(6), faces=OWN.faces)
     model, state = tiny_model(template=template), tiny_model(seed=1).state_dict()
-    load_state(model, state, "pixel2mesh", source="file")
+    load_converted(model, convert(model, state, "pixel2mesh", "file"), source="file")
     assert torch.equal(model.init_pts, state["init_pts"])
 
 

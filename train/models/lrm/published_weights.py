@@ -17,21 +17,18 @@ from train.models.lrm.dino import from_dino
 from train.models.lrm.lrm import LRM, LRMConfig, shared_preset
 from train.models.lrm.mesh import MeshSynthesizer
 from train.models.lrm.nerf import raw_density
-from train.models.weight_files import writing
 from train.models.weight_files.conversion import (
     Converted,
     LoadReport,
     State,
     WeightsFamily,
-    check_converted,
     load_converted,
 )
 from train.models.weight_files.state_dicts import read_state
+from train.models.weight_files.writing import Layouts, write_tensors
 
 __all__ = [
     "LRM_WEIGHTS",
-    "check_ending",
-    "check_state",
     "export_weights",
     "load_state",
     "load_weights",
@@ -70,11 +67,6 @@ def load_state(
     return load_converted(model, converted, source=source)
 
 
-def check_state(model: nn.Module, state: State, kind: str, *, source: str) -> None:
-    """Raise BadInput if `load_state` would. The model may be on the meta device."""
-    check_converted(model, _convert(model, state, kind, source), source=source)
-
-
 def _convert(
     model: nn.Module, state: State, kind: str, _source: str, *, published_threshold: bool = False
 ) -> Converted:
@@ -98,12 +90,7 @@ def write_weights(state: State, path: Path) -> None:
     A `.ckpt` has the layout and key prefix of the released InstantMesh, a `.safetensors` no prefix.
     Raises BadInput for any other suffix or a wrong path, and WorkFailed for a full disk.
     """
-    writing.write_tensors(state, path, _LAYOUTS)
-
-
-def check_ending(path: Path) -> None:
-    """Raise BadInput unless the path has a suffix of a format that can be written."""
-    writing.check_ending(path, _LAYOUTS)
+    write_tensors(state, path, _LAYOUTS)
 
 
 def _nerf_to_mesh(converted: Converted, published_threshold: bool) -> None:
@@ -183,14 +170,14 @@ _KINDS: Mapping[str, Callable[[State], Converted]] = {
     "openlrm": _from_openlrm,
     "dino": _from_dino,
 }
-_LAYOUTS: writing.Layouts = {
+_LAYOUTS: Layouts = {
     ".ckpt": lambda state: {"state_dict": {_PREFIX + key: one for key, one in state.items()}}
 }
 LRM_WEIGHTS = WeightsFamily(
     recipes=("nerf", "mesh"),
     kinds=tuple(_KINDS),
     exported="instantmesh",
-    endings=(".safetensors", ".ckpt"),
+    layouts=_LAYOUTS,
     convert=_convert,
     changed_settings=_changed_settings,
 )

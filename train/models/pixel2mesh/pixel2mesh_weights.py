@@ -17,23 +17,16 @@ from torch import Tensor
 from core.errors import BadInput
 from train.models.pixel2mesh.pixel2mesh import Pixel2Mesh, Pixel2MeshConfig, pixel2mesh_preset
 from train.models.pixel2mesh.template_mesh import CENTRE
-from train.models.weight_files import writing
 from train.models.weight_files.conversion import (
     Converted,
-    LoadReport,
     State,
     WeightsFamily,
-    check_converted,
-    load_converted,
 )
-from train.models.weight_files.state_dicts import CONTAINERS, read_state
+from train.models.weight_files.state_dicts import CONTAINERS
+from train.models.weight_files.writing import Layouts, write_tensors
 
 __all__ = [
     "PIXEL2MESH_WEIGHTS",
-    "check_ending",
-    "check_state",
-    "load_state",
-    "read_weights",
     "write_weights",
 ]
 
@@ -49,25 +42,6 @@ _TOLERANCE = 1e-4
 """Largest difference of two coordinates of the same vertex: an .obj has about 6 digits."""
 
 
-def read_weights(path: Path) -> State:
-    """Return the tensors in a file of either kind. Raises BadInput."""
-    return read_state(path, PIXEL2MESH_WEIGHTS.containers)
-
-
-def load_state(model: Pixel2Mesh, state: State, kind: str, *, source: str) -> LoadReport:
-    """Load a state dict of `kind` (pixel2mesh or resnet50) into a model, and log the result.
-
-    Raises BadInput, and leaves the model unchanged, if a key is on one side only, if values are not
-    finite, or if the weights belong to another template.
-    """
-    return load_converted(model, _convert(model, state, kind, source), source=source)
-
-
-def check_state(model: Pixel2Mesh, state: State, kind: str, *, source: str) -> None:
-    """Raise BadInput if `load_state` would. The model may be on the meta device."""
-    check_converted(model, _convert(model, state, kind, source), source=source)
-
-
 def write_weights(state: State, path: Path) -> None:
     """Write tensors atomically in float32 under the published keys.
 
@@ -75,12 +49,7 @@ def write_weights(state: State, path: Path) -> None:
     `.safetensors` has the tensors alone. Raises BadInput for any other suffix or a wrong path, and
     WorkFailed for a full disk.
     """
-    writing.write_tensors(state, path, _LAYOUTS)
-
-
-def check_ending(path: Path) -> None:
-    """Raise BadInput unless the path has a suffix of a format that can be written."""
-    writing.check_ending(path, _LAYOUTS)
+    write_tensors(state, path, _LAYOUTS)
 
 
 def _convert(model: Pixel2Mesh, state: State, kind: str, source: str) -> Converted:
@@ -182,12 +151,12 @@ _KINDS: Mapping[str, Callable[[Pixel2Mesh, State, str], Converted]] = {
     "pixel2mesh": _from_pixel2mesh,
     "resnet50": _from_resnet50,
 }
-_LAYOUTS: writing.Layouts = {".pt": lambda state: {"model": state}}
+_LAYOUTS: Layouts = {".pt": lambda state: {"model": state}}
 PIXEL2MESH_WEIGHTS = WeightsFamily(
     recipes=("pixel2mesh",),
     kinds=tuple(_KINDS),
     exported="pixel2mesh",
-    endings=(".safetensors", ".pt"),
+    layouts=_LAYOUTS,
     convert=_convert,
     changed_settings=_changed_settings,
     containers=(*CONTAINERS, "model"),

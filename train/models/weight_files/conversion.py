@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.errors import BadInput
 from train.models.weight_files.state_dicts import CONTAINERS, join_keys
+from train.models.weight_files.writing import Layouts
 
 __all__ = [
     "Converted",
@@ -80,8 +81,8 @@ class WeightsFamily:
     """Kinds of published files."""
     exported: str
     """Kind of the tensors of runs, and of the files that `lrm weights` writes."""
-    endings: tuple[str, ...]
-    """Suffixes of the files that `lrm weights` writes."""
+    layouts: Layouts
+    """Layouts of the PyTorch files that `lrm weights` writes, beside .safetensors."""
     convert: Callable[..., Converted]
     """Returns the tensors for a model: (model, state, kind, source, **options). Raises BadInput."""
     changed_settings: Callable[[str, Mapping[str, Any], Any], str]
@@ -89,6 +90,11 @@ class WeightsFamily:
     shapes of tensors do not show it; empty if it does not."""
     containers: Sequence[str] = CONTAINERS
     """Keys under which a file may hold its state dict."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Suffixes of the files that `lrm weights` writes."""
+        return (".safetensors", *self.layouts)
 
 
 def load_converted(model: nn.Module, converted: Converted, *, source: str) -> LoadReport:
