@@ -6,8 +6,7 @@ edges and v vertices therefore has a factor 2e / (2e + v) compared with a mean o
 for 156 vertices, 0.857 for 618 and 2466.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -20,41 +19,22 @@ from train.models.pixel2mesh.pixel2mesh import Deformation
 from train.models.pixel2mesh.template_mesh import MeshLevel
 from train.models.surfaces.nearest_points import nearest_points, select_points
 
-__all__ = ["PRESETS", "DeformationLossConfig", "LossWeights", "deformation_loss"]
+__all__ = ["PRESETS", "DeformationLossConfig", "deformation_loss"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the loss terms."""
-
-    chamfer: float
-    chamfer_reverse: float
-    normal: float
-    laplace: float
-    laplace_first: float
-    move: float
-    edge: float
-
-
-PRESETS = {
-    "released": LossWeights(
-        chamfer=1.0,
-        chamfer_reverse=0.55,
-        normal=1.6e-4,
-        laplace=0.5,
-        laplace_first=0.2,
-        move=0.033,
-        edge=0.1,
-    ),
-    "paper": LossWeights(
-        chamfer=1.0,
-        chamfer_reverse=1.0,
-        normal=1.6e-4,
-        laplace=0.3,
-        laplace_first=1.0,
-        move=0.0,
-        edge=0.1,
-    ),
+_RELEASED = {
+    "chamfer": 1.0,
+    "chamfer_reverse": 0.55,
+    "normal": 1.6e-4,
+    "laplace": 0.5,
+    "laplace_first": 0.2,
+    "move": 0.033,
+    "edge": 0.1,
+}
+PRESETS: Mapping[str, Mapping[str, float]] = {
+    "released": _RELEASED,
+    "paper": _RELEASED
+    | {"chamfer_reverse": 1.0, "laplace": 0.3, "laplace_first": 1.0, "move": 0.0},
 }
 """`released`: both configurations of the PyTorch code, whose models have the best published scores.
 `paper`: section 4 of the paper."""
@@ -81,11 +61,11 @@ class DeformationLossConfig(Config):
     edge: NonNegativeFloat | None = None
     """Weight of the mean squared length of edges (0.1 in both presets)."""
 
-    def weights(self) -> LossWeights:
+    def weights(self) -> dict[str, float]:
         """Return the preset's weights with those that are given."""
-        given = {name: getattr(self, name) for name in asdict(PRESETS[self.preset])}
+        given = {name: getattr(self, name) for name in PRESETS[self.preset]}
         changes = {name: value for name, value in given.items() if value is not None}
-        return LossWeights(**{**asdict(PRESETS[self.preset]), **changes})
+        return {**PRESETS[self.preset], **changes}
 
 
 def deformation_loss(
@@ -107,14 +87,14 @@ def deformation_loss(
     rows = zip(deformation.meshes, deformation.before, levels, strict=True)
     for block, (mesh, before, level) in enumerate(rows):
         mesh, before = mesh.float(), before.float()
-        terms = _surface_terms(mesh, level, points, normals, weights.chamfer_reverse)
+        terms = _surface_terms(mesh, level, points, normals, weights["chamfer_reverse"])
         change = level.laplacian(mesh - before).square().sum(dim=-1).mean()
-        terms["laplace"] = change if block else weights.laplace_first * change
+        terms["laplace"] = change if block else weights["laplace_first"] * change
         if block:
             terms["move"] = (mesh - before).square().sum(dim=-1).mean()
         for name, value in terms.items():
             sums[name] = sums[name] + value if name in sums else value
-    weighted = [getattr(weights, name) * value for name, value in sums.items()]
+    weighted = [weights[name] * value for name, value in sums.items()]
     return {"loss": torch.stack(weighted).sum(), **sums}
 
 
